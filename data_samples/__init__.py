@@ -1,0 +1,1 @@
+"""Small real datasets with planted label errors, and the script that makes them."""

@@ -1,0 +1,28 @@
+"""Winnow: clean a labelled dataset by training-data attribution and prove that it helped.
+
+The public names are loaded on first use, so that `pipeline.attribution` needs torch and safetensors alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "audit": "pipeline.stages",
+    "AuditResult": "pipeline.result",
+    "AuditConfig": "pipeline.config",
+    "load_config": "pipeline.config",
+    "InputError": "pipeline.errors",
+    "WinnowError": "pipeline.errors",
+}
+
+__all__ = ["AuditConfig", "AuditResult", "InputError", "WinnowError", "__version__", "audit", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

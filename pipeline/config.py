@@ -1,0 +1,327 @@
+"""The configuration of an audit: a tree of small models, one per stage, and its reading from YAML."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import InputError
+
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_bytes(value: Any) -> Any:
+    """`"2 GiB"` → 2147483648; numbers pass unchanged."""
+    if not isinstance(value, str):
+        return value
+    number = value.rstrip("BKMGi ").strip()
+    unit = value[len(number) :].strip() or "B"
+    try:
+        return int(float(number) * UNITS[unit])
+    except (KeyError, ValueError):
+        raise ValueError(f"not a size: {value!r} (write 512 MiB or 2 GiB)") from None
+
+
+def as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Paths = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(Section):
+    """How one set of files is cut into roles: by a column's values, or at random by fractions of the rows."""
+
+    column: str | None = Field(None, description="a column that says the role of each row")
+    train: str = Field("train", description="its value for rows to audit")
+    validation: str = Field("validation", description="its value for validation rows")
+    holdout: str = Field("holdout", description="its value for holdout rows")
+    fractions: tuple[Share, Share, Share] | None = Field(
+        None, description="shares of train, validation and holdout, drawn by a hash of the row key"
+    )
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def one_way(self) -> Split:
+        if (self.column is None) == (self.fractions is None):
+            raise ValueError("give either `column` or `fractions`")
+        if self.fractions is not None and abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(f"fractions add up to {sum(self.fractions):g}, not 1")
+        return self
+
+
+FeatureKind = Literal["auto", "numeric", "boolean", "category", "list", "image", "text"]
+
+
+class Data(Section):
+    train: Paths = Field(description="Parquet files, folders or globs, relative to the working directory")
+    validation: Paths | None = Field(None, description="its loss is what attribution explains")
+    holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
+    split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
+    features: dict[str, FeatureKind] = Field(min_length=1, description="column → kind")
+    label: str
+    task: Literal["auto", "classification", "regression"] = "auto"
+    key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
+    weight: str | None = Field(None, description="a column of positive weights for the training loss")
+    group: str | None = Field(None, description="a column that the report breaks flags down by")
+    missing_features: Literal["error", "impute"] = Field(
+        "error", description="null, NaN or infinity in numbers: an error, or the train median"
+    )
+    missing_label: Literal["error", "drop"] = "error"
+    validation_is_clean: bool = Field(
+        False, description="true only if the validation labels can be trusted: harm then counts as evidence"
+    )
+    max_categories: int = Field(64, ge=1, description="the most frequent values of a category that are kept")
+    max_tokens: int = Field(64, ge=1, description="tokens of a text that the model sees")
+    vocabulary: int = Field(8192, ge=2, description="the most frequent tokens that are kept")
+
+    @model_validator(mode="after")
+    def roles(self) -> Data:
+        if self.split is not None and (self.validation is not None or self.holdout is not None):
+            raise ValueError("`split` cuts `train` into roles: leave `validation` and `holdout` out, or `split`")
+        used = [self.label, self.key, self.weight, self.split.column if self.split else None]
+        clash = sorted(set(self.features) & {name for name in used if name})
+        if clash:
+            raise ValueError(f"column {clash[0]!r} is a feature and has another role as well")
+        return self
+
+
+class Model(Section):
+    name: Literal["auto", "mlp", "convnet", "bag_of_embeddings", "custom"] = "auto"
+    hidden: list[Annotated[int, Field(gt=0)]] = Field([256, 128], description="widths of the hidden layers")
+    channels: list[Annotated[int, Field(gt=0)]] = Field([32, 64], description="convnet: channels per block")
+    embedding: int = Field(64, gt=0, description="bag_of_embeddings: width")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target: str | None = Field(None, description="your own: `package.module:function` that returns a module")
+    kwargs: dict[str, Any] = Field({}, description="arguments of your own function")
+
+    @model_validator(mode="after")
+    def own(self) -> Model:
+        if self.name == "custom" and self.target is None:
+            raise ValueError("`name: custom` needs `target: package.module:function`")
+        if self.target is not None and ":" not in self.target:
+            raise ValueError(f"`target` is {self.target!r}; write package.module:function")
+        return self
+
+
+class Training(Section):
+    optimizer: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(0.03, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-3, ge=0)
+    schedule: Literal["constant", "cosine", "triangular"] = "constant"
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
+    tail: float = Field(0.25, gt=0, le=1, description="share of the last iterates whose mean is kept")
+    class_weights: Literal["none", "balanced"] = "none"
+    seed: int = Field(0, ge=0)
+    memory_budget: Bytes = Field(2**30, description="encoded rows that training may hold; more is streamed")
+    shuffle_buffer: int = Field(65536, ge=1, description="rows, when streamed")
+
+
+class Attribution(Section):
+    method: Literal["source"] = "source"
+    segments: int = Field(1, ge=1)
+    query_at: Literal["tail", "final"] = "tail"
+    labels: Literal["sampled", "exact"] = "sampled"
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(512, ge=1)
+
+
+class Compute(Section):
+    scheduler: str | None = Field(None, description="tcp://host:port of your own Dask cluster")
+    workers: int | Literal["auto"] = Field("auto", description="processes on this machine")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    chunk_rows: int = Field(8192, ge=1)
+    memory_per_worker: Bytes = Field(2 * 2**30, description="a worker above it is restarted")
+
+    @model_validator(mode="after")
+    def some_workers(self) -> Compute:
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise ValueError(f"`workers` is {self.workers}; at least 1, or auto")
+        return self
+
+
+class Detection(Section):
+    rule: Literal["budget", "ranking"] = Field("budget", description="ranking: nothing is removed")
+    halves: bool = Field(True, description="two more trainings that judge each row out of sample")
+    max_removed: Share = Field(0.3, description="share of the rows that may be removed")
+    max_removed_per_class: Share = Field(0.5, description="share of a class that may be removed")
+    relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="relabel instead of remove when the suggested label is at least this probable"
+    )
+    neighbours: int = Field(20, ge=1)
+    reference_rows: int = Field(20000, ge=1, description="rows that neighbours are looked for among")
+    seed: int = Field(0, ge=0)
+
+
+class Verification(Section):
+    seeds: int = Field(5, ge=0, description="retrainings per arm; 0 leaves verification out")
+    gate: Literal["refuse-worse", "require-improved", "off"] = "refuse-worse"
+    relabelled: bool = Field(False, description="a fourth arm: the removed rows kept, with suggested labels")
+    seed: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def enough_seeds(self) -> Verification:
+        if self.seeds == 1:
+            raise ValueError("one seed gives no interval: `seeds` is 0 (off) or at least 2")
+        return self
+
+
+class Export(Section):
+    format: Literal["parquet"] = "parquet"
+
+
+class Orchestration(Section):
+    """What Prefect does with a stage that fails or hangs."""
+
+    retries: int = Field(1, ge=0)
+    timeout_hours: float = Field(24, gt=0)
+
+
+class AuditConfig(Section):
+    """A complete, validated configuration. Frozen: change it with `with_changes`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+    attribution: Attribution = Attribution()
+    compute: Compute = Compute()
+    detection: Detection = Detection()
+    verification: Verification = Verification()
+    export: Export = Export()
+    orchestration: Orchestration = Orchestration()
+
+    @model_validator(mode="after")
+    def possible(self) -> AuditConfig:
+        if self.attribution.segments > self.training.checkpoints:
+            raise ValueError(
+                f"attribution.segments is {self.attribution.segments} but training.checkpoints is "
+                f"{self.training.checkpoints}: a segment needs at least one checkpoint"
+            )
+        if self.training.checkpoints % self.attribution.segments:
+            raise ValueError(
+                f"training.checkpoints ({self.training.checkpoints}) is not a multiple of "
+                f"attribution.segments ({self.attribution.segments})"
+            )
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def hash(self) -> str:
+        return digest(self.as_dict())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+    def with_changes(self, changes: dict[str, Any]) -> AuditConfig:
+        """A copy with `{"detection.max_removed": 0.1}` applied and validated."""
+        tree = self.as_dict()
+        for key, value in changes.items():
+            set_key(tree, key, value)
+        return validate(tree, "the changed config")
+
+
+def digest(value: Any) -> str:
+    """A short stable hash of anything JSON can hold."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b=c` in a nested dict; an unknown section is left for validation to name."""
+    *sections, last = dotted.split(".")
+    for section in sections:
+        found = tree.setdefault(section, {})
+        if not isinstance(found, dict):
+            raise InputError(f"--set {dotted}: {section} is not a section", "Write --set section.key=value.")
+        tree = found
+    tree[last] = value
+
+
+def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> AuditConfig:
+    """Read a YAML config and apply `changes` (dotted keys).
+
+    Raises InputError that names the file and the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file", "`winnow init DATA` writes one.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({error})", "Give the path of a YAML file.") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{place}: not valid YAML", "Check the indentation and the quotes.") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config.")
+    for key, value in (changes or {}).items():
+        set_key(tree, key, value)
+    return validate(tree, str(path))
+
+
+def validate(tree: dict[str, Any], where: str) -> AuditConfig:
+    try:
+        return AuditConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = [describe(problem) for problem in error.errors()]
+        first, *rest = problems
+        message = f"{where}: {first[0]}"
+        if rest:
+            message += "\n" + "\n".join(f"       also: {text}" for text, _ in rest[:4])
+        raise InputError(message, first[1]) from None
+
+
+def describe(problem: Any) -> tuple[str, str]:
+    """One sentence for a validation problem and one with what to do."""
+    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key `{key}`", nearest_key(key)
+    if kind == "missing":
+        return f"`{key}` is missing", "Add it; `winnow init DATA` writes a complete config."
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return (f"{key}: {message}" if key else message), "Change the value in the config."
+    shown = repr(problem["input"])
+    return f"`{key}` is {shown[:80]}: {message[0].lower()}{message[1:]}", "Change the value in the config."
+
+
+def nearest_key(key: str) -> str:
+    known = list(option_names())
+    last = key.rsplit(".", 1)[-1]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
+        name for name in known if difflib.SequenceMatcher(None, name.rsplit(".", 1)[-1], last).ratio() > 0.75
+    ]
+    return f"Did you mean `{close[0]}`?" if close else "docs/config.md lists all keys."
+
+
+def option_names(model: type[BaseModel] = AuditConfig, prefix: str = "") -> list[str]:
+    """Every key of the config, dotted: the whole option surface."""
+    names = []
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        names.append(f"{prefix}{name}")
+        if nested:
+            names += option_names(nested[0], f"{prefix}{name}.")
+    return names
