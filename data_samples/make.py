@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from data_samples import originals
 from data_samples.originals import Integers, Original
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WinnowError
 from pipeline.run import write_atomically
 
 SHARE_WRONG = 0.10
@@ -161,8 +161,10 @@ def _write(table: pa.Table, path: Path, rows_per_group: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; gives the exit status (2: wrong usage or originals)."""
-    parser = argparse.ArgumentParser(prog="python -m data_samples.make", description="Make the sample datasets.")
+    """The command line; gives the exit status (1: not written; 2: wrong usage or originals)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_samples.make", description="Make the sample datasets."
+    )
     parser.add_argument("--source", type=Path, metavar="DIR", help="folder of the original Parquet files")
     parser.add_argument("--only", choices=RECIPES, metavar="NAME", help="one of: %(choices)s")
     parser.add_argument(
@@ -172,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name in [options.only] if options.only else RECIPES:
             make(name, options.source, options.output)
-    except InputError as error:
+    except WinnowError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     return 0

@@ -1,13 +1,14 @@
-"""The original datasets, brought into one form: features, class codes, and which rows are copies of each other.
+"""The original datasets, brought into one form: features, class codes, and which rows are copies.
 
 `digits` comes with scikit-learn. The others are read from a folder DIR of Parquet files:
 
-    DIR/fashion_mnist/{train,test}.parquet  image (fixed_size_list<uint8>[784]), label (int 0-9), index
-    DIR/uci_adult/{train,test}.parquet      age … native_country (categories as integer codes whose names are
-                                            the JSON list `categories` in the field metadata), label (0-1), index
+    DIR/fashion_mnist/{train,test}.parquet  image (fixed_size_list<uint8>[784]), label (0-9), index
+    DIR/uci_adult/{train,test}.parquet      age … native_country, label (0-1), index; categories are integer
+                                            codes, named by the JSON list `categories` in the field metadata
     DIR/sms_spam/{train,test}.parquet       text (string), label (0 = ham, 1 = spam), index
 
-`index` is the row's place in the original file. Names of classes are the JSON list `classes` in the schema metadata.
+`index` is the row's place in the original file. The schema metadata has the names of the classes as a JSON
+list, `classes`, and `dataset`, `source` and (pictures) `image_shape` and `image_layout`, which are kept.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Original:
     features: pa.Table  # with the schema metadata that the sample keeps
     classes: Integers  # [rows], codes 0 … C − 1
     labels: pa.Array  # [C], the label that stands for each code
-    index: Integers  # [rows], place in the original set; an official test part is counted on from the train part
+    index: Integers  # [rows], place in the original set; a test part is counted on from the train part
     content: list[Hashable]  # [rows], equal for rows that are copies of each other
-    is_test: npt.NDArray[np.bool_] | None  # [rows], the official test part; None where the set has no official split
+    is_test: npt.NDArray[np.bool_] | None  # [rows], the official test part; None: no official split
 
 
 def digits() -> Original:

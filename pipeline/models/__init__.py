@@ -1,0 +1,7 @@
+"""Built-in models and the user's own by import path."""
+
+from __future__ import annotations
+
+from pipeline.models.build import build_model, initialise, model_name
+
+__all__ = ["build_model", "initialise", "model_name"]

@@ -1,0 +1,235 @@
+"""Per-example gradients of one layer, kept as factors.
+
+One tensor layout everywhere: layer inputs are ``[batch, positions, in]`` (a bias counts as one more input that is
+always 1) and gradients of the loss with respect to the layer's outputs are ``[batch, positions, out]``. An MLP has
+positions = 1; a convolution's positions are the places of its kernel, a sequence's its tokens. An example's
+gradient is the matrix G = Σ_positions g aᵀ of shape ``[out, in]`` and is formed only in slices, if at all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Bytes that a slice of dense per-example gradients may take.
+SLICE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Eigenbasis:
+    """Eigenvectors of a layer's Kronecker factors, as columns.
+
+    Attributes:
+        input: ``[in, in]`` of A = E[a aᵀ]; None is the identity (inputs that are one-hot).
+        gradient: ``[out, out]`` of S = E[g gᵀ].
+    """
+
+    input: Tensor | None
+    gradient: Tensor
+
+    def to(self, like: Tensor) -> Eigenbasis:
+        """The same basis in the dtype and on the device of ``like``."""
+        return Eigenbasis(None if self.input is None else self.input.to(like), self.gradient.to(like))
+
+
+class LayerGradients(ABC):
+    """Per-example gradients of one layer for one batch; the matrix of an example has shape ``[out, in]``."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that the stored factors take."""
+
+    @abstractmethod
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        """Σ s² a aᵀ over examples and positions, float64; ``row_scale`` s is ``[batch]`` or None for 1.
+
+        ``[in, in]``, or its diagonal ``[in]`` for one-hot inputs.
+        """
+
+    @abstractmethod
+    def gradient_covariance(self) -> Tensor:
+        """Σ g gᵀ over examples and positions: ``[out, out]``, float64."""
+
+    @abstractmethod
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64."""
+
+    @abstractmethod
+    def total(self) -> Tensor:
+        """Σ over examples of G: ``[out, in]``, float64."""
+
+    @abstractmethod
+    def products(self, filters: Tensor) -> Tensor:
+        """Inner products with G: filters ``[out, in]`` -> ``[batch]``; ``[queries, out, in]`` -> ``[queries, batch]``."""
+
+    @abstractmethod
+    def compact(self) -> LayerGradients:
+        """The same gradients in whichever form takes the fewest bytes."""
+
+    @abstractmethod
+    def joined(self, others: Sequence[LayerGradients]) -> LayerGradients:
+        """The sum, example by example, of these gradients and others of the same kind."""
+
+
+@dataclass(frozen=True)
+class OuterProducts(LayerGradients):
+    """Gradients as sums of outer products.
+
+    Attributes:
+        inputs: ``[batch, positions, in]``.
+        outputs: output gradients, ``[batch, positions, out]``.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def positions(self) -> int:
+        return self.inputs.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.outputs.nbytes
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        return _covariance(self.inputs, row_scale)
+
+    def gradient_covariance(self) -> Tensor:
+        return _covariance(self.outputs, None)
+
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        if self.positions == 1:
+            rotated = self.rotated(basis)
+            # (g̃ ãᵀ)² = g̃² (ã²)ᵀ: the whole batch is one matrix product.
+            return (rotated.outputs[:, 0].square().T @ rotated.inputs[:, 0].square()).double()
+        total = torch.zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64, device=self.inputs.device)
+        for rows in row_slices(self):
+            total += self.dense(rows, basis).square_().sum(0)
+        return total
+
+    def total(self) -> Tensor:
+        total = torch.zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64, device=self.inputs.device)
+        for rows in _double_slices(self.inputs):
+            total += self.outputs[rows].flatten(0, 1).double().T @ self.inputs[rows].flatten(0, 1).double()
+        return total
+
+    def products(self, filters: Tensor) -> Tensor:
+        if filters.dim() == 2:
+            return ((self.outputs @ filters) * self.inputs).sum((1, 2))
+        parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in row_slices(self)]
+        return torch.cat(parts, 1) if parts else filters.new_zeros(len(filters), 0)
+
+    def compact(self) -> LayerGradients:
+        dense_numbers = self.inputs.shape[2] * self.outputs.shape[2]
+        if dense_numbers >= self.positions * (self.inputs.shape[2] + self.outputs.shape[2]):
+            return self
+        return DenseGradients(self.dense(slice(None)))
+
+    def joined(self, others: Sequence[LayerGradients]) -> OuterProducts:
+        parts = [self, *(other for other in others if isinstance(other, OuterProducts))]
+        if len(parts) == 1:
+            return self
+        return OuterProducts(torch.cat([p.inputs for p in parts], 1), torch.cat([p.outputs for p in parts], 1))
+
+    def rotated(self, basis: Eigenbasis) -> OuterProducts:
+        """Both factors in the eigenbasis."""
+        inputs = self.inputs if basis.input is None else self.inputs @ basis.input
+        return OuterProducts(inputs, self.outputs @ basis.gradient)
+
+    def sliced(self, rows: slice) -> OuterProducts:
+        return OuterProducts(self.inputs[rows], self.outputs[rows])
+
+    def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if one is given."""
+        part = self.sliced(rows)
+        if basis is None:
+            return part.outputs.transpose(1, 2) @ part.inputs
+        size_in, size_out = self.inputs.shape[2], self.outputs.shape[2]
+        if self.positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out):
+            part = part.rotated(basis)
+            return part.outputs.transpose(1, 2) @ part.inputs
+        return rotate(part.outputs.transpose(1, 2) @ part.inputs, basis)
+
+
+@dataclass(frozen=True)
+class DenseGradients(LayerGradients):
+    """Gradients as matrices ``[batch, out, in]``: the compact form where positions are many and layers small."""
+
+    matrices: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrices.nbytes
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        raise TypeError("The input covariance needs the factored form.")
+
+    def gradient_covariance(self) -> Tensor:
+        raise TypeError("The gradient covariance needs the factored form.")
+
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        return rotate(self.matrices, basis).square_().double().sum(0)
+
+    def total(self) -> Tensor:
+        return self.matrices.double().sum(0)
+
+    def products(self, filters: Tensor) -> Tensor:
+        return filters.flatten(-2) @ self.matrices.flatten(1).T
+
+    def compact(self) -> LayerGradients:
+        return self
+
+    def joined(self, others: Sequence[LayerGradients]) -> DenseGradients:
+        return DenseGradients(sum((o.matrices for o in others if isinstance(o, DenseGradients)), self.matrices))
+
+    def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if one is given."""
+        return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
+
+
+def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
+    """Q_Sᵀ G Q_A for matrices ``[..., out, in]``."""
+    rotated = basis.gradient.T @ matrices
+    return rotated if basis.input is None else rotated @ basis.input
+
+
+def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
+    """Q_S G̃ Q_Aᵀ for matrices ``[..., out, in]``: the inverse of ``rotate``."""
+    rotated = basis.gradient @ matrices
+    return rotated if basis.input is None else rotated @ basis.input.T
+
+
+def row_slices(gradients: OuterProducts | DenseGradients) -> Iterator[slice]:
+    """Slices of the batch whose dense gradients stay within ``SLICE_BYTES``."""
+    if isinstance(gradients, DenseGradients):
+        batch, numbers, width = len(gradients.matrices), gradients.matrices[0:1].numel(), gradients.matrices.itemsize
+    else:
+        batch, width = len(gradients.inputs), gradients.inputs.itemsize
+        numbers = gradients.inputs.shape[2] * gradients.outputs.shape[2]
+    step = max(1, SLICE_BYTES // max(1, numbers * width))
+    for start in range(0, batch, step):
+        yield slice(start, start + step)
+
+
+def _double_slices(values: Tensor) -> Iterator[slice]:
+    """Slices of the batch whose float64 copy stays within ``SLICE_BYTES``."""
+    step = max(1, SLICE_BYTES // max(1, 8 * values.shape[1] * values.shape[2]))
+    for start in range(0, len(values), step):
+        yield slice(start, start + step)
+
+
+def _covariance(values: Tensor, row_scale: Tensor | None) -> Tensor:
+    """Σ s² v vᵀ over batch and positions in float64: near-degenerate eigenvectors depend on rounding otherwise."""
+    total = torch.zeros(values.shape[2], values.shape[2], dtype=torch.float64, device=values.device)
+    for rows in _double_slices(values):
+        part = values[rows].double()
+        if row_scale is not None:
+            part = part * row_scale[rows, None, None].double()
+        flat = part.flatten(0, 1)
+        total += flat.T @ flat
+    return total

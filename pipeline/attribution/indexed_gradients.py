@@ -1,0 +1,101 @@
+"""Per-example gradients of a layer whose inputs are one-hot (an embedding), without ever forming one-hot vectors.
+
+As a matrix ``[out, in]`` with in = the vocabulary, an example's gradient has one non-zero column per distinct token.
+Equal tokens of one example are merged first, after which every (example, token) pair stands alone: squares,
+products and transport act column by column, exactly. A = E[a aᵀ] is diagonal, so Q_A is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.gradients import Eigenbasis, LayerGradients
+
+
+@dataclass(frozen=True)
+class MergedColumns:
+    """The non-zero gradient columns of a batch, one entry per distinct (example, token), sorted.
+
+    Attributes:
+        rows: int64 ``[entries]``, place of the example in the batch.
+        tokens: int64 ``[entries]``.
+        columns: ``[entries, out]``.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class IndexedGradients(LayerGradients):
+    """Gradients Σ_positions g onehot(token)ᵀ.
+
+    Attributes:
+        tokens: int64 ``[batch, positions]``.
+        outputs: output gradients ``[batch, positions, out]``, zero at padding.
+        vocabulary: the number of tokens, the matrices' ``in``.
+        padding: the token that has no gradient, or None.
+    """
+
+    tokens: Tensor
+    outputs: Tensor
+    vocabulary: int
+    padding: int | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes + self.outputs.nbytes
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        weight = torch.ones(len(self.tokens), dtype=torch.float64, device=self.tokens.device)
+        if row_scale is not None:
+            weight = row_scale.double().square()
+        counts = weight.new_zeros(self.vocabulary)
+        counts.index_add_(0, self.tokens.flatten(), weight[:, None].expand(self.tokens.shape).flatten())
+        if self.padding is not None:
+            counts[self.padding] = 0.0
+        return counts
+
+    def gradient_covariance(self) -> Tensor:
+        flat = self.outputs.flatten(0, 1).double()
+        return flat.T @ flat
+
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        merged = self.merged()
+        return self._by_token(merged.tokens, (merged.columns @ basis.gradient).double().square())
+
+    def total(self) -> Tensor:
+        return self._by_token(self.tokens.flatten(), self.outputs.flatten(0, 1).double())
+
+    def products(self, filters: Tensor) -> Tensor:
+        if filters.dim() == 3:
+            return torch.stack([self.products(one) for one in filters])
+        return (self.outputs * filters.T[self.tokens]).sum((1, 2))
+
+    def compact(self) -> IndexedGradients:
+        return self
+
+    def joined(self, others: Sequence[LayerGradients]) -> IndexedGradients:
+        parts = [self, *(other for other in others if isinstance(other, IndexedGradients))]
+        if len(parts) == 1:
+            return self
+        tokens, outputs = torch.cat([p.tokens for p in parts], 1), torch.cat([p.outputs for p in parts], 1)
+        return IndexedGradients(tokens, outputs, self.vocabulary, self.padding)
+
+    def merged(self) -> MergedColumns:
+        """Equal tokens of one example added up."""
+        rows = torch.arange(len(self.tokens), device=self.tokens.device)[:, None]
+        keys, place = torch.unique(rows * self.vocabulary + self.tokens, return_inverse=True)
+        columns = self.outputs.new_zeros(len(keys), self.outputs.shape[2])
+        columns.index_add_(0, place.flatten(), self.outputs.flatten(0, 1))
+        return MergedColumns(keys // self.vocabulary, keys % self.vocabulary, columns)
+
+    def _by_token(self, tokens: Tensor, columns: Tensor) -> Tensor:
+        """Columns ``[entries, out]`` summed per token: ``[out, vocabulary]``."""
+        total = columns.new_zeros(self.vocabulary, columns.shape[1])
+        return total.index_add_(0, tokens, columns).T.contiguous()

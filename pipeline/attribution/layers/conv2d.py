@@ -1,0 +1,46 @@
+"""Two-dimensional convolutions (zero padding, one group): a Linear layer at every place of the kernel."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.layers import register
+from pipeline.attribution.layers.linear import with_ones
+
+
+@register(nn.Conv2d)
+class Conv2dRule:
+    kind = "conv2d"
+
+    def supports(self, module: nn.Conv2d) -> bool:
+        return module.groups == 1 and module.padding_mode == "zeros"
+
+    def matrix_shape(self, module: nn.Conv2d, bias: bool) -> tuple[int, int]:
+        height, width = module.kernel_size
+        return module.out_channels, module.in_channels * height * width + bias
+
+    def gradients(self, module: nn.Conv2d, inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
+        """Inputs ``[batch, channels, height, width]``; positions are the output's pixels."""
+        outputs = output_gradients.flatten(2).transpose(1, 2)
+        if len(inputs) == 0:
+            patches = inputs.new_zeros(0, outputs.shape[1], module.weight[0].numel())
+        else:
+            padded = functional.pad(inputs, _padding(module))
+            patches = functional.unfold(
+                padded, module.kernel_size, dilation=module.dilation, stride=module.stride
+            ).transpose(1, 2)
+        return OuterProducts(with_ones(patches) if bias else patches, outputs)
+
+
+def _padding(module: nn.Conv2d) -> list[int]:
+    """Left, right, top, bottom, as ``functional.pad`` takes it."""
+    if module.padding == "valid":
+        return [0, 0, 0, 0]
+    if module.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        top, left = (total // 2 for total in totals)
+        return [left, totals[1] - left, top, totals[0] - top]
+    top, left = (int(amount) for amount in module.padding)
+    return [left, left, top, top]

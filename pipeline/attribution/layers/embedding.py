@@ -1,0 +1,31 @@
+"""Embeddings: a Linear layer without bias on one-hot inputs that are never formed; padding has no gradient."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.attribution.gradients import LayerGradients
+from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.layers import register
+
+
+@register(nn.Embedding)
+class EmbeddingRule:
+    kind = "embedding"
+
+    def supports(self, module: nn.Embedding) -> bool:
+        # max_norm changes the weights in the forward pass; scaling by frequency ties a row's gradient to its batch.
+        return module.max_norm is None and not module.scale_grad_by_freq
+
+    def matrix_shape(self, module: nn.Embedding, bias: bool) -> tuple[int, int]:
+        return module.embedding_dim, module.num_embeddings
+
+    def gradients(self, module: nn.Embedding, inputs: Tensor, output_gradients: Tensor, bias: bool) -> LayerGradients:
+        """Inputs are token numbers ``[batch, …]``."""
+        positions = inputs[0:1].numel() or 1
+        tokens = inputs.reshape(len(inputs), positions).long()
+        outputs = output_gradients.reshape(len(inputs), positions, module.embedding_dim)
+        padding = module.padding_idx
+        if padding is not None:
+            outputs = outputs.masked_fill((tokens == padding)[:, :, None], 0.0)
+        return IndexedGradients(tokens, outputs, module.num_embeddings, padding)

@@ -1,0 +1,33 @@
+"""Linear layers: inputs of any rank ``[batch, …, in]``; what lies between batch and features are positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.layers import register
+
+
+@register(nn.Linear)
+class LinearRule:
+    kind = "linear"
+
+    def supports(self, module: nn.Linear) -> bool:
+        return True
+
+    def matrix_shape(self, module: nn.Linear, bias: bool) -> tuple[int, int]:
+        return module.out_features, module.in_features + bias
+
+    def gradients(self, module: nn.Linear, inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
+        batch = len(inputs)
+        flat = inputs.reshape(batch, inputs[0:1].numel() // module.in_features or 1, module.in_features)
+        if batch == 0:
+            flat = inputs.reshape(0, 1, module.in_features)
+        outputs = output_gradients.reshape(batch, flat.shape[1], module.out_features)
+        return OuterProducts(with_ones(flat) if bias else flat, outputs)
+
+
+def with_ones(inputs: Tensor) -> Tensor:
+    """``[batch, positions, in]`` with a last input that is always 1, the bias's."""
+    return torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], 2)

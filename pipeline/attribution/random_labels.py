@@ -1,0 +1,65 @@
+"""Random numbers that depend only on (seed, checkpoint, row), so scores don't depend on batches or workers.
+
+A counter-based generator: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) applied to the row's
+identity. Integer arithmetic in ``torch.int64`` wraps around, which is arithmetic modulo 2**64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits as ``value``."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift_right(value: Tensor, bits: int) -> Tensor:
+    """Logical (zero-filling) right shift of an int64 tensor."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(value: Tensor) -> Tensor:
+    """A bijection of 64-bit integers whose output bits look random. int64 of any shape in and out."""
+    value = value + _signed(_GOLDEN)
+    value = (value ^ _shift_right(value, 30)) * _signed(_FIRST)
+    value = (value ^ _shift_right(value, 27)) * _signed(_SECOND)
+    return value ^ _shift_right(value, 31)
+
+
+def row_uniforms(row_ids: Tensor, *, seed: int, checkpoint: int) -> Tensor:
+    """One uniform number in [0, 1) per row.
+
+    Args:
+        row_ids: int64 ``[batch]``, the stable identity of each row.
+        seed: the run's seed.
+        checkpoint: the index of the checkpoint in its trajectory.
+
+    Returns:
+        float64 ``[batch]`` with 53 random bits each.
+    """
+    stream = mix(mix(torch.tensor(_signed(seed), dtype=torch.int64)) + checkpoint)
+    hashed = mix(mix(row_ids.to(torch.int64)) ^ stream.to(row_ids.device))
+    return _shift_right(hashed, 11).to(torch.float64) * 2.0**-53
+
+
+def random_signs(uniforms: Tensor, columns: int) -> Tensor:
+    """Independent signs, +1 or -1, derived from one uniform number per row.
+
+    Args:
+        uniforms: float64 ``[batch]`` in [0, 1).
+        columns: how many signs each row gets.
+
+    Returns:
+        float64 ``[batch, columns]``.
+    """
+    rows = (uniforms * 2.0**53).to(torch.int64)
+    index = torch.arange(columns, dtype=torch.int64, device=uniforms.device)
+    hashed = mix(mix(rows)[:, None] + index)
+    return 1.0 - 2.0 * (hashed & 1).to(torch.float64)

@@ -1,0 +1,186 @@
+"""Which files hold the data, and reading them as a stream of runs of rows."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig, Data, digest
+from pipeline.errors import InputError
+
+ROLES = ("train", "validation", "holdout")
+MAGIC = b"PAR1"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that the config names. `role` is None when `data.split` decides row by row."""
+
+    path: str
+    role: str | None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A Parquet file whose footer could be read."""
+
+    index: int
+    path: str
+    role: str | None
+    schema: pa.Schema
+    row_groups: tuple[int, ...]  # rows of each
+    size: int  # bytes
+    mtime_ns: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.row_groups)
+
+    @cached_property
+    def group_starts(self) -> np.ndarray:
+        """First row of each row group, int64 [row groups]."""
+        return np.cumsum((0, *self.row_groups), dtype=np.int64)[:-1]
+
+    def row_group_of(self, rows: np.ndarray) -> np.ndarray:
+        """Row group of each row, int32; empty groups hold none."""
+        return (np.searchsorted(self.group_starts, rows, side="right") - 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive rows of one shard: `batch` starts at row `first`."""
+
+    shard: Shard
+    first: int
+    batch: pa.RecordBatch
+
+
+def find_files(data: Data) -> list[SourceFile]:
+    """All files that the config names, role by role, each sorted by path within its pattern.
+
+    Raises InputError when a pattern matches nothing or a file has two roles.
+    """
+    files: list[SourceFile] = []
+    seen: dict[str, SourceFile] = {}
+    for role in ROLES:
+        for pattern in getattr(data, role) or ():
+            for path in matches(pattern, role):
+                file = SourceFile(path, None if data.split else role)
+                other = seen.setdefault(os.path.realpath(path), file)
+                if other is file:
+                    files.append(file)
+                elif other.role != file.role:
+                    raise InputError(
+                        f"{path}: given for both {other.role} and {file.role}",
+                        "A row may have one role only: give separate files, or one set of files with data.split.",
+                    )
+    return files
+
+
+def matches(pattern: str, role: str) -> list[str]:
+    """The files of a path, a folder or a glob, sorted."""
+    path = Path(pattern)
+    if path.is_file():
+        return [pattern]
+    if path.is_dir():
+        found = [str(file) for file in path.rglob("*.parquet") if not is_hidden(file.relative_to(path))]
+    else:
+        found = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if not found:
+        what = "a folder without Parquet files" if path.is_dir() else "no file matches"
+        raise InputError(
+            f"data.{role}: {pattern}: {what}",
+            f"Give a file, a folder or a glob; relative paths start from {Path.cwd()}.",
+        )
+    return sorted(found)
+
+
+def is_hidden(path: Path) -> bool:
+    """Names that start with `_` or `.` are not data, by the convention of Parquet datasets."""
+    return any(part.startswith(("_", ".")) for part in path.parts)
+
+
+def source_fingerprint(config: AuditConfig) -> str:
+    """A hash of role, path, size and modification time of all files that the config names."""
+    facts = []
+    for file in find_files(config.data):
+        stat = Path(file.path).stat()
+        facts.append([file.role, file.path, stat.st_size, stat.st_mtime_ns])
+    return digest(facts)
+
+
+def open_shards(files: Sequence[SourceFile]) -> list[Shard]:
+    """Read all footers. Raises InputError that names the first file that can't be read and counts the rest."""
+    shards: list[Shard] = []
+    errors: list[InputError] = []
+    for index, file in enumerate(files):
+        try:
+            shards.append(open_shard(index, file))
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        first = errors[0]
+        raise InputError(first.message, f"{first.hint}\n  ({len(errors) - 1} more files can't be read)")
+    return shards
+
+
+def open_shard(index: int, file: SourceFile) -> Shard:
+    """Read the footer. Raises InputError when the file is empty, cut short or not Parquet."""
+    try:
+        stat = Path(file.path).stat()
+        with pq.ParquetFile(file.path) as parquet:
+            metadata = parquet.metadata
+            sizes = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+            schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(file.path, error) from None
+    return Shard(index, file.path, file.role, schema, sizes, stat.st_size, stat.st_mtime_ns)
+
+
+def unreadable(path: str, error: Exception) -> InputError:
+    try:
+        size = Path(path).stat().st_size
+        with Path(path).open("rb") as file:
+            head = file.read(4)
+            file.seek(max(size - 4, 0))
+            tail = file.read(4)
+    except OSError as reason:
+        return InputError(f"{path}: can't be read ({reason.strerror})", "Check that it exists and its rights.")
+    if size == 0:
+        return InputError(f"{path}: empty (0 bytes)", "Write it again, or take it out of the data.")
+    if head != MAGIC:
+        return InputError(f"{path}: not a Parquet file", "Convert it to Parquet, or narrow the path pattern.")
+    if tail != MAGIC:
+        return InputError(f"{path}: cut short, the Parquet footer is missing", "Copy or write the file again.")
+    reason_text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"{path}: the Parquet footer is damaged ({reason_text})", "Copy or write the file again.")
+
+
+def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator[Run]:
+    """The rows of a shard as runs of at most `chunk_rows`.
+
+    Row groups that fit are kept whole and joined while they fit together; larger ones are cut. Where runs begin
+    depends on the row groups and `chunk_rows` alone.
+
+    Raises InputError that names file and row group when a page is damaged.
+    """
+    with pq.ParquetFile(shard.path, page_checksum_verification=True) as parquet:
+        first = 0
+        for groups in packs(shard.row_groups, chunk_rows):
+            batches = [b for group in groups for b in group_batches(parquet, shard, group, columns, chunk_rows)]
+            if len(groups) > 1 and len(batches) > 1:
+                batches = pa.Table.from_batches(batches).combine_chunks().to_batches()
+            for batch in batches:
+                yield Run(shard, first, batch)
+                first += batch.num_rows
+
+

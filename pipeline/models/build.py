@@ -1,0 +1,103 @@
+"""From the config's `model` section and the data's shapes to a module, and its reproducible initialisation."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import InputError
+from pipeline.models.bag_of_embeddings import BagOfEmbeddings
+from pipeline.models.convnet import convnet
+from pipeline.models.mlp import mlp
+from pipeline.models.normalise import NormaliseImage
+
+if TYPE_CHECKING:
+    from pipeline.config import Model
+    from pipeline.data.encode import Encoding
+
+
+def model_name(config: Model, encoding: Encoding) -> str:
+    """The built-in model that `auto` stands for on these inputs."""
+    if config.target is not None:
+        return "custom"
+    if config.name != "auto":
+        return config.name
+    return "bag_of_embeddings" if "tokens" in encoding.input_shapes else "mlp"
+
+
+def build_model(config: Model, encoding: Encoding) -> nn.Module:
+    """Build the model for the encoded inputs; weights are whatever the global generator gives.
+
+    Raises InputError when the model does not take these inputs or `model.target` can't be built.
+    """
+    name, shapes = model_name(config, encoding), encoding.input_shapes
+    if name == "custom":
+        return own_model(config, encoding)
+    takes = {"mlp": [{"dense"}, {"image"}], "convnet": [{"image"}]}.get(name, [{"tokens"}, {"tokens", "dense"}])
+    if set(shapes) not in takes:
+        raise InputError(
+            f"model.name is {name}, which takes {' or '.join(' with '.join(sorted(t)) for t in takes)} inputs, "
+            f"but the features give {' with '.join(sorted(shapes))}",
+            "Choose other features or another model, or give your own by model.target; it gets a dict of tensors.",
+        )
+    if name == "bag_of_embeddings":
+        vocabulary = encoding.statistics["vocabulary_size"]
+        dense = shapes["dense"][0] if "dense" in shapes else 0
+        return BagOfEmbeddings(
+            vocabulary, config.embedding, config.hidden, encoding.outputs, dense, config.dropout
+        )
+    front = None
+    if "image" in shapes:
+        front = NormaliseImage(encoding.statistics["image_mean"], encoding.statistics["image_std"])
+    if name == "convnet":
+        assert front is not None
+        channels = shapes["image"][0]
+        return convnet(channels, config.channels, config.hidden, encoding.outputs, front, config.dropout)
+    inputs = math.prod(next(iter(shapes.values())))
+    return mlp(inputs, config.hidden, encoding.outputs, config.dropout, front)
+
+
+def initialise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """`build()` with torch's global generator seeded for the time of the call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
+
+
+def own_model(config: Model, encoding: Encoding) -> nn.Module:
+    """Call `package.module:function`. It may take `encoding`; the working directory is importable."""
+    assert config.target is not None
+    module_name, _, function_name = config.target.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"model.target: {config.target} can't be imported ({error})",
+            "Check the path; modules are looked for in the working directory and in the environment.",
+        ) from error
+    arguments: dict[str, Any] = dict(config.kwargs)
+    if "encoding" in inspect.signature(function).parameters:
+        arguments["encoding"] = encoding
+    try:
+        model = function(**arguments)
+    except TypeError as error:
+        raise InputError(
+            f"model.target: {config.target} can't be called with {sorted(arguments)} ({error})",
+            "Set model.kwargs to the function's arguments.",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"model.target: {config.target} returned a {type(model).__name__}, not a torch.nn.Module",
+            "Return the module itself.",
+        )
+    return model

@@ -1,0 +1,42 @@
+"""A model is tried on a few rows before any work starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.data.encode import Encoding
+    from pipeline.data.encoded import Rows
+
+
+def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
+    """Run the model on a few encoded rows and hold its output against the labels.
+
+    Raises InputError when it fails or its output is not `[rows, encoding.outputs]` floats.
+    """
+    inputs = rows.inputs
+    shapes = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(inputs)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"the model can't take the encoded rows (shape {shapes}): {error}",
+            "Make its forward accept this input; docs/concepts.md says what each kind of feature becomes.",
+        ) from error
+    finally:
+        model.train(was_training)
+    expected = (len(rows), encoding.outputs)
+    got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if got != expected:
+        what = f"{encoding.outputs} classes" if encoding.task == "classification" else "one target"
+        raise InputError(
+            f"the model's output is {got} for {len(rows)} rows, but the labels have {what}: {expected} is needed",
+            "Set the width of the model's last layer to the number of classes (1 for regression).",
+        )

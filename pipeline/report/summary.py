@@ -1,0 +1,139 @@
+"""report/summary.json: the run in numbers, and the same in a few lines for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import fmean
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.report import words
+from pipeline.report.verdict import Summary, verdict
+from pipeline.report.vocabulary import DECISIONS
+from pipeline.run import RunDirectory, read_json
+
+
+def summary(run: RunDirectory) -> Summary:
+    """The content of report/summary.json, from a run directory whose detection and verification are done.
+
+    Counts come from the columns `decision` and `reasons` of rows.parquet. Metrics are as in verification.json
+    (shares in 0..1), loss changes and harms in nats, times in seconds.
+    """
+    record, verification = run.record, read_json(run / "verification.json")
+    stages = record["stages"]
+    prepare, factors, detect = (facts(record, stage) for stage in ("prepare", "factors", "detect"))
+    decisions, reasons = count_decisions(run)
+    return {
+        "run_id": run.run_id,
+        "name": record.get("name", run.path.parent.name),
+        "task": prepare.get("task", "classification"),
+        "rows": prepare.get("rows", {}),
+        "rows_audited": sum(decisions.values()),
+        "decisions": decisions,
+        "reasons": reasons,
+        "estimated_noise": detect.get("estimated_noise"),
+        "estimated_noise_note": detect.get("estimated_noise_note"),
+        "verdict": verification["verdict"],
+        "note": verification.get("note"),
+        "metric": verification.get("metric"),
+        "higher_is_better": verification.get("higher_is_better", True),
+        "arms": {name: arm_means(arm) for name, arm in (verification.get("arms") or {}).items()},
+        "differences": verification.get("differences") or {},
+        "predicted_loss_change": verification.get("predicted_loss_change"),
+        "calibrated_by": verification.get("calibrated_by"),
+        "measured_loss_change": verification.get("measured_loss_change"),
+        "timings": {stage: entry.get("seconds") for stage, entry in stages.items()},
+        "peak_memory_bytes": max((entry.get("peak_memory_bytes") or 0 for entry in stages.values()), default=0)
+        or None,
+        "coverage": factors.get("coverage"),
+        "versions": record.get("versions", {}),
+        "seeds": record.get("seeds", {}),
+        "device": record.get("device"),
+        "export": export_paths(run),
+        "report": "report/index.html",
+    }
+
+
+def facts(record: dict[str, Any], stage: str) -> dict[str, Any]:
+    """A stage's facts, empty where the stage has not run."""
+    return record["stages"].get(stage, {}).get("facts") or {}
+
+
+def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows per decision, and flagged rows (any decision but keep) per reason, the most frequent first."""
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for batch in pq.ParquetFile(run / "rows.parquet").iter_batches(columns=["decision", "reasons"]):
+        for entry in pc.value_counts(batch["decision"]):
+            counts[entry["values"].as_py()] += entry["counts"].as_py()
+        flagged = batch.filter(pc.not_equal(batch["decision"], "keep"))
+        for entry in pc.value_counts(pc.list_flatten(flagged["reasons"])):
+            reasons[entry["values"].as_py()] += entry["counts"].as_py()
+    return {name: counts[name] for name in DECISIONS}, dict(reasons.most_common())
+
+
+def arm_means(arm: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rows": arm.get("rows"),
+        "seeds": len(arm["metric"]),
+        "metric": fmean(arm["metric"]),
+        "loss": fmean(arm["loss"]) if arm.get("loss") else None,
+    }
+
+
+def export_paths(run: RunDirectory) -> dict[str, Any]:
+    """Where the export lies, relative to the run directory; `refused` is null where export has not run."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    refused = facts(run.record, "export").get("refused")
+    places = {"cleaned": "cleaned", "quarantine": "quarantine", "manifest": "cleaned/_manifest.json"}
+    there = {name: path if (run / path).exists() else None for name, path in places.items()}
+    return {"refused": refused, "gate": config["verification"]["gate"], **there}
+
+
+def headline(summary: Summary) -> list[str]:
+    """The lines of the terminal's box, the verdict first; an empty line parts the verdict from the rest."""
+    found = verdict(summary)
+    first = f"{found.word}: {found.claim}"
+    if found.word == "NO EVIDENCE":  # the claim holds the change already
+        first += f". {found.consequence}" if found.consequence else ""
+        lines = [first, found.control]
+    else:
+        lines = [first, found.numbers, found.control, found.consequence]
+    lines = [line for line in lines if line] + [""]
+    lines.append(reasons_line(summary))
+    lines.append(noise_line(summary))
+    if any(summary["decisions"][name] for name in ("review", "remove", "relabel")):
+        lines.append("precision of the flags: unknown; only a person's answers on a sample can state it")
+    forecast = forecast_line(summary)
+    return lines + ([forecast] if forecast else [])
+
+
+def reasons_line(summary: Summary) -> str:
+    if not summary["reasons"]:
+        return "nothing was flagged"
+    return " · ".join(f"{code} {words.count(number)}" for code, number in summary["reasons"].items())
+
+
+def noise_line(summary: Summary) -> str:
+    noise = summary["estimated_noise"]
+    if noise is None:
+        note = summary["estimated_noise_note"]
+        return "wrong labels in the train set: not estimated" + (f" ({note})" if note else "")
+    low, high = 100 * noise["low"], 100 * noise["high"]
+    return f"wrong labels in the train set, estimated: {words.percent(noise['value'])} ({low:.1f} – {high:.1f})"
+
+
+def forecast_line(summary: Summary) -> str:
+    """Forecast and measurement of the change of the mean validation loss, in nats."""
+    predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
+    if predicted is None or measured is None:
+        return ""
+    by = summary["calibrated_by"] or "uncalibrated"
+    how = "uncalibrated" if by == "uncalibrated" else f"calibrated by {by}"
+    return (
+        f"forecast of the validation loss {words.signed(predicted, 3)} ({how}), "
+        f"measured {words.signed(measured['mean'], 3)}"
+    )

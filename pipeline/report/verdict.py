@@ -1,0 +1,92 @@
+"""The verdict of verification in sentences: the claim, its numbers, its control and what was done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report import words
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say."""
+
+    word: str
+    claim: str
+    numbers: str
+    control: str
+    consequence: str
+
+
+def verdict(summary: Summary) -> Verdict:
+    """Say what verification found; `summary` as `pipeline.report.summary.summary` makes it."""
+    word = summary["verdict"].upper()
+    if "cleaned - as_given" not in summary["differences"]:
+        note = (summary["note"] or "no retraining was made").rstrip(".")
+        return Verdict(word, note, "", "", consequence(summary))
+    gain = summary["differences"]["cleaned - as_given"]["metric"]
+    if summary["verdict"] == "no evidence":
+        claim = f"cleaning changes holdout {summary['metric']} by {change(gain, summary['metric'])}"
+    else:
+        verb = "raises" if gain["mean"] > 0 else "lowers"
+        claim = f"{what_was_done(summary)} {verb} holdout {summary['metric']}"
+    return Verdict(word, claim, numbers(summary), control(summary), consequence(summary))
+
+
+def change(interval: dict[str, float], metric: str) -> str:
+    """`+1.8 (95 % interval +1.1 … +2.4)`."""
+    mean, low, high = words.changes([interval["mean"], interval["low"], interval["high"]], metric)
+    return f"{mean} (95 % interval {low} … {high})"
+
+
+def what_was_done(summary: Summary) -> str:
+    removed, relabelled = (summary["decisions"][name] for name in ("remove", "relabel"))
+    share = words.percent((removed + relabelled) / max(1, summary["rows_audited"]))
+    if removed and relabelled:
+        return f"removing {words.count(removed)} and relabelling {words.rows(relabelled)} ({share})"
+    if relabelled:
+        return f"relabelling {words.rows(relabelled)} ({share})"
+    return f"removing {words.rows(removed)} ({share})"
+
+
+def numbers(summary: Summary) -> str:
+    metric, arms = summary["metric"], summary["arms"]
+    gain = summary["differences"]["cleaned - as_given"]["metric"]
+    mean, low, high = words.changes([gain["mean"], gain["low"], gain["high"]], metric)
+    before, after = (words.level(arms[name]["metric"], metric) for name in ("as_given", "cleaned"))
+    return (
+        f"{before} → {after}  ({mean}, 95 % interval {low} … {high}; {arms['cleaned']['seeds']} retrainings each)"
+    )
+
+
+def control(summary: Summary) -> str:
+    alike = "target quantiles" if summary["task"] == "regression" else "classes"
+    value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
+    text = f"removing as many random rows of the same {alike}: {value}"
+    if summary["verdict"] == "no evidence" and is_gain(summary, "cleaned - as_given"):
+        text += "; the gain over that is not shown"
+    return text
+
+
+def is_gain(summary: Summary, difference: str) -> bool:
+    """Whether the whole interval of a difference lies on the better side of 0."""
+    interval = summary["differences"][difference]["metric"]
+    return interval["low"] > 0 if summary["higher_is_better"] else interval["high"] < 0
+
+
+def consequence(summary: Summary) -> str:
+    refused = summary["export"]["refused"]
+    if refused:
+        return f"cleaned/ was not written (verification.gate: {summary['export']['gate']})."
+    if refused is None or summary["verdict"] == "improved":
+        return ""
+    if summary["verdict"] == "no evidence":
+        return "cleaned/ was written as asked; nothing here shows that it helps."
+    if summary["verdict"] == "worse":
+        return "cleaned/ was written all the same (verification.gate: off); it is the worse dataset."
+    if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
+        return "cleaned/ is a copy of what was given."
+    return "cleaned/ was written as asked; whether it helps was not tested."

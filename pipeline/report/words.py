@@ -1,0 +1,91 @@
+"""Numbers and names in the words that people read: percentages, signed changes, durations, sizes, plain text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+MINUS = "−"
+UNKNOWN = "unknown"
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`0.0581` → `5.8 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def number(value: float) -> str:
+    """Three significant digits, a real minus sign: `−0.0412`, `2.1e−5`."""
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def is_share(metric: str) -> bool:
+    """True for metrics that are shares of rows and are written in percent."""
+    return "accuracy" in metric
+
+
+def level(value: float, metric: str) -> str:
+    """A metric's value: `83.1 %` for shares, `0.812` for others."""
+    return percent(value) if is_share(metric) else f"{value:.3f}".replace("-", MINUS)
+
+
+def changes(values: Sequence[float], metric: str) -> list[str]:
+    """Changes of a metric (percentage points for shares), with as many digits as keep each from reading as zero."""
+    scaled = [100 * value if is_share(metric) else value for value in values]
+    digits = 1 if is_share(metric) else 3
+    while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
+        digits += 1
+    return [signed(value, digits) for value in scaled]
+
+
+def duration(seconds: float) -> str:
+    """`3 s`, `2m 04s`, `1h 02m`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def size(number_of_bytes: float) -> str:
+    """`1.1 GB` (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number_of_bytes < 1000:
+            return f"{number_of_bytes:.{0 if unit == 'B' else 1}f} {unit}"
+        number_of_bytes /= 1000
+    return f"{number_of_bytes:.1f} TB"
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters, without control characters and marks that reverse the direction of text."""
+    text = CONTROL.sub(" ", text[: 2 * length])
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+def label(value: Any, names: dict[Any, str] | None = None) -> str:
+    """A label for display: its class name where the data give one, a number with four digits, or the text itself."""
+    if value is None:
+        return "none"
+    if names and value in names:
+        return shorten(names[value], 60)
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", MINUS) if math.isfinite(value) else str(value)
+    return shorten(str(value), 60)

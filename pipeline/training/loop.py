@@ -1,0 +1,107 @@
+"""The training loop: SGD over batches, with observers that watch every step and states that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.objectives import Objective
+from pipeline.data.encoded import Rows
+from pipeline.errors import WinnowError
+from pipeline.training.batches import TrainingRows
+from pipeline.training.recipe import Recipe, steps_per_epoch
+from pipeline.training.state import load_state, save_state
+
+LOSS_CHECK_STEPS = 50
+"""A loss is looked at this often, since looking makes a GPU wait."""
+
+
+class Observer(Protocol):
+    """Something that watches a training, such as a recorder of checkpoints."""
+
+    def after_step(self, step: int) -> None:
+        """Called when `step` steps are done."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What the observer must get back to go on after an interruption."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.SGD,
+    rows: TrainingRows,
+    objective: Objective,
+    recipe: Recipe,
+    observers: dict[str, Observer],
+    *,
+    after_epoch: Callable[[int], None] | None = None,
+    state: tuple[Path, set[int]] | None = None,
+) -> None:
+    """Train `model` in place for `recipe.steps` steps.
+
+    `after_epoch(epoch)` is called at the end of every epoch, counted from 1. `state` is a file and the steps after
+    which everything is written to it; if the file exists, training goes on from there, bit for bit.
+
+    A step's loss is Σ weight·loss / batch_size, also for a last, smaller batch, so that every row has the same
+    weight in an epoch.
+
+    Raises WinnowError, with the epoch and the step, when the loss is NaN or infinite.
+    """
+    device = next(model.parameters()).device
+    per_epoch = steps_per_epoch(rows.count, recipe.batch_size)
+    torch.manual_seed(recipe.seed)
+    step = 0
+    if state is not None and state[0].exists():
+        step = load_state(state[0], model, optimizer, observers)
+    model.train()
+    while step < recipe.steps:
+        epoch, skip = divmod(step, per_epoch)
+        for batch in rows.batches(recipe.batch_size, recipe.seed, epoch, skip):
+            loss = training_step(model, optimizer, objective, batch.to(device), recipe, step)
+            step += 1
+            if step % LOSS_CHECK_STEPS == 0 or step == recipe.steps:
+                check_loss(loss, epoch, step)
+            for observer in observers.values():
+                observer.after_step(step)
+            if after_epoch is not None and step % per_epoch == 0:
+                check_loss(loss, epoch, step)
+                after_epoch(epoch + 1)
+                model.train()
+            if state is not None and step in state[1]:
+                save_state(state[0], step, model, optimizer, observers)
+            if step == recipe.steps:
+                break
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: torch.optim.SGD,
+    objective: Objective,
+    batch: Rows,
+    recipe: Recipe,
+    step: int,
+) -> Tensor:
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate_at(step)
+    losses = objective.losses(model(batch.inputs), batch.labels)
+    if batch.weights is not None:
+        losses = losses * batch.weights
+    loss = losses.sum() / recipe.batch_size
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def check_loss(loss: Tensor, epoch: int, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise WinnowError(
+            f"training: the loss became {loss.item()} in epoch {epoch + 1}, by step {step}",
+            "Lower training.learning_rate, or look for extreme values in the features.",
+        )

@@ -1,0 +1,65 @@
+"""Everything that a training needs to go on after an interruption, in one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.run import write_atomically
+
+if TYPE_CHECKING:
+    from pipeline.training.loop import Observer
+
+
+def momentum_tensors(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """The optimizer's momentum buffers by parameter name; empty before the first step."""
+    buffers = {}
+    for name, parameter in model.named_parameters():
+        buffer = optimizer.state[parameter].get("momentum_buffer")
+        if buffer is not None:
+            buffers[name] = buffer
+    return buffers
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors atomically; views and shared storage are copied first."""
+    with write_atomically(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+
+
+def save_state(
+    path: Path, step: int, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]
+) -> None:
+    """Weights, buffers, momentum, observers, the step and the random state."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"momentum/{name}": t for name, t in momentum_tensors(model, optimizer).items()}
+    for key, observer in observers.items():
+        tensors |= {f"observer/{key}/{name}": tensor for name, tensor in observer.state_tensors().items()}
+    tensors |= {"step": torch.tensor(step), "random": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random_cuda"] = torch.cuda.get_rng_state()
+    save_tensors(path, tensors)
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]) -> int:
+    """Put everything back in place; returns the number of steps that were done."""
+    tensors = load_file(path)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    model.load_state_dict(under("model/"))
+    momentum = under("momentum/")
+    for name, parameter in model.named_parameters():
+        if name in momentum:
+            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+    for key, observer in observers.items():
+        observer.restore(under(f"observer/{key}/"))
+    torch.set_rng_state(tensors["random"])
+    if "random_cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random_cuda"])
+    return int(tensors["step"])
