@@ -176,11 +176,59 @@ def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator
     with pq.ParquetFile(shard.path, page_checksum_verification=True) as parquet:
         first = 0
         for groups in packs(shard.row_groups, chunk_rows):
-            batches = [b for group in groups for b in group_batches(parquet, shard, group, columns, chunk_rows)]
-            if len(groups) > 1 and len(batches) > 1:
-                batches = pa.Table.from_batches(batches).combine_chunks().to_batches()
-            for batch in batches:
+            batches = (b for group in groups for b in group_batches(parquet, shard, group, columns, chunk_rows))
+            for batch in batches if len(groups) == 1 else joined(batches):
                 yield Run(shard, first, batch)
                 first += batch.num_rows
 
 
+def packs(sizes: Sequence[int], chunk_rows: int) -> Iterator[list[int]]:
+    """Consecutive row groups, joined greedily up to `chunk_rows` rows; a larger group stands alone."""
+    pack: list[int] = []
+    rows = 0
+    for group, size in enumerate(sizes):
+        if pack and rows + size > chunk_rows:
+            yield pack
+            pack, rows = [], 0
+        pack.append(group)
+        rows += size
+    if pack:
+        yield pack
+
+
+def group_batches(
+    parquet: pq.ParquetFile, shard: Shard, group: int, columns: Sequence[str], chunk_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of one row group, validated: damaged text, for one, shows only here."""
+    try:
+        for batch in parquet.iter_batches(chunk_rows, row_groups=[group], columns=list(columns)):
+            batch.validate(full=True)
+            yield batch
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{shard.path}, row group {group}: a page is damaged ({reason})",
+            "Copy or write the file again, or take it out of the data.",
+        ) from None
+
+
+def joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """All batches as one; an empty list when there are no rows."""
+    parts = list(batches)
+    return pa.Table.from_batches(parts).combine_chunks().to_batches() if parts else []
+
+
+def sha256_of(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_unchanged(shards: Sequence[Shard]) -> None:
+    """Raises InputError when a file was written to since its footer was read."""
+    for shard in shards:
+        stat = Path(shard.path).stat()
+        if (stat.st_size, stat.st_mtime_ns) != (shard.size, shard.mtime_ns):
+            raise InputError(
+                f"{shard.path}: changed while it was being read",
+                "Run the same command again when nothing writes to it.",
+            )

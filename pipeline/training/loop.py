@@ -40,10 +40,11 @@ def train(
     recipe: Recipe,
     observers: dict[str, Observer],
     *,
+    stop_after: int | None = None,
     after_epoch: Callable[[int], None] | None = None,
     state: tuple[Path, set[int]] | None = None,
 ) -> None:
-    """Train `model` in place for `recipe.steps` steps.
+    """Train `model` in place for `recipe.steps` steps, or the first `stop_after` of them.
 
     `after_epoch(epoch)` is called at the end of every epoch, counted from 1. `state` is a file and the steps after
     which everything is written to it; if the file exists, training goes on from there, bit for bit.
@@ -55,17 +56,18 @@ def train(
     """
     device = next(model.parameters()).device
     per_epoch = steps_per_epoch(rows.count, recipe.batch_size)
+    last = recipe.steps if stop_after is None else stop_after
     torch.manual_seed(recipe.seed)
     step = 0
     if state is not None and state[0].exists():
         step = load_state(state[0], model, optimizer, observers)
     model.train()
-    while step < recipe.steps:
+    while step < last:
         epoch, skip = divmod(step, per_epoch)
         for batch in rows.batches(recipe.batch_size, recipe.seed, epoch, skip):
             loss = training_step(model, optimizer, objective, batch.to(device), recipe, step)
             step += 1
-            if step % LOSS_CHECK_STEPS == 0 or step == recipe.steps:
+            if step % LOSS_CHECK_STEPS == 0 or step == last:
                 check_loss(loss, epoch, step)
             for observer in observers.values():
                 observer.after_step(step)
@@ -75,7 +77,7 @@ def train(
                 model.train()
             if state is not None and step in state[1]:
                 save_state(state[0], step, model, optimizer, observers)
-            if step == recipe.steps:
+            if step == last:
                 break
 
 

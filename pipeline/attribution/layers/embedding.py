@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from torch import Tensor, nn
 
 from pipeline.attribution.gradients import LayerGradients
@@ -22,7 +24,7 @@ class EmbeddingRule:
 
     def gradients(self, module: nn.Embedding, inputs: Tensor, output_gradients: Tensor, bias: bool) -> LayerGradients:
         """Inputs are token numbers ``[batch, …]``."""
-        positions = inputs[0:1].numel() or 1
+        positions = prod(inputs.shape[1:])
         tokens = inputs.reshape(len(inputs), positions).long()
         outputs = output_gradients.reshape(len(inputs), positions, module.embedding_dim)
         padding = module.padding_idx

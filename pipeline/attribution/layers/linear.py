@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +22,9 @@ class LinearRule:
         return module.out_features, module.in_features + bias
 
     def gradients(self, module: nn.Linear, inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
-        batch = len(inputs)
-        flat = inputs.reshape(batch, inputs[0:1].numel() // module.in_features or 1, module.in_features)
-        if batch == 0:
-            flat = inputs.reshape(0, 1, module.in_features)
-        outputs = output_gradients.reshape(batch, flat.shape[1], module.out_features)
+        positions = prod(inputs.shape[1:-1])
+        flat = inputs.reshape(len(inputs), positions, module.in_features)
+        outputs = output_gradients.reshape(len(inputs), positions, module.out_features)
         return OuterProducts(with_ones(flat) if bias else flat, outputs)
 
 

@@ -1,0 +1,42 @@
+"""BatchNorm statistics for averaged weights: the mean of running statistics isn't that of the mean weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.attribution.capture import Inputs
+
+
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether any module keeps BatchNorm statistics."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+
+
+def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
+    """Sets running statistics to the mean over ``batches`` of inputs, at the model's present weights.
+
+    Only BatchNorm modules run in training mode meanwhile; modes and momenta are put back.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative mean
+            norm.training = True
+        with torch.no_grad():
+            for inputs in batches:
+                model(inputs)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training

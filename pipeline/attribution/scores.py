@@ -1,0 +1,252 @@
+"""Scores of training rows: one forward and backward pass per checkpoint gives them all.
+
+Sign and unit, in nats: ``influence`` τ(query, row) is the predicted *rise* of the query's loss when the row is
+removed (Eq. 24, with its 1/N); ``harm`` = −τ for the mean query loss, so harm > 0 means that removing the row lowers
+it; ``self_influence`` is the predicted rise of the row's own loss when it is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.capture import Capture, Inputs, capture
+from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.gradients import DenseGradients, LayerGradients
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.self_influence import self_products
+from pipeline.attribution.transport import LayerSegment, PreparedSegment, layer_segments
+
+# Bytes of factored gradients that may be held while the checkpoints of a group of batches are visited.
+HELD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to score.
+
+    Attributes:
+        inputs: given to the model as they are; the batch comes first.
+        labels: int64 ``[batch]`` or float ``[batch, outputs]``.
+        row_ids: int64 ``[batch]``, each row's identity.
+        weights: ``[batch]`` row weights of mean 1 over the training set, or None.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    row_ids: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """Scores of rows, float64 on the CPU, in the order of the rows.
+
+    Attributes:
+        self_influence: ``[rows]`` nats, predicted rise of the row's own (weighted) loss on its removal; or None.
+        harm: name of the query -> ``[rows]`` nats, > 0: removing the row lowers the query's loss.
+            ``[queries, rows]`` where the query's filters hold several.
+        losses: ``[checkpoints, rows]`` nats, unweighted, checkpoints ascending.
+        margins: ``[checkpoints, rows]``, or None where the objective has none.
+    """
+
+    self_influence: Tensor | None
+    harm: dict[str, Tensor]
+    losses: Tensor
+    margins: Tensor | None
+
+
+def mean_gradient_sums(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor, weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Layer -> Σ over examples of the loss gradient ``[out, in]``, float64; divide by the number of examples.
+
+    ``weights`` ``[batch]`` scale each example's loss.
+    """
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        scale = torch.ones_like(losses) if weights is None else weights.to(losses)
+        return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
+
+
+def score_rows(
+    model: nn.Module,
+    load_checkpoint: Callable[[int], None],
+    objective: Objective,
+    batches: Sequence[Batch],
+    segments: Sequence[PreparedSegment],
+    train_rows: int,
+    queries: Mapping[str, Sequence[Mapping[str, Tensor]]] | None = None,
+    *,
+    self_influence: bool = True,
+    held_bytes: int = HELD_BYTES,
+) -> BatchScores:
+    """Scores all rows of a chunk with one forward and backward pass per checkpoint.
+
+    Args:
+        model: changed in place by ``load_checkpoint``; left with the weights of some checkpoint.
+        load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
+        batches: the chunk's rows; a row's scores don't depend on how they are batched.
+        segments: first to last; the last one's last checkpoint is the end of training.
+        train_rows: N, the number of rows that training averaged over.
+        queries: name -> filters per segment, from ``transport.query_filters``.
+        self_influence: whether to score that as well.
+        held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and each
+            group loads every checkpoint once.
+
+    Raises:
+        NonFiniteError: a loss or a score is NaN or infinite; names the row and the checkpoint.
+    """
+    if not batches or not segments:
+        raise AttributionError("There is nothing to score.", "Give at least one batch and one segment.")
+    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    filters = {name: [_to(one, like) for one in per_segment] for name, per_segment in (queries or {}).items()}
+    layers = layer_segments(segments, like) if self_influence else None
+    done: list[_BatchState] = []
+    with capture(model) as captured:
+        task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, layers)
+        while len(done) < len(batches):
+            done.extend(task.score_group(batches[len(done) :], held_bytes))
+    return _collect(done, segments, filters)
+
+
+def score_batch(
+    model: nn.Module,
+    load_checkpoint: Callable[[int], None],
+    objective: Objective,
+    batch: Batch,
+    segments: Sequence[PreparedSegment],
+    train_rows: int,
+    queries: Mapping[str, Sequence[Mapping[str, Tensor]]] | None = None,
+    *,
+    self_influence: bool = True,
+) -> BatchScores:
+    """``score_rows`` for a single batch."""
+    return score_rows(
+        model, load_checkpoint, objective, [batch], segments, train_rows, queries, self_influence=self_influence
+    )
+
+
+@dataclass
+class _BatchState:
+    """What has been computed so far for one batch."""
+
+    batch: Batch
+    losses: dict[int, Tensor] = field(default_factory=dict)
+    margins: dict[int, Tensor] = field(default_factory=dict)
+    harm: dict[str, Tensor] = field(default_factory=dict)
+    self_influence: Tensor | None = None
+    query: dict[str, LayerGradients] = field(default_factory=dict)
+    training: dict[tuple[int, str], list[LayerGradients]] = field(default_factory=dict)
+
+    def hold(self, segment: int, layer: str, gradients: LayerGradients) -> None:
+        """Keeps a checkpoint's gradients; the first that come are the final checkpoint's, the query."""
+        compact = gradients.compact()
+        self.query.setdefault(layer, compact)
+        held = self.training.setdefault((segment, layer), [])
+        if held and isinstance(compact, DenseGradients):
+            held[0] = held[0].joined([compact])
+        else:
+            held.append(compact)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for all batches of a chunk."""
+
+    captured: Capture
+    load_checkpoint: Callable[[int], None]
+    objective: Objective
+    segments: Sequence[PreparedSegment]
+    train_rows: int
+    filters: Mapping[str, Sequence[Mapping[str, Tensor]]]
+    layers: Mapping[str, Sequence[LayerSegment]] | None
+
+    def score_group(self, batches: Sequence[Batch], held_bytes: int) -> list[_BatchState]:
+        """Scores as many of the first batches as fit in ``held_bytes``, at least one."""
+        visits = [(place, c) for place, segment in enumerate(self.segments) for c in segment.checkpoints]
+        visits.reverse()  # the final checkpoint first: it says what is held, and is self-influence's query
+        states: list[_BatchState] = []
+        self.load_checkpoint(visits[0][1])
+        expected_bytes = 0
+        for batch in batches:
+            state = _BatchState(batch)
+            self._visit(state, *visits[0])
+            states.append(state)
+            expected_bytes += sum(held.nbytes for held in state.query.values()) * (1 + len(visits))
+            if expected_bytes >= held_bytes:
+                break
+        for place, checkpoint in visits[1:]:
+            self.load_checkpoint(checkpoint)
+            for state in states:
+                self._visit(state, place, checkpoint)
+        if self.layers is not None:
+            for state in states:
+                self._self_influence(state, self.layers)
+        return states
+
+    def _visit(self, state: _BatchState, place: int, checkpoint: int) -> None:
+        """One forward and backward pass of one batch at one checkpoint."""
+        batch = state.batch
+        outputs = self.captured.forward(batch.inputs)
+        losses = self.objective.losses(outputs, batch.labels)
+        margins = self.objective.margins(outputs.detach(), batch.labels)
+        state.losses[checkpoint] = losses.detach().double().cpu()
+        _check_finite(state.losses[checkpoint], batch, f"The loss at checkpoint {checkpoint}")
+        if margins is not None:
+            state.margins[checkpoint] = margins.double().cpu()
+        if not self.filters and self.layers is None:
+            return
+        weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
+        share = self.train_rows * len(self.segments[place].checkpoints)
+        for layer, gradients in self.captured.gradients(losses, weights):
+            for name, filters in self.filters.items():
+                added = -gradients.products(filters[place][layer]).double().cpu() / share
+                state.harm[name] = state.harm[name] + added if name in state.harm else added
+            if self.layers is not None:
+                state.hold(place, layer, gradients)
+
+    def _self_influence(self, state: _BatchState, layers: Mapping[str, Sequence[LayerSegment]]) -> None:
+        total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
+        for layer, query in state.query.items():
+            held = [state.training[place, layer] for place in range(len(self.segments))]
+            training = [parts[0].joined(parts[1:]) for parts in held]
+            total += self_products(query, training, layers[layer]).cpu() / self.train_rows
+        state.self_influence = total
+        state.query.clear()
+        state.training.clear()
+
+
+def _to(filters: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+    return {layer: value.to(like) for layer, value in filters.items()}
+
+
+def _collect(
+    states: Sequence[_BatchState], segments: Sequence[PreparedSegment], filters: Mapping[str, object]
+) -> BatchScores:
+    checkpoints = sorted(c for segment in segments for c in segment.checkpoints)
+    own = [state.self_influence for state in states if state.self_influence is not None]
+    harm = {name: torch.cat([state.harm[name] for state in states], -1) for name in filters}
+    for what, parts in [("The self-influence", own), *((f"The harm to {n!r}", [s.harm[n] for s in states]) for n in harm)]:
+        for state, values in zip(states, parts, strict=False):
+            _check_finite(values, state.batch, what)
+    losses = torch.stack([torch.cat([state.losses[c] for state in states]) for c in checkpoints])
+    has_margins = bool(states[0].margins)
+    margins = [torch.cat([state.margins[c] for state in states]) for c in checkpoints] if has_margins else []
+    return BatchScores(
+        torch.cat(own) if own else None, harm, losses, torch.stack(margins) if has_margins else None
+    )
+
+
+def _check_finite(values: Tensor, batch: Batch, what: str) -> None:
+    """Values ``[rows]`` or ``[queries, rows]``."""
+    wrong = ~torch.isfinite(values)
+    if wrong.any():
+        place = int(wrong.reshape(-1, values.shape[-1]).any(0).nonzero()[0])
+        raise NonFiniteError(
+            f"{what} of row {int(batch.row_ids[place])} is NaN or infinite.",
+            "Look for NaN in the row and for a training run that diverged.",
+        )

@@ -1,0 +1,154 @@
+"""The Dask workers of an audit: processes on this machine by default, or the user's own cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, LocalCluster, as_completed
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from pipeline.config import Compute
+from pipeline.errors import InputError, WinnowError
+
+IN_FLIGHT_PER_WORKER = 4
+PROGRESS_TOPIC = "winnow-progress"
+SETTINGS = {
+    # A paused worker waits for ever when its memory is not its own to free; the nanny's limit is enough.
+    "distributed.worker.memory.pause": False,
+    "distributed.scheduler.allowed-failures": 2,
+    "distributed.comm.timeouts.connect": "10s",
+}
+
+
+class Workers:
+    """Starts on first use; `close()` ends a local cluster and leaves the user's own alone."""
+
+    def __init__(self, config: Compute):
+        self._config = config
+        self._client: Client | None = None
+        self._cluster: LocalCluster | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def client(self) -> Client:
+        """Raises InputError when the configured scheduler can't be reached."""
+        if self._client is None:
+            dask.config.set(SETTINGS)
+            logging.getLogger("distributed").setLevel(logging.ERROR)
+            self._client = self._connect() if self._config.scheduler else self._start()
+        return self._client
+
+    def _connect(self) -> Client:
+        address = self._config.scheduler
+        try:
+            client = Client(address, timeout=10, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(
+                f"the Dask scheduler at {address} can't be reached ({type(error).__name__})",
+                "Check compute.scheduler (tcp://host:port), or leave it out to use processes on this machine.",
+            ) from None
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            client.close()
+            raise InputError(
+                f"the Dask scheduler at {address} has no workers", f"Start some: dask worker {address}"
+            )
+        return client
+
+    def _start(self) -> Client:
+        count = self.local_count()
+        threads = str(max(1, (os.cpu_count() or 1) // count))
+        self._cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=self._config.memory_per_worker,
+            env={"OMP_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+        )
+        return Client(self._cluster, set_as_default=False)
+
+    def local_count(self) -> int:
+        """One process per core, or per GPU where the device is one."""
+        if self._config.workers != "auto":
+            return self._config.workers
+        if self._config.device != "cpu" and torch.cuda.is_available():
+            return torch.cuda.device_count()
+        return os.cpu_count() or 1
+
+    def count(self) -> int:
+        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        on_done: Callable[[int, Any], None] = lambda place, result: None,
+    ) -> list[Any]:
+        """`function(*task)` on the workers for each task, a bounded number at a time; results in order.
+
+        `names` say what each task is about, for errors; `on_done(place, result)` is called as they come in.
+
+        Raises what a task raised; WinnowError, with the task's name, when its workers died again and again or
+        the scheduler was lost.
+        """
+        results: list[Any] = [None] * len(tasks)
+        places: dict[str, int] = {}
+        waiting = iter(enumerate(tasks))
+
+        def submit(count: int) -> Iterator[Any]:
+            for _, (place, task) in zip(range(count), waiting):
+                future = self.client.submit(function, *task, pure=False)
+                places[future.key] = place
+                yield future
+
+        pending = as_completed(submit(IN_FLIGHT_PER_WORKER * self.count()))
+        try:
+            for future in pending:
+                place = places[future.key]
+                results[place] = self._result(future, names[place])
+                on_done(place, results[place])
+                pending.update(submit(1))
+        except BaseException:
+            self.client.cancel([f for f in pending.futures], force=True)
+            raise
+        return results
+
+    @staticmethod
+    def _result(future: Any, name: str) -> Any:
+        try:
+            return future.result()
+        except KilledWorker:
+            raise WinnowError(
+                f"{name}: its worker died three times (most likely it ran out of memory)",
+                "Raise compute.memory_per_worker or lower compute.chunk_rows, and run the same command again.",
+            ) from None
+        except FutureCancelledError:
+            raise WinnowError(
+                f"{name}: the Dask scheduler was lost", "Run the same command again: it goes on from here."
+            ) from None
+
+    def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Call `handler` with whatever a task emits by `pipeline.compute.worker.emit_progress`."""
+        self.client.subscribe_topic(PROGRESS_TOPIC, lambda event: handler(event[1]))
+
+    def no_progress(self) -> None:
+        self.client.unsubscribe_topic(PROGRESS_TOPIC)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._client = self._cluster = None

@@ -1,0 +1,66 @@
+"""What every encoder is: a column's checks, its statistics over train rows, and its way to numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Data
+from pipeline.data.problems import Fault
+
+
+@dataclass(frozen=True)
+class Column:
+    """A feature column of the source."""
+
+    name: str
+    type: pa.DataType
+    kind: str
+    image_shape: tuple[int, ...] | None = None  # as stored
+    image_layout: str | None = None  # HW, HWC or CHW
+
+
+class Encoder(Protocol):
+    """A dataclass whose fields are its fitted state, all of them JSON values. Register it in `encoders/__init__`."""
+
+    kind: ClassVar[str]  # the word in data.features
+    input: ClassVar[str]  # the model input it fills: dense, image or tokens
+    column: str
+
+    @classmethod
+    def supports(cls, kind: pa.DataType) -> bool:
+        """True for Arrow types that it can encode; dictionary types are asked for by their values."""
+
+    @classmethod
+    def create(cls, column: Column, options: Data) -> Encoder:
+        """An encoder that has seen nothing. Raises InputError when the column can't be what it is said to be."""
+
+    def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
+        """Check all rows; learn from those of `train` (bool [rows]) that have no fault."""
+
+    def finish(self) -> None:
+        """Fix the state; comes after the last update."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an encoded row."""
+
+    def encode(self, column: pa.Array) -> np.ndarray:
+        """[rows, *shape]: float32 (dense), uint8 (image) or int32 (tokens)."""
+
+
+def state_of(encoder: Any) -> dict[str, Any]:
+    """The fitted state of an encoder (or label, or weight), for JSON."""
+    return {"kind": encoder.kind} | dataclasses.asdict(encoder)
+
+
+@dataclass
+class Gathering:
+    """Values and faults of a column in the making."""
+
+    values: Any
+    faults: list[Fault] = field(default_factory=list)

@@ -1,0 +1,151 @@
+"""Counts behind the report's tables: flags by shard and group, labels given and suggested, suspicion by decision."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.report import words
+from pipeline.report.originals import read_column
+from pipeline.report.vocabulary import DECISIONS
+
+MOST_LINES = 15
+MOST_CLASSES = 16
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """Rows of one shard or group and how many of them are flagged (any decision but keep)."""
+
+    name: str
+    rows: int
+    flagged: int
+    stands_out: bool
+
+    @property
+    def share(self) -> float:
+        return self.flagged / self.rows
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    lines: list[Line]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`cells[i][j]`: flagged rows labelled names[i] for which names[j] is suggested."""
+
+    names: list[str]
+    cells: list[list[int]]
+    pairs: list[tuple[str, str, int]]
+    left_out: int
+
+    @property
+    def largest(self) -> int:
+        return max(map(max, self.cells))
+
+
+def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table:
+    """Columns of rows.parquet, of all rows or of the flagged ones alone."""
+    return pq.read_table(
+        path,
+        columns=columns,
+        filters=pc.field("decision") != "keep" if flagged else None,
+        partitioning=None,
+        read_dictionary=[name for name in ("shard", "decision") if name in columns],
+    )
+
+
+def by_shard(rows: pa.Table) -> Breakdown:
+    """`rows` with the columns shard and decision."""
+    flagged = rows.filter(pc.not_equal(rows["decision"], "keep"))
+    return breakdown(count_values(rows["shard"]), count_values(flagged["shard"]))
+
+
+def by_group(rows: pa.Table, column: str) -> Breakdown:
+    """The same by a column of the sources, read one shard at a time; `rows`: shard, row, decision."""
+    total: Counter[Any] = Counter()
+    flagged: Counter[Any] = Counter()
+    for shard in pc.unique(rows["shard"]).to_pylist():
+        values = read_column(shard, column)
+        if values is None:
+            continue
+        audited = rows.filter(pc.equal(rows["shard"], shard))
+        audited = audited.filter(pc.less(audited["row"], len(values)))
+        of_rows = values.take(audited["row"].combine_chunks())
+        total += count_values(of_rows)
+        flagged += count_values(of_rows.filter(pc.not_equal(audited["decision"], "keep").combine_chunks()))
+    return breakdown(total, flagged)
+
+
+def count_values(values: pa.Array | pa.ChunkedArray) -> Counter[Any]:
+    return Counter({entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(values)})
+
+
+def breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
+    """Lines by their share of flagged rows, the highest first; those beyond MOST_LINES are only counted."""
+    overall = sum(flagged.values()) / max(1, sum(total.values()))
+    lines = [
+        Line(words.label(name), rows, flagged[name], stands_out(flagged[name], rows, overall))
+        for name, rows in total.items()
+    ]
+    lines.sort(key=lambda line: (-line.stands_out, -line.share, -line.rows, line.name))
+    return Breakdown(lines[:MOST_LINES], max(0, len(lines) - MOST_LINES))
+
+
+def stands_out(flagged: int, rows: int, overall: float) -> bool:
+    """More than three standard errors above the overall share, so that chance is a poor explanation."""
+    return flagged / rows > overall + 3 * math.sqrt(overall * (1 - overall) / rows)
+
+
+def confusion(flagged: pa.Table, names: dict[Any, str]) -> Confusion | None:
+    """Given against suggested labels of flagged rows; None where no row has another label suggested.
+
+    With more than MOST_CLASSES classes the ones with the most such rows are kept.
+    """
+    given, suggested = flagged["label"], flagged["suggested_label"]
+    other = flagged.filter(pc.fill_null(pc.not_equal(given, suggested), False)).select(["label", "suggested_label"])
+    if other.num_rows == 0:
+        return None
+    counted = other.group_by(["label", "suggested_label"]).aggregate([([], "count_all")])
+    counts = {
+        (entry["label"], entry["suggested_label"]): entry["count_all"] for entry in counted.to_pylist()
+    }
+    weight: Counter[Any] = Counter()
+    for pair, rows in counts.items():
+        for value in pair:
+            weight[value] += rows
+    kept = sorted(value for value, _ in weight.most_common(MOST_CLASSES))
+    common = sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))[:5]
+    return Confusion(
+        names=[words.label(value, names) for value in kept],
+        cells=[[counts.get((one, two), 0) for two in kept] for one in kept],
+        pairs=[(words.label(one, names), words.label(two, names), rows) for (one, two), rows in common],
+        left_out=len(weight) - len(kept),
+    )
+
+
+def suspicion_bins(rows: pa.Table) -> list[list[tuple[str, int]]]:
+    """Rows per bin of suspicion and decision; `rows`: suspicion, decision."""
+    edges = np.linspace(0, 1, BINS + 1)
+    counts = {}
+    for decision in DECISIONS:
+        chosen = rows.filter(pc.equal(rows["decision"], decision))["suspicion"].to_numpy()
+        counts[decision] = np.histogram(chosen, edges)[0]
+    return [[(decision, int(counts[decision][at])) for decision in DECISIONS] for at in range(BINS)]
+
+
+def flagged_rows(decisions: dict[str, int], which: Iterable[str] = DECISIONS[1:]) -> int:
+    return sum(decisions[name] for name in which)

@@ -1,0 +1,136 @@
+"""What a card shows of the original row: a picture, texts, the values that are least usual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Data
+from pipeline.report import words
+from pipeline.report.originals import Originals, Place, is_plain
+from pipeline.report.thumbnails import Thumbnail, thumbnail
+
+TEXT_LENGTH = 300
+MOST_VALUES = 6
+MOST_TEXTS = 3
+RARE = 0.05
+
+
+@dataclass(frozen=True)
+class Value:
+    """`share`: rows around it with this value (numbers: at least as far from the median)."""
+
+    name: str
+    shown: str
+    rare: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Content:
+    picture: Thumbnail | None
+    no_picture: str
+    texts: list[tuple[str, str]]
+    values: list[Value]
+    more_values: int
+
+
+class ContentReader:
+    """Turns originals into content; pictures share a budget of bytes and are left out when it is spent."""
+
+    def __init__(self, originals: Originals, data: Data, picture_bytes: int):
+        self.originals = originals
+        self.bytes_left = picture_bytes
+        kinds = {name: kind(originals, name, data.features[name]) for name in data.features}
+        self.images, self.texts, self.plain = (
+            [name for name, found in kinds.items() if found == wanted] for wanted in ("image", "text", "plain")
+        )
+        self.usual = {name: Usual(column) for name in self.plain if (column := self.reference(name)) is not None}
+
+    def reference(self, name: str) -> pa.ChunkedArray | None:
+        table = self.originals.reference
+        return table[name] if table is not None and name in table.column_names else None
+
+    def read(self, place: Place) -> Content:
+        row = self.originals.rows[place]
+        picture, no_picture = self.picture(row)
+        texts = [
+            (name if len(self.texts) > 1 else "", words.shorten(str(row[name].as_py() or ""), TEXT_LENGTH))
+            for name in self.texts[:MOST_TEXTS]
+        ]
+        values = sorted(
+            ((self.usual[name].share(row[name]), name) for name in self.usual if name in row),
+            key=lambda entry: entry[0],
+        )
+        shown = [value(name, row[name].as_py(), share) for share, name in values[:MOST_VALUES]]
+        return Content(picture, no_picture, texts, shown, len(values) - len(shown))
+
+    def picture(self, row: dict[str, pa.Scalar]) -> tuple[Thumbnail | None, str]:
+        if not self.images:
+            return None, ""
+        name = self.images[0]
+        made = thumbnail(row[name], self.originals.schema.field(name), self.originals.schema)
+        if made is None:
+            return None, "not a readable picture"
+        if len(made.uri) > self.bytes_left:
+            return None, "picture left out to keep this page small"
+        self.bytes_left -= len(made.uri)
+        return made, ""
+
+
+def kind(originals: Originals, name: str, configured: str) -> str:
+    """image, text, plain (a value worth a line) or other (not shown)."""
+    if name not in originals.schema.names:
+        return "other"
+    found = originals.schema.field(name).type
+    if configured in ("image", "text"):
+        return configured
+    if pa.types.is_fixed_size_list(found) and pa.types.is_uint8(found.value_type) and configured == "auto":
+        return "image"
+    if pa.types.is_binary(found) or pa.types.is_large_binary(found):
+        return "image"
+    if not is_plain(found):
+        return "other"
+    if configured == "auto" and (pa.types.is_string(found) or pa.types.is_large_string(found)):
+        return "text" if looks_like_text(originals, name) else "plain"
+    return "plain"
+
+
+def looks_like_text(originals: Originals, name: str) -> bool:
+    """Four words or more in most values."""
+    values = [str(row[name].as_py() or "") for row in originals.rows.values()]
+    return sum(len(text.split()) >= 4 for text in values) > len(values) / 2
+
+
+class Usual:
+    """What is usual in a column, to tell how rare a value is."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self.rows = max(1, len(column))
+        self.numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if self.numeric:
+            numbers = column.drop_null().to_numpy().astype(np.float64)
+            numbers = numbers[np.isfinite(numbers)]
+            self.median = float(np.median(numbers)) if len(numbers) else 0.0
+            self.distances = np.sort(np.abs(numbers - self.median))
+        else:
+            counts = pc.value_counts(column)
+            self.counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in counts}
+
+    def share(self, scalar: pa.Scalar) -> float:
+        """The share of rows as unusual as this value; 1 for a null or non-finite number."""
+        value = scalar.as_py()
+        if not self.numeric:
+            return self.counts.get(value, 0) / self.rows
+        if value is None or not np.isfinite(value):
+            return 1.0
+        return float(len(self.distances) - np.searchsorted(self.distances, abs(value - self.median))) / self.rows
+
+
+def value(name: str, found: Any, share: float) -> Value:
+    said = f"{words.percent(share)} of the rows around it are as unusual here"
+    return Value(words.shorten(name, 40), words.shorten(words.label(found), 40), share < RARE, said)

@@ -1,0 +1,62 @@
+"""The signals behind a flag as bars: how suspicious a row is in each of them, compared with all audited rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.report import vocabulary, words
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`share`: the rows that this one is more suspicious than (ties count half), in 0..1."""
+
+    label: str
+    share: float
+    shown: str
+    words: str
+
+
+def evidence(path: Path, signals: list[str], keys: pa.Array) -> dict[str, list[Bar]]:
+    """A bar per signal for each of the row keys; nulls give none. One column is in memory at a time."""
+    bars: dict[str, list[Bar]] = {key: [] for key in keys.to_pylist()}
+    if not bars or not path.exists():
+        return bars
+    known = [name for name in signals if name in pq.read_schema(path).names]
+    chosen = pq.read_table(path, filters=pc.field("row_key").isin(keys), partitioning=None).to_pylist()
+    for name in known:
+        column = pq.read_table(path, columns=[name], partitioning=None)[name].drop_null()
+        ordered = np.sort(column.to_numpy())
+        for row in chosen:
+            if row[name] is not None:
+                bars[row["row_key"]].append(bar(name, row[name], ordered))
+    return bars
+
+
+def bar(name: str, value: float, ordered: np.ndarray) -> Bar:
+    """`ordered`: all values of the signal, ascending, float [rows]."""
+    meaning = vocabulary.signal(name)
+    below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
+    lower = float(below) / 2 / len(ordered)
+    share = lower if meaning.high_is_suspicious else 1 - lower
+    shown = at_most_all_but_one(share, len(ordered))
+    compared = "higher" if meaning.high_is_suspicious else "lower"
+    unit = f" {meaning.unit}" if meaning.unit else ""
+    said = f"{meaning.words}: {words.number(value)}{unit}; {compared} than for {shown} of the rows"
+    return Bar(meaning.label, share, shown, said[0].upper() + said[1:])
+
+
+def at_most_all_but_one(share: float, rows: int) -> str:
+    """A percentage that does not read as 100 % unless the row is the most suspicious of all."""
+    if share >= 1 - 0.5 / rows:
+        return "100 %"
+    return next(
+        (text for digits in (0, 1, 2) if (text := words.percent(share, digits)) != words.percent(1, digits)),
+        "99.99 %",
+    )

@@ -1,0 +1,151 @@
+"""Which flagged rows are shown, and what stands on their cards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.config import Data
+from pipeline.report import vocabulary, words
+from pipeline.report.breakdown import read_rows
+from pipeline.report.content import Content, ContentReader
+from pipeline.report.evidence import Bar, evidence
+from pipeline.report.originals import Originals, Place, class_names, read_originals
+from pipeline.run import RunDirectory
+
+MOST_REASONS = 8
+PICTURE_BYTES = 1_500_000
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row. `given`, `suggested` are labels for display; `content` is None where the original is gone."""
+
+    key: str
+    place: str
+    decision: str
+    given: str
+    suggested: str
+    probability: str
+    evidence: list[Bar]
+    numbers: str
+    content: Content | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The cards of one reason: the most suspicious rows and those that were only just flagged."""
+
+    code: str
+    title: str
+    explanation: str
+    rows: int
+    top: list[Card]
+    edge: list[Card]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    code: str
+    rows: int
+    top: list[str]
+    edge: list[str]
+
+
+def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
+    """Row keys per reason, at most `cards` each, no row twice.
+
+    Two thirds are the most suspicious (backdoors: the highest backdoor_score), one third the least, where a
+    threshold set too low shows first. `flagged`: row_key, reasons, suspicion, backdoor_score.
+    """
+    keys = flagged["row_key"].to_pylist()
+    scores = {name: flagged[name].to_pylist() for name in ("suspicion", "backdoor_score")}
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for at, reasons in enumerate(flagged["reasons"].to_pylist()):
+        for code in reasons or ():
+            by_reason[code].append(at)
+    shown: set[int] = set()
+    chosen = []
+    for code, rows in sorted(by_reason.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MOST_REASONS]:
+        score = scores["backdoor_score" if code == "backdoor" else "suspicion"]
+        left = sorted(set(rows) - shown, key=lambda at: (-(score[at] or 0), keys[at]))
+        few = len(left) <= cards
+        top = left if few else left[: cards - cards // 3]
+        edge = [] if few else left[len(left) - cards // 3 :]
+        shown.update(top, edge)
+        chosen.append(Chosen(code, len(rows), [keys[at] for at in top], [keys[at] for at in edge]))
+    return chosen
+
+
+def galleries(run: RunDirectory, data: Data, signals: list[str], cards: int, pictures: bool) -> list[Gallery]:
+    """The galleries of a run, those of the most frequent reasons first, at most MOST_REASONS of them."""
+    path = run / "rows.parquet"
+    flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)
+    chosen = choose(flagged, cards)
+    keys = pa.array([key for one in chosen for key in one.top + one.edge], pa.string())
+    table = pq.read_table(path, filters=pc.field("row_key").isin(keys), partitioning=None)
+    rows = {row["row_key"]: row for row in table.to_pylist()}
+    originals = read_originals([place_of(row) for row in rows.values()], list(data.features))
+    bars = evidence(run / "signals.parquet", signals, keys)
+    names = class_names(originals.schema, data.label)
+    reader = ContentReader(originals, data, PICTURE_BYTES if pictures else 0)
+    made: dict[str, Card] = {}
+    for key in in_turns([one.top + one.edge for one in chosen]):
+        made[key] = card(rows[key], names, bars.get(key, []), originals, reader)
+    return [
+        Gallery(
+            one.code,
+            *vocabulary.reason(one.code),
+            rows=one.rows,
+            top=[made[key] for key in one.top],
+            edge=[made[key] for key in one.edge],
+        )
+        for one in chosen
+    ]
+
+
+def in_turns(lists: list[list[str]]) -> list[str]:
+    """The first of each list, then the second of each: the order in which pictures are given their bytes."""
+    longest = max(map(len, lists), default=0)
+    return [keys[at] for at in range(longest) for keys in lists if at < len(keys)]
+
+
+def place_of(row: dict[str, Any]) -> Place:
+    return row["shard"], row["row"]
+
+
+def card(
+    row: dict[str, Any], names: dict[Any, str], bars: list[Bar], originals: Originals, reader: ContentReader
+) -> Card:
+    suggested, probability = row["suggested_label"], row.get("suggested_probability")
+    if suggested is None and isinstance(row["label"], float):
+        suggested = row["predicted_label"]  # regression: what the model says instead
+    differs = suggested is not None and suggested != row["label"]
+    place = place_of(row)
+    return Card(
+        key=words.shorten(row["row_key"], 100),
+        place=words.shorten(f"{row['shard']}, row {row['row']:,}", 160),
+        decision=row["decision"],
+        given=words.label(row["label"], names),
+        suggested=words.label(suggested, names) if differs else "",
+        probability=words.percent(probability, 0) if differs and probability is not None else "",
+        evidence=bars,
+        numbers=numbers(row),
+        content=reader.read(place) if place in originals.rows else None,
+    )
+
+
+def numbers(row: dict[str, Any]) -> str:
+    """The scores themselves; self-influence and harm in nats."""
+    parts = [f"suspicion {row['suspicion']:.3f}", f"final loss {words.number(row['final_loss'])}"]
+    parts.append(f"self-influence {words.number(row['self_influence'])}")
+    if row["validation_harm"] is not None:
+        parts.append(f"harm {words.number(row['validation_harm'])}")
+    if row["backdoor_score"]:
+        parts.append(f"backdoor {words.number(row['backdoor_score'])}")
+    return " · ".join(parts)

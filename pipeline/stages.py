@@ -1,0 +1,111 @@
+"""The one list of stages, and the audit that runs them."""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.config import AuditConfig, digest, load_config
+from pipeline.context import AuditContext, Progress, silent
+from pipeline.open_run import open_run
+from pipeline.result import AuditResult
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the audit.
+
+    function: `module:name` of a `(context) -> facts`; imported when it runs. sections: the parts of the config that
+    it depends on. outputs: what it writes in the run directory, removed when it must be done anew.
+    """
+
+    name: str
+    function: str
+    sections: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, context: AuditContext) -> dict[str, Any]:
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)(context)
+
+
+STAGES = (
+    Stage("prepare", "pipeline.data.prepare:prepare", ("data",), ("catalog.parquet", "encoding.json", "encoded")),
+    Stage("train", "pipeline.training.stage:train_stage", ("model", "training"), ("training", "checkpoints")),
+    Stage("factors", "pipeline.compute.factors:factors", ("attribution",), ("factors",)),
+    Stage("attribute", "pipeline.compute.attribute:attribute", (), ("scores",)),
+    Stage("detect", "pipeline.detection.stage:detect", ("detection",), ("signals.parquet", "rows.parquet")),
+    Stage("verify", "pipeline.verification.stage:verify", ("verification",), ("verification", "verification.json")),
+    Stage("export", "pipeline.data.export:export", ("export",), ("exported", "cleaned", "quarantine")),
+    Stage("report", "pipeline.report.stage:report", (), ("report",)),
+)
+
+EXTRA_KEYS: dict[str, tuple[str, ...]] = {
+    "prepare": ("compute.chunk_rows",),
+    "train": ("detection.halves", "compute.device"),
+    "export": ("verification.gate",),
+    "report": ("name",),
+}
+"""Single keys of other sections that a stage depends on as well."""
+
+REFUSED = 3
+
+
+def fingerprints(config: AuditConfig) -> dict[str, str]:
+    """Of every stage: its part of the config, the fingerprint of the stage before it and the code's version."""
+    from pipeline.data.prepare import source_fingerprint
+
+    tree = config.as_dict()
+    previous, found = source_fingerprint(config), {}
+    for stage in STAGES:
+        part: dict[str, Any] = {section: tree[section] for section in stage.sections}
+        for key in EXTRA_KEYS.get(stage.name, ()):
+            section, _, name = key.partition(".")
+            part[key] = tree[section][name] if name else tree[section]
+        previous = found[stage.name] = digest([part, previous, __version__])
+    return found
+
+
+def run_stage(stage: Stage, context: AuditContext, fingerprint: str) -> bool:
+    """Run one stage unless its output with this fingerprint is complete; True if it had to run."""
+    run = context.run
+    if run.is_complete(stage.name, fingerprint):
+        return False
+    run.begin_stage(stage.name, fingerprint, stage.outputs)
+    begin = time.perf_counter()
+    facts = stage.run(context)
+    entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak_memory(), "facts": facts}
+    run.finish_stage(stage.name, fingerprint, entry)
+    return True
+
+
+def peak_memory() -> int:
+    """The largest resident size so far of this process and of any child that has ended, in bytes."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return 1024 * max(resource.getrusage(each).ru_maxrss for each in who)
+
+
+def audit(
+    config: AuditConfig | str | Path, output: str | Path | None = None, progress: Progress = silent
+) -> AuditResult:
+    """Audit a dataset: all stages, in this process and on Dask workers, without an orchestrator.
+
+    config: an AuditConfig or the path of a YAML file. output: the run directory; by default
+    `runs/<name>/<date>`, or the unfinished run of the same config if there is one.
+
+    Raises InputError for what is wrong with the config or the data, WinnowError for what fails on the way;
+    calling it again goes on from there.
+    """
+    if not isinstance(config, AuditConfig):
+        config = load_config(config)
+    with open_run(config, output, progress) as context:
+        expected = fingerprints(config)
+        for stage in STAGES:
+            run_stage(stage, context, expected[stage.name])
+        return AuditResult(context.run)

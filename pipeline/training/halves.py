@@ -1,0 +1,83 @@
+"""Two trainings on complementary halves: each row is judged by the one that did not see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from pipeline.compute.worker import emit_progress, run_config, run_data
+from pipeline.data.encoded import EncodedData
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import DynamicsRecorder, epoch_path, evaluate_role, read_column
+from pipeline.training.loop import train
+from pipeline.training.setup import class_weights, deterministic, set_up
+
+HALVES = (0, 1)
+
+
+def half_directory(run_path: Path, half: int) -> Path:
+    return run_path / "training" / f"half-{half}"
+
+
+def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
+    """int8 `[train rows]`, 0 or 1: within every class, half of the rows in a seeded random order."""
+    labels = np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks("train")])
+    if data.encoding.task != "classification":
+        labels = np.zeros(len(labels), dtype=np.int64)
+    order = np.random.RandomState(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    halves = np.empty(len(labels), dtype=np.int8)
+    halves[by_class] = np.arange(len(labels)) % 2
+    return halves
+
+
+def train_half(run_path: Path, half: int) -> None:
+    """Train on one half; after every epoch judge the rows of the other one (a task for a worker)."""
+    config, data = run_config(run_path).training, run_data(run_path)
+    directory = half_directory(run_path, half)
+    done = directory / "done"
+    if done.exists():
+        return
+    halves = assign_halves(data, config.seed)
+    selection = Selection(keep=halves == half, class_weights=class_weights(config, data))
+    with deterministic():
+        setup = set_up(run_path, selection, config.seed)
+        judge = DynamicsRecorder(
+            directory,
+            lambda: evaluate_role(
+                setup.model, setup.objective, data, "train", setup.device, judged=halves != half
+            ),
+        )
+
+        def after_epoch(epoch: int) -> None:
+            judge.after_epoch(epoch)
+            emit_progress(f"half {half + 1}", epoch, config.epochs)
+
+        train(setup.model, setup.optimizer, setup.rows, setup.objective, setup.recipe, {}, after_epoch=after_epoch)
+    done.touch()
+
+
+def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
+    """The mean loss of all rows, each judged by the training that did not see it, after every epoch."""
+    total, count = np.zeros(epochs), 0
+    for half in HALVES:
+        for epoch, losses in enumerate(read_column(half_directory(run_path, half), "loss", epochs)):
+            total[epoch] += losses.double().sum().item()
+        count += len(losses)
+    return [float(each) for each in total / count]
+
+
+def merged_halves(run_path: Path, column: str, epoch: int) -> np.ndarray:
+    """One column of one epoch for all train rows, `[train rows, …]`, from the two halves' files."""
+    halves = assign_halves(run_data(run_path), run_config(run_path).training.seed)
+    merged: np.ndarray | None = None
+    for half in HALVES:
+        with safe_open(epoch_path(half_directory(run_path, half), epoch), "pt") as file:
+            values = file.get_tensor(column).numpy()
+        if merged is None:
+            merged = np.empty((len(halves), *values.shape[1:]), dtype=values.dtype)
+        merged[halves != half] = values
+    assert merged is not None
+    return merged

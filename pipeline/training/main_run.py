@@ -1,0 +1,181 @@
+"""The training that is audited: checkpoints of the whole run and of its early window, and every row's dynamics."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.recorder import TrajectoryRecorder
+from pipeline.attribution.trajectory import TAIL_NAME
+from pipeline.attribution.weights import load_weights, restore_weights, save_weights
+from pipeline.compute.worker import emit_progress, run_config, run_data
+from pipeline.data.encoded import EncodedData
+from pipeline.run import read_json, write_json
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import accuracy, evaluate_role, r_squared
+from pipeline.training.loop import Observer, train
+from pipeline.training.recipe import steps_per_epoch
+from pipeline.training.setup import Setup, class_weights, deterministic, set_up
+from pipeline.training.state import momentum_tensors, save_tensors
+
+EARLY_TAIL = 0.5
+"""The early window's query point is the mean of its second half (detection-method: signal 3)."""
+
+
+def whole_trajectory(run_path: Path) -> Path:
+    return run_path / "checkpoints"
+
+
+def early_trajectory(run_path: Path) -> Path:
+    return run_path / "checkpoints" / "early"
+
+
+def main_directory(run_path: Path) -> Path:
+    return run_path / "training" / "main"
+
+
+class CheckpointObserver:
+    """A trajectory recorder as an observer; the optimizer's state is written beside each checkpoint."""
+
+    def __init__(self, setup: Setup, directory: Path, checkpoints: int, steps: int, tail: float):
+        self._setup, self._directory = setup, directory
+        self.recorder = TrajectoryRecorder(
+            setup.model,
+            setup.optimizer,
+            directory,
+            checkpoints=checkpoints,
+            steps=steps,
+            train_rows=setup.rows.count,
+            tail=tail,
+        )
+        self.steps = steps
+        self._per_epoch = steps_per_epoch(setup.rows.count, setup.recipe.batch_size)
+
+    def after_step(self, step: int) -> None:
+        if step > self.steps:
+            return
+        self.recorder.step(epoch=step / self._per_epoch)
+        if step == self.steps and has_batchnorm(self._setup.model):
+            mend_tail(self._setup, self._directory / TAIL_NAME)
+        if step in self.recorder.checkpoint_steps:
+            momentum = momentum_tensors(self._setup.model, self._setup.optimizer)
+            save_tensors(self._directory / f"{step}.optimizer.safetensors", momentum)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return self.recorder.state_tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.recorder.restore(tensors)
+
+
+def mend_tail(setup: Setup, path: Path) -> None:
+    """Give the averaged weights BatchNorm statistics of their own."""
+    model = copy.deepcopy(setup.model)
+    restore_weights(model, load_weights(path), path)
+    batches = setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch=0)
+    reestimate_batchnorm(model, (batch.to(setup.device).inputs for batch in batches))
+    save_weights(path, model.state_dict())
+
+
+def train_main(run_path: Path, early_epoch: int | None) -> None:
+    """Train on all rows (a task for a worker). With `early_epoch`, checkpoints over twice as many epochs too."""
+    config, data = run_config(run_path).training, run_data(run_path)
+    directory = main_directory(run_path)
+    done = directory / "done"
+    if done.exists():
+        return
+    selection = Selection(class_weights=class_weights(config, data))
+    with deterministic():
+        setup = set_up(run_path, selection, config.seed)
+        observers: dict[str, Observer] = {
+            "whole": CheckpointObserver(
+                setup, whole_trajectory(run_path), config.checkpoints, setup.recipe.steps, config.tail
+            )
+        }
+        if early_epoch is not None and 2 * early_epoch < config.epochs:
+            observers["early"] = early_observer(run_path, setup, early_epoch)
+        curve = Curve(directory, setup, data, config.epochs)
+        steps = set(observers["whole"].recorder.checkpoint_steps)  # type: ignore[attr-defined]
+        train(
+            setup.model,
+            setup.optimizer,
+            setup.rows,
+            setup.objective,
+            setup.recipe,
+            observers,
+            after_epoch=curve.after_epoch,
+            state=(directory / "state.safetensors", steps),
+        )
+    (directory / "state.safetensors").unlink()
+    done.touch()
+
+
+def train_early_window(run_path: Path, early_epoch: int) -> None:
+    """Train the first 2·e* epochs again, as they were, for their checkpoints (a task for a worker).
+
+    Needed when e* was not known before the main run began.
+    """
+    config, data = run_config(run_path).training, run_data(run_path)
+    done = main_directory(run_path) / "early-done"
+    if 2 * early_epoch >= config.epochs or done.exists():
+        return
+    with deterministic():
+        setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
+        observer = early_observer(run_path, setup, early_epoch)
+        train(
+            setup.model,
+            setup.optimizer,
+            setup.rows,
+            setup.objective,
+            setup.recipe,
+            {"early": observer},
+            stop_after=observer.steps,
+        )
+    done.touch()
+
+
+def early_observer(run_path: Path, setup: Setup, early_epoch: int) -> CheckpointObserver:
+    per_epoch = steps_per_epoch(setup.rows.count, setup.recipe.batch_size)
+    steps = 2 * early_epoch * per_epoch
+    checkpoints = min(run_config(run_path).training.checkpoints, steps)
+    return CheckpointObserver(setup, early_trajectory(run_path), checkpoints, steps, EARLY_TAIL)
+
+
+class Curve:
+    """After every epoch: the dynamics of all rows on disk, and a line of means for the report's curve."""
+
+    def __init__(self, directory: Path, setup: Setup, data: EncodedData, epochs: int):
+        self._directory, self._setup, self._data, self._epochs = directory, setup, data, epochs
+
+    def after_epoch(self, epoch: int) -> None:
+        setup = self._setup
+        measured = evaluate_role(setup.model, setup.objective, self._data, "train", setup.device)
+        save_tensors(self._directory / f"epoch-{epoch:03d}.safetensors", measured)
+        line = {"epoch": epoch, "train_loss": measured["loss"].double().mean().item()}
+        line |= {"train_metric": metric(measured, role_labels(self._data, "train"), self._data)}
+        if self._data.count("validation"):
+            measured = evaluate_role(setup.model, setup.objective, self._data, "validation", setup.device)
+            line["validation_loss"] = measured["loss"].double().mean().item()
+            line["validation_metric"] = metric(measured, role_labels(self._data, "validation"), self._data)
+        write_json(self._directory / f"epoch-{epoch:03d}.json", line)
+        emit_progress("main run", epoch, self._epochs)
+
+
+def metric(measured: dict[str, Tensor], labels: Tensor, data: EncodedData) -> float:
+    """Accuracy, or R² for regression."""
+    return accuracy(measured, labels) if data.encoding.task == "classification" else r_squared(measured, labels)
+
+
+def role_labels(data: EncodedData, role: str) -> Tensor:
+    return torch.cat([data.load(chunk).labels for chunk in data.chunks(role)])
+
+
+def read_curve(run_path: Path, epochs: int) -> list[dict[str, float]]:
+    directory = main_directory(run_path)
+    return [read_json(directory / f"epoch-{epoch:03d}.json") for epoch in range(1, epochs + 1)]
+
+

@@ -1,0 +1,64 @@
+"""From a run directory to everything that one training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.objectives import Objective
+from pipeline.compute.worker import run_config, run_data, run_device, run_model, run_objective
+from pipeline.config import Training
+from pipeline.data.encoded import EncodedData
+from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights
+from pipeline.training.recipe import Recipe, make_recipe
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training, ready to start."""
+
+    data: EncodedData
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    rows: TrainingRows
+    objective: Objective
+    recipe: Recipe
+    device: torch.device
+
+
+def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | None = None) -> Setup:
+    """A fresh model and its rows; the recipe follows from the config and the rows unless it is given."""
+    config, data = run_config(run_path).training, run_data(run_path)
+    rows = TrainingRows(data, selection, config.memory_budget, config.shuffle_buffer)
+    if recipe is None:
+        recipe = make_recipe(config, rows.count, seed)
+    model = run_model(run_path, seed)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    return Setup(data, model, optimizer, rows, run_objective(run_path), recipe, run_device(run_path))
+
+
+def class_weights(config: Training, data: EncodedData) -> Tensor | None:
+    """float32 `[classes]` or None, as the config asks for."""
+    if config.class_weights == "none" or data.encoding.task != "classification":
+        return None
+    return balanced_class_weights(data.encoding.class_counts)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """One CPU thread and deterministic algorithms, so that a training's bits depend on neither load nor cores."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict)
+        torch.set_num_threads(threads)

@@ -1,0 +1,75 @@
+"""The stage `train`: the halves first, which say how long the early window is, then the main run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.attribution.capture import coverage
+from pipeline.compute.worker import run_config, run_data, run_model
+from pipeline.context import AuditContext
+from pipeline.models import model_name
+from pipeline.models.validate import check_model
+from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
+from pipeline.training.main_run import read_curve, train_early_window, train_main
+from pipeline.training.recipe import make_recipe
+
+
+def train_stage(context: AuditContext) -> dict[str, Any]:
+    """Train the halves (if asked for) and the main run on the workers; returns the facts for the record.
+
+    Raises InputError when the model does not fit the data, WinnowError when a loss becomes NaN.
+    """
+    path = context.run.path
+    config, data = run_config(path), run_data(path)
+    epochs, seed = config.training.epochs, config.training.seed
+    recipe = make_recipe(config.training, data.count("train"), seed)
+    model = run_model(path, seed)
+    check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))
+
+    done: dict[str, tuple[int, int]] = {}
+
+    def show(event: dict[str, Any]) -> None:
+        done[event["what"]] = (event["done"], event["total"])
+        finished, total = (sum(each) for each in zip(*done.values()))
+        context.progress("train", finished, total, "epochs")
+
+    context.workers.on_progress(show)
+    try:
+        losses: list[float] | None = None
+        if config.detection.halves:
+            tasks = [(path, half) for half in HALVES]
+            context.workers.run(train_half, tasks, [f"training half {half + 1}" for half in HALVES])
+            losses = out_of_sample_losses(path, epochs)
+        early = None if losses is None else int(np.argmin(losses)) + 1
+        context.workers.run(train_main, [(path, early)], ["training"])
+        curve: list[dict[str, Any]] = [dict(line) for line in read_curve(path, epochs)]
+        if early is None:
+            early = early_epoch_without_halves(curve)
+            context.workers.run(train_early_window, [(path, early)], ["training the early window"])
+    finally:
+        context.workers.no_progress()
+    for line, loss in zip(curve, losses or [None] * epochs):
+        line["out_of_sample_loss"] = loss
+    return {
+        "model": model_name(config.model, data.encoding),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "coverage_share": coverage(model).share,
+        "epochs": epochs,
+        "steps": recipe.steps,
+        "checkpoints": config.training.checkpoints,
+        "early_epoch": early,
+        "trainings": 3 if config.detection.halves else 1,
+        "metric": "accuracy" if data.encoding.task == "classification" else "r2",
+        "validation_metric": curve[-1].get("validation_metric"),
+        "curve": curve,
+    }
+
+
+def early_epoch_without_halves(curve: list[dict[str, Any]]) -> int:
+    """The epoch of least validation loss; without a validation set, half of the epochs."""
+    losses = [line.get("validation_loss") for line in curve]
+    if None in losses:
+        return max(1, len(curve) // 2)
+    return int(np.argmin(np.array(losses, dtype=float))) + 1
