@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.compute.cluster import peak_resident_bytes
 from pipeline.config import AuditConfig, digest, load_config
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.open_run import open_run
@@ -40,7 +40,7 @@ STAGES = (
     Stage("train", "pipeline.training.stage:train_stage", ("model", "training"), ("training", "checkpoints")),
     Stage("factors", "pipeline.compute.factors:factors", ("attribution",), ("factors",)),
     Stage("attribute", "pipeline.compute.attribute:attribute", (), ("scores",)),
-    Stage("detect", "pipeline.detection.stage:detect", ("detection",), ("signals.parquet", "rows.parquet")),
+    Stage("detect", "pipeline.detection.stage:detect", ("detection",), ("detection", "signals.parquet", "rows.parquet")),
     Stage("verify", "pipeline.verification.stage:verify", ("verification",), ("verification", "verification.json")),
     Stage("export", "pipeline.data.export:export", ("export",), ("exported", "cleaned", "quarantine")),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
@@ -80,15 +80,10 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str) -> bool:
     run.begin_stage(stage.name, fingerprint, stage.outputs)
     begin = time.perf_counter()
     facts = stage.run(context)
-    entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak_memory(), "facts": facts}
+    peak = max(peak_resident_bytes(), context.workers.peak_memory())
+    entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak, "facts": facts}
     run.finish_stage(stage.name, fingerprint, entry)
     return True
-
-
-def peak_memory() -> int:
-    """The largest resident size so far of this process and of any child that has ended, in bytes."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return 1024 * max(resource.getrusage(each).ru_maxrss for each in who)
 
 
 def audit(

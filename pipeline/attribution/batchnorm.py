@@ -1,4 +1,4 @@
-"""BatchNorm statistics for averaged weights: the mean of running statistics isn't that of the mean weights."""
+"""BatchNorm statistics for averaged weights, whose statistics aren't the mean of the iterates'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reads layer inputs and output gradients from a model's forward and backward pass, without changing the model.
+"""Reads layer inputs and output gradients from a model's forward and backward pass, without changing the
+model.
 
 Weights are frozen meanwhile, so the backward pass forms no weight gradients; the model is in evaluation mode
 (dropout off, BatchNorm with its running statistics). Everything is put back on leaving.
@@ -56,8 +57,8 @@ class Coverage:
 def covered_layers(model: nn.Module) -> list[LayerInfo]:
     """The layers that attribution covers, in the order of ``model.named_modules()``.
 
-    Modules that share all their parameters count as one layer; modules that share only some, or with a layer of
-    another kind, can't be told apart and are left out. Layers whose weight isn't trained are left out too.
+    Modules that share all their parameters count as one layer; modules that share only some, or with a layer
+    of another kind, can't be told apart and are left out. Layers whose weight isn't trained are left out too.
     """
     modules = dict(model.named_modules())
     users: dict[int, set[tuple[type, tuple[int, ...]]]] = {}
@@ -144,7 +145,9 @@ class Capture:
     def watch(self, layer: LayerInfo, module: nn.Module) -> Any:
         """Hooks one module of a layer; returns the hook's handle."""
 
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        def record(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor:
             inputs = args[0] if args else kwargs["input"]
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
@@ -217,8 +220,9 @@ def _layer_info(module: nn.Module, names: list[str]) -> LayerInfo:
 def _check_batch(use: _Use, batch: int) -> None:
     if use.inputs.shape[0] != batch or use.shape[0] != batch:
         raise AttributionError(
-            f"Layer {use.layer.name!r} got inputs of shape {tuple(use.inputs.shape)} in a batch of {batch} examples.",
-            "Covered layers need the batch as their first dimension, so that gradients can be told apart by example.",
+            f"Layer {use.layer.name!r} got inputs of shape {tuple(use.inputs.shape)} "
+            f"in a batch of {batch} examples.",
+            "Make the batch the first dimension of every covered layer's inputs.",
         )
 
 

@@ -1,9 +1,9 @@
 """EK-FAC factors as additive sums, so that batches, chunks and workers can be added up in any tree.
 
-George, Laurent, Bouthillier, Ballas, Vincent, "Fast Approximate Natural Gradient Descent in a Kronecker-factored
-Eigenbasis" (NeurIPS 2018), for the true Fisher of the per-example loss. First pass: covariances A = E[a aᵀ] and
-S = E[g gᵀ]; their eigenvectors are the basis. Second pass: Λ = E[(Q_Sᵀ G Q_A)²] in that basis. Means are over
-*examples* (and checkpoints), not over batches or positions.
+George, Laurent, Bouthillier, Ballas, Vincent, "Fast Approximate Natural Gradient Descent in a
+Kronecker-factored Eigenbasis" (NeurIPS 2018), for the true Fisher of the per-example loss. First pass:
+covariances A = E[a aᵀ] and S = E[g gᵀ]; their eigenvectors are the basis. Second pass: Λ = E[(Q_Sᵀ G Q_A)²]
+in that basis. Means are over *examples* (and checkpoints), not over batches or positions.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def covariance_sums(
         inputs: given to the model as they are; the batch comes first.
         row_ids: int64 ``[batch]``, each row's identity, from which its label is drawn.
         seed, checkpoint: the other two things that the drawn labels depend on.
-        labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output Hessian's root.
+        labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output
+            Hessian's root.
         weights: ``[batch]`` row weights of mean 1, or None; weight w counts like w copies of the row.
 
     Raises:
@@ -90,7 +91,9 @@ def covariance_sums(
     scale = None if weights is None else weights.sqrt()
     with capture(model) as captured:
         outputs = captured.forward(inputs)
-        columns = fisher_columns(objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint)
+        columns = fisher_columns(
+            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
+        )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
                 if name not in input_sums:
@@ -143,7 +146,9 @@ def spectrum_sums(
     with capture(model) as captured:
         outputs = captured.forward(inputs)
         local = {name: basis.to(outputs) for name, basis in bases.items()}
-        columns = fisher_columns(objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint)
+        columns = fisher_columns(
+            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
+        )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
                 sums = add_tensors(sums, {name: gradients.squares(local[name])})
@@ -162,9 +167,13 @@ def fisher_columns(
     seed: int,
     checkpoint: int,
 ) -> list[Tensor]:
-    """Output gradients ``[batch, outputs]`` whose outer products sum to (or have the mean of) the output Hessian."""
+    """Output gradients ``[batch, outputs]`` whose outer products sum, in the mean, to the output Hessian."""
     if labels == "sampled":
-        columns = [objective.sampled_output_gradients(outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint))]
+        columns = [
+            objective.sampled_output_gradients(
+                outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint)
+            )
+        ]
     elif labels == "exact":
         columns = objective.exact_output_gradients(outputs)
     else:
@@ -177,7 +186,9 @@ def fisher_columns(
 def eigenbases_to_tensors(bases: Mapping[str, Eigenbasis]) -> dict[str, Tensor]:
     """A flat dictionary for safetensors."""
     tensors = {f"gradient/{name}": basis.gradient for name, basis in bases.items()}
-    return tensors | {f"input/{name}": basis.input for name, basis in bases.items() if basis.input is not None}
+    return tensors | {
+        f"input/{name}": basis.input for name, basis in bases.items() if basis.input is not None
+    }
 
 
 def eigenbases_from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Eigenbasis]:

@@ -1,9 +1,10 @@
 """Per-example gradients of one layer, kept as factors.
 
-One tensor layout everywhere: layer inputs are ``[batch, positions, in]`` (a bias counts as one more input that is
-always 1) and gradients of the loss with respect to the layer's outputs are ``[batch, positions, out]``. An MLP has
-positions = 1; a convolution's positions are the places of its kernel, a sequence's its tokens. An example's
-gradient is the matrix G = Σ_positions g aᵀ of shape ``[out, in]`` and is formed only in slices, if at all.
+One tensor layout everywhere: layer inputs are ``[batch, positions, in]`` (a bias counts as one more input
+that is always 1) and gradients of the loss with respect to the layer's outputs are ``[batch, positions,
+out]``. An MLP has positions = 1; a convolution's positions are the places of its kernel, a sequence's its
+tokens. An example's gradient is the matrix G = Σ_positions g aᵀ of shape ``[out, in]`` and is formed only in
+slices, if at all.
 """
 
 from __future__ import annotations
@@ -36,13 +37,29 @@ class Eigenbasis:
         return Eigenbasis(None if self.input is None else self.input.to(like), self.gradient.to(like))
 
 
-class LayerGradients(ABC):
-    """Per-example gradients of one layer for one batch; the matrix of an example has shape ``[out, in]``."""
+class HeldGradients(ABC):
+    """Per-example gradients of one layer for one batch, in any form that can be kept and added up."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that the stored factors take."""
+        """Bytes that the stored tensors take."""
+
+    @abstractmethod
+    def joined(self, others: Sequence[HeldGradients]) -> HeldGradients:
+        """The sum, example by example, of these gradients and others of the same form."""
+
+
+class LayerGradients(HeldGradients):
+    """Per-example gradients as the backward pass gives them: factors of matrices ``[out, in]``."""
+
+    @abstractmethod
+    def joined(self, others: Sequence[HeldGradients]) -> LayerGradients:
+        """As in ``HeldGradients``."""
+
+    @abstractmethod
+    def compact(self) -> HeldGradients:
+        """The same gradients in whichever form takes the fewest bytes."""
 
     @abstractmethod
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:
@@ -64,16 +81,15 @@ class LayerGradients(ABC):
         """Σ over examples of G: ``[out, in]``, float64."""
 
     @abstractmethod
+    def matrices(self) -> Tensor:
+        """Every example's G: ``[batch, out, in]``; for queries, which are few."""
+
+    @abstractmethod
     def products(self, filters: Tensor) -> Tensor:
-        """Inner products with G: filters ``[out, in]`` -> ``[batch]``; ``[queries, out, in]`` -> ``[queries, batch]``."""
+        """Inner products <filter, G>.
 
-    @abstractmethod
-    def compact(self) -> LayerGradients:
-        """The same gradients in whichever form takes the fewest bytes."""
-
-    @abstractmethod
-    def joined(self, others: Sequence[LayerGradients]) -> LayerGradients:
-        """The sum, example by example, of these gradients and others of the same kind."""
+        Filters ``[out, in]`` give ``[batch]``; ``[queries, out, in]`` give ``[queries, batch]``.
+        """
 
 
 @dataclass(frozen=True)
@@ -107,13 +123,13 @@ class OuterProducts(LayerGradients):
             rotated = self.rotated(basis)
             # (g̃ ãᵀ)² = g̃² (ã²)ᵀ: the whole batch is one matrix product.
             return (rotated.outputs[:, 0].square().T @ rotated.inputs[:, 0].square()).double()
-        total = torch.zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64, device=self.inputs.device)
-        for rows in row_slices(self):
+        total = self._zeros()
+        for rows in row_slices(len(self.inputs), total):
             total += self.dense(rows, basis).square_().sum(0)
         return total
 
     def total(self) -> Tensor:
-        total = torch.zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64, device=self.inputs.device)
+        total = self._zeros()
         for rows in _double_slices(self.inputs):
             total += self.outputs[rows].flatten(0, 1).double().T @ self.inputs[rows].flatten(0, 1).double()
         return total
@@ -121,20 +137,29 @@ class OuterProducts(LayerGradients):
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 2:
             return ((self.outputs @ filters) * self.inputs).sum((1, 2))
-        parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in row_slices(self)]
-        return torch.cat(parts, 1) if parts else filters.new_zeros(len(filters), 0)
+        slices = row_slices(len(self.inputs), filters[0])
+        parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
+        return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)
 
-    def compact(self) -> LayerGradients:
+    def matrices(self) -> Tensor:
+        return self.dense(slice(None))
+
+    def compact(self) -> HeldGradients:
         dense_numbers = self.inputs.shape[2] * self.outputs.shape[2]
         if dense_numbers >= self.positions * (self.inputs.shape[2] + self.outputs.shape[2]):
             return self
-        return DenseGradients(self.dense(slice(None)))
+        return DenseGradients(self.matrices())
 
-    def joined(self, others: Sequence[LayerGradients]) -> OuterProducts:
+    def joined(self, others: Sequence[HeldGradients]) -> OuterProducts:
         parts = [self, *(other for other in others if isinstance(other, OuterProducts))]
         if len(parts) == 1:
             return self
-        return OuterProducts(torch.cat([p.inputs for p in parts], 1), torch.cat([p.outputs for p in parts], 1))
+        return OuterProducts(
+            torch.cat([p.inputs for p in parts], 1), torch.cat([p.outputs for p in parts], 1)
+        )
+
+    def _zeros(self) -> Tensor:
+        return self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
 
     def rotated(self, basis: Eigenbasis) -> OuterProducts:
         """Both factors in the eigenbasis."""
@@ -145,7 +170,7 @@ class OuterProducts(LayerGradients):
         return OuterProducts(self.inputs[rows], self.outputs[rows])
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if one is given."""
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
         part = self.sliced(rows)
         if basis is None:
             return part.outputs.transpose(1, 2) @ part.inputs
@@ -157,8 +182,8 @@ class OuterProducts(LayerGradients):
 
 
 @dataclass(frozen=True)
-class DenseGradients(LayerGradients):
-    """Gradients as matrices ``[batch, out, in]``: the compact form where positions are many and layers small."""
+class DenseGradients(HeldGradients):
+    """Gradients as matrices ``[batch, out, in]``: the compact form where positions outnumber weights."""
 
     matrices: Tensor
 
@@ -166,29 +191,12 @@ class DenseGradients(LayerGradients):
     def nbytes(self) -> int:
         return self.matrices.nbytes
 
-    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
-        raise TypeError("The input covariance needs the factored form.")
-
-    def gradient_covariance(self) -> Tensor:
-        raise TypeError("The gradient covariance needs the factored form.")
-
-    def squares(self, basis: Eigenbasis) -> Tensor:
-        return rotate(self.matrices, basis).square_().double().sum(0)
-
-    def total(self) -> Tensor:
-        return self.matrices.double().sum(0)
-
-    def products(self, filters: Tensor) -> Tensor:
-        return filters.flatten(-2) @ self.matrices.flatten(1).T
-
-    def compact(self) -> LayerGradients:
-        return self
-
-    def joined(self, others: Sequence[LayerGradients]) -> DenseGradients:
-        return DenseGradients(sum((o.matrices for o in others if isinstance(o, DenseGradients)), self.matrices))
+    def joined(self, others: Sequence[HeldGradients]) -> DenseGradients:
+        parts = [other.matrices for other in others if isinstance(other, DenseGradients)]
+        return DenseGradients(sum(parts, self.matrices))
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if one is given."""
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
         return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
 
 
@@ -204,14 +212,9 @@ def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     return rotated if basis.input is None else rotated @ basis.input.T
 
 
-def row_slices(gradients: OuterProducts | DenseGradients) -> Iterator[slice]:
-    """Slices of the batch whose dense gradients stay within ``SLICE_BYTES``."""
-    if isinstance(gradients, DenseGradients):
-        batch, numbers, width = len(gradients.matrices), gradients.matrices[0:1].numel(), gradients.matrices.itemsize
-    else:
-        batch, width = len(gradients.inputs), gradients.inputs.itemsize
-        numbers = gradients.inputs.shape[2] * gradients.outputs.shape[2]
-    step = max(1, SLICE_BYTES // max(1, numbers * width))
+def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
+    """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within ``SLICE_BYTES``."""
+    step = max(1, SLICE_BYTES // max(1, matrix.nbytes))
     for start in range(0, batch, step):
         yield slice(start, start + step)
 
@@ -224,7 +227,7 @@ def _double_slices(values: Tensor) -> Iterator[slice]:
 
 
 def _covariance(values: Tensor, row_scale: Tensor | None) -> Tensor:
-    """Σ s² v vᵀ over batch and positions in float64: near-degenerate eigenvectors depend on rounding otherwise."""
+    """Σ s² v vᵀ over batch and positions; float64, or near-degenerate eigenvectors depend on rounding."""
     total = torch.zeros(values.shape[2], values.shape[2], dtype=torch.float64, device=values.device)
     for rows in _double_slices(values):
         part = values[rows].double()

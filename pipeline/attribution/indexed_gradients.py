@@ -1,8 +1,9 @@
-"""Per-example gradients of a layer whose inputs are one-hot (an embedding), without ever forming one-hot vectors.
+"""Per-example gradients of a layer whose inputs are one-hot (an embedding); one-hot vectors are never formed.
 
-As a matrix ``[out, in]`` with in = the vocabulary, an example's gradient has one non-zero column per distinct token.
-Equal tokens of one example are merged first, after which every (example, token) pair stands alone: squares,
-products and transport act column by column, exactly. A = E[a aᵀ] is diagonal, so Q_A is the identity.
+As a matrix ``[out, in]`` with in = the vocabulary, an example's gradient has one non-zero column per distinct
+token. Equal tokens of one example are merged first, after which every (example, token) pair stands alone:
+squares, products and transport act column by column, exactly. A = E[a aᵀ] is diagonal, so Q_A is the
+identity.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class IndexedGradients(LayerGradients):
     def total(self) -> Tensor:
         return self._by_token(self.tokens.flatten(), self.outputs.flatten(0, 1).double())
 
+    def matrices(self) -> Tensor:
+        merged = self.merged()
+        dense = merged.columns.new_zeros(len(self.tokens), self.vocabulary, merged.columns.shape[1])
+        dense[merged.rows, merged.tokens] = merged.columns
+        return dense.transpose(1, 2)
+
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 3:
             return torch.stack([self.products(one) for one in filters])
@@ -80,7 +87,7 @@ class IndexedGradients(LayerGradients):
     def compact(self) -> IndexedGradients:
         return self
 
-    def joined(self, others: Sequence[LayerGradients]) -> IndexedGradients:
+    def joined(self, others: Sequence[HeldGradients]) -> IndexedGradients:
         parts = [self, *(other for other in others if isinstance(other, IndexedGradients))]
         if len(parts) == 1:
             return self

@@ -1,8 +1,8 @@
 """Training objectives: per-example loss, margin, and output gradients with the loss's output Hessian.
 
-The curvature needs vectors g in output space with E[g gᵀ] = ∂²loss/∂outputs². Either one vector per example from
-a label *sampled from the model* (the true Fisher; the data's labels would give the empirical Fisher, which
-collapses as the loss falls), or all columns of an exact root.
+The curvature needs vectors g in output space with E[g gᵀ] = ∂²loss/∂outputs². Either one vector per example
+from a label *sampled from the model* (the true Fisher; the data's labels would give the empirical Fisher,
+which collapses as the loss falls), or all columns of an exact root.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Objective:
     Attributes:
         name: the name that ``get_objective`` knows.
         losses: ``(outputs, labels) -> [batch]``, the loss of each example, without row weights.
-        margins: ``(outputs, labels) -> [batch]``, or None where the notion doesn't exist.
+        margins: ``(outputs, labels) -> [batch]``, or -> None where the notion doesn't exist.
         sampled_output_gradients: ``(outputs, uniforms float64 [batch]) -> [batch, outputs]``, one draw per
             example whose covariance is the output Hessian of the loss.
-        exact_output_gradients: ``outputs -> list of [batch, outputs]``; the sum of their outer products is the
-            output Hessian.
+        exact_output_gradients: ``outputs -> list of [batch, outputs]``; the sum of their outer products is
+            the output Hessian.
     """
 
     name: str
@@ -45,7 +45,11 @@ def cross_entropy() -> Objective:
     The margin is the label's logit minus the largest other logit.
     """
     return Objective(
-        "cross_entropy", _entropy_losses, _entropy_margins, _entropy_sampled_gradients, _entropy_exact_gradients
+        "cross_entropy",
+        _entropy_losses,
+        _entropy_margins,
+        _entropy_sampled_gradients,
+        _entropy_exact_gradients,
     )
 
 
@@ -54,7 +58,9 @@ def squared_error() -> Objective:
 
     Outputs are ``[batch, outputs]``, labels float ``[batch, outputs]`` or ``[batch]`` for one output.
     """
-    return Objective("squared_error", _squared_losses, _no_margins, _squared_sampled_gradients, _squared_exact)
+    return Objective(
+        "squared_error", _squared_losses, _no_margins, _squared_sampled_gradients, _squared_exact
+    )
 
 
 _OBJECTIVES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
@@ -114,7 +120,7 @@ def _squared_losses(outputs: Tensor, labels: Tensor) -> Tensor:
     return _residuals(outputs, labels).square().flatten(1).sum(1)
 
 
-def _no_margins(outputs: Tensor, labels: Tensor) -> None:
+def _no_margins(_outputs: Tensor, _labels: Tensor) -> None:
     return None
 
 

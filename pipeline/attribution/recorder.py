@@ -23,13 +23,14 @@ def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
     """
     if checkpoints < 1 or steps < checkpoints:
         raise AttributionError(
-            f"{checkpoints} checkpoints don't fit in {steps} training steps.", "Train longer or keep fewer checkpoints."
+            f"{checkpoints} checkpoints don't fit in {steps} training steps.",
+            "Train longer or keep fewer checkpoints.",
         )
     return [round(steps * place / checkpoints) for place in range(1, checkpoints + 1)]
 
 
 def first_tail_step(steps: int, share: float) -> int:
-    """The first step (counted from 1) whose weights belong to the mean over the last ``share`` of ``steps``."""
+    """The first step (counted from 1) whose weights are averaged: the last ``share`` of ``steps``."""
     return steps - max(1, round(share * steps)) + 1
 
 
@@ -38,8 +39,8 @@ class TrajectoryRecorder:
 
     Args:
         model: the model in training; its state dict is saved, buffers included.
-        optimizer: ``torch.optim.SGD`` with the same momentum, dampening, weight decay and learning rate for all
-            parameters; a learning rate schedule is fine.
+        optimizer: ``torch.optim.SGD`` with the same momentum, dampening, weight decay and learning rate for
+            all parameters; a learning rate schedule is fine.
         directory: where the trajectory goes.
         checkpoints: how many, equally spaced.
         steps: how many optimizer steps training takes in all.
@@ -72,7 +73,8 @@ class TrajectoryRecorder:
         self._step, self._lr_sum = 0, 0.0
 
     def step(self, epoch: float | None = None) -> None:
-        """Call after every ``optimizer.step()`` and before the schedule's; ``epoch`` is how many epochs are done.
+        """Call after every ``optimizer.step()`` and before the schedule's; ``epoch`` is how many epochs are
+        done.
 
         Raises:
             AttributionError: training takes more steps than announced.
@@ -80,7 +82,8 @@ class TrajectoryRecorder:
         """
         if self._step >= self._steps:
             raise AttributionError(
-                f"Training goes on after the {self._steps} steps announced.", "Give the recorder the right `steps`."
+                f"Training goes on after the {self._steps} steps announced.",
+                "Give the recorder the right `steps`.",
             )
         if _settings(self._optimizer) != self._settings:
             raise OptimizerError("Momentum or weight decay changed during training.", "Keep them constant.")
@@ -128,7 +131,9 @@ class TrajectoryRecorder:
             steps=self._steps,
             train_rows=self._train_rows,
             tail=None if self._first_tail is None else TAIL_NAME,
-            **self._settings,
+            momentum=self._settings["momentum"],
+            dampening=self._settings["dampening"],
+            weight_decay=self._settings["weight_decay"],
         )
 
 

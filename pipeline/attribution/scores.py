@@ -1,8 +1,8 @@
 """Scores of training rows: one forward and backward pass per checkpoint gives them all.
 
-Sign and unit, in nats: ``influence`` τ(query, row) is the predicted *rise* of the query's loss when the row is
-removed (Eq. 24, with its 1/N); ``harm`` = −τ for the mean query loss, so harm > 0 means that removing the row lowers
-it; ``self_influence`` is the predicted rise of the row's own loss when it is removed.
+Sign and unit, in nats: ``influence`` τ(query, row) is the predicted *rise* of the query's loss when the row
+is removed (Eq. 24, with its 1/N); ``harm`` = −τ for the mean query loss, so harm > 0 means that removing the
+row lowers it; ``self_influence`` is the predicted rise of the row's own loss when it is removed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.capture import Capture, Inputs, capture
 from pipeline.attribution.errors import AttributionError, NonFiniteError
-from pipeline.attribution.gradients import DenseGradients, LayerGradients
+from pipeline.attribution.gradients import DenseGradients, HeldGradients, LayerGradients
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.self_influence import self_products
 from pipeline.attribution.transport import LayerSegment, PreparedSegment, layer_segments
@@ -46,7 +46,8 @@ class BatchScores:
     """Scores of rows, float64 on the CPU, in the order of the rows.
 
     Attributes:
-        self_influence: ``[rows]`` nats, predicted rise of the row's own (weighted) loss on its removal; or None.
+        self_influence: ``[rows]`` nats, predicted rise of the row's own (weighted) loss on its removal;
+            None if not asked for.
         harm: name of the query -> ``[rows]`` nats, > 0: removing the row lowers the query's loss.
             ``[queries, rows]`` where the query's filters hold several.
         losses: ``[checkpoints, rows]`` nats, unweighted, checkpoints ascending.
@@ -72,6 +73,16 @@ def mean_gradient_sums(
         return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
 
 
+def query_gradients(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
+) -> dict[str, Tensor]:
+    """Layer -> each example's loss gradient ``[batch, out, in]``, for scores of single queries."""
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        ones = torch.ones_like(losses)
+        return {name: gradients.matrices() for name, gradients in captured.gradients(losses, ones)}
+
+
 def score_rows(
     model: nn.Module,
     load_checkpoint: Callable[[int], None],
@@ -94,8 +105,8 @@ def score_rows(
         train_rows: N, the number of rows that training averaged over.
         queries: name -> filters per segment, from ``transport.query_filters``.
         self_influence: whether to score that as well.
-        held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and each
-            group loads every checkpoint once.
+        held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and
+            each group loads every checkpoint once.
 
     Raises:
         NonFiniteError: a loss or a score is NaN or infinite; names the row and the checkpoint.
@@ -126,7 +137,14 @@ def score_batch(
 ) -> BatchScores:
     """``score_rows`` for a single batch."""
     return score_rows(
-        model, load_checkpoint, objective, [batch], segments, train_rows, queries, self_influence=self_influence
+        model,
+        load_checkpoint,
+        objective,
+        [batch],
+        segments,
+        train_rows,
+        queries,
+        self_influence=self_influence,
     )
 
 
@@ -139,8 +157,8 @@ class _BatchState:
     margins: dict[int, Tensor] = field(default_factory=dict)
     harm: dict[str, Tensor] = field(default_factory=dict)
     self_influence: Tensor | None = None
-    query: dict[str, LayerGradients] = field(default_factory=dict)
-    training: dict[tuple[int, str], list[LayerGradients]] = field(default_factory=dict)
+    query: dict[str, HeldGradients] = field(default_factory=dict)
+    training: dict[tuple[int, str], list[HeldGradients]] = field(default_factory=dict)
 
     def hold(self, segment: int, layer: str, gradients: LayerGradients) -> None:
         """Keeps a checkpoint's gradients; the first that come are the final checkpoint's, the query."""
@@ -229,15 +247,19 @@ def _collect(
 ) -> BatchScores:
     checkpoints = sorted(c for segment in segments for c in segment.checkpoints)
     own = [state.self_influence for state in states if state.self_influence is not None]
-    harm = {name: torch.cat([state.harm[name] for state in states], -1) for name in filters}
-    for what, parts in [("The self-influence", own), *((f"The harm to {n!r}", [s.harm[n] for s in states]) for n in harm)]:
-        for state, values in zip(states, parts, strict=False):
-            _check_finite(values, state.batch, what)
-    losses = torch.stack([torch.cat([state.losses[c] for state in states]) for c in checkpoints])
-    has_margins = bool(states[0].margins)
-    margins = [torch.cat([state.margins[c] for state in states]) for c in checkpoints] if has_margins else []
+    for state in states:
+        if state.self_influence is not None:
+            _check_finite(state.self_influence, state.batch, "The self-influence")
+        for name, values in state.harm.items():
+            _check_finite(values, state.batch, f"The harm to {name!r}")
+    with_margins = bool(states[0].margins)
     return BatchScores(
-        torch.cat(own) if own else None, harm, losses, torch.stack(margins) if has_margins else None
+        torch.cat(own) if own else None,
+        {name: torch.cat([state.harm[name] for state in states], -1) for name in filters},
+        torch.stack([torch.cat([state.losses[c] for state in states]) for c in checkpoints]),
+        torch.stack([torch.cat([state.margins[c] for state in states]) for c in checkpoints])
+        if with_margins
+        else None,
     )
 
 

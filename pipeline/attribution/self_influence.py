@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import DenseGradients, LayerGradients, OuterProducts, row_slices
+from pipeline.attribution.gradients import DenseGradients, HeldGradients, OuterProducts, row_slices
 from pipeline.attribution.indexed_gradients import IndexedGradients
 from pipeline.attribution.transport import LayerSegment
 
 
 def self_products(
-    query: LayerGradients, training: Sequence[LayerGradients], segments: Sequence[LayerSegment]
+    query: HeldGradients, training: Sequence[HeldGradients], segments: Sequence[LayerSegment]
 ) -> Tensor:
     """Σ_segments mean_checkpoints <F_r(H) S q, G> for every row of a batch.
 
@@ -39,7 +39,7 @@ def self_products(
     return _dense_products(query, training, segments)
 
 
-def _vector_products(query: OuterProducts, training: LayerGradients, segment: LayerSegment) -> Tensor:
+def _vector_products(query: OuterProducts, training: HeldGradients, segment: LayerSegment) -> Tensor:
     assert isinstance(training, OuterProducts)
     mine, theirs = query.rotated(segment.basis), training.rotated(segment.basis)
     filtered = (mine.outputs * theirs.outputs) @ segment.injection
@@ -47,11 +47,12 @@ def _vector_products(query: OuterProducts, training: LayerGradients, segment: La
 
 
 def _dense_products(
-    query: LayerGradients, training: Sequence[LayerGradients], segments: Sequence[LayerSegment]
+    query: HeldGradients, training: Sequence[HeldGradients], segments: Sequence[LayerSegment]
 ) -> Tensor:
     assert isinstance(query, OuterProducts | DenseGradients)
+    batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
     scores = [torch.zeros(0, dtype=torch.float64, device=segments[0].injection.device)]
-    for rows in row_slices(query):
+    for rows in row_slices(batch, segments[0].injection):
         moving = query.dense(rows, segments[-1].basis)
         total = torch.zeros(len(moving), dtype=torch.float64, device=moving.device)
         for place in range(len(segments) - 1, -1, -1):
@@ -74,7 +75,7 @@ def _between(matrices: Tensor, later: LayerSegment, earlier: LayerSegment) -> Te
 
 
 def _indexed_products(
-    query: IndexedGradients, training: Sequence[LayerGradients], segments: Sequence[LayerSegment]
+    query: IndexedGradients, training: Sequence[HeldGradients], segments: Sequence[LayerSegment]
 ) -> Tensor:
     mine = query.merged()
     moving = mine.columns @ segments[-1].basis.gradient

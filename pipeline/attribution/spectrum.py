@@ -1,8 +1,9 @@
 """Functions of a Hessian's eigenvalues σ, by which training data attribution methods differ.
 
 SOURCE (arXiv 2405.12186) injects a training gradient with F_r(σ) = (1 − exp(−tσ)) / σ, Eq. 21, and carries it
-across a later segment with F_S(σ) = exp(−tσ), Eq. 16, where t is the sum of a segment's effective learning rates.
-Influence functions inject with 1/(σ + damping) and carry nothing. Coupled weight decay adds to every σ.
+across a later segment with F_S(σ) = exp(−tσ), Eq. 16, where t is the sum of a segment's effective learning
+rates. Influence functions inject with 1/(σ + damping) and carry nothing. Coupled weight decay adds to
+every σ.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 A trajectory is a folder:
 
-    trajectory.json         {"optimizer": "sgd", "momentum", "dampening", "weight_decay", "steps", "train_rows",
-                             "checkpoints": [{"step", "epoch", "lr_sum"}, …], "tail": "tail.safetensors" | null}
-    <step>.safetensors      the model's state dict with its buffers; tied tensors once
-    tail.safetensors        the mean of the last iterates
+    trajectory.json      {"optimizer": "sgd", "momentum", "dampening", "weight_decay", "steps", "train_rows",
+                          "checkpoints": [{"step", "epoch", "lr_sum"}, …], "tail": "tail.safetensors" | null}
+    <step>.safetensors   the model's state dict with its buffers; tied tensors once
+    tail.safetensors     the mean of the last iterates
 
 ``lr_sum`` is the plain sum of the learning rates of the steps since the checkpoint before.
 """
@@ -85,7 +85,9 @@ class Trajectory:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             checkpoints = tuple(
-                Checkpoint(int(c["step"]), c["epoch"], float(c["lr_sum"]), weights_path(directory, int(c["step"])))
+                Checkpoint(
+                    int(c["step"]), c["epoch"], float(c["lr_sum"]), weights_path(directory, int(c["step"]))
+                )
                 for c in record["checkpoints"]
             )
             trajectory = cls(
@@ -100,9 +102,13 @@ class Trajectory:
                 directory / record["tail"] if record["tail"] else None,
             )
         except FileNotFoundError as error:
-            raise CheckpointError(f"There is no trajectory at {path}.", "Record one while training.") from error
+            raise CheckpointError(
+                f"There is no trajectory at {path}.", "Record one while training."
+            ) from error
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged ({error!r}).", "Train again to record it anew.") from error
+            raise CheckpointError(
+                f"{path} is damaged ({error!r}).", "Train again to record it anew."
+            ) from error
         check_optimizer(trajectory.optimizer)
         trajectory._check_files()
         return trajectory
@@ -139,7 +145,9 @@ class Trajectory:
             CheckpointError: the run didn't keep it.
         """
         if self.tail is None:
-            raise CheckpointError(f"The trajectory {self.directory} has no tail average.", "Use query_at='final'.")
+            raise CheckpointError(
+                f"The trajectory {self.directory} has no tail average.", "Use query_at='final'."
+            )
         return load_weights(self.tail)
 
     def _check_files(self) -> None:
@@ -192,5 +200,6 @@ def check_optimizer(name: str) -> None:
     """Raises OptimizerError unless the formulas for this optimizer are known here."""
     if name != "sgd":
         raise OptimizerError(
-            f"Attribution through {name!r} isn't supported.", "Train with SGD (momentum and weight decay are fine)."
+            f"Attribution through {name!r} isn't supported.",
+            "Train with SGD (momentum and weight decay are fine).",
         )

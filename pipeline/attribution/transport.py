@@ -70,11 +70,14 @@ def layer_segments(segments: Sequence[PreparedSegment], like: Tensor) -> dict[st
     }
 
 
-def query_filters(query: Mapping[str, Tensor], segments: Sequence[PreparedSegment]) -> list[dict[str, Tensor]]:
+def query_filters(
+    query: Mapping[str, Tensor], segments: Sequence[PreparedSegment]
+) -> list[dict[str, Tensor]]:
     """The query as each segment's training gradients see it.
 
     Args:
-        query: layer -> gradient of the query ``[out, in]`` or of several ``[queries, out, in]``; float64 is best.
+        query: layer -> gradient of the query ``[out, in]`` or of several ``[queries, out, in]``; float64 is
+            best.
         segments: first to last.
 
     Returns:

@@ -17,20 +17,20 @@ from pipeline.attribution.errors import CheckpointError
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; what was written there replaces ``path`` on leaving, or nothing does."""
+    """Gives a temporary path beside ``path``; what was written there replaces ``path`` on leaving."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Saves a state dict; tensors that are the same memory (tied weights) are saved once, under their first name."""
+    """Saves a state dict; tied tensors (the same memory) are saved once, under their first name."""
     kept = {}
     seen = set()
     for name, tensor in state.items():
@@ -53,9 +53,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"The weights {path} are missing.", "Restore the file or train again.") from error
+        raise CheckpointError(
+            f"The weights {path} are missing.", "Restore the file or train again."
+        ) from error
     except SafetensorError as error:
-        raise CheckpointError(f"The weights {path} are damaged ({error}).", "Restore the file or train again.") from error
+        raise CheckpointError(
+            f"The weights {path} are damaged ({error}).", "Restore the file or train again."
+        ) from error
 
 
 def restore_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path = "") -> None:

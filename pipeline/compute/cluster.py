@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from distributed import Client, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from pipeline.attribution.errors import AttributionError
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
 
@@ -24,6 +26,11 @@ SETTINGS = {
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": "10s",
 }
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident size that this process has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Workers:
@@ -134,10 +141,16 @@ class Workers:
                 f"{name}: its worker died three times (most likely it ran out of memory)",
                 "Raise compute.memory_per_worker or lower compute.chunk_rows, and run the same command again.",
             ) from None
+        except AttributionError as error:
+            raise WinnowError(f"{name}: {error.message}", error.hint or None) from error
         except FutureCancelledError:
             raise WinnowError(
                 f"{name}: the Dask scheduler was lost", "Run the same command again: it goes on from here."
             ) from None
+
+    def peak_memory(self) -> int:
+        """The largest resident size that any worker has had, in bytes; 0 when none was started."""
+        return max(self._client.run(peak_resident_bytes).values(), default=0) if self._client else 0
 
     def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
         """Call `handler` with whatever a task emits by `pipeline.compute.worker.emit_progress`."""

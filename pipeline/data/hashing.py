@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 DIGEST = 8  # bytes
 
@@ -42,7 +43,7 @@ def column_bytes(column: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_struct(column.type):
-        column = column.field("bytes")
+        column = pc.struct_field(column, "bytes")
     valid = column.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
     body = value_bytes(column, valid.astype(bool))
     return np.concatenate([body, valid[:, None]], axis=1)

@@ -38,6 +38,7 @@ class ClassLabel:
     column: str
     type: str  # Arrow type of the source, without dictionary encoding
     classes: list[Any] = field(default_factory=list)
+    class_counts: list[int] = field(default_factory=list)  # train rows of each
     task: ClassVar[str] = "classification"
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class ClassLabel:
         """Fix the classes. Raises InputError for a single class, a class of one row, a label unseen in train."""
         train = self.counts["train"]
         self.classes = sorted(train)
+        self.class_counts = [train[value] for value in self.classes]
         if len(train) == 1:
             raise InputError(
                 f"label {self.column!r}: every train row has the label {self.classes[0]!r}",
@@ -117,6 +119,7 @@ class TargetLabel:
     task: ClassVar[str] = "regression"
     outputs: ClassVar[int] = 1
     classes: ClassVar[list[Any]] = []
+    class_counts: ClassVar[list[int]] = []
 
     def __post_init__(self) -> None:
         self.moments = Moments(1)

@@ -1,7 +1,8 @@
 """Rewriting a Parquet file without some of its rows, so that everything else stays as it was.
 
-Kept: schema with all metadata, order of columns and rows, row groups less the rows taken out, codec and encoding of
-each column, format version, page version, checksums, page index. One row group is in memory at a time.
+Kept: schema with all metadata, order of columns and rows, row groups less the rows taken out, codec and
+encoding of each column, format version, page version, checksums, page index. One row group is in memory at
+a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.data.labels import plain
 from pipeline.errors import WinnowError
 from pipeline.run import write_atomically
 
@@ -31,9 +33,9 @@ COMPARED_ROWS = 8192
 class Changes:
     """What is taken out of one file and what is relabelled in it; k such rows, ordered by their place.
 
-    `places`: int64 [k], rows of the file; `relabel`: bool [k], False where the row is removed; `labels`: Arrow array
-    [k], the new labels (read only where `relabel`); `evidence`: k lines of columns that quarantine gets;
-    `label_column`: the column that `labels` go into.
+    `places`: int64 [k], rows of the file; `relabel`: bool [k], False where the row is removed; `labels`:
+    Arrow array [k], the new labels (read only where `relabel`); `evidence`: k lines of columns that
+    quarantine gets; `label_column`: the column that `labels` go into.
     """
 
     places: np.ndarray
@@ -41,6 +43,9 @@ class Changes:
     labels: pa.Array
     evidence: pa.Table
     label_column: str
+
+    def __len__(self) -> int:
+        return len(self.places)
 
     def between(self, start: int, stop: int) -> Changes:
         """The changes of rows start … stop - 1, their places counted from `start`."""
@@ -62,7 +67,8 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 def rewrite(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> None:
     """Write `source` with the changes to `cleaned`, and the originals of the changed rows to `quarantine`.
 
-    Both files appear together when everything is written. Raises WinnowError when no writer settings keep the schema.
+    Neither file appears before both are written. Raises WinnowError when no settings of the writer keep the
+    schema.
     """
     with open_parquet(source) as file, ExitStack() as stack:
         options = writer_options(file, source)
@@ -77,11 +83,8 @@ def rewrite(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> 
         for table, piece in row_groups(file, changes):
             kept = apply(table, piece)
             kept_writer.write_table(kept, row_group_size=max(1, kept.num_rows))
-            if len(piece.places):
-                away = table.take(piece.places)
-                for field, column in zip(piece.evidence.schema, piece.evidence.columns):
-                    away = away.append_column(field, column)
-                away_writer.write_table(away, row_group_size=away.num_rows)
+            if piece:
+                away_writer.write_table(originals(table, piece), row_group_size=len(piece))
 
 
 def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Table, Changes]]:
@@ -90,6 +93,14 @@ def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Tabl
         table = file.read_row_group(group)
         yield table, changes.between(start, start + table.num_rows)
         start += table.num_rows
+
+
+def originals(table: pa.Table, changes: Changes) -> pa.Table:
+    """The changed rows as they were, with the evidence."""
+    away = table.take(changes.places)
+    for field, column in zip(changes.evidence.schema, changes.evidence.columns):
+        away = away.append_column(field, column)
+    return away
 
 
 def apply(table: pa.Table, changes: Changes) -> pa.Table:
@@ -108,7 +119,7 @@ def apply(table: pa.Table, changes: Changes) -> pa.Table:
 
 
 def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
-    """`column` with `labels` at `places`, in the column's own type; a dictionary keeps the order of its values."""
+    """`column` with `labels` at `places`, in its own type; a dictionary keeps the order of its values."""
     kind = column.type
     if not pa.types.is_dictionary(kind):
         values = column.to_pylist()
@@ -126,14 +137,11 @@ def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -
     )
 
 
-def plain(values: pa.Array) -> pa.Array:
-    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
-
-
 def writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
     """Settings under which a writer gives a file like this one.
 
-    Which ones give the same Parquet schema (physical types, names of nested fields) is found by writing empty files.
+    Which ones give the same Parquet schema (physical types, names of nested fields) is found by writing
+    empty files.
     """
     schema, stores = file.schema_arrow, b"ARROW:schema" in (file.metadata.metadata or {})
     versions = dict.fromkeys((file.metadata.format_version, "2.6"))
@@ -169,7 +177,7 @@ def empty_file(schema: pa.Schema, options: dict[str, Any]) -> pq.ParquetFile:
 
 
 def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[str, Any]:
-    """Codec, encoding and pages, by the leaf paths of the new file; of the first row group where groups differ."""
+    """Codec, encoding and pages by the new file's leaf paths; of the first row group where groups differ."""
     metadata = file.metadata
     if metadata.num_row_groups == 0 or not leaves:
         return {}
@@ -197,7 +205,7 @@ def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[
 
 
 def with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
-    """The codec of the label column for the columns that quarantine adds: no codec that the source has not."""
+    """Compression with the columns that quarantine adds: they get the codec of the label column."""
     codecs = options.get("compression", {})
     label = codecs.get(changes.label_column, "snappy")
     leaves = empty_file(changes.evidence.schema, options).schema
@@ -207,8 +215,9 @@ def with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
 def page_header(path: Path, offset: int) -> tuple[int, bool]:
     """Type of the page at `offset`, and whether it has a checksum.
 
-    A page header is a struct in Thrift's compact protocol (parquet.thrift, PageHeader): fields 1 to 3 are int32 (type,
-    uncompressed and compressed size), the optional field 4 is the CRC. 0x15 announces "the next field, an int32".
+    A page header is a struct in Thrift's compact protocol (parquet.thrift, PageHeader): fields 1 to 3 are
+    int32 (type, uncompressed and compressed size), the optional field 4 is the CRC. 0x15 announces "the
+    next field, an int32".
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -230,39 +239,45 @@ def page_header(path: Path, offset: int) -> tuple[int, bool]:
 
 
 def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> str | None:
-    """Read all three files again: what speaks against "cleaned + quarantine = source, row for row", or None."""
+    """What speaks against "cleaned + quarantine = source, row for row", or None. Reads all three again."""
     with open_parquet(source) as before, open_parquet(cleaned) as after, open_parquet(quarantine) as away:
-        schema = before.schema_arrow
-        if not after.schema_arrow.equals(schema, check_metadata=True):
+        if not after.schema_arrow.equals(before.schema_arrow, check_metadata=True):
             return f"{cleaned.name}: the schema differs from the source"
         if codecs(before) != codecs(after):
             return f"{cleaned.name}: the compression differs from the source"
-        if after.metadata.num_row_groups != before.metadata.num_row_groups:
+        if before.metadata.num_row_groups != after.metadata.num_row_groups:
             return f"{cleaned.name}: the row groups differ from the source"
-        away_group = 0
+        away_groups = iter(range(away.metadata.num_row_groups))
         for group, (table, piece) in enumerate(row_groups(before, changes)):
-            stays = np.setdiff1d(np.arange(table.num_rows), piece.places[~piece.relabel])
-            relabelled = np.isin(stays, piece.places[piece.relabel])
-            found = after.read_row_group(group)
-            column = differing(table.take(stays), found, changes.label_column, relabelled)
-            if column is None and relabelled.any():
-                labels = plain(found[changes.label_column].filter(pa.array(relabelled)).combine_chunks())
-                wanted = plain(piece.labels).filter(pa.array(piece.relabel)).cast(labels.type)
-                column = None if same(labels, wanted) else changes.label_column
-            if column is not None:
-                return f"{cleaned.name}, row group {group}: {column} differs from the source"
-            if len(piece.places):
-                found = away.read_row_group(away_group)
-                away_group += 1
-                originals = table.take(piece.places)
-                for name, column in zip(piece.evidence.column_names, piece.evidence.columns):
-                    originals = originals.append_column(name, column)
-                column = differing(originals, found)
-                if column is not None:
-                    return f"{quarantine.name} in quarantine, row group {away_group - 1}: {column} differs"
-        if away.metadata.num_row_groups != away_group:
+            problem = wrong_in_cleaned(table, piece, after.read_row_group(group))
+            if problem is not None:
+                return f"{cleaned.name}, row group {group}: {problem} differs from the source"
+            away_group = next(away_groups, None) if piece else None
+            if piece and away_group is None:
+                return f"{quarantine.name} in quarantine: a row group is missing"
+            if away_group is not None:
+                problem = differing(originals(table, piece), away.read_row_group(away_group))
+                if problem is not None:
+                    return f"{quarantine.name} in quarantine, row group {away_group}: {problem} differs"
+        if next(away_groups, None) is not None:
             return f"{quarantine.name} in quarantine: too many row groups"
     return None
+
+
+def wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
+    """What is wrong with `found`, the cleaned form of the row group `table`."""
+    stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
+    wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
+    if not relabelled.any() or wanted.num_rows != found.num_rows:
+        return differing(wanted, found)
+    untouched, new = pa.array(~relabelled), pa.array(relabelled)
+    labels = plain(found[changes.label_column].filter(new).combine_chunks())
+    if not same(labels, changes.labels.filter(pa.array(changes.relabel)).cast(labels.type)):
+        return changes.label_column
+    features = [name for name in wanted.column_names if name != changes.label_column]
+    return differing(wanted.filter(untouched), found.filter(untouched)) or differing(
+        wanted.filter(new).select(features), found.filter(new).select(features)
+    )
 
 
 def codecs(file: pq.ParquetFile) -> list[str]:
@@ -272,13 +287,13 @@ def codecs(file: pq.ParquetFile) -> list[str]:
     return [group.column(i).compression for i in range(group.num_columns)]
 
 
-def differing(one: pa.Table, two: pa.Table, label: str | None = None, skip: np.ndarray | None = None) -> str | None:
-    """What differs: the name of the first such column, or the number of rows. `label`'s rows in `skip` may differ."""
+def differing(one: pa.Table, two: pa.Table) -> str | None:
+    """What differs: the columns, the number of rows, or the name of a column."""
+    if one.column_names != two.column_names:
+        return "the set of columns"
     if one.num_rows != two.num_rows:
         return f"the number of rows ({two.num_rows}, not {one.num_rows})"
     for name, first, second in zip(one.column_names, one.columns, two.columns):
-        if name == label and skip is not None and skip.any():
-            first, second = (column.filter(pa.array(~skip)) for column in (first, second))
         for at in range(0, len(first), COMPARED_ROWS):
             pieces = (column.slice(at, COMPARED_ROWS).combine_chunks() for column in (first, second))
             if not same(*pieces):

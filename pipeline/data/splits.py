@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Split
 from pipeline.data.files import ROLES
@@ -16,7 +17,7 @@ def roles_by_column(column: pa.Array, split: Split) -> tuple[np.ndarray, list[Fa
     """Role codes uint8 [rows] from a column's values; a value that names no role is a fault."""
     names = pa.array([split.train, split.validation, split.holdout])
     text = column.cast(pa.string())
-    codes = pa.compute.index_in(text, value_set=names).fill_null(NONE).to_numpy().astype(np.uint8)
+    codes = pc.index_in(text, value_set=names).fill_null(NONE).to_numpy().astype(np.uint8)
     bad = codes == NONE
     if not bad.any():
         return codes, []

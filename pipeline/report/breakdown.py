@@ -42,6 +42,10 @@ class Breakdown:
     lines: list[Line]
     left_out: int
 
+    @property
+    def highest(self) -> float:
+        return max(line.share for line in self.lines) or 1.0
+
 
 @dataclass(frozen=True)
 class Confusion:

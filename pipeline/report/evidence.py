@@ -45,18 +45,15 @@ def bar(name: str, value: float, ordered: np.ndarray) -> Bar:
     below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
     lower = float(below) / 2 / len(ordered)
     share = lower if meaning.high_is_suspicious else 1 - lower
-    shown = at_most_all_but_one(share, len(ordered))
+    shown = most(share, len(ordered))
     compared = "higher" if meaning.high_is_suspicious else "lower"
     unit = f" {meaning.unit}" if meaning.unit else ""
     said = f"{meaning.words}: {words.number(value)}{unit}; {compared} than for {shown} of the rows"
     return Bar(meaning.label, share, shown, said[0].upper() + said[1:])
 
 
-def at_most_all_but_one(share: float, rows: int) -> str:
-    """A percentage that does not read as 100 % unless the row is the most suspicious of all."""
+def most(share: float, rows: int) -> str:
+    """A percentage that reads as 100 % for the most suspicious row of all alone."""
     if share >= 1 - 0.5 / rows:
         return "100 %"
-    return next(
-        (text for digits in (0, 1, 2) if (text := words.percent(share, digits)) != words.percent(1, digits)),
-        "99.99 %",
-    )
+    return words.percent(share, 0) if share < 0.99 else words.percent(min(share, 0.999), 1)

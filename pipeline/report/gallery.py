@@ -24,13 +24,18 @@ PICTURE_BYTES = 1_500_000
 
 @dataclass(frozen=True)
 class Card:
-    """One row. `given`, `suggested` are labels for display; `content` is None where the original is gone."""
+    """One row. `given` and `other` are labels for display; `other` is empty where nothing else is proposed.
+
+    `by` says whether the other label is "suggested" or merely "predicted"; `content` is None where the original
+    is gone.
+    """
 
     key: str
     place: str
     decision: str
     given: str
-    suggested: str
+    other: str
+    by: str
     probability: str
     evidence: list[Bar]
     numbers: str
@@ -122,18 +127,19 @@ def place_of(row: dict[str, Any]) -> Place:
 def card(
     row: dict[str, Any], names: dict[Any, str], bars: list[Bar], originals: Originals, reader: ContentReader
 ) -> Card:
-    suggested, probability = row["suggested_label"], row.get("suggested_probability")
-    if suggested is None and isinstance(row["label"], float):
-        suggested = row["predicted_label"]  # regression: what the model says instead
-    differs = suggested is not None and suggested != row["label"]
+    by = "predicted" if row["suggested_label"] is None else "suggested"
+    other, probability = row[f"{by}_label"], row.get("suggested_probability")
+    differs = other is not None and other != row["label"]
+    certain = differs and by == "suggested" and probability is not None
     place = place_of(row)
     return Card(
         key=words.shorten(row["row_key"], 100),
         place=words.shorten(f"{row['shard']}, row {row['row']:,}", 160),
         decision=row["decision"],
         given=words.label(row["label"], names),
-        suggested=words.label(suggested, names) if differs else "",
-        probability=words.percent(probability, 0) if differs and probability is not None else "",
+        other=words.label(other, names) if differs else "",
+        by=by,
+        probability=words.percent(probability, 0) if certain else "",
         evidence=bars,
         numbers=numbers(row),
         content=reader.read(place) if place in originals.rows else None,

@@ -91,6 +91,14 @@ def read_column(shard: str, column: str) -> pa.Array | None:
         return None
 
 
+def read_schema(shard: str) -> pa.Schema | None:
+    """The schema of a shard; None where it can't be read."""
+    try:
+        return pq.read_schema(shard)
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def class_names(schema: pa.Schema, label: str) -> dict[Any, str]:
     """Names of integer classes: the schema's metadata `classes` (a JSON list), or a Hugging Face ClassLabel."""
     metadata = schema.metadata or {}

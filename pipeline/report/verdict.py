@@ -12,9 +12,13 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say."""
+    """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say.
+
+    `title` is the claim as a heading: without numbers where these say nothing.
+    """
 
     word: str
+    title: str
     claim: str
     numbers: str
     control: str
@@ -26,14 +30,14 @@ def verdict(summary: Summary) -> Verdict:
     word = summary["verdict"].upper()
     if "cleaned - as_given" not in summary["differences"]:
         note = (summary["note"] or "no retraining was made").rstrip(".")
-        return Verdict(word, note, "", "", consequence(summary))
-    gain = summary["differences"]["cleaned - as_given"]["metric"]
+        return Verdict(word, note, note, "", "", consequence(summary))
+    gain, metric = summary["differences"]["cleaned - as_given"]["metric"], words.metric(summary["metric"])
     if summary["verdict"] == "no evidence":
-        claim = f"cleaning changes holdout {summary['metric']} by {change(gain, summary['metric'])}"
+        title = f"nothing here shows that {what_was_done(summary)} helps"
+        claim = f"cleaning changes holdout {metric} by {change(gain, summary['metric'])}"
     else:
-        verb = "raises" if gain["mean"] > 0 else "lowers"
-        claim = f"{what_was_done(summary)} {verb} holdout {summary['metric']}"
-    return Verdict(word, claim, numbers(summary), control(summary), consequence(summary))
+        title = claim = f"{what_was_done(summary)} {'raises' if gain['mean'] > 0 else 'lowers'} holdout {metric}"
+    return Verdict(word, title, claim, numbers(summary), control(summary), consequence(summary))
 
 
 def change(interval: dict[str, float], metric: str) -> str:

@@ -26,7 +26,7 @@ class Signal:
 
 SIGNALS = {
     "margin_early": Signal(
-        "prefers another label",
+        "prefers other label",
         "how far the given label is ahead of the best other one, in the early epochs",
         "logits",
         False,
@@ -39,13 +39,13 @@ SIGNALS = {
         True,
     ),
     "neighbour_margin": Signal(
-        "neighbours disagree",
+        "neighbours differ",
         "votes of the most similar rows for the given label, less those for the best other one",
         "share of votes",
         False,
     ),
     "half_confidence": Signal(
-        "unseen model disagrees",
+        "hard to predict",
         "probability of the given label for a model that was trained without this row",
         "probability",
         False,

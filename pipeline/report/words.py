@@ -9,7 +9,6 @@ from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 MINUS = "−"
-UNKNOWN = "unknown"
 
 
 def count(number: int) -> str:
@@ -34,20 +33,25 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def is_share(metric: str) -> bool:
+def is_share(name: str) -> bool:
     """True for metrics that are shares of rows and are written in percent."""
-    return "accuracy" in metric
+    return "accuracy" in name
 
 
-def level(value: float, metric: str) -> str:
+def metric(name: str) -> str:
+    """A metric's name in running text: `R²`, `balanced accuracy`."""
+    return "R²" if name == "r2" else name.replace("_", " ")
+
+
+def level(value: float, name: str) -> str:
     """A metric's value: `83.1 %` for shares, `0.812` for others."""
-    return percent(value) if is_share(metric) else f"{value:.3f}".replace("-", MINUS)
+    return percent(value) if is_share(name) else f"{value:.3f}".replace("-", MINUS)
 
 
-def changes(values: Sequence[float], metric: str) -> list[str]:
+def changes(values: Sequence[float], name: str) -> list[str]:
     """Changes of a metric (percentage points for shares), with as many digits as keep each from reading as zero."""
-    scaled = [100 * value if is_share(metric) else value for value in values]
-    digits = 1 if is_share(metric) else 3
+    scaled = [100 * value if is_share(name) else value for value in values]
+    digits = 1 if is_share(name) else 3
     while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
         digits += 1
     return [signed(value, digits) for value in scaled]

@@ -8,7 +8,7 @@ largest other), `top_class` int16 or int32 `[rows, k]` and `top_probability` flo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from pipeline.attribution.objectives import Objective
 from pipeline.data.encoded import EncodedData, Rows
-from pipeline.training.state import save_tensors
 
 TOP_CLASSES = 10
 BATCH = 1024
@@ -76,16 +75,6 @@ def r_squared(measured: dict[str, Tensor], labels: Tensor) -> float:
     target = labels.cpu().double()
     residual = (measured["prediction"].double() - target).square().sum()
     return (1 - residual / (target - target.mean()).square().sum().clamp(min=1e-30)).item()
-
-
-class DynamicsRecorder:
-    """Writes one file per epoch into `directory`; `judge()` measures the current model."""
-
-    def __init__(self, directory: Path, judge: Callable[[], dict[str, Tensor]]):
-        self._directory, self._judge = directory, judge
-
-    def after_epoch(self, epoch: int) -> None:
-        save_tensors(epoch_path(self._directory, epoch), self._judge())
 
 
 def epoch_path(directory: Path, epoch: int) -> Path:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+import torch
+from torch import Tensor
 
 from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import DynamicsRecorder, epoch_path, evaluate_role, read_column
+from pipeline.training.dynamics import epoch_path, evaluate_role, read_column, read_epoch
 from pipeline.training.loop import train
 from pipeline.training.setup import class_weights, deterministic, set_up
+from pipeline.training.state import save_tensors
 
 HALVES = (0, 1)
 
@@ -44,15 +46,15 @@ def train_half(run_path: Path, half: int) -> None:
     selection = Selection(keep=halves == half, class_weights=class_weights(config, data))
     with deterministic():
         setup = set_up(run_path, selection, config.seed)
-        judge = DynamicsRecorder(
-            directory,
-            lambda: evaluate_role(
-                setup.model, setup.objective, data, "train", setup.device, judged=halves != half
-            ),
-        )
 
         def after_epoch(epoch: int) -> None:
-            judge.after_epoch(epoch)
+            judged = evaluate_role(
+                setup.model, setup.objective, data, "train", setup.device, judged=halves != half
+            )
+            save_tensors(epoch_path(directory, epoch), judged)
+            if data.count("validation"):
+                judged = evaluate_role(setup.model, setup.objective, data, "validation", setup.device)
+                save_tensors(epoch_path(directory / "validation", epoch), judged)
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
         train(setup.model, setup.optimizer, setup.rows, setup.objective, setup.recipe, {}, after_epoch=after_epoch)
@@ -69,15 +71,12 @@ def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
     return [float(each) for each in total / count]
 
 
-def merged_halves(run_path: Path, column: str, epoch: int) -> np.ndarray:
-    """One column of one epoch for all train rows, `[train rows, …]`, from the two halves' files."""
-    halves = assign_halves(run_data(run_path), run_config(run_path).training.seed)
-    merged: np.ndarray | None = None
+def merged_halves(data: EncodedData, seed: int, epoch: int) -> dict[str, Tensor]:
+    """One epoch's measurements of all train rows, `[train rows, …]`, each by the half that did not see it."""
+    halves = torch.from_numpy(assign_halves(data, seed))
+    merged: dict[str, Tensor] = {}
     for half in HALVES:
-        with safe_open(epoch_path(half_directory(run_path, half), epoch), "pt") as file:
-            values = file.get_tensor(column).numpy()
-        if merged is None:
-            merged = np.empty((len(halves), *values.shape[1:]), dtype=values.dtype)
-        merged[halves != half] = values
-    assert merged is not None
+        for name, values in read_epoch(half_directory(data.run_path, half), epoch).items():
+            target = merged.setdefault(name, torch.empty(len(halves), *values.shape[1:], dtype=values.dtype))
+            target[halves != half] = values
     return merged

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.batchnorm import has_batchnorm
 from pipeline.attribution.recorder import TrajectoryRecorder
 from pipeline.attribution.trajectory import TAIL_NAME
-from pipeline.attribution.weights import load_weights, restore_weights, save_weights
+from pipeline.attribution.weights import load_weights, save_weights
 from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.run import read_json, write_json
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import accuracy, evaluate_role, r_squared
+from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
 from pipeline.training.loop import Observer, train
 from pipeline.training.recipe import steps_per_epoch
-from pipeline.training.setup import Setup, class_weights, deterministic, set_up
+from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
 from pipeline.training.state import momentum_tensors, save_tensors
 
 EARLY_TAIL = 0.5
@@ -60,7 +59,8 @@ class CheckpointObserver:
             return
         self.recorder.step(epoch=step / self._per_epoch)
         if step == self.steps and has_batchnorm(self._setup.model):
-            mend_tail(self._setup, self._directory / TAIL_NAME)
+            path = self._directory / TAIL_NAME
+            save_weights(path, averaged_model(self._setup, load_weights(path)).state_dict())
         if step in self.recorder.checkpoint_steps:
             momentum = momentum_tensors(self._setup.model, self._setup.optimizer)
             save_tensors(self._directory / f"{step}.optimizer.safetensors", momentum)
@@ -70,15 +70,6 @@ class CheckpointObserver:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.recorder.restore(tensors)
-
-
-def mend_tail(setup: Setup, path: Path) -> None:
-    """Give the averaged weights BatchNorm statistics of their own."""
-    model = copy.deepcopy(setup.model)
-    restore_weights(model, load_weights(path), path)
-    batches = setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch=0)
-    reestimate_batchnorm(model, (batch.to(setup.device).inputs for batch in batches))
-    save_weights(path, model.state_dict())
 
 
 def train_main(run_path: Path, early_epoch: int | None) -> None:
@@ -154,7 +145,7 @@ class Curve:
     def after_epoch(self, epoch: int) -> None:
         setup = self._setup
         measured = evaluate_role(setup.model, setup.objective, self._data, "train", setup.device)
-        save_tensors(self._directory / f"epoch-{epoch:03d}.safetensors", measured)
+        save_tensors(epoch_path(self._directory, epoch), measured)
         line = {"epoch": epoch, "train_loss": measured["loss"].double().mean().item()}
         line |= {"train_metric": metric(measured, role_labels(self._data, "train"), self._data)}
         if self._data.count("validation"):

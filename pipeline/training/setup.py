@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.weights import restore_weights
 from pipeline.compute.worker import run_config, run_data, run_device, run_model, run_objective
 from pipeline.config import Training
 from pipeline.data.encoded import EncodedData
@@ -42,6 +45,16 @@ def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | Non
         model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     return Setup(data, model, optimizer, rows, run_objective(run_path), recipe, run_device(run_path))
+
+
+def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the model at averaged weights, with BatchNorm statistics re-estimated on the training rows."""
+    model = copy.deepcopy(setup.model)
+    restore_weights(model, weights)
+    if has_batchnorm(model):
+        batches = setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch=0)
+        reestimate_batchnorm(model, (batch.to(setup.device).inputs for batch in batches))
+    return model
 
 
 def class_weights(config: Training, data: EncodedData) -> Tensor | None:

@@ -28,7 +28,7 @@ class LayerRule(Protocol):
         """(out, in) of an example's gradient as one matrix; a bias adds one to in."""
 
     def gradients(self, module: Any, inputs: Tensor, output_gradients: Tensor, bias: bool) -> LayerGradients:
-        """Per-example gradients from what the module got and the gradient at what it returned; batch first."""
+        """Per-example gradients from the module's input and the gradient at its output; batch first."""
 
 
 Rule = TypeVar("Rule", bound=type)

@@ -21,7 +21,9 @@ class Conv2dRule:
         height, width = module.kernel_size
         return module.out_channels, module.in_channels * height * width + bias
 
-    def gradients(self, module: nn.Conv2d, inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
+    def gradients(
+        self, module: nn.Conv2d, inputs: Tensor, output_gradients: Tensor, bias: bool
+    ) -> OuterProducts:
         """Inputs ``[batch, channels, height, width]``; positions are the output's pixels."""
         outputs = output_gradients.flatten(2).transpose(1, 2)
         if len(inputs) == 0:

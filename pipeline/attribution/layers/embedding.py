@@ -1,4 +1,4 @@
-"""Embeddings: a Linear layer without bias on one-hot inputs that are never formed; padding has no gradient."""
+"""Embeddings: a Linear layer on one-hot inputs, which are never formed; padding has no gradient."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ class EmbeddingRule:
     kind = "embedding"
 
     def supports(self, module: nn.Embedding) -> bool:
-        # max_norm changes the weights in the forward pass; scaling by frequency ties a row's gradient to its batch.
+        # max_norm changes weights in the forward pass; scaling by frequency ties gradients to the batch.
         return module.max_norm is None and not module.scale_grad_by_freq
 
-    def matrix_shape(self, module: nn.Embedding, bias: bool) -> tuple[int, int]:
+    def matrix_shape(self, module: nn.Embedding, bias: bool) -> tuple[int, int]:  # noqa: ARG002 - has none
         return module.embedding_dim, module.num_embeddings
 
-    def gradients(self, module: nn.Embedding, inputs: Tensor, output_gradients: Tensor, bias: bool) -> LayerGradients:
+    def gradients(
+        self,
+        module: nn.Embedding,
+        inputs: Tensor,
+        output_gradients: Tensor,
+        bias: bool,  # noqa: ARG002 - has none
+    ) -> LayerGradients:
         """Inputs are token numbers ``[batch, …]``."""
         positions = prod(inputs.shape[1:])
         tokens = inputs.reshape(len(inputs), positions).long()

@@ -1,4 +1,4 @@
-"""Linear layers: inputs of any rank ``[batch, …, in]``; what lies between batch and features are positions."""
+"""Linear layers: inputs ``[batch, …, in]`` of any rank; the dimensions in between are positions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from pipeline.attribution.layers import register
 class LinearRule:
     kind = "linear"
 
-    def supports(self, module: nn.Linear) -> bool:
+    def supports(self, module: nn.Linear) -> bool:  # noqa: ARG002 - the protocol's signature
         return True
 
     def matrix_shape(self, module: nn.Linear, bias: bool) -> tuple[int, int]:
         return module.out_features, module.in_features + bias
 
-    def gradients(self, module: nn.Linear, inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
+    def gradients(
+        self, module: nn.Linear, inputs: Tensor, output_gradients: Tensor, bias: bool
+    ) -> OuterProducts:
         positions = prod(inputs.shape[1:-1])
         flat = inputs.reshape(len(inputs), positions, module.in_features)
         outputs = output_gradients.reshape(len(inputs), positions, module.out_features)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -51,16 +50,3 @@ class Encoder(Protocol):
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """[rows, *shape]: float32 (dense), uint8 (image) or int32 (tokens)."""
-
-
-def state_of(encoder: Any) -> dict[str, Any]:
-    """The fitted state of an encoder (or label, or weight), for JSON."""
-    return {"kind": encoder.kind} | dataclasses.asdict(encoder)
-
-
-@dataclass
-class Gathering:
-    """Values and faults of a column in the making."""
-
-    values: Any
-    faults: list[Fault] = field(default_factory=list)

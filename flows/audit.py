@@ -1,0 +1,157 @@
+"""The audit as a Prefect flow: the same stages as `pipeline.audit`, each a task with retries and a timeout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import yaml
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.sentences import sentence
+from pipeline import stages
+from pipeline.attribution.errors import AttributionError
+from pipeline.config import load_config
+from pipeline.context import AuditContext
+from pipeline.errors import InputError
+from pipeline.open_run import open_run
+from pipeline.report.summary import headline
+from pipeline.result import AuditResult
+from pipeline.run import RunDirectory
+
+RETRY_DELAY_SECONDS = 5
+WORST_ROWS = 20
+FINAL = (InputError, AttributionError)
+"""Errors that come again however often a stage is tried."""
+
+
+class Watcher(Protocol):
+    """Someone who wants to know how far an audit is, such as a terminal."""
+
+    def opened(self, run: RunDirectory) -> None: ...
+
+    def begins(self, stage: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+
+    def fails(self, stage: str, error: Exception) -> None:
+        """The stage will be tried again."""
+
+    def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None:
+        """`before`: it was complete already, from an earlier run of the same command."""
+
+
+class Nobody:
+    """A watcher for runs that nobody looks at."""
+
+    def opened(self, run: RunDirectory) -> None: ...
+
+    def begins(self, stage: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+
+    def fails(self, stage: str, error: Exception) -> None: ...
+
+    def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None: ...
+
+
+_watcher: ContextVar[Watcher] = ContextVar("watcher")
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Let `watcher` follow the flows that are called inside; a flow's parameters can't hold it."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+@flow(name="winnow-audit", flow_run_name="audit {config_path}", persist_result=False)
+def audit_flow(
+    config_path: str, changes: dict[str, Any] | None = None, output: str | None = None
+) -> State[str]:
+    """Audit a dataset.
+
+    config_path: a YAML file. changes: `{"detection.max_removed": 0.1}`, applied to it. output: the run directory, by
+    default `runs/<name>/<date>` or the unfinished run of the same config. Paths are relative to the working
+    directory.
+
+    The result, and the message of the final state, is the path of the run directory. The state's name is `Refused`
+    when the verification gate kept the cleaned dataset from being written. Raises what the stages raise.
+    """
+    config = load_config(config_path, changes)
+    watcher = _watcher.get(Nobody())
+    with open_run(config, output, watcher.progress) as context:
+        watcher.opened(context.run)
+        expected = stages.fingerprints(config)
+        for stage in stages.STAGES:
+            watcher.begins(stage.name)
+            ran = stage_task(stage, context, expected[stage.name], watcher)()
+            entry = context.run.record["stages"][stage.name]
+            watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)
+            get_run_logger().info("%s: %s", stage.name, sentence(stage.name, entry["facts"]))
+        result = AuditResult(context.run)
+        publish(result)
+    path = str(result.run.path)
+    return Completed(name="Refused" if result.refused else "Completed", message=path, data=path)
+
+
+def stage_task(
+    stage: stages.Stage, context: AuditContext, fingerprint: str, watcher: Watcher
+) -> Task[[], bool]:
+    """The stage as a task without parameters: Prefect would hash and serialise them."""
+    orchestration = context.config.orchestration
+    failures: list[Exception] = []
+
+    @task(
+        name=stage.name,
+        task_run_name=stage.name,
+        retries=orchestration.retries,
+        retry_delay_seconds=RETRY_DELAY_SECONDS,
+        retry_condition_fn=lambda *_: not isinstance(failures[-1], FINAL),
+        timeout_seconds=3600 * orchestration.timeout_hours,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    def run() -> bool:
+        if failures:
+            watcher.fails(stage.name, failures[-1])
+        try:
+            return stages.run_stage(stage, context, fingerprint)
+        except Exception as error:
+            failures.append(error)
+            context.workers.close()  # the next try gets fresh ones
+            raise
+
+    return run
+
+
+def publish(result: AuditResult) -> None:
+    """The run's summary, its worst rows and a link to the report, as artifacts that Prefect's pages show."""
+    summary, prefix = result.summary, re.sub(r"[^a-z0-9]+", "-", result.summary["name"].lower())
+    report = result.paths["report"].resolve().as_uri()
+    create_markdown_artifact(summary_markdown(summary), key=f"{prefix}-summary", description="What the audit found")
+    create_table_artifact(worst_rows(result), key=f"{prefix}-worst-rows", description="The most suspicious rows")
+    create_link_artifact(report, "report", key=f"{prefix}-report", description="The report of the run")
+
+
+def summary_markdown(summary: dict[str, Any]) -> str:
+    first, *rest = headline(summary)
+    decisions = "\n".join(f"| {name} | {count:,} |" for name, count in summary["decisions"].items())
+    text = "\n".join(f"{line}  " for line in rest)
+    return f"**{first}**\n\n{text}\n\n| decision | rows |\n|---|---|\n{decisions}\n"
+
+
+def worst_rows(result: AuditResult) -> list[dict[str, Any]]:
+    columns = ["row_key", "label", "suggested_label", "suspicion", "decision", "reasons"]
+    rows = result.flagged.select(columns).slice(0, WORST_ROWS).to_pylist()
+    return [row | {"reasons": ", ".join(row["reasons"] or [])} for row in rows]

@@ -1,0 +1,108 @@
+"""The stage `attribute`: one forward and backward pass per checkpoint gives every score of a chunk's rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from pipeline.attribution.scores import Batch, score_rows
+from pipeline.attribution.weights import restore_weights
+from pipeline.compute.plan import Plan, attribution_model, batches, plans
+from pipeline.compute.worker import run_data, run_objective
+from pipeline.context import AuditContext
+from pipeline.data.encoded import Chunk
+from pipeline.run import write_atomically
+
+
+def scores_path(run_path: Path, chunk: Chunk) -> Path:
+    return run_path / "scores" / f"chunk-{chunk.id}.parquet"
+
+
+def attribute(context: AuditContext) -> dict[str, Any]:
+    """Score every train chunk on the workers, each into its own file; returns the facts for the record."""
+    path = context.run.path
+    data = run_data(path)
+    todo = plans(path, context.config, context.run.facts("train")["early_epoch"])
+    chunks = data.chunks("train")
+    waiting = [chunk for chunk in chunks if not scores_path(path, chunk).exists()]
+    rows, done = data.count("train"), data.count("train") - sum(chunk.rows for chunk in waiting)
+
+    def tick(place: int, _: None) -> None:
+        nonlocal done
+        done += waiting[place].rows
+        context.progress("attribute", done, rows, "rows")
+
+    tasks = [(todo, chunk) for chunk in waiting]
+    context.workers.run(score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
+    return {"rows": rows, "chunks": len(chunks), "early_harm": len(todo) > 1}
+
+
+def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
+    """Write `scores/chunk-<id>.parquet`, one line per row of the chunk in its order (a task for a worker).
+
+    Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
+    a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
+    fixed_size_list<float32>[C] (margin null in regression); final_loss float64; prediction: class index or
+    standardised target, at the tail-averaged weights.
+    """
+    path, whole = todo[0].run_path, todo[0]
+    parts = list(batches(path, chunk))
+    scores = score(whole, parts, self_influence=True)
+    early = score(todo[1], parts, self_influence=False).harm["validation"] if len(todo) > 1 else None
+    harm = scores.harm.get("validation")
+    columns = {
+        "row_id": torch.cat([batch.row_ids for batch in parts]).cpu(),
+        "self_influence": scores.self_influence,
+        "validation_harm": harm,
+        "early_harm": early,
+        "final_loss": scores.losses[-1],
+        "prediction": predictions(whole, parts),
+    }
+    arrays = {name: to_arrow(values, chunk.rows) for name, values in columns.items()}
+    arrays["checkpoint_loss"] = to_lists(scores.losses, chunk.rows)
+    arrays["checkpoint_margin"] = to_lists(scores.margins, chunk.rows)
+    with write_atomically(scores_path(path, chunk)) as temporary:
+        pq.write_table(pa.table(arrays), temporary)
+
+
+def score(plan: Plan, parts: list[Batch], self_influence: bool) -> Any:
+    model = attribution_model(plan.run_path)
+    queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
+    return score_rows(
+        model,
+        lambda checkpoint: plan.load_checkpoint(model, checkpoint),
+        run_objective(plan.run_path),
+        parts,
+        plan.prepared_segments(),
+        plan.trajectory().train_rows,
+        queries,
+        self_influence=self_influence,
+    )
+
+
+def predictions(plan: Plan, parts: list[Batch]) -> Tensor:
+    model, trajectory = attribution_model(plan.run_path), plan.trajectory()
+    restore_weights(model, trajectory.load_tail() if trajectory.tail else plan.weights(-1))
+    classes = run_data(plan.run_path).encoding.task == "classification"
+    model.eval()
+    with torch.no_grad():
+        outputs = torch.cat([model(batch.inputs).cpu() for batch in parts])
+    return outputs.argmax(1) if classes else outputs[:, 0]
+
+
+def to_arrow(values: Tensor | None, rows: int) -> pa.Array:
+    return pa.nulls(rows, pa.float64()) if values is None else pa.array(values.numpy())
+
+
+def to_lists(values: Tensor | None, rows: int) -> pa.Array:
+    """`[checkpoints, rows]` → one list per row."""
+    if values is None:
+        return pa.nulls(rows, pa.list_(pa.float32(), 1))
+    flat = pa.array(np.ascontiguousarray(values.T.numpy().astype(np.float32)).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[0])

@@ -1,0 +1,186 @@
+"""The stage `factors`: EK-FAC factors of every segment and the validation query, as sums over chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.attribution.capture import coverage, covered_layers
+from pipeline.attribution.factors import (
+    FactorSums,
+    covariance_sums,
+    eigenbases,
+    eigenbases_from_tensors,
+    eigenbases_to_tensors,
+    spectrum_sums,
+)
+from pipeline.attribution.scores import mean_gradient_sums
+from pipeline.attribution.transport import query_filters
+from pipeline.attribution.weights import restore_weights
+from pipeline.compute.plan import Plan, attribution_model, batches, chunk_groups, plans, under
+from pipeline.compute.sums import Tensors, add_tensors, forget, summed
+from pipeline.compute.worker import keep, run_config, run_data, run_objective
+from pipeline.context import AuditContext
+from pipeline.data.encoded import Chunk
+from pipeline.errors import InputError
+from pipeline.training.state import save_tensors
+
+
+def factors(context: AuditContext) -> dict[str, Any]:
+    """Fit the factors of every segment of every plan on the workers; returns the facts for the record.
+
+    Raises InputError when the model has no layer that attribution covers; AttributionError that names the layer
+    when a factor has a NaN.
+    """
+    path, config = context.run.path, context.config
+    model = attribution_model(path)
+    layers, covered = covered_layers(model), coverage(model)
+    if not layers:
+        raise InputError(
+            "the model has no layer that attribution covers", "Use Linear, Conv2d or Embedding layers."
+        )
+    todo = plans(path, config, context.run.facts("train")["early_epoch"])
+    for plan in todo:
+        fit(context, plan)
+    return {
+        "layers": len(layers),
+        "checkpoints": config.training.checkpoints,
+        "segments": config.attribution.segments,
+        "query_at": config.attribution.query_at,
+        "plans": [plan.name for plan in todo],
+        "coverage": {
+            "covered": covered.covered,
+            "total": covered.total,
+            "share": covered.share,
+            "uncovered": covered.uncovered,
+        },
+    }
+
+
+def fit(context: AuditContext, plan: Plan) -> None:
+    """Two passes over the train rows and one over validation, each a sum over groups of chunks."""
+    data = run_data(plan.run_path)
+    groups = chunk_groups(data.chunks("train"))
+    queries = chunk_groups(data.chunks("validation"))
+    total, done = 2 * len(groups) + len(queries), 0
+    what = "factors" if plan.name == "whole" else f"factors ({plan.name} window)"
+
+    def tick(place: int) -> None:
+        nonlocal done
+        done += 1
+        context.progress(what, done, total, "passes over a part")
+
+    parts = plan.directory / "parts"
+    bases = parts / "bases.safetensors"
+    if not all(plan.segment_path(segment).exists() for segment in range(plan.segments)):
+        tasks = [(plan, group) for group in groups]
+        if not bases.exists():
+            sums = summed(context.workers, covariance_leaf, tasks, parts / "covariance", f"{what}: covariance", tick)
+            context.workers.run(write_bases, [(plan, sums, bases)], [f"{what}: eigenvectors"])
+        spectra = summed(
+            context.workers, spectrum_leaf, [(*t, bases) for t in tasks], parts / "spectrum", f"{what}: spectrum", tick
+        )
+        write_segments(plan, bases, spectra)
+    if queries and not plan.query_path.exists():
+        tasks = [(plan, group) for group in queries]
+        sums = summed(context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick)
+        context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
+    forget(parts)
+
+
+def covariance_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+    """Covariance sums of every segment over these chunks and the segment's checkpoints."""
+    path, config = plan.run_path, run_config(plan.run_path).attribution
+    model, objective = attribution_model(path), run_objective(path)
+    total: Tensors = {}
+    for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
+        sums = FactorSums({}, {}, 0)
+        for checkpoint in segment.checkpoints:
+            plan.load_checkpoint(model, checkpoint)
+            for chunk in chunks:
+                for batch in batches(path, chunk):
+                    sums = sums + covariance_sums(
+                        model,
+                        objective,
+                        batch.inputs,
+                        batch.row_ids,
+                        seed=config.seed,
+                        checkpoint=checkpoint,
+                        labels=config.labels,
+                        weights=batch.weights,
+                    )
+        total |= {f"{place}/{name}": tensor for name, tensor in sums.to_tensors().items()}
+    return total
+
+
+def write_bases(plan: Plan, sums: Path, path: Path) -> None:
+    tensors = load_file(sums)
+    bases: Tensors = {}
+    for segment in range(plan.segments):
+        found = FactorSums.from_tensors(under(f"{segment}/", tensors))
+        bases |= {f"{segment}/{name}": t for name, t in eigenbases_to_tensors(eigenbases(found)).items()}
+        bases[f"{segment}/examples"] = torch.tensor(found.examples)
+    save_tensors(path, bases)
+
+
+def spectrum_leaf(plan: Plan, chunks: list[Chunk], bases_path: Path) -> Tensors:
+    """Sums of squared gradients in the segment's eigenbasis over these chunks and the segment's checkpoints."""
+    path, config = plan.run_path, run_config(plan.run_path).attribution
+    model, objective = attribution_model(path), run_objective(path)
+    tensors = keep("bases", bases_path, lambda: load_file(bases_path))
+    total: Tensors = {}
+    for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
+        bases = eigenbases_from_tensors(under(f"{place}/", tensors))
+        sums: Tensors = {}
+        for checkpoint in segment.checkpoints:
+            plan.load_checkpoint(model, checkpoint)
+            for chunk in chunks:
+                for batch in batches(path, chunk):
+                    sums = add_tensors(
+                        sums,
+                        spectrum_sums(
+                            model,
+                            objective,
+                            batch.inputs,
+                            batch.row_ids,
+                            bases,
+                            seed=config.seed,
+                            checkpoint=checkpoint,
+                            labels=config.labels,
+                            weights=batch.weights,
+                        ),
+                    )
+        total |= {f"{place}/{name}": tensor for name, tensor in sums.items()}
+    return total
+
+
+def write_segments(plan: Plan, bases_path: Path, spectra_path: Path) -> None:
+    bases, spectra = load_file(bases_path), load_file(spectra_path)
+    for segment in range(plan.segments):
+        basis = under(f"{segment}/", bases)
+        examples = int(basis.pop("examples"))
+        values = {f"eigenvalues/{k}": v / examples for k, v in under(f"{segment}/", spectra).items()}
+        save_tensors(plan.segment_path(segment), {f"basis/{k}": v for k, v in basis.items()} | values)
+
+
+def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+    """Σ of the validation rows' loss gradients, layer by layer, at the query's weights."""
+    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
+    restore_weights(model, plan.query_weights())
+    total: dict[str, Tensor] = {}
+    for chunk in chunks:
+        for batch in batches(plan.run_path, chunk):
+            total = add_tensors(total, mean_gradient_sums(model, objective, batch.inputs, batch.labels))
+    return total
+
+
+def write_filters(plan: Plan, sums: Path) -> None:
+    """The mean validation gradient, carried back through the segments (Eq. 24)."""
+    rows = run_data(plan.run_path).count("validation")
+    query = {name: total / rows for name, total in load_file(sums).items()}
+    found = query_filters(query, plan.prepared_segments())
+    save_tensors(plan.query_path, {f"{s}/{name}": t for s, each in enumerate(found) for name, t in each.items()})

@@ -1,0 +1,96 @@
+"""What only the whole dataset shows: empty roles, keys that occur twice, equal contents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Data
+from pipeline.data.files import ROLES, Shard
+from pipeline.data.problems import place
+from pipeline.data.splits import NONE, asked_roles
+from pipeline.data.survey import ShardRows
+from pipeline.errors import InputError
+
+
+def check_roles(data: Data, counts: dict[str, int]) -> None:
+    """Raises InputError when a role that was asked for has no rows."""
+    given = (True, data.validation is not None, data.holdout is not None)
+    for role in asked_roles(data.split, given):
+        if counts[role] == 0:
+            shown = ", ".join(f"{counts[each]:,} {each}" for each in ROLES)
+            raise InputError(
+                f"no {role} rows ({shown})",
+                "Give more rows, other fractions or another split column." if data.split else "Check the paths.",
+            )
+
+
+def check_keys(data: Data, shards: Sequence[ShardRows]) -> None:
+    """Raises InputError that names a row key which occurs twice, within a role or in two."""
+    if data.key is None:
+        return  # path and row are unique, and files are told apart
+    roles = np.concatenate([shard.roles for shard in shards])
+    rows = np.flatnonzero(roles != NONE)
+    ids = np.concatenate([shard.ids for shard in shards])[rows]
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1]) + 1
+    pairs = sorted((int(rows[order[i]]), int(rows[order[i - 1]])) for i in twice)
+    for later, earlier in pairs:
+        (one, row), (other, other_row) = locate(shards, later), locate(shards, earlier)
+        key = read_value(one.shard, data.key, row)
+        if key == read_value(other.shard, data.key, other_row):  # equal hashes alone are no proof
+            role, other_role = ROLES[one.roles[row]], ROLES[other.roles[other_row]]
+            both = f"both {role}" if role == other_role else f"{role} and {other_role}"
+            raise InputError(
+                f"{place(one.shard, row)}: key {str(key)!r} is also that of "
+                f"{place(other.shard, other_row)} ({both})",
+                "Keys have to be unique over all files and a row may have one role only: remove the copies, or "
+                f"leave data.key out.\n  ({len(pairs) - 1:,} more rows repeat a key)",
+            )
+
+
+def locate(shards: Sequence[ShardRows], index: int) -> tuple[ShardRows, int]:
+    """The shard of a place among all rows, and the place in it."""
+    for shard in shards:
+        if index < shard.shard.rows:
+            return shard, index
+        index -= shard.shard.rows
+    raise IndexError(index)
+
+
+def read_value(shard: Shard, column: str, row: int) -> Any:
+    """One value of a column."""
+    group = int(shard.row_group_of(np.array([row]))[0])
+    with pq.ParquetFile(shard.path) as parquet:
+        values: pa.ChunkedArray = parquet.read_row_group(group, columns=[column]).column(0)
+    return values[row - int(shard.group_starts[group])].as_py()
+
+
+def duplicates(shards: Sequence[ShardRows]) -> dict[str, int]:
+    """Repeated rows of train: groups of equal content and their rows; rows of equal features with several labels."""
+    train = ROLES.index("train")
+    contents = np.concatenate([shard.contents[shard.roles == train] for shard in shards])
+    features = np.concatenate([shard.features[shard.roles == train] for shard in shards])
+    _, counts = np.unique(contents, return_counts=True)
+    pairs = np.unique(np.stack([features, contents], axis=1), axis=0)
+    several, labels = np.unique(pairs[:, 0], return_counts=True)
+    conflicting = np.isin(features, several[labels > 1])
+    return {
+        "groups": int((counts > 1).sum()),
+        "rows": int(counts[counts > 1].sum()),
+        "conflicting_rows": int(conflicting.sum()),
+    }
+
+
+def content_in_two_roles(shards: Sequence[ShardRows]) -> int:
+    """Distinct contents (features and label) that occur in more than one role."""
+    found = [
+        np.unique(np.concatenate([shard.contents[shard.roles == code] for shard in shards]))
+        for code in range(len(ROLES))
+    ]
+    _, counts = np.unique(np.concatenate(found), return_counts=True)
+    return int((counts > 1).sum())

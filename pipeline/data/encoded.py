@@ -1,0 +1,132 @@
+"""Reading the encoded rows of a run: chunk by chunk, or a whole role."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.data.encode import INPUTS, Encoding
+from pipeline.run import read_json, write_json
+
+FOLDER = "encoded"
+CHUNKS = "chunks.json"
+ENCODING = "encoding.json"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of rows of one shard with one role."""
+
+    id: str
+    role: str
+    rows: int
+    first: int  # place of its first row among the role's rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows. `inputs` is a tensor when there is one kind of input, else a tensor per kind; all are [n, …]."""
+
+    inputs: Tensor | dict[str, Tensor]
+    labels: Tensor  # int64 class indices or float32 standardised targets
+    row_ids: Tensor  # int64, hash of the row key
+    weights: Tensor | None = None  # float32, mean 1 over train
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, which: Any) -> Rows:
+        """The rows of an index tensor, a mask or a slice."""
+        inputs = self.inputs
+        return Rows(
+            {name: part[which] for name, part in inputs.items()} if isinstance(inputs, dict) else inputs[which],
+            self.labels[which],
+            self.row_ids[which],
+            None if self.weights is None else self.weights[which],
+        )
+
+    def to(self, device: torch.device) -> Rows:
+        """The rows on a device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The rows with every tensor changed."""
+        inputs = self.inputs
+        return Rows(
+            {name: change(part) for name, part in inputs.items()} if isinstance(inputs, dict) else change(inputs),
+            change(self.labels),
+            change(self.row_ids),
+            None if self.weights is None else change(self.weights),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Rows]) -> Rows:
+        """All rows of the parts, in order; at least one part. Raises ValueError when there is none."""
+        if not parts:
+            raise ValueError("no rows to concatenate")
+        tensors = [part.tensors() for part in parts]
+        return cls.from_tensors({name: torch.cat([each[name] for each in tensors]) for name in tensors[0]})
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
+        """Rows from the tensors of a chunk file, by name."""
+        inputs = {name: tensors[name] for name in INPUTS if name in tensors}
+        return cls(
+            next(iter(inputs.values())) if len(inputs) == 1 else inputs,
+            tensors["labels"],
+            tensors["row_ids"],
+            tensors.get("weights"),
+        )
+
+
+class EncodedData:
+    """The encoded rows of a run, in the order of the catalog within each role."""
+
+    def __init__(self, run_path: Path, encoding: Encoding, chunks: list[Chunk], row_bytes: int):
+        self.run_path = run_path
+        self.encoding = encoding
+        self._chunks = chunks
+        self._row_bytes = row_bytes
+
+    @classmethod
+    def open(cls, run_path: Path) -> EncodedData:
+        tree = read_json(run_path / FOLDER / CHUNKS)
+        chunks = [Chunk(**entry) for entry in tree["chunks"]]
+        return cls(run_path, Encoding.load(run_path / ENCODING), chunks, tree["row_bytes"])
+
+    def chunks(self, role: str) -> list[Chunk]:
+        return [chunk for chunk in self._chunks if chunk.role == role]
+
+    def count(self, role: str) -> int:
+        return sum(chunk.rows for chunk in self.chunks(role))
+
+    def nbytes(self, role: str) -> int:
+        """Bytes that all rows of a role take in memory."""
+        return self.count(role) * self._row_bytes
+
+    def load(self, chunk: Chunk) -> Rows:
+        """The rows of a chunk; the tensors are mapped from the file, not read ahead."""
+        return Rows.from_tensors(load_file(chunk_path(self.run_path, chunk.id)))
+
+    def load_role(self, role: str) -> Rows:
+        """All rows of a role, in memory. Raises ValueError when the role has none."""
+        chunks = self.chunks(role)
+        if not chunks:
+            raise ValueError(f"the run has no {role} rows")
+        files = [load_file(chunk_path(self.run_path, chunk.id)) for chunk in chunks]
+        return Rows.from_tensors({name: torch.cat([file[name] for file in files]) for name in files[0]})
+
+
+def chunk_path(run_path: Path, chunk_id: str) -> Path:
+    return run_path / FOLDER / f"{chunk_id}.safetensors"
+
+
+def save_chunks(run_path: Path, chunks: list[Chunk], row_bytes: int) -> None:
+    """Write the list of chunks; it comes last, so a run that has it has all chunks."""
+    tree = {"row_bytes": row_bytes, "chunks": [asdict(chunk) for chunk in chunks]}
+    write_json(run_path / FOLDER / CHUNKS, tree)

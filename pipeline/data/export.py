@@ -1,0 +1,352 @@
+"""The cleaned dataset: source files without the removed rows, a quarantine with the originals, a manifest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig, digest
+from pipeline.data.files import sha256_of
+from pipeline.data.labels import plain
+from pipeline.data.rewrite import Changes, difference, rewrite
+from pipeline.errors import InputError, WinnowError
+from pipeline.run import RunDirectory, read_json, remove, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from pipeline.context import AuditContext
+
+DECISIONS = ("keep", "review", "remove", "relabel")
+MANIFEST = "cleaned/_manifest.json"
+FINISHED = "exported"  # a small record for each finished file, until the manifest is there
+EVIDENCE = {
+    "winnow_decision": ("decision", pa.string()),
+    "winnow_reasons": ("reasons", pa.list_(pa.string())),
+    "winnow_suspicion": ("suspicion", pa.float64()),
+    "winnow_self_influence": ("self_influence", pa.float64()),
+    "winnow_validation_harm": ("validation_harm", pa.float64()),
+    "winnow_suggested_label": ("suggested_label", pa.string()),
+}
+
+
+def export(context: AuditContext) -> dict[str, Any]:
+    """The stage: see `export_rows`."""
+    return export_rows(context.run, context.config)
+
+
+def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None = None) -> dict[str, Any]:
+    """Write cleaned/, quarantine/ and the manifest for the decisions in rows.parquet (or `rows_path`).
+
+    All shards that have audited rows are exported; their other rows (validation, holdout, no label) stay as
+    they are. Files that an interrupted export finished are kept. The manifest is written last, when every
+    file has been read again and "cleaned + quarantine = source" holds row for row.
+
+    Returns counts of rows, files and bytes; or `{"refused": True, "verdict": …}` when the gate forbids the
+    export, and then nothing is written. Raises InputError when a source file has changed since `prepare`
+    read it.
+    """
+    verdict = refused_by(run, config)
+    if verdict is not None:
+        return {"refused": True, "verdict": verdict}
+    columns = ["row_key", "shard", "row", *(column for column, _ in EVIDENCE.values())]
+    rows = read_rows(rows_path or run / "rows.parquet", columns)
+    (run / MANIFEST).unlink(missing_ok=True)
+    shards = pc.unique(rows["shard"]).to_pylist()
+    sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
+    changed = rows.filter(pc.is_in(rows["decision"], pa.array(["remove", "relabel"])))
+    files = []
+    for shard, name in zip(shards, output_names(shards)):
+        check_source(shard, sources[shard])
+        changes = changes_of(changed.filter(pc.equal(changed["shard"], shard)), config.data.label)
+        files.append(export_file(run, shard, name, sources[shard], changes))
+    counts = {
+        f"rows_{what}": sum(file[f"rows_{what}"] for file in files) for what in ("in", "kept", "removed")
+    }
+    counts["rows_relabelled"] = pc.sum(pc.equal(changed["decision"], "relabel")).as_py() or 0
+    manifest = {
+        "run_id": run.run_id,
+        "config_hash": config.hash(),
+        "decisions_hash": decisions_hash(rows),
+        **counts,
+        "files": files,
+    }
+    write_json(run / MANIFEST, manifest)
+    remove(run / FINISHED)
+    paths = [run / file[kind] for file in files for kind in ("cleaned", "quarantine") if file[kind]]
+    return counts | {"files": len(files), "bytes": sum(p.stat().st_size for p in paths), "refused": False}
+
+
+def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    if not path.exists():
+        raise InputError(f"{path}: not there", "The audit has not come that far: run it to its end first.")
+    return pq.read_table(path, columns=columns)
+
+
+def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
+    """The verdict for which `verification.gate` forbids an export, or None. Untested is not refused."""
+    path = run / "verification.json"
+    verdict = read_json(path)["verdict"] if path.exists() else "not tested"
+    gate = config.verification.gate
+    if gate == "off" or verdict == "not tested":
+        return None
+    refused = verdict == "worse" if gate == "refuse-worse" else verdict != "improved"
+    return verdict if refused else None
+
+
+def output_names(shards: list[str]) -> list[str]:
+    """File names of the sources, with as many parent folders as tell files of the same name apart."""
+    parts = [Path(os.path.abspath(shard)).parts for shard in shards]  # noqa: PTH100 (resolve() follows links)
+    depths = [1] * len(shards)
+    while True:
+        names = ["/".join(p[-depth:]) for p, depth in zip(parts, depths)]
+        counts = Counter(names)
+        if len(counts) == len(names):
+            return names
+        depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names)]
+
+
+def check_source(shard: str, sha256: str) -> None:
+    """Raises InputError when the file is gone or its content is not what `prepare` read."""
+    try:
+        found = sha256_of(shard)
+    except OSError as error:
+        raise InputError(
+            f"{shard}: can't be read ({error.strerror})",
+            f"Relative paths start from {Path.cwd()}: run the command where the audit was started.",
+        ) from None
+    if found != sha256:
+        raise InputError(
+            f"{shard}: changed since the audit read it",
+            "Restore the file, or audit the data again: decisions are about rows by their place.",
+        )
+
+
+def changes_of(rows: pa.Table, label_column: str) -> Changes:
+    """Removed and relabelled rows of one shard, as `rewrite` takes them."""
+    rows = rows.sort_by("row")
+    evidence = {name: as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
+    return Changes(
+        rows["row"].to_numpy().astype(np.int64),
+        pc.equal(rows["decision"], "relabel").to_numpy().astype(bool),
+        plain(rows["suggested_label"].combine_chunks()),
+        pa.table(evidence),
+        label_column,
+    )
+
+
+def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    values = plain(column.combine_chunks())
+    if pa.types.is_string(kind):  # as Python writes them: True, 3, 0.5
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], kind)
+    return values.cast(kind)
+
+
+def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
+    """Write and check what becomes of one file, unless that was done. Its entry in the manifest."""
+    record = run / FINISHED / f"{digest(shard)}.json"
+    wanted = digest([sha256, changes.places.tolist(), changes.evidence.to_pylist()])
+    if record.exists():
+        finished = read_json(record)
+        if finished["wanted"] == wanted and is_there(run, finished["file"]):
+            return finished["file"]
+    cleaned, quarantine = run / "cleaned" / name, run / "quarantine" / name
+    rows_in = write_pair(Path(shard), changes, cleaned, quarantine)
+    removed = int((~changes.relabel).sum())
+    file = {
+        "source": shard,
+        "cleaned": f"cleaned/{name}",
+        "quarantine": f"quarantine/{name}" if changes else None,
+        "rows_in": rows_in,
+        "rows_kept": rows_in - removed,
+        "rows_removed": removed,
+        "sha256_source": sha256,
+        "sha256_cleaned": sha256_of(str(cleaned)),
+        "sha256_quarantine": sha256_of(str(quarantine)) if changes else None,
+    }
+    if not changes and file["sha256_cleaned"] != sha256:
+        raise failed_check(shard, "the copy differs from the source")
+    write_json(record, {"wanted": wanted, "file": file})
+    return file
+
+
+def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
+    """True when the files of a manifest's entry exist with the content that it names."""
+    for kind in ("cleaned", "quarantine"):
+        if file[kind]:
+            path = run / file[kind]
+            if not path.exists() or sha256_of(str(path)) != file[f"sha256_{kind}"]:
+                return False
+    return True
+
+
+def write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
+    """Write `cleaned` and, if there are changes, `quarantine`; compare with the source. The source's rows.
+
+    Raises InputError when the source has columns that quarantine adds, WinnowError when the comparison fails.
+    """
+    with pq.ParquetFile(source) as file:
+        rows, taken = file.metadata.num_rows, set(file.schema_arrow.names) & set(EVIDENCE)
+    if not changes:
+        quarantine.unlink(missing_ok=True)
+        with write_atomically(cleaned) as temporary:
+            shutil.copyfile(source, temporary)
+        return rows
+    if taken:
+        raise InputError(
+            f"{source}: has a column {min(taken)!r}, which the quarantine would add",
+            "Rename or drop it: it comes from the quarantine of an earlier audit.",
+        )
+    rewrite(source, changes, cleaned, quarantine)
+    problem = difference(source, changes, cleaned, quarantine)
+    if problem:
+        cleaned.unlink()
+        quarantine.unlink()
+        raise failed_check(str(source), problem)
+    return rows
+
+
+def failed_check(shard: str, problem: str) -> WinnowError:
+    return WinnowError(
+        f"{shard}: the exported files failed their check: {problem}",
+        "Run the same command again; if it fails again, look at the disk.",
+    )
+
+
+def decisions_hash(rows: pa.Table) -> str:
+    """SHA-256 over row_key, decision and suggested_label of all rows in order, a JSON line each."""
+    found = hashlib.sha256()
+    for batch in rows.select(["row_key", "decision", "suggested_label"]).to_batches():
+        for key, decision, label in zip(*(column.to_pylist() for column in batch.columns)):
+            line = json.dumps([key, decision, None if label is None else str(label)])
+            found.update(f"{line}\n".encode())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file of decisions; `place` says where it stands, for messages."""
+
+    place: str
+    key: str
+    decision: str
+    label: str | None
+
+
+def read_decisions(path: Path, run: RunDirectory) -> pa.Table:
+    """Apply a person's decisions to rows.parquet, write it and return it.
+
+    `path`: CSV or Parquet with row_key, decision and, if wanted, suggested_label; `relabel` without a label
+    takes the one that rows.parquet suggests. Rows that change get the reason `reviewed`. Raises InputError
+    for an unknown key, decision or class, for lines that contradict each other, and for a relabelling
+    without a new label.
+    """
+    rows = read_rows(run / "rows.parquet")
+    place_of = {key: place for place, key in enumerate(rows["row_key"].to_pylist())}
+    given, decisions, suggested, reasons = (
+        rows[name].to_pylist() for name in ("label", "decision", "suggested_label", "reasons")
+    )
+    regression = read_json(run / "encoding.json")["task"] == "regression"
+    known = spellings(set(given))
+    for line in decision_lines(path):
+        place = place_of.get(line.key)
+        if place is None:
+            raise InputError(
+                f"{line.place}: no audited row has the key {line.key!r}",
+                f"Keys are the column row_key of {run / 'rows.parquet'}.",
+            )
+        label = suggested[place]
+        if line.label is not None:
+            label = number_in(line) if regression else class_in(line, known)
+        if line.decision == "relabel" and (label is None or label == given[place]):
+            what = "no label is suggested" if label is None else f"it has the label {label!r} already"
+            raise InputError(
+                f"{line.place}: row {line.key!r} can't be relabelled: {what}", "Give suggested_label."
+            )
+        if (line.decision, label) != (decisions[place], suggested[place]):
+            decisions[place], suggested[place] = line.decision, label
+            reasons[place] = [*dict.fromkeys([*(reasons[place] or []), "reviewed"])]
+    for name, values in (("decision", decisions), ("suggested_label", suggested), ("reasons", reasons)):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))
+    with write_atomically(run / "rows.parquet") as temporary:
+        pq.write_table(rows, temporary, compression="zstd")
+    return rows
+
+
+def decision_lines(path: Path) -> list[Line]:
+    """All lines, one per key. Raises InputError for an unknown decision or a contradiction."""
+    lines: dict[str, Line] = {}
+    for place, entry in read_entries(path):
+        missing = [name for name in ("row_key", "decision") if not entry.get(name)]
+        if missing:
+            raise InputError(f"{place}: no {missing[0]}", "The columns row_key and decision are needed.")
+        line = Line(place, entry["row_key"], entry["decision"], entry.get("suggested_label") or None)
+        if line.decision not in DECISIONS:
+            raise InputError(
+                f"{place}: unknown decision {line.decision!r}", f"Known: {', '.join(DECISIONS)}."
+            )
+        other = lines.setdefault(line.key, line)
+        if (other.decision, other.label) != (line.decision, line.label):
+            raise InputError(
+                f"{place}: contradicts {other.place}: both are about row {line.key!r}",
+                "Leave one of the two lines out.",
+            )
+    return list(lines.values())
+
+
+def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Place and values, as text, of each line of a CSV or Parquet file."""
+    try:
+        if path.suffix == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                for entry in reader:
+                    yield f"{path}, line {reader.line_num}", entry
+        else:
+            for row, entry in enumerate(pq.read_table(path).to_pylist()):
+                yield f"{path}, row {row}", {k: "" if v is None else str(v) for k, v in entry.items()}
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: can't be read ({reason})", "Give a Parquet or a CSV file.") from None
+
+
+def spellings(classes: set[Any]) -> dict[str, Any]:
+    """Ways to write each class: as Python writes it, booleans in lower case, numbers as integer or float."""
+    found = {}
+    for value in classes:
+        found[str(value)] = value
+        if isinstance(value, bool):
+            found[str(value).lower()] = value
+        elif isinstance(value, int):
+            found[str(float(value))] = value
+    return found
+
+
+def class_in(line: Line, known: dict[str, Any]) -> Any:
+    if line.label not in known:
+        some = ", ".join(sorted(known)[:10])
+        raise InputError(f"{line.place}: {line.label!r} is no class of this run", f"Classes: {some}.")
+    return known[line.label]
+
+
+def number_in(line: Line) -> float:
+    try:
+        number = float(line.label or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{line.place}: {line.label!r} is no number", "The label is a regression target.")
+    return number

@@ -1,0 +1,51 @@
+"""The one rule that sets a row's decision; counts everywhere come from what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.config import Detection
+from pipeline.detection.counts import Counts
+
+KEEP, REVIEW, REMOVE, RELABEL = "keep", "review", "remove", "relabel"
+
+
+def decide(
+    config: Detection,
+    suspicion: np.ndarray,
+    row_ids: np.ndarray,
+    strata: np.ndarray,
+    counts: Counts,
+    relabel_probability: np.ndarray,
+) -> np.ndarray:
+    """The decision of every row, str `[rows]`.
+
+    In the order of suspicion (ties by the hash of the row key) the first `counts.likely_wrong` rows are removed, or
+    relabelled where `relabel_probability` (NaN: no suggestion) reaches `relabel_above`; those that a cap keeps back
+    and the next rows up to `counts.review` are to be reviewed. strata: int `[rows]`, classes (regression: target
+    deciles), each with its own cap. With rule `ranking` nothing is removed.
+    """
+    order = np.lexsort((row_ids, -suspicion))
+    decision = np.full(len(suspicion), KEEP, dtype="<U7")
+    decision[order[: counts.review]] = REVIEW
+    if config.rule == "ranking":
+        return decision
+    wrong = order[: counts.likely_wrong]
+    if config.relabel_above is not None:
+        sure = relabel_probability[wrong] >= config.relabel_above
+        decision[wrong[sure]] = RELABEL
+        wrong = wrong[~sure]
+    decision[within_caps(config, wrong, strata)] = REMOVE
+    return decision
+
+
+def within_caps(config: Detection, candidates: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """The candidates, most suspicious first, that neither the cap of their stratum nor the total cap keeps back."""
+    allowed = np.floor(config.max_removed_per_class * np.bincount(strata)).astype(int)
+    taken = np.zeros_like(allowed)
+    kept = []
+    for row in candidates:
+        if taken[strata[row]] < allowed[strata[row]]:
+            taken[strata[row]] += 1
+            kept.append(row)
+    return np.array(kept[: int(config.max_removed * len(strata))], dtype=np.int64)

@@ -1,0 +1,169 @@
+"""report/index.html: one file that loads nothing, whatever the size of the dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.config import AuditConfig
+from pipeline.errors import WinnowError
+from pipeline.report import svg, vocabulary, words
+from pipeline.report.advice import caveats, next_steps
+from pipeline.report.breakdown import (
+    Breakdown,
+    by_group,
+    by_shard,
+    confusion,
+    flagged_rows,
+    read_rows,
+    suspicion_bins,
+)
+from pipeline.report.gallery import galleries
+from pipeline.report.originals import class_names, read_schema
+from pipeline.report.summary import Summary, facts, forecast_line, noise_line
+from pipeline.report.verdict import change, verdict
+from pipeline.run import RunDirectory, read_json
+
+MOST_BYTES = 3_000_000
+MOST_POINTS = 400
+MOST_SETTINGS = 20_000
+CARDS = 24
+
+LOSSES = {"train_loss": "train", "out_of_sample_loss": "out of sample", "validation_loss": "validation"}
+METRICS = {"train_metric": "train", "validation_metric": "validation"}
+
+
+def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: int = MOST_BYTES) -> str:
+    """The report as HTML, at most `most_bytes` of UTF-8; pictures go first when it would be larger, then cards.
+
+    Raises WinnowError when even that is not enough.
+    """
+    view = overview(run, config, summary)
+    signals = facts(run.record, "detect").get("signals", [])
+    template = environment().get_template("report.html.j2")
+    for cards, pictures in ((CARDS, True), (CARDS, False), (CARDS // 4, False), (0, False)):
+        shown = galleries(run, config.data, signals, cards, pictures)
+        text = template.render(view, galleries=shown)
+        if len(text.encode()) <= most_bytes:
+            return text
+    raise WinnowError(
+        f"The report would have {words.size(len(text.encode()))}, more than {words.size(most_bytes)}.",
+        "Shorten the names of shards, groups or classes.",
+    )
+
+
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(svg=svg, words=words, vocabulary=vocabulary)
+    return made
+
+
+def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[str, Any]:
+    """Everything on the page but the cards."""
+    rows = read_rows(run / "rows.parquet", ["shard", "row", "decision", "suspicion"])
+    flagged = read_rows(run / "rows.parquet", ["decision", "label", "suggested_label"], flagged=True)
+    record = run.record
+    regression = summary["task"] == "regression"
+    settings = (run / "config.yaml").read_text(encoding="utf-8")
+    return {
+        "summary": summary,
+        "verdict": verdict(summary),
+        "steps": next_steps(summary, config, str(run.path)),
+        "caveats": caveats(summary, config),
+        "flagged": flagged_rows(summary["decisions"]),
+        "decision_bar": decision_bar(summary),
+        "arms": arms_chart(run, summary),
+        "confusion": None if regression else confusion(flagged, names_of(rows, config)),
+        "breakdowns": breakdowns(rows, config),
+        "prepare": facts(record, "prepare"),
+        "train": facts(record, "train"),
+        "factors": facts(record, "factors"),
+        "detect": facts(record, "detect"),
+        "curves": training_curves(facts(record, "train")),
+        "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
+        "noise": noise_line(summary),
+        "forecast": forecast_line(summary),
+        "settings": words.shorten(settings, MOST_SETTINGS),
+        "threads": record.get("threads"),
+        "longest_stage": max(filter(None, summary["timings"].values()), default=1.0),
+    }
+
+
+def names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:
+    schema = read_schema(rows["shard"][0].as_py())
+    return class_names(schema, config.data.label) if schema is not None else {}
+
+
+def decision_bar(summary: Summary) -> Markup:
+    total = max(1, summary["rows_audited"])
+    parts = [
+        (name, f"{name}: {words.rows(summary['decisions'][name])}", summary["decisions"][name] / total)
+        for name in reversed(vocabulary.DECISIONS)
+    ]
+    return svg.stack(parts, "rows by decision")
+
+
+def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown]]:
+    found = [("shard", by_shard(rows))]
+    if config.data.group is not None:
+        found.insert(0, (config.data.group, by_group(rows, config.data.group)))
+    return [(words.shorten(name, 60), lines) for name, lines in found if lines.lines]
+
+
+def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
+    """Dots per arm and an interval per difference, each group on one scale; None where nothing was retrained."""
+    arms = read_json(run / "verification.json").get("arms")
+    if not arms:
+        return None
+    metric = summary["metric"]
+    scale = svg.domain([value for arm in arms.values() for value in arm["metric"]])
+    lines = []
+    for name, arm in arms.items():
+        mean = summary["arms"][name]["metric"]
+        said = vocabulary.ARMS.get(name, name)
+        dots = svg.dots(arm["metric"], mean, scale, f"{said}: {words.level(mean, metric)}")
+        lines.append({"name": name, "said": said, "dots": dots, "mean": words.level(mean, metric)})
+    intervals = {name: entry["metric"] for name, entry in summary["differences"].items()}
+    across = svg.domain([0.0] + [entry[end] for entry in intervals.values() for end in ("low", "high")])
+    differences = []
+    for name, entry in intervals.items():
+        one, two = (vocabulary.ARMS.get(arm, arm) for arm in name.split(" - "))
+        chart = svg.interval(entry["mean"], entry["low"], entry["high"], across, name)
+        said = change(entry, metric)
+        differences.append({"said": f"{one} against {two}", "chart": chart, "change": said})
+    return {
+        "lines": lines,
+        "axis": svg.axis(scale, lambda value: words.level(value, metric)),
+        "differences": differences,
+        "difference_axis": svg.axis(across, lambda value: words.changes([value], metric)[0] if value else "0"),
+    }
+
+
+def training_curves(train: dict[str, Any]) -> list[dict[str, Any]]:
+    """The chart of losses and the chart of the metric over epochs, each with its lines' names."""
+    curve = train.get("curve") or []
+    curve = curve[:: max(1, -(-len(curve) // MOST_POINTS))]
+    metric, mark = train.get("metric", ""), train.get("early_epoch")
+    charts = []
+    for title, columns, write in (
+        ("Mean loss, nats", LOSSES, lambda value: f"{value:.3g}"),
+        (words.metric(metric), METRICS, lambda value: words.level(value, metric)),
+    ):
+        lines = [
+            svg.Series(name, column, points)
+            for column, name in columns.items()
+            if len(points := [(e["epoch"], e[column]) for e in curve if e.get(column) is not None]) > 1
+        ]
+        if lines:
+            marked = None if mark is None else (float(mark), f"e* = {mark}")
+            charts.append({"title": title, "lines": lines, "chart": svg.curves(lines, marked, write)})
+    return charts

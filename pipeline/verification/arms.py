@@ -1,0 +1,113 @@
+"""The arms of verification: which train rows take part in a retraining, and with which labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from pipeline.compute.worker import keep, run_config, run_data
+from pipeline.training.batches import Selection
+from pipeline.training.main_run import role_labels
+from pipeline.training.setup import class_weights
+
+QUANTILES = 10
+"""Regression: a random removal takes as many rows from each tenth of the targets."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What rows.parquet decided about the train rows, in the order of the encoded rows.
+
+    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (int64 classes or
+    float32 standardised targets), where `suggested` is the given label of rows without a suggestion. strata: int64
+    `[rows]`, the class, or the tenth of the targets.
+    """
+
+    removed: np.ndarray
+    relabelled: np.ndarray
+    has_suggestion: np.ndarray
+    given: Tensor
+    suggested: Tensor
+    strata: np.ndarray
+
+    @property
+    def rescued(self) -> np.ndarray:
+        """bool `[rows]`: the rows to remove that could be kept with another label instead."""
+        return self.removed & self.has_suggestion
+
+
+def read_decisions(run_path: Path) -> Decisions:
+    """Read rows.parquet; kept in memory until the file changes."""
+    path = run_path / "rows.parquet"
+
+    def read() -> Decisions:
+        table = pq.read_table(path, columns=["decision", "suggested_label"])
+        decision = table["decision"].to_numpy(zero_copy_only=False)
+        suggestion = table["suggested_label"].combine_chunks()
+        valid = suggestion.is_valid().to_numpy(zero_copy_only=False)
+        data = run_data(run_path)
+        given = role_labels(data, "train")
+        suggested = given.clone()
+        suggested[torch.from_numpy(valid)] = torch.from_numpy(
+            data.encoding.label.encode(suggestion.filter(suggestion.is_valid()))
+        )
+        return Decisions(
+            removed=decision == "remove",
+            relabelled=decision == "relabel",
+            has_suggestion=valid,
+            given=given,
+            suggested=suggested,
+            strata=strata(given, data.encoding.task),
+        )
+
+    return keep("decisions", path, read)
+
+
+def strata(labels: Tensor, task: str) -> np.ndarray:
+    """int64 `[rows]`: the class of each row; for regression the tenth of the targets that it lies in."""
+    values = labels.numpy()
+    if task == "classification":
+        return values.astype(np.int64)
+    edges = np.quantile(values, np.arange(1, QUANTILES) / QUANTILES)
+    return np.searchsorted(edges, values, side="right").astype(np.int64)
+
+
+def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:
+    """bool `[rows]`, True where kept: as many random rows fall out of every stratum as `removed` takes from it."""
+    counts = np.bincount(strata[removed], minlength=int(strata.max()) + 1)
+    # RandomState, not Generator: its streams are frozen, so another numpy draws the same rows.
+    order = np.random.RandomState(seed).permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    grouped = strata[order]
+    place = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+    kept = np.empty(len(strata), dtype=bool)
+    kept[order] = place >= counts[grouped]
+    return kept
+
+
+def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | None, Tensor | None]:
+    """The rows that `arm` keeps, bool `[rows]`, and the labels it gives them; None: all rows, the given labels.
+
+    A random removal is drawn anew for every seed, so that the control averages over random sets.
+    """
+    if arm == "as_given":
+        return None, None
+    if arm == "random_removal":
+        return random_removal(decisions.strata, decisions.removed, seed), None
+    removed, relabelled = decisions.removed, decisions.relabelled
+    if arm == "relabelled":
+        removed, relabelled = removed & ~decisions.rescued, relabelled | decisions.rescued
+    labels = torch.where(torch.from_numpy(relabelled), decisions.suggested, decisions.given)
+    return ~removed, labels
+
+
+def arm_selection(run_path: Path, arm: str, seed: int) -> Selection:
+    """What a retraining of `arm` trains on; class weights are those of all train rows, as in the main run."""
+    kept, labels = arm_rows(read_decisions(run_path), arm, seed)
+    weights = class_weights(run_config(run_path).training, run_data(run_path))
+    return Selection(keep=kept, labels=labels, class_weights=weights)

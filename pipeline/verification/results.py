@@ -1,0 +1,63 @@
+"""What the retrainings of an arm measured, read back and compared with another arm's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from pipeline.verification.statistics import difference_interval
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """The retrainings of one arm, one per seed.
+
+    rows: how many rows it trained on; scores, final_scores, losses: float64 `[seeds, holdout rows]`, at the tail
+    average (scores also at the final weights); validation_losses: float64 `[seeds]`, or None; seconds: their mean.
+    """
+
+    rows: int
+    scores: np.ndarray
+    final_scores: np.ndarray
+    losses: np.ndarray
+    validation_losses: np.ndarray | None
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The arm as it stands in verification.json: the means over the holdout, one per seed."""
+        return {
+            "rows": self.rows,
+            "metric": self.scores.mean(1).tolist(),
+            "metric_final": self.final_scores.mean(1).tolist(),
+            "loss": self.losses.mean(1).tolist(),
+        }
+
+
+def read_results(paths: Sequence[Path]) -> ArmResult:
+    """Read the files that `retrain` wrote, one per seed, in the order given."""
+    files = [load_file(path) for path in paths]
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([file[name] for file in files]).astype(np.float64)
+
+    return ArmResult(
+        rows=int(files[0]["rows"]),
+        scores=stacked("tail_score"),
+        final_scores=stacked("final_score"),
+        losses=stacked("tail_loss"),
+        validation_losses=stacked("validation_loss") if "validation_loss" in files[0] else None,
+        seconds=float(stacked("seconds").mean()),
+    )
+
+
+def compare(arm: ArmResult, other: ArmResult) -> dict[str, dict[str, float]]:
+    """`arm` minus `other`, paired by seed and holdout row: intervals of the metric and of the loss."""
+    return {
+        "metric": difference_interval(arm.scores - other.scores).as_json(),
+        "loss": difference_interval(arm.losses - other.losses).as_json(),
+    }

@@ -1,0 +1,110 @@
+"""One retraining of one arm: the main run's recipe and number of steps on other rows, measured on the holdout."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.recorder import first_tail_step
+from pipeline.attribution.weights import RunningMean
+from pipeline.compute.worker import run_config, run_data
+from pipeline.errors import WinnowError
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import evaluate_role
+from pipeline.training.loop import train
+from pipeline.training.main_run import role_labels
+from pipeline.training.recipe import make_recipe
+from pipeline.training.setup import Setup, averaged_model, deterministic, set_up
+from pipeline.training.state import save_tensors
+from pipeline.verification.arms import arm_selection
+
+
+def retraining_path(run_path: Path, arm: str, seed: int) -> Path:
+    return run_path / "verification" / f"{arm}-{seed}.safetensors"
+
+
+def retrain(run_path: Path, arm: str, seed: int) -> None:
+    """Train `arm` with `seed` and write what `train_and_measure` gives (a task for a worker).
+
+    A file that is there is not made again.
+
+    Raises WinnowError, with the arm and the seed, when the training diverges.
+    """
+    path = retraining_path(run_path, arm, seed)
+    if path.exists():
+        return
+    try:
+        measured = train_and_measure(run_path, arm_selection(run_path, arm, seed), seed)
+    except WinnowError as error:
+        raise WinnowError(f"retraining {arm}, seed {seed}: {error.message}", error.hint) from error
+    save_tensors(path, measured)
+
+
+def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[str, Tensor]:
+    """Train on the selected rows for as many steps as all train rows take, and measure the result.
+
+    Weights start from `seed` alone, so that arms are paired. Returns `rows` (how many were trained on), `seconds`,
+    and on the holdout `tail_score`, `tail_loss`, `final_score`, `final_loss` `[holdout rows]`, at the mean of the
+    last `training.tail` share of iterates and at the last one; with a validation set also `validation_loss`, its
+    mean at that mean. Scores are those of `row_scores`; losses are in nats, or squared standardised errors.
+
+    Raises WinnowError when a loss becomes NaN or infinite.
+    """
+    begin = time.perf_counter()
+    config, data = run_config(run_path).training, run_data(run_path)
+    with deterministic():
+        recipe = make_recipe(config, data.count("train"), seed)
+        setup = set_up(run_path, selection, seed, recipe)
+        tail = TailAverage(setup.model, first_tail_step(recipe.steps, config.tail))
+        train(setup.model, setup.optimizer, setup.rows, setup.objective, recipe, {"tail": tail})
+        averaged = averaged_model(setup, tail.mean.mean())
+        found = measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
+        if data.count("validation"):
+            measured = evaluate_role(averaged, setup.objective, data, "validation", setup.device)
+            found["validation_loss"] = measured["loss"].double().mean()
+    for name, tensor in found.items():
+        if not torch.isfinite(tensor).all():
+            raise WinnowError(f"{name} is NaN or infinite after training", "Lower training.learning_rate.")
+    seconds = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
+    return found | {"rows": torch.tensor(setup.rows.count), "seconds": seconds}
+
+
+def measure(setup: Setup, model: nn.Module, point: str) -> dict[str, Tensor]:
+    """Score and loss of every holdout row, named after the point of the trajectory."""
+    measured = evaluate_role(model, setup.objective, setup.data, "holdout", setup.device)
+    scores = row_scores(measured, role_labels(setup.data, "holdout"))
+    return {f"{point}_score": scores, f"{point}_loss": measured["loss"]}
+
+
+def row_scores(measured: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """float32 `[rows]` whose mean is the metric: 1 where the prediction is right, or a row's share of R².
+
+    R² = 1 − Σ e² / SST is the mean of 1 − n·e²/SST, where SST is fixed by the labels of these rows.
+    """
+    if "top_class" in measured:
+        return (measured["top_class"][:, 0].long() == labels).float()
+    target = labels.double()
+    squares = (measured["prediction"].double() - target).square()
+    total = (target - target.mean()).square().sum()
+    return (1 - len(target) * squares / total).float()
+
+
+class TailAverage:
+    """An observer of training that averages the weights from step `first` (counted from 1) on."""
+
+    def __init__(self, model: nn.Module, first: int):
+        self._model, self._first = model, first
+        self.mean = RunningMean()
+
+    def after_step(self, step: int) -> None:
+        if step >= self._first:
+            self.mean.add(self._model.state_dict())
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return self.mean.to_tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.mean = RunningMean.from_tensors(tensors)

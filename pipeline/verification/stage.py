@@ -1,0 +1,114 @@
+"""The stage `verify`: retrain with and without the flagged rows, and say whether the holdout is predicted better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.compute.worker import run_data
+from pipeline.config import Verification
+from pipeline.context import AuditContext
+from pipeline.data.encoded import EncodedData
+from pipeline.run import write_json
+from pipeline.training.main_run import role_labels
+from pipeline.verification.arms import Decisions, read_decisions
+from pipeline.verification.forecast import UNCALIBRATED, run_forecast
+from pipeline.verification.results import ArmResult, compare, read_results
+from pipeline.verification.retrain import retrain, retraining_path
+from pipeline.verification.statistics import seed_interval, verdict
+
+COMPARISONS = (
+    ("cleaned", "as_given"),
+    ("cleaned", "random_removal"),
+    ("relabelled", "as_given"),
+    ("relabelled", "cleaned"),
+)
+
+
+def verify(context: AuditContext) -> dict[str, Any]:
+    """Retrain all arms on the workers and write verification.json; returns the facts for the record."""
+    path, config = context.run.path, context.config.verification
+    data, decisions = run_data(path), read_decisions(path)
+    report: dict[str, Any] = {
+        "metric": "accuracy" if data.encoding.task == "classification" else "r2",
+        "higher_is_better": True,
+        "verdict": "not tested",
+        "arms": {},
+        "differences": {},
+        "predicted_loss_change": run_forecast(path, decisions),
+        "calibrated_by": UNCALIBRATED,
+        "measured_loss_change": None,
+    }
+    note = reason_not_to_test(config, data, decisions)
+    results: dict[str, ArmResult] = {}
+    if note is not None:
+        report["note"] = note
+    else:
+        seeds = range(config.seed, config.seed + config.seeds)
+        arms = chosen_arms(config, decisions)
+        retrain_all(context, arms, seeds)
+        for arm in arms:
+            results[arm] = read_results([retraining_path(path, arm, seed) for seed in seeds])
+        report |= judge(results)
+    write_json(context.run / "verification.json", report)
+    return {
+        "retrainings": sum(len(result.scores) for result in results.values()),
+        "seconds_per_training": mean_seconds(list(results.values())),
+        "verdict": report["verdict"],
+    }
+
+
+def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:
+    """Why there is nothing to verify, in a sentence; None when there is something."""
+    if config.seeds == 0:
+        return "Verification is off (verification.seeds is 0)."
+    if not (decisions.removed | decisions.relabelled).any():
+        return "Nothing was to be removed or relabelled."
+    if decisions.removed.all():
+        return "Every row was to be removed: nothing is left to train on."
+    rows = data.count("holdout")
+    if rows < 2:
+        return f"The holdout set has {rows} rows: a difference has to be measured on rows that training never saw."
+    if data.encoding.task != "classification" and len(role_labels(data, "holdout").unique()) == 1:
+        return "All holdout targets are equal, which leaves R² undefined."
+    return None
+
+
+def chosen_arms(config: Verification, decisions: Decisions) -> list[str]:
+    arms = ["as_given", "cleaned", "random_removal"]
+    return [*arms, "relabelled"] if config.relabelled and decisions.rescued.any() else arms
+
+
+def retrain_all(context: AuditContext, arms: list[str], seeds: range) -> None:
+    """All arms of the first seed, then of the next; what is on disk already is counted as done."""
+    path = context.run.path
+    tasks: list[tuple[Path, str, int]] = [(path, arm, seed) for seed in seeds for arm in arms]
+    waiting = [task for task in tasks if not retraining_path(*task).exists()]
+    done = len(tasks) - len(waiting)
+
+    def show(_place: int, _result: Any) -> None:
+        nonlocal done
+        done += 1
+        context.progress("verify", done, len(tasks), "retrainings")
+
+    context.progress("verify", done, len(tasks), "retrainings")
+    context.workers.run(retrain, waiting, [f"retraining {arm}, seed {seed}" for _, arm, seed in waiting], show)
+
+
+def judge(results: dict[str, ArmResult]) -> dict[str, Any]:
+    """The part of verification.json that follows from the retrainings."""
+    differences = {
+        f"{arm} - {other}": compare(results[arm], results[other]) for arm, other in COMPARISONS if arm in results
+    }
+    cleaned, given = results["cleaned"].validation_losses, results["as_given"].validation_losses
+    measured = None if cleaned is None or given is None else seed_interval(cleaned - given).as_json()
+    return {
+        "verdict": verdict(differences, higher_is_better=True),
+        "arms": {arm: result.as_json() for arm, result in results.items()},
+        "differences": differences,
+        "measured_loss_change": measured,
+    }
+
+
+def mean_seconds(results: list[ArmResult]) -> float | None:
+    return sum(result.seconds for result in results) / len(results) if results else None

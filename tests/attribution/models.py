@@ -1,0 +1,77 @@
+"""Tiny models and data of every kind that attribution covers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution import Batch
+
+
+class Tokens(nn.Module):
+    """Embedding (padding 0), a layer on every token, mean over positions, a head."""
+
+    def __init__(self, vocabulary: int = 7, width: int = 4, classes: int = 3) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.mixing = nn.Linear(width, 5)
+        self.head = nn.Linear(5, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.mixing(self.embedding(inputs))).mean(1))
+
+
+class Twice(nn.Module):
+    """One Linear layer that is used two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(torch.tanh(self.inner(inputs)))))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def convnet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(3, 4, 3, stride=2, bias=False),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+
+
+def model_and_rows(kind: str, rows: int = 9, seed: int = 0) -> tuple[nn.Module, Batch]:
+    """A float64 model with its rows: ``mlp``, ``convnet``, ``tokens`` or ``twice``; 3 classes."""
+    torch.manual_seed(seed)
+    if kind == "tokens":
+        model: nn.Module = Tokens()
+        inputs = torch.randint(0, 7, (rows, 5))
+    elif kind == "convnet":
+        model, inputs = convnet(), torch.randn(rows, 2, 5, 5, dtype=torch.float64)
+    else:
+        model = mlp() if kind == "mlp" else Twice()
+        inputs = torch.randn(rows, 4, dtype=torch.float64)
+    return model.double(), Batch(inputs, torch.randint(0, 3, (rows,)), torch.arange(100, 100 + rows))
+
+
+def perturbed_states(model: nn.Module, count: int, scale: float = 0.2) -> list[dict[str, Tensor]]:
+    """State dicts that stand for a trajectory's checkpoints."""
+    torch.manual_seed(5)
+    states = []
+    for _ in range(count):
+        states.append(
+            {
+                name: value + scale * torch.randn_like(value) ** 2 if value.is_floating_point() else value.clone()
+                for name, value in model.state_dict().items()
+            }
+        )
+    return states

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.attribution import AttributionError, capture, coverage, covered_layers, cross_entropy
+
+from .models import Twice, model_and_rows
+from .oracles import loss_matrices
+
+
+def captured_matrices(model, objective, batch):
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(batch.inputs), batch.labels)
+        return {name: g.matrices() for name, g in captured.gradients(losses, torch.ones_like(losses))}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+def test_gradients_equal_a_backward_pass_per_row(kind: str) -> None:
+    model, batch = model_and_rows(kind)
+    found = captured_matrices(model, cross_entropy(), batch)
+    expected = loss_matrices(model, cross_entropy(), batch.inputs, batch.labels)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model, batch = model_and_rows("convnet")
+    model.train()
+    model[4].eval()
+    model[3].weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="inside"), capture(model) as captured:
+        losses = cross_entropy().losses(captured.forward(batch.inputs), batch.labels)
+        list(captured.gradients(losses, torch.ones_like(losses)))
+        raise RuntimeError("inside")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["3.weight"]
+    assert [module.training for module in model] == [True, True, True, True, False, True, True]
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_in_place_operations_on_a_layer_with_positions() -> None:
+    """A Linear layer returns a view for inputs of rank 3; what happens in place afterwards must not be missed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 3), nn.ReLU(inplace=True), nn.Flatten())
+    model.double()
+    inputs = torch.randn(6, 2, 4).double()
+    batch = type(model_and_rows("mlp")[1])(inputs, torch.randint(0, 6, (6,)), torch.arange(6))
+    found = captured_matrices(model, cross_entropy(), batch)
+    expected = loss_matrices(model, cross_entropy(), inputs, batch.labels)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_two_modules_that_share_all_parameters_are_one_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    model[2].weight, model[2].bias = model[0].weight, model[0].bias
+    (layer,) = covered_layers(model)
+    assert (layer.name, layer.modules, layer.parameters) == ("0", ("0", "2"), 12)
+    inputs, labels = torch.randn(5, 3).double(), torch.randint(0, 3, (5,))
+    batch = type(model_and_rows("mlp")[1])(inputs, labels, torch.arange(5))
+    found = captured_matrices(model, cross_entropy(), batch)
+    torch.testing.assert_close(found, loss_matrices(model, cross_entropy(), inputs, labels))
+
+
+def test_coverage_names_what_is_left_out() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    found = coverage(model)
+    assert found.uncovered == ["1.weight", "1.bias"]
+    assert (found.covered, found.total) == (15 + 8, 15 + 6 + 8)
+    assert found.share == pytest.approx(23 / 29)
+
+
+def test_an_embedding_tied_to_a_linear_layer_is_not_covered() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False), nn.Linear(5, 2))
+    model[1].weight = model[0].weight
+    assert [layer.name for layer in covered_layers(model)] == ["2"]
+    assert coverage(model).uncovered == ["0.weight"]
+
+
+def test_attention_projections_that_run_without_their_module_are_not_covered() -> None:
+    model = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double()
+    assert [layer.name for layer in covered_layers(model)] == ["linear1", "linear2"]
+    with capture(model) as captured:
+        outputs = captured.forward(torch.randn(3, 5, 4).double())
+        names = [name for name, _ in captured.gradients(outputs, torch.ones_like(outputs))]
+    assert names == ["linear1", "linear2"]
+
+
+def test_dictionaries_reach_the_model_as_they_are() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(2, 3), nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.left(inputs["a"]) + self.right(input=inputs["b"])
+
+    model = Named().double()
+    inputs = {"a": torch.randn(5, 2).double(), "b": torch.randn(5, 4).double()}
+    labels = torch.randint(0, 3, (5,))
+    batch = type(model_and_rows("mlp")[1])(inputs, labels, torch.arange(5))
+    found = captured_matrices(model, cross_entropy(), batch)
+    torch.testing.assert_close(found, loss_matrices(model, cross_entropy(), inputs, labels))
+
+
+def test_a_layer_without_the_batch_first_is_named() -> None:
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 3)
+
+        def forward(self, inputs):
+            return self.inner(inputs.reshape(-1, 2)).reshape(len(inputs), -1)
+
+    with capture(Folded()) as captured, pytest.raises(AttributionError, match="'inner'"):
+        outputs = captured.forward(torch.randn(4, 6))
+        captured.gradients(outputs, torch.ones_like(outputs))
+
+
+def test_a_model_without_covered_layers_is_an_error() -> None:
+    with pytest.raises(AttributionError, match="no layer"), capture(nn.LayerNorm(3)):
+        pass
+
+
+def test_one_module_twice_counts_once() -> None:
+    assert [(layer.name, layer.parameters) for layer in covered_layers(Twice())] == [("inner", 20), ("head", 15)]
