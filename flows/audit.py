@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-import yaml
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from prefect.task_engine import TaskRunTimeoutError
 
 from flows.sentences import sentence
+from flows.server import prefect_server
 from pipeline import stages
 from pipeline.attribution.errors import AttributionError
-from pipeline.config import load_config
+from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WinnowError
 from pipeline.open_run import open_run
 from pipeline.report.summary import headline
 from pipeline.result import AuditResult
@@ -95,7 +96,7 @@ def audit_flow(
         expected = stages.fingerprints(config)
         for stage in stages.STAGES:
             watcher.begins(stage.name)
-            ran = stage_task(stage, context, expected[stage.name], watcher)()
+            ran = run_task(stage_task(stage, context, expected[stage.name], watcher), config)
             entry = context.run.record["stages"][stage.name]
             watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)
             get_run_logger().info("%s: %s", stage.name, sentence(stage.name, entry["facts"]))
@@ -103,6 +104,16 @@ def audit_flow(
         publish(result)
     path = str(result.run.path)
     return Completed(name="Refused" if result.refused else "Completed", message=path, data=path)
+
+
+def run_audit(
+    config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher
+) -> AuditResult:
+    """Run the flow with somebody watching, on the user's Prefect server or a temporary one."""
+    watcher.begins("start")
+    with prefect_server(), watched_by(watcher):
+        path = audit_flow(config_path, changes, output)
+    return AuditResult(path)
 
 
 def stage_task(
@@ -117,7 +128,7 @@ def stage_task(
         task_run_name=stage.name,
         retries=orchestration.retries,
         retry_delay_seconds=RETRY_DELAY_SECONDS,
-        retry_condition_fn=lambda *_: not isinstance(failures[-1], FINAL),
+        retry_condition_fn=lambda *_: not any(isinstance(error, FINAL) for error in failures),
         timeout_seconds=3600 * orchestration.timeout_hours,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -133,6 +144,16 @@ def stage_task(
             raise
 
     return run
+
+
+def run_task(stage: Task[[], bool], config: AuditConfig) -> bool:
+    try:
+        return stage()
+    except TaskRunTimeoutError:
+        raise WinnowError(
+            f"{stage.name}: not done after {config.orchestration.timeout_hours:g} hours",
+            "Raise orchestration.timeout_hours and run the same command again: it goes on from here.",
+        ) from None
 
 
 def publish(result: AuditResult) -> None:

@@ -120,7 +120,7 @@ class Workers:
                 places[future.key] = place
                 yield future
 
-        pending = as_completed(submit(IN_FLIGHT_PER_WORKER * self.count()))
+        pending = as_completed(submit(IN_FLIGHT_PER_WORKER * self.count()), loop=self.client.loop)
         try:
             for future in pending:
                 place = places[future.key]

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("row_group", pa.int32()),
         ("row", pa.int64()),
         ("content_hash", pa.string()),
+        ("features_hash", pa.string()),
         ("split", pa.string()),
     ]
 )
@@ -32,9 +33,15 @@ class CatalogWriter:
         self.writer = writer
 
     def add(
-        self, shard: Shard, rows: np.ndarray, keys: Sequence[str], contents: np.ndarray, roles: np.ndarray
+        self,
+        shard: Shard,
+        rows: np.ndarray,
+        keys: Sequence[str],
+        contents: np.ndarray,
+        features: np.ndarray,
+        roles: np.ndarray,
     ) -> None:
-        """Append rows of one shard: places, keys, content ids (int64) and role codes, all [rows]."""
+        """Append rows of one shard: places, keys, ids of contents and features, role codes; all [rows]."""
         shards = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), pa.array([shard.path]))
         splits = pa.DictionaryArray.from_arrays(roles.astype(np.int8), pa.array(ROLES))
         columns = [
@@ -43,6 +50,7 @@ class CatalogWriter:
             pa.array(shard.row_group_of(rows)),
             pa.array(rows),
             pa.array(hex_ids(contents), pa.string()),
+            pa.array(hex_ids(features), pa.string()),
             splits.dictionary_decode(),
         ]
         self.writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
@@ -62,4 +70,4 @@ def read_catalog(run_path: Path, role: str | None = None, columns: Sequence[str]
     """The catalog in the order of the encoded rows, or the lines of one role."""
     filters = [("split", "==", role)] if role else None
     names = list(columns) if columns else SCHEMA.names
-    return pq.read_table(run_path / NAME, columns=names, filters=filters)
+    return pq.read_table(run_path / NAME, columns=names, filters=filters, partitioning=None)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
-from pipeline.data.files import ROLES, Shard
+from pipeline.data.files import ROLES, Shard, counted
 from pipeline.data.problems import place
 from pipeline.data.splits import NONE, asked_roles
 from pipeline.data.survey import ShardRows
@@ -25,7 +25,7 @@ def check_roles(data: Data, counts: dict[str, int]) -> None:
             shown = ", ".join(f"{counts[each]:,} {each}" for each in ROLES)
             raise InputError(
                 f"no {role} rows ({shown})",
-                "Give more rows, other fractions or another split column." if data.split else "Check the paths.",
+                "Give more rows, or change data.split." if data.split else "Check the paths.",
             )
 
 
@@ -48,8 +48,8 @@ def check_keys(data: Data, shards: Sequence[ShardRows]) -> None:
             raise InputError(
                 f"{place(one.shard, row)}: key {str(key)!r} is also that of "
                 f"{place(other.shard, other_row)} ({both})",
-                "Keys have to be unique over all files and a row may have one role only: remove the copies, or "
-                f"leave data.key out.\n  ({len(pairs) - 1:,} more rows repeat a key)",
+                "Keys have to be unique over all files and a row may have one role only: remove the copies, "
+                f"or leave data.key out.\n  ({counted(len(pairs) - 1, 'more repeated key')})",
             )
 
 
@@ -71,7 +71,7 @@ def read_value(shard: Shard, column: str, row: int) -> Any:
 
 
 def duplicates(shards: Sequence[ShardRows]) -> dict[str, int]:
-    """Repeated rows of train: groups of equal content and their rows; rows of equal features with several labels."""
+    """Of train: groups of equal content, rows in them, and rows of equal features with several labels."""
     train = ROLES.index("train")
     contents = np.concatenate([shard.contents[shard.roles == train] for shard in shards])
     features = np.concatenate([shard.features[shard.roles == train] for shard in shards])

@@ -36,8 +36,10 @@ class Encoding:
     def finish(self) -> None:
         """Fix all statistics. Raises InputError for labels that can't be learnt (see labels.py)."""
         self.label.finish()
-        for part in (*self.features, *([self.weight] if self.weight else [])):
-            part.finish()
+        for encoder in self.features:
+            encoder.finish()
+        if self.weight:
+            self.weight.finish()
 
     @property
     def task(self) -> str:
@@ -82,14 +84,14 @@ class Encoding:
         return facts
 
     def encode_inputs(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        """Inputs of all rows: dense float32 [n, d], image uint8 [n, C, H, W], tokens int32 [n, max_tokens]."""
+        """Inputs of all rows: dense float32 [n, d], image uint8 [n, C, H, W], tokens int32 [n, length]."""
         parts: dict[str, list[np.ndarray]] = {}
         for encoder in self.features:
             parts.setdefault(encoder.input, []).append(encoder.encode(batch.column(encoder.column)))
-        return {name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1) for name, arrays in parts.items()}
+        return {name: arrays[0] if len(arrays) == 1 else np.hstack(arrays) for name, arrays in parts.items()}
 
     def encode(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        """Inputs, `labels` (int64 classes or float32 standardised targets) and, if configured, `weights` float32."""
+        """Inputs, `labels` (int64 classes or standardised float32 targets) and, if configured, `weights`."""
         arrays = self.encode_inputs(batch)
         arrays["labels"] = self.label.encode(batch.column(self.label.column))
         if self.weight:
@@ -97,7 +99,7 @@ class Encoding:
         return arrays
 
     def decode_labels(self, labels: np.ndarray) -> pa.Array:
-        """Class indices → labels in the source's type; standardised targets → float64 in the source's unit."""
+        """Class indices → labels in the source's type; standardised targets → float64 in their own unit."""
         return self.label.decode(labels)
 
     def save(self, path: Path) -> None:

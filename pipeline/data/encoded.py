@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows. `inputs` is a tensor when there is one kind of input, else a tensor per kind; all are [n, …]."""
+    """Encoded rows; all tensors are [n, …]. A single kind of input is a tensor, several are a dict."""
 
     inputs: Tensor | dict[str, Tensor]
     labels: Tensor  # int64 class indices or float32 standardised targets
@@ -42,35 +43,16 @@ class Rows:
 
     def select(self, which: Any) -> Rows:
         """The rows of an index tensor, a mask or a slice."""
-        inputs = self.inputs
-        return Rows(
-            {name: part[which] for name, part in inputs.items()} if isinstance(inputs, dict) else inputs[which],
-            self.labels[which],
-            self.row_ids[which],
-            None if self.weights is None else self.weights[which],
-        )
+        return combine([self], lambda tensors: tensors[0][which])
 
     def to(self, device: torch.device) -> Rows:
         """The rows on a device."""
-        return self.map(lambda tensor: tensor.to(device))
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        """The rows with every tensor changed."""
-        inputs = self.inputs
-        return Rows(
-            {name: change(part) for name, part in inputs.items()} if isinstance(inputs, dict) else change(inputs),
-            change(self.labels),
-            change(self.row_ids),
-            None if self.weights is None else change(self.weights),
-        )
+        return combine([self], lambda tensors: tensors[0].to(device))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Rows]) -> Rows:
-        """All rows of the parts, in order; at least one part. Raises ValueError when there is none."""
-        if not parts:
-            raise ValueError("no rows to concatenate")
-        tensors = [part.tensors() for part in parts]
-        return cls.from_tensors({name: torch.cat([each[name] for each in tensors]) for name in tensors[0]})
+        """The rows of all parts, in order; at least one part."""
+        return combine(parts, lambda tensors: torch.cat(list(tensors)))
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
@@ -82,6 +64,23 @@ class Rows:
             tensors["row_ids"],
             tensors.get("weights"),
         )
+
+
+def combine(parts: Sequence[Rows], change: Callable[[Sequence[Tensor]], Tensor]) -> Rows:
+    """Rows whose every tensor is made from the same tensor of all parts."""
+    first = parts[0].inputs
+    if isinstance(first, dict):
+        # parts of one dataset have the same kinds of input
+        inputs: Any = {name: change([part.inputs[name] for part in parts]) for name in first}  # type: ignore[index]
+    else:
+        inputs = change([part.inputs for part in parts])  # type: ignore[misc]
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Rows(
+        inputs,
+        change([part.labels for part in parts]),
+        change([part.row_ids for part in parts]),
+        change(weights) if weights else None,
+    )
 
 
 class EncodedData:
@@ -118,8 +117,7 @@ class EncodedData:
         chunks = self.chunks(role)
         if not chunks:
             raise ValueError(f"the run has no {role} rows")
-        files = [load_file(chunk_path(self.run_path, chunk.id)) for chunk in chunks]
-        return Rows.from_tensors({name: torch.cat([file[name] for file in files]) for name in files[0]})
+        return Rows.concatenate([self.load(chunk) for chunk in chunks])
 
 
 def chunk_path(run_path: Path, chunk_id: str) -> Path:

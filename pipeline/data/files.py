@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def find_files(data: Data) -> list[SourceFile]:
                 elif other.role != file.role:
                     raise InputError(
                         f"{path}: given for both {other.role} and {file.role}",
-                        "A row may have one role only: give separate files, or one set of files with data.split.",
+                        "A row may have one role only: give separate files, or cut one set by data.split.",
                     )
     return files
 
@@ -94,7 +95,8 @@ def matches(pattern: str, role: str) -> list[str]:
     if path.is_dir():
         found = [str(file) for file in path.rglob("*.parquet") if not is_hidden(file.relative_to(path))]
     else:
-        found = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+        # glob.glob, as Path.glob takes no absolute patterns
+        found = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
     if not found:
         what = "a folder without Parquet files" if path.is_dir() else "no file matches"
         raise InputError(
@@ -119,7 +121,7 @@ def source_fingerprint(config: AuditConfig) -> str:
 
 
 def open_shards(files: Sequence[SourceFile]) -> list[Shard]:
-    """Read all footers. Raises InputError that names the first file that can't be read and counts the rest."""
+    """Read all footers. Raises InputError that names the first unreadable file and counts the rest."""
     shards: list[Shard] = []
     errors: list[InputError] = []
     for index, file in enumerate(files):
@@ -128,9 +130,15 @@ def open_shards(files: Sequence[SourceFile]) -> list[Shard]:
         except InputError as error:
             errors.append(error)
     if errors:
-        first = errors[0]
-        raise InputError(first.message, f"{first.hint}\n  ({len(errors) - 1} more files can't be read)")
+        first, *others = errors
+        rest = f"\n  ({counted(len(others), 'more file')} can't be read)" if others else ""
+        raise InputError(first.message, f"{first.hint}{rest}")
     return shards
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def open_shard(index: int, file: SourceFile) -> Shard:
@@ -154,30 +162,33 @@ def unreadable(path: str, error: Exception) -> InputError:
             file.seek(max(size - 4, 0))
             tail = file.read(4)
     except OSError as reason:
-        return InputError(f"{path}: can't be read ({reason.strerror})", "Check that it exists and its rights.")
+        return InputError(f"{path}: can't be read ({reason.strerror})", "Check the file and its rights.")
     if size == 0:
         return InputError(f"{path}: empty (0 bytes)", "Write it again, or take it out of the data.")
     if head != MAGIC:
         return InputError(f"{path}: not a Parquet file", "Convert it to Parquet, or narrow the path pattern.")
     if tail != MAGIC:
-        return InputError(f"{path}: cut short, the Parquet footer is missing", "Copy or write the file again.")
-    reason_text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"{path}: the Parquet footer is damaged ({reason_text})", "Copy or write the file again.")
+        return InputError(f"{path}: cut short, the Parquet footer is missing", "Copy the file again.")
+    return InputError(f"{path}: the Parquet footer is damaged ({first_line(error)})", "Copy the file again.")
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator[Run]:
     """The rows of a shard as runs of at most `chunk_rows`.
 
-    Row groups that fit are kept whole and joined while they fit together; larger ones are cut. Where runs begin
-    depends on the row groups and `chunk_rows` alone.
+    Row groups that fit are kept whole and joined while they fit together; larger ones are cut evenly.
+    Where runs begin depends on the row groups and `chunk_rows` alone.
 
     Raises InputError that names file and row group when a page is damaged.
     """
     with pq.ParquetFile(shard.path, page_checksum_verification=True) as parquet:
         first = 0
         for groups in packs(shard.row_groups, chunk_rows):
-            batches = (b for group in groups for b in group_batches(parquet, shard, group, columns, chunk_rows))
-            for batch in batches if len(groups) == 1 else joined(batches):
+            parts = (group_batches(parquet, shard, group, columns, chunk_rows) for group in groups)
+            for batch in next(parts) if len(groups) == 1 else joined(chain.from_iterable(parts)):
                 yield Run(shard, first, batch)
                 first += batch.num_rows
 
@@ -200,14 +211,15 @@ def group_batches(
     parquet: pq.ParquetFile, shard: Shard, group: int, columns: Sequence[str], chunk_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Batches of one row group, validated: damaged text, for one, shows only here."""
+    rows = max(shard.row_groups[group], 1)
+    even = -(-rows // -(-rows // chunk_rows))
     try:
-        for batch in parquet.iter_batches(chunk_rows, row_groups=[group], columns=list(columns)):
+        for batch in parquet.iter_batches(even, row_groups=[group], columns=list(columns)):
             batch.validate(full=True)
             yield batch
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{shard.path}, row group {group}: a page is damaged ({reason})",
+            f"{shard.path}, row group {group}: a page is damaged ({first_line(error)})",
             "Copy or write the file again, or take it out of the data.",
         ) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ def as_ids(messages: Iterable[bytes | memoryview]) -> np.ndarray:
 def content_ids(columns: Sequence[pa.Array]) -> np.ndarray:
     """A 64-bit hash per row over all columns, in the order given: int64 [rows].
 
-    Equal values hash equally however they are cut into batches or dictionary-encoded; a null differs from every
-    value, −0 equals 0 and all NaN are equal.
+    Equal values hash equally, whatever the batches and the dictionary encoding. A null differs from each
+    value but counts as 0 inside a list; −0 equals 0 and all NaN are equal.
     """
     table = np.ascontiguousarray(np.concatenate([column_bytes(column) for column in columns], axis=1))
     return as_ids(pieces(table, np.arange(len(table) + 1) * table.shape[1]))
@@ -88,9 +89,8 @@ def text_bytes(column: pa.Array) -> np.ndarray:
 
 def pieces(array: np.ndarray, offsets: np.ndarray) -> Iterable[memoryview]:
     """Slices of an array's bytes between consecutive offsets (bytes)."""
-    view = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
-    places = offsets.tolist()
-    return (view[start:end] for start, end in zip(places, places[1:]))
+    view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+    return (view[start:end] for start, end in pairwise(offsets.tolist()))
 
 
 def is_number(kind: pa.DataType) -> bool:

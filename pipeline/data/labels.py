@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data.files import ROLES
+from pipeline.data.files import ROLES, counted
 from pipeline.data.moments import Moments
 from pipeline.data.problems import Fault, fault_where
 from pipeline.errors import InputError
@@ -61,7 +61,7 @@ class ClassLabel:
         return []
 
     def finish(self) -> None:
-        """Fix the classes. Raises InputError for a single class, a class of one row, a label unseen in train."""
+        """Fix the classes. Raises InputError for a single class, a class of one row, an unseen label."""
         train = self.counts["train"]
         self.classes = sorted(train)
         self.class_counts = [train[value] for value in self.classes]
@@ -74,7 +74,8 @@ class ClassLabel:
         if single:
             raise InputError(
                 f"{self.first['train', single[0]]}: the only train row of the class {single[0]!r}",
-                f"A class needs two rows: add or drop some. ({len(single) - 1} more classes have one row)",
+                "A class needs two rows: add some or drop this one; for numbers set data.task: regression."
+                f"\n  ({len(single) - 1:,} more of the {len(train):,} classes have one row)",
             )
         for role in ROLES[1:]:
             unseen = {value: n for value, n in self.counts[role].items() if value not in train}
@@ -83,7 +84,8 @@ class ClassLabel:
                 rest = sum(unseen.values()) - 1
                 raise InputError(
                     f"{self.first[role, value]}: the {role} label {value!r} does not occur in train",
-                    f"Correct or drop the row, or add such rows to train. ({rest:,} more {role} rows)",
+                    "Correct or drop the row, or add such rows to train."
+                    f"\n  ({counted(rest, f'more {role} row')} with labels that train lacks)",
                 )
 
     def encode(self, column: pa.Array) -> np.ndarray:

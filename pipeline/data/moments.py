@@ -10,8 +10,8 @@ BLOCK = 4096  # rows that are summed at once, whatever the batches
 class Moments:
     """Per column: count, mean and population standard deviation, NaN left out.
 
-    Rows are gathered into blocks of fixed size and the blocks merged in order (Chan, Golub & LeVeque 1983), so the
-    result doesn't lose digits when the mean is large and is bit-identical for every batch size.
+    Rows are gathered into blocks of fixed size and these merged in order (Chan, Golub & LeVeque 1983): digits
+    aren't lost when the mean is large, and the bits of the result don't depend on the batches.
     """
 
     def __init__(self, width: int):

@@ -52,7 +52,7 @@ def prepare(context: AuditContext) -> dict[str, Any]:
     encoding.save(run / ENCODING)
     chunks = write_chunks(survey, encoding, context)
     check_unchanged(shards)
-    return facts(config, survey, chunks)
+    return facts(survey, chunks)
 
 
 def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
@@ -122,7 +122,7 @@ def write_chunk(run: RunDirectory, chunk: Chunk, arrays: dict[str, np.ndarray]) 
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
 
-def facts(config: AuditConfig, survey: Survey, chunks: Sequence[Chunk]) -> dict[str, Any]:
+def facts(survey: Survey, chunks: Sequence[Chunk]) -> dict[str, Any]:
     """What the stage found out, JSON values only."""
     encoding = survey.encoding
     repeated, shared = duplicates(survey.shards), content_in_two_roles(survey.shards)
@@ -139,7 +139,7 @@ def facts(config: AuditConfig, survey: Survey, chunks: Sequence[Chunk]) -> dict[
         "content_in_two_roles": shared,
         "dropped_labels": survey.dropped,
         "sources": [source(kept.shard) for kept in survey.shards],
-        "warnings": warnings(config, counts, survey.dropped, repeated, shared),
+        "warnings": warnings(survey, counts, repeated, shared),
     }
 
 
@@ -155,27 +155,25 @@ def source(shard: Shard) -> dict[str, Any]:
     }
 
 
-def warnings(
-    config: AuditConfig, counts: dict[str, int], dropped: int, repeated: dict[str, int], shared: int
-) -> list[str]:
+def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], shared: int) -> list[str]:
     """Sentences for a person: what is odd, and what follows from it."""
+    task, dropped, split = survey.encoding.task, survey.dropped, survey.data.split
     texts = []
     if repeated["groups"]:
         texts.append(
-            f"{repeated['rows']:,} train rows occur more than once ({repeated['groups']:,} groups of equal features "
-            "and label): each counts as often as it occurs."
+            f"{repeated['rows']:,} train rows occur more than once, with equal features and label "
+            f"({repeated['groups']:,} different ones): each counts as often as it occurs."
         )
-    if repeated["conflicting_rows"]:
+    if repeated["conflicting_rows"] and task == "classification":
         texts.append(f"{repeated['conflicting_rows']:,} train rows have equal features and different labels.")
     if shared:
         texts.append(
-            f"{shared:,} rows stand with equal features and label in two roles: what is measured on validation and "
-            "holdout is a little too good."
+            f"{shared:,} rows stand in two roles, with equal features and label: what is measured on "
+            "validation and holdout is a little too good."
         )
     if dropped:
         texts.append(f"{dropped:,} rows have no label: they take no part and stay in the export.")
-    if config.data.split and config.data.split.column:
-        for role in ROLES[1:]:
-            if counts[role] == 0:
-                texts.append(f"The split column {config.data.split.column!r} gives no row the role {role}.")
+    if split and split.column:
+        missing = [role for role in ROLES[1:] if counts[role] == 0]
+        texts += [f"The split column {split.column!r} gives no row the role {role}." for role in missing]
     return texts

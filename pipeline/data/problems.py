@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.data.files import Shard
+from pipeline.data.files import Shard, counted
 from pipeline.errors import InputError
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Places in a column with the same kind of trouble; `what` describes the first, `hint` says what to do."""
+    """Places in a column with one kind of trouble; `what` describes the first, `hint` says what to do."""
 
     places: np.ndarray  # int64, ascending, at least one
     what: str
@@ -59,8 +59,7 @@ class Problems:
         first, *others = sorted(self.found.values(), key=lambda p: (p.shard.index, p.row))
         lines = [first.hint, f"  ({self.rest(first)})"]
         for other in others[:3]:
-            rows = other.count.total()
-            more = f" ({rows - 1:,} more)" if rows > 1 else ""
+            more = f" ({other.count.total() - 1:,} more)" if other.count.total() > 1 else ""
             lines.append(f"  also: {place(other.shard, other.row)}: {other.text}{more}")
         raise InputError(f"{place(first.shard, first.row)}: {first.text}", "\n".join(lines))
 
@@ -68,7 +67,7 @@ class Problems:
     def rest(problem: Problem) -> str:
         here = problem.count[problem.shard.path]
         elsewhere = problem.count.total() - here
-        return f"{here - 1:,} more {'row' if here == 2 else 'rows'} in this file, {elsewhere:,} in the others"
+        return f"{counted(here - 1, 'more row')} in this file, {elsewhere:,} in the others"
 
 
 def place(shard: Shard, row: int) -> str:

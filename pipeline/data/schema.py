@@ -33,7 +33,7 @@ def value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def check_schemas(shards: Sequence[Shard], data: Data) -> None:
-    """Raises InputError for a configured column that a shard lacks or has with another type than the first shard."""
+    """Raises InputError for a configured column that a shard lacks, or has with another type."""
     names = used_columns(data) + ([data.group] if data.group else [])
     for shard in shards:
         for name in names:
@@ -88,11 +88,11 @@ def feature_column(shards: Sequence[Shard], name: str, kind: str) -> Column:
         kind = detect_kind(shards, name, shape)
     if not ENCODERS[kind].supports(arrow_type):
         fitting = [word for word, encoder in ENCODERS.items() if encoder.supports(arrow_type)]
-        hint = f"Possible kinds: {', '.join(fitting)}." if fitting else "Convert it, or leave it out of the features."
-        raise InputError(f"{first.path}: column {name!r} is {arrow_type}, which can't be of the kind {kind}", hint)
+        hint = f"Possible kinds: {', '.join(fitting)}." if fitting else "Convert it, or leave it out."
+        raise InputError(f"{first.path}: column {name!r} is {arrow_type}, which is no {kind}", hint)
     if kind == "image" and is_pixels(arrow_type) and shape and math.prod(shape) != arrow_type.list_size:
         raise InputError(
-            f"{first.path}: column {name!r} has {arrow_type.list_size} pixels, its metadata says {list(shape)}",
+            f"{first.path}: column {name!r} has {arrow_type.list_size} pixels, by its metadata {list(shape)}",
             "Correct image_shape in the schema's metadata.",
         )
     return Column(name, arrow_type, kind, shape, layout)
@@ -131,7 +131,7 @@ def mean_words(shards: Sequence[Shard], name: str) -> float:
 
 
 def image_metadata(shard: Shard, name: str) -> tuple[tuple[int, ...] | None, str | None]:
-    """Shape and layout from the field's metadata, else the schema's: `[28, 28]` or `28,28`; `HW`, `HWC`, `CHW`."""
+    """Shape (`[28, 28]`, `28,28`) and layout (HW, HWC, CHW) from the field's metadata, else the schema's."""
     schema, field = shard.schema.metadata or {}, shard.schema.field(name).metadata or {}
     text = field.get(b"shape") or field.get(b"image_shape") or schema.get(b"image_shape")
     layout = field.get(b"layout") or field.get(b"image_layout") or schema.get(b"image_layout")
@@ -179,11 +179,12 @@ def detect_task(shards: Sequence[Shard], data: Data) -> str:
 def check_other_columns(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError when the key, weight or split column has a type that can't serve."""
     schema = shards[0].schema
-    text = ENCODERS["text"].supports
+    number, category = ENCODERS["numeric"].supports, ENCODERS["category"].supports
+    split = data.split.column if data.split else None
     for name, fits, words in (
-        (data.key, lambda kind: pa.types.is_integer(kind) or text(kind), "key: integers or strings"),
-        (data.weight, ENCODERS["numeric"].supports, "weight: numbers"),
-        (data.split.column if data.split else None, ENCODERS["category"].supports, "split: strings or integers"),
+        (data.key, category, "key: integers or strings"),
+        (data.weight, number, "weight: numbers"),
+        (split, category, "split column: strings or integers"),
     ):
         kind = value_type(schema.field(name).type) if name else None
         if kind is not None and not fits(kind):

@@ -23,12 +23,14 @@ def roles_by_column(column: pa.Array, split: Split) -> tuple[np.ndarray, list[Fa
         return codes, []
     value = text[int(np.argmax(bad))].as_py()
     what = "is null" if value is None else f"is {value!r}, which names no role"
-    hint = f"data.split says {split.train!r}, {split.validation!r} and {split.holdout!r}: correct it or the rows."
+    hint = (
+        f"data.split knows {split.train!r}, {split.validation!r}, {split.holdout!r}: correct it or the rows."
+    )
     return codes, fault_where(bad, what, hint)
 
 
 def roles_by_fractions(ids: np.ndarray, split: Split) -> np.ndarray:
-    """Role codes uint8 [rows], drawn by a hash of row id and seed: a row keeps its role when others come or go."""
+    """Role codes uint8 [rows] by a hash of row id and seed: a row keeps its role when others come or go."""
     assert split.fractions is not None
     bounds = np.cumsum(split.fractions)
     with np.errstate(over="ignore"):

@@ -50,7 +50,7 @@ class Part:
 
 
 class Survey:
-    """Takes the runs in order; afterwards has the encoding's statistics, a few numbers per row, and all problems."""
+    """Takes the runs in order; then has the encoding's statistics, numbers per row, and all problems."""
 
     def __init__(self, data: Data, shards: Sequence[Shard], encoding: Encoding, catalog: CatalogWriter):
         self.data = data
@@ -73,10 +73,10 @@ class Survey:
         kept.roles[part.rows], kept.ids[part.rows] = roles, ids
         kept.contents[part.rows], kept.features[part.rows] = contents, features
         if not self.problems:
-            self.catalog.add(part.shard, part.rows, keys, contents, roles)
+            self.catalog.add(part.shard, part.rows, keys, contents, features, roles)
 
     def note(self, part: Part, what: str, column: str, faults: list[Fault]) -> None:
-        """Remember faults of a column: `label 'colour' is null`, or `label is null` where both words are one."""
+        """Remember faults: `label 'colour' is null`, or `label is null` if that is the column's name."""
         subject = what if what == column else f"{what} {column!r}"
         self.problems.add(part.shard, part.rows, subject, faults)
 
@@ -90,7 +90,9 @@ class Survey:
         if self.data.missing_label == "drop":
             self.dropped += int(missing.sum())
             return Part(run.shard, rows[~missing], run.batch.filter(pa.array(~missing)))
-        self.note(part, "label", self.data.label, fault_where(missing, "is null", DROP_HINT))
+        value = run.batch.column(self.data.label)[int(np.argmax(missing))].as_py()
+        what = "is null" if value is None else "is NaN"
+        self.note(part, "label", self.data.label, fault_where(missing, what, DROP_HINT))
         return part
 
     def row_keys(self, part: Part) -> list[str]:
@@ -120,10 +122,12 @@ class Survey:
             faults = encoder.update(part.batch.column(encoder.column), train)
             self.note(part, "column", encoder.column, faults)
         label, weight = self.encoding.label, self.encoding.weight
-        self.note(part, "label", label.column, label.update(part.batch.column(label.column), roles, part.place))
+        faults = label.update(part.batch.column(label.column), roles, part.place)
+        self.note(part, "label", label.column, faults)
         if weight:
             self.note(part, "weight", weight.column, weight.update(part.batch.column(weight.column), train))
 
     def counts(self) -> dict[str, int]:
         """Rows of each role."""
-        return {role: sum(int((s.roles == code).sum()) for s in self.shards) for code, role in enumerate(ROLES)}
+        roles = np.concatenate([shard.roles for shard in self.shards])
+        return {role: int((roles == code).sum()) for code, role in enumerate(ROLES)}

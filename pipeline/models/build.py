@@ -49,7 +49,7 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
             "Choose other features or another model, or give your own by model.target; it gets a dict of tensors.",
         )
     if name == "bag_of_embeddings":
-        vocabulary = encoding.statistics["vocabulary"]
+        vocabulary = encoding.statistics["vocabulary_size"]
         dense = shapes["dense"][0] if "dense" in shapes else 0
         return BagOfEmbeddings(
             vocabulary, config.embedding, config.hidden, encoding.outputs, dense, config.dropout

@@ -15,7 +15,8 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     steps = []
     if summary["verdict"] == "improved" and written:
         steps.append(
-            f"Train on {path}/{written}. What was taken out lies beside it in quarantine/, each row with its reasons."
+            f"Train on {path}/{written}. What was taken out lies beside it in quarantine/, each row with "
+            "its reasons."
         )
     elif summary["verdict"] == "no evidence":
         steps.append(
@@ -24,15 +25,15 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
         )
     elif summary["verdict"] == "worse":
         steps.append(
-            "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead of wrong. "
-            "Lower detection.max_removed, or set detection.rule: ranking and go through the rows by hand."
+            "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead of "
+            "wrong. Lower detection.max_removed, or set detection.rule: ranking and go through them by hand."
         )
     elif summary["verdict"] == "not tested":
         steps.append(untested(summary, config))
     if decisions["remove"] or decisions["relabel"]:
         steps.append(
-            "Look at the rows that were only just flagged. If most of them look right, lower detection.max_removed "
-            "and run the same command again: only detection and what follows it is redone."
+            "Look at the rows that were only just flagged. If most of them look right, lower "
+            "detection.max_removed and run the same command again: only detection and what follows it is redone."
         )
     if decisions["review"]:
         steps.append(
@@ -40,13 +41,13 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
             "They stay in the dataset until somebody decides."
         )
     if "backdoor" in summary["reasons"]:
-        steps.append("Find out where the rows with a suspected backdoor came from before you train on that source.")
+        steps.append("Find out where the rows with a suspected backdoor came from before you train on them.")
     return steps
 
 
 def untested(summary: Summary, config: AuditConfig) -> str:
     if config.detection.rule == "ranking":
-        return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a queue for review."
+        return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
         return "Nothing was to be removed, so there was nothing to test. The data can be used as they are."
     return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."
@@ -58,17 +59,17 @@ def caveats(summary: Summary, config: AuditConfig) -> list[str]:
     coverage = summary["coverage"]
     if coverage and coverage["share"] < WELL_COVERED:
         found.append(
-            f"Attribution covers {words.percent(coverage['share'], 0)} of the model's parameters; influence through "
-            "the others is not seen."
+            f"Attribution covers {words.percent(coverage['share'], 0)} of the model's parameters; influence "
+            "through the others is not seen."
         )
     if summary["rows"].get("validation") and not config.data.validation_is_clean:
         found.append(
-            "The labels of the validation set are not known to be right (data.validation_is_clean: false), so harm to "
-            "validation does not count as evidence."
+            "The labels of the validation set are not known to be right (data.validation_is_clean: false), so "
+            "harm to validation does not count as evidence."
         )
     if summary["estimated_noise"] is not None:
         found.append(
-            "The estimated share of wrong labels misses errors that follow the model's own confusions; take it as "
-            "an order of magnitude."
+            "The estimated share of wrong labels misses errors that follow the model's own confusions; take it "
+            "as an order of magnitude."
         )
     return found

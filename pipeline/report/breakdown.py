@@ -1,10 +1,10 @@
-"""Counts behind the report's tables: flags by shard and group, labels given and suggested, suspicion by decision."""
+"""Counts behind the report's tables: flags by shard and group, confused labels, suspicion by decision."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,29 +69,46 @@ def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table
         filters=pc.field("decision") != "keep" if flagged else None,
         partitioning=None,
         read_dictionary=[name for name in ("shard", "decision") if name in columns],
-    )
+    ).unify_dictionaries()
 
 
 def by_shard(rows: pa.Table) -> Breakdown:
-    """`rows` with the columns shard and decision."""
+    """Lines per shard, named without its folder where all have the same; `rows`: shard, decision."""
     flagged = rows.filter(pc.not_equal(rows["decision"], "keep"))
-    return breakdown(count_values(rows["shard"]), count_values(flagged["shard"]))
+    total, of_flagged = count_values(rows["shard"]), count_values(flagged["shard"])
+    if len({Path(shard).parent for shard in total}) == 1:
+        total, of_flagged = (
+            Counter({Path(shard).name: number for shard, number in counts.items()})
+            for counts in (total, of_flagged)
+        )
+    return breakdown(total, of_flagged)
 
 
 def by_group(rows: pa.Table, column: str) -> Breakdown:
-    """The same by a column of the sources, read one shard at a time; `rows`: shard, row, decision."""
+    """Lines by a column of the sources, read one shard at a time; `rows`: shard, row, decision."""
     total: Counter[Any] = Counter()
     flagged: Counter[Any] = Counter()
-    for shard in pc.unique(rows["shard"]).to_pylist():
+    for shard, audited in split_by_shard(rows):
         values = read_column(shard, column)
         if values is None:
             continue
-        audited = rows.filter(pc.equal(rows["shard"], shard))
         audited = audited.filter(pc.less(audited["row"], len(values)))
         of_rows = values.take(audited["row"].combine_chunks())
-        total += count_values(of_rows)
-        flagged += count_values(of_rows.filter(pc.not_equal(audited["decision"], "keep").combine_chunks()))
+        total.update(count_values(of_rows))
+        flagged.update(
+            count_values(of_rows.filter(pc.not_equal(audited["decision"], "keep").combine_chunks()))
+        )
     return breakdown(total, flagged)
+
+
+def split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each shard, found by one sort however many shards there are."""
+    shards = rows["shard"].combine_chunks()
+    codes = shards.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
+    for name, start, end in zip(shards.dictionary.to_pylist(), starts, starts[1:]):
+        yield name, rows.take(order[start:end])
 
 
 def count_values(values: pa.Array | pa.ChunkedArray) -> Counter[Any]:
@@ -120,13 +137,11 @@ def confusion(flagged: pa.Table, names: dict[Any, str]) -> Confusion | None:
     With more than MOST_CLASSES classes the ones with the most such rows are kept.
     """
     given, suggested = flagged["label"], flagged["suggested_label"]
-    other = flagged.filter(pc.fill_null(pc.not_equal(given, suggested), False)).select(["label", "suggested_label"])
+    other = flagged.filter(pc.fill_null(pc.not_equal(given, suggested), False))
     if other.num_rows == 0:
         return None
     counted = other.group_by(["label", "suggested_label"]).aggregate([([], "count_all")])
-    counts = {
-        (entry["label"], entry["suggested_label"]): entry["count_all"] for entry in counted.to_pylist()
-    }
+    counts = {(entry["label"], entry["suggested_label"]): entry["count_all"] for entry in counted.to_pylist()}
     weight: Counter[Any] = Counter()
     for pair, rows in counts.items():
         for value in pair:

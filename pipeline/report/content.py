@@ -46,14 +46,13 @@ class ContentReader:
         self.originals = originals
         self.bytes_left = picture_bytes
         kinds = {name: kind(originals, name, data.features[name]) for name in data.features}
-        self.images, self.texts, self.plain = (
-            [name for name, found in kinds.items() if found == wanted] for wanted in ("image", "text", "plain")
-        )
-        self.usual = {name: Usual(column) for name in self.plain if (column := self.reference(name)) is not None}
-
-    def reference(self, name: str) -> pa.ChunkedArray | None:
-        table = self.originals.reference
-        return table[name] if table is not None and name in table.column_names else None
+        self.images = [name for name, found in kinds.items() if found == "image"]
+        self.texts = [name for name, found in kinds.items() if found == "text"]
+        around = originals.reference
+        known = around.column_names if around is not None else []
+        self.usual = {
+            name: Usual(around[name]) for name, found in kinds.items() if found == "plain" and name in known
+        }
 
     def read(self, place: Place) -> Content:
         row = self.originals.rows[place]
@@ -128,7 +127,8 @@ class Usual:
             return self.counts.get(value, 0) / self.rows
         if value is None or not np.isfinite(value):
             return 1.0
-        return float(len(self.distances) - np.searchsorted(self.distances, abs(value - self.median))) / self.rows
+        nearer = int(np.searchsorted(self.distances, abs(value - self.median)))
+        return (len(self.distances) - nearer) / self.rows
 
 
 def value(name: str, found: Any, share: float) -> Value:

@@ -1,4 +1,4 @@
-"""The signals behind a flag as bars: how suspicious a row is in each of them, compared with all audited rows."""
+"""The signals behind a flag as bars: how suspicious a row is in each, compared with all audited rows."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ PICTURE_BYTES = 1_500_000
 class Card:
     """One row. `given` and `other` are labels for display; `other` is empty where nothing else is proposed.
 
-    `by` says whether the other label is "suggested" or merely "predicted"; `content` is None where the original
-    is gone.
+    `by` says whether the other label is "suggested" or merely "predicted"; `content` is None where the
+    original is gone.
     """
 
     key: str
@@ -128,9 +128,9 @@ def card(
     row: dict[str, Any], names: dict[Any, str], bars: list[Bar], originals: Originals, reader: ContentReader
 ) -> Card:
     by = "predicted" if row["suggested_label"] is None else "suggested"
-    other, probability = row[f"{by}_label"], row.get("suggested_probability")
+    other = row[f"{by}_label"]
+    probability = row.get("suggested_probability") if by == "suggested" else None
     differs = other is not None and other != row["label"]
-    certain = differs and by == "suggested" and probability is not None
     place = place_of(row)
     return Card(
         key=words.shorten(row["row_key"], 100),
@@ -139,7 +139,7 @@ def card(
         given=words.label(row["label"], names),
         other=words.label(other, names) if differs else "",
         by=by,
-        probability=words.percent(probability, 0) if certain else "",
+        probability=words.percent(probability, 0) if differs and probability is not None else "",
         evidence=bars,
         numbers=numbers(row),
         content=reader.read(place) if place in originals.rows else None,

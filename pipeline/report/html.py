@@ -37,7 +37,7 @@ METRICS = {"train_metric": "train", "validation_metric": "validation"}
 
 
 def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: int = MOST_BYTES) -> str:
-    """The report as HTML, at most `most_bytes` of UTF-8; pictures go first when it would be larger, then cards.
+    """The report as HTML, at most `most_bytes` of UTF-8; when it would be larger, pictures go first, then cards.
 
     Raises WinnowError when even that is not enough.
     """
@@ -120,7 +120,7 @@ def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown
 
 
 def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
-    """Dots per arm and an interval per difference, each group on one scale; None where nothing was retrained."""
+    """Dots per arm and an interval per difference, each on one scale; None where nothing was retrained."""
     arms = read_json(run / "verification.json").get("arms")
     if not arms:
         return None
@@ -144,7 +144,7 @@ def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
         "lines": lines,
         "axis": svg.axis(scale, lambda value: words.level(value, metric)),
         "differences": differences,
-        "difference_axis": svg.axis(across, lambda value: words.changes([value], metric)[0] if value else "0"),
+        "difference_axis": svg.axis(across, lambda tick: words.changes([tick], metric)[0] if tick else "0"),
     }
 
 

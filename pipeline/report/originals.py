@@ -100,7 +100,7 @@ def read_schema(shard: str) -> pa.Schema | None:
 
 
 def class_names(schema: pa.Schema, label: str) -> dict[Any, str]:
-    """Names of integer classes: the schema's metadata `classes` (a JSON list), or a Hugging Face ClassLabel."""
+    """Names of integer classes: the schema's metadata `classes` (JSON list), or a Hugging Face ClassLabel."""
     metadata = schema.metadata or {}
     if label not in schema.names or not pa.types.is_integer(schema.field(label).type):
         return {}

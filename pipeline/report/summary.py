@@ -46,8 +46,9 @@ def summary(run: RunDirectory) -> Summary:
         "calibrated_by": verification.get("calibrated_by"),
         "measured_loss_change": verification.get("measured_loss_change"),
         "timings": {stage: entry.get("seconds") for stage, entry in stages.items()},
-        "peak_memory_bytes": max((entry.get("peak_memory_bytes") or 0 for entry in stages.values()), default=0)
-        or None,
+        "peak_memory_bytes": max(
+            filter(None, (e.get("peak_memory_bytes") for e in stages.values())), default=None
+        ),
         "coverage": factors.get("coverage"),
         "versions": record.get("versions", {}),
         "seeds": record.get("seeds", {}),
@@ -122,8 +123,8 @@ def noise_line(summary: Summary) -> str:
     if noise is None:
         note = summary["estimated_noise_note"]
         return "wrong labels in the train set: not estimated" + (f" ({note})" if note else "")
-    low, high = 100 * noise["low"], 100 * noise["high"]
-    return f"wrong labels in the train set, estimated: {words.percent(noise['value'])} ({low:.1f} – {high:.1f})"
+    value, low, high = (f"{100 * noise[end]:.1f}" for end in ("value", "low", "high"))
+    return f"wrong labels in the train set, estimated: {value} % ({low} – {high})"
 
 
 def forecast_line(summary: Summary) -> str:

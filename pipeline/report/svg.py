@@ -1,4 +1,4 @@
-"""Small charts as inline SVG. Horizontal places are in percent, so charts fit any width and text keeps its size.
+"""Small charts as inline SVG. Places are in percent, so that charts fit any width and text keeps its size.
 
 Every function gives Markup; whatever text comes in is escaped.
 """
@@ -91,7 +91,8 @@ def axis(within: Domain, write: Callable[[float], str]) -> Markup:
 def bar(share: float, name: str = "") -> Markup:
     """A short horizontal bar on a track; `share` in 0..1."""
     body = Markup('<rect class="track" width="100%" height="6" rx="3"/>')
-    body += Markup('<rect class="fill" width="{:.1f}%" height="6" rx="3"/>').format(100 * min(1, max(0, share)))
+    width = 100 * min(1, max(0, share))
+    body += Markup('<rect class="fill" width="{:.1f}%" height="6" rx="3"/>').format(width)
     return svg(body, 6, name, "bar")
 
 

@@ -48,7 +48,8 @@ def as_rows_and_columns(pixels: np.ndarray, entry: pa.Field, schema: pa.Schema) 
     side = math.isqrt(len(pixels))
     shape = tuple(json.loads(found)) if found else (side, side)
     picture = pixels.reshape(shape)
-    if picture.ndim == 3 and (layout == b"CHW" or (not layout and shape[0] in (1, 3) and shape[2] not in (1, 3))):
+    channels_first = picture.ndim == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
+    if picture.ndim == 3 and (layout == b"CHW" or (not layout and channels_first)):
         picture = picture.transpose(1, 2, 0)
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[:, :, 0]

@@ -1,4 +1,4 @@
-"""The verdict of verification in sentences: the claim, its numbers, its control and what was done about it."""
+"""The verdict of verification in sentences: the claim, its numbers, its control and what was done then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Summary = dict[str, Any]
 class Verdict:
     """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say.
 
-    `title` is the claim as a heading: without numbers where these say nothing.
+    `title` is the claim as a heading, without what stands below it anyway.
     """
 
     word: str
@@ -30,13 +30,14 @@ def verdict(summary: Summary) -> Verdict:
     word = summary["verdict"].upper()
     if "cleaned - as_given" not in summary["differences"]:
         note = (summary["note"] or "no retraining was made").rstrip(".")
-        return Verdict(word, note, note, "", "", consequence(summary))
+        return Verdict(word, "whether cleaning helps was not tested", note, "", "", consequence(summary))
     gain, metric = summary["differences"]["cleaned - as_given"]["metric"], words.metric(summary["metric"])
     if summary["verdict"] == "no evidence":
         title = f"nothing here shows that {what_was_done(summary)} helps"
         claim = f"cleaning changes holdout {metric} by {change(gain, summary['metric'])}"
     else:
-        title = claim = f"{what_was_done(summary)} {'raises' if gain['mean'] > 0 else 'lowers'} holdout {metric}"
+        verb = "raises" if gain["mean"] > 0 else "lowers"
+        title = claim = f"{what_was_done(summary)} {verb} holdout {metric}"
     return Verdict(word, title, claim, numbers(summary), control(summary), consequence(summary))
 
 
@@ -61,9 +62,8 @@ def numbers(summary: Summary) -> str:
     gain = summary["differences"]["cleaned - as_given"]["metric"]
     mean, low, high = words.changes([gain["mean"], gain["low"], gain["high"]], metric)
     before, after = (words.level(arms[name]["metric"], metric) for name in ("as_given", "cleaned"))
-    return (
-        f"{before} → {after}  ({mean}, 95 % interval {low} … {high}; {arms['cleaned']['seeds']} retrainings each)"
-    )
+    seeds = arms["cleaned"]["seeds"]
+    return f"{before} → {after}  ({mean}, 95 % interval {low} … {high}; {seeds} retrainings each)"
 
 
 def control(summary: Summary) -> str:

@@ -58,7 +58,7 @@ SIGNALS = {
 REASONS = {
     "mislabelled": (
         "Probably wrong label",
-        "Several signals agree that another label fits better than the given one.",
+        "Several signals agree that the given label does not fit the row.",
     ),
     "harmful": (
         "Harmful",
@@ -68,7 +68,7 @@ REASONS = {
         "Same content, different labels",
         "The same content occurs more than once with labels that contradict each other.",
     ),
-    "outlier": ("Unlike everything else", "Rows that resemble no class: check whether they belong here at all."),
+    "outlier": ("Unlike everything else", "Rows that resemble no class: do they belong here at all?"),
     "backdoor": (
         "Suspected backdoor",
         "Rows that carry a pattern which by itself makes the model predict their label.",

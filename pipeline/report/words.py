@@ -1,4 +1,4 @@
-"""Numbers and names in the words that people read: percentages, signed changes, durations, sizes, plain text."""
+"""Numbers and names in the words that people read: percentages, changes, durations, sizes, plain text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def level(value: float, name: str) -> str:
 
 
 def changes(values: Sequence[float], name: str) -> list[str]:
-    """Changes of a metric (percentage points for shares), with as many digits as keep each from reading as zero."""
+    """Changes of a metric (percentage points for shares), with digits enough that none of them reads as zero."""
     scaled = [100 * value if is_share(name) else value for value in values]
     digits = 1 if is_share(name) else 3
     while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
@@ -79,13 +79,13 @@ def size(number_of_bytes: float) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """At most `length` characters, without control characters and marks that reverse the direction of text."""
+    """At most `length` characters, without control characters and marks that change the text's direction."""
     text = CONTROL.sub(" ", text[: 2 * length])
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def label(value: Any, names: dict[Any, str] | None = None) -> str:
-    """A label for display: its class name where the data give one, a number with four digits, or the text itself."""
+    """A label for display: its class name where there is one, a number with four digits, or the text itself."""
     if value is None:
         return "none"
     if names and value in names:

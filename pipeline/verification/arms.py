@@ -23,9 +23,9 @@ QUANTILES = 10
 class Decisions:
     """What rows.parquet decided about the train rows, in the order of the encoded rows.
 
-    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (int64 classes or
-    float32 standardised targets), where `suggested` is the given label of rows without a suggestion. strata: int64
-    `[rows]`, the class, or the tenth of the targets.
+    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (int64
+    classes or float32 standardised targets), where `suggested` is the given label of rows without a
+    suggestion. strata: int64 `[rows]`, the class, or the tenth of the targets.
     """
 
     removed: np.ndarray
@@ -78,7 +78,7 @@ def strata(labels: Tensor, task: str) -> np.ndarray:
 
 
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:
-    """bool `[rows]`, True where kept: as many random rows fall out of every stratum as `removed` takes from it."""
+    """bool `[rows]`, True where kept: of every stratum as many random rows go as `removed` takes from it."""
     counts = np.bincount(strata[removed], minlength=int(strata.max()) + 1)
     # RandomState, not Generator: its streams are frozen, so another numpy draws the same rows.
     order = np.random.RandomState(seed).permutation(len(strata))
@@ -91,7 +91,7 @@ def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.nda
 
 
 def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | None, Tensor | None]:
-    """The rows that `arm` keeps, bool `[rows]`, and the labels it gives them; None: all rows, the given labels.
+    """The rows that `arm` keeps, bool `[rows]`, and its labels `[rows]`; None: all rows, the given labels.
 
     A random removal is drawn anew for every seed, so that the control averages over random sets.
     """

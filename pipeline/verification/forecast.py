@@ -14,11 +14,12 @@ UNCALIBRATED = "uncalibrated"
 
 
 def predicted_loss_change(effects: np.ndarray, removed: np.ndarray) -> float:
-    """The predicted rise of the mean validation loss, in nats, when these rows are removed and the steps kept.
+    """The predicted rise of the mean validation loss, in nats, when rows are removed and the steps kept.
 
-    effects: τ, float `[rows]`, the rise when one row is removed and its steps with it; removed: bool `[rows]`, not
-    all. With k of N rows removed and the number of steps kept, the kept rows weigh N/(N−k), and the forecast is
-    N/(N−k) · Σ over the removed of (τ_i − mean τ): a set that is like all rows changes nothing.
+    effects: τ, float `[rows]`, the rise when one row is removed and its steps with it; removed: bool
+    `[rows]`, not all. With k of N rows removed and the number of steps kept, the kept rows weigh N/(N−k),
+    and the forecast is N/(N−k) · Σ over the removed of (τ_i − mean τ): a set that is like all rows changes
+    nothing.
     """
     rows, gone = len(effects), int(removed.sum())
     centred = effects[removed] - effects.mean()
@@ -28,7 +29,7 @@ def predicted_loss_change(effects: np.ndarray, removed: np.ndarray) -> float:
 def run_forecast(run_path: Path, decisions: Decisions) -> float | None:
     """The forecast for the cleaned arm; τ is minus `validation_harm`.
 
-    None without a validation set, and when rows get another label, whose effect attribution has not been asked.
+    None without a validation set, and when rows get another label, whose effect attribution doesn't score.
     """
     harm = pq.read_table(run_path / "rows.parquet", columns=["validation_harm"])["validation_harm"]
     if harm.null_count or decisions.relabelled.any() or decisions.removed.all():

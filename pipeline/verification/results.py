@@ -17,14 +17,15 @@ from pipeline.verification.statistics import difference_interval
 class ArmResult:
     """The retrainings of one arm, one per seed.
 
-    rows: how many rows it trained on; scores, final_scores, losses: float64 `[seeds, holdout rows]`, at the tail
-    average (scores also at the final weights); validation_losses: float64 `[seeds]`, or None; seconds: their mean.
+    rows: how many rows it trained on; scores, losses, final_scores: float64 `[seeds, holdout rows]`, the
+    last at the final weights, the others at the tail average; validation_losses: float64 `[seeds]`, or
+    None; seconds: per training.
     """
 
     rows: int
     scores: np.ndarray
-    final_scores: np.ndarray
     losses: np.ndarray
+    final_scores: np.ndarray
     validation_losses: np.ndarray | None
     seconds: float
 
@@ -48,8 +49,8 @@ def read_results(paths: Sequence[Path]) -> ArmResult:
     return ArmResult(
         rows=int(files[0]["rows"]),
         scores=stacked("tail_score"),
-        final_scores=stacked("final_score"),
         losses=stacked("tail_loss"),
+        final_scores=stacked("final_score"),
         validation_losses=stacked("validation_loss") if "validation_loss" in files[0] else None,
         seconds=float(stacked("seconds").mean()),
     )

@@ -1,4 +1,4 @@
-"""One retraining of one arm: the main run's recipe and number of steps on other rows, measured on the holdout."""
+"""One retraining of one arm: the main run's recipe and steps on other rows, measured on the holdout."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def retrain(run_path: Path, arm: str, seed: int) -> None:
 def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[str, Tensor]:
     """Train on the selected rows for as many steps as all train rows take, and measure the result.
 
-    Weights start from `seed` alone, so that arms are paired. Returns `rows` (how many were trained on), `seconds`,
-    and on the holdout `tail_score`, `tail_loss`, `final_score`, `final_loss` `[holdout rows]`, at the mean of the
-    last `training.tail` share of iterates and at the last one; with a validation set also `validation_loss`, its
-    mean at that mean. Scores are those of `row_scores`; losses are in nats, or squared standardised errors.
+    The initial weights depend on `seed` alone, so that arms are paired. Returns `rows` (how many were
+    trained on), `seconds`, and on the holdout `tail_score`, `tail_loss` `[holdout rows]` at the mean of the
+    last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
+    validation set also `validation_loss`, its mean at the tail average. Scores are those of `row_scores`;
+    losses are in nats, or squared standardised errors.
 
     Raises WinnowError when a loss becomes NaN or infinite.
     """

@@ -1,4 +1,4 @@
-"""The stage `verify`: retrain with and without the flagged rows, and say whether the holdout is predicted better."""
+"""The stage `verify`: retrain with and without the flagged rows and compare on the holdout."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
         return "Every row was to be removed: nothing is left to train on."
     rows = data.count("holdout")
     if rows < 2:
-        return f"The holdout set has {rows} rows: a difference has to be measured on rows that training never saw."
+        return f"The holdout set has {rows} rows, and only rows that training never saw can prove a gain."
     if data.encoding.task != "classification" and len(role_labels(data, "holdout").unique()) == 1:
         return "All holdout targets are equal, which leaves R² undefined."
     return None
@@ -92,14 +92,14 @@ def retrain_all(context: AuditContext, arms: list[str], seeds: range) -> None:
         context.progress("verify", done, len(tasks), "retrainings")
 
     context.progress("verify", done, len(tasks), "retrainings")
-    context.workers.run(retrain, waiting, [f"retraining {arm}, seed {seed}" for _, arm, seed in waiting], show)
+    names = [f"retraining {arm}, seed {seed}" for _, arm, seed in waiting]
+    context.workers.run(retrain, waiting, names, show)
 
 
 def judge(results: dict[str, ArmResult]) -> dict[str, Any]:
     """The part of verification.json that follows from the retrainings."""
-    differences = {
-        f"{arm} - {other}": compare(results[arm], results[other]) for arm, other in COMPARISONS if arm in results
-    }
+    pairs = [(arm, other) for arm, other in COMPARISONS if arm in results]
+    differences = {f"{arm} - {other}": compare(results[arm], results[other]) for arm, other in pairs}
     cleaned, given = results["cleaned"].validation_losses, results["as_given"].validation_losses
     measured = None if cleaned is None or given is None else seed_interval(cleaned - given).as_json()
     return {

@@ -28,16 +28,16 @@ class Interval:
 def difference_interval(differences: np.ndarray) -> Interval:
     """The mean difference, for new seeds and new holdout rows alike.
 
-    differences: `[seeds, rows]`, at least 2 of each, paired by seed and row. Model: difference of seed s on row i
-    = μ + a_s + b_i + e_si, crossed random effects, so that the mean of all has the variance
+    differences: `[seeds, rows]`, at least 2 of each, paired by seed and row. Model: the difference of seed
+    s on row i is μ + a_s + b_i + e_si (crossed random effects), so the variance of the mean of all is
     σ_a²/S + σ_b²/n + σ_e²/(S·n).
 
-    The variance of the seeds' means estimates σ_a² + σ_e²/n, which gives the first and the last term with S − 1
-    degrees of freedom; what the seeds share on each row, σ_b², is estimated by the analysis of variance and has
-    about n − 1. The half-widths of the two t intervals are added in squares (Zou & Donner 2008, "Construction of
-    confidence limits about effect measures"): exact when one source of noise dominates, slightly wide between.
-    Taking the raw variance of the rows' means instead of σ_b² would count σ_e² twice; a percentile bootstrap
-    lacks the t factor 2.78 / 1.96 that five seeds need.
+    The variance of the seeds' means estimates σ_a² + σ_e²/n, which gives the first and the last term with S
+    − 1 degrees of freedom. σ_b², what the seeds share on each row, is estimated by the analysis of variance
+    and has about n − 1. The half-widths of the two t intervals are added in squares (Zou & Donner 2008,
+    "Construction of confidence limits about effect measures"): exact when one source of noise dominates,
+    slightly wide between. Taking the raw variance of the rows' means instead of σ_b² would count σ_e²
+    twice; a percentile bootstrap lacks the t factor 2.78 / 1.96 that five seeds need.
     """
     seeds, rows = differences.shape
     mean = float(differences.mean())
@@ -65,8 +65,8 @@ def t_quantile(degrees: int) -> float:
 def verdict(differences: Mapping[str, Mapping[str, Mapping[str, float]]], higher_is_better: bool) -> str:
     """`improved`, `worse` or `no evidence`, from `{"cleaned - as_given": {"metric": {low, high, …}, …}, …}`.
 
-    `improved`: the metric's difference to as given and to the random removal both lie wholly on the good side of
-    0. `worse`: the difference to as given lies wholly on the bad side.
+    `improved`: the intervals of the metric's difference to as given and to the random removal both lie
+    wholly on the good side of 0. `worse`: that to as given lies wholly on the bad side.
     """
     sides = []
     for name in CONTROLS:

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from pipeline.config import AuditConfig
 from pipeline.run import RunDirectory, write_json
@@ -49,7 +48,12 @@ class RunBuilder:
         config = AuditConfig.model_validate(
             {
                 "name": "sample",
-                "data": {"train": "train/*.parquet", "features": self.features, "label": self.label, **self.data},
+                "data": {
+                    "train": "train/*.parquet",
+                    "features": self.features,
+                    "label": self.label,
+                    **self.data,
+                },
             }
         )
         run = RunDirectory(self.folder / "runs" / "sample" / "2026-11-24-0312")
@@ -107,7 +111,9 @@ class RunBuilder:
         labels = self.table[self.label].to_pylist()
         differ = [d != "keep" and t != g for d, t, g in zip(decision, self.truth, labels, strict=True)]
         regression = self.task == "regression"
-        suggested = [t if other and not regression else None for other, t in zip(differ, self.truth, strict=True)]
+        suggested = [
+            t if other and not regression else None for other, t in zip(differ, self.truth, strict=True)
+        ]
         random = np.random.default_rng(1)
         n = len(order)
         return pa.table(
@@ -255,7 +261,7 @@ def flip(labels: list[Any], choices: list[Any], share: float = 0.1) -> tuple[lis
     return [following[label] if bad else label for label, bad in zip(labels, wrong, strict=True)], wrong
 
 
-@pytest.fixture()
+@pytest.fixture
 def images(tmp_path: Path) -> RunBuilder:
     """Small grey pictures: a bright column at the place of the class; labels are codes with names."""
     classes = np.arange(300) % 3
@@ -272,7 +278,7 @@ def images(tmp_path: Path) -> RunBuilder:
     return RunBuilder(tmp_path, table, wrong, classes.tolist(), {"image": "image"})
 
 
-@pytest.fixture()
+@pytest.fixture
 def texts(tmp_path: Path) -> RunBuilder:
     """Short reviews with string labels and a group column; the third annotator makes the mistakes."""
     truth = ["negative", "positive"] * 100
@@ -288,7 +294,7 @@ def texts(tmp_path: Path) -> RunBuilder:
     return RunBuilder(tmp_path, table, wrong, truth, {"text": "text"}, data={"group": "annotator"})
 
 
-@pytest.fixture()
+@pytest.fixture
 def numbers(tmp_path: Path) -> RunBuilder:
     """A regression on two numbers and a category, with some targets far off."""
     random = np.random.default_rng(5)

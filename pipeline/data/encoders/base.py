@@ -24,7 +24,7 @@ class Column:
 
 
 class Encoder(Protocol):
-    """A dataclass whose fields are its fitted state, all of them JSON values. Register it in `encoders/__init__`."""
+    """A dataclass whose fields are its fitted state, all JSON values; registered in `encoders/__init__`."""
 
     kind: ClassVar[str]  # the word in data.features
     input: ClassVar[str]  # the model input it fills: dense, image or tokens
@@ -36,7 +36,7 @@ class Encoder(Protocol):
 
     @classmethod
     def create(cls, column: Column, options: Data) -> Encoder:
-        """An encoder that has seen nothing. Raises InputError when the column can't be what it is said to be."""
+        """An encoder that has seen nothing. Raises InputError when the column can't be of this kind."""
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         """Check all rows; learn from those of `train` (bool [rows]) that have no fault."""

@@ -18,7 +18,7 @@ from pipeline.data.problems import Fault
 
 @dataclass
 class CategoryEncoder:
-    """Text, integers or booleans, compared as text. Equally frequent values are taken in alphabetical order."""
+    """Text, integers or booleans, compared as text. Equally frequent values rank by alphabet."""
 
     column: str
     most: int
@@ -61,7 +61,8 @@ class CategoryEncoder:
         """One-hot float32; a null goes to "other" when train has none."""
         other = len(self.categories)
         values = text(column)
-        places = pc.index_in(values, value_set=pa.array(self.categories, pa.string())).fill_null(other).to_numpy()
+        known = pa.array(self.categories, pa.string())
+        places = pc.index_in(values, value_set=known).fill_null(other).to_numpy()
         if self.missing:
             places = np.where(pc.is_null(values).to_numpy(zero_copy_only=False), other + 1, places)
         return np.eye(self.shape[0], dtype=np.float32)[places]

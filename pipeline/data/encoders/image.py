@@ -27,7 +27,7 @@ SLICE = 256  # images whose pixels are counted at once
 
 @dataclass
 class ImageEncoder:
-    """`stored` is the shape of a row in the source: fixed for pixel lists, the first image's for encoded ones."""
+    """`stored` is the shape of a row in the source: known for pixel lists, the first image's for bytes."""
 
     column: str
     pixels: bool  # a list of pixels, or bytes to decode
@@ -82,7 +82,7 @@ class ImageEncoder:
         return (channels[0] if channels else 1, height, width)
 
     def encode(self, column: pa.Array) -> np.ndarray:
-        """uint8 [rows, channels, height, width]; raises InputError for an image that `update` finds fault with."""
+        """uint8 [rows, channels, height, width]. Raises InputError for an image with a fault."""
         images, _, faults = self.read(column)
         if faults:
             raise InputError(f"column {self.column!r} {faults[0].what}", faults[0].hint)

@@ -39,10 +39,7 @@ class ListEncoder(NumericEncoder):
     def values(self, column: pa.Array) -> np.ndarray:
         """float64 [rows, length]; null lists and elements are NaN. Lists of another length are left NaN."""
         fits = self.lengths(column) == self.length
-        if not fits.all():
-            kept = column.filter(pa.array(fits))
-        else:
-            kept = column
+        kept = column if fits.all() else column.filter(pa.array(fits))
         values = np.full((len(column), self.length or 0), np.nan)
         values[fits] = numbers(kept.flatten()).reshape(fits.sum(), -1)
         return values
@@ -57,11 +54,10 @@ class ListEncoder(NumericEncoder):
         ragged = ~null & (lengths != self.length)
         faults = [] if self.impute else fault_where(null, "is null", NULL_HINT)
         if ragged.any():
-            found = lengths[np.argmax(ragged)]
-            faults += fault_where(ragged, f"has {found} elements, the first row has {self.length}", LENGTH_HINT)
-        whole = pa.array(~null & ~ragged)
-        places = np.flatnonzero(whole)
-        for fault in super().update(column.filter(whole), train[places]):
+            what = f"has {lengths[np.argmax(ragged)]} elements, the first row has {self.length}"
+            faults += fault_where(ragged, what, LENGTH_HINT)
+        places = np.flatnonzero(~null & ~ragged)
+        for fault in super().update(column.take(pa.array(places)), train[places]):
             faults.append(Fault(places[fault.places], fault.what, fault.hint))
         return faults
 

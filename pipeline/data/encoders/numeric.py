@@ -74,7 +74,7 @@ def usable(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def describe(column: pa.Array, bad: np.ndarray) -> list[Fault]:
     """The fault of the rows that have an unusable number; names the first one's trouble."""
-    rows = bad.any(axis=1)
+    rows = bad.sum(axis=1) > 0
     if not rows.any():
         return []
     value = column[int(np.argmax(rows))].as_py()

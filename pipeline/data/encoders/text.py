@@ -1,4 +1,4 @@
-"""Text as token numbers: 0 is padding, 1 an unknown token, then the most frequent tokens of the train rows."""
+"""Text as token numbers: 0 is padding, 1 an unknown token, then the most frequent tokens of train."""
 
 from __future__ import annotations
 

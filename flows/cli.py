@@ -1,0 +1,256 @@
+"""The command `winnow`: each command is a thin call of a public function. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from pipeline import __version__
+from pipeline.config import load_config
+from pipeline.errors import InputError, WinnowError
+
+DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="winnow",
+    help="Clean labelled datasets by training-data attribution, and prove on held-out data that it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config; `winnow init` writes one.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/<name>/<run-id>.")]
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: --set detection.max_removed=0.1")
+]
+Scheduler = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:port.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's log.")] = False,
+) -> None:
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@app.command()
+def init(
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders or globs.")],
+    output: Annotated[Path | None, typer.Option(help="The config to write; by default named after the data.")] = None,
+    label: Annotated[str | None, typer.Option(help="The label column, if it can't be guessed.")] = None,
+    validation_is_clean: Annotated[
+        bool | None, typer.Option(help="Whether the labels of the validation rows can be trusted.")
+    ] = None,
+) -> None:
+    """Look at Parquet files and write a commented config."""
+    from flows.init import write_config
+
+    write_config(console(), data, output, label, validation_is_clean)
+
+
+@app.command()
+def check(config: Config, changes: Changes = [], as_json: Json = False) -> int:  # noqa: B006
+    """Pre-flight: data, model, time, memory and disk, before anything is run."""
+    from flows.terminal import Terminal
+    from pipeline.check import check as preflight
+
+    with Terminal(console(as_json)) as terminal:
+        terminal.begins("check")
+        found = preflight(load_config(config, parse_changes(changes)), terminal.progress)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        terminal.preflight(found.lines)
+        print(f"Nothing stands in the way. Next: winnow audit {config}" if found.ok else "Not ready: see above.")
+    return DONE if found.ok else WRONG
+
+
+@app.command()
+def audit(
+    config: Config,
+    output: Annotated[Path | None, typer.Option(help="The run directory.")] = None,
+    changes: Changes = [],  # noqa: B006
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> int:
+    """Audit a dataset: train, attribute, judge, verify, export."""
+    asked = parse_changes(changes) | ({"compute.scheduler": scheduler} if scheduler else {})
+    load_config(config, asked)  # what is wrong with it is said before anything starts
+    from flows.audit import run_audit
+    from flows.terminal import Terminal
+
+    with Terminal(console(as_json)) as terminal:
+        try:
+            result = run_audit(str(config), asked, output and str(output), terminal)
+        except KeyboardInterrupt:
+            print(terminal.stopped(), file=sys.stderr)
+            return INTERRUPTED
+    if as_json:
+        print_json(result.summary | {"run": str(result.run.path), "refused": result.refused})
+    else:
+        terminal.result(result)
+    return REFUSED if result.refused else DONE
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the report of a run anew."""
+    from pipeline.runs import report_again
+
+    print(report_again(run))
+
+
+@app.command()
+def export(
+    run: Run,
+    decisions: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet with row_key and decision, applied first.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Write the cleaned dataset of a run anew, with a person's decisions if there are any."""
+    from flows.sentences import sentence
+    from pipeline.runs import export_again
+
+    facts = export_again(run, decisions)
+    if as_json:
+        print_json(facts)
+    else:
+        print(sentence("export", facts))
+    return REFUSED if facts["refused"] else DONE
+
+
+@app.command()
+def schedule(
+    config: Config,
+    cron: Annotated[str, typer.Option(help='When, as a cron expression: "0 3 * * 1" is Monday at 3.')],
+    timezone: Annotated[str | None, typer.Option(help="Of the cron expression; by default this machine's.")] = None,
+    changes: Changes = [],  # noqa: B006
+) -> None:
+    """Run an audit by the clock, through a Prefect server; runs until it is stopped."""
+    from flows.schedule import plan, serve
+
+    planned = plan(config, cron, timezone, parse_changes(changes))
+    print(planned.describe(), flush=True)
+    serve(planned)
+
+
+@app.command()
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where the runs are.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """List the runs."""
+    from pipeline.runs import list_runs
+
+    lines = list_runs(directory)
+    if as_json:
+        print_json([line.as_dict() for line in lines])
+        return
+    from flows.terminal import Terminal
+
+    Terminal(console()).runs(lines)
+
+
+@app.command()
+def compare(
+    first: Run, second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")], as_json: Json = False
+) -> None:
+    """Compare two finished runs: counts, verdicts, metrics and shared flags."""
+    from pipeline.runs import compare_runs
+
+    found = compare_runs(first, second)
+    if as_json:
+        print_json(found)
+        return
+    from flows.terminal import Terminal
+
+    Terminal(console()).comparison(found)
+
+
+def parse_changes(texts: list[str]) -> dict[str, Any]:
+    """`["a.b=3"]` → `{"a.b": 3}`; values are YAML.
+
+    Raises InputError for a text without `=` or with a value that is not YAML.
+    """
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {text}: no value", "Write --set section.key=value.")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: the value is not valid YAML", "Quote it: --set 'key=\"value\"'.") from None
+    return changes
+
+
+def console(as_json: bool = False) -> Console:
+    """Where people look; with --json that is stderr, since stdout is for the document."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return the exit status: 0 done, 1 failed, 2 wrong usage, config or data, 3 export refused,
+    130 interrupted. Errors go to stderr in words; the traceback only with --verbose."""
+    verbose = "--verbose" in arguments
+    if verbose:  # it may stand anywhere
+        arguments = ["--verbose", *(each for each in arguments if each != "--verbose")]
+    try:
+        return int(app(arguments, standalone_mode=False) or DONE)
+    except TyperException as error:
+        print_error(error.format_message(), "`winnow --help` and `winnow COMMAND --help` say how it is used.")
+        return WRONG
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        return explain(error)
+
+
+def explain(error: Exception) -> int:
+    """Print an error for a person; returns the exit status."""
+    message, hint = getattr(error, "message", None), getattr(error, "hint", None)
+    if message is None:
+        first = str(error).splitlines()[0] if str(error) else ""
+        message, hint = f"{type(error).__name__}: {first}", "this is a bug; run again with --verbose and report it"
+    print_error(message, hint)
+    return error.exit_status if isinstance(error, WinnowError) else FAILED
+
+
+def print_error(message: str, hint: str | None) -> None:
+    lines = [f"error: {message}", *(f"  {line.strip()}" for line in (hint or "").splitlines())]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ and → still gets the rest
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

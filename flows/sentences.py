@@ -1,0 +1,70 @@
+"""What a finished stage found out, in one line of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.report import words
+
+Facts = dict[str, Any]
+
+
+def sentence(stage: str, facts: Facts) -> str:
+    return SENTENCES[stage](facts)
+
+
+def prepare(facts: Facts) -> str:
+    roles = {role: count for role, count in facts["rows"].items() if count}
+    parts = ", ".join(f"{words.count(count)} {role}" for role, count in roles.items())
+    return f"{words.rows(sum(roles.values()))} → {parts}"
+
+
+def train(facts: Facts) -> str:
+    parts = [f"{plural(facts['epochs'], 'epoch')}", plural(facts["checkpoints"], "checkpoint")]
+    if facts["validation_metric"] is not None:
+        parts.append(f"validation {facts['metric']} {words.level(facts['validation_metric'], facts['metric'])}")
+    return ", ".join(parts)
+
+
+def factors(facts: Facts) -> str:
+    covered = words.percent(facts["coverage"]["share"], 0)
+    return f"{plural(facts['checkpoints'], 'checkpoint')} × {plural(facts['layers'], 'layer')}, {covered} of the parameters"
+
+
+def attribute(facts: Facts) -> str:
+    return f"{words.rows(facts['rows'])} scored"
+
+
+def detect(facts: Facts) -> str:
+    decisions = facts["decisions"]
+    parts = [f"{words.count(decisions[name])} to {name}" for name in ("remove", "relabel", "review") if decisions[name]]
+    return ", ".join(parts) or "nothing to remove, nothing to review"
+
+
+def verify(facts: Facts) -> str:
+    if not facts["retrainings"]:
+        return "not tested: no retrainings"
+    return f"{plural(facts['retrainings'], 'retraining')}: {facts['verdict']}"
+
+
+def export(facts: Facts) -> str:
+    if facts["refused"]:
+        return f"refused, the verdict is {facts['verdict']!r}: nothing was written"
+    parts = [f"{words.count(facts['rows_kept'])} rows kept", f"{words.count(facts['rows_removed'])} removed"]
+    if facts["rows_relabelled"]:
+        parts.append(f"{words.count(facts['rows_relabelled'])} relabelled")
+    return ", ".join(parts)
+
+
+def report(facts: Facts) -> str:
+    return str(facts["page"])
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{words.count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+SENTENCES: dict[str, Callable[[Facts], str]] = {
+    function.__name__: function for function in (prepare, train, factors, attribute, detect, verify, export, report)
+}

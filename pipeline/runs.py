@@ -1,0 +1,139 @@
+"""Runs on disk: listing them, comparing two of them, and making one's report or export anew."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.config import load_config
+from pipeline.errors import InputError
+from pipeline.run import RunDirectory, read_json
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run in a list. `verdict`, `rows` and `removed` are None while the run is unfinished."""
+
+    path: str
+    when: str  # local time of its last finished stage
+    verdict: str | None
+    rows: int | None
+    removed: int | None
+    last_stage: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
+    """All runs in `directory/<name>/<run-id>`, the newest last."""
+    records = sorted(Path(directory).glob("*/*/record.json"), key=lambda path: path.stat().st_mtime)
+    return [run_line(RunDirectory(record.parent)) for record in records]
+
+
+def run_line(run: RunDirectory) -> RunLine:
+    when = datetime.fromtimestamp((run / "record.json").stat().st_mtime).isoformat(" ", "minutes")
+    stages = run.record["stages"]
+    last = next(reversed(stages), None)
+    if "report" not in stages:
+        return RunLine(str(run.path), when, None, None, None, last)
+    summary = read_json(run / "report/summary.json")
+    removed = summary["decisions"]["remove"]
+    return RunLine(str(run.path), when, summary["verdict"], summary["rows_audited"], removed, last)
+
+
+def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
+    """What two finished runs found, side by side.
+
+    Returns `{"runs": [path, path], "values": {name: [value, value]}, "flags": {"both", "first_only", "second_only"}}`;
+    flags are rows with a decision other than keep, matched by row_key. Shares and metrics are in 0..1.
+
+    Raises InputError when one of them is not a finished run.
+    """
+    from pipeline.result import AuditResult
+
+    results = [AuditResult(path) for path in (one, other)]
+    values = [compared_values(result.summary) for result in results]
+    first, second = (result.flagged["row_key"] for result in results)
+    both = pc.sum(pc.is_in(first, second)).as_py() or 0
+    return {
+        "runs": [str(one), str(other)],
+        "values": {name: [each.get(name) for each in values] for name in values[0] | values[1]},
+        "flags": {"both": both, "first_only": len(first) - both, "second_only": len(second) - both},
+    }
+
+
+def compared_values(summary: dict[str, Any]) -> dict[str, Any]:
+    noise, metric = summary["estimated_noise"], summary["metric"]
+    found = {
+        "verdict": summary["verdict"],
+        "rows audited": summary["rows_audited"],
+        **{f"to {decision}": summary["decisions"][decision] for decision in ("remove", "relabel", "review")},
+        "estimated noise": noise["value"] if noise else None,
+    }
+    for arm, label in (("as_given", "as given"), ("cleaned", "cleaned")):
+        if arm in summary["arms"]:
+            found[f"holdout {metric} {label}"] = summary["arms"][arm]["metric"]
+    if "cleaned - as_given" in summary["differences"]:
+        found[f"change of {metric}"] = summary["differences"]["cleaned - as_given"]["metric"]["mean"]
+    return found
+
+
+def report_again(path: str | Path) -> Path:
+    """Write the report of a run anew; returns the page's path.
+
+    Raises InputError when the run has not come that far.
+    """
+    run = existing_run(path, "verify")
+    with run.lock():
+        redo(run, "report")
+    return run / "report/index.html"
+
+
+def export_again(path: str | Path, decisions: str | Path | None = None) -> dict[str, Any]:
+    """Write cleaned/ and quarantine/ of a run anew, and the report; returns the facts of the export.
+
+    decisions: a CSV or Parquet file with a person's decisions, applied to rows.parquet first.
+
+    Raises InputError when the run has not come that far, for a wrong line of `decisions`, and when the source files
+    have changed.
+    """
+    from pipeline.data.export import read_decisions
+
+    run = existing_run(path, "verify")
+    with run.lock():
+        if decisions is not None:
+            read_decisions(Path(decisions), run)
+        redo(run, "export")
+        redo(run, "report")
+    return run.facts("export")
+
+
+def existing_run(path: str | Path, needed: str) -> RunDirectory:
+    run = RunDirectory(Path(path))
+    if not (run / "record.json").exists():
+        raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
+    if needed not in run.record["stages"]:
+        raise InputError(f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end.")
+    return run
+
+
+def redo(run: RunDirectory, name: str) -> None:
+    """Run a stage again with the run's own config and what the stages before it have left."""
+    from pipeline.compute.cluster import Workers
+    from pipeline.context import AuditContext
+    from pipeline.stages import STAGES, run_stage
+
+    config = load_config(run / "config.yaml")
+    stage = next(stage for stage in STAGES if stage.name == name)
+    # The marker, not the record: an earlier attempt may have been interrupted.
+    fingerprint = read_json(run / "stages" / f"{name}.json")["fingerprint"]
+    run.begin_stage(name, fingerprint, stage.outputs)
+    with Workers(config.compute) as workers:
+        run_stage(stage, AuditContext(config, run, workers), fingerprint)

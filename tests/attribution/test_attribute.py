@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution import (
+    AttributionError,
+    CheckpointError,
+    Trajectory,
+    TrajectoryRecorder,
+    attribute,
+)
+
+ROWS, WIDTH = 24, 3
+
+
+def regression_rows(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(rows, WIDTH, dtype=torch.float64, generator=generator)
+    targets = inputs @ torch.tensor([1.0, -2.0, 0.5]).double() + torch.randn(rows, generator=generator).double()
+    return inputs, targets
+
+
+class Regression:
+    """Full-batch gradient descent on linear regression, recorded, and differentiated by autograd throughout."""
+
+    def __init__(
+        self, directory: Path, *, lr: float, steps: int, checkpoints: int, momentum: float = 0.0, decay: float = 0.0
+    ) -> None:
+        self.train, self.query = regression_rows(ROWS, 0), regression_rows(10, 1)
+        self.lr, self.steps, self.momentum, self.decay = lr, steps, momentum, decay
+        torch.manual_seed(0)
+        self.model = nn.Linear(WIDTH, 1).double()
+        self.start = [p.detach().clone() for p in self.model.parameters()]
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=momentum, weight_decay=decay)
+        recorder = TrajectoryRecorder(
+            self.model, optimizer, directory, checkpoints=checkpoints, steps=steps, train_rows=ROWS
+        )
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (self.model(self.train[0]).squeeze(1) - self.train[1]).square().mean().backward()
+            optimizer.step()
+            recorder.step()
+        self.trajectory = Trajectory.load(directory)
+
+    def unrolled_harm(self) -> Tensor:
+        """d(mean query loss)/d(row weight) through the whole training loop: what removal lowers the loss by."""
+        weights = torch.ones(ROWS, dtype=torch.float64, requires_grad=True)
+        values = [value.clone().requires_grad_() for value in self.start]
+        buffers = [torch.zeros_like(value) for value in values]
+        for _ in range(self.steps):
+            loss = (weights * self.losses(values, self.train)).mean()
+            gradients = torch.autograd.grad(loss, values, create_graph=True)
+            gradients = [g + self.decay * v for g, v in zip(gradients, values, strict=True)]
+            buffers = [self.momentum * b + g for b, g in zip(buffers, gradients, strict=True)]
+            values = [v - self.lr * b for v, b in zip(values, buffers, strict=True)]
+        return torch.autograd.grad(self.losses(values, self.query).mean(), weights)[0]
+
+    @staticmethod
+    def losses(values: list[Tensor], rows: tuple[Tensor, Tensor]) -> Tensor:
+        return (rows[0] @ values[0].T + values[1] - rows[1][:, None]).square().squeeze(1)
+
+    def harm(self, segments: int) -> Tensor:
+        scores = attribute(
+            self.model,
+            self.trajectory,
+            [self.train],
+            [self.query],
+            loss="squared_error",
+            segments=segments,
+            query_at="final",
+            labels="exact",
+        )
+        assert scores.harm is not None
+        return scores.harm
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
+
+
+def test_one_segment_per_step_converges_to_exact_unrolling(tmp_path: Path) -> None:
+    """Linear regression: EK-FAC is the exact Hessian, so only the step size separates SOURCE from the truth."""
+    errors = []
+    for place, steps in enumerate((20, 40, 80)):
+        run = Regression(tmp_path / str(place), lr=1.0 / steps, steps=steps, checkpoints=steps)
+        exact, found = run.unrolled_harm(), run.harm(segments=steps)
+        assert correlation(exact, found) > 0.999
+        errors.append(((found - exact).abs().max() / exact.abs().max()).item())
+    assert errors[2] < 0.02
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[2] < 0.6 * errors[1]
+
+
+@pytest.mark.parametrize("segments", [2, 3, 6])
+def test_few_segments_correlate_with_exact_unrolling(tmp_path: Path, segments: int) -> None:
+    run = Regression(tmp_path, lr=0.02, steps=60, checkpoints=12)
+    assert correlation(run.unrolled_harm(), run.harm(segments)) > 0.99
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.0, 0.3), (0.9, 0.3)])
+def test_momentum_and_weight_decay_keep_size_and_order(tmp_path: Path, momentum: float, decay: float) -> None:
+    run = Regression(tmp_path, lr=0.005 * (1 - momentum), steps=400, checkpoints=20, momentum=momentum, decay=decay)
+    exact, found = run.unrolled_harm(), run.harm(segments=20)
+    assert correlation(exact, found) > 0.99
+    slope = (exact * found).sum() / exact.square().sum()
+    assert slope.item() == pytest.approx(1.0, abs=0.1)
+
+
+def classifier(directory: Path, batchnorm: bool = False) -> tuple[nn.Module, Trajectory, list, list]:
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 8), *([nn.BatchNorm1d(8)] if batchnorm else []), nn.ReLU(inplace=True), nn.Linear(8, 3)]
+    model = nn.Sequential(*layers).double()
+    inputs = torch.randn(60, 4).double()
+    labels = inputs[:, :3].argmax(1)
+    labels[:6] = (labels[:6] + 1) % 3  # mislabelled
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    recorder = TrajectoryRecorder(model, optimizer, directory, steps=60, train_rows=60)
+    for step in range(60):
+        rows = torch.randperm(60)[:20]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+        optimizer.step()
+        recorder.step(epoch=(step + 1) / 3)
+    clean = torch.randn(40, 4).double()
+    query = [(clean[:25], clean[:25, :3].argmax(1)), (clean[25:], clean[25:, :3].argmax(1))]
+    return model, Trajectory.load(directory), list(zip(inputs.split(25), labels.split(25), strict=True)), query
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"segments": 3}, {"query_at": "final"}, {"method": "influence"}, {"labels": "exact"}],
+    ids=lambda options: "-".join(map(str, options.values())) or "default",
+)
+def test_mislabelled_rows_come_out_as_harmful_and_self_influential(tmp_path: Path, options: dict) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    scores = attribute(model, trajectory, train, query, **options)
+    assert scores.harm is not None
+    assert scores.margins is not None
+    for signal in (scores.harm, scores.self_influence, scores.losses[-1], -scores.margins[-1]):
+        ranks = signal.argsort(descending=True).argsort()
+        assert ranks[:6].double().mean() < ranks[6:].double().mean() - 15
+    assert scores.losses.shape == (1 if options.get("method") == "influence" else 6, 60)
+
+
+def test_queries_apart_average_to_the_reduced_harm(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    reduced = attribute(model, trajectory, train, query)
+    apart = attribute(model, trajectory, train, query, reduce_queries=False)
+    assert apart.influence is not None
+    assert apart.influence.shape == (40, 60)
+    torch.testing.assert_close(apart.harm, reduced.harm)
+    torch.testing.assert_close(-apart.influence.mean(0), reduced.harm)
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_the_model_is_put_back(tmp_path: Path, batchnorm: bool) -> None:
+    model, trajectory, train, query = classifier(tmp_path, batchnorm)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scores = attribute(model, trajectory, train, query)
+    torch.testing.assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
+    assert model.training
+    assert torch.isfinite(scores.self_influence).all()
+
+
+def test_without_queries_there_is_no_harm(tmp_path: Path) -> None:
+    model, trajectory, train, _ = classifier(tmp_path)
+    scores = attribute(model, trajectory, train)
+    assert scores.harm is None
+    assert scores.influence is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "shapley"}, "'shapley'"),
+        ({"query_at": "start"}, "'start'"),
+        ({"loss": "hinge"}, "'hinge'"),
+        ({"segments": 4}, "4 equal segments"),
+        ({"query": []}, "no queries"),
+        ({"train": []}, "no examples"),
+        ({"train": iter([])}, "only once"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_wrong_options_are_named(tmp_path: Path, options: dict, message: str) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    with pytest.raises(AttributionError, match=message):
+        attribute(model, trajectory, **({"train": train, "query": query} | options))
+
+
+def test_a_trajectory_of_another_model_is_an_error(tmp_path: Path) -> None:
+    _, trajectory, train, query = classifier(tmp_path)
+    with pytest.raises(CheckpointError, match=r"10\.safetensors"):
+        attribute(nn.Sequential(nn.Linear(4, 3)).double(), trajectory, train, query)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import AuditConfig, load_config, option_names, validate
+from pipeline.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = {"name": "x", "data": {"train": "a.parquet", "features": {"image": "image"}, "label": "y"}}
+
+
+def changed(section: str, **values: object) -> dict[str, object]:
+    return MINIMAL | {section: dict(MINIMAL.get(section, {})) | values}  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_example_config_is_valid(path: Path) -> None:
+    assert load_config(path).name.replace("-", "_") == path.stem
+
+
+def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> None:
+    config = validate(MINIMAL, "test")
+    (tmp_path / "c.yaml").write_text(config.to_yaml())
+    assert load_config(tmp_path / "c.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("tree", "named", "hint"),
+    [
+        (MINIMAL | {"detecton": {}}, "`detecton`", "`detection`"),
+        (changed("detection", max_remove=0.1), "`detection.max_remove`", "`detection.max_removed`"),
+        (changed("training", epochs="many"), "`training.epochs` is 'many'", "Change"),
+        (changed("training", learning_rate=-1), "`training.learning_rate` is -1", "Change"),
+        (changed("training", momentum=1.0), "`training.momentum`", "Change"),
+        (changed("attribution", segments=7), "attribution.segments is 7", "Change"),
+        (changed("attribution", segments=4), "not a multiple", "Change"),
+        (changed("compute", workers=0), "`workers` is 0", "Change"),
+        (changed("verification", seeds=1), "one seed gives no interval", "Change"),
+        (changed("data", label="image"), "'image' is a feature", "Change"),
+        (changed("data", split={"fractions": [0.5, 0.1, 0.1]}), "add up to 0.7", "Change"),
+        (changed("data", split={}), "either `column` or `fractions`", "Change"),
+        (changed("data", split={"column": "s"}, holdout="h"), "leave `validation` and `holdout` out", "Change"),
+        (changed("model", name="custom"), "needs `target", "Change"),
+        (changed("training", memory_budget="two"), "not a size", "Change"),
+        ({"name": "x"}, "`data` is missing", "winnow init"),
+        (MINIMAL | {"name": "../x"}, "`name` is '../x'", "Change"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_config_is_named_with_what_to_do(tree: dict[str, object], named: str, hint: str) -> None:
+    with pytest.raises(InputError) as error:
+        validate(tree, "c.yaml")
+    assert named in error.value.message
+    assert hint in (error.value.hint or "")
+    assert error.value.exit_status == 2
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such config file"):
+        load_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(InputError, match=r"broken\.yaml, line 2: not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(InputError, match=r"empty\.yaml: empty"):
+        load_config(tmp_path / "empty.yaml")
+
+
+def test_changes_are_applied_and_validated() -> None:
+    config = validate(MINIMAL, "test").with_changes({"detection.max_removed": 0.1, "compute.memory_per_worker": "1 GiB"})
+    assert config.detection.max_removed == 0.1
+    assert config.compute.memory_per_worker == 2**30
+    with pytest.raises(InputError, match=r"detection\.max_removed"):
+        config.with_changes({"detection.max_removed": 2})
+
+
+def test_the_option_surface_is_frozen() -> None:
+    """Adding an option is a decision: change this number with the documentation, docs/config.md."""
+    names = option_names()
+    assert len(names) == len(set(names)) == 78
+    text = (ROOT / "docs" / "config.md").read_text()
+    missing = [name for name in names if f"`{name.rsplit('.', 1)[-1]}`" not in text]
+    assert not missing
+
+
+def test_a_config_is_frozen() -> None:
+    config = validate(MINIMAL, "test")
+    assert isinstance(config, AuditConfig)
+    with pytest.raises(Exception, match="frozen"):
+        config.name = "other"  # type: ignore[misc]

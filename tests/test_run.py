@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError, WinnowError
+from pipeline.run import RunDirectory, write_atomically, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("interrupted")
+    assert path.read_text() == '{\n "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(WinnowError, match="the disk is full"), write_atomically(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_real_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(WinnowError, match="the disk is full"), write_atomically(tmp_path / "a"), open("/dev/full", "w") as full:
+        full.write("x")
+
+
+def test_a_stage_is_complete_only_under_its_fingerprint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.begin_stage("train", "aa", ("training",))
+    run.finish_stage("train", "aa", {"facts": {"epochs": 3}})
+    assert run.is_complete("train", "aa")
+    assert not run.is_complete("train", "bb")
+    assert run.facts("train") == {"epochs": 3}
+
+
+def test_pieces_survive_an_interruption_but_not_another_fingerprint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.begin_stage("attribute", "aa", ("scores",))
+    piece = tmp_path / "scores" / "chunk.parquet"
+    piece.parent.mkdir()
+    piece.write_text("x")
+    run.begin_stage("attribute", "aa", ("scores",))
+    assert piece.exists()
+    run.begin_stage("attribute", "bb", ("scores",))
+    assert not piece.exists()
+
+
+def test_a_second_audit_in_the_same_directory_is_refused_and_named(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from pipeline.run import RunDirectory\n"
+        "with RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}"), RunDirectory(tmp_path).lock():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with RunDirectory(tmp_path).lock():
+        pass
+
+
+def test_partial_files_of_a_killed_audit_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "chunk.parquet.99.part").write_text("half")
+    with RunDirectory(tmp_path).lock():
+        assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="can't be written to"), RunDirectory(file / "run").lock():
+        pass

@@ -1,0 +1,83 @@
+"""A run directory made of the digits sample, up to rows.parquet, with decisions that a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig
+from pipeline.context import AuditContext
+from pipeline.data.prepare import prepare
+from pipeline.run import RunDirectory, write_text
+
+SAMPLES = Path(__file__).parents[2] / "data_samples"
+
+
+class InlineWorkers:
+    """Runs tasks here, one after the other; `tasks` remembers them."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[Any, ...]] = []
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        on_done: Callable[[int, Any], None] = lambda place, result: None,
+    ) -> list[Any]:
+        assert len(names) == len(tasks)
+        results = []
+        for place, task in enumerate(tasks):
+            self.tasks.append(task)
+            results.append(function(*task))
+            on_done(place, results[-1])
+        return results
+
+
+def digits_config(roles: Sequence[str] = ("train", "validation", "holdout"), **changes: Any) -> AuditConfig:
+    data: dict[str, Any] = {role: [str(SAMPLES / "digits" / role)] for role in roles}
+    data |= {"features": {"image": "image"}, "label": "label", "key": "index"}
+    tree = {
+        "name": "digits",
+        "data": data,
+        "model": {"name": "mlp", "hidden": [16]},
+        "training": {"epochs": 3, "batch_size": 60, "learning_rate": 0.1, "checkpoints": 3},
+        "verification": {"seeds": 2},
+    }
+    return AuditConfig.model_validate(tree).with_changes(changes)
+
+
+def open_context(path: Path, config: AuditConfig) -> AuditContext:
+    """Prepare the data of `config` in `path`."""
+    context = AuditContext(config, RunDirectory(path), InlineWorkers())  # type: ignore[arg-type]
+    write_text(path / "config.yaml", config.to_yaml())
+    prepare(context)
+    return context
+
+
+def planted(count: int) -> tuple[np.ndarray, list[int]]:
+    """Which of the digits' train rows have a planted wrong label, bool `[rows]`, and the true labels."""
+    truth = pq.read_table(SAMPLES / "digits/truth.parquet")
+    assert truth.num_rows == count
+    return truth["is_wrong"].to_numpy(), truth["true_label"].to_pylist()
+
+
+def write_rows(
+    path: Path,
+    decisions: Sequence[str],
+    suggestions: pa.Array,
+    harm: np.ndarray | None = None,
+) -> None:
+    """The columns of rows.parquet that verification reads."""
+    columns = {
+        "decision": pa.array(list(decisions)),
+        "suggested_label": suggestions,
+        "validation_harm": pa.array(harm if harm is not None else [None] * len(decisions), pa.float64()),
+    }
+    pq.write_table(pa.table(columns), path / "rows.parquet")

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import AuditConfig
+from pipeline.context import AuditContext
+from pipeline.run import read_json
+from pipeline.verification.stage import verify
+
+from .small_run import digits_config, open_context, planted, write_rows
+
+
+def digits_run(path: Path, config: AuditConfig, decision: str = "remove") -> AuditContext:
+    """A run that removes (or relabels) exactly the planted wrong labels."""
+    context = open_context(path, config)
+    wrong, true = planted(1200)
+    harm = np.where(wrong, 2e-4, -1e-5) if config.data.validation else None
+    suggestions = pa.array([label if bad else None for label, bad in zip(true, wrong)], pa.int64())
+    write_rows(path, np.where(wrong, decision, "keep").tolist(), suggestions, harm)
+    return context
+
+
+def numbers(tree: Any) -> list[float]:
+    if isinstance(tree, dict):
+        return [number for value in tree.values() for number in numbers(value)]
+    if isinstance(tree, list):
+        return [number for value in tree for number in numbers(value)]
+    return [tree] if isinstance(tree, int | float) else []
+
+
+def test_removing_planted_wrong_labels_is_found_to_improve_the_holdout(tmp_path: Path) -> None:
+    config = digits_config(
+        **{"verification.seeds": 4, "training.epochs": 15, "verification.relabelled": True}
+    )
+    context = digits_run(tmp_path, config)
+    told: list[tuple[str, int, int, str]] = []
+    context.progress = lambda *what: told.append(what)
+    facts = verify(context)
+    found = read_json(tmp_path / "verification.json")
+
+    assert found["verdict"] == facts["verdict"] == "improved"
+    assert facts["retrainings"] == 16
+    assert facts["seconds_per_training"] > 0
+    assert found["metric"] == "accuracy"
+    arms = found["arms"]
+    assert [arms[name]["rows"] for name in ("as_given", "cleaned", "random_removal", "relabelled")] == [
+        1200,
+        1080,
+        1080,
+        1200,
+    ]
+    assert all(len(arm[key]) == 4 for arm in arms.values() for key in ("metric", "metric_final", "loss"))
+    assert np.mean(arms["cleaned"]["loss"]) < np.mean(arms["as_given"]["loss"])
+    assert found["predicted_loss_change"] == pytest.approx(-1200 / 1080 * 120 * (2e-4 - 1.1e-5))
+    assert found["measured_loss_change"]["high"] < 0
+    assert all(math.isfinite(number) for number in numbers(found))
+    for name, difference in found["differences"].items():
+        arm, other = name.split(" - ")
+        mean = np.mean(arms[arm]["metric"]) - np.mean(arms[other]["metric"])
+        assert difference["metric"]["mean"] == pytest.approx(mean)
+        assert difference["metric"]["low"] <= mean <= difference["metric"]["high"]
+
+    order = [(seed, arm) for _, arm, seed in context.workers.tasks]  # type: ignore[attr-defined]
+    names = ("as_given", "cleaned", "random_removal", "relabelled")
+    assert order == [(seed, arm) for seed in range(1, 5) for arm in names]
+    assert told == [("verify", done, 16, "retrainings") for done in range(17)]
+
+
+def test_an_interrupted_verification_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    context = digits_run(tmp_path, digits_config())
+    verify(context)
+    whole = (tmp_path / "verification.json").read_text()
+    for name in ("cleaned-1", "as_given-2"):
+        (tmp_path / f"verification/{name}.safetensors").unlink()
+    tasks = context.workers.tasks  # type: ignore[attr-defined]
+    tasks.clear()
+    verify(context)
+    assert [(arm, seed) for _, arm, seed in tasks] == [("cleaned", 1), ("as_given", 2)]
+    assert (tmp_path / "verification.json").read_text() == whole
+
+
+def test_without_a_validation_set_there_is_no_forecast(tmp_path: Path) -> None:
+    verify(digits_run(tmp_path, digits_config(roles=("train", "holdout"))))
+    found = read_json(tmp_path / "verification.json")
+    assert found["predicted_loss_change"] is None
+    assert found["measured_loss_change"] is None
+    assert set(found["arms"]) == {"as_given", "cleaned", "random_removal"}
+
+
+def test_rows_that_get_another_label_are_verified_without_a_forecast(tmp_path: Path) -> None:
+    verify(digits_run(tmp_path, digits_config(), decision="relabel"))
+    found = read_json(tmp_path / "verification.json")
+    assert found["predicted_loss_change"] is None
+    assert [arm["rows"] for arm in found["arms"].values()] == [1200, 1200, 1200]
+    assert found["arms"]["random_removal"]["metric"] == found["arms"]["as_given"]["metric"]
+    assert found["arms"]["cleaned"]["loss"] != found["arms"]["as_given"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "decision", "changes", "note"),
+    [
+        (("train", "validation", "holdout"), "review", {}, "Nothing was to be removed"),
+        (("train", "validation", "holdout"), "remove", {"verification.seeds": 0}, "seeds is 0"),
+        (("train", "validation"), "remove", {}, "holdout set has 0 rows"),
+    ],
+)
+def test_what_can_not_be_tested_says_why(
+    tmp_path: Path, roles: tuple[str, ...], decision: str, changes: dict[str, Any], note: str
+) -> None:
+    context = digits_run(tmp_path, digits_config(roles=roles, **changes), decision)
+    facts = verify(context)
+    found = json.loads((tmp_path / "verification.json").read_text())
+    assert found["verdict"] == "not tested"
+    assert note in found["note"]
+    assert found["arms"] == {}
+    assert facts == {"retrainings": 0, "seconds_per_training": None, "verdict": "not tested"}
+    assert context.workers.tasks == []  # type: ignore[attr-defined]
+
+
+def test_a_regression_is_judged_by_r2(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    data = {}
+    for role, rows in (("train", 300), ("validation", 60), ("holdout", 80)):
+        x = random.standard_normal((rows, 3))
+        y = x @ [1.0, -2.0, 0.5] + 0.1 * random.standard_normal(rows) + 10
+        if role == "train":
+            y[:30] += 40
+        table = pa.table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y})
+        pq.write_table(table, tmp_path / f"{role}.parquet")
+        data[role] = [str(tmp_path / f"{role}.parquet")]
+    tree = {
+        "name": "line",
+        "data": data | {"features": {"a": "numeric", "b": "numeric", "c": "numeric"}, "label": "y"},
+        "model": {"name": "mlp", "hidden": [16]},
+        "training": {"epochs": 15, "batch_size": 20, "checkpoints": 3, "learning_rate": 0.01},
+        "verification": {"seeds": 3},
+    }
+    run = tmp_path / "run"
+    context = open_context(run, AuditConfig.model_validate(tree))
+    write_rows(run, ["remove"] * 30 + ["keep"] * 270, pa.nulls(300, pa.float64()), np.zeros(300))
+    verify(context)
+    found = read_json(run / "verification.json")
+    assert found["metric"] == "r2"
+    assert found["verdict"] == "improved"
+    # Both are about the same squared errors: R² = 1 − loss / (loss of the mean).
+    metric, loss = (np.array(found["arms"]["cleaned"][key]) for key in ("metric", "loss"))
+    ratio = (1 - metric) / loss
+    assert ratio == pytest.approx(ratio[0], rel=1e-5)
