@@ -1,7 +1,7 @@
 """Prefect flows around the pipeline, and the command `winnow`.
 
-Prefect reads its settings when it is imported, so importing this package settles them first: nothing is sent to
-anyone, and Prefect's files lie in a folder of winnow's own unless the user already has a Prefect home.
+Prefect reads its settings when it is imported, so importing this package settles them first: nothing is
+sent to anyone, and Prefect's files lie in a folder of winnow's own unless the user has a Prefect home.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-HOME = Path.home() / ".winnow" / "prefect"
+HOME = Path.home() / ".winnow"
 
 
 def settle_prefect() -> None:

@@ -1,4 +1,4 @@
-"""The audit as a Prefect flow: the same stages as `pipeline.audit`, each a task with retries and a timeout."""
+"""The audit as a Prefect flow: the stages of `pipeline.audit`, each a task with retries and a timeout."""
 
 from __future__ import annotations
 
@@ -82,12 +82,13 @@ def audit_flow(
 ) -> State[str]:
     """Audit a dataset.
 
-    config_path: a YAML file. changes: `{"detection.max_removed": 0.1}`, applied to it. output: the run directory, by
-    default `runs/<name>/<date>` or the unfinished run of the same config. Paths are relative to the working
-    directory.
+    config_path: a YAML file. changes: `{"detection.max_removed": 0.1}`, applied to it. output: the run
+    directory, by default `runs/<name>/<date>` or the unfinished run of the same config. Paths are relative
+    to the working directory.
 
-    The result, and the message of the final state, is the path of the run directory. The state's name is `Refused`
-    when the verification gate kept the cleaned dataset from being written. Raises what the stages raise.
+    The result, and the message of the final state, is the path of the run directory. The state's name is
+    `Refused` when the verification gate kept the cleaned dataset from being written. Raises what the stages
+    raise.
     """
     config = load_config(config_path, changes)
     watcher = _watcher.get(Nobody())
@@ -112,7 +113,7 @@ def run_audit(
     """Run the flow with somebody watching, on the user's Prefect server or a temporary one."""
     watcher.begins("start")
     with prefect_server(), watched_by(watcher):
-        path = audit_flow(config_path, changes, output)
+        path = str(audit_flow(config_path, changes, output))  # a state's data is what its flow returns
     return AuditResult(path)
 
 
@@ -160,8 +161,12 @@ def publish(result: AuditResult) -> None:
     """The run's summary, its worst rows and a link to the report, as artifacts that Prefect's pages show."""
     summary, prefix = result.summary, re.sub(r"[^a-z0-9]+", "-", result.summary["name"].lower())
     report = result.paths["report"].resolve().as_uri()
-    create_markdown_artifact(summary_markdown(summary), key=f"{prefix}-summary", description="What the audit found")
-    create_table_artifact(worst_rows(result), key=f"{prefix}-worst-rows", description="The most suspicious rows")
+    create_markdown_artifact(
+        summary_markdown(summary), key=f"{prefix}-summary", description="What the audit found"
+    )
+    create_table_artifact(
+        worst_rows(result), key=f"{prefix}-worst-rows", description="The most suspicious rows"
+    )
     create_link_artifact(report, "report", key=f"{prefix}-report", description="The report of the run")
 
 

@@ -1,7 +1,11 @@
-"""The command `winnow`: each command is a thin call of a public function. Heavy imports happen inside the commands."""
+"""The command `winnow`: each command is a thin call of a public function.
+
+What takes long to import is imported inside the commands.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -18,6 +22,7 @@ from typer.exceptions import TyperException
 from pipeline import __version__
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
+from pipeline.run import write_text
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,7 +38,8 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config; `winnow init` writes one.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/<name>/<run-id>.")]
 Changes = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key: --set detection.max_removed=0.1")
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: --set detection.max_removed=0.1"),
 ]
 Scheduler = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:port.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -41,9 +47,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @app.callback()
 def options(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks and Prefect's log.")] = False,
 ) -> None:
-    if not verbose:
+    if not verbose and context.invoked_subcommand != "schedule":  # which has nothing else to show
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
@@ -56,21 +63,34 @@ def version() -> None:
 @app.command()
 def init(
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders or globs.")],
-    output: Annotated[Path | None, typer.Option(help="The config to write; by default named after the data.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The config to write; by default named after the data.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="The label column, if it can't be guessed.")] = None,
     validation_is_clean: Annotated[
         bool | None, typer.Option(help="Whether the labels of the validation rows can be trusted.")
     ] = None,
 ) -> None:
     """Look at Parquet files and write a commented config."""
-    from flows.init import write_config
+    from pipeline.data.look import look
 
-    write_config(console(), data, output, label, validation_is_clean)
+    proposal = look(data, label=label, validation_is_clean=validation_is_clean)
+    for name, text in proposal.describe():
+        print(f"  {name:<11}{text}" if name else text)
+    if proposal.validation_is_clean is None and sys.stdin.isatty():
+        answer = typer.confirm("Are the labels of the validation rows known to be right?", default=False)
+        proposal = dataclasses.replace(proposal, validation_is_clean=answer)
+    path = output or Path(f"{proposal.name}.yaml")
+    if path.exists():
+        raise InputError(f"{path}: exists already", "Choose another name by --output, or remove the file.")
+    write_text(path, proposal.to_yaml())
+    print(f"Wrote {path} (every choice above is in it, with a comment). Next: winnow check {path}")
 
 
 @app.command()
 def check(config: Config, changes: Changes = [], as_json: Json = False) -> int:  # noqa: B006
     """Pre-flight: data, model, time, memory and disk, before anything is run."""
+    from flows.tables import print_preflight
     from flows.terminal import Terminal
     from pipeline.check import check as preflight
 
@@ -80,8 +100,10 @@ def check(config: Config, changes: Changes = [], as_json: Json = False) -> int: 
     if as_json:
         print_json(found.as_dict())
     else:
-        terminal.preflight(found.lines)
-        print(f"Nothing stands in the way. Next: winnow audit {config}" if found.ok else "Not ready: see above.")
+        print_preflight(terminal.console, found.lines)
+        print(
+            f"Nothing stands in the way. Next: winnow audit {config}" if found.ok else "Not ready: see above."
+        )
     return DONE if found.ok else WRONG
 
 
@@ -101,7 +123,7 @@ def audit(
 
     with Terminal(console(as_json)) as terminal:
         try:
-            result = run_audit(str(config), asked, output and str(output), terminal)
+            result = run_audit(str(config), asked, str(output) if output else None, terminal)
         except KeyboardInterrupt:
             print(terminal.stopped(), file=sys.stderr)
             return INTERRUPTED
@@ -144,7 +166,9 @@ def export(
 def schedule(
     config: Config,
     cron: Annotated[str, typer.Option(help='When, as a cron expression: "0 3 * * 1" is Monday at 3.')],
-    timezone: Annotated[str | None, typer.Option(help="Of the cron expression; by default this machine's.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of the cron expression; by default this machine's.")
+    ] = None,
     changes: Changes = [],  # noqa: B006
 ) -> None:
     """Run an audit by the clock, through a Prefect server; runs until it is stopped."""
@@ -157,7 +181,8 @@ def schedule(
 
 @app.command()
 def runs(
-    directory: Annotated[Path, typer.Argument(help="Where the runs are.")] = Path("runs"), as_json: Json = False
+    directory: Annotated[Path, typer.Argument(help="Where the runs are.")] = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """List the runs."""
     from pipeline.runs import list_runs
@@ -166,14 +191,16 @@ def runs(
     if as_json:
         print_json([line.as_dict() for line in lines])
         return
-    from flows.terminal import Terminal
+    from flows.tables import print_runs
 
-    Terminal(console()).runs(lines)
+    print_runs(console(), lines)
 
 
 @app.command()
 def compare(
-    first: Run, second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")], as_json: Json = False
+    first: Run,
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
+    as_json: Json = False,
 ) -> None:
     """Compare two finished runs: counts, verdicts, metrics and shared flags."""
     from pipeline.runs import compare_runs
@@ -182,9 +209,9 @@ def compare(
     if as_json:
         print_json(found)
         return
-    from flows.terminal import Terminal
+    from flows.tables import print_comparison
 
-    Terminal(console()).comparison(found)
+    print_comparison(console(), found)
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:
@@ -200,7 +227,9 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise InputError(f"--set {text}: the value is not valid YAML", "Quote it: --set 'key=\"value\"'.") from None
+            raise InputError(
+                f"--set {text}: the value is not valid YAML", "Quote it: --set 'key=\"value\"'."
+            ) from None
     return changes
 
 
@@ -214,8 +243,8 @@ def print_json(value: Any) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return the exit status: 0 done, 1 failed, 2 wrong usage, config or data, 3 export refused,
-    130 interrupted. Errors go to stderr in words; the traceback only with --verbose."""
+    """Run one command and return the exit status: 0 done, 1 failed, 2 wrong usage, config or data, 3 export
+    refused, 130 interrupted. Errors go to stderr in words; the traceback only with --verbose."""
     verbose = "--verbose" in arguments
     if verbose:  # it may stand anywhere
         arguments = ["--verbose", *(each for each in arguments if each != "--verbose")]
@@ -235,7 +264,10 @@ def explain(error: Exception) -> int:
     message, hint = getattr(error, "message", None), getattr(error, "hint", None)
     if message is None:
         first = str(error).splitlines()[0] if str(error) else ""
-        message, hint = f"{type(error).__name__}: {first}", "this is a bug; run again with --verbose and report it"
+        message, hint = (
+            f"{type(error).__name__}: {first}",
+            "this is a bug; run again with --verbose and report it",
+        )
     print_error(message, hint)
     return error.exit_status if isinstance(error, WinnowError) else FAILED
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import urllib.request
 import zoneinfo
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from prefect.client.orchestration import get_client
+from prefect.schedules import Cron
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
@@ -59,7 +60,9 @@ def plan(
     config = load_config(config_path, changes)
     zone = timezone or local_timezone()
     if zone not in zoneinfo.available_timezones():
-        raise InputError(f"--timezone: unknown time zone {zone!r}", "Give an IANA name, such as Europe/Berlin.")
+        raise InputError(
+            f"--timezone: unknown time zone {zone!r}", "Give an IANA name, such as Europe/Berlin."
+        )
     try:
         schedule = CronSchedule(cron=cron, timezone=zone)
         next_run = asyncio.run(schedule.get_dates(1))[0]
@@ -78,11 +81,11 @@ def reachable_server() -> str:
     hint = "Start one by `prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api here."
     if not url:
         raise InputError("a schedule needs a Prefect server that keeps running, and none is configured", hint)
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):
-            return str(url)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the Prefect server at {url} doesn't answer ({error})", hint) from None
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise InputError(f"the Prefect server at {url} doesn't answer ({problem})", hint)
+    return str(url)
 
 
 def local_timezone() -> str:
@@ -92,11 +95,11 @@ def local_timezone() -> str:
 
 
 def serve(planned: Plan) -> None:
-    """Serve the deployment until this process is stopped; one run at a time, each in a process of its own with this
-    working directory."""
+    """Serve the deployment until this process is stopped; one run at a time, each in a process of its own
+    with this working directory."""
     audit_flow.serve(
         name=planned.name,
-        schedule=planned.schedule,
+        schedule=Cron(planned.schedule.cron, timezone=planned.schedule.timezone),
         parameters={"config_path": planned.config_path, "changes": planned.changes, "output": None},
         entrypoint_type=EntrypointType.MODULE_PATH,
         print_starting_message=False,

@@ -23,13 +23,15 @@ def prepare(facts: Facts) -> str:
 def train(facts: Facts) -> str:
     parts = [f"{plural(facts['epochs'], 'epoch')}", plural(facts["checkpoints"], "checkpoint")]
     if facts["validation_metric"] is not None:
-        parts.append(f"validation {facts['metric']} {words.level(facts['validation_metric'], facts['metric'])}")
+        parts.append(
+            f"validation {facts['metric']} {words.level(facts['validation_metric'], facts['metric'])}"
+        )
     return ", ".join(parts)
 
 
 def factors(facts: Facts) -> str:
-    covered = words.percent(facts["coverage"]["share"], 0)
-    return f"{plural(facts['checkpoints'], 'checkpoint')} × {plural(facts['layers'], 'layer')}, {covered} of the parameters"
+    what = f"{plural(facts['checkpoints'], 'checkpoint')} × {plural(facts['layers'], 'layer')}"
+    return f"{what}, {words.percent(facts['coverage']['share'], 0)} of the parameters"
 
 
 def attribute(facts: Facts) -> str:
@@ -37,9 +39,9 @@ def attribute(facts: Facts) -> str:
 
 
 def detect(facts: Facts) -> str:
-    decisions = facts["decisions"]
-    parts = [f"{words.count(decisions[name])} to {name}" for name in ("remove", "relabel", "review") if decisions[name]]
-    return ", ".join(parts) or "nothing to remove, nothing to review"
+    more = facts["review"] - facts["likely_wrong"]
+    text = f"{words.rows(facts['likely_wrong'])} look wrong, {words.count(more)} more to look at"
+    return f"{text}; {facts['caps']}" if facts["caps"] else text
 
 
 def verify(facts: Facts) -> str:
@@ -66,5 +68,6 @@ def plural(number: int, noun: str) -> str:
 
 
 SENTENCES: dict[str, Callable[[Facts], str]] = {
-    function.__name__: function for function in (prepare, train, factors, attribute, detect, verify, export, report)
+    function.__name__: function
+    for function in (prepare, train, factors, attribute, detect, verify, export, report)
 }

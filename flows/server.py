@@ -1,8 +1,8 @@
 """A Prefect server for the length of one command, where the user has none running.
 
-Prefect would start one by itself. But that one shares the terminal's Ctrl-C, after which the flow waits a minute
-for a server that is gone, and it stays behind when the command is killed. This one hears no Ctrl-C and ends with the
-process that started it, however that ends.
+Prefect would start one by itself. But that one shares the terminal's Ctrl-C, after which the flow waits a
+minute for a server that is gone, and it stays behind when the command is killed. This one hears no Ctrl-C and
+ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -43,15 +43,22 @@ def prefect_server() -> Iterator[None]:
 
 
 def start_server(home: Path) -> str:
-    """Start the server and return the URL of its API. It is stopped when this process ends, after Prefect's own
-    threads have sent their last events.
+    """Start the server and return the URL of its API. It is stopped when this process ends, after Prefect's
+    own threads have sent their last events.
 
     Servers that share a home start one after the other: the first one creates the database.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock, log = (home / "starting.lock").open("w"), (home / LOG).open("ab")
+    except OSError as error:
+        raise WinnowError(
+            f"Prefect's folder {home} can't be written to ({error.strerror})",
+            "Set PREFECT_HOME to a folder that can, or PREFECT_API_URL to a server of your own.",
+        ) from None
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    with (home / "starting.lock").open("w") as lock, (home / LOG).open("ab") as log:
+    with lock, log:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(port)],

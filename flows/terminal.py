@@ -1,9 +1,8 @@
-"""What a person sees while an audit runs: a line for every finished stage, a bar for the running one, a box at the end."""
+"""What a person sees while an audit runs: a line per finished stage, a bar for the running one, a box."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,12 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.sentences import sentence
-from pipeline.check import Line
 from pipeline.report import words
 from pipeline.report.summary import headline
 from pipeline.result import AuditResult
 from pipeline.run import RunDirectory
-from pipeline.runs import RunLine
 
 WIDTH = 92
 NAME_WIDTH = 12
@@ -28,7 +25,8 @@ BAR_WIDTH = 28
 
 
 class Terminal:
-    """Follows an audit on a console (a `flows.audit.Watcher`); without a terminal it writes finished lines only."""
+    """Follows an audit on a console (a `flows.audit.Watcher`); where that is no terminal, it writes finished
+    lines only."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -48,7 +46,11 @@ class Terminal:
         self.running = Running(stage)
         if self.console.is_terminal:
             self._live = Live(
-                self.running, console=self.console, transient=True, refresh_per_second=8, redirect_stdout=False
+                self.running,
+                console=self.console,
+                transient=True,
+                refresh_per_second=8,
+                redirect_stdout=False,
             )
             self._live.start()
 
@@ -77,41 +79,12 @@ class Terminal:
     def result(self, result: AuditResult) -> None:
         """The box with the verdict, and where things are."""
         self.box(f"{result.summary['name']} / {result.run.run_id}", headline(result.summary))
-        places = [("cleaned dataset", f"{result.paths['cleaned']}  (quarantine/ beside it has what was taken out)")]
+        places = [
+            ("cleaned dataset", f"{result.paths['cleaned']}  (quarantine/ beside it has what was taken out)")
+        ]
         if result.refused:
             places = [("cleaned dataset", "not written: the verification gate refused it")]
         self.pairs([*places, ("report", str(result.paths["report"]))])
-
-    def preflight(self, lines: Sequence[Line]) -> None:
-        width = max(len(line.text) for line in lines if line.status)
-        for line in lines:
-            self._print(f"{line.name:<{NAME_WIDTH + 2}}{line.text:<{min(width, 60)}}  {line.status}".rstrip())
-
-    def runs(self, lines: Sequence[RunLine]) -> None:
-        if not lines:
-            self._print("No runs here. `winnow audit CONFIG` makes one.")
-            return
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-        for name, justify in (("run", "left"), ("verdict", "left"), ("rows", "right"), ("removed", "right"), ("when", "left")):
-            table.add_column(name, justify=justify, no_wrap=True)
-        for line in lines:
-            unfinished = f"unfinished, {line.last_stage} done" if line.last_stage else "unfinished"
-            numbers = ("" if each is None else words.count(each) for each in (line.rows, line.removed))
-            table.add_row(line.path, line.verdict or unfinished, *numbers, line.when)
-        self.console.print(table, soft_wrap=True)
-
-    def comparison(self, found: dict[str, Any]) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-        for name in ("", *found["runs"]):
-            table.add_column(name, no_wrap=True)
-        for name, values in found["values"].items():
-            table.add_row(name, *(value_text(name, value) for value in values))
-        self.console.print(table, soft_wrap=True)
-        flags = found["flags"]
-        self._print(
-            f"\nflagged in both: {words.rows(flags['both'])}; only in the first: {words.count(flags['first_only'])}; "
-            f"only in the second: {words.count(flags['second_only'])}"
-        )
 
     def box(self, title: str, lines: list[str]) -> None:
         body = Text("\n".join(lines))
@@ -131,19 +104,6 @@ class Terminal:
         if self._live is not None:
             self._live.stop()
             self._live = None
-
-
-def value_text(name: str, value: Any) -> str:
-    """A compared value as people write it."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return words.count(value)
-    if name.startswith("change of"):
-        return words.changes([value], name)[0]
-    return words.percent(value) if name == "estimated noise" else words.level(value, name)
 
 
 class Running:

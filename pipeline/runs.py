@@ -51,8 +51,9 @@ def run_line(run: RunDirectory) -> RunLine:
 def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
     """What two finished runs found, side by side.
 
-    Returns `{"runs": [path, path], "values": {name: [value, value]}, "flags": {"both", "first_only", "second_only"}}`;
-    flags are rows with a decision other than keep, matched by row_key. Shares and metrics are in 0..1.
+    Returns `{"runs": [path, path], "values": {name: [value, value]}, "flags": {"both", "first_only",
+    "second_only"}}`; flags are rows with a decision other than keep, matched by row_key. Shares and metrics
+    are in 0..1.
 
     Raises InputError when one of them is not a finished run.
     """
@@ -101,8 +102,8 @@ def export_again(path: str | Path, decisions: str | Path | None = None) -> dict[
 
     decisions: a CSV or Parquet file with a person's decisions, applied to rows.parquet first.
 
-    Raises InputError when the run has not come that far, for a wrong line of `decisions`, and when the source files
-    have changed.
+    Raises InputError when the run has not come that far, for a wrong line of `decisions`, and when the
+    source files have changed.
     """
     from pipeline.data.export import read_decisions
 
@@ -120,7 +121,9 @@ def existing_run(path: str | Path, needed: str) -> RunDirectory:
     if not (run / "record.json").exists():
         raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
     if needed not in run.record["stages"]:
-        raise InputError(f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end.")
+        raise InputError(
+            f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end."
+        )
     return run
 
 

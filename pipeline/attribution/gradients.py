@@ -166,6 +166,11 @@ class OuterProducts(LayerGradients):
         inputs = self.inputs if basis.input is None else self.inputs @ basis.input
         return OuterProducts(inputs, self.outputs @ basis.gradient)
 
+    def cheaper_factored(self, positions: int) -> bool:
+        """Whether rotating so many positions' factors takes fewer operations than rotating the matrices."""
+        size_in, size_out = self.inputs.shape[2], self.outputs.shape[2]
+        return positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out)
+
     def sliced(self, rows: slice) -> OuterProducts:
         return OuterProducts(self.inputs[rows], self.outputs[rows])
 
@@ -174,8 +179,7 @@ class OuterProducts(LayerGradients):
         part = self.sliced(rows)
         if basis is None:
             return part.outputs.transpose(1, 2) @ part.inputs
-        size_in, size_out = self.inputs.shape[2], self.outputs.shape[2]
-        if self.positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out):
+        if self.cheaper_factored(self.positions):
             part = part.rotated(basis)
             return part.outputs.transpose(1, 2) @ part.inputs
         return rotate(part.outputs.transpose(1, 2) @ part.inputs, basis)

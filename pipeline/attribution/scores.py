@@ -22,6 +22,8 @@ from pipeline.attribution.transport import LayerSegment, PreparedSegment, layer_
 
 # Bytes of factored gradients that may be held while the checkpoints of a group of batches are visited.
 HELD_BYTES = 256 << 20
+# Singular values of a segment's transport, relative to the largest, that self-influence neglects.
+SELF_INFLUENCE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def score_rows(
     queries: Mapping[str, Sequence[Mapping[str, Tensor]]] | None = None,
     *,
     self_influence: bool = True,
+    self_influence_tolerance: float = SELF_INFLUENCE_TOLERANCE,
     held_bytes: int = HELD_BYTES,
 ) -> BatchScores:
     """Scores all rows of a chunk with one forward and backward pass per checkpoint.
@@ -105,6 +108,9 @@ def score_rows(
         train_rows: N, the number of rows that training averaged over.
         queries: name -> filters per segment, from ``transport.query_filters``.
         self_influence: whether to score that as well.
+        self_influence_tolerance: singular values of a segment's transport smaller than this share of the
+            largest are dropped; the error is about that share of the largest score, or less. 0 is exact and
+            slow; with one segment nothing is dropped.
         held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and
             each group loads every checkpoint once.
 
@@ -115,7 +121,7 @@ def score_rows(
         raise AttributionError("There is nothing to score.", "Give at least one batch and one segment.")
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     filters = {name: [_to(one, like) for one in per_segment] for name, per_segment in (queries or {}).items()}
-    layers = layer_segments(segments, like) if self_influence else None
+    layers = layer_segments(segments, like, self_influence_tolerance) if self_influence else None
     done: list[_BatchState] = []
     with capture(model) as captured:
         task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, layers)

@@ -3,6 +3,8 @@
 For one segment and one position everything is vectors:
 score = Σ ((g̃_q ∘ g̃_c) F_r(Λ)) ∘ (ã_q ∘ ã_c), with q the final checkpoint and c each of the segment's.
 Several positions or segments form matrices ``[out, in]``, in slices of the batch within a byte budget.
+Across segments the query stays a sum of outer products as long as that is cheaper: F_S(Λ) is numerically of
+low rank, and F_S(Λ) ∘ (g̃ ãᵀ) ≈ Σ_r (u_r ∘ g̃)(v_r ∘ ã)ᵀ.
 Embeddings work column by column, on the tokens that a row has.
 """
 
@@ -53,25 +55,44 @@ def _dense_products(
     batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
     scores = [torch.zeros(0, dtype=torch.float64, device=segments[0].injection.device)]
     for rows in row_slices(batch, segments[0].injection):
-        moving = query.dense(rows, segments[-1].basis)
-        total = torch.zeros(len(moving), dtype=torch.float64, device=moving.device)
+        moving = _start(query, rows, segments[-1])
+        total = torch.zeros((), dtype=torch.float64, device=scores[0].device)
         for place in range(len(segments) - 1, -1, -1):
             segment, theirs = segments[place], training[place]
             assert isinstance(theirs, OuterProducts | DenseGradients)
-            products = (segment.injection * moving * theirs.dense(rows, segment.basis)).sum((1, 2))
-            total += products.double() / segment.checkpoints
+            gradients = theirs.dense(rows, segment.basis)
+            products = (segment.injection * moving.dense(slice(None)) * gradients).sum((1, 2))
+            total = total + products.double() / segment.checkpoints
             if place > 0:
-                moving = _between(segment.transport * moving, segment, segments[place - 1])
+                moving = _transported(moving, segment, segments[place - 1])
         scores.append(total)
     return torch.cat(scores)
 
 
-def _between(matrices: Tensor, later: LayerSegment, earlier: LayerSegment) -> Tensor:
-    """Matrices ``[rows, out, in]`` from the later segment's eigenbasis into the earlier one's."""
-    turned = (earlier.basis.gradient.T @ later.basis.gradient) @ matrices
-    if later.basis.input is None or earlier.basis.input is None:
-        return turned
-    return turned @ (later.basis.input.T @ earlier.basis.input)
+def _start(
+    query: OuterProducts | DenseGradients, rows: slice, segment: LayerSegment
+) -> OuterProducts | DenseGradients:
+    """The query of some rows in a segment's eigenbasis."""
+    if isinstance(query, OuterProducts) and query.cheaper_factored(query.positions):
+        return query.sliced(rows).rotated(segment.basis)
+    return DenseGradients(query.dense(rows, segment.basis))
+
+
+def _transported(
+    moving: OuterProducts | DenseGradients, later: LayerSegment, earlier: LayerSegment
+) -> OuterProducts | DenseGradients:
+    """F_S of the later segment, and on into the earlier one's eigenbasis."""
+    turn_out = later.basis.gradient.T @ earlier.basis.gradient
+    assert later.basis.input is not None
+    assert earlier.basis.input is not None
+    turn_in = later.basis.input.T @ earlier.basis.input
+    if isinstance(moving, OuterProducts) and later.transport_factors is not None:
+        left, right = later.transport_factors
+        if moving.cheaper_factored(moving.positions * len(left)):
+            outputs = (moving.outputs[:, :, None] * left).flatten(1, 2)
+            inputs = (moving.inputs[:, :, None] * right).flatten(1, 2)
+            return OuterProducts(inputs @ turn_in, outputs @ turn_out)
+    return DenseGradients(turn_out.T @ (later.transport * moving.dense(slice(None))) @ turn_in)
 
 
 def _indexed_products(

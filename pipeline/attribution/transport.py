@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
@@ -45,29 +46,44 @@ class LayerSegment:
         basis: eigenvectors.
         injection: F_r(Λ) ``[out, in]``.
         transport: F_S(Λ) ``[out, in]``.
+        transport_factors: ``[rank, out]`` and ``[rank, in]`` with F_S(Λ) ≈ Σ_r u_r v_rᵀ, or None.
         checkpoints: how many checkpoints the segment averages over.
     """
 
     basis: Eigenbasis
     injection: Tensor
     transport: Tensor
+    transport_factors: tuple[Tensor, Tensor] | None
     checkpoints: int
 
 
-def layer_segments(segments: Sequence[PreparedSegment], like: Tensor) -> dict[str, list[LayerSegment]]:
-    """Layer -> its segments, first to last, in the dtype and on the device of ``like``."""
+def layer_segments(
+    segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
+) -> dict[str, list[LayerSegment]]:
+    """Layer -> its segments, first to last, in the dtype and on the device of ``like``.
+
+    ``tolerance`` > 0 factorises the transport of later segments: singular values below ``tolerance`` times
+    the largest are dropped.
+    """
     return {
         name: [
-            LayerSegment(
-                segment.bases[name].to(like),
-                segment.spectrum.injection(segment.eigenvalues[name]).to(like),
-                segment.spectrum.transport(segment.eigenvalues[name]).to(like),
-                len(segment.checkpoints),
-            )
-            for segment in segments
+            _layer_segment(segment, name, like, tolerance if place > 0 else 0.0)
+            for place, segment in enumerate(segments)
         ]
         for name in segments[0].bases
     }
+
+
+def _layer_segment(segment: PreparedSegment, name: str, like: Tensor, tolerance: float) -> LayerSegment:
+    basis, sigma = segment.bases[name], segment.eigenvalues[name]
+    transport = segment.spectrum.transport(sigma).to(like)
+    factors = None
+    if tolerance > 0 and basis.input is not None:
+        left, values, right = torch.linalg.svd(transport, full_matrices=False)
+        kept = values > tolerance * values[0]
+        factors = (left[:, kept] * values[kept]).T, right[kept]
+    injection = segment.spectrum.injection(sigma).to(like)
+    return LayerSegment(basis.to(like), injection, transport, factors, len(segment.checkpoints))
 
 
 def query_filters(

@@ -53,11 +53,11 @@ def column_bytes(column: pa.Array) -> np.ndarray:
 def value_bytes(column: pa.Array, valid: np.ndarray) -> np.ndarray:
     rows = len(column)
     if is_number(column.type):
-        return number_bytes(column).reshape(rows, -1)
+        return number_bytes(column)
     if pa.types.is_fixed_size_list(column.type) and is_number(column.type.value_type):
         flat = number_bytes(column.flatten())  # leaves null lists out
         body = np.zeros((rows, column.type.list_size * flat.shape[1]), dtype=np.uint8)
-        body[valid] = flat.reshape(valid.sum(), -1)
+        body[valid] = flat.reshape(-1, body.shape[1])
         return body
     if is_list(column.type) and is_number(column.type.value_type):
         flat = number_bytes(column.flatten())

@@ -1,12 +1,12 @@
-"""A first look at Parquet files: what each column is good for, and a commented config with these choices."""
+"""A first look at Parquet files: which are for what, and what each column is good for."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +14,371 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.config import Data
-from pipeline.data.encoders import ENCODERS
-from pipeline.data.encoders.image import is_bytes, is_pixels
+from pipeline.data.encoders import ENCODERS, Column
+from pipeline.data.encoders.image import guess_shape, is_bytes, is_pixels
 from pipeline.data.files import ROLES, Shard, SourceFile, matches, open_shards
 from pipeline.data.labels import numbers, plain
-from pipeline.data.schema import TEXT_WORDS, detect_task, image_metadata, value_type
+from pipeline.data.proposal import Choice, Label, Proposal, Sources, counted, some
+from pipeline.data.schema import TEXT_WORDS, check_schemas, detect_task, image_metadata, value_type
 from pipeline.errors import InputError
 
-ROLE_WORDS = {
-    "train": "train", "training": "train",
-    "valid": "validation", "validation": "validation", "val": "validation", "dev": "validation",
-    "test": "holdout", "testing": "holdout", "holdout": "holdout", "heldout": "holdout",
-}  # fmt: skip
-LABEL_NAMES = ("label", "labels", "target", "class", "y", "sentiment", "category", "outcome", "response", "rating")
+ROLE_WORDS = {"train": "train", "training": "train"}
+ROLE_WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "validation")
+ROLE_WORDS |= dict.fromkeys(("test", "testing", "holdout", "heldout"), "holdout")
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "target",
+    "class",
+    "y",
+    "sentiment",
+    "category",
+    "outcome",
+    "response",
+    "rating",
+)
 LABEL_WORDS = {"label", "labels", "target", "class"}
-KEY_NAMES = {"id", "key", "index", "uuid", "row_id"}
-GROUP_NAMES = {"source", "group", "origin", "annotator", "worker", "subject", "site", "domain", "batch"}
+KEY_NAMES = {"id", "key", "index", "uuid"}
+GROUP_WORDS = {"source", "group", "origin", "annotator", "worker", "subject", "site", "domain", "batch"}
 SPLIT_NAMES = {"split", "subset", "fold", "partition"}
 WEIGHT_NAMES = {"sample_weight", "instance_weight", "row_weight"}
 TIME_NAMES = re.compile(r"(^|_)(timestamp|datetime|date)$|_at$")
-TIME_TEXT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)"
+TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 SAMPLE_GROUPS, SAMPLE_ROWS = 8, 2048  # row groups looked into, rows of each
 MOST_CLASSES = 1000
 MOST_GROUPS = 100
 CLASSES_OF_INTEGERS = 100  # more distinct integers than that are a number to predict
-UNIQUE_SHARE = 0.5  # of the values of a text column that is no text: above it they are names, not categories
-KEY_ROWS = 5_000_000  # above it, a key is unique as far as the sample shows
-SMALL_IMAGE = 32
+FEW_NUMBERS = 20  # so few whole numbers in a float column may have been meant as classes
+UNIQUE_SHARE = 0.5  # of distinct values in short strings: above it they are names, not categories
+KEY_ROWS = 5_000_000  # in larger data a key is unique as far as the sample shows
+SMALLEST_IMAGE = 64  # pixels; a shorter list without a shape in its metadata is just a list
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The files by role; without separate files all are train and `split` cuts them."""
+def look(
+    paths: Sequence[str],
+    label: str | None = None,
+    key: str | None = None,
+    name: str | None = None,
+    validation_is_clean: bool | None = None,
+) -> Proposal:
+    """Look at footers, at all labels and keys, and at a sample of the other columns.
 
-    roles: dict[str, list[str]]
-    split: dict[str, Any] | None
-    untouched: list[str]  # files of a role that the config leaves out
+    paths: files, folders or globs. label, key, name: instead of a guess. validation_is_clean: None if not
+    known.
+
+    Raises InputError when there are no rows, a file can't be read, no label can be told, or no feature is
+    left.
+    """
+    sources, shards = find_sources(paths)
+    schema = shards[0].schema
+    train = [shard for shard in shards if shard.path in sources.roles["train"] and shard.rows]
+    if not train:
+        raise InputError(f"{shards[0].path}: no rows", "Give files that have some.")
+    sample = read_sample(train)
+    found = look_at_label(train, given(label, schema, "label") or guess_label(train[0], sample))
+    rest = [name for name in schema.names if name not in (found.column, (sources.split or {}).get("column"))]
+    key = given(key, schema, "key") or next(
+        (column for column in rest if is_key(column, shards, sample)), None
+    )
+    weight = next((c for c in rest if c.lower() in WEIGHT_NAMES and is_number(schema.field(c).type)), None)
+    judged = {c: judge(c, train[0], sample) for c in rest if c not in (key, weight)}
+    choices = only_what_fits(judged)
+    features = {column: choice.kind for column, choice in choices.items() if choice.kind}
+    if not features:
+        reasons = ", ".join(f"{column} ({choice.remark})" for column, choice in choices.items())
+        raise InputError(
+            f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
+        )
+    gaps = [column for column, kind in features.items() if has_gaps(column, kind, sample)]
+    image = next((image_size(train[0], column) for column, kind in features.items() if kind == "image"), None)
+    return Proposal(
+        name or name_of(paths), shards, sources, found, choices, key, weight, gaps, image, validation_is_clean
+    )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What becomes of a column: a kind of feature, or, when `kind` is None, the reason why it is left out."""
+def find_sources(paths: Sequence[str]) -> tuple[Sources, list[Shard]]:
+    """Files by role: by the names of folders and files, else by a column, else by fractions."""
+    found: dict[str, str | None] = {}
+    for pattern in paths:
+        root = Path(pattern)
+        for path in matches(pattern, "train"):
+            named = Path(path).relative_to(root) if root.is_dir() else Path(*Path(path).parts[-2:])
+            found[path] = next(filter(None, map(role_word, reversed(named.parts))), None)
+    by_role = {role: [path for path, of in found.items() if of == role] for role in ROLES}
+    whole = all(by_role.values())
+    roles = by_role if whole else {"train": by_role["train"] or list(found)}
+    used = [path for files in roles.values() for path in files]
+    shards = open_shards([SourceFile(path, None) for path in used])
+    split = None if whole else split_column(shards) or {"fractions": [0.8, 0.1, 0.1]}
+    return Sources(roles, split, [path for path in found if path not in used]), shards
 
-    kind: str | None
-    remark: str = ""
+
+def role_word(text: str) -> str | None:
+    """The role that a name speaks of: train-00001.parquet, reviews_test.parquet, val."""
+    roles = {ROLE_WORDS[word] for word in words(text) if word in ROLE_WORDS}
+    return roles.pop() if len(roles) == 1 else None
 
 
-@dataclass(frozen=True)
-class Label:
-    column: str
-    task: str
-    text: str  # classes with shares, or the range
-    missing: int
+def split_column(shards: list[Shard]) -> dict[str, Any] | None:
+    """`data.split` for a column whose values are names of roles, one value a role."""
+    for field in shards[0].schema:
+        if field.name.lower() in SPLIT_NAMES and ENCODERS["text"].supports(value_type(field.type)):
+            counts: dict[Any, int] = count_values(shards, field.name, len(ROLES)) or {}
+            value_of = {role_word(value or ""): value for value in counts}
+            if len(value_of) == len(counts) and "train" in value_of and None not in value_of:
+                return {"column": field.name, **{role: value_of[role] for role in ROLES if role in value_of}}
+    return None
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """What `look` found; `describe` says it and `to_yaml` writes it."""
+def values_of(shards: Sequence[Shard], column: str) -> Iterator[pa.Array]:
+    """A column of all shards, a batch at a time, without dictionary encoding."""
+    for shard in shards:
+        with pq.ParquetFile(shard.path) as file:
+            for batch in file.iter_batches(columns=[column]):
+                yield plain(batch.column(0))
 
-    name: str
-    shards: list[Shard]
-    sources: Sources
-    label: Label
-    choices: dict[str, Choice]
-    key: str | None
-    group: str | None
-    weight: str | None
-    gaps: list[str]  # features with null, NaN or infinity in the sample
-    small_grey: bool
-    validation_is_clean: bool | None
+
+def count_values(shards: Sequence[Shard], column: str, most: int) -> Counter[Any] | None:
+    """How often each value occurs; None if there are more than `most`, not counting null."""
+    counts: Counter[Any] = Counter()
+    for values in values_of(shards, column):
+        for entry in pc.value_counts(values).to_pylist():
+            counts[entry["values"]] += entry["counts"]
+        if len(counts) - (None in counts) > most:
+            return None
+    return counts
+
+
+def read_sample(shards: list[Shard]) -> pa.Table:
+    """The first rows of some row groups; not of images and fixed-size lists, which only take space.
+
+    Raises InputError when a shard lacks a column of the first or has it with another type.
+    """
+    schema = shards[0].schema
+    every = dict.fromkeys(schema.names, "auto")
+    none = dict.fromkeys(("key", "weight", "split", "group"))
+    check_schemas(shards, Data.model_construct(features=every, label=schema.names[0], **none))
+    columns = [f.name for f in schema if not (is_bytes(f.type) or pa.types.is_fixed_size_list(f.type))]
+    groups = [(shard, group) for shard in shards for group, rows in enumerate(shard.row_groups) if rows]
+    tables = []
+    for place in np.unique(np.linspace(0, len(groups) - 1, SAMPLE_GROUPS).astype(int)):
+        shard, group = groups[place]
+        with pq.ParquetFile(shard.path) as file:
+            batch = next(file.iter_batches(SAMPLE_ROWS, row_groups=[group], columns=columns))
+        tables.append(pa.table({name: plain(batch.column(name)) for name in columns}))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def given(column: str | None, schema: pa.Schema, what: str) -> str | None:
+    if column is not None and column not in schema.names:
+        raise InputError(f"--{what} {column}: no such column", f"The columns are {some(schema.names, 20)}.")
+    return column
+
+
+def guess_label(shard: Shard, sample: pa.Table) -> str:
+    """The label by its name. Raises InputError that lists the columns that could be it."""
+    names = {name.lower(): name for name in reversed(shard.schema.names)}
+    for name in LABEL_NAMES:
+        if name in names:
+            return names[name]
+    named = [name for name in shard.schema.names if words(name) & LABEL_WORDS]
+    if len(named) == 1:
+        return named[0]
+    scalar = [name for name in sample.column_names if not pa.types.is_nested(sample[name].type)]
+    few = [name for name in scalar if 2 <= pc.count_distinct(sample[name]).as_py() <= CLASSES_OF_INTEGERS]
+    raise InputError(
+        f"{shard.path}: which column is the label? It could be {some(named or few or scalar, 12)}",
+        "Name it: --label COLUMN.",
+    )
+
+
+def look_at_label(shards: list[Shard], column: str) -> Label:
+    """Task, classes and their shares, over all rows. Raises InputError for a column that can't be a label."""
+    task = detect_task(shards, Data.model_construct(label=column, task="auto"))
+    if task == "regression":
+        return target(shards, column)
+    is_integer = pa.types.is_integer(value_type(shards[0].schema.field(column).type))
+    counts = count_values(shards, column, CLASSES_OF_INTEGERS if is_integer else MOST_CLASSES)
+    if counts is not None:
+        missing = counts.pop(None, 0)
+        return Label(column, task, classes_text(counts), missing)
+    if is_integer:
+        return target(shards, column)
+    raise InputError(
+        f"{shards[0].path}: column {column!r} has more than {MOST_CLASSES:,} values, too many for classes",
+        "Name the label column: --label COLUMN.",
+    )
+
+
+def target(shards: list[Shard], column: str) -> Label:
+    low, high, missing, seen = math.inf, -math.inf, 0, np.array([])
+    for values in map(numbers, values_of(shards, column)):
+        finite = values[np.isfinite(values)]
+        low, high = finite.min(initial=low), finite.max(initial=high)
+        missing += int(np.isnan(values).sum())
+        seen = np.union1d(seen, finite)[: FEW_NUMBERS + 1]
+    few = len(seen) <= FEW_NUMBERS and (seen == np.round(seen)).all()
+    hint = "; for classes make it a column of integers" if few else ""
+    return Label(column, "regression", f"a number, {low:g} to {high:g}{hint}", missing)
+
+
+def classes_text(counts: Counter[Any]) -> str:
+    shares = [(value, 100 * count / counts.total()) for value, count in counts.most_common()]
+    if len(shares) > 4:
+        return f"{len(shares)} classes of {shares[-1][1]:.2g} % to {shares[0][1]:.2g} %"
+    each = ", ".join(f"{value} {share:.0f} %" for value, share in shares)
+    return f"{counted(len(shares), 'class', 'classes')}: {each}"
+
+
+def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:
+    """A column with the name of a key whose values are unique, over the files of all roles."""
+    kind = value_type(shards[0].schema.field(column).type)
+    if not (is_id(column) and (pa.types.is_integer(kind) or ENCODERS["text"].supports(kind))):
+        return False
+    values = sample[column]
+    if sum(shard.rows for shard in shards) <= KEY_ROWS:
+        if not all(column in shard.schema.names for shard in shards):
+            return False
+        values = pa.chunked_array(list(values_of(shards, column)))
+    return values.null_count == 0 and pc.count_distinct(values).as_py() == len(values)
+
+
+def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
+    """What a column is good for, by name, type and sample."""
+    field = shard.schema.field(column)
+    kind = value_type(field.type)
+    if ENCODERS["image"].supports(kind):
+        return judge_image(column, kind, shard)
+    if pa.types.is_fixed_size_list(kind):
+        fits = ENCODERS["list"].supports(kind)
+        return Choice("list", f"{kind.list_size} numbers") if fits else Choice(None, str(kind))
+    values = sample[column].combine_chunks()
+    if pa.types.is_nested(kind):
+        same = (
+            ENCODERS["list"].supports(kind) and pc.count_distinct(pc.list_value_length(values)).as_py() == 1
+        )
+        return Choice("list", "of one length") if same else Choice(None, str(kind))
+    if pa.types.is_temporal(kind) or TIME_NAMES.search(column.lower()):
+        return Choice(None, "time")
+    distinct = pc.count_distinct(values).as_py()
+    if words(column) & GROUP_WORDS and 2 <= distinct <= MOST_GROUPS:
+        return Choice(None, f"kept as a group for the report: {distinct} values", group=True)
+    if words(column) & LABEL_WORDS:
+        return Choice(None, "looks like another label")
+    if column.lower() in SPLIT_NAMES or is_id(column):
+        return Choice(None, "names rows, says nothing about them")
+    if distinct < 2:
+        return Choice(None, "always the same")
+    return judge_values(values, distinct, b"categories" in (field.metadata or {}))
+
+
+def judge_values(values: pa.Array, distinct: int, coded: bool) -> Choice:
+    """`coded`: integers that stand for the categories in the field's metadata."""
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        return Choice("boolean")
+    if is_number(kind):
+        return Choice("category", f"{distinct} values") if coded else Choice("numeric")
+    if not ENCODERS["text"].supports(kind):
+        return Choice(None, str(kind))
+    texts = values.drop_null().to_pylist()
+    if all(TIME_TEXT.match(text) for text in texts):
+        return Choice(None, "time")
+    lengths = [len(text.split()) for text in texts]
+    if np.mean(lengths) > TEXT_WORDS:
+        return Choice("text", f"median {np.median(lengths):.0f} words", size=float(np.mean(lengths)))
+    if distinct > max(20, UNIQUE_SHARE * len(texts)):
+        return Choice(None, "nearly every value is another")
+    return Choice("category", f"{distinct} values")
+
+
+def judge_image(column: str, kind: pa.DataType, shard: Shard) -> Choice:
+    size = image_size(shard, column)
+    if size is not None:
+        colours = {1: "grey", 3: "RGB"}.get(size[2], f"{size[2]} channels")
+        return Choice("image", f"{size[1]}×{size[0]} {colours}")
+    return (
+        Choice("list", f"{kind.list_size} numbers") if is_pixels(kind) else Choice(None, "bytes, not images")
+    )
+
+
+def image_size(shard: Shard, column: str) -> tuple[int, int, int] | None:
+    """Height, width and channels of the first image, or None if it is none."""
+    kind = shard.schema.field(column).type
+    if is_pixels(kind):
+        return pixels_size(shard, column, kind)
+    for values in values_of([shard], column):
+        values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
+        for data in values.drop_null():
+            try:
+                with Image.open(io.BytesIO(data.as_py())) as image:
+                    return image.height, image.width, len(image.getbands())
+            except UnidentifiedImageError:
+                return None
+    return None
+
+
+def pixels_size(shard: Shard, column: str, kind: pa.DataType) -> tuple[int, int, int] | None:
+    shape, layout = image_metadata(shard, column)
+    if shape is None and kind.list_size >= SMALLEST_IMAGE:
+        try:
+            shape = guess_shape(Column(column, kind, "image"))
+        except InputError:
+            return None
+    if shape is None or math.prod(shape) != kind.list_size:
+        return None
+    height, width, channels = (*shape, 1)[:3]
+    return (width, channels, height) if layout == "CHW" else (height, width, channels)
+
+
+def only_what_fits(choices: dict[str, Choice]) -> dict[str, Choice]:
+    """One image alone, or one text, the longest, beside a table: what the built-in models take."""
+    images = [column for column, choice in choices.items() if choice.kind == "image"]
+    texts = [column for column, choice in choices.items() if choice.kind == "text"]
+    longest = max(texts, key=lambda column: choices[column].size, default=None)
+    fitting = dict(choices)
+    for column, choice in choices.items():
+        if images and choice.kind and column != images[0]:
+            fitting[column] = Choice(None, f"{choice.kind} beside an image")
+        elif choice.kind == "text" and column != longest:
+            fitting[column] = Choice(None, f"a second text beside {longest}")
+    return fitting
+
+
+def has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
+    """Null, NaN or infinity in the sample, where missing is not a value of its own, as in categories."""
+    if column not in sample.column_names or kind not in ("numeric", "boolean", "list"):
+        return False
+    values = sample[column].combine_chunks()
+    holes = values.null_count
+    if kind == "list":
+        values = values.flatten()
+    return holes > 0 or not np.isfinite(numbers(values)).all()
+
+
+def is_id(column: str) -> bool:
+    return column.lower() in KEY_NAMES or column.lower().endswith(("_id", "_key"))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    return ENCODERS["numeric"].supports(value_type(kind))
+
+
+def words(name: str) -> set[str]:
+    return set(re.findall("[a-z]+", name.lower()))
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """A name for the data: of the folder, or of the file if it is a single one."""
+    path = Path(paths[0]).absolute()
+    if not path.is_dir():
+        path = (
+            path.parent
+            if len(paths) > 1 or "*" in path.name or role_word(path.stem)
+            else path.with_suffix("")
+        )
+    path = path.parent if role_word(path.name) else path
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name).strip("-._") or "dataset"

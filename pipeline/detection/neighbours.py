@@ -21,6 +21,7 @@ from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
 from pipeline.models.features import penultimate_features
+from pipeline.seeds import random_state
 from pipeline.training.main_run import early_trajectory, whole_trajectory
 from pipeline.training.state import save_tensors
 
@@ -75,7 +76,7 @@ def write_reference(run_path: Path, path: Path) -> None:
     config, data = run_config(run_path).detection, run_data(run_path)
     rows = data.count("train")
     chosen = np.zeros(rows, dtype=bool)
-    chosen[np.random.RandomState(config.seed).permutation(rows)[: config.reference_rows]] = True
+    chosen[random_state("neighbour reference", config.seed).permutation(rows)[: config.reference_rows]] = True
     parts = []
     for chunk in data.chunks("train"):
         which = torch.from_numpy(np.flatnonzero(chosen[chunk.first : chunk.first + chunk.rows]))

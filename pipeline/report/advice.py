@@ -1,12 +1,10 @@
-"""What to do next, and what to keep in mind: sentences chosen by what the run found."""
+"""What to do next: sentences chosen by what the run found."""
 
 from __future__ import annotations
 
 from pipeline.config import AuditConfig
 from pipeline.report import words
 from pipeline.report.verdict import Summary
-
-WELL_COVERED = 0.9
 
 
 def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
@@ -25,20 +23,25 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
         )
     elif summary["verdict"] == "worse":
         steps.append(
-            "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead of "
-            "wrong. Lower detection.max_removed, or set detection.rule: ranking and go through them by hand."
+            "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead "
+            "of wrong. Lower detection.max_removed, or set detection.rule: ranking and judge them by hand."
         )
     elif summary["verdict"] == "not tested":
         steps.append(untested(summary, config))
     if decisions["remove"] or decisions["relabel"]:
         steps.append(
             "Look at the rows that were only just flagged. If most of them look right, lower "
-            "detection.max_removed and run the same command again: only detection and what follows it is redone."
+            "detection.max_removed and run the same command again: only detection and what follows is redone."
         )
     if decisions["review"]:
         steps.append(
             f"Go through the {words.rows(decisions['review'])} marked review, the most suspicious first. "
             "They stay in the dataset until somebody decides."
+        )
+    if summary["rows"].get("validation") and not config.data.validation_is_clean:
+        steps.append(
+            "If you know that the validation labels are right, set data.validation_is_clean: true; harm to "
+            "validation then counts as evidence."
         )
     if "backdoor" in summary["reasons"]:
         steps.append("Find out where the rows with a suspected backdoor came from before you train on them.")
@@ -50,26 +53,6 @@ def untested(summary: Summary, config: AuditConfig) -> str:
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
         return "Nothing was to be removed, so there was nothing to test. The data can be used as they are."
-    return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."
-
-
-def caveats(summary: Summary, config: AuditConfig) -> list[str]:
-    """Reasons to trust this run less, each with what would change it."""
-    found = []
-    coverage = summary["coverage"]
-    if coverage and coverage["share"] < WELL_COVERED:
-        found.append(
-            f"Attribution covers {words.percent(coverage['share'], 0)} of the model's parameters; influence "
-            "through the others is not seen."
-        )
-    if summary["rows"].get("validation") and not config.data.validation_is_clean:
-        found.append(
-            "The labels of the validation set are not known to be right (data.validation_is_clean: false), so "
-            "harm to validation does not count as evidence."
-        )
-    if summary["estimated_noise"] is not None:
-        found.append(
-            "The estimated share of wrong labels misses errors that follow the model's own confusions; take it "
-            "as an order of magnitude."
-        )
-    return found
+    if config.verification.seeds == 0:
+        return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."
+    return "Whether cleaning helps is not known: remove what stood in the way of the test and run it again."

@@ -49,10 +49,8 @@ class ContentReader:
         self.images = [name for name, found in kinds.items() if found == "image"]
         self.texts = [name for name, found in kinds.items() if found == "text"]
         around = originals.reference
-        known = around.column_names if around is not None else []
-        self.usual = {
-            name: Usual(around[name]) for name, found in kinds.items() if found == "plain" and name in known
-        }
+        plain = [name for name, found in kinds.items() if found == "plain" and name in around.column_names]
+        self.usual = {name: Usual(around[name]) for name in plain}
 
     def read(self, place: Place) -> Content:
         row = self.originals.rows[place]
@@ -90,7 +88,7 @@ def kind(originals: Originals, name: str, configured: str) -> str:
         return configured
     if pa.types.is_fixed_size_list(found) and pa.types.is_uint8(found.value_type) and configured == "auto":
         return "image"
-    if pa.types.is_binary(found) or pa.types.is_large_binary(found):
+    if pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_struct(found):
         return "image"
     if not is_plain(found):
         return "other"

@@ -23,8 +23,11 @@ class Bar:
     words: str
 
 
-def evidence(path: Path, signals: list[str], keys: pa.Array) -> dict[str, list[Bar]]:
-    """A bar per signal for each of the row keys; nulls give none. One column is in memory at a time."""
+def evidence(path: Path, signals: dict[str, str], keys: pa.Array) -> dict[str, list[Bar]]:
+    """A bar per signal (column → what it is, in words) for each of the row keys; nulls give none.
+
+    One column is in memory at a time.
+    """
     bars: dict[str, list[Bar]] = {key: [] for key in keys.to_pylist()}
     if not bars or not path.exists():
         return bars
@@ -35,11 +38,11 @@ def evidence(path: Path, signals: list[str], keys: pa.Array) -> dict[str, list[B
         ordered = np.sort(column.to_numpy())
         for row in chosen:
             if row[name] is not None:
-                bars[row["row_key"]].append(bar(name, row[name], ordered))
+                bars[row["row_key"]].append(bar(name, signals[name], row[name], ordered))
     return bars
 
 
-def bar(name: str, value: float, ordered: np.ndarray) -> Bar:
+def bar(name: str, said: str, value: float, ordered: np.ndarray) -> Bar:
     """`ordered`: all values of the signal, ascending, float [rows]."""
     meaning = vocabulary.signal(name)
     below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
@@ -47,9 +50,8 @@ def bar(name: str, value: float, ordered: np.ndarray) -> Bar:
     share = lower if meaning.high_is_suspicious else 1 - lower
     shown = most(share, len(ordered))
     compared = "higher" if meaning.high_is_suspicious else "lower"
-    unit = f" {meaning.unit}" if meaning.unit else ""
-    said = f"{meaning.words}: {words.number(value)}{unit}; {compared} than for {shown} of the rows"
-    return Bar(meaning.label, share, shown, said[0].upper() + said[1:])
+    text = f"{words.sentence(said)}: {words.number(value)}, {compared} than for {shown} of the rows"
+    return Bar(meaning.label, share, shown, text)
 
 
 def most(share: float, rows: int) -> str:

@@ -87,8 +87,13 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     return chosen
 
 
-def galleries(run: RunDirectory, data: Data, signals: list[str], cards: int, pictures: bool) -> list[Gallery]:
-    """The galleries of a run, those of the most frequent reasons first, at most MOST_REASONS of them."""
+def galleries(
+    run: RunDirectory, data: Data, signals: dict[str, str], cards: int, pictures: bool
+) -> list[Gallery]:
+    """The galleries of a run, those of the most frequent reasons first, at most MOST_REASONS of them.
+
+    signals: column of signals.parquet → what it is, in words; cards: at most as many per reason.
+    """
     path = run / "rows.parquet"
     flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)
     chosen = choose(flagged, cards)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.config import AuditConfig
 from pipeline.errors import WinnowError
 from pipeline.report import svg, vocabulary, words
-from pipeline.report.advice import caveats, next_steps
+from pipeline.report.advice import next_steps
 from pipeline.report.breakdown import (
     Breakdown,
     by_group,
@@ -37,12 +37,12 @@ METRICS = {"train_metric": "train", "validation_metric": "validation"}
 
 
 def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: int = MOST_BYTES) -> str:
-    """The report as HTML, at most `most_bytes` of UTF-8; when it would be larger, pictures go first, then cards.
+    """The report as HTML, at most `most_bytes` of UTF-8; were it larger, pictures go first, then cards.
 
     Raises WinnowError when even that is not enough.
     """
     view = overview(run, config, summary)
-    signals = facts(run.record, "detect").get("signals", [])
+    signals = signals_in_words(facts(run.record, "detect"))
     template = environment().get_template("report.html.j2")
     for cards, pictures in ((CARDS, True), (CARDS, False), (CARDS // 4, False), (0, False)):
         shown = galleries(run, config.data, signals, cards, pictures)
@@ -78,7 +78,6 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "summary": summary,
         "verdict": verdict(summary),
         "steps": next_steps(summary, config, str(run.path)),
-        "caveats": caveats(summary, config),
         "flagged": flagged_rows(summary["decisions"]),
         "decision_bar": decision_bar(summary),
         "arms": arms_chart(run, summary),
@@ -88,6 +87,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "train": facts(record, "train"),
         "factors": facts(record, "factors"),
         "detect": facts(record, "detect"),
+        "signals": signals_in_words(facts(record, "detect")),
+        "loss_unit": "loss units" if regression else "nats",
         "curves": training_curves(facts(record, "train")),
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
         "noise": noise_line(summary),
@@ -96,6 +97,12 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "threads": record.get("threads"),
         "longest_stage": max(filter(None, summary["timings"].values()), default=1.0),
     }
+
+
+def signals_in_words(detect: dict[str, Any]) -> dict[str, str]:
+    """The columns of signals.parquet that were used and what each of them is."""
+    said = detect.get("words", {})
+    return {name: said.get(name, name.replace("_", " ")) for name in detect.get("signals", [])}
 
 
 def names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:
@@ -155,7 +162,7 @@ def training_curves(train: dict[str, Any]) -> list[dict[str, Any]]:
     metric, mark = train.get("metric", ""), train.get("early_epoch")
     charts = []
     for title, columns, write in (
-        ("Mean loss, nats", LOSSES, lambda value: f"{value:.3g}"),
+        ("Mean loss", LOSSES, lambda value: f"{value:.3g}"),
         (words.metric(metric), METRICS, lambda value: words.level(value, metric)),
     ):
         lines = [

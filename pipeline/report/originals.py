@@ -25,7 +25,7 @@ class Originals:
 
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     rows: dict[Place, dict[str, pa.Scalar]] = field(default_factory=dict)
-    reference: pa.Table | None = None
+    reference: pa.Table = field(default_factory=lambda: pa.table({}))
 
 
 def read_originals(places: Iterable[Place], columns: list[str]) -> Originals:

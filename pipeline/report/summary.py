@@ -121,8 +121,8 @@ def reasons_line(summary: Summary) -> str:
 def noise_line(summary: Summary) -> str:
     noise = summary["estimated_noise"]
     if noise is None:
-        note = summary["estimated_noise_note"]
-        return "wrong labels in the train set: not estimated" + (f" ({note})" if note else "")
+        note = summary["estimated_noise_note"] or ""
+        return f"wrong labels in the train set: not estimated. {note}".rstrip(" .")
     value, low, high = (f"{100 * noise[end]:.1f}" for end in ("value", "low", "high"))
     return f"wrong labels in the train set, estimated: {value} % ({low} – {high})"
 

@@ -16,43 +16,18 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Signal:
-    """`label` names what a long bar means; `words` say what was measured, in `unit`."""
+    """`label` says what a long bar means."""
 
     label: str
-    words: str
-    unit: str
     high_is_suspicious: bool
 
 
 SIGNALS = {
-    "margin_early": Signal(
-        "prefers other label",
-        "how far the given label is ahead of the best other one, in the early epochs",
-        "logits",
-        False,
-    ),
-    "loss_early": Signal("hard to learn", "mean loss on the given label in the early epochs", "nats", True),
-    "early_harm": Signal(
-        "harms validation",
-        "how much the validation loss is predicted to fall without this row (SOURCE, early epochs)",
-        "nats",
-        True,
-    ),
-    "neighbour_margin": Signal(
-        "neighbours differ",
-        "votes of the most similar rows for the given label, less those for the best other one",
-        "share of votes",
-        False,
-    ),
-    "half_confidence": Signal(
-        "hard to predict",
-        "probability of the given label for a model that was trained without this row",
-        "probability",
-        False,
-    ),
-    "self_influence": Signal(
-        "memorised", "predicted rise of the row's own loss if it is removed (SOURCE)", "nats", True
-    ),
+    "early_margin": Signal("prefers other label", False),
+    "early_loss": Signal("hard to learn", True),
+    "early_harm": Signal("harms validation", True),
+    "neighbour_margin": Signal("neighbours differ", False),
+    "half_confidence": Signal("hard to predict", False),
 }
 
 REASONS = {
@@ -68,6 +43,10 @@ REASONS = {
         "Same content, different labels",
         "The same content occurs more than once with labels that contradict each other.",
     ),
+    "ambiguous": (
+        "Odd as a whole",
+        "No other label clearly fits better, but all signals together rank the row high.",
+    ),
     "outlier": ("Unlike everything else", "Rows that resemble no class: do they belong here at all?"),
     "backdoor": (
         "Suspected backdoor",
@@ -78,8 +57,7 @@ REASONS = {
 
 def signal(name: str) -> Signal:
     """The vocabulary's entry, or one made of the column's own name (then high is taken as suspicious)."""
-    plain = name.replace("_", " ")
-    return SIGNALS.get(name, Signal(plain, plain, "", True))
+    return SIGNALS.get(name, Signal(name.replace("_", " "), True))
 
 
 def reason(code: str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def level(value: float, name: str) -> str:
 
 
 def changes(values: Sequence[float], name: str) -> list[str]:
-    """Changes of a metric (percentage points for shares), with digits enough that none of them reads as zero."""
+    """Changes of a metric (percentage points for shares), with digits enough that none reads as zero."""
     scaled = [100 * value if is_share(name) else value for value in values]
     digits = 1 if is_share(name) else 3
     while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
@@ -84,8 +84,13 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
+def sentence(text: str) -> str:
+    """With a capital letter first."""
+    return text[:1].upper() + text[1:]
+
+
 def label(value: Any, names: dict[Any, str] | None = None) -> str:
-    """A label for display: its class name where there is one, a number with four digits, or the text itself."""
+    """A label for display: its class name where there is one, a number of four digits or the text itself."""
     if value is None:
         return "none"
     if names and value in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,7 +92,8 @@ class TrainingRows:
     @staticmethod
     def _emit(
         parts: list[Rows], batch_size: int, generator: torch.Generator, keep_rest: bool
-    ) -> Iterator[Rows]:
+    ) -> Generator[Rows, None, list[Rows]]:
+        """Batches of the parts in a random order; returns what is too little for one more, if it may."""
         buffer = Rows.concatenate(parts)
         order = torch.randperm(len(buffer), generator=generator)
         whole = len(buffer) - len(buffer) % batch_size if keep_rest else len(buffer)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
+from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import epoch_path, evaluate_role, read_column, read_epoch
 from pipeline.training.loop import train
@@ -28,7 +29,7 @@ def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
     labels = np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks("train")])
     if data.encoding.task != "classification":
         labels = np.zeros(len(labels), dtype=np.int64)
-    order = np.random.RandomState(seed).permutation(len(labels))
+    order = random_state("halves", seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     halves = np.empty(len(labels), dtype=np.int8)
     halves[by_class] = np.arange(len(labels)) % 2

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.compute.worker import keep, run_config, run_data
+from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
@@ -80,8 +81,7 @@ def strata(labels: Tensor, task: str) -> np.ndarray:
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:
     """bool `[rows]`, True where kept: of every stratum as many random rows go as `removed` takes from it."""
     counts = np.bincount(strata[removed], minlength=int(strata.max()) + 1)
-    # RandomState, not Generator: its streams are frozen, so another numpy draws the same rows.
-    order = np.random.RandomState(seed).permutation(len(strata))
+    order = random_state("random removal", seed).permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     grouped = strata[order]
     place = np.arange(len(order)) - np.searchsorted(grouped, grouped)

@@ -70,7 +70,9 @@ def perturbed_states(model: nn.Module, count: int, scale: float = 0.2) -> list[d
     for _ in range(count):
         states.append(
             {
-                name: value + scale * torch.randn_like(value) ** 2 if value.is_floating_point() else value.clone()
+                name: value + scale * torch.randn_like(value) ** 2
+                if value.is_floating_point()
+                else value.clone()
                 for name, value in model.state_dict().items()
             }
         )

@@ -1,4 +1,4 @@
-"""Slow, plain computations that the tests compare with: one row at a time, dense matrices, explicit formulas."""
+"""Slow, plain computations to compare with: one row at a time, dense matrices, explicit formulas."""
 
 from __future__ import annotations
 

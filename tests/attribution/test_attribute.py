@@ -20,15 +20,24 @@ ROWS, WIDTH = 24, 3
 def regression_rows(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(rows, WIDTH, dtype=torch.float64, generator=generator)
-    targets = inputs @ torch.tensor([1.0, -2.0, 0.5]).double() + torch.randn(rows, generator=generator).double()
+    targets = (
+        inputs @ torch.tensor([1.0, -2.0, 0.5]).double() + torch.randn(rows, generator=generator).double()
+    )
     return inputs, targets
 
 
 class Regression:
-    """Full-batch gradient descent on linear regression, recorded, and differentiated by autograd throughout."""
+    """Gradient descent on linear regression, recorded, and differentiated by autograd throughout."""
 
     def __init__(
-        self, directory: Path, *, lr: float, steps: int, checkpoints: int, momentum: float = 0.0, decay: float = 0.0
+        self,
+        directory: Path,
+        *,
+        lr: float,
+        steps: int,
+        checkpoints: int,
+        momentum: float = 0.0,
+        decay: float = 0.0,
     ) -> None:
         self.train, self.query = regression_rows(ROWS, 0), regression_rows(10, 1)
         self.lr, self.steps, self.momentum, self.decay = lr, steps, momentum, decay
@@ -47,7 +56,7 @@ class Regression:
         self.trajectory = Trajectory.load(directory)
 
     def unrolled_harm(self) -> Tensor:
-        """d(mean query loss)/d(row weight) through the whole training loop: what removal lowers the loss by."""
+        """d(mean query loss)/d(row weight) through all of training: what removal lowers the loss by."""
         weights = torch.ones(ROWS, dtype=torch.float64, requires_grad=True)
         values = [value.clone().requires_grad_() for value in self.start]
         buffers = [torch.zeros_like(value) for value in values]
@@ -83,7 +92,7 @@ def correlation(first: Tensor, second: Tensor) -> float:
 
 
 def test_one_segment_per_step_converges_to_exact_unrolling(tmp_path: Path) -> None:
-    """Linear regression: EK-FAC is the exact Hessian, so only the step size separates SOURCE from the truth."""
+    """Linear regression: EK-FAC is the exact Hessian; only the step size separates SOURCE from the truth."""
     errors = []
     for place, steps in enumerate((20, 40, 80)):
         run = Regression(tmp_path / str(place), lr=1.0 / steps, steps=steps, checkpoints=steps)
@@ -103,7 +112,9 @@ def test_few_segments_correlate_with_exact_unrolling(tmp_path: Path, segments: i
 
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.0, 0.3), (0.9, 0.3)])
 def test_momentum_and_weight_decay_keep_size_and_order(tmp_path: Path, momentum: float, decay: float) -> None:
-    run = Regression(tmp_path, lr=0.005 * (1 - momentum), steps=400, checkpoints=20, momentum=momentum, decay=decay)
+    run = Regression(
+        tmp_path, lr=0.005 * (1 - momentum), steps=400, checkpoints=20, momentum=momentum, decay=decay
+    )
     exact, found = run.unrolled_harm(), run.harm(segments=20)
     assert correlation(exact, found) > 0.99
     slope = (exact * found).sum() / exact.square().sum()
@@ -112,7 +123,12 @@ def test_momentum_and_weight_decay_keep_size_and_order(tmp_path: Path, momentum:
 
 def classifier(directory: Path, batchnorm: bool = False) -> tuple[nn.Module, Trajectory, list, list]:
     torch.manual_seed(0)
-    layers = [nn.Linear(4, 8), *([nn.BatchNorm1d(8)] if batchnorm else []), nn.ReLU(inplace=True), nn.Linear(8, 3)]
+    layers = [
+        nn.Linear(4, 8),
+        *([nn.BatchNorm1d(8)] if batchnorm else []),
+        nn.ReLU(inplace=True),
+        nn.Linear(8, 3),
+    ]
     model = nn.Sequential(*layers).double()
     inputs = torch.randn(60, 4).double()
     labels = inputs[:, :3].argmax(1)
@@ -127,7 +143,12 @@ def classifier(directory: Path, batchnorm: bool = False) -> tuple[nn.Module, Tra
         recorder.step(epoch=(step + 1) / 3)
     clean = torch.randn(40, 4).double()
     query = [(clean[:25], clean[:25, :3].argmax(1)), (clean[25:], clean[25:, :3].argmax(1))]
-    return model, Trajectory.load(directory), list(zip(inputs.split(25), labels.split(25), strict=True)), query
+    return (
+        model,
+        Trajectory.load(directory),
+        list(zip(inputs.split(25), labels.split(25), strict=True)),
+        query,
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def plain_covariances(model: nn.Module, objective, inputs: Tensor, name: str) ->
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
-@pytest.mark.parametrize(("kind", "layer"), [("mlp", "0"), ("mlp", "4"), ("tokens", "mixing"), ("twice", "inner")])
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("mlp", "0"), ("mlp", "4"), ("tokens", "mixing"), ("twice", "inner")]
+)
 def test_exact_covariances_of_linear_layers(kind: str, layer: str, loss: str) -> None:
     model, batch = model_and_rows(kind)
     objective = get_objective(loss)
@@ -101,7 +103,7 @@ def test_exact_spectrum_is_the_mean_square_of_rotated_gradients(kind: str, loss:
             model,
             batch.inputs,
             len(batch.row_ids),
-            lambda out, row, k=k: (out * objective.exact_output_gradients(out)[k]).sum(),
+            lambda out, _row, k=k: (out * objective.exact_output_gradients(out)[k]).sum(),
         )
         for name, value in matrices.items():
             basis = bases[name]
@@ -146,7 +148,9 @@ def test_sums_do_not_depend_on_how_rows_are_batched(kind: str, labels: str) -> N
         for part in split(batch, size):
             squares = add_tensors(
                 squares,
-                spectrum_sums(model, cross_entropy(), part.inputs, part.row_ids, bases, **DRAW, labels=labels),
+                spectrum_sums(
+                    model, cross_entropy(), part.inputs, part.row_ids, bases, **DRAW, labels=labels
+                ),
             )
         return sums, squares
 
@@ -167,8 +171,12 @@ def test_a_rows_weight_counts_like_copies(kind: str) -> None:
     weighted = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, weights=weights)
     copied = covariance_sums(model, cross_entropy(), batch.inputs[rows], batch.row_ids[rows], **DRAW)
     bases = eigenbases(copied)
-    squares = spectrum_sums(model, cross_entropy(), batch.inputs, batch.row_ids, bases, **DRAW, weights=weights)
-    copied_squares = spectrum_sums(model, cross_entropy(), batch.inputs[rows], batch.row_ids[rows], bases, **DRAW)
+    squares = spectrum_sums(
+        model, cross_entropy(), batch.inputs, batch.row_ids, bases, **DRAW, weights=weights
+    )
+    copied_squares = spectrum_sums(
+        model, cross_entropy(), batch.inputs[rows], batch.row_ids[rows], bases, **DRAW
+    )
     for name in bases:
         torch.testing.assert_close(weighted.input[name], copied.input[name])
         torch.testing.assert_close(weighted.gradient[name], copied.gradient[name])
@@ -178,7 +186,10 @@ def test_a_rows_weight_counts_like_copies(kind: str) -> None:
 def test_padding_tokens_change_nothing() -> None:
     torch.manual_seed(0)
     model = Tokens().double()
-    model.mixing, model.forward = nn.Identity(), lambda t: model.head(torch.nn.functional.pad(model.embedding(t).sum(1), (0, 1)))
+    model.mixing, model.forward = (
+        nn.Identity(),
+        lambda t: model.head(torch.nn.functional.pad(model.embedding(t).sum(1), (0, 1))),
+    )
     tokens, rows = torch.randint(1, 7, (4, 3)), torch.arange(4)
     longer = torch.cat([tokens, torch.zeros(4, 2, dtype=torch.int64)], 1)
     short = covariance_sums(model, cross_entropy(), tokens, rows, **DRAW)

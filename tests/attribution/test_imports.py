@@ -8,13 +8,13 @@ import sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"pyarrow", "dask", "distributed", "prefect", "pydantic", "sklearn", "pandas"}:
+        if name.split(".")[0] in {"pyarrow", "dask", "prefect", "pydantic", "sklearn", "pandas"}:
             raise ModuleNotFoundError(name)
         return None
 
 sys.meta_path.insert(0, Block())
 import pipeline.attribution
-others = [name for name in sys.modules if name.startswith("pipeline.") and not name.startswith("pipeline.attribution")]
+others = {name.split(".")[1] for name in sys.modules if name.startswith("pipeline.")} - {"attribution"}
 assert not others, others
 assert all(hasattr(pipeline.attribution, name) for name in pipeline.attribution.__all__)
 """

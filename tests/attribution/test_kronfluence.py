@@ -1,4 +1,4 @@
-"""Influence functions by an independent implementation, kronfluence, with the same weights and sampled labels."""
+"""Influence functions by an independent implementation, kronfluence: the same weights and sampled labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,13 @@ def theirs(model: nn.Module, train, query, directory: Path, damping: float | Non
     """Self-influence [rows] and the scores of the summed query loss [rows]."""
     prepared = analyzer.prepare_model(copy.deepcopy(model), Classification())
     work = analyzer.Analyzer(
-        "test", prepared, Classification(), cpu=True, disable_tqdm=True, output_dir=str(directory), log_level=40
+        "test",
+        prepared,
+        Classification(),
+        cpu=True,
+        disable_tqdm=True,
+        output_dir=str(directory),
+        log_level=40,
     )
     double = {"gradient_covariance_dtype": torch.float64, "activation_covariance_dtype": torch.float64}
     work.fit_all_factors(
@@ -61,15 +67,22 @@ def theirs(model: nn.Module, train, query, directory: Path, damping: float | Non
             strategy="ekfac", lambda_dtype=torch.float64, per_sample_gradient_dtype=torch.float64, **double
         ),
     )
-    precise = {"per_sample_gradient_dtype": torch.float64, "precondition_dtype": torch.float64}
-    score_arguments = arguments.ScoreArguments(
-        damping_factor=damping, score_dtype=torch.float64, aggregate_query_gradients=True, **precise
+    settings = {
+        "damping_factor": damping,
+        "score_dtype": torch.float64,
+        "per_sample_gradient_dtype": torch.float64,
+        "precondition_dtype": torch.float64,
+    }
+    common = {"factors_name": "ekfac", "per_device_train_batch_size": 16, "train_dataset": train}
+    work.compute_self_scores("own", score_args=arguments.ScoreArguments(**settings), **common)
+    work.compute_pairwise_scores(
+        "pairs",
+        query_dataset=query,
+        per_device_query_batch_size=8,
+        score_args=arguments.ScoreArguments(aggregate_query_gradients=True, **settings),
+        **common,
     )
-    common = {"factors_name": "ekfac", "per_device_train_batch_size": 16, "score_args": score_arguments}
-    own = work.compute_self_scores("own", train_dataset=train, **common)
-    pairs = work.compute_pairwise_scores(
-        "pairs", query_dataset=query, train_dataset=train, per_device_query_batch_size=8, **common
-    )
+    own, pairs = work.load_self_scores("own"), work.load_pairwise_scores("pairs")
     return own["all_modules"], pairs["all_modules"].squeeze(0)
 
 

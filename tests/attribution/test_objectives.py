@@ -25,7 +25,9 @@ def test_exact_columns_are_a_root_of_the_output_hessian(objective, label: Tensor
 
 
 @pytest.mark.parametrize(("objective", "label"), CASES)
-def test_sampled_gradients_have_mean_zero_and_the_output_hessian_as_covariance(objective, label: Tensor) -> None:
+def test_sampled_gradients_have_mean_zero_and_the_output_hessian_as_covariance(
+    objective, label: Tensor
+) -> None:
     output = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     uniforms = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     sampled = objective.sampled_output_gradients(output.expand(20_000, 3), uniforms)
@@ -37,7 +39,9 @@ def test_sampled_gradients_have_mean_zero_and_the_output_hessian_as_covariance(o
 def test_extreme_uniforms_and_logits_give_a_class_of_the_model() -> None:
     outputs = torch.tensor([[1000.0, 0.0, -1000.0], [-1000.0, 0.0, 1000.0]])
     for uniform in (0.0, 1.0 - 2.0**-53):
-        sampled = cross_entropy().sampled_output_gradients(outputs, torch.full((2,), uniform, dtype=torch.float64))
+        sampled = cross_entropy().sampled_output_gradients(
+            outputs, torch.full((2,), uniform, dtype=torch.float64)
+        )
         assert torch.equal(sampled, torch.zeros_like(sampled))  # the certain class was drawn
 
 

@@ -58,6 +58,7 @@ class Prepared:
         self.model.load_state_dict(self.states[checkpoint])
 
     def score(self, batches: list[Batch], **options):
+        options = {"self_influence_tolerance": 0.0} | options
         return score_rows(
             self.model, self.load, ENTROPY, batches, self.segments, TRAIN_ROWS, self.queries, **options
         )
@@ -118,7 +119,9 @@ def test_removing_a_row_that_opposes_the_query_is_predicted_to_help() -> None:
 def test_scores_in_single_precision_do_not_depend_on_batches(kind: str, count: int) -> None:
     prepared = Prepared(kind, count, rows=130)
     prepared.model.float()
-    prepared.states = [{n: v.float() if v.is_floating_point() else v for n, v in s.items()} for s in prepared.states]
+    prepared.states = [
+        {n: v.float() if v.is_floating_point() else v for n, v in s.items()} for s in prepared.states
+    ]
     inputs = prepared.batch.inputs
     batch = replace(prepared.batch, inputs=inputs.float() if inputs.is_floating_point() else inputs)
     whole = prepared.score([batch])
@@ -154,7 +157,9 @@ def test_curvature_and_scores_from_other_batches_agree_in_single_precision() -> 
     whole = chain(130)
     for size in (7, 64):
         parts = chain(size)
-        assert (parts.self_influence - whole.self_influence).abs().max() <= 1e-5 * whole.self_influence.abs().max()
+        assert (
+            parts.self_influence - whole.self_influence
+        ).abs().max() <= 1e-5 * whole.self_influence.abs().max()
         assert (parts.harm["q"] - whole.harm["q"]).abs().max() <= 1e-5 * whole.harm["q"].abs().max()
 
 
@@ -218,3 +223,29 @@ def test_weight_gradients_are_never_formed() -> None:
     prepared.score([prepared.batch])
     assert all(p.grad is None and p.requires_grad for p in prepared.model.parameters())
     assert isinstance(prepared.model, nn.Sequential)
+
+
+def test_factored_transport_is_within_its_tolerance() -> None:
+    """Wide layers, three segments: the low-rank transport against the exact one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 48), nn.Tanh(), nn.Linear(48, 3)).double()
+    batch = Batch(torch.randn(30, 40).double(), torch.randint(0, 3, (30,)), torch.arange(30))
+    states = perturbed_states(model, 3)
+
+    def load(checkpoint: int) -> None:
+        model.load_state_dict(states[checkpoint])
+
+    segments = [prepare_segment(model, load, ENTROPY, [batch], (c,), source_spectrum(3.0)) for c in range(3)]
+
+    def self_influence(tolerance: float) -> torch.Tensor:
+        scores = score_rows(model, load, ENTROPY, [batch], segments, 30, self_influence_tolerance=tolerance)
+        assert scores.self_influence is not None
+        return scores.self_influence
+
+    exact = self_influence(0.0)
+    errors = [
+        ((self_influence(t) - exact).abs().max() / exact.abs().max()).item() for t in (1e-1, 1e-2, 1e-3)
+    ]
+    assert 0 < errors[2] < errors[0]
+    for error, tolerance in zip(errors, (1e-1, 1e-2, 1e-3), strict=True):
+        assert error < tolerance

@@ -17,7 +17,9 @@ DTYPES = [torch.float32, torch.float64]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(sigma=SIGMA, lr_sum=LR_SUM, decay=DECAY)
-def test_injection_is_the_integral_of_transport(dtype: torch.dtype, sigma: float, lr_sum: float, decay: float) -> None:
+def test_injection_is_the_integral_of_transport(
+    dtype: torch.dtype, sigma: float, lr_sum: float, decay: float
+) -> None:
     injected = source_injection(torch.tensor([sigma], dtype=dtype), lr_sum, decay).item()
     total = float(torch.tensor(sigma, dtype=dtype)) + decay
     expected = -math.expm1(-lr_sum * total) / total if lr_sum * total > 1e-12 else lr_sum

@@ -26,7 +26,9 @@ CHECKPOINTS = [
 
 def written(directory: Path, **settings) -> Path:
     for checkpoint in CHECKPOINTS:
-        save_weights(weights_path(directory, int(checkpoint["step"])), {"w": torch.full((2,), checkpoint["step"])})
+        save_weights(
+            weights_path(directory, int(checkpoint["step"])), {"w": torch.full((2,), checkpoint["step"])}
+        )
     save_weights(directory / "tail.safetensors", {"w": torch.tensor([7.0])})
     write_trajectory(directory, **({"checkpoints": CHECKPOINTS, "steps": 8, "train_rows": 50} | settings))
     return directory
@@ -34,7 +36,9 @@ def written(directory: Path, **settings) -> Path:
 
 def test_what_was_written_is_loaded(tmp_path: Path) -> None:
     trajectory = Trajectory.load(written(tmp_path, momentum=0.9, dampening=0.1, weight_decay=0.01))
-    assert [(c.step, c.epoch, c.lr_sum) for c in trajectory.checkpoints] == [tuple(c.values()) for c in CHECKPOINTS]
+    assert [(c.step, c.epoch, c.lr_sum) for c in trajectory.checkpoints] == [
+        tuple(c.values()) for c in CHECKPOINTS
+    ]
     assert (trajectory.steps, trajectory.train_rows, trajectory.optimizer) == (8, 50, "sgd")
     assert (trajectory.momentum, trajectory.dampening, trajectory.weight_decay) == (0.9, 0.1, 0.01)
     assert trajectory.load_weights(1)["w"].tolist() == [4, 4]
@@ -57,7 +61,9 @@ def test_segments_have_equally_many_checkpoints_and_sum_learning_rates(tmp_path:
 @pytest.mark.parametrize(
     ("momentum", "dampening", "factor"), [(0.0, 0.5, 1), (0.9, 0.0, 10), (0.9, 0.9, 1), (0.5, 0.25, 1.5)]
 )
-def test_momentum_multiplies_learning_rates(tmp_path: Path, momentum: float, dampening: float, factor: float) -> None:
+def test_momentum_multiplies_learning_rates(
+    tmp_path: Path, momentum: float, dampening: float, factor: float
+) -> None:
     trajectory = Trajectory.load(written(tmp_path, momentum=momentum, dampening=dampening))
     assert trajectory.segments(1)[0].lr_sum == pytest.approx(factor)
 

@@ -3,17 +3,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.attribution import Eigenbasis, PreparedSegment, influence_spectrum, query_filters, source_spectrum
+from pipeline.attribution import (
+    Eigenbasis,
+    PreparedSegment,
+    influence_spectrum,
+    query_filters,
+    source_spectrum,
+)
 
 
-def random_segment(size_out: int, size_in: int, lr_sum: float, decay: float) -> tuple[PreparedSegment, Tensor]:
+def random_segment(
+    size_out: int, size_in: int, lr_sum: float, decay: float
+) -> tuple[PreparedSegment, Tensor]:
     """A segment of one layer, and its dense Hessian over the layer's flattened matrix."""
     gradient = torch.linalg.qr(torch.randn(size_out, size_out).double()).Q
     inputs = torch.linalg.qr(torch.randn(size_in, size_in).double()).Q
     sigma = torch.rand(size_out, size_in).double() * 3
     vectors = torch.kron(gradient, inputs)
     hessian = vectors @ torch.diag(sigma.flatten()) @ vectors.T
-    segment = PreparedSegment((0,), {"w": Eigenbasis(inputs, gradient)}, {"w": sigma}, source_spectrum(lr_sum, decay))
+    segment = PreparedSegment(
+        (0,), {"w": Eigenbasis(inputs, gradient)}, {"w": sigma}, source_spectrum(lr_sum, decay)
+    )
     return segment, hessian + decay * torch.eye(len(hessian)).double()
 
 

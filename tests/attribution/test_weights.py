@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": torch.ones(2)})
 
-    def fail(tensors: object, target: Path) -> None:
+    def fail(_tensors: object, target: Path) -> None:
         Path(target).write_bytes(b"half")
         raise OSError("disk full")
 

@@ -14,8 +14,8 @@ import pytest
 from pipeline.config import AuditConfig
 from pipeline.run import RunDirectory, write_json
 
-SIGNALS = ("margin_early", "loss_early", "early_harm", "neighbour_margin", "half_confidence")
-LOW_IS_SUSPICIOUS = ("margin_early", "neighbour_margin", "half_confidence")
+SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
+LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "half_confidence")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class RunBuilder:
                     "label": self.label,
                     **self.data,
                 },
+                "verification": {"seeds": 0 if self.verdict == "not tested" else 5},
             }
         )
         run = RunDirectory(self.folder / "runs" / "sample" / "2026-11-24-0312")
@@ -142,7 +143,7 @@ class RunBuilder:
 
     def verification(self, rows: int) -> dict[str, Any]:
         if self.verdict == "not tested":
-            return {"verdict": "not tested", "note": "verification.seeds is 0"}
+            return {"verdict": "not tested", "note": "Verification is off (verification.seeds is 0)."}
         gain = {"improved": 0.018, "no evidence": 0.002, "worse": -0.021}[self.verdict]
         random = np.random.default_rng(2)
         kept = rows - round(0.07 * rows)
@@ -199,7 +200,9 @@ class RunBuilder:
             "attribute": {},
             "detect": {
                 "signals": list(SIGNALS),
+                "words": {name: f"words for {name}" for name in SIGNALS},
                 "estimated_noise": {"value": 0.061, "low": 0.052, "high": 0.07},
+                "estimated_noise_note": "Blind to wrong labels that follow the model's own confusion.",
                 "likely_wrong": round(0.07 * rows),
                 "review": round(0.028 * rows),
                 "caps": None,
@@ -223,7 +226,7 @@ class RunBuilder:
             "run_id": run_id,
             "name": "sample",
             "versions": {"winnow": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "pyarrow": "26.0.1"},
-            "seeds": {"training": 0, "attribution": 0, "verification": 1},
+            "seeds": {"split": None, "training": 0, "attribution": 0, "verification": 1},
             "device": "cpu",
             "threads": 2,
             "stages": stages,
@@ -234,10 +237,9 @@ class RunBuilder:
             "rows": {"train": rows, "validation": rows // 4, "holdout": rows // 2},
             "features": self.features,
             "task": self.task,
-            "classes": [] if self.task == "regression" else sorted(set(self.truth)),
-            "sources": ["train/*.parquet"],
+            "classes": 0 if self.task == "regression" else len(set(self.truth)),
             "warnings": ["12 rows have an empty text"] if "text" in self.features else [],
-            "duplicates": {"groups": 7, "rows": 15, "conflicting": 2},
+            "duplicates": {"groups": 7, "rows": 15, "conflicting_rows": 2},
         }
 
 

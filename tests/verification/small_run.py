@@ -29,7 +29,7 @@ class InlineWorkers:
         function: Callable[..., Any],
         tasks: Sequence[tuple[Any, ...]],
         names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda place, result: None,
+        on_done: Callable[[int, Any], None],
     ) -> list[Any]:
         assert len(names) == len(tasks)
         results = []

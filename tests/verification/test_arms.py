@@ -40,6 +40,14 @@ def test_random_removal_takes_every_row_of_a_class_equally_often() -> None:
     assert np.abs(taken - expected).max() < 5 * np.sqrt(0.25 / 3000)
 
 
+def test_random_removal_is_not_what_others_draw_with_the_same_seed() -> None:
+    """Noise that a benchmark planted with a bare seed must not come back as the control."""
+    rows = np.arange(1000)
+    drawn = np.random.RandomState(1).permutation(1000)[:100]
+    removed = np.isin(rows, drawn)
+    assert (~random_removal(np.zeros(1000, dtype=np.int64), removed, 1) & removed).sum() < 30
+
+
 def test_random_removal_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     labels, removed = np.zeros(50, dtype=np.int64), np.arange(50) < 10
     assert np.array_equal(random_removal(labels, removed, 3), random_removal(labels, removed, 3))
@@ -59,7 +67,7 @@ def test_strata_of_a_regression_with_equal_targets_are_one() -> None:
 
 
 def decisions() -> Decisions:
-    """Row 1 is removed, row 2 removed with a suggestion, row 3 relabelled; row 4 has a suggestion and is kept."""
+    """Row 1 is removed, row 2 too but has a suggestion, row 3 is relabelled, row 4 kept with a suggestion."""
     return Decisions(
         removed=np.array([False, True, True, False, False]),
         relabelled=np.array([False, False, False, True, False]),

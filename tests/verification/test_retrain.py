@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from pipeline.compute.worker import run_data, run_model
 from pipeline.errors import WinnowError
 from pipeline.training.batches import Selection
+from pipeline.training.setup import averaged_model, set_up
 from pipeline.verification.retrain import (
     TailAverage,
     retrain,
@@ -110,3 +112,28 @@ def test_the_tail_average_begins_at_its_first_step() -> None:
     other = TailAverage(model, first=3)
     other.restore(tail.state_tensors())
     assert other.mean.mean()["weight"].item() == 4
+
+
+class Normalised(nn.Module):
+    """BatchNorm behind a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 5)
+        self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.first(image.flatten(1) / 255))
+
+
+def test_an_averaged_model_has_batchnorm_statistics_of_its_own(run_path: Path) -> None:
+    kept = np.arange(1200) >= 300
+    setup = dataclasses.replace(set_up(run_path, Selection(keep=kept), 0), model=Normalised())
+    weights = {name: torch.randn_like(tensor.float()) for name, tensor in setup.model.state_dict().items()}
+    averaged = averaged_model(setup, weights)
+    assert isinstance(averaged, Normalised)
+    images = run_data(run_path).load_role("train").inputs[300:]
+    expected = nn.functional.linear(images.flatten(1) / 255, weights["first.weight"], weights["first.bias"])
+    assert torch.allclose(averaged.norm.running_mean, expected.mean(0), atol=1e-4)
+    assert torch.equal(averaged.norm.weight, weights["norm.weight"])
+    assert not torch.equal(setup.model.norm.weight, averaged.norm.weight)

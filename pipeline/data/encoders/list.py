@@ -41,7 +41,7 @@ class ListEncoder(NumericEncoder):
         fits = self.lengths(column) == self.length
         kept = column if fits.all() else column.filter(pa.array(fits))
         values = np.full((len(column), self.length or 0), np.nan)
-        values[fits] = numbers(kept.flatten()).reshape(fits.sum(), -1)
+        values[fits] = numbers(kept.flatten()).reshape(fits.sum(), self.length or 0)
         return values
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:

@@ -13,8 +13,16 @@ SIZES = st.integers(1, 5)
 
 
 @settings(max_examples=30, deadline=None)
-@given(batch=st.integers(0, 4), middle=st.lists(SIZES, max_size=2), size_in=SIZES, size_out=SIZES, bias=st.booleans())
-def test_per_example_gradients(batch: int, middle: list[int], size_in: int, size_out: int, bias: bool) -> None:
+@given(
+    batch=st.integers(0, 4),
+    middle=st.lists(SIZES, max_size=2),
+    size_in=SIZES,
+    size_out=SIZES,
+    bias=st.booleans(),
+)
+def test_per_example_gradients(
+    batch: int, middle: list[int], size_in: int, size_out: int, bias: bool
+) -> None:
     torch.manual_seed(0)
     model = nn.Linear(size_in, size_out, bias=bias).double()
     assert_matches_functional_gradients(model, torch.randn(batch, *middle, size_in).double())

@@ -1,0 +1,58 @@
+"""What all benchmarks share: where results go, and the form of the file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipeline.run import write_json
+
+HOME = Path(__file__).parent
+CACHE = HOME / "cache"
+RESULTS = HOME / "results"
+
+
+def write_results(name: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write `benchmarks/results/NAME.json`: commit, date, machine, command and the rows.
+
+    A row has `task`, `method`, `metric` and `value`; `low`, `high`, `n` and others where there are any.
+    """
+    path = RESULTS / f"{name}.json"
+    command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+    header = {"commit": commit(), "date": date.today().isoformat(), "machine": machine(), "command": command}
+    write_json(path, header | {"rows": list(rows)})
+    return path
+
+
+def commit() -> str | None:
+    """The commit of the working tree, with `+` if tracked files differ from it; None outside a repository."""
+    try:
+        found = git("rev-parse", "--short=12", "HEAD")
+        return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores"
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,336 @@
+"""The pre-flight: validate all data, try the model, and say what an audit will take, need and find."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from pipeline.attribution.capture import Coverage, coverage, covered_layers
+from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.compute.cluster import Workers
+from pipeline.config import AuditConfig
+from pipeline.context import AuditContext, Progress, silent
+from pipeline.data.checks import content_in_two_roles, duplicates
+from pipeline.data.encoded import EncodedData
+from pipeline.data.files import find_files, open_shards
+from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
+from pipeline.data.survey import Survey
+from pipeline.detection.reasons import AMBIGUOUS, DUPLICATE_CONFLICT, HARMFUL, MISLABELLED
+from pipeline.models import model_name
+from pipeline.models.validate import check_model
+from pipeline.open_run import RUNS
+from pipeline.report import words
+from pipeline.run import RunDirectory, write_text
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import evaluate
+from pipeline.training.loop import training_step
+from pipeline.training.recipe import Recipe, make_recipe
+from pipeline.training.setup import Setup, deterministic, set_up
+
+SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
+TRIAL_SECONDS = 1.0
+ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
+WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
+WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
+WELL_COVERED = 0.9
+OK, TOO_MUCH = "ok", "error: "
+
+
+@dataclass(frozen=True)
+class Line:
+    """One answer. `status` is empty, `ok`, or begins with `warning: ` or `error: ` and says what to do."""
+
+    name: str
+    text: str
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What `check` found; not `ok` when the audit can't be run as it is configured."""
+
+    lines: list[Line]
+
+    @property
+    def ok(self) -> bool:
+        return not any(line.status.startswith(TOO_MUCH) for line in self.lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "lines": [asdict(line) for line in self.lines]}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one worker: per training step, and per row of an evaluation and of the two factor passes;
+    of all eigendecompositions; of the pass that validated the data."""
+
+    step: float
+    evaluated_row: float
+    covariance_row: float
+    spectrum_row: float
+    eigenvectors: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the estimates are made from. `factor_numbers`: Σ in² + out² over the covered layers."""
+
+    rows: dict[str, int]
+    row_bytes: int
+    parameters: int
+    factor_numbers: int
+    source_bytes: int
+    workers: int
+
+
+def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
+    """Read and validate all rows, build the model, time a few steps, and estimate the rest. Nothing that it
+    writes stays.
+
+    Raises InputError for whatever is wrong with the config or the data, as the audit would.
+    """
+    with tempfile.TemporaryDirectory(prefix="winnow-check-") as folder, Workers(config.compute) as workers:
+        run = RunDirectory(Path(folder))
+        write_text(run / "config.yaml", config.to_yaml())
+        context = AuditContext(config, run, workers, progress)
+        begin = time.perf_counter()
+        shards = open_shards(find_files(config.data))
+        encoding = create_encoding(shards, config)
+        survey = survey_rows(shards, encoding, context)
+        validation = time.perf_counter() - begin
+        encoding.save(run / "encoding.json")
+        chunks = write_chunks(sample(survey), encoding, context)
+        rows = survey.counts()
+        recipe = make_recipe(config.training, rows["train"], config.training.seed)
+        data = EncodedData.open(run.path)
+        with deterministic():
+            setup = set_up(run.path, Selection(), config.training.seed, recipe)
+            trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
+            check_model(setup.model, data.encoding, trial)
+            covered = coverage(setup.model)
+            costs = measure(setup, config, validation)
+        sizes = Sizes(
+            rows=rows,
+            row_bytes=data.nbytes("train") // data.count("train"),
+            parameters=covered.total,
+            factor_numbers=sum(
+                a * a + b * b for a, b in (each.shape for each in covered_layers(setup.model))
+            ),
+            source_bytes=sum(shard.size for shard in shards),
+            workers=workers.count() if config.compute.scheduler else workers.local_count(),
+        )
+        name = model_name(config.model, data.encoding)
+    lines = data_lines(config, survey) + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
+    return Preflight(
+        lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)]
+    )
+
+
+def sample(survey: Survey) -> Survey:
+    """The same survey with as many shards as hold SAMPLE_ROWS train rows."""
+    part, found = copy.copy(survey), 0
+    part.shards = []
+    for shard in survey.shards:
+        train = int((shard.roles == 0).sum())
+        if train and found < SAMPLE_ROWS:
+            part.shards.append(shard)
+            found += train
+    return part
+
+
+def measure(setup: Setup, config: AuditConfig, validation: float) -> Costs:
+    """Time real steps and passes over one batch of the sample."""
+    batches = [
+        batch.to(setup.device)
+        for _, batch in zip(range(8), setup.rows.batches(setup.recipe.batch_size, 0, 0))
+    ]
+    turn = 0
+
+    def step() -> None:
+        nonlocal turn
+        training_step(
+            setup.model, setup.optimizer, setup.objective, batches[turn % len(batches)], setup.recipe, 0
+        )
+        turn += 1
+
+    rows = setup.data.load(setup.data.chunks("train")[0])
+    rows = rows.select(slice(0, config.attribution.batch_size)).to(setup.device)
+    step_seconds = seconds_of(step)
+    evaluated = seconds_of(lambda: evaluate(setup.model, setup.objective, rows, setup.device))
+    model, objective, labels = setup.model, setup.objective, config.attribution.labels
+    given = (model, objective, rows.inputs, rows.row_ids)
+
+    def covariance() -> FactorSums:
+        return covariance_sums(*given, seed=0, checkpoint=0, labels=labels)
+
+    sums = covariance()
+    covariance_seconds = seconds_of(covariance)
+    begin = time.perf_counter()
+    bases = eigenbases(sums)
+    eigenvectors = time.perf_counter() - begin
+    spectrum = seconds_of(lambda: spectrum_sums(*given, bases, seed=0, checkpoint=0, labels=labels))
+    per_row = (seconds / len(rows) for seconds in (evaluated, covariance_seconds, spectrum))
+    return Costs(step_seconds, *per_row, eigenvectors, validation)
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """The mean time of a call, after one to warm up."""
+    work()
+    count, begin = 0, time.perf_counter()
+    while count < 3 or (time.perf_counter() - begin < TRIAL_SECONDS and count < 200):
+        work()
+        count += 1
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / count
+
+
+def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
+    rows, shards = survey.counts(), survey.shards
+    repeated, shared = duplicates(shards), content_in_two_roles(shards)
+    total = sum(rows.values()) + survey.dropped
+    chunks = sum(-(-kept.shard.rows // config.compute.chunk_rows) for kept in shards)
+    text = f"{words.rows(total)} in {plural(len(shards), 'shard')}, about {plural(chunks, 'chunk')}"
+    lines = [Line("data", text, OK)]
+    roles = ", ".join(f"{words.count(count)} {role}" for role, count in rows.items())
+    lines.append(Line("roles", roles, role_status(config, rows)))
+    if repeated["groups"] or repeated["conflicting_rows"]:
+        status = "warning: they are reported as duplicate-conflict" if repeated["conflicting_rows"] else OK
+        several = words.count(repeated["conflicting_rows"])
+        text = f"{words.rows(repeated['rows'])} occur more than once, {several} with several labels"
+        lines.append(Line("duplicates", text, status))
+    if shared:
+        text = f"{words.rows(shared)} stand in two roles"
+        lines.append(
+            Line("", text, "warning: they make validation and holdout too easy; take them out of one role")
+        )
+    if survey.dropped:
+        lines.append(
+            Line(
+                "", f"{words.rows(survey.dropped)} without a label", "warning: they take no part; label them"
+            )
+        )
+    return lines
+
+
+def role_status(config: AuditConfig, rows: dict[str, int]) -> str:
+    if not rows["holdout"] and config.verification.seeds:
+        return "warning: without holdout rows nothing can be proved; give data.holdout, or data.split"
+    if not rows["validation"]:
+        return "warning: without validation rows there is no harm; give data.validation, or data.split"
+    return OK
+
+
+def model_line(name: str, covered: Coverage) -> Line:
+    share = words.percent(covered.share, 0)
+    text = f"{name}, {parameter_count(covered.total)} parameters, {share} covered by attribution"
+    if covered.share >= WELL_COVERED:
+        return Line("model", text, OK)
+    left_out = ", ".join(covered.uncovered[:3])
+    return Line(
+        "model",
+        text,
+        f"warning: influence through {left_out} is not seen; use Linear, Conv2d and Embedding layers",
+    )
+
+
+def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> Line:
+    stages = stage_seconds(config, sizes, costs, recipe)
+    shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
+    count = retrainings(config)
+    if count:
+        shown[-1] += f" ({plural(count, 'retraining')})"
+    return Line("will take", f"{' · '.join(shown)}   on {plural(sizes.workers, 'worker')}")
+
+
+def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
+    """Estimates per stage; what every audit takes to start and to write is left out."""
+    train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
+    epochs, checkpoints = config.training.epochs, config.training.checkpoints
+    steps = recipe.steps * costs.step
+    training = steps + epochs * (train + validation) * costs.evaluated_row
+    half = steps / 2 + epochs * (train / 2 + validation) * costs.evaluated_row
+    halves = half * 2 / min(2, sizes.workers) if config.detection.halves else 0.0
+    passes = checkpoints * train / sizes.workers
+    found = {
+        "prepare": 2 * costs.validation,
+        "train": halves + training,
+        "factors": passes * (costs.covariance_row + costs.spectrum_row)
+        + config.attribution.segments * costs.eigenvectors,
+        "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
+    }
+    if retrainings(config):
+        one = steps + 2 * holdout * costs.evaluated_row
+        found["verify"] = -(-retrainings(config) // sizes.workers) * one
+    return found
+
+
+def retrainings(config: AuditConfig) -> int:
+    """How many verification makes if there is something to remove."""
+    return config.verification.seeds * (4 if config.verification.relabelled else 3)
+
+
+def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
+    """The largest of what a worker holds: the rows and a model in training, or factors and checkpoints."""
+    model, factors = 4 * sizes.parameters, 4 * sizes.factor_numbers
+    training = min(sizes.rows["train"] * sizes.row_bytes, config.training.memory_budget) + 4 * model
+    kept = min(WEIGHTS_KEPT, config.training.checkpoints) * model
+    attribution = config.attribution.segments * (factors + model) + 2 * (2 * factors + model) + kept
+    needed = WORKER_BYTES + max(training, attribution)
+    text = f"{words.size(needed)} of memory per worker"
+    if needed > config.compute.memory_per_worker:
+        return Line(
+            "will need", text, f"warning: set compute.memory_per_worker to {words.size(1.3 * needed)} or more"
+        )
+    if not config.compute.scheduler and needed * sizes.workers > psutil.virtual_memory().available:
+        free = words.size(psutil.virtual_memory().available)
+        return Line(
+            "will need", text, f"warning: {free} are free in all; lower compute.workers from {sizes.workers}"
+        )
+    return Line("will need", text, OK)
+
+
+def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
+    """Encoded rows, checkpoints with momentum, factors and their sums, measurements per epoch, the export."""
+    model, rows = 4 * sizes.parameters, sum(sizes.rows.values())
+    per_epoch = 48 * (2 * sizes.rows["train"] + 3 * sizes.rows["validation"])
+    needed = (
+        rows * sizes.row_bytes
+        + 2 * (config.training.checkpoints + 2) * model
+        + 2 * config.attribution.segments * (4 * sizes.factor_numbers + model)
+        + config.training.epochs * per_epoch
+        + sizes.rows["train"] * (8 * config.training.checkpoints + 200)
+        + sizes.source_bytes
+    )
+    place = next(path for path in (RUNS.resolve(), *RUNS.resolve().parents) if path.exists())
+    free, text = shutil.disk_usage(place).free, f"{words.size(needed)} of disk"
+    if needed > free:
+        return Line(
+            "", text, f"{TOO_MUCH}only {words.size(free)} are free in {place}; free some, or use --output"
+        )
+    return Line("", text, OK)
+
+
+def findings_line(config: AuditConfig, rows: dict[str, int]) -> Line:
+    codes = [MISLABELLED, DUPLICATE_CONFLICT, AMBIGUOUS]
+    if config.data.validation_is_clean and rows["validation"]:
+        return Line("will say", ", ".join([*codes, HARMFUL]))
+    return Line("will say", f"{', '.join(codes)}; {HARMFUL} only with data.validation_is_clean: true")
+
+
+def parameter_count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else words.count(number)
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{words.count(number)} {noun}{'' if number == 1 else 's'}"

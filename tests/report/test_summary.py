@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.report.summary import headline, summary
+from pipeline.run import read_json, write_json
+
+
+def rows_of(context: Any) -> list[dict[str, Any]]:
+    return pq.read_table(context.run / "rows.parquet").to_pylist()
+
+
+def test_counts_come_from_the_decision_column(images: Any) -> None:
+    images.decisions = {0: "relabel", 1: "keep", 2: "review"}
+    context = images.build()
+    found = summary(context.run)
+    rows = rows_of(context)
+    decisions = Counter(row["decision"] for row in rows)
+    reasons = Counter(code for row in rows if row["decision"] != "keep" for code in row["reasons"])
+    assert found["rows_audited"] == len(rows) == 300
+    assert found["decisions"] == {name: decisions[name] for name in ("keep", "review", "remove", "relabel")}
+    assert found["reasons"] == dict(reasons)
+    assert decisions["relabel"] == 1
+
+
+def test_reasons_of_kept_rows_are_not_counted(images: Any) -> None:
+    context = images.build()
+    table = pq.read_table(context.run / "rows.parquet")
+    before = summary(context.run)["reasons"]
+    decision = ["keep" if code == "review" else code for code in table["decision"].to_pylist()]
+    at = table.schema.get_field_index("decision")
+    pq.write_table(table.set_column(at, "decision", [decision]), context.run / "rows.parquet")
+    after = summary(context.run)["reasons"]
+    assert after["mislabelled"] < before["mislabelled"]
+
+
+def test_arms_are_means_over_seeds_and_the_summary_is_json(images: Any) -> None:
+    context = images.build()
+    found = summary(context.run)
+    arms = read_json(context.run / "verification.json")["arms"]
+    for name, arm in arms.items():
+        assert found["arms"][name]["metric"] == pytest.approx(np.mean(arm["metric"]))
+        assert found["arms"][name]["seeds"] == len(arm["metric"])
+    assert found["timings"]["verify"] == 840
+    assert found["peak_memory_bytes"] == 900_000_000
+    assert found["export"] == {
+        "refused": False,
+        "gate": "refuse-worse",
+        "cleaned": "cleaned",
+        "quarantine": "quarantine",
+        "manifest": "cleaned/_manifest.json",
+    }
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_improved_box_has_the_verdict_its_interval_and_its_control_first(images: Any) -> None:
+    lines = headline(summary(images.build().run))
+    assert lines[0] == "IMPROVED: removing 21 rows (7.0 %) raises holdout accuracy"
+    assert lines[1].endswith("(+1.8, 95 % interval +1.1 … +2.5; 5 retrainings each)")
+    assert lines[2].startswith("removing as many random rows of the same classes: 8")
+    assert lines[3] == ""
+    assert "wrong labels in the train set, estimated: 6.1 % (5.2 – 7.0)" in lines
+    assert any(line.startswith("precision of the flags: unknown;") for line in lines)
+    assert lines[-1] == "forecast of the validation loss −0.212 (uncalibrated), measured −0.037"
+
+
+def test_no_evidence_is_said_as_plainly(images: Any) -> None:
+    images.verdict = "no evidence"
+    lines = headline(summary(images.build().run))
+    assert lines[0] == (
+        "NO EVIDENCE: cleaning changes holdout accuracy by +0.2 (95 % interval −0.5 … +0.9). "
+        "cleaned/ was written as asked; nothing here shows that it helps."
+    )
+
+
+def test_worse_says_that_nothing_was_exported(images: Any) -> None:
+    images.verdict, images.refused = "worse", True
+    lines = headline(summary(images.build().run))
+    assert lines[0] == "WORSE: removing 21 rows (7.0 %) lowers holdout accuracy"
+    assert "−2.8 … −1.4" in lines[1]
+    assert "cleaned/ was not written (verification.gate: refuse-worse)." in lines
+
+
+def test_not_tested_gives_the_note(images: Any) -> None:
+    images.verdict = "not tested"
+    lines = headline(summary(images.build().run))
+    assert lines[0] == "NOT TESTED: Verification is off (verification.seeds is 0)"
+    assert lines[1] == "cleaned/ was written as asked; whether it helps was not tested."
+    assert not any("forecast" in line for line in lines)
+
+
+def test_before_the_export_nothing_is_claimed_about_it(images: Any) -> None:
+    images.verdict, images.with_export = "no evidence", False
+    found = summary(images.build().run)
+    assert found["export"]["refused"] is None
+    assert found["export"]["cleaned"] is None
+    assert not any("cleaned/" in line for line in headline(found))
+
+
+def test_gain_that_random_removal_shares_is_called_not_shown(images: Any) -> None:
+    context = images.build()
+    verification = read_json(context.run / "verification.json") | {"verdict": "no evidence"}
+    verification["differences"]["cleaned - random_removal"]["metric"]["low"] = -0.001
+    write_json(context.run / "verification.json", verification)
+    assert headline(summary(context.run))[1].endswith("; the gain over that is not shown")
+
+
+def test_calibrated_forecast_names_its_calibration(images: Any) -> None:
+    context = images.build()
+    verification = read_json(context.run / "verification.json") | {"calibrated_by": "alpha"}
+    write_json(context.run / "verification.json", verification)
+    assert headline(summary(context.run))[-1] == (
+        "forecast of the validation loss −0.212 (calibrated by alpha), measured −0.037"
+    )
+
+
+def test_missing_noise_estimate_is_said_with_its_reason(images: Any) -> None:
+    context = images.build()
+    record = context.run.record
+    record["stages"]["detect"]["facts"] |= {
+        "estimated_noise": None,
+        "estimated_noise_note": "No validation rows.",
+    }
+    write_json(context.run / "record.json", record)
+    assert "wrong labels in the train set: not estimated. No validation rows" in headline(
+        summary(context.run)
+    )
+
+
+def test_regression_names_its_metric_and_its_control(numbers: Any) -> None:
+    lines = headline(summary(numbers.build().run))
+    assert lines[0].endswith("raises holdout R²")
+    assert "+0.018, 95 % interval +0.011 … +0.025" in lines[1]
+    assert "of the same target quantiles" in lines[2]
+
+
+def test_relabelled_rows_are_named_beside_the_removed(images: Any) -> None:
+    images.decisions = dict.fromkeys(range(3), "relabel")
+    context = images.build()
+    removed = sum(row["decision"] == "remove" for row in rows_of(context))
+    assert f"removing {removed} and relabelling 3 rows" in headline(summary(context.run))[0]
