@@ -89,7 +89,7 @@ def init(
 
 @app.command()
 def check(config: Config, changes: Changes = [], as_json: Json = False) -> int:  # noqa: B006
-    """Pre-flight: data, model, time, memory and disk, before anything is run."""
+    """Say what an audit will take, need and find."""
     from flows.tables import print_preflight
     from flows.terminal import Terminal
     from pipeline.check import check as preflight
@@ -115,7 +115,7 @@ def audit(
     scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> int:
-    """Audit a dataset: train, attribute, judge, verify, export."""
+    """Audit a dataset and write the cleaned one."""
     asked = parse_changes(changes) | ({"compute.scheduler": scheduler} if scheduler else {})
     load_config(config, asked)  # what is wrong with it is said before anything starts
     from flows.audit import run_audit
@@ -150,7 +150,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write the cleaned dataset of a run anew, with a person's decisions if there are any."""
+    """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
     from pipeline.runs import export_again
 
@@ -171,7 +171,7 @@ def schedule(
     ] = None,
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Run an audit by the clock, through a Prefect server; runs until it is stopped."""
+    """Run an audit by the clock (Prefect)."""
     from flows.schedule import plan, serve
 
     planned = plan(config, cron, timezone, parse_changes(changes))
@@ -202,7 +202,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two finished runs: counts, verdicts, metrics and shared flags."""
+    """Compare two finished runs."""
     from pipeline.runs import compare_runs
 
     found = compare_runs(first, second)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.check import Line
@@ -31,29 +30,33 @@ def print_runs(console: Console, lines: Sequence[RunLine]) -> None:
     if not lines:
         print_line(console, "No runs here. `winnow audit CONFIG` makes one.")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("run", "verdict", "rows", "removed", "when"):
-        table.add_column(name, justify="right" if name in ("rows", "removed") else "left", no_wrap=True)
+    rows = [("run", "verdict", "rows", "removed", "when")]
     for line in lines:
-        unfinished = f"unfinished: {line.last_stage} done" if line.last_stage else "unfinished"
-        numbers = ("" if each is None else words.count(each) for each in (line.rows, line.removed))
-        table.add_row(Text(line.path), line.verdict or unfinished, *numbers, line.when)
-    console.print(table, soft_wrap=True)
+        unfinished = f"unfinished, {line.last_stage} done" if line.last_stage else "unfinished"
+        counts = ["" if each is None else words.count(each) for each in (line.rows, line.removed)]
+        rows.append((line.path, line.verdict or unfinished, *counts, line.when))
+    print_columns(console, rows)
 
 
 def print_comparison(console: Console, found: dict[str, Any]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("", *found["runs"]):
-        table.add_column(Text(name), no_wrap=True)
-    for name, values in found["values"].items():
-        table.add_row(name, *(value_text(name, value) for value in values))
-    console.print(table, soft_wrap=True)
+    rows = [("", *found["runs"])]
+    rows += [
+        (name, *(value_text(name, value) for value in values)) for name, values in found["values"].items()
+    ]
+    print_columns(console, rows)
     flags = found["flags"]
     print_line(
         console,
         f"\nflagged in both: {words.rows(flags['both'])}; only in the first: "
         f"{words.count(flags['first_only'])}; only in the second: {words.count(flags['second_only'])}",
     )
+
+
+def print_columns(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Cells under each other, never cut short: paths are there to be copied."""
+    widths = [max(map(len, column)) + 3 for column in zip(*rows)]
+    for row in rows:
+        print_line(console, "".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
 def value_text(name: str, value: Any) -> str:

@@ -10,19 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
-from pipeline.open_run import open_run
-from pipeline.stages import STAGES, fingerprints, run_stage
-
-ROOT = Path(__file__).parents[1]
-SMALL = {
-    "training.epochs": 6,
-    "training.checkpoints": 3,
-    "model.hidden": [32],
-    "compute.workers": 1,
-    "verification.seeds": 2,
-}
+from digits_run import ROOT, digits_config, run_until
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -32,26 +20,6 @@ def _one_thread_and_the_project_as_working_directory() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     os.chdir(before)
-
-
-def digits_config(**changes: object) -> AuditConfig:
-    """The example config with small settings; `section__key=value` changes more."""
-    dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_config(ROOT / "configs" / "digits.yaml", SMALL | dotted)
-
-
-def run_until(config: AuditConfig, path: Path, last: str) -> None:
-    """All stages up to `last` in the run directory `path`, on real workers."""
-    with open_run(config, path) as context:
-        run_stages(context, last)
-
-
-def run_stages(context: AuditContext, last: str) -> None:
-    expected = fingerprints(context.config)
-    for stage in STAGES:
-        run_stage(stage, context, expected[stage.name])
-        if stage.name == last:
-            return
 
 
 @pytest.fixture(scope="session")

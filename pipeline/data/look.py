@@ -188,7 +188,7 @@ def guess_label(shard: Shard, sample: pa.Table) -> str:
     if len(named) == 1:
         return named[0]
     scalar = [name for name in sample.column_names if not pa.types.is_nested(sample[name].type)]
-    few = [name for name in scalar if 2 <= pc.count_distinct(sample[name]).as_py() <= CLASSES_OF_INTEGERS]
+    few = [name for name in scalar if 2 <= count_distinct(sample[name]) <= CLASSES_OF_INTEGERS]
     raise InputError(
         f"{shard.path}: which column is the label? It could be {some(named or few or scalar, 12)}",
         "Name it: --label COLUMN.",
@@ -243,7 +243,7 @@ def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:
         if not all(column in shard.schema.names for shard in shards):
             return False
         values = pa.chunked_array(list(values_of(shards, column)))
-    return values.null_count == 0 and pc.count_distinct(values).as_py() == len(values)
+    return values.null_count == 0 and count_distinct(values) == len(values)
 
 
 def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
@@ -257,13 +257,11 @@ def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
         return Choice("list", f"{kind.list_size} numbers") if fits else Choice(None, str(kind))
     values = sample[column].combine_chunks()
     if pa.types.is_nested(kind):
-        same = (
-            ENCODERS["list"].supports(kind) and pc.count_distinct(pc.list_value_length(values)).as_py() == 1
-        )
+        same = ENCODERS["list"].supports(kind) and count_distinct(pc.list_value_length(values)) == 1
         return Choice("list", "of one length") if same else Choice(None, str(kind))
     if pa.types.is_temporal(kind) or TIME_NAMES.search(column.lower()):
         return Choice(None, "time")
-    distinct = pc.count_distinct(values).as_py()
+    distinct = count_distinct(values)
     if words(column) & GROUP_WORDS and 2 <= distinct <= MOST_GROUPS:
         return Choice(None, f"kept as a group for the report: {distinct} values", group=True)
     if words(column) & LABEL_WORDS:
@@ -357,6 +355,11 @@ def has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
     if kind == "list":
         values = values.flatten()
     return holes > 0 or not np.isfinite(numbers(values)).all()
+
+
+def count_distinct(values: pa.Array | pa.ChunkedArray) -> int:
+    """Distinct values, not counting null; also of columns without any."""
+    return 0 if values.null_count == len(values) else pc.count_distinct(values).as_py()
 
 
 def is_id(column: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,9 +143,8 @@ class Proposal:
             lines.append(f"  split: {flow(self.sources.split)}  # {one_line(self.sources.describe())}")
         if self.sources.untouched:
             lines.append(f"  # not used: {one_line(some(self.sources.untouched))}")
-            lines.append(
-                "  # with files for all three roles, give them as validation and holdout and drop `split`"
-            )
+            if self.sources.split:
+                lines.append("  # (roles by files: give `validation` and `holdout` and drop `split`)")
         return lines
 
     def column_lines(self) -> list[str]:
@@ -210,9 +209,8 @@ def short_patterns(paths: list[str]) -> list[str]:
         by_folder.setdefault(Path(path).parent, []).append(path)
     patterns: list[str] = []
     for folder, files in by_folder.items():
-        pattern = str(folder / "*.parquet")
-        whole = sorted(glob.glob(pattern)) == sorted(str(Path(file)) for file in files)
-        patterns += [pattern] if whole and len(files) > 1 else files
+        whole = set(folder.glob("*.parquet")) == set(map(Path, files))
+        patterns += [str(folder / "*.parquet")] if whole and len(files) > 1 else files
     return patterns
 
 
@@ -232,4 +230,5 @@ def one_line(text: str) -> str:
 def flow(value: Any) -> str:
     """A value as YAML on one line, quoted where it must be."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return json.dumps(value, ensure_ascii=False) if "\n" in text else text

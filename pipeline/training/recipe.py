@@ -31,7 +31,7 @@ class Recipe:
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         if self.schedule == "triangular":
             rising = (step + 1) / (self.steps * TRIANGLE_PEAK)
-            return self.learning_rate * max(min(rising, (1 - done) / (1 - TRIANGLE_PEAK)), 0.0)
+            return self.learning_rate * min(rising, (1 - done) / (1 - TRIANGLE_PEAK), 1.0)
         return self.learning_rate
 
 

@@ -78,13 +78,13 @@ def test_the_role_is_open_when_rows_are_split():
 
 @pytest.mark.parametrize("pattern", ["none.parquet", "*.nothing", "missing/"])
 def test_a_pattern_without_files_is_an_error(pattern):
-    with pytest.raises(InputError, match="data.train: .*no file matches"):
+    with pytest.raises(InputError, match=r"data\.train: .*no file matches"):
         found(train=pattern)
 
 
 def test_a_folder_without_parquet_files_is_an_error():
     Path("empty").mkdir()
-    with pytest.raises(InputError, match="data.train: empty: a folder without Parquet files"):
+    with pytest.raises(InputError, match=r"data\.train: empty: a folder without Parquet files"):
         found(train="empty")
 
 

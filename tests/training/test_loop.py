@@ -133,7 +133,7 @@ def test_row_weights_scale_the_losses_and_not_the_batch(rows: TrainingRows) -> N
 
 
 def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_a_hint(rows: TrainingRows) -> None:
-    wild = Recipe(1e9, 0.9, 0.0, "constant", 128, 60, 0)
+    wild = Recipe(1e38, 0.9, 0.0, "constant", 128, 60, 0)
     model, optimizer = fresh(wild)
     with pytest.raises(WinnowError, match=r"the loss became \S+ in epoch") as error:
         train(model, optimizer, rows, OBJECTIVE, wild, {}, after_epoch=lambda epoch: None)

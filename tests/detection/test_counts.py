@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.detection.counts import (
+    Counts,
+    NoiseEstimate,
+    count_classification,
+    count_contradictions,
+    count_regression,
+    estimate_noise,
+)
+
+
+def simulate(noise: float, error: float, classes: int = 10, rows: int = 20000) -> tuple[np.ndarray, np.ndarray]:
+    """Contradictions of a classifier that errs on a share of the rows, independently of wrong labels."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(classes, size=rows)
+    label = np.where(rng.random(rows) < noise, (truth + rng.integers(1, classes, size=rows)) % classes, truth)
+    predicted = np.where(rng.random(rows) < error, (truth + rng.integers(1, classes, size=rows)) % classes, truth)
+    clean = rng.random(4000) < error
+    return predicted != label, clean
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("error", [0.02, 0.2])
+def test_the_noise_estimate_finds_uniform_noise_whatever_the_classifier(noise: float, error: float) -> None:
+    estimate = estimate_noise(*simulate(noise, error), classes=10)
+    assert estimate is not None
+    assert abs(estimate.value - noise) < 0.02
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.high - estimate.low < 0.08
+
+
+def test_classes_that_cannot_be_told_apart_give_no_estimate() -> None:
+    assert estimate_noise(*simulate(0.1, 0.49, classes=2), classes=2) is None
+
+
+def test_contradictions_must_agree_and_the_surer_ones_need_harm_or_a_probable_other_label() -> None:
+    a = np.array([True, True, True, False])
+    b = np.array([True, True, False, True])
+    harm = np.array([1.0, -1.0, 1.0, 1.0])
+    probable = np.array([False, True, True, True])
+    assert count_contradictions([a, b], harm, probable) == Counts(1, 2)
+    assert count_contradictions([a, b], None, probable) == Counts(1, 2)
+    assert count_contradictions([a, b], None, ~probable) == Counts(1, 2)
+    assert count_contradictions([a, b], -harm, probable) == Counts(1, 2)
+    assert count_contradictions([a], harm, probable) == Counts(2, 3)
+
+
+def test_the_larger_of_estimate_and_contradictions_counts_and_review_is_never_less() -> None:
+    noise = NoiseEstimate(0.1, 0.08, 0.12)
+    assert count_classification(Counts(50, 80), noise, 1000) == Counts(100, 100)
+    assert count_classification(Counts(120, 180), noise, 1000) == Counts(120, 180)
+    assert count_classification(Counts(5, 9), None, 1000) == Counts(5, 9)
+
+
+def test_regression_counts_follow_a_robust_scale() -> None:
+    residuals = np.random.default_rng(0).normal(size=10000)
+    residuals[:100] += 20
+    counts = count_regression(residuals)
+    assert counts.likely_wrong == pytest.approx(100, abs=2)
+    assert 100 <= counts.review <= 115
+    assert count_regression(np.zeros(10)) == Counts(0, 0)

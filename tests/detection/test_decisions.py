@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Detection
+from pipeline.detection.counts import Counts
+from pipeline.detection.decisions import decide
+
+ROWS = 100
+IDS = np.arange(ROWS)
+NONE = np.full(ROWS, np.nan)
+SUSPICION = np.linspace(0.99, 0.01, ROWS)
+CLASSES = np.arange(ROWS) % 4
+
+
+def decided(config: Detection, counts: Counts, probability: np.ndarray = NONE, strata: np.ndarray = CLASSES) -> np.ndarray:
+    return decide(config, SUSPICION, IDS, strata, counts, probability)
+
+
+def test_the_most_suspicious_are_removed_and_the_next_reviewed() -> None:
+    decision = decided(Detection(), Counts(10, 25))
+    assert (decision[:10] == "remove").all()
+    assert (decision[10:25] == "review").all()
+    assert (decision[25:] == "keep").all()
+
+
+def test_the_rule_ranking_removes_nothing() -> None:
+    decision = decided(Detection(rule="ranking"), Counts(10, 25))
+    assert set(decision[:25]) == {"review"}
+    assert set(decision[25:]) == {"keep"}
+
+
+def test_what_a_cap_keeps_back_is_reviewed() -> None:
+    decision = decided(Detection(max_removed=0.05), Counts(10, 25))
+    assert (decision[:5] == "remove").all()
+    assert (decision[5:25] == "review").all()
+
+
+def test_no_class_loses_more_than_its_share() -> None:
+    strata = np.zeros(ROWS, dtype=int)
+    strata[:8] = 1
+    decision = decided(Detection(max_removed_per_class=0.5), Counts(12, 12), strata=strata)
+    assert (decision[:8] == ["remove"] * 4 + ["review"] * 4).all()
+    assert (decision[8:12] == "remove").all()
+
+
+def test_a_sure_suggestion_relabels_instead() -> None:
+    probability = NONE.copy()
+    probability[[0, 1, 50]] = [0.95, 0.7, 0.99]
+    decision = decided(Detection(relabel_above=0.9), Counts(3, 5), probability)
+    assert list(decision[:5]) == ["relabel", "remove", "remove", "review", "review"]
+    assert decision[50] == "keep"
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, ROWS), st.integers(0, ROWS))
+def test_caps_always_hold(total: float, share: float, wrong: int, more: int) -> None:
+    config = Detection(max_removed=total, max_removed_per_class=share)
+    removed = decided(config, Counts(wrong, min(ROWS, wrong + more))) == "remove"
+    assert removed.sum() <= min(total * ROWS, wrong)
+    assert all(removed[CLASSES == c].sum() <= share * 25 for c in range(4))
+
+
+def test_decisions_do_not_depend_on_the_order_of_rows() -> None:
+    tied = np.round(SUSPICION, 1)
+    order = np.random.default_rng(0).permutation(ROWS)
+    one = decide(Detection(), tied, IDS, CLASSES, Counts(10, 20), NONE)
+    two = decide(Detection(), tied[order], IDS[order], CLASSES[order], Counts(10, 20), NONE)
+    assert (one[order] == two).all()

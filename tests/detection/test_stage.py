@@ -1,0 +1,88 @@
+"""Detection on real digits with planted wrong labels; the truth is read here alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score
+
+from digits_run import ROOT, digits_config, run_until
+from pipeline.run import RunDirectory
+
+ROWS_COLUMNS = (
+    "row_key shard row split label predicted_label suggested_label suggested_probability self_influence "
+    "validation_harm mean_loss final_loss mean_margin suspicion backdoor_score decision reasons"
+)
+
+
+def wrong_labels(path: Path) -> tuple[pa.Table, np.ndarray]:
+    rows = pq.read_table(path / "rows.parquet")
+    truth = pq.read_table(ROOT / "data_samples/digits/truth.parquet").to_pydict()
+    wrong = dict(zip(map(str, truth["index"]), truth["is_wrong"]))
+    return rows, np.array([wrong[key] for key in rows["row_key"].to_pylist()])
+
+
+def test_rows_have_the_columns_of_the_contract_in_the_source_types(detected_run: Path) -> None:
+    rows = pq.read_table(detected_run / "rows.parquet")
+    assert rows.column_names == ROWS_COLUMNS.split()
+    for name in ("label", "predicted_label", "suggested_label"):
+        assert rows.schema.field(name).type == pa.int64()
+    assert rows.num_rows == 1200
+    assert set(rows["split"].to_pylist()) == {"train"}
+    assert rows["backdoor_score"].null_count == 1200
+    for name in ("self_influence", "validation_harm", "mean_loss", "mean_margin", "suspicion"):
+        assert np.isfinite(rows[name].to_numpy()).all()
+
+
+def test_the_ranking_finds_planted_wrong_labels(detected_run: Path) -> None:
+    rows, wrong = wrong_labels(detected_run)
+    assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.9
+    removed = rows["decision"].to_numpy(zero_copy_only=False) == "remove"
+    assert wrong[removed].mean() > 0.7
+
+
+def test_a_suggested_label_differs_from_the_given_and_has_a_probability(detected_run: Path) -> None:
+    rows = pq.read_table(detected_run / "rows.parquet")
+    suggested = rows.filter(rows["suggested_label"].is_valid())
+    assert all(a != b for a, b in zip(suggested["label"].to_pylist(), suggested["suggested_label"].to_pylist()))
+    assert suggested["suggested_probability"].null_count == 0
+    assert rows["suggested_probability"].null_count == rows["suggested_label"].null_count
+
+
+def test_every_flagged_row_has_a_reason_and_no_other(detected_run: Path) -> None:
+    rows = pq.read_table(detected_run / "rows.parquet")
+    for decision, reasons in zip(rows["decision"].to_pylist(), rows["reasons"].to_pylist()):
+        assert (decision == "keep") == (reasons == [])
+
+
+def test_signals_are_the_five_of_the_recipe(detected_run: Path) -> None:
+    signals = pq.read_table(detected_run / "signals.parquet")
+    expected = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence"]
+    assert signals.column_names == ["row_key", *expected]
+    assert RunDirectory(detected_run).facts("detect")["signals"] == expected
+    assert signals["row_key"].equals(pq.read_table(detected_run / "rows.parquet")["row_key"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"data__validation_is_clean": False}, {"early_harm"}),
+        ({"detection__halves": False}, {"half_confidence"}),
+    ],
+    ids=["validation not clean", "no halves"],
+)
+def test_what_is_missing_is_left_out(tmp_path: Path, changes: dict[str, object], missing: set[str]) -> None:
+    run_until(digits_config(**changes), tmp_path / "run", "detect")
+    names = set(pq.read_table(tmp_path / "run/signals.parquet").column_names)
+    assert not names & missing
+    assert len(names) == 5
+    rows, wrong = wrong_labels(tmp_path / "run")
+    assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.85
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    note = record["stages"]["detect"]["facts"]["estimated_noise_note"]
+    assert ("not known to be clean" in note) == ("early_harm" in missing)
