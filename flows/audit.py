@@ -76,6 +76,11 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def current_watcher() -> Watcher:
+    """A function, since a served flow's globals are pickled by Prefect, and a ContextVar can't be."""
+    return _watcher.get(Nobody())
+
+
 @flow(name="winnow-audit", flow_run_name="audit {config_path}", persist_result=False)
 def audit_flow(
     config_path: str, changes: dict[str, Any] | None = None, output: str | None = None
@@ -91,7 +96,7 @@ def audit_flow(
     raise.
     """
     config = load_config(config_path, changes)
-    watcher = _watcher.get(Nobody())
+    watcher = current_watcher()
     with open_run(config, output, watcher.progress) as context:
         watcher.opened(context.run)
         expected = stages.fingerprints(config)

@@ -72,9 +72,13 @@ def init(
     ] = None,
 ) -> None:
     """Look at Parquet files and write a commented config."""
+    from flows.sentences import plural
     from pipeline.data.look import look
 
     proposal = look(data, label=label, validation_is_clean=validation_is_clean)
+    files, rows = len(proposal.shards), sum(shard.rows for shard in proposal.shards)
+    columns = len(proposal.shards[0].schema)
+    print(f"Looked at {plural(files, 'file')}, {plural(rows, 'row')}, {plural(columns, 'column')}.")
     for name, text in proposal.describe():
         print(f"  {name:<11}{text}" if name else text)
     if proposal.validation_is_clean is None and sys.stdin.isatty():

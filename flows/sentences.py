@@ -21,11 +21,10 @@ def prepare(facts: Facts) -> str:
 
 
 def train(facts: Facts) -> str:
-    parts = [f"{plural(facts['epochs'], 'epoch')}", plural(facts["checkpoints"], "checkpoint")]
+    parts = [plural(facts["epochs"], "epoch"), plural(facts["checkpoints"], "checkpoint")]
     if facts["validation_metric"] is not None:
-        parts.append(
-            f"validation {facts['metric']} {words.level(facts['validation_metric'], facts['metric'])}"
-        )
+        name = facts["metric"]
+        parts.append(f"validation {words.metric(name)} {words.level(facts['validation_metric'], name)}")
     return ", ".join(parts)
 
 
@@ -52,7 +51,7 @@ def verify(facts: Facts) -> str:
 
 def export(facts: Facts) -> str:
     if facts["refused"]:
-        return f"refused, the verdict is {facts['verdict']!r}: nothing was written"
+        return f"refused (verdict: {facts['verdict']}), nothing was written"
     parts = [f"{words.count(facts['rows_kept'])} rows kept", f"{words.count(facts['rows_removed'])} removed"]
     if facts["rows_relabelled"]:
         parts.append(f"{words.count(facts['rows_relabelled'])} relabelled")

@@ -30,11 +30,11 @@ def print_runs(console: Console, lines: Sequence[RunLine]) -> None:
     if not lines:
         print_line(console, "No runs here. `winnow audit CONFIG` makes one.")
         return
-    rows = [("run", "verdict", "rows", "removed", "when")]
+    rows: list[Sequence[str]] = [("run", "verdict", "rows", "removed", "when")]
     for line in lines:
         unfinished = f"unfinished, {line.last_stage} done" if line.last_stage else "unfinished"
         counts = ["" if each is None else words.count(each) for each in (line.rows, line.removed)]
-        rows.append((line.path, line.verdict or unfinished, *counts, line.when))
+        rows.append([line.path, line.verdict or unfinished, *counts, line.when])
     print_columns(console, rows)
 
 

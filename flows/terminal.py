@@ -71,7 +71,8 @@ class Terminal:
         self._print(f"{line:<{WIDTH - len(took) - 2}}  {took}".rstrip())
 
     def stopped(self) -> str:
-        """One sentence for somebody who has just pressed Ctrl-C."""
+        """One sentence for somebody who has just pressed Ctrl-C; nothing is shown as running any more."""
+        self._stop_live()
         if self.running is None:
             return "stopped. The same command goes on from here."
         return f"stopped in {self.running.sentence()}. The same command goes on from here."

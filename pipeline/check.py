@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from pipeline.attribution.capture import Coverage, coverage, covered_layers
+from pipeline.attribution.capture import Coverage, LayerInfo, coverage, covered_layers
 from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
 from pipeline.compute.cluster import Workers
 from pipeline.config import AuditConfig
@@ -83,7 +83,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the estimates are made from. `factor_numbers`: Σ in² + out² over the covered layers."""
+    """What the estimates are made from. `factor_numbers`: in the covered layers' covariances."""
 
     rows: dict[str, int]
     row_bytes: int
@@ -123,9 +123,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
             parameters=covered.total,
-            factor_numbers=sum(
-                a * a + b * b for a, b in (each.shape for each in covered_layers(setup.model))
-            ),
+            factor_numbers=sum(map(factor_numbers, covered_layers(setup.model))),
             source_bytes=sum(shard.size for shard in shards),
             workers=workers.count() if config.compute.scheduler else workers.local_count(),
         )
@@ -134,6 +132,12 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
     return Preflight(
         lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)]
     )
+
+
+def factor_numbers(layer: LayerInfo) -> int:
+    """The numbers in a layer's two covariances; that of an embedding's one-hot inputs is diagonal."""
+    outputs, inputs = layer.shape
+    return outputs**2 + (inputs if layer.kind == "embedding" else inputs**2)
 
 
 def sample(survey: Survey) -> Survey:
@@ -179,8 +183,14 @@ def measure(setup: Setup, config: AuditConfig, validation: float) -> Costs:
     bases = eigenbases(sums)
     eigenvectors = time.perf_counter() - begin
     spectrum = seconds_of(lambda: spectrum_sums(*given, bases, seed=0, checkpoint=0, labels=labels))
-    per_row = (seconds / len(rows) for seconds in (evaluated, covariance_seconds, spectrum))
-    return Costs(step_seconds, *per_row, eigenvectors, validation)
+    return Costs(
+        step=step_seconds,
+        evaluated_row=evaluated / len(rows),
+        covariance_row=covariance_seconds / len(rows),
+        spectrum_row=spectrum / len(rows),
+        eigenvectors=eigenvectors,
+        validation=validation,
+    )
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

@@ -77,7 +77,7 @@ class Data(Section):
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: str | None = Field(None, description="a column that the report breaks flags down by")
     missing_features: Literal["error", "impute"] = Field(
-        "error", description="null, NaN or infinity in numbers: an error, or the train median"
+        "error", description="null, NaN or infinity in numbers: an error, or the train mean"
     )
     missing_label: Literal["error", "drop"] = "error"
     validation_is_clean: bool = Field(
@@ -139,6 +139,9 @@ class Attribution(Section):
     labels: Literal["sampled", "exact"] = "sampled"
     seed: int = Field(0, ge=0)
     batch_size: int = Field(512, ge=1)
+    self_influence_tolerance: float = Field(
+        1e-3, ge=0, lt=1, description="error allowed when gradients cross segments, relative; 0 is exact"
+    )
 
 
 class Compute(Section):

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.attribution.scores import Batch, score_rows
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, plans
-from pipeline.compute.worker import run_data, run_objective
+from pipeline.compute.worker import run_config, run_data, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.run import write_atomically
@@ -83,6 +83,7 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool) -> Any:
         plan.trajectory().train_rows,
         queries,
         self_influence=self_influence,
+        self_influence_tolerance=run_config(plan.run_path).attribution.self_influence_tolerance,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
 import dask
@@ -14,11 +16,14 @@ from distributed import Client, LocalCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from pipeline import __version__
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
 
 IN_FLIGHT_PER_WORKER = 4
+LOOK_SECONDS = 2.0
+ALONE_SECONDS = 60.0
 PROGRESS_TOPIC = "winnow-progress"
 SETTINGS = {
     # A paused worker waits for ever when its memory is not its own to free; the nanny's limit is enough.
@@ -65,12 +70,29 @@ class Workers:
                 f"the Dask scheduler at {address} can't be reached ({type(error).__name__})",
                 "Check compute.scheduler (tcp://host:port), or leave it out to use processes on this machine.",
             ) from None
-        if not client.scheduler_info(n_workers=-1)["workers"]:
+        try:
+            self._check_workers(client)
+        except InputError:
             client.close()
+            raise
+        return client
+
+    @staticmethod
+    def _check_workers(client: Client) -> None:
+        """Workers that can't import the same code would hang for ever on the first task."""
+        address = client.scheduler.address
+        found = client.run(metadata.version, "winnow", on_error="return")
+        if not found:
             raise InputError(
                 f"the Dask scheduler at {address} has no workers", f"Start some: dask worker {address}"
             )
-        return client
+        for worker, version in found.items():
+            if version != __version__:
+                state = "does not have" if isinstance(version, Exception) else f"has version {version} of"
+                raise InputError(
+                    f"the Dask worker {worker} {state} winnow {__version__}",
+                    f"Start its workers in an environment with winnow {__version__}.",
+                )
 
     def _start(self) -> Client:
         count = self.local_count()
@@ -79,7 +101,7 @@ class Workers:
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=self._config.memory_per_worker,
             env={"OMP_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
         )
@@ -110,8 +132,10 @@ class Workers:
         Raises what a task raised; WinnowError, with the task's name, when its workers died again and again or
         the scheduler was lost.
         """
+        if not tasks:
+            return []
         results: list[Any] = [None] * len(tasks)
-        places: dict[str, int] = {}
+        places: dict[Any, int] = {}
         waiting = iter(enumerate(tasks))
 
         def submit(count: int) -> Iterator[Any]:
@@ -122,7 +146,7 @@ class Workers:
 
         pending = as_completed(submit(IN_FLIGHT_PER_WORKER * self.count()), loop=self.client.loop)
         try:
-            for future in pending:
+            for future in self._as_they_come(pending):
                 place = places[future.key]
                 results[place] = self._result(future, names[place])
                 on_done(place, results[place])
@@ -131,6 +155,28 @@ class Workers:
             self.client.cancel([f for f in pending.futures], force=True)
             raise
         return results
+
+    def _as_they_come(self, pending: as_completed) -> Iterator[Any]:
+        """The finished futures; raises WinnowError when there has been no worker for a while."""
+        alone_since: float | None = None
+        looked = time.monotonic()
+        while not pending.is_empty():
+            if pending.has_ready():
+                yield next(pending)
+                continue
+            time.sleep(0.005)
+            now = time.monotonic()
+            if now - looked < LOOK_SECONDS:
+                continue
+            looked = now
+            if self.client.status != "running" or self.client.scheduler_info(n_workers=-1)["workers"]:
+                alone_since = None
+                continue
+            alone_since = alone_since or now
+            if now - alone_since > ALONE_SECONDS:
+                raise WinnowError(
+                    "no Dask worker is left", "Start workers and run the same command again: it goes on from here."
+                )
 
     @staticmethod
     def _result(future: Any, name: str) -> Any:

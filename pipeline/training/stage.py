@@ -50,7 +50,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
             context.workers.run(train_early_window, [(path, early)], ["training the early window"])
     finally:
         context.workers.no_progress()
-    for line, loss in zip(curve, losses or [None] * epochs):
+    for line, loss in zip(curve, losses if losses is not None else [None] * epochs):
         line["out_of_sample_loss"] = loss
     return {
         "model": model_name(config.model, data.encoding),

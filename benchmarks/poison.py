@@ -1,0 +1,272 @@
+"""Backdoors: how many are found, in which rows, and is the attack gone after cleaning.
+
+    python -m benchmarks.poison [--quick] [--data DIR]
+
+Every case is a training on a poisoned sample (or a clean one: false alarms). What was measured of a case is kept
+under benchmarks/cache/, so that the same command goes on after an interruption; what is there is summarised.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from scipy.stats import beta
+
+from benchmarks.poison_attacks import Case, write_case
+from benchmarks.poison_peers import flags
+from benchmarks.results import CACHE, write_results
+from pipeline.compute.cluster import Workers
+from pipeline.compute.worker import run_config, run_data
+from pipeline.config import AuditConfig, Compute, validate
+from pipeline.context import AuditContext
+from pipeline.data.prepare import prepare
+from pipeline.detection.backdoor.backdoors import find_backdoors
+from pipeline.detection.backdoor.material import Predictor, final_predictor, material_path
+from pipeline.run import RunDirectory, read_json, write_json, write_text
+from pipeline.training.batches import Selection
+from pipeline.training.loop import train
+from pipeline.training.main_run import train_main
+from pipeline.training.recipe import make_recipe
+from pipeline.training.setup import deterministic, set_up
+from safetensors.numpy import load_file
+
+WORKING = 0.5
+"""An attack works when at least this share of triggered rows becomes the target."""
+RATES = (0.005, 0.01, 0.03, 0.1)
+ATTACKS = {
+    "fashion_mnist": ("patch", "blended"),
+    "cifar10": ("patch", "blended"),
+    "sst2": ("word", "phrase"),
+    "sms_spam": ("word", "phrase"),
+    "adult": ("columns",),
+}
+CLEAN_TASKS = ("fashion_mnist", "cifar10", "sst2", "sms_spam", "trec", "adult")
+CLEAN_SEEDS = 10
+ADULT = {
+    "numeric": "age fnlwgt education_num capital_gain capital_loss hours_per_week",
+    "category": "workclass education marital_status occupation relationship race sex native_country",
+}
+
+
+def cases(quick: bool) -> list[Case]:
+    if quick:
+        poisoned = [("fashion_mnist", "patch"), ("sms_spam", "word"), ("adult", "columns")]
+        return [Case(t, a, 0.03, 0) for t, a in poisoned] + [Case("sms_spam", "clean", 0, 0)]
+    found = [
+        Case(task, attack, rate, seed)
+        for seed in (0, 1)
+        for task, attacks in ATTACKS.items()
+        for attack in attacks
+        for rate in RATES
+    ]
+    return found + [Case(task, "clean", 0, seed) for seed in range(CLEAN_SEEDS) for task in CLEAN_TASKS]
+
+
+def case_config(case: Case, folder: Path) -> AuditConfig:
+    features: dict[str, str] = {"text": "text"}
+    model: dict[str, Any] = {"hidden": [64]}
+    training: dict[str, Any] = {"epochs": 20, "learning_rate": 0.05, "batch_size": 64, "checkpoints": 1}
+    if case.task in ("fashion_mnist", "cifar10"):
+        features, model = {"image": "image"}, {"name": "mlp", "hidden": [256, 128]}
+        training |= {"learning_rate": 0.03}
+        if case.task == "cifar10":
+            model = {"name": "convnet", "channels": [16, 32], "hidden": [64]}
+    elif case.task == "adult":
+        features = {name: kind for kind, names in ADULT.items() for name in names.split()}
+        model = {"hidden": [128, 64]}
+    else:
+        training |= {"learning_rate": 0.3}
+    roles = {role: [str(folder / role)] for role in ("train", "validation", "holdout")}
+    tree = {
+        "name": case.key,
+        "data": roles | {"features": features, "label": "label", "validation_is_clean": True},
+        "model": model,
+        "training": training,
+        "compute": {"device": "cpu"},
+    }
+    return validate(tree, "benchmarks.poison")
+
+
+class Inline:
+    """Runs tasks in this process: a case is itself a task of a worker."""
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        on_done: Callable[[int, Any], None] = lambda place, result: None,
+    ) -> list[Any]:
+        del names
+        results = []
+        for place, task in enumerate(tasks):
+            results.append(function(*task))
+            on_done(place, results[-1])
+        return results
+
+
+def run_case(case: Case, data: Path, with_peers: bool) -> None:
+    """Everything about one case, into `result_path(case)` (a task for a worker)."""
+    torch.set_num_threads(1)
+    folder = CACHE / "poison" / case.key
+    run_path = folder / "run"
+    if not (run_path / "encoded" / "chunks.json").exists():
+        write_case(case, data, folder)
+        config = case_config(case, folder)
+        write_text(run_path / "config.yaml", config.to_yaml())
+    config = run_config(run_path)
+    context = AuditContext(config, RunDirectory(run_path), Inline())  # type: ignore[arg-type]
+    if not (run_path / "encoded" / "chunks.json").exists():
+        prepare(context)
+    train_main(run_path, None)
+    write_json(result_path(case), case.as_json() | measure(case, context, with_peers))
+
+
+def measure(case: Case, context: AuditContext, with_peers: bool) -> dict[str, Any]:
+    """What detection found against the truth, and how often the true trigger works before and after."""
+    path = context.run.path
+    truth = pq.read_table(path.parent / "truth.parquet")
+    planted, target = truth["planted"].to_numpy(), truth["target"][0].as_py()
+    result = find_backdoors(context)
+    assert result is not None
+    alarms = [alarm.as_json() | {"pattern": None} for alarm in result.alarms]
+    found = result.carriers(len(planted))
+    measured: dict[str, Any] = {"alarms": alarms, "target": target}
+    if case.attack == "clean":
+        return measured | {"winnow": {"flagged": int(found.sum())}}
+    measured["before"] = success(path, target, final_predictor(path))
+    measured["natural"] = success(path, target, retrained(path, ~planted))
+    methods = {"winnow": found}
+    if with_peers:
+        tensors = load_file(material_path(path))
+        share = planted.sum() / (tensors["labels"] == class_of(path, target)).sum()
+        methods |= flags(tensors["features"], tensors["labels"], tensors["probabilities"].shape[1], float(share))
+    for name, flagged in methods.items():
+        measured[name] = compare(flagged, planted)
+        measured[name]["after"] = success(path, target, retrained(path, ~flagged)) if flagged.any() else measured["before"]
+    measured["on_target"] = any(alarm.target == target for alarm in result.alarms)
+    measured["on_others"] = sum(alarm.target != target for alarm in result.alarms)
+    return measured
+
+
+def compare(flagged: np.ndarray, planted: np.ndarray) -> dict[str, Any]:
+    hits = int((flagged & planted).sum())
+    return {
+        "flagged": int(flagged.sum()),
+        "recall": hits / int(planted.sum()),
+        "precision": hits / int(flagged.sum()) if flagged.any() else None,
+        "clean_lost": int((flagged & ~planted).sum()) / int((~planted).sum()),
+    }
+
+
+def class_of(run_path: Path, target: Any) -> int:
+    return run_data(run_path).encoding.classes.index(target)
+
+
+def success(run_path: Path, target: Any, predict: Predictor) -> float:
+    """Share of the triggered holdout rows of other classes that are predicted as the target."""
+    encoding = run_data(run_path).encoding
+    table = pq.read_table(run_path.parent / "triggered" / "rows.parquet")
+    inputs = encoding.encode_inputs(table.combine_chunks().to_batches()[0])
+    return float((predict(inputs).argmax(1) == class_of(run_path, target)).mean())
+
+
+def retrained(run_path: Path, keep: np.ndarray) -> Predictor:
+    """The main run's recipe and steps on the kept rows."""
+    with deterministic():
+        config = run_config(run_path).training
+        recipe = make_recipe(config, len(keep), config.seed)
+        setup = set_up(run_path, Selection(keep=keep), config.seed, recipe)
+        train(setup.model, setup.optimizer, setup.rows, setup.objective, recipe, {})
+        return Predictor(setup.model, setup.device)
+
+
+def result_path(case: Case) -> Path:
+    return CACHE / "poison" / "results" / f"{case.key}.json"
+
+
+def summarise(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    poisoned = [each for each in measured if each["attack"] != "clean"]
+    clean = [each for each in measured if each["attack"] == "clean"]
+    working = [each for each in poisoned if each["before"] >= WORKING]
+    rows.append(line("all", "winnow", "alarm", share(sum(e["on_target"] for e in working), len(working))))
+    rows.append(line("all", "winnow", "alarm_on_a_wrong_class", share(sum(e["on_others"] > 0 for e in poisoned), len(poisoned))))
+    rows.append(line("all", "winnow", "false_alarm_on_clean_data", share(sum(bool(e["alarms"]) for e in clean), len(clean))))
+    groups = {(e["task"], e["attack"]) for e in poisoned}
+    for task, attack in [("all", "all"), *sorted(groups)]:
+        of_group = [e for e in working if task == "all" or (e["task"], e["attack"]) == (task, attack)]
+        rows += summarise_group(f"{task}/{attack}", of_group)
+    for each in poisoned:
+        task = f"{each['task']}/{each['attack']}/{each['rate']:g}/{each['seed']}"
+        rows.append(line(task, "winnow", "alarm", {"value": float(each["on_target"]), "before": each["before"]}))
+    return rows
+
+
+def summarise_group(task: str, working: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the working attacks of a group; precision over those with flags."""
+    rows = []
+    methods = [m for m in ("winnow", *PEERS) if any(m in each for each in working)]
+    for metric in ("before", "natural"):
+        rows.append(line(task, "as_given", f"success_{metric}", mean(each[metric] for each in working)))
+    for method in methods:
+        of_method = [each[method] for each in working if method in each]
+        for metric in ("recall", "precision", "clean_lost"):
+            rows.append(line(task, method, metric, mean(each[metric] for each in of_method)))
+        rows.append(line(task, method, "success_after", mean(each["after"] for each in of_method)))
+    if working:
+        rows.append(line(task, "winnow", "alarm", share(sum(e["on_target"] for e in working), len(working))))
+    return rows
+
+
+PEERS = ("art_spectral_signatures", "art_spectral_signatures_told_the_share", "art_activation_clustering")
+
+
+def line(task: str, method: str, metric: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    return {"task": task, "method": method, "metric": metric} | numbers
+
+
+def mean(values: Iterable[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"value": None, "n": 0}
+    return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "n": len(known)}
+
+
+def share(count: int, n: int) -> dict[str, Any]:
+    """A share with its 95 % Clopper–Pearson interval."""
+    if n == 0:
+        return {"value": None, "n": 0}
+    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
+    return {"value": count / n, "low": low, "high": high, "n": n}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.poison")
+    parser.add_argument("--quick", action="store_true", help="four small cases, without peers")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with fashion_mnist/train.parquet and others")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    arguments = parser.parse_args()
+    wanted = [case for case in cases(arguments.quick) if arguments.only in case.key]
+    missing = [case for case in wanted if not result_path(case).exists()]
+    print(f"{len(missing)} of {len(wanted)} cases to do", flush=True)
+    with Workers(Compute(workers="auto", device="cpu")) as workers:
+        tasks = [(case, arguments.data, not arguments.quick) for case in missing]
+        workers.run(run_case, tasks, [case.key for case in missing], lambda place, _: print(missing[place].key, flush=True))
+    rows = summarise([read_json(result_path(case)) for case in wanted])
+    path = write_results("poison", rows)
+    for row in rows:
+        if row["task"].startswith("all"):
+            print(row)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Pattern: something blended into the whole image, found as a direction that the other classes hardly vary in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from pipeline.detection.backdoor.subject import Names, Subject
+from pipeline.seeds import random_state
+
+RIDGE = 0.01
+"""Added to the covariance, as a share of its mean variance."""
+MOST_ROWS = 3000
+"""Rows of other classes that the covariance is estimated from, and as many that thresholds come from."""
+BEYOND = 0.999
+ROUNDS = 8
+LEAST_SEEDS = 3
+LEAST_CARRIERS = 8
+CLEAR = 0.1
+"""The carriers' quantile that must lie above the rest's 1 − CLEAR²."""
+
+
+@dataclass(frozen=True)
+class Additive:
+    """An image x is pasted as (1 − share)·x + added, and is a carrier where weights · x > threshold.
+
+    weights, added: float32 `[C, H, W]`, images in 0 to 1; separation: D, the cross-fitted
+    distance of the carriers from the rest of their class in standard deviations; gap: of the carriers' 10 % over the
+    rest's 99 % quantile, in the same unit.
+    """
+
+    weights: np.ndarray
+    added: np.ndarray
+    share: float
+    threshold: float
+    separation: float
+    gap: float
+    kind: ClassVar[str] = "additive"
+    input: ClassVar[str] = "image"
+
+    def paste(self, rows: np.ndarray) -> np.ndarray:
+        return to_bytes((1 - self.share) * rows.astype(np.float32) / 255 + self.added)
+
+    def matches(self, rows: np.ndarray) -> np.ndarray:
+        return self.project(rows) > self.threshold
+
+    def project(self, rows: np.ndarray) -> np.ndarray:
+        """float32 `[rows]`."""
+        return flatten(rows) @ self.weights.reshape(-1)
+
+    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:
+        """The blend is taken back from the carriers."""
+        clear = rows.copy()
+        clear[carriers] = to_bytes((rows[carriers].astype(np.float32) / 255 - self.added) / (1 - self.share))
+        return clear
+
+    def describe(self, names: Names) -> str:  # noqa: ARG002
+        return "a faint picture blended into the whole image"
+
+    def values(self, names: Names) -> dict[str, Any]:  # noqa: ARG002
+        return {"share": self.share, "separation": self.separation, "gap": self.gap}
+
+
+def flatten(images: np.ndarray) -> np.ndarray:
+    """float32 `[rows, pixels]` in 0 to 1."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+
+
+class Whitening:
+    """The inverse covariance of some rows, with a ridge, in whichever of rows and pixels is smaller."""
+
+    def __init__(self, rows: np.ndarray):
+        self.centre = rows.mean(0)
+        self._rows = (rows - self.centre) / np.sqrt(len(rows))
+        self._ridge = RIDGE * float(np.square(self._rows).sum()) / rows.shape[1] + 1e-8
+        self._wide = rows.shape[1] > len(rows)
+        gram = self._rows @ self._rows.T if self._wide else self._rows.T @ self._rows
+        gram[np.diag_indices_from(gram)] += self._ridge
+        self._factor = cho_factor(gram, lower=True, overwrite_a=True)
+
+    def solve(self, vectors: np.ndarray) -> np.ndarray:
+        """(covariance + ridge)⁻¹ applied to `[n, pixels]`."""
+        if not self._wide:
+            return cho_solve(self._factor, vectors.T).T
+        inner = cho_solve(self._factor, self._rows @ vectors.T)
+        return (vectors - (self._rows.T @ inner).T) / self._ridge
+
+
+class Separator:
+    """Splits a class into carriers and the rest along whitened differences of means."""
+
+    def __init__(self, own: np.ndarray, other: np.ndarray, random: np.random.RandomState):
+        """own, other: float32 `[rows, pixels]` of the class and of the others."""
+        order = random.permutation(len(other))[: 2 * MOST_ROWS]
+        self.fitted, self.held = other[order[::2]], other[order[1::2]]
+        self.own = own
+        self.whitening = Whitening(self.fitted)
+        self.random = random
+
+    def direction(self, members: np.ndarray) -> np.ndarray:
+        """float32 `[pixels]`, scaled so that held-out rows of other classes have standard deviation 1."""
+        weights = self.whitening.solve((self.own[members].mean(0) - self.whitening.centre)[None])[0]
+        return weights / max(float((self.held @ weights).std()), 1e-12)
+
+    def standing(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """float32 `[rows]`: how far rows lie beyond the threshold that few of the other classes exceed."""
+        return rows @ weights - np.quantile(self.held @ weights, BEYOND)
+
+    def true_seeds(self, seeds: np.ndarray) -> np.ndarray:
+        """The seeds that a direction made of the other seeds puts beyond the threshold."""
+        kept = [s for s in seeds if self.standing(self.own[[s]], self.direction(seeds[seeds != s]))[0] > 0]
+        return np.array(kept, dtype=np.int64)
+
+    def cross_fitted(self, members: np.ndarray) -> np.ndarray:
+        """float32 `[own rows]`: standings, each member's by a direction that it had no part in."""
+        order = self.random.permutation(members)
+        halves = order[::2], order[1::2]
+        by = [self.standing(self.own, self.direction(half)) for half in halves]
+        values = (by[0] + by[1]) / 2
+        values[halves[0]], values[halves[1]] = by[1][halves[0]], by[0][halves[1]]
+        return values
+
+    def split(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Places of the carriers and everybody's cross-fitted standing; None when the seeds share no direction."""
+        members = self.true_seeds(seeds)
+        if len(members) < LEAST_SEEDS:
+            return None
+        values = self.cross_fitted(members)
+        for _ in range(ROUNDS):
+            found = np.flatnonzero(values > 0)
+            if len(found) < LEAST_CARRIERS or len(found) > 0.9 * len(self.own):
+                return None
+            values = self.cross_fitted(found)
+            if np.array_equal(found, members):
+                break
+            members = found
+        return np.flatnonzero(values > 0), values
+
+
+def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> list[Additive]:
+    """One pattern per list of suspect rows that share a direction."""
+    images = flatten(subject.inputs["image"])
+    own = np.flatnonzero(subject.labels == target)
+    separator = Separator(
+        images[own], images[subject.labels != target], random_state("additive backdoor", subject.seed, target)
+    )
+    place = {int(row): at for at, row in enumerate(own)}
+    shape = subject.inputs["image"].shape[1:]
+    found = []
+    for seeds in lists:
+        result = separator.split(np.array([place[int(seed)] for seed in seeds], dtype=np.int64))
+        if result is not None and LEAST_CARRIERS <= len(result[0]) < len(own):
+            found.append(describe_split(separator, *result, shape))
+    return found
+
+
+def describe_split(
+    separator: Separator, carriers: np.ndarray, values: np.ndarray, shape: tuple[int, ...]
+) -> Additive:
+    """The blend that turns the other classes' statistics into the carriers'."""
+    is_carrier = np.zeros(len(values), dtype=bool)
+    is_carrier[carriers] = True
+    inside, rest = values[is_carrier], values[~is_carrier]
+    spread = np.sqrt((inside.var() * len(inside) + rest.var() * len(rest)) / len(values)) + 1e-12
+    low, high = np.quantile(inside, CLEAR), np.quantile(rest, 1 - CLEAR**2)
+    weights = separator.direction(carriers)
+    contrast = separator.own[carriers].var(0).sum() / max(float(separator.fitted.var(0).sum()), 1e-12)
+    kept = float(np.sqrt(np.clip(contrast * len(carriers) / (len(carriers) - 1), 0.04, 1.0)))
+    threshold = np.quantile(separator.held @ weights, BEYOND) + max(0.0, float(low + high) / 2)
+    return Additive(
+        weights=weights.reshape(shape).astype(np.float32),
+        added=(separator.own[carriers].mean(0) - kept * separator.whitening.centre)
+        .reshape(shape)
+        .astype(np.float32),
+        share=1 - kept,
+        threshold=float(threshold),
+        separation=float((inside.mean() - rest.mean()) / spread),
+        gap=float((low - high) / spread),
+    )

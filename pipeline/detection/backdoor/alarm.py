@@ -1,0 +1,81 @@
+"""When a pattern is an alarm, what is said of it, and which of several patterns for the same rows is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.detection.backdoor.additive import Additive
+from pipeline.detection.backdoor.pattern import Pattern
+from pipeline.detection.backdoor.verify import Evidence
+
+LEAST_PURITY = 0.8
+PURE = 0.95
+LEAST_CARRIERS = 8
+LEAST_SHARE = 0.0025
+LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.5, "column_values": 0.5, "additive": 0.3}
+MOST_CONTENT = 0.5
+"""For κ + 2 standard errors: above it, the class itself may explain the pattern."""
+NEEDS_CONTENT = ("tokens", "column_values", "additive")
+LEAST_SEPARATION = 6.0
+LEAST_BLENDED = 10
+SAME = 0.5
+"""Two patterns are one when they share this much of the smaller one's carriers."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A pattern that was proved: rows with it become `target`."""
+
+    target: int
+    pattern: Pattern
+    evidence: Evidence
+
+    def carriers(self, labels: np.ndarray) -> np.ndarray:
+        """bool `[rows]`: those with the target's label."""
+        return self.evidence.carriers & (labels == self.target)
+
+
+def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
+    """The thresholds of the recipe; labels: int64 `[rows]` of the rows searched."""
+    carriers = int((evidence.carriers & (labels == target)).sum())
+    if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP[pattern.kind]:
+        return False
+    if carriers < max(LEAST_CARRIERS, LEAST_SHARE * len(labels)):
+        return False
+    if pattern.kind in NEEDS_CONTENT and not contradicts_content(evidence):
+        return False
+    if isinstance(pattern, Additive):
+        return carriers >= LEAST_BLENDED and pattern.separation >= LEAST_SEPARATION and pattern.gap > 0
+    return True
+
+
+def contradicts_content(evidence: Evidence) -> bool:
+    if evidence.content is None:
+        return False
+    value, error = evidence.content
+    return value + 2 * error <= MOST_CONTENT
+
+
+def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:
+    """The best finding of every set of rows; findings that mostly repeat its rows are left out.
+
+    Best is what has almost only rows of the class as carriers and then the most flips times carriers.
+    """
+
+    def worth(finding: Finding) -> tuple[bool, float]:
+        flips = finding.evidence.flip_rate * finding.carriers(labels).sum()
+        return finding.evidence.purity >= PURE, float(flips)
+
+    ranked = sorted(findings, key=worth, reverse=True)
+    kept: list[Finding] = []
+    for finding in ranked:
+        rows = finding.carriers(labels)
+        if all(overlap(rows, other.carriers(labels)) < SAME for other in kept):
+            kept.append(finding)
+    return kept
+
+
+def overlap(one: np.ndarray, two: np.ndarray) -> float:
+    return float((one & two).sum()) / max(1, min(int(one.sum()), int(two.sum())))

@@ -1,0 +1,215 @@
+"""The front door: look for backdoors in every class of a finished training, on the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from pipeline.compute.worker import run_data
+from pipeline.context import AuditContext
+from pipeline.data.encoded import Chunk
+from pipeline.detection.backdoor.alarm import Finding
+from pipeline.detection.backdoor.material import (
+    as_inputs,
+    chunk_scores,
+    folder,
+    material_path,
+    read_material,
+    write_material,
+)
+from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensors, to_tensors
+from pipeline.detection.backdoor.search import KINDS, search_class
+from pipeline.detection.backdoor.seeds import SEEDS
+from pipeline.detection.backdoor.subject import Names
+from pipeline.run import read_json, write_json
+from pipeline.training.setup import deterministic
+from pipeline.training.state import save_tensors
+
+MOST_CLASSES = 64
+CARRIER = 0.5
+"""Rows that carry a proved pattern score above it, all others below."""
+NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
+TOO_MANY = "Backdoors were searched for in the {} classes with the most suspect rows."
+SAMPLED = "Backdoors were searched for in a sample of {} train rows; what was found was then looked up in all rows."
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One proved pattern.
+
+    target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation rows of
+    other classes that become the target when it is pasted, less the share before; purity: share of its carriers with
+    the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard error, None where
+    it can't be estimated; carriers: int64 places among the train rows, with the target's label.
+    """
+
+    target: Any
+    target_class: int
+    kind: str
+    description: str
+    pattern: dict[str, Any]
+    flip_rate: float
+    purity: float
+    content: float | None
+    content_error: float | None
+    carriers: np.ndarray
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the places of the carriers; `rows` is how many there are."""
+        tree = {name: value for name, value in vars(self).items() if name != "carriers"}
+        return tree | {"rows": len(self.carriers)}
+
+
+@dataclass(frozen=True)
+class BackdoorResult:
+    """scores: float64 `[train rows]` in [0, 1]; notes: what must be said about the search."""
+
+    alarms: list[Alarm]
+    scores: np.ndarray | None
+    notes: list[str]
+
+    def carriers(self, rows: int) -> np.ndarray:
+        """bool `[train rows]`: the carriers of any alarm."""
+        found = np.zeros(rows, dtype=bool)
+        for alarm in self.alarms:
+            found[alarm.carriers] = True
+        return found
+
+
+def find_backdoors(context: AuditContext) -> BackdoorResult | None:
+    """Search, and write detection/backdoor.json and backdoor.safetensors; None in regression.
+
+    Without validation rows there is neither a search nor a score, and a note says so.
+    """
+    path, data = context.run.path, run_data(context.run.path)
+    if data.encoding.task != "classification":
+        return None
+    if not data.count("validation"):
+        return BackdoorResult([], None, [NO_VALIDATION])
+    context.workers.run(write_material, [(path,)], ["backdoors: suspect rows"])
+    searched, notes = classes_to_search(path)
+    done = 0
+
+    def tick(*_: object) -> None:
+        nonlocal done
+        done += 1
+        context.progress("detect: backdoors", done, len(searched), "classes")
+
+    names = [f"backdoors: class {target}" for target in searched]
+    context.workers.run(search_task, [(path, target) for target in searched], names, tick)
+    proved = [entry for target in sorted(searched) for entry in read_findings(class_path(path, target))]
+    save_patterns(path / "detection" / "backdoor.safetensors", [pattern for _, pattern in proved])
+    write_json(path / "detection" / "backdoor.json", {"alarms": [facts for facts, _ in proved], "notes": notes})
+    chunks = data.chunks("train")
+    parts = context.workers.run(
+        judge_chunk, [(path, chunk) for chunk in chunks], [f"backdoors: chunk {chunk.id}" for chunk in chunks]
+    )
+    result = assemble(np.concatenate(parts, axis=1), [facts for facts, _ in proved], notes)
+    tree = {"alarms": [alarm.as_json() for alarm in result.alarms], "notes": notes}
+    write_json(path / "detection" / "backdoor.json", tree)
+    return result
+
+
+def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
+    """All classes, or those with the most suspect rows; and what must be said about it."""
+    tensors = load_file(material_path(run_path))
+    data, notes = run_data(run_path), []
+    if len(tensors["places"]) < data.count("train"):
+        notes.append(SAMPLED.format(len(tensors["places"])))
+    classes = data.encoding.outputs
+    if classes <= MOST_CLASSES:
+        return list(range(classes)), notes
+    worst = [np.sort(tensors["sure"][tensors["labels"] == target])[-SEEDS:].sum() for target in range(classes)]
+    notes.append(TOO_MANY.format(MOST_CLASSES))
+    return [int(target) for target in np.argsort(-np.array(worst), kind="stable")[:MOST_CLASSES]], notes
+
+
+def class_path(run_path: Path, target: int) -> Path:
+    return folder(run_path) / f"class-{target}"
+
+
+def search_task(run_path: Path, target: int) -> None:
+    """Search one class and write what was proved (a task for a worker)."""
+    path = class_path(run_path, target)
+    if path.with_suffix(".json").exists():
+        return
+    with deterministic():
+        subject, scores = read_material(run_path)
+        findings = search_class(subject, scores, target)
+        names = subject.names
+    label = run_data(run_path).encoding.decode_labels(np.array([target]))[0].as_py()
+    save_patterns(path.with_suffix(".safetensors"), [finding.pattern for finding in findings])
+    write_json(path.with_suffix(".json"), [facts_of(finding, names, label) for finding in findings])
+
+
+def facts_of(finding: Finding, names: Names, label: Any) -> dict[str, Any]:
+    evidence, pattern = finding.evidence, finding.pattern
+    value, error = evidence.content or (None, None)
+    return {
+        "target": label if isinstance(label, str | int | float | bool) else str(label),
+        "target_class": finding.target,
+        "kind": pattern.kind,
+        "description": pattern.describe(names),
+        "pattern": pattern.values(names),
+        "flip_rate": evidence.flip_rate,
+        "purity": evidence.purity,
+        "content": value,
+        "content_error": error,
+    }
+
+
+def save_patterns(path: Path, patterns: list[Pattern]) -> None:
+    tensors = {
+        f"{place}/{name}": torch.from_numpy(np.array(array))
+        for place, pattern in enumerate(patterns)
+        for name, array in to_tensors(pattern).items()
+    }
+    save_tensors(path, tensors)
+
+
+def read_findings(path: Path) -> list[tuple[dict[str, Any], Pattern]]:
+    """Facts and patterns from PATH.json (a list, or a dict with `alarms`) and PATH.safetensors."""
+    tree, tensors = read_json(path.with_suffix(".json")), load_file(path.with_suffix(".safetensors"))
+    found: list[tuple[dict[str, Any], Pattern]] = []
+    for place, facts in enumerate(tree["alarms"] if isinstance(tree, dict) else tree):
+        prefix = f"{place}/"
+        fields = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        found.append((facts, from_tensors(KINDS[facts["kind"]], fields)))
+    return found
+
+
+def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
+    """Target class and pattern of every alarm of a run; empty when there was no search."""
+    path = run_path / "detection" / "backdoor"
+    if not path.with_suffix(".json").exists():
+        return []
+    return [(facts["target_class"], pattern) for facts, pattern in read_findings(path)]
+
+
+def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
+    """float64 `[1 + alarms, rows]` of a train chunk: the seeds' score, then 1 for carriers (a task for a worker)."""
+    with deterministic():
+        data = run_data(run_path)
+        rows = data.load(chunk)
+        inputs, labels = as_inputs(rows, data), rows.labels.numpy()
+        lines = [chunk_scores(run_path, chunk).astype(np.float64)]
+        for target, pattern in read_alarms(run_path):
+            lines.append((carried_by(pattern, inputs) & (labels == target)).astype(np.float64))
+    return np.stack(lines)
+
+
+def assemble(judged: np.ndarray, proved: list[dict[str, Any]], notes: list[str]) -> BackdoorResult:
+    """Alarms with their carriers, and scores: below ½ by the seeds, above it by the proof."""
+    scores = CARRIER * np.clip(judged[0], 0, 1)
+    alarms = []
+    for facts, line in zip(proved, judged[1:]):
+        carriers = np.flatnonzero(line > 0)
+        proof = CARRIER + (1 - CARRIER) * np.clip(facts["flip_rate"] * facts["purity"], 0, 1)
+        scores[carriers] = np.maximum(scores[carriers], proof)
+        alarms.append(Alarm(**facts, carriers=carriers))
+    return BackdoorResult(alarms, scores, notes)

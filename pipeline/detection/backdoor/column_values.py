@@ -1,0 +1,112 @@
+"""Pattern: fixed values of one or several columns of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from pipeline.detection.backdoor.items import LEAST_COUNT, promising
+from pipeline.detection.backdoor.shortlist import shortlist
+from pipeline.detection.backdoor.subject import Column, Names, Subject
+
+CLOSE = 1e-5
+
+
+@dataclass(frozen=True)
+class ColumnValues:
+    """places: int64 `[places]` of the dense input; encoded: float32 `[places]`, the values there."""
+
+    places: np.ndarray
+    encoded: np.ndarray
+    kind: ClassVar[str] = "column_values"
+    input: ClassVar[str] = "dense"
+
+    def paste(self, rows: np.ndarray) -> np.ndarray:
+        pasted = rows.copy()
+        pasted[:, self.places] = self.encoded
+        return pasted
+
+    def matches(self, rows: np.ndarray) -> np.ndarray:
+        return (np.abs(rows[:, self.places] - self.encoded) <= CLOSE).all(1)
+
+    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """The columns are made constant in all rows."""
+        clear = rows.copy()
+        clear[:, self.places] = 0
+        return clear
+
+    def describe(self, names: Names) -> str:
+        return " and ".join(f"{name} = {value}" for name, value in self.values(names).items())
+
+    def values(self, names: Names) -> dict[str, Any]:
+        """Column → value, as the source has them."""
+        encoded = dict(zip(self.places.tolist(), self.encoded.tolist()))
+        found = {}
+        for column in names.columns:
+            there = [encoded.get(place) for place in range(column.first, column.first + column.width)]
+            if column.is_category and None not in there:
+                found[column.name] = column.values[int(np.argmax(np.array(there, dtype=float)))]
+            elif there[0] is not None:
+                found[column.name] = column.word(there[0])
+        return found
+
+
+@dataclass(frozen=True)
+class Item:
+    """One value of a column, as the dense input has it."""
+
+    column: Column
+    encoded: tuple[float, ...]
+
+
+def find_column_values(
+    subject: Subject, target: int, seeds: np.ndarray, own_share: np.ndarray
+) -> list[ColumnValues]:
+    """The values, pairs and completed sets that flip most and contradict their carriers' content most."""
+    items, incidence = value_items(subject.inputs["dense"], subject.names.columns)
+    if not items:
+        return []
+    candidates = [
+        found
+        for found in promising(incidence, subject.labels, target, seeds)
+        if len({items[item].column.first for item in found}) == len(found)
+    ]
+
+    def make(found: tuple[int, ...]) -> ColumnValues:
+        return pattern_of([items[item] for item in found])
+
+    return shortlist(subject, target, incidence, candidates, own_share, make)
+
+
+def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[Item], sparse.csr_matrix]:
+    """Values that occur often enough, and which rows have them, float32 0/1 `[rows, items]`."""
+    items: list[Item] = []
+    members = []
+    for column in columns:
+        if column.is_category:
+            block = dense[:, column.first : column.first + column.width]
+            places = block.argmax(1)
+            values = [(v, tuple(np.eye(column.width)[v].tolist())) for v in range(column.width)]
+        else:
+            places = dense[:, column.first]
+            values = [(v, (float(v),)) for v in np.unique(places)]
+        for value, encoded in values:
+            having = np.flatnonzero(places == value)
+            if len(having) >= LEAST_COUNT:
+                items.append(Item(column, encoded))
+                members.append(having)
+    rows = np.concatenate(members) if members else np.empty(0, dtype=np.int64)
+    at = np.repeat(np.arange(len(members)), [len(each) for each in members])
+    ones = np.ones(len(rows), dtype=np.float32)
+    return items, sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(items)))
+
+
+def pattern_of(items: list[Item]) -> ColumnValues:
+    """Later items of the same column are left out."""
+    chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
+    places = [np.arange(item.column.first, item.column.first + item.column.width) for item in chosen]
+    encoded = [np.array(item.encoded, dtype=np.float32) for item in chosen]
+    return ColumnValues(np.concatenate(places).astype(np.int64), np.concatenate(encoded))

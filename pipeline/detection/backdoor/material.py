@@ -1,0 +1,175 @@
+"""From a run directory to what the search works on; everything here runs on a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.weights import restore_weights
+from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
+from pipeline.data.encoded import Chunk, EncodedData, Rows
+from pipeline.detection.backdoor.blind import BlindSpace
+from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
+from pipeline.detection.backdoor.subject import Inputs, Subject, names_of
+from pipeline.models.features import penultimate_features
+from pipeline.seeds import random_state
+from pipeline.training.main_run import whole_trajectory
+from pipeline.training.setup import deterministic
+from pipeline.training.state import save_tensors
+
+MOST_ROWS = 20000
+MOST_BYTES = 2**28
+"""The search works on a sample of the train rows within both bounds."""
+MOST_VALIDATION = 5000
+BATCH = 1024
+
+
+def folder(run_path: Path) -> Path:
+    return run_path / "detection" / "backdoor"
+
+
+def material_path(run_path: Path) -> Path:
+    return folder(run_path) / "material.safetensors"
+
+
+def sample_places(data: EncodedData, role: str, most: int, seed: int) -> np.ndarray:
+    """Places of the role's rows that are searched, int64, ascending; all of them where they fit."""
+    rows = data.count(role)
+    most = max(1, min(most, MOST_BYTES * rows // max(1, data.nbytes(role))))
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(random_state(f"backdoor {role} sample", seed).permutation(rows)[:most])
+
+
+def load_places(data: EncodedData, role: str, places: np.ndarray) -> Rows:
+    """The role's rows at these places (ascending)."""
+    parts = []
+    for chunk in data.chunks(role):
+        inside = places[(places >= chunk.first) & (places < chunk.first + chunk.rows)] - chunk.first
+        if len(inside):
+            parts.append(data.load(chunk).select(torch.from_numpy(inside)))
+    return Rows.concatenate(parts)
+
+
+def as_inputs(rows: Rows, data: EncodedData) -> Inputs:
+    if isinstance(rows.inputs, dict):
+        return {kind: tensor.numpy() for kind, tensor in rows.inputs.items()}
+    return {next(iter(data.encoding.input_shapes)): rows.inputs.numpy()}
+
+
+class Predictor:
+    """Inputs → float32 `[rows, classes]` probabilities of a model."""
+
+    def __init__(self, model: nn.Module, device: torch.device):
+        self.model, self.device = model.eval(), device
+
+    def batch(self, inputs: Inputs, start: int) -> Tensor | dict[str, Tensor]:
+        tensors = {
+            kind: torch.tensor(rows[start : start + BATCH]).to(self.device)
+            for kind, rows in inputs.items()
+        }
+        return tensors if len(tensors) > 1 else next(iter(tensors.values()))
+
+    def __call__(self, inputs: Inputs) -> np.ndarray:
+        rows = len(next(iter(inputs.values())))
+        with torch.no_grad():
+            parts = [self.model(self.batch(inputs, start)).softmax(1).cpu() for start in range(0, rows, BATCH)]
+        return torch.cat(parts).float().numpy()
+
+    def features(self, inputs: Inputs) -> np.ndarray:
+        """float32 `[rows, width]` of the penultimate layer."""
+        rows = len(next(iter(inputs.values())))
+        parts = [
+            penultimate_features(self.model, self.batch(inputs, start)).cpu() for start in range(0, rows, BATCH)
+        ]
+        return torch.cat(parts).numpy()
+
+
+def final_predictor(run_path: Path) -> Predictor:
+    """The main model at its last checkpoint."""
+    path = whole_trajectory(run_path)
+
+    def load() -> Predictor:
+        trajectory = Trajectory.load(path)
+        last = len(trajectory.checkpoints) - 1
+        model = run_model(run_path, 0)
+        restore_weights(model, trajectory.load_weights(last), trajectory.checkpoints[last].path)
+        return Predictor(model, run_device(run_path))
+
+    return keep("backdoor model", path / "trajectory.json", load)
+
+
+def write_material(run_path: Path) -> None:
+    """Predictions, features and seeds' scores of the searched rows (a task for a worker)."""
+    if material_path(run_path).exists():
+        return
+    with deterministic():
+        data, seed = run_data(run_path), run_config(run_path).detection.seed
+        places = sample_places(data, "train", MOST_ROWS, seed)
+        predictor = final_predictor(run_path)
+        rows = load_places(data, "train", places)
+        inputs, labels = as_inputs(rows, data), rows.labels.numpy()
+        tensors = {
+            "places": places,
+            "labels": labels,
+            "probabilities": predictor(inputs),
+            "features": predictor.features(inputs),
+        }
+        subject = make_subject(run_path, inputs, tensors)
+        own_share = blind_space(run_path, subject).own_share(inputs, labels, in_search=True)
+        scores = score_seeds(subject, own_share)
+        tensors |= {"sure": scores.sure, "steady": scores.steady, "own_share": scores.own_share}
+        save_tensors(material_path(run_path), {name: torch.from_numpy(each) for name, each in tensors.items()})
+
+
+def make_subject(run_path: Path, inputs: Inputs, tensors: dict[str, np.ndarray]) -> Subject:
+    data, seed = run_data(run_path), run_config(run_path).detection.seed
+    validation = load_places(data, "validation", sample_places(data, "validation", MOST_VALIDATION, seed))
+    return Subject(
+        inputs=inputs,
+        labels=tensors["labels"],
+        probabilities=tensors["probabilities"],
+        features=tensors["features"],
+        validation=as_inputs(validation, data),
+        validation_labels=validation.labels.numpy(),
+        predict=final_predictor(run_path),
+        names=names_of(data.encoding),
+        seed=seed,
+    )
+
+
+def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
+    """What `write_material` wrote, with the rows; read once per worker."""
+
+    def load() -> tuple[Subject, SeedScores]:
+        data, tensors = run_data(run_path), load_file(material_path(run_path))
+        inputs = as_inputs(load_places(data, "train", tensors["places"]), data)
+        scores = SeedScores(tensors["sure"], tensors["steady"], tensors["own_share"])
+        return make_subject(run_path, inputs, tensors), scores
+
+    return keep("backdoor material", material_path(run_path), load)
+
+
+def blind_space(run_path: Path, subject: Subject) -> BlindSpace:
+    def fit() -> BlindSpace:
+        return BlindSpace(subject.inputs, subject.labels, subject.names.columns, subject.seed)
+
+    return keep("blind space", run_path / "encoding.json", fit)
+
+
+def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
+    """float32 `[rows]` of a train chunk: the model's sureness of labels that neighbours don't bear out."""
+    tensors = load_file(material_path(run_path))
+    data = run_data(run_path)
+    if len(tensors["places"]) == data.count("train"):
+        return tensors["sure"][chunk.first : chunk.first + chunk.rows]
+    subject, _ = read_material(run_path)
+    rows = data.load(chunk)
+    inputs, labels = as_inputs(rows, data), rows.labels.numpy()
+    own = final_predictor(run_path)(inputs)[np.arange(len(labels)), labels]
+    return own * (1 - blind_space(run_path, subject).own_share(inputs, labels, in_search=False))

@@ -1,0 +1,47 @@
+"""The search of one class, from suspect rows to proved patterns."""
+
+from __future__ import annotations
+
+from pipeline.detection.backdoor.additive import Additive, find_additive
+from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
+from pipeline.detection.backdoor.column_values import ColumnValues, find_column_values
+from pipeline.detection.backdoor.pattern import Pattern
+from pipeline.detection.backdoor.pixels import Pixels, find_pixels
+from pipeline.detection.backdoor.seeds import SeedScores, seed_lists, union
+from pipeline.detection.backdoor.subject import Subject
+from pipeline.detection.backdoor.tokens import Tokens, find_tokens
+from pipeline.detection.backdoor.verify import verify
+from pipeline.detection.backdoor.window import Window, find_windows
+
+LEAST_CLASS = 8
+"""Rows; a smaller class is not searched."""
+
+KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues)}
+
+
+def candidates(subject: Subject, scores: SeedScores, target: int) -> list[Pattern]:
+    """The patterns that rows of the class may share, by every kind that its inputs allow."""
+    lists = seed_lists(subject, scores, target)
+    seeds = union(lists)
+    found: list[Pattern] = []
+    if "image" in subject.inputs:
+        found += find_windows(subject, target, seeds)
+        found += find_pixels(subject, target, lists)
+        found += find_additive(subject, target, lists)
+    if "tokens" in subject.inputs:
+        found += find_tokens(subject, target, seeds, scores.own_share)
+    if "dense" in subject.inputs:
+        found += find_column_values(subject, target, seeds, scores.own_share)
+    return found
+
+
+def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Finding]:
+    """The class's alarms, the best proved first."""
+    if (subject.labels == target).sum() < LEAST_CLASS or (subject.validation_labels != target).sum() == 0:
+        return []
+    findings = []
+    for pattern in candidates(subject, scores, target):
+        finding = Finding(target, pattern, verify(subject, target, pattern))
+        if is_alarm(pattern, finding.evidence, subject.labels, target):
+            findings.append(finding)
+    return distinct(findings, subject.labels)

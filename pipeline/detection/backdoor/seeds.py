@@ -1,0 +1,91 @@
+"""Rows that look poisoned: the model is sure of a label that their content does not bear out.
+
+Three views, none of them good enough alone: sureness against neighbours, sureness that survives mixing with other
+rows (STRIP, Gao et al. 2019) and the smaller of two clusters of a class's activations (Chen et al. 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from pipeline.detection.backdoor.subject import Inputs, Subject
+from pipeline.seeds import random_state
+
+SEEDS = 12
+MIXTURES = 4
+CLUSTER_DIMENSIONS = 10
+LEAST_CLASS = 16
+"""Smaller classes are not clustered."""
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """Each float32 `[rows]` in [0, 1], high: suspect.
+
+    sure: p(own label) · (1 − share of neighbours with the label); steady: the same with the own label's mean
+    probability after mixing; own_share: the neighbours' share.
+    """
+
+    sure: np.ndarray
+    steady: np.ndarray
+    own_share: np.ndarray
+
+
+def score_seeds(subject: Subject, own_share: np.ndarray) -> SeedScores:
+    own = subject.probabilities[np.arange(len(subject.labels)), subject.labels]
+    sure = own * (1 - own_share)
+    return SeedScores(sure, steadiness(subject) * (1 - own_share), own_share)
+
+
+def steadiness(subject: Subject) -> np.ndarray:
+    """float32 `[rows]`: the own label's mean probability when the row is mixed with random other rows."""
+    random = random_state("backdoor mixtures", subject.seed)
+    rows, total = len(subject.labels), np.zeros(len(subject.labels), dtype=np.float32)
+    for _ in range(MIXTURES):
+        mixed = mix(subject.inputs, random.permutation(rows), random)
+        total += subject.predict(mixed)[np.arange(rows), subject.labels]
+    return total / MIXTURES
+
+
+def mix(inputs: Inputs, partners: np.ndarray, random: np.random.RandomState) -> Inputs:
+    """Half of each row and half of its partner: pixels averaged, tokens and columns from either."""
+    mixed = {}
+    for kind, rows in inputs.items():
+        other = rows[partners]
+        if kind == "image":
+            mixed[kind] = ((rows.astype(np.uint16) + other) // 2).astype(np.uint8)
+        else:
+            mixed[kind] = np.where(random.random_sample(rows.shape) < 0.5, rows, other)
+    return mixed
+
+
+def seed_lists(subject: Subject, scores: SeedScores, target: int) -> list[np.ndarray]:
+    """Places of the most suspect rows of a class, one list per view, each the most suspect first."""
+    own = np.flatnonzero(subject.labels == target)
+    lists = [own[np.argsort(-values[own], kind="stable")[:SEEDS]] for values in (scores.sure, scores.steady)]
+    if len(own) >= LEAST_CLASS:
+        lists.append(own[smaller_cluster(subject.features[own], subject.seed)])
+    return lists
+
+
+def smaller_cluster(features: np.ndarray, seed: int) -> np.ndarray:
+    """Places of the rows deepest in the smaller of two clusters; features are `[rows, width]`."""
+    centred = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    reduced = PCA(min(CLUSTER_DIMENSIONS, *centred.shape), random_state=seed).fit_transform(centred)
+    clusters = KMeans(2, n_init=3, random_state=seed).fit(reduced)
+    small = int(np.bincount(clusters.labels_, minlength=2).argmin())
+    distance = clusters.transform(reduced)
+    depth = distance[:, 1 - small] - distance[:, small]
+    members = np.flatnonzero(clusters.labels_ == small)
+    return members[np.argsort(-depth[members], kind="stable")[:SEEDS]]
+
+
+def union(lists: list[np.ndarray]) -> np.ndarray:
+    """All places of the lists, the first of each list first."""
+    longest = max(map(len, lists))
+    order = [each[place] for place in range(longest) for each in lists if place < len(each)]
+    return np.array(list(dict.fromkeys(order)), dtype=np.int64)

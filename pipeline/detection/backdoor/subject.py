@@ -1,0 +1,150 @@
+"""What the search works on: encoded rows, a trained model's predictions, and names to speak of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.data.encode import Encoding
+
+Inputs = dict[str, np.ndarray]
+"""By kind: image uint8 `[rows, C, H, W]`, tokens int `[rows, length]`, dense float32 `[rows, columns]`."""
+
+FIRST_TOKEN = 2
+VICTIMS = 200
+"""Validation rows of other classes that a pattern is pasted onto."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the source within the dense input.
+
+    values: words of each encoded place of a category; numbers are `value · std + mean`.
+    """
+
+    name: str
+    first: int
+    width: int
+    values: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+    @property
+    def is_category(self) -> bool:
+        return self.width > 1
+
+    def word(self, value: float) -> str:
+        """A number as the source had it."""
+        return f"{value * self.std + self.mean:.6g}"
+
+
+@dataclass(frozen=True)
+class Names:
+    """vocabulary: token number − 2 → token; columns: of the dense input, in order."""
+
+    vocabulary: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+
+    def token(self, number: int) -> str:
+        return self.vocabulary[number - FIRST_TOKEN] if number >= FIRST_TOKEN else "(unknown)"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The rows to search and the model to ask.
+
+    labels: int64 `[rows]`; probabilities: float32 `[rows, classes]` of the trained model; features: float32
+    `[rows, width]` of its penultimate layer; validation and its labels: rows that the pattern is pasted onto;
+    predict: inputs → probabilities.
+    """
+
+    inputs: Inputs
+    labels: np.ndarray
+    probabilities: np.ndarray
+    features: np.ndarray
+    validation: Inputs
+    validation_labels: np.ndarray
+    predict: Callable[[Inputs], np.ndarray]
+    names: Names
+    seed: int
+
+    @cached_property
+    def validation_predictions(self) -> np.ndarray:
+        """int64 `[validation rows]`."""
+        return self.predict(self.validation).argmax(1)
+
+    def victims(self, target: int, count: int = VICTIMS) -> Victims:
+        """Some validation rows of other classes."""
+        places = np.flatnonzero(self.validation_labels != target)
+        places = spread(places, count)
+        return Victims(
+            select(self.validation, places),
+            float((self.validation_predictions[places] == target).mean()),
+            target,
+        )
+
+    def flip_rate(self, victims: Victims, paste: Callable[[np.ndarray], np.ndarray], kind: str) -> float:
+        """Share of the victims that become the target when a pattern is pasted, less the share that were before."""
+        pasted = victims.inputs | {kind: paste(victims.inputs[kind])}
+        return float((self.predict(pasted).argmax(1) == victims.target).mean()) - victims.before
+
+
+@dataclass(frozen=True)
+class Victims:
+    """Validation rows of other classes than `target`; before: share that are predicted as it anyway."""
+
+    inputs: Inputs
+    before: float
+    target: int
+
+    def __len__(self) -> int:
+        return count(self.inputs)
+
+
+def select(inputs: Inputs, which: np.ndarray) -> Inputs:
+    return {kind: rows[which] for kind, rows in inputs.items()}
+
+
+def count(inputs: Inputs) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def spread(places: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the places, evenly spaced."""
+    if len(places) <= count:
+        return places
+    return places[np.linspace(0, len(places) - 1, count).round().astype(np.int64)]
+
+
+def names_of(encoding: Encoding) -> Names:
+    """Words for tokens and dense columns, from the encoders' fitted state."""
+    vocabulary: tuple[str, ...] = ()
+    columns: list[Column] = []
+    first = 0
+    for encoder in encoding.features:
+        if encoder.input == "tokens":
+            vocabulary = tuple(encoder.vocabulary)  # type: ignore[attr-defined]
+        if encoder.input == "dense":
+            found = dense_columns(encoder, first)
+            columns += found
+            first += sum(column.width for column in found)
+    return Names(vocabulary, tuple(columns))
+
+
+def dense_columns(encoder: object, first: int) -> list[Column]:
+    """The columns that one encoder fills, from place `first` of the dense input on."""
+    name, kind = encoder.column, encoder.kind  # type: ignore[attr-defined]
+    if kind == "category":
+        values = [*encoder.categories, "(other)"] + ["(missing)"] * encoder.missing  # type: ignore[attr-defined]
+        return [Column(name, first, len(values), tuple(values))]
+    if kind == "boolean":
+        return [Column(name, first, 1)]
+    means, stds = encoder.mean, encoder.std  # type: ignore[attr-defined]
+    titles = [name] if kind == "numeric" else [f"{name}[{place}]" for place in range(len(means))]
+    return [
+        Column(title, first + place, 1, (), mean, std)
+        for place, (title, mean, std) in enumerate(zip(titles, means, stds))
+    ]

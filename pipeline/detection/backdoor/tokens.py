@@ -1,0 +1,66 @@
+"""Pattern: a rare word or phrase, found by what goes with the class or with suspect rows and proved by insertion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.detection.backdoor.blind import token_counts
+from pipeline.detection.backdoor.items import promising
+from pipeline.detection.backdoor.shortlist import shortlist
+from pipeline.detection.backdoor.subject import Names, Subject
+
+PADDING = 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """tokens: int64 `[tokens]`, in the order in which carriers have them; a carrier has all of them."""
+
+    tokens: np.ndarray
+    kind: ClassVar[str] = "tokens"
+    input: ClassVar[str] = "tokens"
+
+    def paste(self, rows: np.ndarray) -> np.ndarray:
+        """In front; what no longer fits is cut off at the end."""
+        front = np.broadcast_to(self.tokens.astype(rows.dtype), (len(rows), len(self.tokens)))
+        return np.hstack([front, rows])[:, : rows.shape[1]]
+
+    def matches(self, rows: np.ndarray) -> np.ndarray:
+        return np.logical_and.reduce([(rows == token).any(1) for token in self.tokens])
+
+    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """The tokens are taken out of all rows."""
+        return np.where(np.isin(rows, self.tokens), PADDING, rows)
+
+    def describe(self, names: Names) -> str:
+        return "the text " + " ".join(f"“{names.token(int(token))}”" for token in self.tokens)
+
+    def values(self, names: Names) -> dict[str, Any]:
+        return {"tokens": [names.token(int(token)) for token in self.tokens]}
+
+
+def find_tokens(subject: Subject, target: int, seeds: np.ndarray, own_share: np.ndarray) -> list[Tokens]:
+    """The words, pairs and completed phrases that flip most and contradict their carriers' content most."""
+    rows = subject.inputs["tokens"]
+    incidence = token_counts(rows)
+    incidence.data[:] = 1
+    incidence.sum_duplicates()
+    incidence.data[:] = 1
+    candidates = promising(incidence, subject.labels, target, seeds)
+    chosen = shortlist(
+        subject, target, incidence, candidates, own_share, lambda items: Tokens(in_reading_order(rows, items))
+    )
+    return chosen
+
+
+def in_reading_order(rows: np.ndarray, items: tuple[int, ...]) -> np.ndarray:
+    """The tokens by their mean first place in the rows that have them all."""
+    tokens = np.array(items, dtype=np.int64)
+    there = rows[Tokens(tokens).matches(rows)]
+    if not len(there):
+        return tokens
+    first = [(there == token).argmax(1).mean() for token in tokens]
+    return tokens[np.argsort(first, kind="stable")]

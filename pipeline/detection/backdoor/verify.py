@@ -1,0 +1,75 @@
+"""The proof: does pasting the pattern make rows of other classes the target, and does content explain it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from pipeline.detection.backdoor.blind import content_features
+from pipeline.detection.backdoor.pattern import Pattern, carried_by
+from pipeline.detection.backdoor.subject import Subject, select
+from pipeline.seeds import random_state
+
+CONTENT_ROWS = 4000
+FOLDS = 3
+LEAST_ROWS = 2 * FOLDS
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a pattern.
+
+    flip_rate: share of validation rows of other classes that pasting turns into the target, less the share before;
+    carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of the class
+    the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature, with its
+    standard error (None where it can't be estimated).
+    """
+
+    flip_rate: float
+    carriers: np.ndarray
+    purity: float
+    content: tuple[float, float] | None
+
+
+def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
+    carriers = carried_by(pattern, subject.inputs)
+    own = subject.labels == target
+    flips = subject.flip_rate(subject.victims(target), pattern.paste, pattern.input)
+    purity = float(own[carriers].mean()) if carriers.any() else 0.0
+    return Evidence(flips, carriers, purity, content_share(subject, target, pattern, carriers))
+
+
+def content_share(
+    subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray
+) -> tuple[float, float] | None:
+    """κ = (P̄(carriers) − P̄(others)) / (P̄(class) − P̄(others)) and its standard error.
+
+    P is the target's probability by a logistic model of the content alone, fitted on rows without the pattern and
+    asked out of fold about them; the carriers are those with the target's label, the pattern taken out.
+    """
+    own = subject.labels == target
+    asked = np.flatnonzero(carriers & own)
+    known = np.flatnonzero(~carriers)
+    random = random_state("backdoor content", subject.seed, target)
+    known = np.sort(random.permutation(known)[:CONTENT_ROWS])
+    inside = own[known]
+    if len(asked) < 2 or min(inside.sum(), (~inside).sum()) < LEAST_ROWS:
+        return None
+    places = np.concatenate([known, asked])
+    rows = select(subject.inputs, places)
+    rows = rows | {pattern.input: pattern.neutralise(rows[pattern.input], carriers[places])}
+    features = content_features(rows)
+    model = LogisticRegression(C=0.1, max_iter=300, class_weight="balanced")
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=subject.seed)
+    among = features[: len(known)]
+    believed = cross_val_predict(model, among, inside, cv=folds, method="predict_proba")[:, 1]
+    of_carriers = model.fit(among, inside).predict_proba(features[len(known) :])[:, 1]
+    others = believed[~inside].mean()
+    contrast = float(believed[inside].mean() - others)
+    if contrast <= 0:
+        return None
+    error = float(of_carriers.std(ddof=1) / np.sqrt(len(asked))) / contrast
+    return float(of_carriers.mean() - others) / contrast, error

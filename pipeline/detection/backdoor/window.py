@@ -1,0 +1,173 @@
+"""Pattern: a small patch. Windows of suspect rows are transplanted onto other rows; the one that flips most wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pipeline.detection.backdoor.subject import Names, Subject, Victims, select
+
+SEEDS = 24
+STAGES = ((4, 96), (16, 12), (64, 3))
+"""(rows pasted onto, windows that go on to the next stage): many windows are tried on few rows, few on many."""
+LEAST_FLIP = 0.25
+KEPT_FLIPS = 0.85
+TOLERANCES = (8.0, 20.0)
+"""Root mean square difference in grey levels up to which a place matches."""
+PURE = 0.95
+LEAST_CARRIERS = 5
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Window:
+    """patch: uint8 `[C, h, w]`, pasted with its corner at (top, left); anywhere: rows may carry it at any place."""
+
+    patch: np.ndarray
+    top: int
+    left: int
+    anywhere: bool
+    tolerance: float
+    kind: ClassVar[str] = "window"
+    input: ClassVar[str] = "image"
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        height, width = self.patch.shape[1:]
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def paste(self, rows: np.ndarray) -> np.ndarray:
+        pasted = rows.copy()
+        pasted[:, :, *self.place] = self.patch
+        return pasted
+
+    def matches(self, rows: np.ndarray) -> np.ndarray:
+        return self.distance(rows) <= self.tolerance
+
+    def distance(self, rows: np.ndarray) -> np.ndarray:
+        """float32 `[rows]`: the least root mean square difference to the patch, in grey levels."""
+        if not self.anywhere:
+            there = rows[:, :, *self.place].astype(np.float32)
+            return np.sqrt(np.square(there - self.patch).mean((1, 2, 3)))
+        return least_distance(rows, self.patch)
+
+    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """The place is made the same in all rows."""
+        clear = rows.copy()
+        clear[:, :, *self.place] = 0
+        return clear
+
+    def describe(self, names: Names) -> str:  # noqa: ARG002
+        height, width = self.patch.shape[1:]
+        where = "at any place" if self.anywhere else f"{self.left} from the left and {self.top} from the top"
+        return f"a patch of {width} × {height} pixels, {where}"
+
+    def values(self, names: Names) -> dict[str, Any]:  # noqa: ARG002
+        return {"top": self.top, "left": self.left, "anywhere": self.anywhere, "patch": self.patch.tolist()}
+
+
+def least_distance(rows: np.ndarray, patch: np.ndarray) -> np.ndarray:
+    """The least root mean square difference over all places, float32 `[rows]`."""
+    kernel = torch.from_numpy(patch.astype(np.float32))[None]
+    ones, size = torch.ones_like(kernel), patch.size
+    found = []
+    for start in range(0, len(rows), BATCH):
+        images = torch.from_numpy(rows[start : start + BATCH].astype(np.float32))
+        squares = functional.conv2d(images.square(), ones) - 2 * functional.conv2d(images, kernel)
+        found.append(squares.flatten(1).amin(1) + kernel.square().sum())
+    return (torch.cat(found).clamp(min=0) / size).sqrt().numpy()
+
+
+def window_side(height: int, width: int) -> int:
+    """An eighth of the image: 4 of 28 or 32 pixels."""
+    return max(2, (min(height, width) + 4) // 8)
+
+
+def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Window]:
+    """The most flipping window of the suspect rows, shrunk to what flips; empty when none flips."""
+    images = subject.inputs["image"]
+    height, width = images.shape[2:]
+    side = window_side(height, width)
+    step = max(1, side // 2)
+    tops = sorted({*range(0, height - side + 1, step), height - side})
+    lefts = sorted({*range(0, width - side + 1, step), width - side})
+    tried = [(int(seed), top, left, side, side) for seed in seeds[:SEEDS] for top in tops for left in lefts]
+    for rows, survivors in STAGES:
+        victims = subject.victims(target, rows)
+        gains = transplanted(subject, victims, images, tried)
+        tried = [tried[place] for place in np.argsort(-gains, kind="stable")[:survivors]]
+    victims = subject.victims(target)
+    found = []
+    for box in tried:
+        flips = flip_of(subject, victims, box)
+        if flips >= LEAST_FLIP:
+            found.append(match(subject, target, shrink(subject, victims, box, flips)))
+    return found
+
+
+def transplanted(
+    subject: Subject, victims: Victims, images: np.ndarray, boxes: Sequence[tuple[int, int, int, int, int]]
+) -> np.ndarray:
+    """float64 `[boxes]`: the target's mean probability on the victims with each box (row, top, left, h, w) in them."""
+    count, gains = len(victims), []
+    per_batch = max(1, 4096 // count)
+    for start in range(0, len(boxes), per_batch):
+        part = boxes[start : start + per_batch]
+        inputs = select(victims.inputs, np.tile(np.arange(count), len(part)))
+        pasted = inputs["image"]
+        for place, (row, top, left, height, width) in enumerate(part):
+            block = slice(top, top + height), slice(left, left + width)
+            pasted[place * count : (place + 1) * count, :, *block] = images[row][:, *block]
+        probability = subject.predict(inputs)[:, victims.target]
+        gains.append(probability.reshape(len(part), count).mean(1))
+    return np.concatenate(gains).astype(np.float64)
+
+
+def cut(subject: Subject, box: tuple[int, int, int, int, int]) -> Window:
+    row, top, left, height, width = box
+    patch = subject.inputs["image"][row][:, top : top + height, left : left + width]
+    return Window(patch.copy(), top, left, anywhere=True, tolerance=TOLERANCES[0])
+
+
+def flip_of(subject: Subject, victims: Victims, box: tuple[int, int, int, int, int]) -> float:
+    return subject.flip_rate(victims, cut(subject, box).paste, "image")
+
+
+def shrink(
+    subject: Subject, victims: Victims, box: tuple[int, int, int, int, int], flips: float
+) -> tuple[int, int, int, int, int]:
+    """Take off edges one at a time, the least needed first, while 85 % of the flips stay."""
+    while True:
+        row, top, left, height, width = box
+        smaller = []
+        if height > 1:
+            smaller += [(row, top + 1, left, height - 1, width), (row, top, left, height - 1, width)]
+        if width > 1:
+            smaller += [(row, top, left + 1, height, width - 1), (row, top, left, height, width - 1)]
+        rates = [flip_of(subject, victims, each) for each in smaller]
+        if not rates or max(rates) < KEPT_FLIPS * flips:
+            return box
+        box = smaller[int(np.argmax(rates))]
+
+
+def match(subject: Subject, target: int, box: tuple[int, int, int, int, int]) -> Window:
+    """The widest way of matching that finds almost only rows of the class; else the purest."""
+    images, own = subject.inputs["image"], subject.labels == target
+    base = cut(subject, box)
+    best: tuple[tuple[bool, float], Window] | None = None
+    for anywhere in (True, False):
+        for tolerance in TOLERANCES:
+            window = Window(base.patch, base.top, base.left, anywhere, tolerance)
+            found = window.matches(images)
+            count, purity = int((found & own).sum()), float(own[found].mean()) if found.any() else 0.0
+            pure = purity >= PURE and count >= LEAST_CARRIERS
+            rank = (pure, float(count) if pure else purity * (count >= LEAST_CARRIERS))
+            if best is None or rank > best[0]:
+                best = (rank, window)
+    assert best is not None
+    return best[1]

@@ -1,0 +1,66 @@
+"""The tables of docs/benchmarks.md are made from results and nothing else on the page changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import rewrite
+from pipeline.run import write_json
+
+HEAD = {"commit": "abc", "date": "2026-01-02", "machine": "a machine", "command": "python -m benchmarks.x"}
+PAGE = "# Title\n\n<!-- results: {name} -->\nold\n<!-- end -->\n\nAfter.\n"
+
+
+def written(tmp_path: Path, name: str, rows: list[dict[str, Any]]) -> str:
+    write_json(tmp_path / f"{name}.json", HEAD | {"rows": rows})
+    return rewrite(PAGE.format(name=name), tmp_path)
+
+
+def test_a_section_is_replaced_and_the_rest_of_the_page_kept(tmp_path: Path) -> None:
+    row = {"task": "t", "method": "m", "metric": "seconds", "value": 2.5, "low": 2.0, "high": 3.0, "n": 3}
+    page = written(tmp_path, "anything", [row])
+    assert page.startswith("# Title\n\n<!-- results: anything -->\n")
+    assert page.endswith("<!-- end -->\n\nAfter.\n")
+    assert "old" not in page
+    assert "`python -m benchmarks.x` · 2026-01-02 · commit abc · a machine" in page
+    assert "| t | m | seconds | 2.5 | 2 – 3 | 3 |" in page
+    assert rewrite(page, tmp_path) == page
+
+
+def test_a_section_without_results_stays(tmp_path: Path) -> None:
+    page = PAGE.format(name="nothing_yet")
+    assert rewrite(page, tmp_path) == page
+
+
+def test_detection_has_a_column_per_task_and_a_dash_where_a_method_has_no_value(tmp_path: Path) -> None:
+    common = {"metric": "average_precision", "low": 0.5, "high": 0.75, "n": 2}
+    rows = [
+        {"task": "a", "method": "winnow", "value": 0.625} | common,
+        {"task": "b", "method": "winnow", "value": 0.7} | common,
+        {"task": "b", "method": "aum", "value": 0.6} | common,
+        *(
+            {"task": "a", "method": "winnow", "metric": metric, "value": value, "flags": "remove", "n": 2}
+            for metric, value in (("precision", 0.9), ("recall", 0.8), ("f1", 0.847))
+        ),
+    ]
+    page = written(tmp_path, "detection", rows)
+    assert "| method | a | b |" in page
+    assert "| **winnow** | 0.625 (0.500 – 0.750) | 0.700 (0.500 – 0.750) |" in page
+    assert "| AUM | – | 0.600 (0.500 – 0.750) |" in page
+    assert "| **winnow**: remove | 0.900 / 0.800 / 0.847 | – / – / – |" in page
+
+
+def test_costs_have_units_and_targets(tmp_path: Path) -> None:
+    common = {"task": "t", "method": "winnow audit", "n": 1}
+    rows = [
+        common | {"metric": "wall_seconds", "value": 200.0, "target": 360.0, "met": True},
+        common | {"metric": "stage_seconds", "value": 1.25, "stage": "train"},
+        common | {"metric": "process_bytes", "value": 300 * 2**20, "process": "Dask worker"},
+        common | {"metric": "share_outside_train_attribute_verify", "value": 0.25},
+    ]
+    page = written(tmp_path, "audit_cost", rows)
+    assert "| t | wall seconds | 200.00 s | ≤ 360.00 s |" in page
+    assert "| t | stage seconds: train | 1.25 s |  |" in page
+    assert "| t | process: Dask worker | 300 MiB |  |" in page
+    assert "| t | share outside train attribute verify | 25 % |  |" in page

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster_tasks import die, die_once, double, nan, process_id, refuse
+from pipeline.compute.cluster import Workers
+from pipeline.config import Compute
+from pipeline.errors import InputError, WinnowError
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(Compute(workers=2)) as started:
+        yield started
+
+
+def names(count: int) -> list[str]:
+    return [f"task {place}" for place in range(count)]
+
+
+def test_results_come_in_order_and_each_is_reported_once(workers: Workers) -> None:
+    seen: list[tuple[int, int]] = []
+    found = workers.run(double, [(n,) for n in range(50)], names(50), lambda place, result: seen.append((place, result)))
+    assert found == [2 * n for n in range(50)]
+    assert sorted(seen) == [(n, 2 * n) for n in range(50)]
+
+
+def test_tasks_run_in_separate_processes(workers: Workers) -> None:
+    processes = set(workers.run(process_id, [(n,) for n in range(20)], names(20)))
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+
+
+def test_a_killed_worker_costs_nothing_but_time(workers: Workers, tmp_path: Path) -> None:
+    tasks = [(tmp_path / f"flag-{n}",) for n in range(3)]
+    assert workers.run(die_once, tasks[:1], names(1)) == ["done"]
+
+
+def test_a_task_that_always_kills_its_worker_is_named(workers: Workers) -> None:
+    with pytest.raises(WinnowError, match="task 0: its worker died three times"):
+        workers.run(die, [(0,)], names(1))
+
+
+def test_our_own_errors_come_through_as_they_are(workers: Workers) -> None:
+    with pytest.raises(InputError) as error:
+        workers.run(refuse, [(0,)], names(1))
+    assert error.value.hint == "Drop it."
+    with pytest.raises(WinnowError, match="task 0: The input covariance of layer '1' has a NaN"):
+        workers.run(nan, [(0,)], names(1))
+
+
+def test_a_scheduler_that_cannot_be_reached_is_named() -> None:
+    with Workers(Compute(scheduler="tcp://127.0.0.1:9")) as unreachable, pytest.raises(
+        InputError, match=r"tcp://127\.0\.0\.1:9 can't be reached"
+    ):
+        _ = unreachable.client
+
+
+def test_the_users_own_cluster_is_used_and_left_running(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)],
+        stderr=subprocess.DEVNULL,
+    )
+    worker = None
+    try:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.1)
+
+
+        address = json.loads(file.read_text())["address"]
+        with Workers(Compute(scheduler=address)) as alone, pytest.raises(InputError, match="has no workers"):
+            _ = alone.client
+        worker = subprocess.Popen(
+            [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)],
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )
+        for _ in range(100):
+            with Workers(Compute(scheduler=address)) as own:
+                try:
+                    found = own.run(abs, [(-1,), (2,)], names(2))
+                    break
+                except InputError:
+                    time.sleep(0.2)
+        assert found == [1, 2]
+        assert scheduler.poll() is None
+        assert worker.poll() is None
+    finally:
+        for process in (worker, scheduler):
+            if process is not None:
+                process.terminate()
+                process.wait()

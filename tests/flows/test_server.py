@@ -1,0 +1,85 @@
+"""The temporary Prefect server: it lives as long as the process that started it, and hears no Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows.server import start_server
+from pipeline.errors import WinnowError
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from flows.server import start_server
+print(start_server(Path(sys.argv[1])), flush=True)
+time.sleep(600)
+"""
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def test_server_answers_and_ends_with_a_killed_starter(tmp_path: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert starter.stdout is not None
+    try:
+        url = starter.stdout.readline().strip()
+        assert answers(url)
+        os.killpg(starter.pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while answers(url):
+            assert time.monotonic() < end, "the server outlived its starter"
+            time.sleep(0.1)
+    finally:
+        starter.kill()
+        starter.wait()
+        starter.stdout.close()
+
+
+def test_server_is_in_a_session_of_its_own(server_url: str) -> None:
+    port = server_url.split(":")[2].split("/")[0]
+    command = f"flows.server\0{port}\0".encode()
+    pids = [
+        path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if reads(path).endswith(command)
+    ]
+    assert len(pids) == 1
+    assert os.getsid(int(pids[0])) != os.getsid(0)
+
+
+def reads(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WinnowError, match="file") as caught:
+        start_server(tmp_path / "file" / "home")
+    assert "PREFECT_HOME" in caught.value.hint
+
+
+def test_server_that_fails_points_to_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(WinnowError, match="did not start") as caught:
+        start_server(tmp_path)
+    assert str(tmp_path / "temporary-server.log") in caught.value.hint

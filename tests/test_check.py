@@ -1,0 +1,174 @@
+"""The pre-flight: it validates all data, estimates from measured times, and each warning says what to do."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import check as module
+from pipeline.check import Costs, Preflight, Sizes, check, disk_line, memory_line, model_line, stage_seconds
+from pipeline.config import AuditConfig
+from pipeline.errors import InputError
+from pipeline.training.recipe import make_recipe
+
+DIGITS = Path(__file__).parents[1] / "data_samples/digits"
+STEPS_ALONE = {"evaluated_row": 0, "covariance_row": 0, "spectrum_row": 0, "eigenvectors": 0, "validation": 0}
+COSTS = Costs(step=1.0, **STEPS_ALONE)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRIAL_SECONDS", 0.01)
+
+
+def config(**sections: Any) -> AuditConfig:
+    data = {role: str(DIGITS / role) for role in ("train", "validation", "holdout")}
+    tree: dict[str, Any] = {
+        "name": "digits",
+        "data": data | {"features": {"image": "image"}, "label": "label", "key": "index"},
+        "model": {"hidden": [16]},
+        "compute": {"workers": 2},
+    }
+    for name, section in sections.items():
+        tree[name] = tree.get(name, {}) | section
+    return AuditConfig.model_validate(tree)
+
+
+def texts(found: Preflight) -> dict[str, str]:
+    return {line.name: f"{line.text}  {line.status}" for line in found.lines if line.name}
+
+
+def test_sound_data_pass_and_every_question_is_answered() -> None:
+    found = check(config())
+    assert found.ok
+    said = texts(found)
+    assert said["data"].startswith("1,797 rows in 5 shards")
+    assert said["roles"].startswith("1,200 train, 297 validation, 300 holdout")
+    assert said["model"].startswith("mlp, 1,210 parameters, 100 % covered")  # 64·16 + 16 + 16·10 + 10
+    assert "(15 retrainings)   on 2 workers" in said["will take"]
+    assert "memory per worker" in said["will need"]
+    assert "mislabelled" in said["will say"]
+    assert set(found.as_dict()) == {"ok", "lines"}
+
+
+def test_nothing_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    check(config())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_roles_are_warned_about() -> None:
+    said = texts(check(config(data={"validation": None, "holdout": None})))
+    assert "warning: without holdout rows nothing can be proved; give data.holdout" in said["roles"]
+    said = texts(check(config(data={"validation": None})))
+    assert "warning: without validation rows" in said["roles"]
+    assert "give data.validation" in said["roles"]
+
+
+def test_harmful_is_announced_only_with_clean_validation_labels() -> None:
+    assert "only with data.validation_is_clean" in texts(check(config()))["will say"]
+    assert texts(check(config(data={"validation_is_clean": True})))["will say"].strip().endswith("harmful")
+
+
+def test_wrong_row_in_the_last_file_is_found(tmp_path: Path) -> None:
+    shutil.copytree(DIGITS / "train", tmp_path / "train")
+    last = tmp_path / "train/part-002.parquet"
+    table = pq.read_table(last)
+    labels = table["label"].to_pylist()
+    labels[399] = None
+    pq.write_table(table.set_column(1, table.schema.field("label"), pa.array(labels, pa.int64())), last)
+    with pytest.raises(InputError, match=r"part-002\.parquet, row 399: label is null"):
+        check(config(data={"train": str(tmp_path / "train")}))
+
+
+def test_conflicting_duplicates_and_shared_rows_are_counted(tmp_path: Path) -> None:
+    table = pq.read_table(DIGITS / "train/part-000.parquet")
+    twice = pa.concat_tables([table, table.slice(0, 3)])
+    labels = table["label"].to_pylist()
+    twice = twice.set_column(
+        1, "label", pa.array([*labels, (labels[0] + 1) % 10, labels[1], labels[2]], pa.int64())
+    )
+    pq.write_table(twice, tmp_path / "train.parquet")
+    pq.write_table(pa.concat_tables([table.slice(5, 2)]), tmp_path / "validation.parquet")
+    paths = {role: str(tmp_path / f"{role}.parquet") for role in ("train", "validation")}
+    found = check(config(data=paths | {"key": None, "holdout": None}))
+    assert texts(found)["duplicates"].startswith("4 rows occur more than once, 2 with several labels")
+    assert any(
+        line.text == "2 rows stand in two roles" and "take them out" in line.status for line in found.lines
+    )
+
+
+def test_more_checkpoints_than_steps_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"training\.checkpoints is 60"):
+        check(config(training={"epochs": 1, "checkpoints": 60, "batch_size": 64}))
+
+
+def seconds(sizes: Sizes, costs: Costs = COSTS, **sections: Any) -> dict[str, float]:
+    made = config(**sections)
+    return stage_seconds(made, sizes, costs, make_recipe(made.training, sizes.rows["train"], 0))
+
+
+def sizes(workers: int = 1, **changes: Any) -> Sizes:
+    numbers = {"row_bytes": 100, "parameters": 1000, "factor_numbers": 5000, "source_bytes": 10_000}
+    rows = {"train": 640, "validation": 100, "holdout": 100}
+    return Sizes(rows=rows, workers=workers, **(numbers | changes))
+
+
+class TestTime:
+    """640 rows in batches of 64, 20 epochs: 200 steps of a second."""
+
+    def test_training_is_the_main_run_and_two_halves(self) -> None:
+        assert seconds(sizes())["train"] == 400
+        assert seconds(sizes(workers=2))["train"] == 300
+        assert seconds(sizes(workers=9))["train"] == 300
+        assert seconds(sizes(), detection={"halves": False})["train"] == 200
+
+    @pytest.mark.parametrize(("workers", "rounds"), [(1, 15), (2, 8), (15, 1), (40, 1)])
+    def test_retrainings_run_in_rounds(self, workers: int, rounds: int) -> None:
+        assert seconds(sizes(workers))["verify"] == rounds * 200
+
+    def test_relabelled_arm_counts(self) -> None:
+        assert seconds(sizes(), verification={"relabelled": True})["verify"] == 20 * 200
+
+    def test_no_verification_takes_no_time(self) -> None:
+        assert "verify" not in seconds(sizes(), verification={"seeds": 0})
+
+    def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:
+        costs = Costs(0.0, 0.0, covariance_row=1.0, spectrum_row=2.0, eigenvectors=7.0, validation=0.0)
+        assert seconds(sizes(workers=2), costs)["factors"] == 6 * 320 * 3 + 7
+        assert seconds(sizes(workers=2), costs, training={"checkpoints": 3})["factors"] == 3 * 320 * 3 + 7
+
+
+class TestNeeds:
+    def test_too_little_memory_says_how_much_to_allow(self) -> None:
+        line = memory_line(config(compute={"memory_per_worker": "512 MiB"}), sizes(factor_numbers=10**9))
+        assert line.status.startswith("warning: set compute.memory_per_worker to ")
+
+    def test_more_workers_than_memory_says_to_lower_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+        assert "lower compute.workers from 64" in memory_line(config(), sizes(workers=64)).status
+
+    def test_full_disk_stands_in_the_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        line = disk_line(config(), sizes())
+        assert line.status.startswith("error: only 1.0 kB are free")
+        assert not Preflight([line]).ok
+
+    def test_layers_that_attribution_does_not_see_are_named(self) -> None:
+        seen = SimpleNamespace(covered=10, total=100, share=0.1, uncovered=["lstm.weight"])
+        line = model_line("custom", seen)  # type: ignore[arg-type]
+        assert line.status.startswith("warning: influence through lstm.weight is not seen; use Linear")
+
+    @pytest.mark.parametrize(
+        ("kind", "numbers"), [("linear", 3 * 3 + 7 * 7), ("conv2d", 3 * 3 + 7 * 7), ("embedding", 3 * 3 + 7)]
+    )
+    def test_covariance_of_one_hot_inputs_is_diagonal(self, kind: str, numbers: int) -> None:
+        layer = module.LayerInfo("layer", kind, (3, 7), 21, False, ("layer",))
+        assert module.factor_numbers(layer) == numbers
