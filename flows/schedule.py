@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect.client.orchestration import get_client
 from prefect.schedules import Cron
 from prefect.server.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from flows.audit import audit_flow
+from flows.server import configured_server
 from pipeline.config import load_config
 from pipeline.errors import InputError
 
@@ -55,7 +54,7 @@ def plan(
 
     timezone: of the cron expression, an IANA name; by default this machine's.
 
-    Raises InputError for a wrong config, cron expression or time zone, and when there is no Prefect server.
+    Raises InputError for a wrong config, cron expression or time zone, and when no Prefect server answers.
     """
     config = load_config(config_path, changes)
     zone = timezone or local_timezone()
@@ -71,21 +70,13 @@ def plan(
             f"--cron: {cron!r} is not a cron expression",
             'Five fields: minute, hour, day of month, month, day of week; "0 3 * * 1" is Monday at 3.',
         ) from None
-    server = reachable_server()
+    server = configured_server()
+    if server is None:
+        raise InputError(
+            "a schedule needs a Prefect server that keeps running, and none is configured",
+            "Start one by `prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api here.",
+        )
     return Plan(str(Path(config_path).resolve()), config.name, changes or {}, schedule, next_run, server)
-
-
-def reachable_server() -> str:
-    """The configured server's API. Raises InputError when there is none, or it doesn't answer."""
-    url = PREFECT_API_URL.value()
-    hint = "Start one by `prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api here."
-    if not url:
-        raise InputError("a schedule needs a Prefect server that keeps running, and none is configured", hint)
-    with get_client(sync_client=True) as client:
-        problem = client.api_healthcheck()
-    if problem is not None:
-        raise InputError(f"the Prefect server at {url} doesn't answer ({problem})", hint)
-    return str(url)
 
 
 def local_timezone() -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import WinnowError
+from pipeline.errors import InputError, WinnowError
 
 START_SECONDS = 60
 LOG = "temporary-server.log"
@@ -30,16 +30,34 @@ LOG = "temporary-server.log"
 def prefect_server() -> Iterator[None]:
     """Prefect's API at hand: the user's own server if one is configured, else a temporary one.
 
-    Raises WinnowError when the temporary server does not come up.
+    Raises InputError when the user's server does not answer, WinnowError when the temporary one does not come up.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    if PREFECT_API_URL.value():
+    if configured_server() is not None:
         yield
         return
     url = start_server(PREFECT_HOME.value())
     with temporary_settings({PREFECT_API_URL: url}):
         yield
+
+
+def configured_server() -> str | None:
+    """The API of the user's own server, if there is one. Raises InputError when it doesn't answer."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return None
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise InputError(
+            f"the Prefect server at {url} doesn't answer ({problem})",
+            "Start it (`prefect server start`), or unset PREFECT_API_URL.",
+        )
+    return str(url)
 
 
 def start_server(home: Path) -> str:

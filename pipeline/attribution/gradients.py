@@ -18,6 +18,12 @@ from torch import Tensor
 
 # Bytes that a slice of dense per-example gradients may take.
 SLICE_BYTES = 32 << 20
+# Bytes of a slice of vectors that several products read in turn: about what a core's cache holds.
+CACHE_BYTES = 1 << 20
+# Columns of a block in a symmetric product: wide enough for a fast product, small enough to skip the mirror.
+_BLOCK = 192
+# Rows that are summed in the gradients' own precision before the sum goes on in float64.
+_SUMMED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,14 @@ class LayerGradients(HeldGradients):
         """As in ``HeldGradients``."""
 
     @abstractmethod
+    def with_inputs_of(self, other: HeldGradients) -> LayerGradients | None:
+        """These gradients with the input tensors of ``other``; None unless the two have equal inputs."""
+
+    @abstractmethod
+    def added(self, other: HeldGradients) -> LayerGradients:
+        """The sum, example by example, with gradients that have the very input tensors of these."""
+
+    @abstractmethod
     def compact(self) -> HeldGradients:
         """The same gradients in whichever form takes the fewest bytes."""
 
@@ -73,8 +87,15 @@ class LayerGradients(HeldGradients):
         """Σ g gᵀ over examples and positions: ``[out, out]``, float64."""
 
     @abstractmethod
-    def squares(self, basis: Eigenbasis) -> Tensor:
-        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64."""
+    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:
+        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64.
+
+        ``squared_inputs`` is what ``squared_inputs(basis)`` gave for these inputs.
+        """
+
+    def squared_inputs(self, basis: Eigenbasis) -> Tensor | None:  # noqa: ARG002 - most have none
+        """The part of ``squares`` that depends on the inputs alone, or None where there is none."""
+        return None
 
     @abstractmethod
     def total(self) -> Tensor:
@@ -112,34 +133,59 @@ class OuterProducts(LayerGradients):
     def nbytes(self) -> int:
         return self.inputs.nbytes + self.outputs.nbytes
 
+    def with_inputs_of(self, other: HeldGradients) -> OuterProducts | None:
+        if isinstance(other, OuterProducts) and same_values(self.inputs, other.inputs):
+            return OuterProducts(other.inputs, self.outputs)
+        return None
+
+    def added(self, other: HeldGradients) -> OuterProducts:
+        assert isinstance(other, OuterProducts)
+        assert other.inputs is self.inputs
+        return OuterProducts(self.inputs, self.outputs + other.outputs)
+
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:
-        return _covariance(self.inputs, row_scale)
+        values = self.inputs
+        if row_scale is not None:
+            values = values * row_scale[:, None, None].to(values)
+        return covariance(values.flatten(0, 1))
 
     def gradient_covariance(self) -> Tensor:
-        return _covariance(self.outputs, None)
+        return covariance(self.outputs.flatten(0, 1))
 
-    def squares(self, basis: Eigenbasis) -> Tensor:
+    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:
         if self.positions == 1:
-            rotated = self.rotated(basis)
             # (g̃ ãᵀ)² = g̃² (ã²)ᵀ: the whole batch is one matrix product.
-            return (rotated.outputs[:, 0].square().T @ rotated.inputs[:, 0].square()).double()
-        total = self._zeros()
+            inputs = self.squared_inputs(basis) if squared_inputs is None else squared_inputs
+            return ((self.outputs[:, 0] @ basis.gradient).square_().T @ inputs).double()
+        total = self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
         for rows in row_slices(len(self.inputs), total):
             total += self.dense(rows, basis).square_().sum(0)
         return total
 
+    def squared_inputs(self, basis: Eigenbasis) -> Tensor | None:
+        if self.positions > 1:
+            return None
+        inputs = self.inputs[:, 0]
+        return inputs.square() if basis.input is None else (inputs @ basis.input).square_()
+
     def total(self) -> Tensor:
-        total = self._zeros()
-        for rows in _double_slices(self.inputs):
-            total += self.outputs[rows].flatten(0, 1).double().T @ self.inputs[rows].flatten(0, 1).double()
+        inputs, outputs = self.inputs.flatten(0, 1), self.outputs.flatten(0, 1)
+        total = inputs.new_zeros(outputs.shape[1], inputs.shape[1], dtype=torch.float64)
+        for rows in _summed_slices(len(inputs)):
+            total += outputs[rows].T @ inputs[rows]
         return total
 
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 2:
-            return ((self.outputs @ filters) * self.inputs).sum((1, 2))
+            found = [part.filtered(filters) for part in self._in_cache(filters)]
+            return torch.cat([filters.new_zeros(0), *found])
         slices = row_slices(len(self.inputs), filters[0])
         parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
         return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)
+
+    def filtered(self, matrix: Tensor) -> Tensor:
+        """<matrix, G> for every example: ``[batch]``."""
+        return inner_products(self.outputs @ matrix, self.inputs)
 
     def matrices(self) -> Tensor:
         return self.dense(slice(None))
@@ -158,18 +204,10 @@ class OuterProducts(LayerGradients):
             torch.cat([p.inputs for p in parts], 1), torch.cat([p.outputs for p in parts], 1)
         )
 
-    def _zeros(self) -> Tensor:
-        return self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
-
     def rotated(self, basis: Eigenbasis) -> OuterProducts:
         """Both factors in the eigenbasis."""
         inputs = self.inputs if basis.input is None else self.inputs @ basis.input
         return OuterProducts(inputs, self.outputs @ basis.gradient)
-
-    def cheaper_factored(self, positions: int) -> bool:
-        """Whether rotating so many positions' factors takes fewer operations than rotating the matrices."""
-        size_in, size_out = self.inputs.shape[2], self.outputs.shape[2]
-        return positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out)
 
     def sliced(self, rows: slice) -> OuterProducts:
         return OuterProducts(self.inputs[rows], self.outputs[rows])
@@ -179,10 +217,16 @@ class OuterProducts(LayerGradients):
         part = self.sliced(rows)
         if basis is None:
             return part.outputs.transpose(1, 2) @ part.inputs
-        if self.cheaper_factored(self.positions):
+        if rotate_factors(self.positions, self.inputs.shape[2], self.outputs.shape[2]):
             part = part.rotated(basis)
             return part.outputs.transpose(1, 2) @ part.inputs
         return rotate(part.outputs.transpose(1, 2) @ part.inputs, basis)
+
+    def _in_cache(self, matrix: Tensor) -> Iterator[OuterProducts]:
+        """Slices of the batch whose product with ``matrix`` stays in a core's cache."""
+        row_bytes = self.positions * matrix.shape[1] * matrix.element_size()
+        for rows in slices_of(len(self.inputs), row_bytes, CACHE_BYTES):
+            yield self.sliced(rows)
 
 
 @dataclass(frozen=True)
@@ -204,6 +248,11 @@ class DenseGradients(HeldGradients):
         return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
 
 
+def rotate_factors(positions: int, size_in: int, size_out: int) -> bool:
+    """Whether rotating so many positions' factors takes fewer operations than rotating the matrices."""
+    return positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out)
+
+
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     """Q_Sᵀ G Q_A for matrices ``[..., out, in]``."""
     rotated = basis.gradient.T @ matrices
@@ -216,27 +265,61 @@ def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     return rotated if basis.input is None else rotated @ basis.input.T
 
 
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are equal; tells quickly that they aren't."""
+    if first is second:
+        return True
+    if first.shape != second.shape or not torch.equal(first[:1], second[:1]):
+        return False
+    return torch.equal(first, second)
+
+
+def inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Σ first ∘ second over all dimensions but the first: ``[batch]``, without a tensor of their size."""
+    first, second = first.reshape(len(first), 1, -1), second.reshape(len(second), -1, 1)
+    return torch.bmm(first, second)[:, 0, 0]
+
+
+def slices_of(length: int, item_bytes: int, budget: int) -> Iterator[slice]:
+    """Slices of ``length`` items that stay within a budget of bytes, of one item at least."""
+    step = max(1, budget // max(1, item_bytes))
+    for start in range(0, length, step):
+        yield slice(start, start + step)
+
+
 def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
     """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within ``SLICE_BYTES``."""
-    step = max(1, SLICE_BYTES // max(1, matrix.nbytes))
-    for start in range(0, batch, step):
-        yield slice(start, start + step)
+    return slices_of(batch, matrix.nbytes, SLICE_BYTES)
 
 
-def _double_slices(values: Tensor) -> Iterator[slice]:
-    """Slices of the batch whose float64 copy stays within ``SLICE_BYTES``."""
-    step = max(1, SLICE_BYTES // max(1, 8 * values.shape[1] * values.shape[2]))
-    for start in range(0, len(values), step):
-        yield slice(start, start + step)
+def covariance(values: Tensor) -> Tensor:
+    """Σ v vᵀ over the rows of ``values`` ``[rows, size]``: ``[size, size]``, float64."""
+    total = torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64, device=values.device)
+    add_upper(total, values)
+    return mirrored(total)
 
 
-def _covariance(values: Tensor, row_scale: Tensor | None) -> Tensor:
-    """Σ s² v vᵀ over batch and positions; float64, or near-degenerate eigenvectors depend on rounding."""
-    total = torch.zeros(values.shape[2], values.shape[2], dtype=torch.float64, device=values.device)
-    for rows in _double_slices(values):
-        part = values[rows].double()
-        if row_scale is not None:
-            part = part * row_scale[rows, None, None].double()
-        flat = part.flatten(0, 1)
-        total += flat.T @ flat
-    return total
+def add_upper(total: Tensor, values: Tensor) -> None:
+    """Adds Σ v vᵀ over the rows of ``values`` to float64 ``total``, in its upper triangle alone.
+
+    Products of some rows in the dtype of ``values`` are added up in float64; blocks below the diagonal, which
+    mirror those above, are left out.
+    """
+    size = values.shape[1]
+    for rows in _summed_slices(len(values)):
+        part = values[rows]
+        for start in range(0, size, _BLOCK):
+            stop = start + _BLOCK
+            total[start:stop, start:] += part[:, start:stop].T @ part[:, start:]
+
+
+def mirrored(total: Tensor) -> Tensor:
+    """The symmetric matrix with the upper triangle of ``total``."""
+    upper = total.triu()
+    return upper + upper.triu(1).T
+
+
+def _summed_slices(length: int) -> Iterator[slice]:
+    """Slices of rows that one product may sum in its own precision."""
+    for start in range(0, length, _SUMMED_ROWS):
+        yield slice(start, start + _SUMMED_ROWS)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients
+from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients, covariance, same_values
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,19 @@ class IndexedGradients(LayerGradients):
         return counts
 
     def gradient_covariance(self) -> Tensor:
-        flat = self.outputs.flatten(0, 1).double()
-        return flat.T @ flat
+        return covariance(self.outputs.flatten(0, 1))
 
-    def squares(self, basis: Eigenbasis) -> Tensor:
+    def with_inputs_of(self, other: HeldGradients) -> IndexedGradients | None:
+        if isinstance(other, IndexedGradients) and same_values(self.tokens, other.tokens):
+            return IndexedGradients(other.tokens, self.outputs, self.vocabulary, self.padding)
+        return None
+
+    def added(self, other: HeldGradients) -> IndexedGradients:
+        assert isinstance(other, IndexedGradients)
+        assert other.tokens is self.tokens
+        return IndexedGradients(self.tokens, self.outputs + other.outputs, self.vocabulary, self.padding)
+
+    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:  # noqa: ARG002
         merged = self.merged()
         return self._by_token(merged.tokens, (merged.columns @ basis.gradient).double().square())
 

@@ -2,9 +2,8 @@
 
 For one segment and one position everything is vectors:
 score = Σ ((g̃_q ∘ g̃_c) F_r(Λ)) ∘ (ã_q ∘ ã_c), with q the final checkpoint and c each of the segment's.
-Several positions or segments form matrices ``[out, in]``, in slices of the batch within a byte budget.
-Across segments the query stays a sum of outer products as long as that is cheaper: F_S(Λ) is numerically of
-low rank, and F_S(Λ) ∘ (g̃ ãᵀ) ≈ Σ_r (u_r ∘ g̃)(v_r ∘ ã)ᵀ.
+Into an earlier segment the query arrives as a sum of such pairs of vectors (``low_rank``). Many positions form
+matrices ``[out, in]`` instead, in slices of the batch within a byte budget; ``forms`` decides.
 Embeddings work column by column, on the tokens that a row has.
 """
 
@@ -15,37 +14,87 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.attribution import gradients as budgets
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import DenseGradients, HeldGradients, OuterProducts, row_slices
+from pipeline.attribution.forms import DENSE, Positions, chain_form
+from pipeline.attribution.gradients import (
+    DenseGradients,
+    HeldGradients,
+    OuterProducts,
+    inner_products,
+    row_slices,
+    slices_of,
+)
 from pipeline.attribution.indexed_gradients import IndexedGradients
-from pipeline.attribution.transport import LayerSegment
+from pipeline.attribution.low_rank import OuterMap
+from pipeline.attribution.transport import LayerChain, LayerSegment
 
 
-def self_products(
-    query: HeldGradients, training: Sequence[HeldGradients], segments: Sequence[LayerSegment]
-) -> Tensor:
+def self_products(query: HeldGradients, training: Sequence[HeldGradients], chain: LayerChain) -> Tensor:
     """Σ_segments mean_checkpoints <F_r(H) S q, G> for every row of a batch.
 
     Args:
         query: each row's gradient at the final checkpoint.
         training: per segment, each row's gradient summed over the segment's checkpoints.
-        segments: the layer's segments, first to last.
+        chain: the layer's segments, first to last.
 
     Returns:
         float64 ``[batch]``, without the factor 1/N.
     """
     if isinstance(query, IndexedGradients):
-        return _indexed_products(query, training, segments)
-    if isinstance(query, OuterProducts) and query.positions == 1 and len(segments) == 1:
-        return _vector_products(query, training[0], segments[0])
-    return _dense_products(query, training, segments)
+        return _indexed_products(query, training, chain.segments)
+    factored = [part for part in training if isinstance(part, OuterProducts)]
+    if isinstance(query, OuterProducts) and len(factored) == len(training):
+        positions = Positions(query.positions, [part.positions for part in factored])
+        if chain_form(chain, positions).form != DENSE:
+            return _factored_products(query, factored, chain)
+    return _dense_products(query, training, chain.segments)
 
 
-def _vector_products(query: OuterProducts, training: HeldGradients, segment: LayerSegment) -> Tensor:
-    assert isinstance(training, OuterProducts)
-    mine, theirs = query.rotated(segment.basis), training.rotated(segment.basis)
-    filtered = (mine.outputs * theirs.outputs) @ segment.injection
-    return (filtered * (mine.inputs * theirs.inputs)).sum((1, 2)).double() / segment.checkpoints
+def _factored_products(
+    query: OuterProducts, training: Sequence[OuterProducts], chain: LayerChain
+) -> Tensor:
+    scores = torch.zeros(len(query.inputs), dtype=torch.float64, device=query.inputs.device)
+    for segment, arrival, theirs in zip(chain.segments, chain.arrivals, training, strict=True):
+        most = max(query.positions * len(arrival), theirs.positions)
+        row_bytes = most * (query.inputs[0, 0].nbytes + query.outputs[0, 0].nbytes) if len(scores) else 1
+        for rows in slices_of(len(scores), row_bytes, 4 * budgets.CACHE_BYTES):
+            mine, others = query.sliced(rows), theirs.sliced(rows)
+            arrived = _arrived(mine, arrival)
+            # With equal inputs and one term both sides have the same rotated inputs.
+            shared = theirs.inputs is query.inputs and segment is chain.segments[-1]
+            inputs = arrived.inputs if shared else others.inputs @ _input_basis(segment)
+            rotated = OuterProducts(inputs, others.outputs @ segment.basis.gradient)
+            products = _pair_products(arrived, rotated, segment.injection)
+            scores[rows] += products.double() / segment.checkpoints
+    return scores
+
+
+def _input_basis(segment: LayerSegment) -> Tensor:
+    assert segment.basis.input is not None
+    return segment.basis.input
+
+
+def _arrived(query: OuterProducts, arrival: OuterMap) -> OuterProducts:
+    """The query in a segment's eigenbasis, ``[batch, positions · terms, …]``."""
+    return OuterProducts(_mapped(query.inputs, arrival.inputs), _mapped(query.outputs, arrival.outputs))
+
+
+def _mapped(vectors: Tensor, matrices: Tensor) -> Tensor:
+    found = vectors[:, :, None] @ matrices if len(matrices) == 1 else torch.einsum("bpi,kij->bpkj", vectors, matrices)
+    return found.flatten(1, 2)
+
+
+def _pair_products(first: OuterProducts, second: OuterProducts, weights: Tensor) -> Tensor:
+    """Σ over pairs of positions of (g_p ∘ g_q)ᵀ weights (a_p ∘ a_q): ``[batch]``."""
+    if first.positions > second.positions:
+        first, second = second, first
+    total = torch.zeros(len(first.inputs), dtype=weights.dtype, device=weights.device)
+    for place in range(first.positions):
+        one = slice(place, place + 1)
+        filtered = (second.outputs * first.outputs[:, one]) @ weights
+        total += inner_products(filtered.mul_(first.inputs[:, one]), second.inputs)
+    return total
 
 
 def _dense_products(
@@ -53,46 +102,25 @@ def _dense_products(
 ) -> Tensor:
     assert isinstance(query, OuterProducts | DenseGradients)
     batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
-    scores = [torch.zeros(0, dtype=torch.float64, device=segments[0].injection.device)]
+    scores = torch.zeros(batch, dtype=torch.float64, device=segments[0].injection.device)
     for rows in row_slices(batch, segments[0].injection):
-        moving = _start(query, rows, segments[-1])
-        total = torch.zeros((), dtype=torch.float64, device=scores[0].device)
+        moving = query.dense(rows, segments[-1].basis)
         for place in range(len(segments) - 1, -1, -1):
             segment, theirs = segments[place], training[place]
             assert isinstance(theirs, OuterProducts | DenseGradients)
             gradients = theirs.dense(rows, segment.basis)
-            products = (segment.injection * moving.dense(slice(None)) * gradients).sum((1, 2))
-            total = total + products.double() / segment.checkpoints
+            products = inner_products(segment.injection * moving, gradients)
+            scores[rows] += products.double() / segment.checkpoints
             if place > 0:
                 moving = _transported(moving, segment, segments[place - 1])
-        scores.append(total)
-    return torch.cat(scores)
+    return scores
 
 
-def _start(
-    query: OuterProducts | DenseGradients, rows: slice, segment: LayerSegment
-) -> OuterProducts | DenseGradients:
-    """The query of some rows in a segment's eigenbasis."""
-    if isinstance(query, OuterProducts) and query.cheaper_factored(query.positions):
-        return query.sliced(rows).rotated(segment.basis)
-    return DenseGradients(query.dense(rows, segment.basis))
-
-
-def _transported(
-    moving: OuterProducts | DenseGradients, later: LayerSegment, earlier: LayerSegment
-) -> OuterProducts | DenseGradients:
+def _transported(moving: Tensor, later: LayerSegment, earlier: LayerSegment) -> Tensor:
     """F_S of the later segment, and on into the earlier one's eigenbasis."""
     turn_out = later.basis.gradient.T @ earlier.basis.gradient
-    assert later.basis.input is not None
-    assert earlier.basis.input is not None
-    turn_in = later.basis.input.T @ earlier.basis.input
-    if isinstance(moving, OuterProducts) and later.transport_factors is not None:
-        left, right = later.transport_factors
-        if moving.cheaper_factored(moving.positions * len(left)):
-            outputs = (moving.outputs[:, :, None] * left).flatten(1, 2)
-            inputs = (moving.inputs[:, :, None] * right).flatten(1, 2)
-            return OuterProducts(inputs @ turn_in, outputs @ turn_out)
-    return DenseGradients(turn_out.T @ (later.transport * moving.dense(slice(None))) @ turn_in)
+    turn_in = _input_basis(later).T @ _input_basis(earlier)
+    return turn_out.T @ (later.transport * moving) @ turn_in
 
 
 def _indexed_products(

@@ -12,12 +12,16 @@ parameter space in between.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from operator import is_
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
+from pipeline.attribution.low_rank import OuterMap, low_rank
 from pipeline.attribution.spectrum import Spectrum
 
 
@@ -30,12 +34,14 @@ class PreparedSegment:
         bases: layer -> eigenvectors of the segment's mean covariances.
         eigenvalues: layer -> Λ ``[out, in]``, means over examples and checkpoints.
         spectrum: what the segment does to a direction of eigenvalue σ.
+        chains: what ``layer_chains`` has made of it.
     """
 
     checkpoints: tuple[int, ...]
     bases: Mapping[str, Eigenbasis]
     eigenvalues: Mapping[str, Tensor]
     spectrum: Spectrum
+    chains: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,44 +52,69 @@ class LayerSegment:
         basis: eigenvectors.
         injection: F_r(Λ) ``[out, in]``.
         transport: F_S(Λ) ``[out, in]``.
-        transport_factors: ``[rank, out]`` and ``[rank, in]`` with F_S(Λ) ≈ Σ_r u_r v_rᵀ, or None.
         checkpoints: how many checkpoints the segment averages over.
     """
 
     basis: Eigenbasis
     injection: Tensor
     transport: Tensor
-    transport_factors: tuple[Tensor, Tensor] | None
     checkpoints: int
 
 
-def layer_segments(
-    segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
-) -> dict[str, list[LayerSegment]]:
-    """Layer -> its segments, first to last, in the dtype and on the device of ``like``.
+@dataclass(frozen=True)
+class LayerChain:
+    """One layer in all segments, first to last.
 
-    ``tolerance`` > 0 factorises the transport of later segments: singular values below ``tolerance`` times
-    the largest are dropped.
+    Attributes:
+        segments: the layer in each.
+        tolerance: share of the largest singular value below which parts of a transport are dropped; 0 drops
+            nothing.
     """
-    return {
-        name: [
-            _layer_segment(segment, name, like, tolerance if place > 0 else 0.0)
-            for place, segment in enumerate(segments)
-        ]
+
+    segments: Sequence[LayerSegment]
+    tolerance: float
+
+    @cached_property
+    def arrivals(self) -> list[OuterMap]:
+        """Per segment, how an outer product at the end of training arrives in that segment's eigenbasis.
+
+        Exact for the last segment; through a transport F_S(Λ) ≈ Σ_r u_r v_rᵀ for those before.
+        """
+        last = self.segments[-1].basis
+        assert last.input is not None  # one-hot inputs are transported column by column
+        found = [OuterMap(last.input[None], last.gradient[None])]
+        for earlier, later in reversed(list(pairwise(self.segments))):
+            assert earlier.basis.input is not None
+            assert later.basis.input is not None
+            passed = found[0].scaled(*low_rank(later.transport, self.tolerance)).compressed(self.tolerance)
+            turn_in, turn_out = (
+                later.basis.input.T @ earlier.basis.input,
+                later.basis.gradient.T @ earlier.basis.gradient,
+            )
+            found.insert(0, OuterMap(passed.inputs @ turn_in, passed.outputs @ turn_out))
+        return found
+
+
+def layer_chains(
+    segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
+) -> Mapping[str, LayerChain]:
+    """Layer -> its chain in the dtype and on the device of ``like``; kept as long as the last segment is."""
+    key = (like.dtype, like.device, tolerance)
+    kept = segments[-1].chains.get(key)
+    if kept is not None and len(kept[0]) == len(segments) and all(map(is_, kept[0], segments)):
+        return kept[1]
+    chains = {
+        name: LayerChain([_layer_segment(segment, name, like) for segment in segments], tolerance)
         for name in segments[0].bases
     }
+    segments[-1].chains[key] = (tuple(segments), chains)
+    return chains
 
 
-def _layer_segment(segment: PreparedSegment, name: str, like: Tensor, tolerance: float) -> LayerSegment:
-    basis, sigma = segment.bases[name], segment.eigenvalues[name]
-    transport = segment.spectrum.transport(sigma).to(like)
-    factors = None
-    if tolerance > 0 and basis.input is not None:
-        left, values, right = torch.linalg.svd(transport, full_matrices=False)
-        kept = values > tolerance * values[0]
-        factors = (left[:, kept] * values[kept]).T, right[kept]
-    injection = segment.spectrum.injection(sigma).to(like)
-    return LayerSegment(basis.to(like), injection, transport, factors, len(segment.checkpoints))
+def _layer_segment(segment: PreparedSegment, name: str, like: Tensor) -> LayerSegment:
+    sigma = segment.eigenvalues[name]
+    injection, transport = (f(sigma).to(like) for f in (segment.spectrum.injection, segment.spectrum.transport))
+    return LayerSegment(segment.bases[name].to(like), injection, transport, len(segment.checkpoints))
 
 
 def query_filters(

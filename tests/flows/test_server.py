@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import start_server
-from pipeline.errors import WinnowError
+from flows.server import configured_server, free_port, prefect_server, start_server
+from pipeline.errors import InputError, WinnowError
 
 STARTER = """
 import sys, time
 from pathlib import Path
-from flows.server import start_server
+from flows.server import configured_server, free_port, prefect_server, start_server
 print(start_server(Path(sys.argv[1])), flush=True)
 time.sleep(600)
 """
@@ -83,3 +83,19 @@ def test_server_that_fails_points_to_its_log(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(WinnowError, match="did not start") as caught:
         start_server(tmp_path)
     assert str(tmp_path / "temporary-server.log") in caught.value.hint
+
+
+def test_configured_server_that_does_not_answer_is_named() -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = f"http://127.0.0.1:{free_port()}/api"
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(InputError, match=url) as caught:
+        configured_server()
+    assert "PREFECT_API_URL" in caught.value.hint
+
+
+def test_configured_server_is_used_as_it_is(server_url: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server_url}), prefect_server():
+        assert PREFECT_API_URL.value() == server_url

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pipeline.attribution.gradients import OuterProducts
 from pipeline.attribution.layers import register
-from pipeline.attribution.layers.linear import with_ones
+from pipeline.attribution.patch_gradients import Kernel, PatchGradients
 
 
 @register(nn.Conv2d)
@@ -23,26 +21,31 @@ class Conv2dRule:
 
     def gradients(
         self, module: nn.Conv2d, inputs: Tensor, output_gradients: Tensor, bias: bool
-    ) -> OuterProducts:
+    ) -> PatchGradients:
         """Inputs ``[batch, channels, height, width]``; positions are the output's pixels."""
-        outputs = output_gradients.flatten(2).transpose(1, 2)
-        if len(inputs) == 0:
-            patches = inputs.new_zeros(0, outputs.shape[1], module.weight[0].numel())
-        else:
-            padded = functional.pad(inputs, _padding(module))
-            patches = functional.unfold(
-                padded, module.kernel_size, dilation=module.dilation, stride=module.stride
-            ).transpose(1, 2)
-        return OuterProducts(with_ones(patches) if bias else patches, outputs)
+        height, width = output_gradients.shape[2:]
+        kernel = Kernel(
+            _pair(module.kernel_size),
+            _pair(module.stride),
+            _pair(module.dilation),
+            _padding(module),
+            (height, width),
+            bias,
+        )
+        return PatchGradients(inputs, output_gradients.flatten(2).transpose(1, 2), kernel)
 
 
-def _padding(module: nn.Conv2d) -> list[int]:
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    return values[0], values[1]
+
+
+def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
     """Left, right, top, bottom, as ``functional.pad`` takes it."""
     if module.padding == "valid":
-        return [0, 0, 0, 0]
+        return 0, 0, 0, 0
     if module.padding == "same":
         totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         top, left = (total // 2 for total in totals)
-        return [left, totals[1] - left, top, totals[0] - top]
+        return left, totals[1] - left, top, totals[0] - top
     top, left = (int(amount) for amount in module.padding)
-    return [left, left, top, top]
+    return left, left, top, top

@@ -1,0 +1,78 @@
+"""Low-rank forms of what happens to an outer product between the end of training and an earlier segment.
+
+F ∘ (g aᵀ) is not an outer product, but F = exp(−tΛ) is numerically of low rank, and with F ≈ Σ_r u_r v_rᵀ it
+is the sum Σ_r (u_r ∘ g)(v_r ∘ a)ᵀ. Over several segments the numbers of terms multiply; as a sum of Kronecker
+products the map is compressed again, by a singular value decomposition in the Frobenius norm (Van Loan,
+Pitsianis, "Approximation with Kronecker products", 1993).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The decompositions go through Gram matrices, which leave half of float64's digits.
+_SMALLEST = 1e-7
+
+
+@dataclass(frozen=True)
+class OuterMap:
+    """g aᵀ -> Σ_k (g B_k)(a A_k)ᵀ, with g and a as rows.
+
+    Attributes:
+        inputs: A ``[terms, in, in]``.
+        outputs: B ``[terms, out, out]``.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def scaled(self, left: Tensor, right: Tensor) -> OuterMap:
+        """Followed by F∘ with F = Σ_r left_r right_rᵀ, ``[rank, out]`` and ``[rank, in]``."""
+        inputs, outputs = self.inputs[:, None] * right[:, None], self.outputs[:, None] * left[:, None]
+        return OuterMap(inputs.flatten(0, 1), outputs.flatten(0, 1))
+
+    def compressed(self, tolerance: float) -> OuterMap:
+        """With the fewest terms that neglect singular values below ``tolerance`` times the largest only."""
+        if tolerance <= 0:
+            return self
+        root_in, back_in = _gram_root(self.inputs)
+        root_out, back_out = _gram_root(self.outputs)
+        left, values, right = torch.linalg.svd(root_out @ root_in.T)
+        kept = int((values > max(tolerance, _SMALLEST) * values[0]).sum())
+        mix_out = (back_out @ left[:, :kept] * values[:kept]).to(self.outputs)
+        mix_in = (back_in @ right[:kept].T).to(self.inputs)
+        return OuterMap(_mixed(mix_in, self.inputs), _mixed(mix_out, self.outputs))
+
+
+def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Left ``[rank, out]`` and right ``[rank, in]`` vectors whose outer products sum to ``[out, in]``.
+
+    Singular values below ``tolerance`` times the largest are dropped.
+    """
+    wide = matrix.shape[0] > matrix.shape[1]
+    short = (matrix.T if wide else matrix).double()
+    values, vectors = torch.linalg.eigh(short @ short.T)
+    kept = values > (max(tolerance, _SMALLEST) ** 2) * values[-1].clamp(min=torch.finfo(torch.float64).tiny)
+    near = vectors[:, kept].T.flip(0)
+    found = (near.to(matrix), (near @ short).to(matrix))
+    return (found[1], found[0]) if wide else found
+
+
+def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """R ``[rank, terms]`` with RᵀR the terms' Gram matrix, and ``[terms, rank]`` that makes them orthonormal."""
+    flat = terms.flatten(1).double()
+    values, vectors = torch.linalg.eigh(flat @ flat.T)
+    kept = values > _SMALLEST**2 * values[-1]
+    roots, vectors = values[kept].sqrt(), vectors[:, kept]
+    return (vectors * roots).T, vectors / roots
+
+
+def _mixed(mix: Tensor, terms: Tensor) -> Tensor:
+    """Σ_t mix[t, k] terms[t]: ``[kept, size, size]``."""
+    return (mix.T @ terms.flatten(1)).view(-1, *terms.shape[1:])

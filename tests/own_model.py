@@ -1,0 +1,15 @@
+"""A model of a user's own, found by its import path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def build(encoding: Any, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(encoding.input_shapes["dense"][0], width), nn.Tanh(), nn.Linear(width, encoding.outputs))
+
+
+def not_a_module() -> str:
+    return "a string"
