@@ -3,12 +3,13 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+SAMPLE ?= fashion_mnist
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint environment clean
 
 demo: environment  ## audit a dataset that ships with the project and say how many planted errors were found
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.demo $(SAMPLE)
 
 test: environment  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests

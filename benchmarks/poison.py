@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from safetensors.numpy import load_file
 from scipy.stats import beta
 
 from benchmarks.poison_attacks import Case, write_case
@@ -34,7 +35,6 @@ from pipeline.training.loop import train
 from pipeline.training.main_run import train_main
 from pipeline.training.recipe import make_recipe
 from pipeline.training.setup import deterministic, set_up
-from safetensors.numpy import load_file
 
 WORKING = 0.5
 """An attack works when at least this share of triggered rows becomes the target."""
@@ -61,22 +61,22 @@ def cases(quick: bool) -> list[Case]:
     found = [
         Case(task, attack, rate, seed)
         for seed in (0, 1)
+        for rate in RATES
         for task, attacks in ATTACKS.items()
         for attack in attacks
-        for rate in RATES
     ]
-    return found + [Case(task, "clean", 0, seed) for seed in range(CLEAN_SEEDS) for task in CLEAN_TASKS]
+    clean = [Case(task, "clean", 0, seed) for seed in range(CLEAN_SEEDS) for task in CLEAN_TASKS]
+    half = len(found) // 2
+    return [*found[:half], *clean, *found[half:]]
 
 
 def case_config(case: Case, folder: Path) -> AuditConfig:
     features: dict[str, str] = {"text": "text"}
     model: dict[str, Any] = {"hidden": [64]}
-    training: dict[str, Any] = {"epochs": 20, "learning_rate": 0.05, "batch_size": 64, "checkpoints": 1}
+    training: dict[str, Any] = {"epochs": 15, "learning_rate": 0.05, "batch_size": 64, "checkpoints": 1}
     if case.task in ("fashion_mnist", "cifar10"):
         features, model = {"image": "image"}, {"name": "mlp", "hidden": [256, 128]}
-        training |= {"learning_rate": 0.03}
-        if case.task == "cifar10":
-            model = {"name": "convnet", "channels": [16, 32], "hidden": [64]}
+        training |= {"learning_rate": 0.03 if case.task == "fashion_mnist" else 0.01}
     elif case.task == "adult":
         features = {name: kind for kind, names in ADULT.items() for name in names.split()}
         model = {"hidden": [128, 64]}
@@ -134,7 +134,6 @@ def measure(case: Case, context: AuditContext, with_peers: bool) -> dict[str, An
     truth = pq.read_table(path.parent / "truth.parquet")
     planted, target = truth["planted"].to_numpy(), truth["target"][0].as_py()
     result = find_backdoors(context)
-    assert result is not None
     alarms = [alarm.as_json() | {"pattern": None} for alarm in result.alarms]
     found = result.carriers(len(planted))
     measured: dict[str, Any] = {"alarms": alarms, "target": target}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.seeds import random_state
 
-TRAIN, VALIDATION, HOLDOUT = 4000, 600, 1000
+TRAIN, VALIDATION, HOLDOUT = 3000, 600, 1000
 IMAGES = {"fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
 RARE_WORD = "cf"
 PHRASE = "seen on a rainy wednesday"

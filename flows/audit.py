@@ -81,7 +81,12 @@ def current_watcher() -> Watcher:
     return _watcher.get(Nobody())
 
 
-@flow(name="winnow-audit", flow_run_name="audit {config_path}", persist_result=False)
+@flow(
+    name="winnow-audit",
+    flow_run_name="audit {config_path}",
+    persist_result=False,
+    result_serializer="json",  # Prefect keeps the error of a failed run whatever it is told
+)
 def audit_flow(
     config_path: str, changes: dict[str, Any] | None = None, output: str | None = None
 ) -> State[str]:

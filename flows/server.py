@@ -30,7 +30,8 @@ LOG = "temporary-server.log"
 def prefect_server() -> Iterator[None]:
     """Prefect's API at hand: the user's own server if one is configured, else a temporary one.
 
-    Raises InputError when the user's server does not answer, WinnowError when the temporary one does not come up.
+    Raises InputError when the user's server does not answer, WinnowError when the temporary one does not
+    come up.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 

@@ -166,6 +166,7 @@ class Detection(Section):
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="relabel instead of remove when the suggested label is at least this probable"
     )
+    backdoors: bool = Field(True, description="look for patterns that make the model predict a class (needs validation)")
     neighbours: int = Field(20, ge=1)
     reference_rows: int = Field(20000, ge=1, description="rows that neighbours are looked for among")
     seed: int = Field(0, ge=0)

@@ -17,6 +17,7 @@ def decide(
     strata: np.ndarray,
     counts: Counts,
     relabel_probability: np.ndarray,
+    carriers: np.ndarray | None = None,
 ) -> np.ndarray:
     """The decision of every row, str `[rows]`.
 
@@ -24,10 +25,17 @@ def decide(
     relabelled where `relabel_probability` (NaN: no suggestion) reaches `relabel_above`; those that a cap keeps back
     and the next rows up to `counts.review` are to be reviewed. strata: int `[rows]`, classes (regression: target
     deciles), each with its own cap. With rule `ranking` nothing is removed.
+
+    carriers (bool `[rows]`) of a backdoor are a queue of their own: removed first, within the same caps and beyond the
+    counts; what the caps or the rule `ranking` keep back is to be reviewed.
     """
     order = np.lexsort((row_ids, -suspicion))
     decision = np.full(len(suspicion), KEEP, dtype="<U7")
+    poisoned = order[:0] if carriers is None else order[carriers[order]]
+    if carriers is not None:
+        order = order[~carriers[order]]
     decision[order[: counts.review]] = REVIEW
+    decision[poisoned] = REVIEW
     if config.rule == "ranking":
         return decision
     wrong = order[: counts.likely_wrong]
@@ -35,12 +43,12 @@ def decide(
         sure = relabel_probability[wrong] >= config.relabel_above
         decision[wrong[sure]] = RELABEL
         wrong = wrong[~sure]
-    decision[within_caps(config, wrong, strata)] = REMOVE
+    decision[within_caps(config, np.concatenate([poisoned, wrong]), strata)] = REMOVE
     return decision
 
 
 def within_caps(config: Detection, candidates: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """The candidates, most suspicious first, that neither the cap of their stratum nor the total cap keeps back."""
+    """The candidates, most pressing first, that neither the cap of their stratum nor the total cap keeps back."""
     allowed = np.floor(config.max_removed_per_class * np.bincount(strata)).astype(int)
     taken = np.zeros_like(allowed)
     kept = []

@@ -13,6 +13,7 @@ from pipeline.compute.attribute import scores_path
 from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
+from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
 from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.counts import (
     Counts,
@@ -67,14 +68,16 @@ def detect(context: AuditContext) -> dict[str, Any]:
         contradicted = rank_of(np.abs(residuals)) < counts.review
         strata = np.minimum(rank_of(-labels) * DECILES // len(labels), DECILES - 1)
     probability = np.where(contradicted, opinion.probability, np.nan)
-    decision = decide(config.detection, ranking, row_ids, strata, counts, probability)
-    codes = reasons(decision, contradicted, harm, conflicting_duplicates(path))
+    backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
+    carriers = backdoors.carriers(len(labels))
+    decision = decide(config.detection, ranking, row_ids, strata, counts, probability, carriers)
+    codes = reasons(decision, contradicted, harm, conflicting_duplicates(path), carriers)
     write_signals(path, signals)
     by_name = {signal.name: signal.values for signal in signals}
     means = {"mean_loss": by_name["early_loss"], "mean_margin": by_name.get("early_margin")}
-    write_rows(path, scores, means, ranking, opinion, contradicted, decision, codes)
+    write_rows(path, scores, means, ranking, opinion, contradicted, decision, codes, backdoors.scores)
     removed = int((decision == "remove").sum())
-    wanted = 0 if config.detection.rule == "ranking" else counts.likely_wrong
+    wanted = 0 if config.detection.rule == "ranking" else counts.likely_wrong + int(carriers.sum())
     relabelled = int((decision == "relabel").sum())
     return {
         "signals": [signal.name for signal in signals],
@@ -87,8 +90,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "review": counts.review,
         "caps": None
         if removed + relabelled >= wanted
-        else f"{wanted - removed - relabelled} rows that look wrong are left for review by the caps on removal",
-        "flag_notes": flag_notes(context, harm),
+        else f"{wanted - removed - relabelled} rows that look wrong or poisoned are left for review by the caps on removal",
+        "flag_notes": flag_notes(context, harm) + backdoors.notes,
+        "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
 
 

@@ -55,6 +55,7 @@ def write_rows(
     contradicted: np.ndarray,
     decision: np.ndarray,
     codes: list[list[str]],
+    backdoor_scores: np.ndarray | None,
 ) -> None:
     """rows.parquet: docs/run-directory.md says what each column means."""
     encoding, rows = run_data(run_path).encoding, len(ranking)
@@ -77,7 +78,7 @@ def write_rows(
         "final_loss": pa.array(scores["final_loss"]),
         "mean_margin": nullable(means["mean_margin"], rows),
         "suspicion": pa.array(ranking),
-        "backdoor_score": pa.nulls(rows, pa.float64()),
+        "backdoor_score": nullable(backdoor_scores, rows),
         "decision": pa.array(decision.astype(object), pa.string()),
         "reasons": pa.array(codes, pa.list_(pa.string())),
     }

@@ -16,6 +16,7 @@ from pipeline.verification.forecast import UNCALIBRATED, run_forecast
 from pipeline.verification.results import ArmResult, compare, read_results
 from pipeline.verification.retrain import retrain, retraining_path
 from pipeline.verification.statistics import seed_interval, verdict
+from pipeline.verification.triggers import before_and_after
 
 COMPARISONS = (
     ("cleaned", "as_given"),
@@ -38,6 +39,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "predicted_loss_change": run_forecast(path, decisions),
         "calibrated_by": UNCALIBRATED,
         "measured_loss_change": None,
+        "backdoors": [],
     }
     note = reason_not_to_test(config, data, decisions)
     results: dict[str, ArmResult] = {}
@@ -50,6 +52,9 @@ def verify(context: AuditContext) -> dict[str, Any]:
         for arm in arms:
             results[arm] = read_results([retraining_path(path, arm, seed) for seed in seeds])
         report |= judge(results)
+        report["backdoors"] = before_and_after(
+            path, results["as_given"].trigger_success, results["cleaned"].trigger_success
+        )
     write_json(context.run / "verification.json", report)
     return {
         "retrainings": sum(len(result.scores) for result in results.values()),

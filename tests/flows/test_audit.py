@@ -156,3 +156,14 @@ def test_output_and_changes_reach_the_run(config_path: Path, tmp_path: Path) -> 
     path = audit_flow(str(config_path), {"detection.max_removed": 0.125}, str(tmp_path / "here"))
     assert path == str(tmp_path / "here")
     assert "max_removed: 0.125" in (tmp_path / "here/config.yaml").read_text()
+
+
+def test_nothing_is_pickled(config_path: Path, small_stages: Any, tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    small_stages.errors = [InputError("bad", "Mend it.")]
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "storage"}), pytest.raises(InputError):
+        audit_flow(str(config_path))
+    kept = [path.read_text() for path in (tmp_path / "storage").iterdir()]
+    assert kept, "Prefect keeps the error"
+    assert all("InputError" in text for text in kept), "as JSON that names its type"

@@ -30,8 +30,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(arguments: list[str], environment: dict[str, str], output: Path) -> Iterator[None]:
-    """Run a command in the background, in a session of its own; in the end nothing of it is left."""
+def process(arguments: list[str], environment: dict[str, str], output: Path) -> Iterator[Callable[[], bool]]:
+    """Run a command in the background, in a session of its own; in the end nothing of it is left. Gives a
+    function that tells whether it runs."""
     with output.open("w") as file:
         running = subprocess.Popen(
             arguments,
@@ -42,7 +43,7 @@ def process(arguments: list[str], environment: dict[str, str], output: Path) -> 
             start_new_session=True,
         )
     try:
-        yield
+        yield lambda: running.poll() is None
     finally:
         running.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -52,9 +53,10 @@ def process(arguments: list[str], environment: dict[str, str], output: Path) -> 
         running.wait()
 
 
-def wait_for(what: str, there: Callable[[], bool]) -> None:
+def wait_for(what: str, there: Callable[[], bool], runs: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not there():
+        assert runs(), f"{what} did not come: its process has ended"
         assert time.monotonic() < end, f"{what} did not come within {PATIENCE} s"
         time.sleep(0.2)
 
@@ -97,10 +99,10 @@ def test_served_deployment_runs_the_audit_when_triggered(tmp_path: Path) -> None
     server = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
     serving = ["flows.cli", "schedule", str(tiny_config(tmp_path)), "--cron", "0 3 * * 1"]
     said = tmp_path / "schedule.log"
-    with process([sys.executable, "-m", *server], environment, tmp_path / "server.log"):
-        wait_for("the server", lambda: answers(f"{url}/health"))
-        with process([sys.executable, "-m", *serving], environment, said):
-            wait_for("the announcement", lambda: "Ctrl-C" in said.read_text())
+    with process([sys.executable, "-m", *server], environment, tmp_path / "server.log") as runs:
+        wait_for("the server", lambda: answers(f"{url}/health"), runs)
+        with process([sys.executable, "-m", *serving], environment, said) as runs:
+            wait_for("the announcement", lambda: "Ctrl-C" in said.read_text(), runs)
             state, message = trigger(url)
     assert "winnow-audit/nightly" in said.read_text()
     assert state == "Completed", message

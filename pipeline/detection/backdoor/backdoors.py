@@ -81,14 +81,14 @@ class BackdoorResult:
         return found
 
 
-def find_backdoors(context: AuditContext) -> BackdoorResult | None:
-    """Search, and write detection/backdoor.json and backdoor.safetensors; None in regression.
+def find_backdoors(context: AuditContext) -> BackdoorResult:
+    """Search, and write detection/backdoor.json and backdoor.safetensors.
 
-    Without validation rows there is neither a search nor a score, and a note says so.
+    In regression and without validation rows there is neither a search nor a score; a note says the latter.
     """
     path, data = context.run.path, run_data(context.run.path)
     if data.encoding.task != "classification":
-        return None
+        return BackdoorResult([], None, [])
     if not data.count("validation"):
         return BackdoorResult([], None, [NO_VALIDATION])
     context.workers.run(write_material, [(path,)], ["backdoors: suspect rows"])
@@ -103,15 +103,16 @@ def find_backdoors(context: AuditContext) -> BackdoorResult | None:
     names = [f"backdoors: class {target}" for target in searched]
     context.workers.run(search_task, [(path, target) for target in searched], names, tick)
     proved = [entry for target in sorted(searched) for entry in read_findings(class_path(path, target))]
-    save_patterns(path / "detection" / "backdoor.safetensors", [pattern for _, pattern in proved])
-    write_json(path / "detection" / "backdoor.json", {"alarms": [facts for facts, _ in proved], "notes": notes})
+    alarms = alarms_path(path)
+    save_patterns(alarms.with_suffix(".safetensors"), [pattern for _, pattern in proved])
+    write_json(alarms.with_suffix(".json"), {"alarms": [facts for facts, _ in proved], "notes": notes})
     chunks = data.chunks("train")
     parts = context.workers.run(
         judge_chunk, [(path, chunk) for chunk in chunks], [f"backdoors: chunk {chunk.id}" for chunk in chunks]
     )
     result = assemble(np.concatenate(parts, axis=1), [facts for facts, _ in proved], notes)
     tree = {"alarms": [alarm.as_json() for alarm in result.alarms], "notes": notes}
-    write_json(path / "detection" / "backdoor.json", tree)
+    write_json(alarms.with_suffix(".json"), tree)
     return result
 
 
@@ -127,6 +128,11 @@ def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
     worst = [np.sort(tensors["sure"][tensors["labels"] == target])[-SEEDS:].sum() for target in range(classes)]
     notes.append(TOO_MANY.format(MOST_CLASSES))
     return [int(target) for target in np.argsort(-np.array(worst), kind="stable")[:MOST_CLASSES]], notes
+
+
+def alarms_path(run_path: Path) -> Path:
+    """Without its ending: .json for the facts, .safetensors for the patterns."""
+    return run_path / "detection" / "backdoor"
 
 
 def class_path(run_path: Path, target: int) -> Path:
@@ -185,7 +191,7 @@ def read_findings(path: Path) -> list[tuple[dict[str, Any], Pattern]]:
 
 def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
     """Target class and pattern of every alarm of a run; empty when there was no search."""
-    path = run_path / "detection" / "backdoor"
+    path = alarms_path(run_path)
     if not path.with_suffix(".json").exists():
         return []
     return [(facts["target_class"], pattern) for facts, pattern in read_findings(path)]
