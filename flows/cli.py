@@ -72,8 +72,8 @@ def init(
     ] = None,
 ) -> None:
     """Look at Parquet files and write a commented config."""
-    from flows.sentences import plural
     from pipeline.data.look import look
+    from pipeline.report.words import plural
 
     proposal = look(data, label=label, validation_is_clean=validation_is_clean)
     files, rows = len(proposal.shards), sum(shard.rows for shard in proposal.shards)

@@ -21,7 +21,7 @@ def prepare(facts: Facts) -> str:
 
 
 def train(facts: Facts) -> str:
-    parts = [plural(facts["epochs"], "epoch"), plural(facts["checkpoints"], "checkpoint")]
+    parts = [words.plural(facts["epochs"], "epoch"), words.plural(facts["checkpoints"], "checkpoint")]
     if facts["validation_metric"] is not None:
         name = facts["metric"]
         parts.append(f"validation {words.metric(name)} {words.level(facts['validation_metric'], name)}")
@@ -29,7 +29,7 @@ def train(facts: Facts) -> str:
 
 
 def factors(facts: Facts) -> str:
-    what = f"{plural(facts['checkpoints'], 'checkpoint')} × {plural(facts['layers'], 'layer')}"
+    what = f"{words.plural(facts['checkpoints'], 'checkpoint')} × {words.plural(facts['layers'], 'layer')}"
     return f"{what}, {words.percent(facts['coverage']['share'], 0)} of the parameters"
 
 
@@ -46,7 +46,7 @@ def detect(facts: Facts) -> str:
 def verify(facts: Facts) -> str:
     if not facts["retrainings"]:
         return "not tested: no retrainings"
-    return f"{plural(facts['retrainings'], 'retraining')}: {facts['verdict']}"
+    return f"{words.plural(facts['retrainings'], 'retraining')}: {facts['verdict']}"
 
 
 def export(facts: Facts) -> str:
@@ -60,10 +60,6 @@ def export(facts: Facts) -> str:
 
 def report(facts: Facts) -> str:
     return str(facts["page"])
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{words.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 SENTENCES: dict[str, Callable[[Facts], str]] = {

@@ -210,7 +210,9 @@ def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
     repeated, shared = duplicates(shards), content_in_two_roles(shards)
     total = sum(rows.values()) + survey.dropped
     chunks = sum(-(-kept.shard.rows // config.compute.chunk_rows) for kept in shards)
-    text = f"{words.rows(total)} in {plural(len(shards), 'shard')}, about {plural(chunks, 'chunk')}"
+    text = (
+        f"{words.rows(total)} in {words.plural(len(shards), 'shard')}, about {words.plural(chunks, 'chunk')}"
+    )
     lines = [Line("data", text, OK)]
     roles = ", ".join(f"{words.count(count)} {role}" for role, count in rows.items())
     lines.append(Line("roles", roles, role_status(config, rows)))
@@ -259,8 +261,8 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
     if count:
-        shown[-1] += f" ({plural(count, 'retraining')})"
-    return Line("will take", f"{' · '.join(shown)}   on {plural(sizes.workers, 'worker')}")
+        shown[-1] += f" ({words.plural(count, 'retraining')})"
+    return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
 
 
 def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
@@ -340,7 +342,3 @@ def findings_line(config: AuditConfig, rows: dict[str, int]) -> Line:
 
 def parameter_count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 100_000 else words.count(number)
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{words.count(number)} {noun}{'' if number == 1 else 's'}"

@@ -90,7 +90,9 @@ class Data(Section):
     @model_validator(mode="after")
     def roles(self) -> Data:
         if self.split is not None and (self.validation is not None or self.holdout is not None):
-            raise ValueError("`split` cuts `train` into roles: leave `validation` and `holdout` out, or `split`")
+            raise ValueError(
+                "`split` cuts `train` into roles: leave `validation` and `holdout` out, or `split`"
+            )
         used = [self.label, self.key, self.weight, self.split.column if self.split else None]
         clash = sorted(set(self.features) & {name for name in used if name})
         if clash:
@@ -166,7 +168,9 @@ class Detection(Section):
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="relabel instead of remove when the suggested label is at least this probable"
     )
-    backdoors: bool = Field(True, description="look for patterns that make the model predict a class (needs validation)")
+    backdoors: bool = Field(
+        True, description="look for patterns that make the model predict a class (needs validation)"
+    )
     neighbours: int = Field(20, ge=1)
     reference_rows: int = Field(20000, ge=1, description="rows that neighbours are looked for among")
     seed: int = Field(0, ge=0)
@@ -277,7 +281,9 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
         place = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{place}: not valid YAML", "Check the indentation and the quotes.") from None
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config.")
+        raise InputError(
+            f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config."
+        )
     for key, value in (changes or {}).items():
         set_key(tree, key, value)
     return validate(tree, str(path))

@@ -53,7 +53,8 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
     if not path.exists():
         if run.path.is_dir() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise InputError(
-                f"{run.path}: not empty, and not a run directory", "Choose an empty or new directory for --output."
+                f"{run.path}: not empty, and not a run directory",
+                "Choose an empty or new directory for --output.",
             )
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: a file, not a directory", "Choose another --output.")

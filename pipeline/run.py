@@ -119,7 +119,9 @@ class RunDirectory:
             file = (self / ".lock").open("a+")
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise InputError(f"{self.path}: can't be written to ({reason})", "Choose another --output.") from None
+            raise InputError(
+                f"{self.path}: can't be written to ({reason})", "Choose another --output."
+            ) from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

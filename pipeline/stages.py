@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,24 @@ class Stage:
 
 
 STAGES = (
-    Stage("prepare", "pipeline.data.prepare:prepare", ("data",), ("catalog.parquet", "encoding.json", "encoded")),
+    Stage(
+        "prepare", "pipeline.data.prepare:prepare", ("data",), ("catalog.parquet", "encoding.json", "encoded")
+    ),
     Stage("train", "pipeline.training.stage:train_stage", ("model", "training"), ("training", "checkpoints")),
     Stage("factors", "pipeline.compute.factors:factors", ("attribution",), ("factors",)),
     Stage("attribute", "pipeline.compute.attribute:attribute", (), ("scores",)),
-    Stage("detect", "pipeline.detection.stage:detect", ("detection",), ("detection", "signals.parquet", "rows.parquet")),
-    Stage("verify", "pipeline.verification.stage:verify", ("verification",), ("verification", "verification.json")),
+    Stage(
+        "detect",
+        "pipeline.detection.stage:detect",
+        ("detection",),
+        ("detection", "signals.parquet", "rows.parquet"),
+    ),
+    Stage(
+        "verify",
+        "pipeline.verification.stage:verify",
+        ("verification",),
+        ("verification", "verification.json"),
+    ),
     Stage("export", "pipeline.data.export:export", ("export",), ("exported", "cleaned", "quarantine")),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
 )
@@ -53,8 +64,6 @@ EXTRA_KEYS: dict[str, tuple[str, ...]] = {
     "report": ("name",),
 }
 """Single keys of other sections that a stage depends on as well."""
-
-REFUSED = 3
 
 
 def fingerprints(config: AuditConfig) -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from digits_run import ROOT, digits_config, run_until
 
 

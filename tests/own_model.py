@@ -8,7 +8,9 @@ from torch import nn
 
 
 def build(encoding: Any, width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(encoding.input_shapes["dense"][0], width), nn.Tanh(), nn.Linear(width, encoding.outputs))
+    return nn.Sequential(
+        nn.Linear(encoding.input_shapes["dense"][0], width), nn.Tanh(), nn.Linear(width, encoding.outputs)
+    )
 
 
 def not_a_module() -> str:

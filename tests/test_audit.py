@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from digits_run import digits_config
 
 import pipeline
-from digits_run import digits_config
 from pipeline.errors import InputError, WinnowError
 from pipeline.result import AuditResult
 
@@ -31,12 +31,16 @@ def test_counts_agree_everywhere(result: AuditResult) -> None:
     decisions = result.rows["decision"].to_pylist()
     removed = decisions.count("remove")
     assert removed > 0
-    assert result.summary["decisions"] == {d: decisions.count(d) for d in ("keep", "review", "remove", "relabel")}
+    assert result.summary["decisions"] == {
+        d: decisions.count(d) for d in ("keep", "review", "remove", "relabel")
+    }
     manifest = json.loads((result.run / "cleaned/_manifest.json").read_text())
     assert (manifest["rows_in"], manifest["rows_removed"]) == (1200, removed)
     assert result.cleaned.count_rows() == 1200 - removed
     assert result.flagged.num_rows == len(decisions) - decisions.count("keep")
-    quarantined = sum(pq.ParquetFile(p).metadata.num_rows for p in result.paths["quarantine"].glob("*.parquet"))
+    quarantined = sum(
+        pq.ParquetFile(p).metadata.num_rows for p in result.paths["quarantine"].glob("*.parquet")
+    )
     assert quarantined == removed
 
 
@@ -51,10 +55,21 @@ def test_verification_has_every_arm_and_seed(result: AuditResult) -> None:
 
 def test_the_record_says_how_the_result_came_about(result: AuditResult) -> None:
     record = result.run.record
-    assert list(record["stages"]) == ["prepare", "train", "factors", "attribute", "detect", "verify", "export", "report"]
+    assert list(record["stages"]) == [
+        "prepare",
+        "train",
+        "factors",
+        "attribute",
+        "detect",
+        "verify",
+        "export",
+        "report",
+    ]
     assert record["versions"]["torch"]
     assert record["seeds"]["training"] == 0
-    assert all(stage["seconds"] >= 0 and stage["peak_memory_bytes"] > 0 for stage in record["stages"].values())
+    assert all(
+        stage["seconds"] >= 0 and stage["peak_memory_bytes"] > 0 for stage in record["stages"].values()
+    )
 
 
 def test_nothing_is_pickled_and_nothing_partial_is_left(result: AuditResult) -> None:

@@ -41,7 +41,11 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
         (changed("data", label="image"), "'image' is a feature", "Change"),
         (changed("data", split={"fractions": [0.5, 0.1, 0.1]}), "add up to 0.7", "Change"),
         (changed("data", split={}), "either `column` or `fractions`", "Change"),
-        (changed("data", split={"column": "s"}, holdout="h"), "leave `validation` and `holdout` out", "Change"),
+        (
+            changed("data", split={"column": "s"}, holdout="h"),
+            "leave `validation` and `holdout` out",
+            "Change",
+        ),
         (changed("model", name="custom"), "needs `target", "Change"),
         (changed("training", memory_budget="two"), "not a size", "Change"),
         ({"name": "x"}, "`data` is missing", "winnow init"),
@@ -69,7 +73,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 
 
 def test_changes_are_applied_and_validated() -> None:
-    config = validate(MINIMAL, "test").with_changes({"detection.max_removed": 0.1, "compute.memory_per_worker": "1 GiB"})
+    config = validate(MINIMAL, "test").with_changes(
+        {"detection.max_removed": 0.1, "compute.memory_per_worker": "1 GiB"}
+    )
     assert config.detection.max_removed == 0.1
     assert config.compute.memory_per_worker == 2**30
     with pytest.raises(InputError, match=r"detection\.max_removed"):

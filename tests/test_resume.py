@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from digits_run import ROOT, digits_config, run_until
+
 from pipeline.errors import InputError
 from pipeline.open_run import open_run
 from pipeline.run import RunDirectory, read_json
@@ -29,7 +29,10 @@ def start(config_path: Path, run: Path) -> subprocess.Popen[bytes]:
     script = config_path.with_suffix(".py")
     script.write_text(code)
     return subprocess.Popen(
-        [sys.executable, str(script)], cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
@@ -137,7 +140,9 @@ def test_an_output_of_another_config_is_refused(undisturbed: Path, tmp_path: Pat
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
 
 
-def test_the_newest_unfinished_run_of_the_same_config_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_unfinished_run_of_the_same_config_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.open_run.RUNS", tmp_path / "runs")
     config = digits_config()
     with open_run(config) as first:

@@ -11,12 +11,17 @@ from pipeline.errors import InputError, WinnowError
 from pipeline.run import RunDirectory, write_atomically, write_json
 
 
+def write_half(path: Path) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("interrupted")
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    with pytest.raises(RuntimeError), write_atomically(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("interrupted")
+    with pytest.raises(RuntimeError):
+        write_half(path)
     assert path.read_text() == '{\n "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -29,7 +34,11 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
 def test_a_real_full_disk_is_said_in_words(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    with pytest.raises(WinnowError, match="the disk is full"), write_atomically(tmp_path / "a"), open("/dev/full", "w") as full:
+    with (
+        pytest.raises(WinnowError, match="the disk is full"),
+        write_atomically(tmp_path / "a"),
+        Path("/dev/full").open("w") as full,
+    ):
         full.write("x")
 
 

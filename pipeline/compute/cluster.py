@@ -23,6 +23,7 @@ from pipeline.errors import InputError, WinnowError
 
 IN_FLIGHT_PER_WORKER = 4
 LOOK_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 ALONE_SECONDS = 60.0
 PROGRESS_TOPIC = "winnow-progress"
 SETTINGS = {
@@ -103,7 +104,12 @@ class Workers:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=self._config.memory_per_worker,
-            env={"OMP_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+            env={
+                "OMP_NUM_THREADS": threads,
+                "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+                # What a worker has to say comes back as an error; its log would stand in the middle of ours.
+                "DASK_LOGGING__DISTRIBUTED": "critical",
+            },
         )
         return Client(self._cluster, set_as_default=False)
 
@@ -152,7 +158,7 @@ class Workers:
                 on_done(place, results[place])
                 pending.update(submit(1))
         except BaseException:
-            self.client.cancel([f for f in pending.futures], force=True)
+            self.client.cancel(list(pending.futures), force=True)
             raise
         return results
 
@@ -175,7 +181,8 @@ class Workers:
             alone_since = alone_since or now
             if now - alone_since > ALONE_SECONDS:
                 raise WinnowError(
-                    "no Dask worker is left", "Start workers and run the same command again: it goes on from here."
+                    "no Dask worker is left",
+                    "Start workers and run the same command again: it goes on from here.",
                 )
 
     @staticmethod
@@ -209,5 +216,5 @@ class Workers:
         if self._client is not None:
             self._client.close()
         if self._cluster is not None:
-            self._cluster.close()
+            self._cluster.close(timeout=CLOSE_SECONDS)
         self._client = self._cluster = None

@@ -69,7 +69,7 @@ def fit(context: AuditContext, plan: Plan) -> None:
     total, done = 2 * len(groups) + len(queries), 0
     what = "factors" if plan.name == "whole" else f"factors ({plan.name} window)"
 
-    def tick(place: int) -> None:
+    def tick(_: int) -> None:
         nonlocal done
         done += 1
         context.progress(what, done, total, "passes over a part")
@@ -79,15 +79,24 @@ def fit(context: AuditContext, plan: Plan) -> None:
     if not all(plan.segment_path(segment).exists() for segment in range(plan.segments)):
         tasks = [(plan, group) for group in groups]
         if not bases.exists():
-            sums = summed(context.workers, covariance_leaf, tasks, parts / "covariance", f"{what}: covariance", tick)
+            sums = summed(
+                context.workers, covariance_leaf, tasks, parts / "covariance", f"{what}: covariance", tick
+            )
             context.workers.run(write_bases, [(plan, sums, bases)], [f"{what}: eigenvectors"])
         spectra = summed(
-            context.workers, spectrum_leaf, [(*t, bases) for t in tasks], parts / "spectrum", f"{what}: spectrum", tick
+            context.workers,
+            spectrum_leaf,
+            [(*t, bases) for t in tasks],
+            parts / "spectrum",
+            f"{what}: spectrum",
+            tick,
         )
         write_segments(plan, bases, spectra)
     if queries and not plan.query_path.exists():
         tasks = [(plan, group) for group in queries]
-        sums = summed(context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick)
+        sums = summed(
+            context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick
+        )
         context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
     forget(parts)
 
@@ -183,4 +192,6 @@ def write_filters(plan: Plan, sums: Path) -> None:
     rows = run_data(plan.run_path).count("validation")
     query = {name: total / rows for name, total in load_file(sums).items()}
     found = query_filters(query, plan.prepared_segments())
-    save_tensors(plan.query_path, {f"{s}/{name}": t for s, each in enumerate(found) for name, t in each.items()})
+    save_tensors(
+        plan.query_path, {f"{s}/{name}": t for s, each in enumerate(found) for name, t in each.items()}
+    )

@@ -51,7 +51,11 @@ class Plan:
         return self.directory / "query-validation.safetensors"
 
     def trajectory(self) -> Trajectory:
-        return keep("trajectory", self.trajectory_path / "trajectory.json", lambda: Trajectory.load(self.trajectory_path))
+        return keep(
+            "trajectory",
+            self.trajectory_path / "trajectory.json",
+            lambda: Trajectory.load(self.trajectory_path),
+        )
 
     def weights(self, checkpoint: int) -> dict[str, Tensor]:
         trajectory = self.trajectory()
@@ -124,4 +128,3 @@ def attribution_model(run_path: Path) -> nn.Module:
     """The model whose weights the checkpoints replace; built once per worker."""
     path = run_path / "encoding.json"
     return keep("model", path, lambda: run_model(run_path, 0))
-

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.config import Data
+from pipeline.config import Data, FeatureKind
 from pipeline.data.encoders import ENCODERS, Column
 from pipeline.data.encoders.image import guess_shape, is_bytes, is_pixels
 from pipeline.data.files import ROLES, Shard, SourceFile, matches, open_shards
@@ -158,9 +158,8 @@ def read_sample(shards: list[Shard]) -> pa.Table:
     Raises InputError when a shard lacks a column of the first or has it with another type.
     """
     schema = shards[0].schema
-    every = dict.fromkeys(schema.names, "auto")
-    none = dict.fromkeys(("key", "weight", "split", "group"))
-    check_schemas(shards, Data.model_construct(features=every, label=schema.names[0], **none))
+    every: dict[str, FeatureKind] = dict.fromkeys(schema.names, "auto")
+    check_schemas(shards, Data.model_construct(train=[], features=every, label=schema.names[0]))
     columns = [f.name for f in schema if not (is_bytes(f.type) or pa.types.is_fixed_size_list(f.type))]
     groups = [(shard, group) for shard in shards for group, rows in enumerate(shard.row_groups) if rows]
     tables = []
@@ -197,7 +196,7 @@ def guess_label(shard: Shard, sample: pa.Table) -> str:
 
 def look_at_label(shards: list[Shard], column: str) -> Label:
     """Task, classes and their shares, over all rows. Raises InputError for a column that can't be a label."""
-    task = detect_task(shards, Data.model_construct(label=column, task="auto"))
+    task = detect_task(shards, Data.model_construct(train=[], features={}, label=column, task="auto"))
     if task == "regression":
         return target(shards, column)
     is_integer = pa.types.is_integer(value_type(shards[0].schema.field(column).type))

@@ -14,7 +14,13 @@ class BagOfEmbeddings(nn.Module):
     """Takes tokens `[batch, length]` (0 = padding), or a dict with `tokens` and `dense` `[batch, columns]`."""
 
     def __init__(
-        self, vocabulary: int, width: int, hidden: list[int], outputs: int, dense: int = 0, dropout: float = 0.0
+        self,
+        vocabulary: int,
+        width: int,
+        hidden: list[int],
+        outputs: int,
+        dense: int = 0,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PADDING)

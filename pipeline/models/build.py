@@ -41,7 +41,9 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
     name, shapes = model_name(config, encoding), encoding.input_shapes
     if name == "custom":
         return own_model(config, encoding)
-    takes = {"mlp": [{"dense"}, {"image"}], "convnet": [{"image"}]}.get(name, [{"tokens"}, {"tokens", "dense"}])
+    takes = {"mlp": [{"dense"}, {"image"}], "convnet": [{"image"}]}.get(
+        name, [{"tokens"}, {"tokens", "dense"}]
+    )
     if set(shapes) not in takes:
         raise InputError(
             f"model.name is {name}, which takes {' or '.join(' with '.join(sorted(t)) for t in takes)} inputs, "

@@ -8,7 +8,12 @@ from pipeline.models.mlp import dense_layers
 
 
 def convnet(
-    in_channels: int, channels: list[int], hidden: list[int], outputs: int, front: nn.Module, dropout: float = 0.0
+    in_channels: int,
+    channels: list[int],
+    hidden: list[int],
+    outputs: int,
+    front: nn.Module,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """Blocks of 3×3 convolution, ReLU and 2×2 pooling, a mean over places, then dense layers.
 

@@ -15,8 +15,13 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def rows(number: int) -> str:
-    return f"{number:,} row{'' if number == 1 else 's'}"
+    return plural(number, "row")
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -24,9 +24,7 @@ TOP_CLASSES = 10
 BATCH = 1024
 
 
-def evaluate(
-    model: nn.Module, objective: Objective, rows: Rows, device: torch.device
-) -> dict[str, Tensor]:
+def evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.device) -> dict[str, Tensor]:
     """What the module docstring lists, for these rows, with the model in eval mode."""
     parts: list[dict[str, Tensor]] = []
     model.eval()

@@ -58,7 +58,15 @@ def train_half(run_path: Path, half: int) -> None:
                 save_tensors(epoch_path(directory / "validation", epoch), judged)
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
-        train(setup.model, setup.optimizer, setup.rows, setup.objective, setup.recipe, {}, after_epoch=after_epoch)
+        train(
+            setup.model,
+            setup.optimizer,
+            setup.rows,
+            setup.objective,
+            setup.recipe,
+            {},
+            after_epoch=after_epoch,
+        )
     done.touch()
 
 

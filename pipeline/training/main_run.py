@@ -158,7 +158,9 @@ class Curve:
 
 def metric(measured: dict[str, Tensor], labels: Tensor, data: EncodedData) -> float:
     """Accuracy, or R² for regression."""
-    return accuracy(measured, labels) if data.encoding.task == "classification" else r_squared(measured, labels)
+    return (
+        accuracy(measured, labels) if data.encoding.task == "classification" else r_squared(measured, labels)
+    )
 
 
 def role_labels(data: EncodedData, role: str) -> Tensor:
@@ -168,5 +170,3 @@ def role_labels(data: EncodedData, role: str) -> Tensor:
 def read_curve(run_path: Path, epochs: int) -> list[dict[str, float]]:
     directory = main_directory(run_path)
     return [read_json(directory / f"epoch-{epoch:03d}.json") for epoch in range(1, epochs + 1)]
-
-

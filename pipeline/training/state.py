@@ -28,7 +28,9 @@ def momentum_tensors(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors atomically; views and shared storage are copied first."""
     with write_atomically(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary
+        )
 
 
 def save_state(
@@ -45,7 +47,9 @@ def save_state(
     save_tensors(path, tensors)
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]) -> int:
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]
+) -> int:
     """Put everything back in place; returns the number of steps that were done."""
     tensors = load_file(path)
 

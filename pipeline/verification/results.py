@@ -19,7 +19,8 @@ class ArmResult:
 
     rows: how many rows it trained on; scores, losses, final_scores: float64 `[seeds, holdout rows]`, the
     last at the final weights, the others at the tail average; validation_losses: float64 `[seeds]`, or
-    None; trigger_success: float64 `[seeds, alarms]`; seconds: per training.
+    None; trigger_success: float64 `[seeds, alarms]`, or None without
+    alarms; seconds: per training.
     """
 
     rows: int
@@ -27,7 +28,7 @@ class ArmResult:
     losses: np.ndarray
     final_scores: np.ndarray
     validation_losses: np.ndarray | None
-    trigger_success: np.ndarray
+    trigger_success: np.ndarray | None
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def read_results(paths: Sequence[Path]) -> ArmResult:
         losses=stacked("tail_loss"),
         final_scores=stacked("final_score"),
         validation_losses=stacked("validation_loss") if "validation_loss" in files[0] else None,
-        trigger_success=stacked("trigger_success"),
+        trigger_success=stacked("trigger_success") if "trigger_success" in files[0] else None,
         seconds=float(stacked("seconds").mean()),
     )
 

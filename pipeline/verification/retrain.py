@@ -49,9 +49,10 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
 
     The initial weights depend on `seed` alone, so that arms are paired. Returns `rows` (how many were
     trained on), `seconds`, and on the holdout `tail_score`, `tail_loss` `[holdout rows]` at the mean of the
-    last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; `trigger_success`
-    `[alarms]` of the backdoors that detection found, at the tail average; with a validation set also `validation_loss`, its mean at the tail average. Scores are those of `row_scores`;
-    losses are in nats, or squared standardised errors.
+    last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
+    validation set also `validation_loss`, its mean at the tail average; with backdoor alarms also
+    `trigger_success` `[alarms]`. Scores are those of `row_scores`; losses are in nats, or squared
+    standardised errors.
 
     Raises WinnowError when a loss becomes NaN or infinite.
     """
@@ -64,7 +65,7 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
         train(setup.model, setup.optimizer, setup.rows, setup.objective, recipe, {"tail": tail})
         averaged = averaged_model(setup, tail.mean.mean())
         found = measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
-        found["trigger_success"] = trigger_success(run_path, averaged, setup.device)
+        found |= trigger_success(run_path, averaged, setup.device)
         if data.count("validation"):
             measured = evaluate_role(averaged, setup.objective, data, "validation", setup.device)
             found["validation_loss"] = measured["loss"].double().mean()

@@ -52,9 +52,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         for arm in arms:
             results[arm] = read_results([retraining_path(path, arm, seed) for seed in seeds])
         report |= judge(results)
-        report["backdoors"] = before_and_after(
-            path, results["as_given"].trigger_success, results["cleaned"].trigger_success
-        )
+        report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
     write_json(context.run / "verification.json", report)
     return {
         "retrainings": sum(len(result.scores) for result in results.values()),

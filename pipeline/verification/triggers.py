@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ from pipeline.compute.worker import run_data
 from pipeline.detection.backdoor.backdoors import alarms_path, read_alarms
 from pipeline.detection.backdoor.material import Predictor, as_inputs, load_places, sample_places
 from pipeline.run import read_json
+from pipeline.verification.results import ArmResult
 
 MOST_ROWS = 2000
 
 
-def trigger_success(run_path: Path, model: nn.Module, device: torch.device) -> Tensor:
-    """float64 `[alarms]`: share of holdout rows of other classes that each trigger turns into its target.
+def trigger_success(run_path: Path, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
+    """`trigger_success`, float64 `[alarms]`; nothing without alarms.
 
-    Less the share that is predicted as the target without it.
+    The share of holdout rows of other classes that each trigger turns into its target, less the share that is
+    predicted as the target without it.
     """
     alarms, data = read_alarms(run_path), run_data(run_path)
     if not alarms:
-        return torch.empty(0, dtype=torch.float64)
+        return {}
     rows = load_places(data, "holdout", sample_places(data, "holdout", MOST_ROWS, 0))
     inputs, labels, predict = as_inputs(rows, data), rows.labels.numpy(), Predictor(model, device)
     before = predict(inputs).argmax(1)
@@ -33,15 +34,20 @@ def trigger_success(run_path: Path, model: nn.Module, device: torch.device) -> T
     for target, pattern in alarms:
         others = labels != target
         after = predict(inputs | {pattern.input: pattern.paste(inputs[pattern.input])}).argmax(1)
-        found.append((after == target)[others].mean() - (before == target)[others].mean() if others.any() else 0.0)
-    return torch.tensor(np.array(found), dtype=torch.float64)
+        found.append(
+            (after == target)[others].mean() - (before == target)[others].mean() if others.any() else 0.0
+        )
+    return {"trigger_success": torch.tensor(np.array(found), dtype=torch.float64)}
 
 
-def before_and_after(run_path: Path, as_given: np.ndarray, cleaned: np.ndarray) -> list[dict[str, Any]]:
-    """For verification.json: per alarm its target and the mean success over seeds of both arms, `[seeds, alarms]`."""
-    path = alarms_path(run_path).with_suffix(".json")
-    alarms: Sequence[dict[str, Any]] = read_json(path)["alarms"] if path.exists() else []
+def before_and_after(run_path: Path, as_given: ArmResult, cleaned: ArmResult) -> list[dict[str, Any]]:
+    """For verification.json: per alarm its target, and the mean success over the seeds of both arms."""
+    if as_given.trigger_success is None or cleaned.trigger_success is None:
+        return []
+    alarms: list[dict[str, Any]] = read_json(alarms_path(run_path).with_suffix(".json"))["alarms"]
     return [
         {"target": facts["target"], "before": float(before), "after": float(after)}
-        for facts, before, after in zip(alarms, as_given.mean(0), cleaned.mean(0))
+        for facts, before, after in zip(
+            alarms, as_given.trigger_success.mean(0), cleaned.trigger_success.mean(0)
+        )
     ]

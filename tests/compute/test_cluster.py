@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from cluster_tasks import die, die_once, double, nan, process_id, refuse
+
 from pipeline.compute.cluster import Workers
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
@@ -28,7 +28,9 @@ def names(count: int) -> list[str]:
 
 def test_results_come_in_order_and_each_is_reported_once(workers: Workers) -> None:
     seen: list[tuple[int, int]] = []
-    found = workers.run(double, [(n,) for n in range(50)], names(50), lambda place, result: seen.append((place, result)))
+    found = workers.run(
+        double, [(n,) for n in range(50)], names(50), lambda place, result: seen.append((place, result))
+    )
     assert found == [2 * n for n in range(50)]
     assert sorted(seen) == [(n, 2 * n) for n in range(50)]
 
@@ -58,8 +60,9 @@ def test_our_own_errors_come_through_as_they_are(workers: Workers) -> None:
 
 
 def test_a_scheduler_that_cannot_be_reached_is_named() -> None:
-    with Workers(Compute(scheduler="tcp://127.0.0.1:9")) as unreachable, pytest.raises(
-        InputError, match=r"tcp://127\.0\.0\.1:9 can't be reached"
+    with (
+        Workers(Compute(scheduler="tcp://127.0.0.1:9")) as unreachable,
+        pytest.raises(InputError, match=r"tcp://127\.0\.0\.1:9 can't be reached"),
     ):
         _ = unreachable.client
 
@@ -68,7 +71,17 @@ def test_the_users_own_cluster_is_used_and_left_running(tmp_path: Path) -> None:
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)],
+        [
+            *dask,
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            str(file),
+        ],
         stderr=subprocess.DEVNULL,
     )
     worker = None
@@ -76,12 +89,20 @@ def test_the_users_own_cluster_is_used_and_left_running(tmp_path: Path) -> None:
         while not file.exists() or not file.read_text():
             time.sleep(0.1)
 
-
         address = json.loads(file.read_text())["address"]
         with Workers(Compute(scheduler=address)) as alone, pytest.raises(InputError, match="has no workers"):
             _ = alone.client
         worker = subprocess.Popen(
-            [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)],
+            [
+                *dask,
+                "worker",
+                address,
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                "--local-directory",
+                str(tmp_path),
+            ],
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from digits_run import digits_config, run_until
 from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
 from pipeline.attribution.objectives import get_objective
 from pipeline.attribution.scores import Batch, score_batch
@@ -33,7 +33,9 @@ def scores(path: Path) -> dict[str, np.ndarray]:
 
 def assert_same_scores(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
     for name in SCORES:
-        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-5 * np.abs(one[name]).max(), err_msg=name)
+        np.testing.assert_allclose(
+            one[name], two[name], rtol=0, atol=1e-5 * np.abs(one[name]).max(), err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,9 @@ def test_the_stages_agree_with_the_library_used_alone_on_all_rows_at_once(detect
     sums = FactorSums({}, {}, 0)
     for checkpoint in cut.checkpoints:
         at(checkpoint)
-        sums = sums + covariance_sums(model, objective, rows.inputs, rows.row_ids, seed=0, checkpoint=checkpoint)
+        sums = sums + covariance_sums(
+            model, objective, rows.inputs, rows.row_ids, seed=0, checkpoint=checkpoint
+        )
     bases = eigenbases(sums)
     eigenvalues: dict[str, torch.Tensor] = {}
     for checkpoint in cut.checkpoints:
@@ -78,7 +82,9 @@ def test_the_stages_agree_with_the_library_used_alone_on_all_rows_at_once(detect
             model, objective, rows.inputs, rows.row_ids, bases, seed=0, checkpoint=checkpoint
         ).items():
             eigenvalues[name] = eigenvalues.get(name, 0) + value / sums.examples
-    segment = PreparedSegment(cut.checkpoints, bases, eigenvalues, source_spectrum(cut.lr_sum, cut.weight_decay))
+    segment = PreparedSegment(
+        cut.checkpoints, bases, eigenvalues, source_spectrum(cut.lr_sum, cut.weight_decay)
+    )
 
     restore_weights(model, {k: v.double() for k, v in trajectory.load_tail().items()})
     model.zero_grad()
@@ -88,7 +94,9 @@ def test_the_stages_agree_with_the_library_used_alone_on_all_rows_at_once(detect
         module = model.get_submodule(name)
         gradient = torch.cat([module.weight.grad, module.bias.grad[:, None]], 1)
         rotated = basis.gradient.T @ gradient @ basis.input
-        filters[name] = basis.gradient @ (segment.spectrum.injection(eigenvalues[name]) * rotated) @ basis.input.T
+        filters[name] = (
+            basis.gradient @ (segment.spectrum.injection(eigenvalues[name]) * rotated) @ basis.input.T
+        )
     batch = Batch(rows.inputs, rows.labels, rows.row_ids)
     expected = score_batch(model, at, objective, batch, [segment], 1200, {"validation": [filters]})
     assert expected.self_influence is not None

@@ -13,12 +13,16 @@ from pipeline.detection.counts import (
 )
 
 
-def simulate(noise: float, error: float, classes: int = 10, rows: int = 20000) -> tuple[np.ndarray, np.ndarray]:
+def simulate(
+    noise: float, error: float, classes: int = 10, rows: int = 20000
+) -> tuple[np.ndarray, np.ndarray]:
     """Contradictions of a classifier that errs on a share of the rows, independently of wrong labels."""
     rng = np.random.default_rng(0)
     truth = rng.integers(classes, size=rows)
     label = np.where(rng.random(rows) < noise, (truth + rng.integers(1, classes, size=rows)) % classes, truth)
-    predicted = np.where(rng.random(rows) < error, (truth + rng.integers(1, classes, size=rows)) % classes, truth)
+    predicted = np.where(
+        rng.random(rows) < error, (truth + rng.integers(1, classes, size=rows)) % classes, truth
+    )
     clean = rng.random(4000) < error
     return predicted != label, clean
 

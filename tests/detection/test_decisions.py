@@ -15,7 +15,9 @@ SUSPICION = np.linspace(0.99, 0.01, ROWS)
 CLASSES = np.arange(ROWS) % 4
 
 
-def decided(config: Detection, counts: Counts, probability: np.ndarray = NONE, strata: np.ndarray = CLASSES) -> np.ndarray:
+def decided(
+    config: Detection, counts: Counts, probability: np.ndarray = NONE, strata: np.ndarray = CLASSES
+) -> np.ndarray:
     return decide(config, SUSPICION, IDS, strata, counts, probability)
 
 
@@ -59,7 +61,7 @@ def test_caps_always_hold(total: float, share: float, wrong: int, more: int) -> 
     config = Detection(max_removed=total, max_removed_per_class=share)
     removed = decided(config, Counts(wrong, min(ROWS, wrong + more))) == "remove"
     assert removed.sum() <= min(total * ROWS, wrong)
-    assert all(removed[CLASSES == c].sum() <= share * 25 for c in range(4))
+    assert all(removed[c == CLASSES].sum() <= share * 25 for c in range(4))
 
 
 def test_decisions_do_not_depend_on_the_order_of_rows() -> None:

@@ -13,5 +13,7 @@ def test_votes_are_weighted_shares_own_minus_best_other() -> None:
 
 
 def test_a_label_that_no_neighbour_has_gets_minus_the_best_share() -> None:
-    margin = vote_margin(torch.ones(1, 4, dtype=torch.float64), torch.tensor([[1, 1, 1, 2]]), torch.tensor([0]), 3)
+    margin = vote_margin(
+        torch.ones(1, 4, dtype=torch.float64), torch.tensor([[1, 1, 1, 2]]), torch.tensor([0]), 3
+    )
     assert margin.item() == -0.75

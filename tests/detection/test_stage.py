@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from digits_run import ROOT, digits_config, run_until
 from sklearn.metrics import average_precision_score
 
-from digits_run import ROOT, digits_config, run_until
 from pipeline.run import RunDirectory
 
 ROWS_COLUMNS = (
@@ -49,7 +49,9 @@ def test_the_ranking_finds_planted_wrong_labels(detected_run: Path) -> None:
 def test_a_suggested_label_differs_from_the_given_and_has_a_probability(detected_run: Path) -> None:
     rows = pq.read_table(detected_run / "rows.parquet")
     suggested = rows.filter(rows["suggested_label"].is_valid())
-    assert all(a != b for a, b in zip(suggested["label"].to_pylist(), suggested["suggested_label"].to_pylist()))
+    assert all(
+        a != b for a, b in zip(suggested["label"].to_pylist(), suggested["suggested_label"].to_pylist())
+    )
     assert suggested["suggested_probability"].null_count == 0
     assert rows["suggested_probability"].null_count == rows["suggested_label"].null_count
 

@@ -20,7 +20,9 @@ def ids_of_epoch(rows: TrainingRows, epoch: int, skip: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize(("budget", "buffer"), [(2**30, 1), (1, 100), (1, 500), (1, 10**6)])
-def test_an_epoch_sees_every_row_once_in_memory_and_streamed(data: EncodedData, budget: int, buffer: int) -> None:
+def test_an_epoch_sees_every_row_once_in_memory_and_streamed(
+    data: EncodedData, budget: int, buffer: int
+) -> None:
     rows = TrainingRows(data, Selection(), budget, buffer)
     sizes = [len(batch) for batch in rows.batches(64, seed=0, epoch=0)]
     assert sizes == [64] * 18 + [48]

@@ -50,7 +50,9 @@ def rows(detected_run: Path) -> TrainingRows:
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 10))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 10)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image.float() / 255)

@@ -1,5 +1,6 @@
-"""Backdoors: rows of other classes that carry a pattern and one class's label. The front door is `backdoors.py`.
+"""Backdoors: rows of other classes that carry a pattern and one class's label. Front door: `backdoors.py`.
 
-For every class: rows that look poisoned (`seeds`), patterns that they may share (`window`, `pixels`, `additive`,
-`tokens`, `column_values`), the proof by pasting and by content (`verify`), and what is reported (`alarm`).
+For every class: rows that look poisoned (`seeds`), patterns that they may share (`window`, `pixels`,
+`additive`, `tokens`, `column_values`), the proof by pasting and by content (`verify`), and what is reported
+(`alarm`).
 """

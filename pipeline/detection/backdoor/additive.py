@@ -1,4 +1,4 @@
-"""Pattern: something blended into the whole image, found as a direction that the other classes hardly vary in."""
+"""Pattern: something blended into the whole image, found where other classes hardly vary."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CLEAR = 0.1
 class Additive:
     """An image x is pasted as (1 − share)·x + added, and is a carrier where weights · x > threshold.
 
-    weights, added: float32 `[C, H, W]`, images in 0 to 1; separation: D, the cross-fitted
-    distance of the carriers from the rest of their class in standard deviations; gap: of the carriers' 10 % over the
-    rest's 99 % quantile, in the same unit.
+    weights, added: float32 `[C, H, W]`, images in 0 to 1; separation: D, the cross-fitted distance of the
+    carriers from the rest of their class in standard deviations; gap: of the carriers' 10 % over the rest's
+    99 % quantile, in the same unit.
     """
 
     weights: np.ndarray
@@ -128,7 +128,7 @@ class Separator:
         return values
 
     def split(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Places of the carriers and everybody's cross-fitted standing; None when the seeds share no direction."""
+        """Places of the carriers and everybody's standing; None when the seeds share no direction."""
         members = self.true_seeds(seeds)
         if len(members) < LEAST_SEEDS:
             return None

@@ -35,17 +35,18 @@ CARRIER = 0.5
 """Rows that carry a proved pattern score above it, all others below."""
 NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
 TOO_MANY = "Backdoors were searched for in the {} classes with the most suspect rows."
-SAMPLED = "Backdoors were searched for in a sample of {} train rows; what was found was then looked up in all rows."
+SAMPLED = "Backdoors were searched for in a sample of {} train rows, and what was found in all rows."
 
 
 @dataclass(frozen=True)
 class Alarm:
     """One proved pattern.
 
-    target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation rows of
-    other classes that become the target when it is pasted, less the share before; purity: share of its carriers with
-    the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard error, None where
-    it can't be estimated; carriers: int64 places among the train rows, with the target's label.
+    target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation
+    rows of other classes that become the target when it is pasted, less the share before; purity: share of its
+    carriers with the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard
+    error, None where it can't be estimated; carriers: int64 places among the train rows, with the target's
+    label.
     """
 
     target: Any
@@ -125,7 +126,8 @@ def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
     classes = data.encoding.outputs
     if classes <= MOST_CLASSES:
         return list(range(classes)), notes
-    worst = [np.sort(tensors["sure"][tensors["labels"] == target])[-SEEDS:].sum() for target in range(classes)]
+    sure, labels = tensors["sure"], tensors["labels"]
+    worst = [np.sort(sure[labels == target])[-SEEDS:].sum() for target in range(classes)]
     notes.append(TOO_MANY.format(MOST_CLASSES))
     return [int(target) for target in np.argsort(-np.array(worst), kind="stable")[:MOST_CLASSES]], notes
 
@@ -184,7 +186,7 @@ def read_findings(path: Path) -> list[tuple[dict[str, Any], Pattern]]:
     found: list[tuple[dict[str, Any], Pattern]] = []
     for place, facts in enumerate(tree["alarms"] if isinstance(tree, dict) else tree):
         prefix = f"{place}/"
-        fields = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        fields = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         found.append((facts, from_tensors(KINDS[facts["kind"]], fields)))
     return found
 
@@ -198,7 +200,7 @@ def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
 
 
 def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
-    """float64 `[1 + alarms, rows]` of a train chunk: the seeds' score, then 1 for carriers (a task for a worker)."""
+    """float64 `[1 + alarms, rows]` of a chunk: the seeds' score, then 1 for carriers (a task for a worker)."""
     with deterministic():
         data = run_data(run_path)
         rows = data.load(chunk)

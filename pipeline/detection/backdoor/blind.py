@@ -1,4 +1,4 @@
-"""A space that hardly sees a trigger: rows near each other in it have like content, whatever was pasted on them."""
+"""A space that hardly sees a trigger: near rows have like content, whatever was pasted on them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class BlindSpace:
 
 
 def content_features(inputs: Inputs) -> sparse.csr_matrix | np.ndarray:
-    """What a linear content model sees: pooled pixels, TF-IDF of the tokens, the dense columns; `[rows, width]`."""
+    """What a content model sees: pooled pixels, TF-IDF of the tokens, dense columns; `[rows, width]`."""
     parts: list[sparse.csr_matrix | np.ndarray] = []
     if "image" in inputs:
         parts.append(StandardScaler().fit_transform(pooled_pixels(inputs["image"])))

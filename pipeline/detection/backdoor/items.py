@@ -1,4 +1,4 @@
-"""Things that a row has or has not (a token, a column's value): which of them, or pairs, go with a class or with seeds."""
+"""Things that a row has or has not (a token, a column's value), and which go with a class or with seeds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ItemSet = tuple[int, ...]
 def promising(
     incidence: sparse.csr_matrix, labels: np.ndarray, target: int, seeds: np.ndarray
 ) -> list[ItemSet]:
-    """Items and pairs of items that are worth pasting: over-represented in the class, or among its suspect rows.
+    """Items and pairs that are worth pasting: over-represented in the class, or among its suspect rows.
 
-    incidence: float32 0/1 `[rows, items]`; labels: int64 `[rows]`; seeds: places of suspect rows of the class.
+    incidence: float32 0/1 `[rows, items]`; labels: int64 `[rows]`; seeds: places of the class's suspect rows.
     """
     own = labels == target
     total, inside = column_sums(incidence), column_sums(incidence[own])

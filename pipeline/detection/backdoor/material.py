@@ -70,22 +70,24 @@ class Predictor:
 
     def batch(self, inputs: Inputs, start: int) -> Tensor | dict[str, Tensor]:
         tensors = {
-            kind: torch.tensor(rows[start : start + BATCH]).to(self.device)
-            for kind, rows in inputs.items()
+            kind: torch.tensor(rows[start : start + BATCH]).to(self.device) for kind, rows in inputs.items()
         }
         return tensors if len(tensors) > 1 else next(iter(tensors.values()))
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
         rows = len(next(iter(inputs.values())))
         with torch.no_grad():
-            parts = [self.model(self.batch(inputs, start)).softmax(1).cpu() for start in range(0, rows, BATCH)]
+            parts = [
+                self.model(self.batch(inputs, start)).softmax(1).cpu() for start in range(0, rows, BATCH)
+            ]
         return torch.cat(parts).float().numpy()
 
     def features(self, inputs: Inputs) -> np.ndarray:
         """float32 `[rows, width]` of the penultimate layer."""
         rows = len(next(iter(inputs.values())))
         parts = [
-            penultimate_features(self.model, self.batch(inputs, start)).cpu() for start in range(0, rows, BATCH)
+            penultimate_features(self.model, self.batch(inputs, start)).cpu()
+            for start in range(0, rows, BATCH)
         ]
         return torch.cat(parts).numpy()
 
@@ -124,7 +126,9 @@ def write_material(run_path: Path) -> None:
         own_share = blind_space(run_path, subject).own_share(inputs, labels, in_search=True)
         scores = score_seeds(subject, own_share)
         tensors |= {"sure": scores.sure, "steady": scores.steady, "own_share": scores.own_share}
-        save_tensors(material_path(run_path), {name: torch.from_numpy(each) for name, each in tensors.items()})
+        save_tensors(
+            material_path(run_path), {name: torch.from_numpy(each) for name, each in tensors.items()}
+        )
 
 
 def make_subject(run_path: Path, inputs: Inputs, tensors: dict[str, np.ndarray]) -> Subject:

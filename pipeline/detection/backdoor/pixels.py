@@ -79,7 +79,7 @@ def find_pixels(subject: Subject, target: int, lists: list[np.ndarray]) -> list[
 
 
 def bin_shares(flat: np.ndarray) -> np.ndarray:
-    """float32 `[256 / BIN, pixels]`: the share of rows whose pixel lies in each bin; flat uint8 `[rows, pixels]`."""
+    """float32 `[256 / BIN, pixels]`: the share of rows with the pixel in each bin; flat: uint8."""
     bins = flat // BIN
     return np.stack([(bins == level).mean(0, dtype=np.float32) for level in range(256 // BIN)])
 

@@ -1,7 +1,7 @@
 """Rows that look poisoned: the model is sure of a label that their content does not bear out.
 
-Three views, none of them good enough alone: sureness against neighbours, sureness that survives mixing with other
-rows (STRIP, Gao et al. 2019) and the smaller of two clusters of a class's activations (Chen et al. 2018).
+Three views, none of them good enough alone: sureness against neighbours, sureness that survives mixing with
+other rows (STRIP, Gao et al. 2019) and the smaller of two clusters of a class's activations (Chen et al. 2018).
 """
 
 from __future__ import annotations

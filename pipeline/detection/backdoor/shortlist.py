@@ -29,7 +29,7 @@ def shortlist(
     own_share: np.ndarray,
     make: Callable[[ItemSet], Made],
 ) -> list[Made]:
-    """The patterns that flip and whose carriers lie among rows of other classes, the most contradictory first.
+    """The patterns that flip and whose carriers lie among other classes, the most contradictory first.
 
     own_share: float32 `[rows]`, the share of a row's neighbours that have its label (see `blind`).
     """

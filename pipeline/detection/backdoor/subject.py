@@ -87,7 +87,7 @@ class Subject:
         )
 
     def flip_rate(self, victims: Victims, paste: Callable[[np.ndarray], np.ndarray], kind: str) -> float:
-        """Share of the victims that become the target when a pattern is pasted, less the share that were before."""
+        """Share of the victims that become the target when a pattern is pasted, less the share before."""
         pasted = victims.inputs | {kind: paste(victims.inputs[kind])}
         return float((self.predict(pasted).argmax(1) == victims.target).mean()) - victims.before
 

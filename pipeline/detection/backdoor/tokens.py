@@ -1,4 +1,4 @@
-"""Pattern: a rare word or phrase, found by what goes with the class or with suspect rows and proved by insertion."""
+"""Pattern: a rare word or phrase, found by what goes with a class or with suspect rows."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ LEAST_ROWS = 2 * FOLDS
 class Evidence:
     """What speaks for a pattern.
 
-    flip_rate: share of validation rows of other classes that pasting turns into the target, less the share before;
-    carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of the class
-    the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature, with its
-    standard error (None where it can't be estimated).
+    flip_rate: share of validation rows of other classes that pasting turns into the target, less the share
+    before; carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of
+    the class the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature,
+    with its standard error (None where it can't be estimated).
     """
 
     flip_rate: float
@@ -47,8 +47,8 @@ def content_share(
 ) -> tuple[float, float] | None:
     """κ = (P̄(carriers) − P̄(others)) / (P̄(class) − P̄(others)) and its standard error.
 
-    P is the target's probability by a logistic model of the content alone, fitted on rows without the pattern and
-    asked out of fold about them; the carriers are those with the target's label, the pattern taken out.
+    P is the target's probability by a logistic model of the content alone, fitted on rows without the pattern
+    and asked out of fold about them; the carriers are those with the target's label, the pattern taken out.
     """
     own = subject.labels == target
     asked = np.flatnonzero(carriers & own)

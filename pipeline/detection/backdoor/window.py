@@ -1,4 +1,4 @@
-"""Pattern: a small patch. Windows of suspect rows are transplanted onto other rows; the one that flips most wins."""
+"""Pattern: a small patch. Windows of suspect rows are transplanted onto others; what flips most wins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.detection.backdoor.subject import Names, Subject, Victims, select
 
 SEEDS = 24
 STAGES = ((4, 96), (16, 12), (64, 3))
-"""(rows pasted onto, windows that go on to the next stage): many windows are tried on few rows, few on many."""
+"""(rows pasted onto, windows that go on): many windows are tried on few rows, few on many."""
 LEAST_FLIP = 0.25
 KEPT_FLIPS = 0.85
 TOLERANCES = (8.0, 20.0)
@@ -26,7 +26,7 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Window:
-    """patch: uint8 `[C, h, w]`, pasted with its corner at (top, left); anywhere: rows may carry it at any place."""
+    """patch: uint8 `[C, h, w]`, pasted with its corner at (top, left); anywhere: carriers may have it elsewhere."""
 
     patch: np.ndarray
     top: int
@@ -113,7 +113,7 @@ def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Windo
 def transplanted(
     subject: Subject, victims: Victims, images: np.ndarray, boxes: Sequence[tuple[int, int, int, int, int]]
 ) -> np.ndarray:
-    """float64 `[boxes]`: the target's mean probability on the victims with each box (row, top, left, h, w) in them."""
+    """float64 `[boxes]`: the target's mean probability with each box (row, top, left, h, w) in the victims."""
     count, gains = len(victims), []
     per_batch = max(1, 4096 // count)
     for start in range(0, len(boxes), per_batch):

@@ -1,0 +1,74 @@
+"""The paste test and the content test, on tables where the truth is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
+from pipeline.detection.backdoor.column_values import ColumnValues
+from pipeline.detection.backdoor.subject import Subject
+from pipeline.detection.backdoor.verify import Evidence, verify
+
+from .subjects import CLASSES, POISONED, TARGET
+from .test_column_values import carries, table_subject
+
+TRIGGER = ColumnValues(np.array([1, 2, 3, 4, 5]), np.array([0.5, 0, 0, 1, 0], dtype=np.float32))
+
+
+def natural_subject() -> tuple[Subject, np.ndarray]:
+    """The same table, but the rows that carry the values are of the class by their content too."""
+    subject, planted = table_subject()
+    dense = subject.inputs["dense"].copy()
+    carriers = carries(dense)
+    dense[carriers, 0] = TARGET + np.random.RandomState(1).normal(0, 0.2, carriers.sum())
+    return dataclasses.replace(subject, inputs={"dense": dense}), planted
+
+
+def test_a_backdoor_flips_and_its_carriers_do_not_look_like_the_class() -> None:
+    subject, _ = table_subject()
+    evidence = verify(subject, TARGET, TRIGGER)
+    before = subject.validation_predictions[subject.validation_labels != TARGET] == TARGET
+    assert evidence.flip_rate == 1 - before.mean()
+    np.testing.assert_array_equal(evidence.carriers, carries(subject.inputs["dense"]))
+    assert evidence.purity == 1
+    assert evidence.content is not None
+    assert evidence.content[0] + 2 * evidence.content[1] < 0.5
+    assert is_alarm(TRIGGER, evidence, subject.labels, TARGET)
+
+
+def test_a_natural_feature_flips_as_much_but_its_carriers_look_like_the_class() -> None:
+    subject, _ = natural_subject()
+    evidence = verify(subject, TARGET, TRIGGER)
+    assert evidence.flip_rate > 0.9
+    assert evidence.content is not None
+    assert evidence.content[0] > 0.8
+    assert not is_alarm(TRIGGER, evidence, subject.labels, TARGET)
+
+
+def evidence_of(rows: int, carriers: np.ndarray, **changes: object) -> Evidence:
+    found = np.zeros(rows, dtype=bool)
+    found[carriers] = True
+    values: dict[str, object] = {"flip_rate": 0.9, "carriers": found, "purity": 1.0, "content": (0.0, 0.1)}
+    return Evidence(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_every_threshold_can_stop_an_alarm() -> None:
+    rows = 4000
+    labels = np.where(np.arange(rows) < 200, TARGET, np.arange(rows) % (CLASSES - 1))
+    some = np.arange(POISONED)
+    assert is_alarm(TRIGGER, evidence_of(rows, some), labels, TARGET)
+    for changes in ({"flip_rate": 0.49}, {"purity": 0.79}, {"content": (0.3, 0.11)}, {"content": None}):
+        assert not is_alarm(TRIGGER, evidence_of(rows, some, **changes), labels, TARGET)
+    assert is_alarm(TRIGGER, evidence_of(rows, np.arange(10)), labels, TARGET)
+    assert not is_alarm(TRIGGER, evidence_of(rows, np.arange(9)), labels, TARGET)
+
+
+def test_of_patterns_with_the_same_rows_the_one_with_most_carriers_is_kept() -> None:
+    labels = np.full(100, TARGET)
+    whole, part, other = (
+        Finding(TARGET, TRIGGER, evidence_of(100, places, flip_rate=flips))
+        for places, flips in ((np.arange(40), 0.8), (np.arange(15), 0.9), (np.arange(60, 80), 0.7))
+    )
+    assert distinct([part, other, whole], labels) == [whole, other]
