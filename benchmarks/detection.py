@@ -217,13 +217,7 @@ def train_fold(run_path: Path, path: Path, keep: np.ndarray) -> None:
     found: list[Tensor] = []
     with deterministic():
         setup = set_up(run_path, Selection(keep, class_weights=class_weights(config, data)), config.seed)
-        train(
-            setup.model,
-            setup.optimizer,
-            setup.rows,
-            setup.objective,
-            setup.recipe,
-            {},
+        train(setup, {},
             after_epoch=lambda _: found.append(class_probabilities(setup, others)),
         )
     save_tensors(path, {"probabilities": torch.stack(found)})

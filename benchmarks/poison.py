@@ -182,7 +182,7 @@ def retrained(run_path: Path, keep: np.ndarray) -> Predictor:
         config = run_config(run_path).training
         recipe = make_recipe(config, len(keep), config.seed)
         setup = set_up(run_path, Selection(keep=keep), config.seed, recipe)
-        train(setup.model, setup.optimizer, setup.rows, setup.objective, recipe, {})
+        train(setup, {})
         return Predictor(setup.model, setup.device)
 
 

@@ -162,9 +162,7 @@ def measure(setup: Setup, config: AuditConfig, validation: float) -> Costs:
 
     def step() -> None:
         nonlocal turn
-        training_step(
-            setup.model, setup.optimizer, setup.objective, batches[turn % len(batches)], setup.recipe, 0
-        )
+        training_step(setup, batches[turn % len(batches)], 0)
         turn += 1
 
     rows = setup.data.load(setup.data.chunks("train")[0])

@@ -23,7 +23,6 @@ from pipeline.errors import InputError, WinnowError
 
 IN_FLIGHT_PER_WORKER = 4
 LOOK_SECONDS = 2.0
-CLOSE_SECONDS = 2.0
 ALONE_SECONDS = 60.0
 PROGRESS_TOPIC = "winnow-progress"
 SETTINGS = {
@@ -216,5 +215,5 @@ class Workers:
         if self._client is not None:
             self._client.close()
         if self._cluster is not None:
-            self._cluster.close(timeout=CLOSE_SECONDS)
+            self._cluster.close()
         self._client = self._cluster = None

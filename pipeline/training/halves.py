@@ -59,11 +59,7 @@ def train_half(run_path: Path, half: int) -> None:
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
         train(
-            setup.model,
-            setup.optimizer,
-            setup.rows,
-            setup.objective,
-            setup.recipe,
+            setup,
             {},
             after_epoch=after_epoch,
         )

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.attribution.objectives import Objective
 from pipeline.data.encoded import Rows
 from pipeline.errors import WinnowError
-from pipeline.training.batches import TrainingRows
-from pipeline.training.recipe import Recipe, steps_per_epoch
+from pipeline.training.recipe import steps_per_epoch
+from pipeline.training.setup import Setup
 from pipeline.training.state import load_state, save_state
 
 LOSS_CHECK_STEPS = 50
@@ -33,18 +32,14 @@ class Observer(Protocol):
 
 
 def train(
-    model: nn.Module,
-    optimizer: torch.optim.SGD,
-    rows: TrainingRows,
-    objective: Objective,
-    recipe: Recipe,
+    setup: Setup,
     observers: dict[str, Observer],
     *,
     stop_after: int | None = None,
     after_epoch: Callable[[int], None] | None = None,
     state: tuple[Path, set[int]] | None = None,
 ) -> None:
-    """Train `model` in place for `recipe.steps` steps, or the first `stop_after` of them.
+    """Train the model in place for the recipe's steps, or the first `stop_after` of them.
 
     `after_epoch(epoch)` is called at the end of every epoch, counted from 1. `state` is a file and the steps after
     which everything is written to it; if the file exists, training goes on from there, bit for bit.
@@ -54,7 +49,7 @@ def train(
 
     Raises WinnowError, with the epoch and the step, when the loss is NaN or infinite.
     """
-    device = next(model.parameters()).device
+    model, optimizer, rows, recipe = setup.model, setup.optimizer, setup.rows, setup.recipe
     per_epoch = steps_per_epoch(rows.count, recipe.batch_size)
     last = recipe.steps if stop_after is None else stop_after
     torch.manual_seed(recipe.seed)
@@ -65,7 +60,7 @@ def train(
     while step < last:
         epoch, skip = divmod(step, per_epoch)
         for batch in rows.batches(recipe.batch_size, recipe.seed, epoch, skip):
-            loss = training_step(model, optimizer, objective, batch.to(device), recipe, step)
+            loss = training_step(setup, batch.to(setup.device), step)
             step += 1
             if step % LOSS_CHECK_STEPS == 0 or step == last:
                 check_loss(loss, epoch, step)
@@ -81,17 +76,12 @@ def train(
                 break
 
 
-def training_step(
-    model: nn.Module,
-    optimizer: torch.optim.SGD,
-    objective: Objective,
-    batch: Rows,
-    recipe: Recipe,
-    step: int,
-) -> Tensor:
+def training_step(setup: Setup, batch: Rows, step: int) -> Tensor:
+    """One update by the recipe's learning rate of step `step` (counted from 0); returns the loss."""
+    optimizer, recipe = setup.optimizer, setup.recipe
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(step)
-    losses = objective.losses(model(batch.inputs), batch.labels)
+    losses = setup.objective.losses(setup.model(batch.inputs), batch.labels)
     if batch.weights is not None:
         losses = losses * batch.weights
     loss = losses.sum() / recipe.batch_size

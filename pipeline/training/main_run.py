@@ -92,11 +92,7 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
         curve = Curve(directory, setup, data, config.epochs)
         steps = set(observers["whole"].recorder.checkpoint_steps)  # type: ignore[attr-defined]
         train(
-            setup.model,
-            setup.optimizer,
-            setup.rows,
-            setup.objective,
-            setup.recipe,
+            setup,
             observers,
             after_epoch=curve.after_epoch,
             state=(directory / "state.safetensors", steps),
@@ -118,11 +114,7 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
         setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
         observer = early_observer(run_path, setup, early_epoch)
         train(
-            setup.model,
-            setup.optimizer,
-            setup.rows,
-            setup.objective,
-            setup.recipe,
+            setup,
             {"early": observer},
             stop_after=observer.steps,
         )

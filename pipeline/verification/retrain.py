@@ -62,7 +62,7 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
         recipe = make_recipe(config, data.count("train"), seed)
         setup = set_up(run_path, selection, seed, recipe)
         tail = TailAverage(setup.model, first_tail_step(recipe.steps, config.tail))
-        train(setup.model, setup.optimizer, setup.rows, setup.objective, recipe, {"tail": tail})
+        train(setup, {"tail": tail})
         averaged = averaged_model(setup, tail.mean.mean())
         found = measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
         found |= trigger_success(run_path, averaged, setup.device)

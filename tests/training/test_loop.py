@@ -66,9 +66,13 @@ def fresh(recipe: Recipe = RECIPE) -> tuple[nn.Module, torch.optim.SGD]:
     )
 
 
+def made(rows: TrainingRows, recipe: Recipe, model: nn.Module, optimizer: torch.optim.SGD) -> Setup:
+    return Setup(rows._data, model, optimizer, rows, OBJECTIVE, recipe, torch.device("cpu"))
+
+
 def test_steps_follow_the_update_rule_written_out(rows: TrainingRows) -> None:
     model, optimizer = fresh()
-    train(model, optimizer, rows, OBJECTIVE, RECIPE, {}, stop_after=12)
+    train(made(rows, RECIPE, model, optimizer), {}, stop_after=12)
 
     other, _ = fresh()
     other.train()
@@ -87,17 +91,15 @@ def test_steps_follow_the_update_rule_written_out(rows: TrainingRows) -> None:
 
 
 def test_an_interrupted_training_goes_on_bit_for_bit(rows: TrainingRows, tmp_path: Path) -> None:
-    data = rows._data
-
     def run(directory: Path, interrupt: int | None) -> nn.Module:
         model, optimizer = fresh()
-        setup = Setup(data, model, optimizer, rows, OBJECTIVE, RECIPE, torch.device("cpu"))
+        setup = made(rows, RECIPE, model, optimizer)
         observer = CheckpointObserver(setup, directory, 5, RECIPE.steps, 0.5)
         observers = {"checkpoints": observer}
         if interrupt is not None:
             observers["stop"] = StopAt(interrupt)  # type: ignore[assignment]
         state = (directory / "state.safetensors", {5, 10, 15, 20})
-        train(model, optimizer, rows, OBJECTIVE, RECIPE, observers, state=state)
+        train(setup, observers, state=state)
         return model
 
     straight = run(tmp_path / "a", None)
@@ -120,7 +122,7 @@ def test_row_weights_scale_the_losses_and_not_the_batch(rows: TrainingRows) -> N
 
     class Constant(TrainingRows):
         def __init__(self, value: float):
-            self.count, self.value = rows.count, value
+            self.count, self.value, self._data = rows.count, value, rows._data
 
         def batches(self, batch_size: int, seed: int, epoch: int, skip: int = 0):  # type: ignore[no-untyped-def]
             return (weighted(b, self.value) for b in rows.batches(batch_size, seed, epoch, skip))
@@ -128,8 +130,8 @@ def test_row_weights_scale_the_losses_and_not_the_batch(rows: TrainingRows) -> N
     plain = Recipe(0.05, 0.0, 0.0, "constant", 128, 10, 7)
     doubled = Recipe(0.1, 0.0, 0.0, "constant", 128, 10, 7)
     one, two = fresh(plain), fresh(doubled)
-    train(*one, Constant(2.0), OBJECTIVE, plain, {})
-    train(*two, rows, OBJECTIVE, doubled, {})
+    train(made(Constant(2.0), plain, *one), {})
+    train(made(rows, doubled, *two), {})
     for a, b in zip(one[0].parameters(), two[0].parameters()):
         assert torch.allclose(a, b, atol=1e-6)
 
@@ -138,5 +140,5 @@ def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_a_hint(rows: TrainingR
     wild = Recipe(1e38, 0.9, 0.0, "constant", 128, 60, 0)
     model, optimizer = fresh(wild)
     with pytest.raises(WinnowError, match=r"the loss became \S+ in epoch") as error:
-        train(model, optimizer, rows, OBJECTIVE, wild, {}, after_epoch=lambda epoch: None)
+        train(made(rows, wild, model, optimizer), {}, after_epoch=lambda epoch: None)
     assert "learning_rate" in str(error.value)

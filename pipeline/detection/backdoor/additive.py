@@ -134,14 +134,22 @@ class Separator:
             return None
         values = self.cross_fitted(members)
         for _ in range(ROUNDS):
-            found = np.flatnonzero(values > 0)
+            found = np.flatnonzero(beyond(values))
             if len(found) < LEAST_CARRIERS or len(found) > 0.9 * len(self.own):
                 return None
             values = self.cross_fitted(found)
             if np.array_equal(found, members):
                 break
             members = found
-        return np.flatnonzero(values > 0), values
+        return np.flatnonzero(beyond(values)), values
+
+
+def beyond(values: np.ndarray) -> np.ndarray:
+    """bool `[rows]`: standings above 0 and above the middle between the means of those above 0 and the rest."""
+    above = values > 0
+    if not above.any() or above.all():
+        return above
+    return above & (values > (values[above].mean() + values[~above].mean()) / 2)
 
 
 def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> list[Additive]:

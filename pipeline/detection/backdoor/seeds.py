@@ -67,7 +67,7 @@ def seed_lists(subject: Subject, scores: SeedScores, target: int) -> list[np.nda
     """Places of the most suspect rows of a class, one list per view, each the most suspect first."""
     own = np.flatnonzero(subject.labels == target)
     lists = [own[np.argsort(-values[own], kind="stable")[:SEEDS]] for values in (scores.sure, scores.steady)]
-    if len(own) >= LEAST_CLASS:
+    if len(own) >= LEAST_CLASS and subject.features[own].std(0).any():
         lists.append(own[smaller_cluster(subject.features[own], subject.seed)])
     return lists
 
