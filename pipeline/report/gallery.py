@@ -76,7 +76,7 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
             by_reason[code].append(at)
     shown: set[int] = set()
     chosen = []
-    for code, rows in sorted(by_reason.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MOST_REASONS]:
+    for code, rows in sorted(by_reason.items(), key=lambda entry: vocabulary.precedence(entry[0]))[:MOST_REASONS]:
         score = scores["backdoor_score" if code == "backdoor" else "suspicion"]
         left = sorted(set(rows) - shown, key=lambda at: (-(score[at] or 0), keys[at]))
         few = len(left) <= cards
@@ -90,7 +90,7 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
 def galleries(
     run: RunDirectory, data: Data, signals: dict[str, str], cards: int, pictures: bool
 ) -> list[Gallery]:
-    """The galleries of a run, those of the most frequent reasons first, at most MOST_REASONS of them.
+    """The galleries of a run, in the order of vocabulary.REASONS, at most MOST_REASONS of them.
 
     signals: column of signals.parquet → what it is, in words; cards: at most as many per reason.
     """

@@ -31,6 +31,14 @@ SIGNALS = {
 }
 
 REASONS = {
+    "backdoor": (
+        "Suspected backdoor",
+        "Rows that carry a pattern which by itself makes the model predict their label.",
+    ),
+    "duplicate-conflict": (
+        "Same content, different labels",
+        "The same content occurs more than once with labels that contradict each other.",
+    ),
     "mislabelled": (
         "Probably wrong label",
         "Several signals agree that the given label does not fit the row.",
@@ -39,25 +47,23 @@ REASONS = {
         "Harmful",
         "Attribution predicts that the validation loss is lower without these rows.",
     ),
-    "duplicate-conflict": (
-        "Same content, different labels",
-        "The same content occurs more than once with labels that contradict each other.",
-    ),
     "ambiguous": (
         "Odd as a whole",
         "No other label clearly fits better, but all signals together rank the row high.",
     ),
     "outlier": ("Unlike everything else", "Rows that resemble no class: do they belong here at all?"),
-    "backdoor": (
-        "Suspected backdoor",
-        "Rows that carry a pattern which by itself makes the model predict their label.",
-    ),
 }
 
 
 def signal(name: str) -> Signal:
     """The vocabulary's entry, or one made of the column's own name (then high is taken as suspicious)."""
     return SIGNALS.get(name, Signal(name.replace("_", " "), True))
+
+
+def precedence(code: str) -> tuple[int, str]:
+    """Reasons are shown in the order of REASONS, the most telling first; unknown ones come last."""
+    known = list(REASONS)
+    return (known.index(code) if code in known else len(known), code)
 
 
 def reason(code: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ class Selection:
         """The selected rows of a chunk whose first row is train row `first`."""
         place = slice(first, first + len(rows))
         if self.labels is not None:
-            rows = replace(rows, labels=self.labels[place])
+            rows = replace(rows, labels=self.labels[place].to(rows.labels.dtype))
         rows = weighted(rows, self.class_weights)
         return rows if self.keep is None else rows.select(torch.from_numpy(np.flatnonzero(self.keep[place])))
 

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.attribution.objectives import Objective
 from pipeline.data.encoded import EncodedData, Rows
+from pipeline.training.tensor_file import RowsFile, write_rows
 
 TOP_CLASSES = 10
 BATCH = 1024
+SLICE = 65536
+"""Rows of a column that are read at a time."""
 
 
 def evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.device) -> dict[str, Tensor]:
@@ -45,6 +47,24 @@ def measure(outputs: Tensor, labels: Tensor, objective: Objective) -> dict[str, 
     return found | {"margin": margins, "top_class": top.to(width), "top_probability": probability.half()}
 
 
+def evaluate_chunks(
+    model: nn.Module,
+    objective: Objective,
+    data: EncodedData,
+    role: str,
+    device: torch.device,
+    judged: np.ndarray | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """`evaluate` over a role, chunk by chunk; `judged` (bool `[rows]`) leaves the other rows out."""
+    for chunk in data.chunks(role):
+        rows = data.load(chunk)
+        if judged is not None:
+            place = np.flatnonzero(judged[chunk.first : chunk.first + chunk.rows])
+            rows = rows.select(torch.from_numpy(place))
+        if len(rows):
+            yield evaluate(model, objective, rows, device)
+
+
 def evaluate_role(
     model: nn.Module,
     objective: Objective,
@@ -52,21 +72,32 @@ def evaluate_role(
     role: str,
     device: torch.device,
     judged: np.ndarray | None = None,
+    path: Path | None = None,
 ) -> dict[str, Tensor]:
-    """`evaluate` over a role, chunk by chunk; `judged` (bool `[rows]`) leaves the other rows out."""
-    parts = []
-    for chunk in data.chunks(role):
-        rows = data.load(chunk)
-        if judged is not None:
-            place = np.flatnonzero(judged[chunk.first : chunk.first + chunk.rows])
-            rows = rows.select(torch.from_numpy(place))
-        if len(rows):
-            parts.append(evaluate(model, objective, rows, device))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    """Evaluate a role's rows, or those of `judged`, and write all that the module docstring lists to `path`.
+
+    Returns what means are made of, a number per row: `loss`, and `top_class` `[rows, 1]` or `prediction`.
+    """
+    count = data.count(role) if judged is None else int(np.count_nonzero(judged))
+    parts = evaluate_chunks(model, objective, data, role, device, judged)
+    kept: dict[str, Tensor] = {}
+    done = 0
+    for part in parts if path is None else write_rows(path, count, parts):
+        size = len(part["loss"])
+        for name in kept_columns(part):
+            values = part[name][:, :1] if name == "top_class" else part[name]
+            kept.setdefault(name, torch.empty(count, *values.shape[1:], dtype=values.dtype))
+            kept[name][done : done + size] = values
+        done += size
+    return kept
+
+
+def kept_columns(part: dict[str, Tensor]) -> list[str]:
+    return [name for name in ("loss", "top_class", "prediction") if name in part]
 
 
 def accuracy(measured: dict[str, Tensor], labels: Tensor) -> float:
-    return (measured["top_class"][:, 0].long() == labels.cpu()).double().mean().item()
+    return (measured["top_class"][:, 0] == labels.cpu()).double().mean().item()
 
 
 def r_squared(measured: dict[str, Tensor], labels: Tensor) -> float:
@@ -86,14 +117,19 @@ def read_epoch(directory: Path, epoch: int) -> dict[str, Tensor]:
 def read_column(directory: Path, name: str, epochs: int) -> Iterator[Tensor]:
     """One column, epoch by epoch from the first."""
     for epoch in range(1, epochs + 1):
-        with safe_open(epoch_path(directory, epoch), "pt") as file:
-            yield file.get_tensor(name)
+        file = RowsFile(epoch_path(directory, epoch))
+        yield file.read(name, 0, len(file))
 
 
 def mean_column(directory: Path, name: str, epochs: int) -> np.ndarray:
     """float64 `[rows]`: the mean of a column over the first `epochs` epochs."""
-    total: Tensor | None = None
-    for column in read_column(directory, name, epochs):
-        total = column.double() if total is None else total + column.double()
+    total: np.ndarray | None = None
+    for epoch in range(1, epochs + 1):
+        file = RowsFile(epoch_path(directory, epoch))
+        total = np.full(len(file), -0.0) if total is None else total  # -0.0 + x is x, to the bit
+        for start in range(0, len(file), SLICE):
+            stop = min(start + SLICE, len(file))
+            total[start:stop] += file.read(name, start, stop).numpy()
     assert total is not None
-    return (total / epochs).numpy()
+    total /= epochs
+    return total

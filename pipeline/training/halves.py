@@ -12,10 +12,11 @@ from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import epoch_path, evaluate_role, read_column, read_epoch
+from pipeline.training.dynamics import epoch_path, evaluate_role, read_column
 from pipeline.training.loop import train
+from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights, deterministic, set_up
-from pipeline.training.state import save_tensors
+from pipeline.training.tensor_file import RowsFile
 
 HALVES = (0, 1)
 
@@ -26,13 +27,12 @@ def half_directory(run_path: Path, half: int) -> Path:
 
 def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
     """int8 `[train rows]`, 0 or 1: within every class, half of the rows in a seeded random order."""
-    labels = np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks("train")])
-    if data.encoding.task != "classification":
-        labels = np.zeros(len(labels), dtype=np.int64)
-    order = random_state("halves", seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    halves = np.empty(len(labels), dtype=np.int8)
-    halves[by_class] = np.arange(len(labels)) % 2
+    order = random_state("halves", seed).permutation(data.count("train"))
+    if data.encoding.task == "classification":
+        labels = role_labels(data, "train").numpy()
+        order = order[np.argsort(labels[order], kind="stable")]
+    halves = np.zeros(len(order), dtype=np.int8)
+    halves[order[1::2]] = 1
     return halves
 
 
@@ -49,13 +49,11 @@ def train_half(run_path: Path, half: int) -> None:
         setup = set_up(run_path, selection, config.seed)
 
         def after_epoch(epoch: int) -> None:
-            judged = evaluate_role(
-                setup.model, setup.objective, data, "train", setup.device, judged=halves != half
-            )
-            save_tensors(epoch_path(directory, epoch), judged)
+            path, given = epoch_path(directory, epoch), (setup.model, setup.objective, data)
+            evaluate_role(*given, "train", setup.device, halves != half, path)
             if data.count("validation"):
-                judged = evaluate_role(setup.model, setup.objective, data, "validation", setup.device)
-                save_tensors(epoch_path(directory / "validation", epoch), judged)
+                path = epoch_path(directory / "validation", epoch)
+                evaluate_role(*given, "validation", setup.device, path=path)
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
         train(
@@ -76,12 +74,21 @@ def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
     return [float(each) for each in total / count]
 
 
-def merged_halves(data: EncodedData, seed: int, epoch: int) -> dict[str, Tensor]:
-    """One epoch's measurements of all train rows, `[train rows, …]`, each by the half that did not see it."""
-    halves = torch.from_numpy(assign_halves(data, seed))
+def merged_halves(
+    run_path: Path, halves: np.ndarray, epoch: int, start: int = 0, stop: int | None = None
+) -> dict[str, Tensor]:
+    """One epoch's measurements of train rows start … stop − 1, each by the half that did not see it.
+
+    halves: what `assign_halves` gives.
+    """
+    mine = halves[start:stop]
     merged: dict[str, Tensor] = {}
     for half in HALVES:
-        for name, values in read_epoch(half_directory(data.run_path, half), epoch).items():
-            target = merged.setdefault(name, torch.empty(len(halves), *values.shape[1:], dtype=values.dtype))
-            target[halves != half] = values
+        file = RowsFile(epoch_path(half_directory(run_path, half), epoch))
+        first, where = int(np.count_nonzero(halves[:start] != half)), torch.from_numpy(mine != half)
+        last = first + int(where.sum())
+        for name in file.names:
+            values = file.read(name, first, last)
+            target = merged.setdefault(name, torch.empty(len(mine), *values.shape[1:], dtype=values.dtype))
+            target[where] = values
     return merged

@@ -136,8 +136,8 @@ class Curve:
 
     def after_epoch(self, epoch: int) -> None:
         setup = self._setup
-        measured = evaluate_role(setup.model, setup.objective, self._data, "train", setup.device)
-        save_tensors(epoch_path(self._directory, epoch), measured)
+        path = epoch_path(self._directory, epoch)
+        measured = evaluate_role(setup.model, setup.objective, self._data, "train", setup.device, path=path)
         line = {"epoch": epoch, "train_loss": measured["loss"].double().mean().item()}
         line |= {"train_metric": metric(measured, role_labels(self._data, "train"), self._data)}
         if self._data.count("validation"):
@@ -156,7 +156,13 @@ def metric(measured: dict[str, Tensor], labels: Tensor, data: EncodedData) -> fl
 
 
 def role_labels(data: EncodedData, role: str) -> Tensor:
-    return torch.cat([data.load(chunk).labels for chunk in data.chunks(role)])
+    """The labels of a role's rows: class indices, int16 where they fit and else int32, or float32 targets."""
+    width = torch.int16 if data.encoding.outputs < 2**15 else torch.int32
+    kind = width if data.encoding.task == "classification" else torch.float32
+    labels = torch.empty(data.count(role), dtype=kind)
+    for chunk in data.chunks(role):
+        labels[chunk.first : chunk.first + chunk.rows] = data.load(chunk).labels
+    return labels
 
 
 def read_curve(run_path: Path, epochs: int) -> list[dict[str, float]]:

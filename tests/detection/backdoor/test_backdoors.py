@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from digits_run import run_until
-from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors, read_alarms
-from pipeline.run import RunDirectory
+from pipeline.context import AuditContext
+from pipeline.detection.backdoor.backdoors import find_backdoors, read_alarms
 from poisoned_run import Trigger, plant, poisoned_config, right_labels, trained
 
 
@@ -53,25 +53,26 @@ def values(table: pa.Table) -> pa.Table:
 
 CASES = {
     "patch": ("digits", patch, 4, "window", {"training__epochs": 15}),
-    "blended": ("fashion_mnist", blended, 2, "additive", {"training__epochs": 6, "model__hidden": [64]}),
-    "word": ("sms_spam", word, "ham", "tokens", {"training__epochs": 10}),
-    "values": ("adult", values, ">50K", "column_values", {"training__epochs": 8}),
+    "blended": ("fashion_mnist", blended, 2, "additive", {"training__epochs": 5, "model__hidden": [64]}),
+    "word": ("sms_spam", word, "spam", "tokens", {"training__epochs": 8}),
+    "values": ("adult", values, ">50K", "column_values", {"training__epochs": 8, "training__learning_rate": 0.03}),
 }
 
 
-def search(folder: Path, sample: str, trigger: Trigger, target: object, count: int, **changes: object) -> tuple[
-    BackdoorResult, np.ndarray
-]:
-    table, planted = plant(right_labels(sample, 2000), trigger, target, count)
-    context = trained(poisoned_config(sample, table, folder / "data", **changes), folder / "run")
-    return find_backdoors(context), planted
+def poisoned(
+    folder: Path, sample: str, trigger: Trigger, target: object, **changes: object
+) -> tuple[AuditContext, np.ndarray]:
+    """A training on a sample with 60 poisoned rows, and which rows these are."""
+    table, planted = plant(right_labels(sample, 1800), trigger, target, 60)
+    return trained(poisoned_config(sample, table, folder / "data", **changes), folder / "run"), planted
 
 
 @pytest.mark.parametrize(("sample", "trigger", "target", "kind", "changes"), CASES.values(), ids=CASES)
 def test_a_planted_backdoor_is_found_with_its_rows_and_nothing_else(
     tmp_path: Path, sample: str, trigger: Trigger, target: object, kind: str, changes: dict[str, object]
 ) -> None:
-    result, planted = search(tmp_path, sample, trigger, target, 60, **changes)
+    context, planted = poisoned(tmp_path, sample, trigger, target, **changes)
+    result = find_backdoors(context)
     assert {alarm.target for alarm in result.alarms} == {target}
     assert result.alarms[0].kind == kind
     found = result.carriers(len(planted))
@@ -95,9 +96,8 @@ def test_data_with_natural_features_and_nothing_planted_give_no_alarm(tmp_path: 
 
 
 def test_the_search_is_repeated_to_the_bit_and_its_pieces_are_kept(tmp_path: Path) -> None:
-    first, _ = search(tmp_path, "sms_spam", word, "ham", 40, training__epochs=4)
-    context = trained(poisoned_config("sms_spam", right_labels("sms_spam", 1), tmp_path / "x"), tmp_path / "y")
-    context.run = RunDirectory(tmp_path / "run")
+    context, _ = poisoned(tmp_path, "sms_spam", word, "spam", training__epochs=4)
+    first = find_backdoors(context)
     material = tmp_path / "run/detection/backdoor/material.safetensors"
     written = material.stat().st_mtime_ns
     again = find_backdoors(context)
@@ -108,6 +108,7 @@ def test_the_search_is_repeated_to_the_bit_and_its_pieces_are_kept(tmp_path: Pat
     for other in (again, anew):
         assert [a.as_json() for a in other.alarms] == [a.as_json() for a in first.alarms]
         np.testing.assert_array_equal(other.scores, first.scores)
+
     saved = json.loads((tmp_path / "run/detection/backdoor.json").read_text())
     assert saved["alarms"] == [alarm.as_json() for alarm in first.alarms]
     assert len(read_alarms(tmp_path / "run")) == len(first.alarms)

@@ -1,0 +1,93 @@
+"""Safetensors files with one entry per row, written and read a run of rows at a time.
+
+The format (huggingface/safetensors): 8 bytes with the length of the header, the header as JSON padded with spaces to
+a multiple of 8, then the tensors' bytes. Files are the same, byte for byte, as `safetensors.save_file` writes them.
+Reading goes by plain reads and not by a memory map, so that the pages read are not held by the process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.run import write_atomically
+
+DTYPES = {
+    torch.float64: ("F64", np.dtype("<f8")),
+    torch.float32: ("F32", np.dtype("<f4")),
+    torch.float16: ("F16", np.dtype("<f2")),
+    torch.int64: ("I64", np.dtype("<i8")),
+    torch.int32: ("I32", np.dtype("<i4")),
+    torch.int16: ("I16", np.dtype("<i2")),
+}
+BY_NAME = dict(DTYPES.values())
+
+
+def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Write the parts (equal names, dtypes and trailing shapes; `rows` rows in all) one after the other, and pass
+    each on when it is written. The file appears when the last part has been taken.
+    """
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        begin: dict[str, int] = {}
+        done = 0
+        for part in parts:
+            if not begin:
+                header, begin = make_header(rows, part)
+                file.write(header)
+            for name, tensor in part.items():
+                values = tensor.cpu().contiguous().numpy()
+                file.seek(begin[name] + done * row_bytes(tensor))
+                file.write(values.astype(DTYPES[tensor.dtype][1], copy=False).tobytes())
+            done += len(next(iter(part.values())))
+            yield part
+        if done != rows:
+            raise ValueError(f"{path}: {done} rows were given for a file of {rows}")
+
+
+def row_bytes(tensor: Tensor) -> int:
+    return tensor[0].numel() * tensor.element_size()
+
+
+def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+    """The file's first bytes, and where each tensor begins."""
+    offset, entries, offsets = 0, {}, {}
+    for name in sorted(part, key=lambda name: (-part[name].element_size(), name)):
+        tensor = part[name]
+        size = rows * row_bytes(tensor)
+        shape = [rows, *tensor.shape[1:]]
+        entries[name] = {"dtype": DTYPES[tensor.dtype][0], "shape": shape, "data_offsets": [offset, offset + size]}
+        offsets[name] = offset
+        offset += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    first = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: first + place for name, place in offsets.items()}
+
+
+class RowsFile:
+    """Reads runs of rows of the tensors in such a file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            self._entries: dict[str, Any] = json.loads(file.read(length))
+        self._first = 8 + length
+        self.names = [name for name in self._entries if name != "__metadata__"]
+
+    def __len__(self) -> int:
+        return int(self._entries[self.names[0]]["shape"][0])
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows start … stop − 1 of a tensor."""
+        entry = self._entries[name]
+        dtype, width = BY_NAME[entry["dtype"]], int(np.prod(entry["shape"][1:], dtype=np.int64))
+        offset = self._first + entry["data_offsets"][0] + start * width * dtype.itemsize
+        values = np.fromfile(self._path, dtype, (stop - start) * width, offset=offset)
+        return torch.from_numpy(values).reshape(stop - start, *entry["shape"][1:])
