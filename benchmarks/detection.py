@@ -99,7 +99,9 @@ class Finding:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection")
     parser.add_argument("--quick", action="store_true", help="the digits with one seed, within two minutes")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"trainings of each kind, by default {SEEDS}")
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help=f"trainings of each kind, by default {SEEDS}"
+    )
     parser.add_argument("--data", type=Path, help="a folder of the original sets, to make the samples from")
     arguments = parser.parse_args()
     samples, seeds = ((QUICK_SAMPLE,), 1) if arguments.quick else (tuple(NOISE), arguments.seeds)
@@ -218,7 +220,9 @@ def train_fold(run_path: Path, path: Path, keep: np.ndarray) -> None:
     found: list[Tensor] = []
     with deterministic():
         setup = set_up(run_path, Selection(keep, class_weights=class_weights(config, data)), config.seed)
-        train(setup, {},
+        train(
+            setup,
+            {},
             after_epoch=lambda _: found.append(class_probabilities(setup, others)),
         )
     save_tensors(path, {"probabilities": torch.stack(found)})

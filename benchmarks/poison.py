@@ -2,14 +2,16 @@
 
     python -m benchmarks.poison [--quick] [--data DIR]
 
-Every case is a training on a poisoned sample (or a clean one: false alarms). What was measured of a case is kept
-under benchmarks/cache/, so that the same command goes on after an interruption; what is there is summarised.
+Every case is a training on a poisoned sample (or a clean one: false alarms). What was measured of a case is
+kept under benchmarks/cache/, so that the same command goes on after an interruption. `--done` summarises what
+is there.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ from pipeline.training.setup import deterministic, set_up
 
 WORKING = 0.5
 """An attack works when at least this share of triggered rows becomes the target."""
-RATES = (0.005, 0.01, 0.03, 0.1)
+RATES = (0.01, 0.1, 0.03, 0.005)
+SEEDS = 2
 ATTACKS = {
     "fashion_mnist": ("patch", "blended"),
     "cifar10": ("patch", "blended"),
@@ -48,6 +51,7 @@ ATTACKS = {
 }
 CLEAN_TASKS = ("fashion_mnist", "cifar10", "sst2", "sms_spam", "trec", "adult")
 CLEAN_SEEDS = 10
+SLOWEST = "cifar10"
 ADULT = {
     "numeric": "age fnlwgt education_num capital_gain capital_loss hours_per_week",
     "category": "workclass education marital_status occupation relationship race sex native_country",
@@ -58,16 +62,16 @@ def cases(quick: bool) -> list[Case]:
     if quick:
         poisoned = [("fashion_mnist", "patch"), ("sms_spam", "word"), ("adult", "columns")]
         return [Case(t, a, 0.03, 0) for t, a in poisoned] + [Case("sms_spam", "clean", 0, 0)]
-    found = [
+    clean = [Case(task, "clean", 0, seed) for seed in range(CLEAN_SEEDS) for task in CLEAN_TASKS]
+    poisoned = [
         Case(task, attack, rate, seed)
-        for seed in (0, 1)
+        for seed in range(SEEDS)
         for rate in RATES
         for task, attacks in ATTACKS.items()
         for attack in attacks
     ]
-    clean = [Case(task, "clean", 0, seed) for seed in range(CLEAN_SEEDS) for task in CLEAN_TASKS]
-    half = len(found) // 2
-    return [*found[:half], *clean, *found[half:]]
+    mixed = [case for pair in zip_longest(poisoned, clean) for case in pair if case is not None]
+    return sorted(mixed, key=lambda case: case.task == SLOWEST)
 
 
 def case_config(case: Case, folder: Path) -> AuditConfig:
@@ -101,7 +105,7 @@ class Inline:
         function: Callable[..., Any],
         tasks: Sequence[tuple[Any, ...]],
         names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda place, result: None,
+        on_done: Callable[[int, Any], None] = lambda *_: None,
     ) -> list[Any]:
         del names
         results = []
@@ -145,10 +149,14 @@ def measure(case: Case, context: AuditContext, with_peers: bool) -> dict[str, An
     if with_peers:
         tensors = load_file(material_path(path))
         share = planted.sum() / (tensors["labels"] == class_of(path, target)).sum()
-        methods |= flags(tensors["features"], tensors["labels"], tensors["probabilities"].shape[1], float(share))
-    for name, flagged in methods.items():
-        measured[name] = compare(flagged, planted)
-        measured[name]["after"] = success(path, target, retrained(path, ~flagged)) if flagged.any() else measured["before"]
+        methods |= flags(
+            tensors["features"], tensors["labels"], tensors["probabilities"].shape[1], float(share)
+        )
+    measured |= {name: compare(flagged, planted) for name, flagged in methods.items()}
+    if found.any():
+        measured["winnow"]["after"] = success(path, target, retrained(path, ~found))
+    else:
+        measured["winnow"]["after"] = measured["before"]
     measured["on_target"] = any(alarm.target == target for alarm in result.alarms)
     measured["on_others"] = sum(alarm.target != target for alarm in result.alarms)
     return measured
@@ -186,6 +194,17 @@ def retrained(run_path: Path, keep: np.ndarray) -> Predictor:
         return Predictor(setup.model, setup.device)
 
 
+def run_cases(missing: Sequence[Case], data: Path, with_peers: bool) -> None:
+    """All of them, on as many worker processes as there are cores."""
+
+    def show(place: int, _result: Any) -> None:
+        print(missing[place].key, flush=True)
+
+    with Workers(Compute(workers="auto", device="cpu")) as workers:
+        tasks = [(case, data, with_peers) for case in missing]
+        workers.run(run_case, tasks, [case.key for case in missing], show)
+
+
 def result_path(case: Case) -> Path:
     return CACHE / "poison" / "results" / f"{case.key}.json"
 
@@ -195,16 +214,19 @@ def summarise(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     poisoned = [each for each in measured if each["attack"] != "clean"]
     clean = [each for each in measured if each["attack"] == "clean"]
     working = [each for each in poisoned if each["before"] >= WORKING]
-    rows.append(line("all", "winnow", "alarm", share(sum(e["on_target"] for e in working), len(working))))
-    rows.append(line("all", "winnow", "alarm_on_a_wrong_class", share(sum(e["on_others"] > 0 for e in poisoned), len(poisoned))))
-    rows.append(line("all", "winnow", "false_alarm_on_clean_data", share(sum(bool(e["alarms"]) for e in clean), len(clean))))
+    wrong_class = share(sum(e["on_others"] > 0 for e in poisoned), len(poisoned))
+    on_clean = share(sum(bool(e["alarms"]) for e in clean), len(clean))
+    rows.append(line("all", "winnow", "alarm_on_a_wrong_class", wrong_class))
+    rows.append(line("all", "winnow", "false_alarm_on_clean_data", on_clean))
     groups = {(e["task"], e["attack"]) for e in poisoned}
     for task, attack in [("all", "all"), *sorted(groups)]:
         of_group = [e for e in working if task == "all" or (e["task"], e["attack"]) == (task, attack)]
         rows += summarise_group(f"{task}/{attack}", of_group)
     for each in poisoned:
         task = f"{each['task']}/{each['attack']}/{each['rate']:g}/{each['seed']}"
-        rows.append(line(task, "winnow", "alarm", {"value": float(each["on_target"]), "before": each["before"]}))
+        rows.append(
+            line(task, "winnow", "alarm", {"value": float(each["on_target"]), "before": each["before"]})
+        )
     return rows
 
 
@@ -218,8 +240,8 @@ def summarise_group(task: str, working: Sequence[dict[str, Any]]) -> list[dict[s
         of_method = [each[method] for each in working if method in each]
         for metric in ("recall", "precision", "clean_lost"):
             rows.append(line(task, method, metric, mean(each[metric] for each in of_method)))
-        rows.append(line(task, method, "success_after", mean(each["after"] for each in of_method)))
     if working:
+        rows.append(line(task, "winnow", "success_after", mean(each["winnow"]["after"] for each in working)))
         rows.append(line(task, "winnow", "alarm", share(sum(e["on_target"] for e in working), len(working))))
     return rows
 
@@ -250,15 +272,20 @@ def share(count: int, n: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.poison")
     parser.add_argument("--quick", action="store_true", help="four small cases, without peers")
-    parser.add_argument("--data", type=Path, required=True, help="a folder with fashion_mnist/train.parquet and others")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="holds fashion_mnist/train.parquet and others"
+    )
+    parser.add_argument(
+        "--done", action="store_true", help="summarise the cases that are done, and do no more"
+    )
     parser.add_argument("--only", default="", help="cases whose name contains this")
     arguments = parser.parse_args()
     wanted = [case for case in cases(arguments.quick) if arguments.only in case.key]
+    if arguments.done:
+        wanted = [case for case in wanted if result_path(case).exists()]
     missing = [case for case in wanted if not result_path(case).exists()]
     print(f"{len(missing)} of {len(wanted)} cases to do", flush=True)
-    with Workers(Compute(workers="auto", device="cpu")) as workers:
-        tasks = [(case, arguments.data, not arguments.quick) for case in missing]
-        workers.run(run_case, tasks, [case.key for case in missing], lambda place, _: print(missing[place].key, flush=True))
+    run_cases(missing, arguments.data, with_peers=not arguments.quick)
     rows = summarise([read_json(result_path(case)) for case in wanted])
     path = write_results("poison", rows)
     for row in rows:

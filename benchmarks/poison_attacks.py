@@ -1,4 +1,4 @@
-"""Datasets with planted backdoors: a sample of a real dataset, some rows of other classes with a trigger and a label."""
+"""Samples of real datasets in which some rows of other classes get a trigger and the target's label."""
 
 from __future__ import annotations
 
@@ -123,9 +123,8 @@ def poison(table: pa.Table, case: Case, target: Any) -> tuple[pa.Table, np.ndarr
     count = round(case.rate * table.num_rows)
     planted[random_state("poisoned rows", case.seed).permutation(others)[:count]] = True
     triggered = TRIGGERS[case.attack](table, case.task, case.seed)
-    labelled = triggered.set_column(
-        table.schema.get_field_index("label"), "label", pa.array([target] * table.num_rows, table.schema.field("label").type)
-    )
+    targets = pa.array([target] * table.num_rows, table.schema.field("label").type)
+    labelled = triggered.set_column(table.schema.get_field_index("label"), "label", targets)
     stacked = pa.concat_tables([table, labelled.cast(table.schema)])
     places = np.arange(table.num_rows) + np.where(planted, table.num_rows, 0)
     return stacked.take(pa.array(places)).combine_chunks(), planted
@@ -139,7 +138,7 @@ def write_case(case: Case, data: Path, folder: Path) -> None:
     tables["train"], planted = poison(tables["train"], case, target)
     if case.attack != "clean":
         others = tables["holdout"].filter(pa.array(tables["holdout"]["label"].to_numpy() != target))
-        tables["triggered"] = TRIGGERS[case.attack](others, case.task, case.seed + 1000 * (case.attack in ("word", "phrase")))
+        tables["triggered"] = TRIGGERS[case.attack](others, case.task, case.seed)
     for role, table in tables.items():
         (folder / role).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / role / "rows.parquet")

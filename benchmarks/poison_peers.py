@@ -22,7 +22,9 @@ class TrainedModel:
     def __init__(self, features: np.ndarray, classes: int):
         self._features, self.nb_classes = features, classes
 
-    def get_activations(self, x: np.ndarray, layer: int, batch_size: int, framework: bool = False) -> np.ndarray:
+    def get_activations(
+        self, x: np.ndarray, layer: int, batch_size: int, framework: bool = False
+    ) -> np.ndarray:
         del layer, batch_size, framework
         return self._features[x[:, 0].astype(np.int64)]
 
@@ -36,7 +38,9 @@ def toolbox() -> Path:
     return folder
 
 
-def flags(features: np.ndarray, labels: np.ndarray, classes: int, poisoned_share: float) -> dict[str, np.ndarray]:
+def flags(
+    features: np.ndarray, labels: np.ndarray, classes: int, poisoned_share: float
+) -> dict[str, np.ndarray]:
     """bool `[rows]` by method; poisoned_share: true share of the target class, told to one of them."""
     sys.path.insert(0, str(toolbox()))
     try:

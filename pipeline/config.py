@@ -38,7 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Split(Section):
@@ -59,6 +59,8 @@ class Split(Section):
             raise ValueError("give either `column` or `fractions`")
         if self.fractions is not None and abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions add up to {sum(self.fractions):g}, not 1")
+        if self.fractions is not None and self.fractions[0] == 0:
+            raise ValueError("the first of `fractions` is 0, and it is the share of the rows to audit")
         return self
 
 
@@ -115,6 +117,10 @@ class Model(Section):
             raise ValueError("`name: custom` needs `target: package.module:function`")
         if self.target is not None and ":" not in self.target:
             raise ValueError(f"`target` is {self.target!r}; write package.module:function")
+        if self.target is not None and self.name not in ("auto", "custom"):
+            raise ValueError(f"`name` is {self.name} and there is a `target`: leave one of them out")
+        if self.kwargs and self.target is None:
+            raise ValueError("`kwargs` are for your own function, and there is no `target`")
         return self
 
 

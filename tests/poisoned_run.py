@@ -29,7 +29,7 @@ class InlineWorkers:
         function: Callable[..., Any],
         tasks: Sequence[tuple[Any, ...]],
         names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda place, result: None,  # noqa: ARG005
+        on_done: Callable[[int, Any], None] = lambda *_: None,
     ) -> list[Any]:
         assert len(names) == len(tasks)
         results = []
@@ -68,7 +68,9 @@ def poisoned_config(sample: str, table: pa.Table, folder: Path, **changes: objec
     pq.write_table(table, folder / "train.parquet")
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     paths = {role: str(ROOT / "data_samples" / sample / role) for role in ("validation", "holdout")}
-    fixed = {f"data.{role}": path for role, path in paths.items()} | {"data.train": str(folder / "train.parquet")}
+    fixed = {f"data.{role}": path for role, path in paths.items()} | {
+        "data.train": str(folder / "train.parquet")
+    }
     small = {"training.checkpoints": 1, "compute.device": "cpu"}
     return load_config(ROOT / "configs" / f"{sample}.yaml", small | fixed | dotted)
 

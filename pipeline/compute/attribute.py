@@ -56,6 +56,8 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
     scores = score(whole, parts, self_influence=True)
     early = score(todo[1], parts, self_influence=False).harm["validation"] if len(todo) > 1 else None
     harm = scores.harm.get("validation")
+    if harm is not None:
+        harm = harm * whole.scale()
     columns = {
         "row_id": torch.cat([batch.row_ids for batch in parts]).cpu(),
         "self_influence": scores.self_influence,

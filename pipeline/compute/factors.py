@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,16 +19,23 @@ from pipeline.attribution.factors import (
     eigenbases_to_tensors,
     spectrum_sums,
 )
+from pipeline.attribution.scale import gauss_newton_form, scale_correction
 from pipeline.attribution.scores import mean_gradient_sums
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, chunk_groups, plans, under
 from pipeline.compute.sums import Tensors, add_tensors, forget, summed
-from pipeline.compute.worker import keep, run_config, run_data, run_objective
+from pipeline.compute.worker import keep, run_config, run_data, run_device, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError
+from pipeline.run import write_json
+from pipeline.seeds import random_state
+from pipeline.training.batches import weighted
+from pipeline.training.setup import class_weights
 from pipeline.training.state import save_tensors
+
+SCALE_ROWS = 1024
 
 
 def factors(context: AuditContext) -> dict[str, Any]:
@@ -46,7 +54,9 @@ def factors(context: AuditContext) -> dict[str, Any]:
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
     for plan in todo:
         fit(context, plan)
+    whole = todo[0]
     return {
+        "alpha": whole.scale() if whole.scale_path.exists() else None,
         "layers": len(layers),
         "checkpoints": config.training.checkpoints,
         "segments": config.attribution.segments,
@@ -98,6 +108,8 @@ def fit(context: AuditContext, plan: Plan) -> None:
             context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick
         )
         context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
+        if plan.segments == 1 and not plan.scale_path.exists():
+            write_scale(context, plan)
     forget(parts)
 
 
@@ -195,3 +207,37 @@ def write_filters(plan: Plan, sums: Path) -> None:
     save_tensors(
         plan.query_path, {f"{s}/{name}": t for s, each in enumerate(found) for name, t in each.items()}
     )
+
+
+def write_scale(context: AuditContext, plan: Plan) -> None:
+    """α, the scale correction of validation harm, from seeded random rows spread evenly over the checkpoints."""
+    data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
+    order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
+    tasks, names = [], []
+    for chunk in data.chunks("train"):
+        inside = np.flatnonzero((order >= chunk.first) & (order < chunk.first + chunk.rows))
+        if len(inside):
+            tasks.append((plan, chunk, order[inside] - chunk.first, inside))
+            names.append(f"factors: scale, chunk {chunk.id}")
+    form = sum(context.workers.run(form_of_chunk, tasks, names)) / len(order)
+    segment, cut = plan.prepared_segments()[0], plan.trajectory().segments(1)[0]
+    damping = cut.weight_decay + 1 / cut.lr_sum
+    alpha = scale_correction(segment, plan.query_filters()[0], form, damping)
+    write_json(plan.scale_path, {"alpha": alpha, "rows": len(order)})
+
+
+def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
+    """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint that its turn gives it (a task for a worker)."""
+    path, config = plan.run_path, run_config(plan.run_path)
+    model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]
+    checkpoints = plan.trajectory().segments(1)[0].checkpoints
+    weights = class_weights(config.training, run_data(path))
+    chosen = weighted(run_data(path).load(chunk), weights)
+    total = 0.0
+    for place, checkpoint in enumerate(checkpoints):
+        mine = torch.from_numpy(rows[turns % len(checkpoints) == place])
+        if len(mine):
+            plan.load_checkpoint(model, checkpoint)
+            batch = chosen.select(mine).to(run_device(path))
+            total += gauss_newton_form(model, objective, batch.inputs, direction, batch.weights)
+    return total

@@ -18,6 +18,7 @@ from pipeline.attribution.weights import restore_weights
 from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Chunk
+from pipeline.run import read_json
 from pipeline.training.batches import weighted
 from pipeline.training.main_run import early_trajectory, whole_trajectory
 from pipeline.training.setup import class_weights
@@ -49,6 +50,16 @@ class Plan:
     @property
     def query_path(self) -> Path:
         return self.directory / "query-validation.safetensors"
+
+    @property
+    def scale_path(self) -> Path:
+        return self.directory / "scale.json"
+
+    def scale(self) -> float:
+        """What validation harm is multiplied with: α where it is defined, else 1."""
+        if not self.scale_path.exists():
+            return 1.0
+        return float(keep("scale", self.scale_path, lambda: read_json(self.scale_path))["alpha"])
 
     def trajectory(self) -> Trajectory:
         return keep(
@@ -108,7 +119,7 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def chunk_groups(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     """Runs of chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
-    size = -(-len(chunks) // GROUPS_AT_MOST)
+    size = max(1, -(-len(chunks) // GROUPS_AT_MOST))
     return [list(chunks[start : start + size]) for start in range(0, len(chunks), size)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.data.files import ROLES, Shard
@@ -71,3 +72,13 @@ def read_catalog(run_path: Path, role: str | None = None, columns: Sequence[str]
     filters = [("split", "==", role)] if role else None
     names = list(columns) if columns else SCHEMA.names
     return pq.read_table(run_path / NAME, columns=names, filters=filters, partitioning=None)
+
+
+def catalog_tables(run_path: Path, role: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The lines of a role in the order of the encoded rows, a few thousand rows of one shard at a time."""
+    with pq.ParquetFile(run_path / NAME) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=[*columns, "split"])
+            table = table.filter(pc.equal(table["split"], role)).select(list(columns))
+            if table.num_rows:
+                yield table

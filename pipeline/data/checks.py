@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Data
 from pipeline.data.files import ROLES, Shard, counted
+from pipeline.data.hashing import with_several
 from pipeline.data.problems import place
 from pipeline.data.splits import NONE, asked_roles
 from pipeline.data.survey import ShardRows
@@ -75,22 +76,20 @@ def duplicates(shards: Sequence[ShardRows]) -> dict[str, int]:
     train = ROLES.index("train")
     contents = np.concatenate([shard.contents[shard.roles == train] for shard in shards])
     features = np.concatenate([shard.features[shard.roles == train] for shard in shards])
-    _, counts = np.unique(contents, return_counts=True)
-    pairs = np.unique(np.stack([features, contents], axis=1), axis=0)
-    several, labels = np.unique(pairs[:, 0], return_counts=True)
-    conflicting = np.isin(features, several[labels > 1])
+    conflicting = with_several(features, contents)
+    del features
+    contents.sort()
+    again = np.zeros(len(contents) + 1, dtype=bool)  # whether a row's content is that of the row before
+    again[1:-1] = contents[1:] == contents[:-1]
     return {
-        "groups": int((counts > 1).sum()),
-        "rows": int(counts[counts > 1].sum()),
+        "groups": int((again[1:] & ~again[:-1]).sum()),
+        "rows": int((again[1:] | again[:-1]).sum()),
         "conflicting_rows": int(conflicting.sum()),
     }
 
 
 def content_in_two_roles(shards: Sequence[ShardRows]) -> int:
     """Distinct contents (features and label) that occur in more than one role."""
-    found = [
-        np.unique(np.concatenate([shard.contents[shard.roles == code] for shard in shards]))
-        for code in range(len(ROLES))
-    ]
-    _, counts = np.unique(np.concatenate(found), return_counts=True)
-    return int((counts > 1).sum())
+    contents = np.concatenate([shard.contents[shard.roles != NONE] for shard in shards])
+    roles = np.concatenate([shard.roles[shard.roles != NONE] for shard in shards])
+    return len(np.unique(contents[with_several(contents, roles)]))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DECISIONS = ("keep", "review", "remove", "relabel")
 MANIFEST = "cleaned/_manifest.json"
 FINISHED = "exported"  # a small record for each finished file, until the manifest is there
+HASHED_ROWS = 8192
 EVIDENCE = {
     "winnow_decision": ("decision", pa.string()),
     "winnow_reasons": ("reasons", pa.list_(pa.string())),
@@ -61,25 +62,24 @@ def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None =
     verdict = refused_by(run, config)
     if verdict is not None:
         return {"refused": True, "verdict": verdict}
-    columns = ["row_key", "shard", "row", *(column for column, _ in EVIDENCE.values())]
-    rows = read_rows(rows_path or run / "rows.parquet", columns)
+    path = rows_path or run / "rows.parquet"
+    shards = shard_names(path)
     (run / MANIFEST).unlink(missing_ok=True)
-    shards = pc.unique(rows["shard"]).to_pylist()
     sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
-    changed = rows.filter(pc.is_in(rows["decision"], pa.array(["remove", "relabel"])))
-    files = []
+    files, relabelled = [], 0
     for shard, name in zip(shards, output_names(shards)):
         check_source(shard, sources[shard])
-        changes = changes_of(changed.filter(pc.equal(changed["shard"], shard)), config.data.label)
+        changes = changes_of(changed_rows(path, shard), config.data.label)
+        relabelled += int(changes.relabel.sum())
         files.append(export_file(run, shard, name, sources[shard], changes))
     counts = {
         f"rows_{what}": sum(file[f"rows_{what}"] for file in files) for what in ("in", "kept", "removed")
     }
-    counts["rows_relabelled"] = pc.sum(pc.equal(changed["decision"], "relabel")).as_py() or 0
+    counts["rows_relabelled"] = relabelled
     manifest = {
         "run_id": run.run_id,
         "config_hash": config.hash(),
-        "decisions_hash": decisions_hash(rows),
+        "decisions_hash": decisions_hash(path),
         **counts,
         "files": files,
     }
@@ -89,10 +89,31 @@ def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None =
     return counts | {"files": len(files), "bytes": sum(p.stat().st_size for p in paths), "refused": False}
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_rows(path: Path) -> pa.Table:
+    check_there(path)
+    return pq.read_table(path)
+
+
+def check_there(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path}: not there", "The audit has not come that far: run it to its end first.")
-    return pq.read_table(path, columns=columns)
+
+
+def shard_names(path: Path) -> list[str]:
+    """The shards that rows.parquet has rows of, in its order."""
+    check_there(path)
+    with pq.ParquetFile(path) as file:
+        found: dict[str, None] = {}
+        for batch in file.iter_batches(columns=["shard"]):
+            found |= dict.fromkeys(batch["shard"].unique().to_pylist())
+    return list(found)
+
+
+def changed_rows(path: Path, shard: str) -> pa.Table:
+    """The rows of one shard that are to be removed or relabelled, with what the export needs of them."""
+    columns = ["row", *(column for column, _ in EVIDENCE.values())]
+    wanted = (pc.field("shard") == shard) & pc.field("decision").isin(["remove", "relabel"])
+    return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
 
 
 def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
@@ -149,15 +170,17 @@ def changes_of(rows: pa.Table, label_column: str) -> Changes:
 
 def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     values = plain(column.combine_chunks())
-    if pa.types.is_string(kind):  # as Python writes them: True, 3, 0.5
-        return pa.array([None if value is None else str(value) for value in values.to_pylist()], kind)
-    return values.cast(kind)
+    if not pa.types.is_string(kind):
+        return values.cast(kind)
+    coded = values.dictionary_encode()  # as Python writes them: True, 3, 0.5
+    written = pa.array([str(value) for value in coded.dictionary.to_pylist()], kind)
+    return written.take(coded.indices)
 
 
 def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
     """Write and check what becomes of one file, unless that was done. Its entry in the manifest."""
     record = run / FINISHED / f"{digest(shard)}.json"
-    wanted = digest([sha256, changes.places.tolist(), changes.evidence.to_pylist()])
+    wanted = digest([sha256, changes_hash(changes)])
     if record.exists():
         finished = read_json(record)
         if finished["wanted"] == wanted and is_there(run, finished["file"]):
@@ -180,6 +203,13 @@ def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: 
         raise failed_check(shard, "the copy differs from the source")
     write_json(record, {"wanted": wanted, "file": file})
     return file
+
+
+def changes_hash(changes: Changes) -> str:
+    found = hashlib.sha256(np.ascontiguousarray(changes.places).tobytes())
+    for batch in changes.evidence.to_batches(HASHED_ROWS):
+        found.update(json.dumps(batch.to_pylist(), default=str).encode())
+    return found.hexdigest()
 
 
 def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
@@ -225,13 +255,15 @@ def failed_check(shard: str, problem: str) -> WinnowError:
     )
 
 
-def decisions_hash(rows: pa.Table) -> str:
+def decisions_hash(path: Path) -> str:
     """SHA-256 over row_key, decision and suggested_label of all rows in order, a JSON line each."""
     found = hashlib.sha256()
-    for batch in rows.select(["row_key", "decision", "suggested_label"]).to_batches():
-        for key, decision, label in zip(*(column.to_pylist() for column in batch.columns)):
-            line = json.dumps([key, decision, None if label is None else str(label)])
-            found.update(f"{line}\n".encode())
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(HASHED_ROWS, columns=["row_key", "decision", "suggested_label"]):
+            columns = (batch[name].to_pylist() for name in ("row_key", "decision", "suggested_label"))
+            for key, decision, label in zip(*columns):
+                line = json.dumps([key, decision, None if label is None else str(label)])
+                found.update(f"{line}\n".encode())
     return found.hexdigest()
 
 

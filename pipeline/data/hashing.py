@@ -39,6 +39,25 @@ def hex_ids(ids: np.ndarray) -> list[str]:
     return [f"{value:016x}" for value in ids.view(np.uint64).tolist()]
 
 
+def ids_of_hex(column: pa.Array) -> np.ndarray:
+    """The ids that `hex_ids` wrote: int64 [rows]."""
+    joined = bytes.fromhex("".join(column.to_pylist()))
+    return np.frombuffer(joined, dtype=">u8").astype(np.uint64).view(np.int64)
+
+
+def with_several(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """True where a row's key occurs with more than one value: bool [rows]."""
+    order = np.argsort(keys, kind="stable")
+    ordered, of_ordered = keys[order], values[order]
+    del order
+    differs = (ordered[1:] == ordered[:-1]) & (of_ordered[1:] != of_ordered[:-1])
+    several = np.unique(ordered[1:][differs])
+    if not len(several):
+        return np.zeros(len(keys), dtype=bool)
+    place = np.minimum(np.searchsorted(several, keys), len(several) - 1)
+    return several[place] == keys
+
+
 def column_bytes(column: pa.Array) -> np.ndarray:
     """A column as bytes of fixed width: uint8 [rows, width]. The last byte says whether there is a value."""
     if pa.types.is_dictionary(column.type):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.detection.columns import Column
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -15,22 +17,26 @@ class Signal:
     """
 
     name: str
-    values: np.ndarray
+    values: np.ndarray | Column
     high_is_suspicious: bool
     words: str
 
     @property
     def suspicious(self) -> np.ndarray:
-        return self.values if self.high_is_suspicious else -self.values
+        values = np.asarray(self.values)
+        return values if self.high_is_suspicious else -values
 
 
 def rank_log_odds(values: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
     """logit((rank − ½) / rows), float64 `[rows]`, high = suspicious; ties are broken by the hash of the row key."""
     order = np.lexsort((row_ids, values))
-    ranks = np.empty(len(values))
-    ranks[order] = np.arange(1, len(values) + 1)
-    share = (ranks - 0.5) / len(values)
-    return np.log(share) - np.log1p(-share)
+    ranked = np.arange(1, len(values) + 1, dtype=np.float64)
+    ranked -= 0.5
+    ranked /= len(values)
+    odds = np.log(ranked)
+    odds -= np.log1p(np.negative(ranked, out=ranked), out=ranked)
+    ranked[order] = odds
+    return ranked
 
 
 def suspicion(signals: list[Signal], row_ids: np.ndarray) -> np.ndarray:
@@ -38,4 +44,8 @@ def suspicion(signals: list[Signal], row_ids: np.ndarray) -> np.ndarray:
     total = np.zeros(len(row_ids))
     for signal in signals:
         total += rank_log_odds(signal.suspicious, row_ids)
-    return 1 / (1 + np.exp(-total / len(signals)))
+    np.negative(total, out=total)
+    total /= len(signals)
+    np.exp(total, out=total)
+    total += 1
+    return np.divide(1, total, out=total)

@@ -7,7 +7,8 @@ import numpy as np
 from pipeline.config import Detection
 from pipeline.detection.counts import Counts
 
-KEEP, REVIEW, REMOVE, RELABEL = "keep", "review", "remove", "relabel"
+DECISIONS = ("keep", "review", "remove", "relabel")
+KEEP, REVIEW, REMOVE, RELABEL = range(len(DECISIONS))
 
 
 def decide(
@@ -19,7 +20,7 @@ def decide(
     relabel_probability: np.ndarray,
     carriers: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The decision of every row, str `[rows]`.
+    """The decision of every row, uint8 `[rows]`, a place in DECISIONS.
 
     In the order of suspicion (ties by the hash of the row key) the first `counts.likely_wrong` rows are removed, or
     relabelled where `relabel_probability` (NaN: no suggestion) reaches `relabel_above`; those that a cap keeps back
@@ -30,7 +31,7 @@ def decide(
     counts; what the caps or the rule `ranking` keep back is to be reviewed.
     """
     order = np.lexsort((row_ids, -suspicion))
-    decision = np.full(len(suspicion), KEEP, dtype="<U7")
+    decision = np.full(len(suspicion), KEEP, dtype=np.uint8)
     poisoned = order[:0] if carriers is None else order[carriers[order]]
     if carriers is not None:
         order = order[~carriers[order]]
@@ -50,10 +51,10 @@ def decide(
 def within_caps(config: Detection, candidates: np.ndarray, strata: np.ndarray) -> np.ndarray:
     """The candidates, most pressing first, that neither the cap of their stratum nor the total cap keeps back."""
     allowed = np.floor(config.max_removed_per_class * np.bincount(strata)).astype(int)
-    taken = np.zeros_like(allowed)
-    kept = []
-    for row in candidates:
-        if taken[strata[row]] < allowed[strata[row]]:
-            taken[strata[row]] += 1
-            kept.append(row)
-    return np.array(kept[: int(config.max_removed * len(strata))], dtype=np.int64)
+    of_candidates = strata[candidates]
+    order = np.argsort(of_candidates, kind="stable")
+    grouped = of_candidates[order]
+    before = np.empty(len(candidates), dtype=np.int64)  # candidates of the same stratum that press more
+    before[order] = np.arange(len(candidates)) - np.searchsorted(grouped, grouped)
+    kept = candidates[before < allowed[of_candidates]]
+    return kept[: int(config.max_removed * len(strata))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,18 @@ from torch import Tensor
 
 from pipeline.compute.worker import run_config, run_data
 from pipeline.data.encoded import EncodedData
+from pipeline.detection.columns import Column, columns_directory, slices
 from pipeline.detection.combination import Signal
-from pipeline.training.dynamics import read_epoch
-from pipeline.training.halves import HALVES, half_directory, merged_halves
-from pipeline.training.main_run import main_directory, role_labels
+from pipeline.training.dynamics import SLICE, epoch_path
+from pipeline.training.halves import HALVES, assign_halves, half_directory, merged_halves
+from pipeline.training.main_run import main_directory
+from pipeline.training.tensor_file import RowsFile
+
+MOST_BYTES = 2**26
+"""Probabilities of all classes that are held at a time."""
+
+Measurements = Callable[[slice], Iterator[dict[str, Tensor]]]
+"""Measurements of some rows, as `training.dynamics` writes them, one epoch after the other."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,11 @@ class Opinion:
     """What a training makes of rows, averaged over the early window.
 
     own: float64 `[rows]`, probability of the given label (regression: minus the squared error); best: the most
-    probable class, int64 `[rows]` (regression: the predicted target, float64); probability: of the best class,
-    float64 `[rows]`, NaN in regression.
+    probable class, int16 or int32 `[rows]` (regression: the predicted target, float64); probability: of the best
+    class, float64 `[rows]`, NaN in regression.
     """
 
-    own: np.ndarray
+    own: np.ndarray | Column
     best: np.ndarray
     probability: np.ndarray
 
@@ -38,46 +46,80 @@ def half_confidence(opinion: Opinion) -> Signal:
 
 def out_of_sample(run_path: Path, window: int) -> Opinion:
     """Every train row judged by the half that did not see it."""
-    data, seed = run_data(run_path), run_config(run_path).training.seed
-    epochs = (merged_halves(data, seed, epoch) for epoch in range(1, window + 1))
-    return average(data, "train", epochs, window)
+    data = run_data(run_path)
+    halves = assign_halves(data, run_config(run_path).training.seed)
+
+    def measurements(place: slice) -> Iterator[dict[str, Tensor]]:
+        for epoch in range(1, window + 1):
+            yield merged_halves(run_path, halves, epoch, place.start, place.stop)
+
+    return average(data, "train", measurements, window)
 
 
 def in_sample(run_path: Path, window: int) -> Opinion:
     """Every train row judged by the main run: second best, when there are no halves."""
-    directory = main_directory(run_path)
-    epochs = (read_epoch(directory, epoch) for epoch in range(1, window + 1))
-    return average(run_data(run_path), "train", epochs, window)
+    files = [RowsFile(epoch_path(main_directory(run_path), epoch)) for epoch in range(1, window + 1)]
+    return average(run_data(run_path), "train", reading(files), window)
 
 
 def on_validation(run_path: Path, window: int) -> Opinion:
     """Every validation row judged by both halves."""
-    epochs = (
-        read_epoch(half_directory(run_path, half) / "validation", epoch)
+    files = [
+        RowsFile(epoch_path(half_directory(run_path, half) / "validation", epoch))
         for epoch in range(1, window + 1)
         for half in HALVES
-    )
-    return average(run_data(run_path), "validation", epochs, len(HALVES) * window)
+    ]
+    return average(run_data(run_path), "validation", reading(files), len(files))
 
 
-def average(data: EncodedData, role: str, epochs: Iterable[dict[str, Tensor]], count: int) -> Opinion:
-    """The mean of `count` measurements of the role's rows, as `training.dynamics` writes them."""
-    labels = role_labels(data, role)
-    if data.encoding.task == "regression":
-        prediction = torch.zeros(len(labels), dtype=torch.float64)
-        error = torch.zeros(len(labels), dtype=torch.float64)
-        for measured in epochs:
-            prediction += measured["prediction"].double() / count
-            error += measured["loss"].double() / count
-        return Opinion(-error.numpy(), prediction.numpy(), np.full(len(labels), np.nan))
-    total = torch.zeros(len(labels), data.encoding.outputs, dtype=torch.float32)
-    own = torch.zeros(len(labels), dtype=torch.float64)
+def reading(files: list[RowsFile]) -> Measurements:
+    def measurements(place: slice) -> Iterator[dict[str, Tensor]]:
+        for file in files:
+            yield {name: file.read(name, place.start, place.stop) for name in file.names}
+
+    return measurements
+
+
+def average(data: EncodedData, role: str, measurements: Measurements, count: int) -> Opinion:
+    """The mean of `count` measurements of the role's rows; `own` of train rows is left on disk."""
+    rows, outputs = data.count(role), data.encoding.outputs
+    pieces = slices(rows, max(1, min(SLICE, MOST_BYTES // (4 * outputs))))
+    classification = data.encoding.task == "classification"
+    narrow = np.int16 if outputs < 2**15 else np.int32
+    best = np.empty(rows, dtype=narrow if classification else np.float64)
+    probability = np.full(rows, np.nan)
+
+    def judged() -> Iterator[np.ndarray]:
+        for place in pieces:
+            if classification:
+                own, best[place], probability[place] = mean_class(measurements(place), place, outputs, count)
+            else:
+                own, best[place] = mean_prediction(measurements(place), place, count)
+            yield own
+
+    return Opinion(Column.write(columns_directory(data.run_path) / f"own-{role}", judged()), best, probability)
+
+
+def mean_class(
+    epochs: Iterator[dict[str, Tensor]], place: slice, outputs: int, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probability of the given label, the most probable class, and its probability."""
+    rows = place.stop - place.start
+    total = torch.zeros(rows, outputs, dtype=torch.float32)
+    own = torch.zeros(rows, dtype=torch.float64)
     for measured in epochs:
-        add_probabilities(total, measured)
+        total.scatter_add_(1, measured["top_class"].long(), measured["top_probability"].float())
         own += torch.exp(-measured["loss"].double()) / count
     probability, best = (total / count).max(1)
-    return Opinion(own.numpy(), best.numpy(), probability.double().numpy())
+    return own.numpy(), best.numpy(), probability.double().numpy()
 
 
-def add_probabilities(total: Tensor, measured: dict[str, Tensor]) -> None:
-    total.scatter_add_(1, measured["top_class"].long(), measured["top_probability"].float())
+def mean_prediction(
+    epochs: Iterator[dict[str, Tensor]], place: slice, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minus the squared error, and the predicted target."""
+    prediction, error = torch.zeros(2, place.stop - place.start, dtype=torch.float64)
+    for measured in epochs:
+        prediction += measured["prediction"].double() / count
+        error += measured["loss"].double() / count
+    return -error.numpy(), prediction.numpy()

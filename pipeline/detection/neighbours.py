@@ -18,7 +18,7 @@ from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import attribution_model
 from pipeline.compute.worker import keep, run_config, run_data, run_device
 from pipeline.context import AuditContext
-from pipeline.data.encoded import Chunk
+from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.combination import Signal
 from pipeline.models.features import penultimate_features
 from pipeline.seeds import random_state
@@ -61,9 +61,9 @@ def load_early_model(run_path: Path) -> torch.nn.Module:
     return model
 
 
-def chunk_features(run_path: Path, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit-length features `[rows, width]`, labels and row ids of a chunk."""
-    model, rows, device = load_early_model(run_path), run_data(run_path).load(chunk), run_device(run_path)
+def row_features(run_path: Path, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit-length features `[rows, width]`, labels and row ids."""
+    model, device = load_early_model(run_path), run_device(run_path)
     parts = [
         penultimate_features(model, rows.select(slice(start, start + SLICE)).to(device).inputs)
         for start in range(0, len(rows), SLICE)
@@ -74,14 +74,15 @@ def chunk_features(run_path: Path, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor
 def write_reference(run_path: Path, path: Path) -> None:
     """Features, labels and ids of the reference rows: those with the smallest seeded hash (a task for a worker)."""
     config, data = run_config(run_path).detection, run_data(run_path)
-    rows = data.count("train")
-    chosen = np.zeros(rows, dtype=bool)
-    chosen[random_state("neighbour reference", config.seed).permutation(rows)[: config.reference_rows]] = True
+    count = data.count("train")
+    chosen = np.zeros(count, dtype=bool)
+    chosen[random_state("neighbour reference", config.seed).permutation(count)[: config.reference_rows]] = True
     parts = []
     for chunk in data.chunks("train"):
         which = torch.from_numpy(np.flatnonzero(chosen[chunk.first : chunk.first + chunk.rows]))
         if len(which):
-            parts.append([each.cpu()[which] for each in chunk_features(run_path, chunk)])
+            rows = data.load(chunk).select(which)
+            parts.append([each.cpu() for each in row_features(run_path, rows)])
     features, labels, ids = (torch.cat(each) for each in zip(*parts))
     save_tensors(path, {"features": features, "labels": labels, "row_ids": ids})
 
@@ -89,8 +90,9 @@ def write_reference(run_path: Path, path: Path) -> None:
 def vote(run_path: Path, chunk: Chunk, reference_path: Path, neighbours: int) -> np.ndarray:
     """float64 `[rows]` of a chunk (a task for a worker)."""
     reference = keep("reference", reference_path, lambda: load_file(reference_path))
-    device, encoding = run_device(run_path), run_data(run_path).encoding
-    features, labels, ids = chunk_features(run_path, chunk)
+    device, data = run_device(run_path), run_data(run_path)
+    encoding = data.encoding
+    features, labels, ids = row_features(run_path, data.load(chunk))
     there = {name: tensor.to(device) for name, tensor in reference.items()}
     count = min(neighbours, len(there["labels"]) - 1)
     margins = []

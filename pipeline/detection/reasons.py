@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+
+from pipeline.detection.columns import Column
+from pipeline.detection.decisions import KEEP
 
 MISLABELLED = "mislabelled"
 HARMFUL = "harmful"
@@ -10,30 +14,38 @@ AMBIGUOUS = "ambiguous"
 DUPLICATE_CONFLICT = "duplicate-conflict"
 BACKDOOR = "backdoor"
 
+CODES = (MISLABELLED, DUPLICATE_CONFLICT, HARMFUL, AMBIGUOUS, BACKDOOR)
+"""In the order in which a row names them; a row's reasons are kept as bits, 1 << place."""
+
 
 def reasons(
     decision: np.ndarray,
     contradicted: np.ndarray,
-    harm: np.ndarray | None,
+    harm: np.ndarray | Column | None,
     conflicting: np.ndarray,
     carriers: np.ndarray,
-) -> list[list[str]]:
-    """A list of codes for every row; empty for rows that are kept.
+) -> np.ndarray:
+    """uint8 `[rows]`, the bits of the reasons; 0 for rows that are kept.
 
     `mislabelled`: another label fits better out of sample; `duplicate-conflict`: the same features occur with
     another label; `harmful`: it raises the loss on clean validation rows; `ambiguous`: flagged by the ranking alone.
     `backdoor`: it carries a pattern that makes the model predict its label, which explains all else about it.
-    All arguments are `[rows]`: str, bool, float64 (or None without a clean validation set), bool, bool.
+    All arguments are `[rows]`: uint8, bool, float64 (or None without a clean validation set), bool, bool.
     """
-    found: list[list[str]] = []
-    for row, what in enumerate(decision):
-        codes: list[str] = []
-        if what != "keep" and carriers[row]:
-            codes.append(BACKDOOR)
-        elif what != "keep":
-            codes += [MISLABELLED] if contradicted[row] else []
-            codes += [DUPLICATE_CONFLICT] if conflicting[row] else []
-            codes += [HARMFUL] if harm is not None and harm[row] > 0 else []
-            codes = codes or [AMBIGUOUS]
-        found.append(codes)
+    found = contradicted * bit(MISLABELLED) | conflicting * bit(DUPLICATE_CONFLICT)
+    if harm is not None:
+        found |= (np.asarray(harm) > 0) * bit(HARMFUL)
+    found[found == 0] = bit(AMBIGUOUS)
+    found[carriers] = bit(BACKDOOR)
+    found[decision == KEEP] = 0
     return found
+
+
+def bit(code: str) -> np.uint8:
+    return np.uint8(1 << CODES.index(code))
+
+
+def in_words(bits: np.ndarray) -> pa.Array:
+    """The reasons as lists of codes, list<string> `[rows]`."""
+    named = [[code for code in CODES if flags & bit(code)] for flags in range(1 << len(CODES))]
+    return pa.array(named, pa.list_(pa.string())).take(pa.array(bits))

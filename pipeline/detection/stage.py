@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
+from pipeline.detection.columns import Column, columns_directory
 from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.counts import (
     Counts,
@@ -23,14 +24,15 @@ from pipeline.detection.counts import (
     count_regression,
     estimate_noise,
 )
-from pipeline.detection.decisions import decide
+from pipeline.detection.decisions import RELABEL, REMOVE, decide
 from pipeline.detection.halves import Opinion, half_confidence, in_sample, on_validation, out_of_sample
 from pipeline.detection.harm import early_harm
 from pipeline.detection.loss import early_loss
 from pipeline.detection.margin import early_margin
 from pipeline.detection.neighbours import neighbour_margin
 from pipeline.detection.reasons import reasons
-from pipeline.detection.table import conflicting_duplicates, write_rows, write_signals
+from pipeline.detection.table import Judgement, conflicting_duplicates, write_rows, write_signals
+from pipeline.run import remove
 from pipeline.training.main_run import role_labels
 
 DECILES = 10
@@ -49,10 +51,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     facts = context.run.facts("train")
     early = int(facts["early_epoch"])
     window = min(2 * early, int(facts["epochs"]))
-    scores = read_scores(path, data)
-    row_ids, labels = scores["row_id"], role_labels(data, "train").numpy()
+    row_ids, labels = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
     opinion = out_of_sample(path, window) if config.detection.halves else in_sample(path, window)
-    signals = collect_signals(context, scores, opinion, early, window)
+    signals = collect_signals(context, opinion, early, window)
     ranking = suspicion(signals, row_ids)
     harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
 
@@ -74,11 +75,21 @@ def detect(context: AuditContext) -> dict[str, Any]:
     codes = reasons(decision, contradicted, harm, conflicting_duplicates(path), carriers)
     write_signals(path, signals)
     by_name = {signal.name: signal.values for signal in signals}
-    means = {"mean_loss": by_name["early_loss"], "mean_margin": by_name.get("early_margin")}
-    write_rows(path, scores, means, ranking, opinion, contradicted, decision, codes, backdoors.scores)
-    removed = int((decision == "remove").sum())
+    judgement = Judgement(
+        suspicion=ranking,
+        opinion=opinion,
+        contradicted=contradicted,
+        decision=decision,
+        reasons=codes,
+        backdoor_scores=backdoors.scores,
+        mean_loss=by_name["early_loss"],
+        mean_margin=by_name.get("early_margin"),
+    )
+    write_rows(path, judgement)
+    remove(columns_directory(path))
+    removed = int((decision == REMOVE).sum())
     wanted = 0 if config.detection.rule == "ranking" else counts.likely_wrong + int(carriers.sum())
-    relabelled = int((decision == "relabel").sum())
+    relabelled = int((decision == RELABEL).sum())
     return {
         "signals": [signal.name for signal in signals],
         "words": {signal.name: signal.words for signal in signals},
@@ -90,36 +101,43 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "review": counts.review,
         "caps": None
         if removed + relabelled >= wanted
-        else f"{wanted - removed - relabelled} rows that look wrong or poisoned are left for review by the caps on removal",
+        else f"{wanted - removed - relabelled} rows that look wrong or poisoned are left for review by the caps",
         "flag_notes": flag_notes(context, harm) + backdoors.notes,
         "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
 
 
-def read_scores(run_path: Path, data: EncodedData) -> dict[str, np.ndarray]:
-    """The columns of scores/ for all train rows in their order, lists as 2-d arrays."""
-    parts = [pq.read_table(scores_path(run_path, chunk)) for chunk in data.chunks("train")]
-    names = ("row_id", "self_influence", "validation_harm", "early_harm", "final_loss", "prediction")
-    return {name: np.concatenate([part[name].to_numpy() for part in parts]) for name in names}
+def read_score(run_path: Path, data: EncodedData, name: str) -> np.ndarray:
+    """A column of scores/ for all train rows in their order."""
+    chunks = data.chunks("train")
+    parts = (pq.read_table(scores_path(run_path, chunk), columns=[name])[name].to_numpy() for chunk in chunks)
+    values = np.empty(data.count("train"), dtype=np.int64 if name == "row_id" else np.float64)
+    for chunk, part in zip(chunks, parts):
+        values[chunk.first : chunk.first + chunk.rows] = part
+    return values
 
 
-def collect_signals(
-    context: AuditContext, scores: dict[str, np.ndarray], opinion: Opinion, early: int, window: int
-) -> list[Signal]:
-    """The evidence that there is for this dataset and config."""
+def collect_signals(context: AuditContext, opinion: Opinion, early: int, window: int) -> list[Signal]:
+    """The evidence that there is for this dataset and config; its values are left on disk."""
     path, config = context.run.path, context.config
     data = run_data(path)
     signals = []
     if data.encoding.task == "classification":
-        signals.append(early_margin(path, window))
-    signals.append(early_loss(path, early))
+        signals.append(stored(path, early_margin(path, window)))
+    signals.append(stored(path, early_loss(path, early)))
     if config.data.validation_is_clean and data.count("validation"):
-        of_window = scores["early_harm"] if context.run.facts("attribute")["early_harm"] else None
-        signals.append(early_harm(of_window, scores["validation_harm"]))
-    signals.append(neighbour_margin(context))
+        of_window = context.run.facts("attribute")["early_harm"]
+        harm = read_score(path, data, "early_harm" if of_window else "validation_harm")
+        signals.append(stored(path, early_harm(harm)))
+    signals.append(stored(path, neighbour_margin(context)))
     if config.detection.halves:
         signals.append(half_confidence(opinion))
     return signals
+
+
+def stored(run_path: Path, signal: Signal) -> Signal:
+    values = Column.write(columns_directory(run_path) / signal.name, [np.asarray(signal.values)])
+    return replace(signal, values=values)
 
 
 def judge_noise(
@@ -144,12 +162,13 @@ def count_rows(
     signals: list[Signal],
     contradicted: np.ndarray,
     opinion: Opinion,
-    harm: np.ndarray | None,
+    harm: np.ndarray | Column | None,
     noise: NoiseEstimate | None,
 ) -> Counts:
     evidence = [contradicted]
-    evidence += [s.values < 0 for s in signals if s.name in ("early_margin", "neighbour_margin")]
-    contradictions = count_contradictions(evidence, harm, opinion.probability > 0.5)
+    evidence += [np.asarray(s.values) < 0 for s in signals if s.name in ("early_margin", "neighbour_margin")]
+    of_rows = None if harm is None else np.asarray(harm)
+    contradictions = count_contradictions(evidence, of_rows, opinion.probability > 0.5)
     return count_classification(contradictions, noise, len(contradicted))
 
 
@@ -160,7 +179,7 @@ def rank_of(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def flag_notes(context: AuditContext, harm: np.ndarray | None) -> list[str]:
+def flag_notes(context: AuditContext, harm: np.ndarray | Column | None) -> list[str]:
     notes = []
     if context.config.detection.rule == "ranking":
         notes.append("Rule `ranking`: nothing is removed; the rows to review are a queue.")

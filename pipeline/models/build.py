@@ -82,9 +82,9 @@ def own_model(config: Model, encoding: Encoding) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module raises
         raise InputError(
-            f"model.target: {config.target} can't be imported ({error})",
+            f"model.target: {config.target} can't be imported ({type(error).__name__}: {error})",
             "Check the path; modules are looked for in the working directory and in the environment.",
         ) from error
     arguments: dict[str, Any] = dict(config.kwargs)

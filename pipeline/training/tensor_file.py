@@ -18,14 +18,15 @@ from torch import Tensor
 
 from pipeline.run import write_atomically
 
-DTYPES = {
+DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
+    torch.int64: ("I64", np.dtype("<i8")),
     torch.float64: ("F64", np.dtype("<f8")),
     torch.float32: ("F32", np.dtype("<f4")),
-    torch.float16: ("F16", np.dtype("<f2")),
-    torch.int64: ("I64", np.dtype("<i8")),
     torch.int32: ("I32", np.dtype("<i4")),
+    torch.float16: ("F16", np.dtype("<f2")),
     torch.int16: ("I16", np.dtype("<i2")),
 }
+"""In the order in which the library puts tensors of these types."""
 BY_NAME = dict(DTYPES.values())
 
 
@@ -57,7 +58,7 @@ def row_bytes(tensor: Tensor) -> int:
 def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, int]]:
     """The file's first bytes, and where each tensor begins."""
     offset, entries, offsets = 0, {}, {}
-    for name in sorted(part, key=lambda name: (-part[name].element_size(), name)):
+    for name in sorted(part, key=lambda name: (list(DTYPES).index(part[name].dtype), name)):
         tensor = part[name]
         size = rows * row_bytes(tensor)
         shape = [rows, *tensor.shape[1:]]

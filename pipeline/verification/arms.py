@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ QUANTILES = 10
 class Decisions:
     """What rows.parquet decided about the train rows, in the order of the encoded rows.
 
-    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (int64
+    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (integer
     classes or float32 standardised targets), where `suggested` is the given label of rows without a
-    suggestion. strata: int64 `[rows]`, the class, or the tenth of the targets.
+    suggestion. strata: integers `[rows]`, the class, or the tenth of the targets.
     """
 
     removed: np.ndarray
@@ -47,20 +48,24 @@ def read_decisions(run_path: Path) -> Decisions:
     path = run_path / "rows.parquet"
 
     def read() -> Decisions:
-        table = pq.read_table(path, columns=["decision", "suggested_label"])
-        decision = table["decision"].to_numpy(zero_copy_only=False)
-        suggestion = table["suggested_label"].combine_chunks()
-        valid = suggestion.is_valid().to_numpy(zero_copy_only=False)
         data = run_data(run_path)
         given = role_labels(data, "train")
         suggested = given.clone()
-        suggested[torch.from_numpy(valid)] = torch.from_numpy(
-            data.encoding.label.encode(suggestion.filter(suggestion.is_valid()))
-        )
+        removed, relabelled, has_suggestion = np.zeros((3, len(given)), dtype=bool)
+        done = 0
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["decision", "suggested_label"]):
+                place = slice(done, done + batch.num_rows)
+                done = place.stop
+                removed[place] = pc.equal(batch["decision"], "remove")
+                relabelled[place] = pc.equal(batch["decision"], "relabel")
+                has_suggestion[place] = valid = batch["suggested_label"].is_valid()
+                found = torch.from_numpy(data.encoding.label.encode(batch["suggested_label"].drop_null()))
+                suggested[place][torch.from_numpy(np.asarray(valid))] = found.to(suggested.dtype)
         return Decisions(
-            removed=decision == "remove",
-            relabelled=decision == "relabel",
-            has_suggestion=valid,
+            removed=removed,
+            relabelled=relabelled,
+            has_suggestion=has_suggestion,
             given=given,
             suggested=suggested,
             strata=strata(given, data.encoding.task),
@@ -70,12 +75,12 @@ def read_decisions(run_path: Path) -> Decisions:
 
 
 def strata(labels: Tensor, task: str) -> np.ndarray:
-    """int64 `[rows]`: the class of each row; for regression the tenth of the targets that it lies in."""
+    """Integers `[rows]`: the class of each row; for regression the tenth of the targets that it lies in."""
     values = labels.numpy()
     if task == "classification":
-        return values.astype(np.int64)
+        return values
     edges = np.quantile(values, np.arange(1, QUANTILES) / QUANTILES)
-    return np.searchsorted(edges, values, side="right").astype(np.int64)
+    return np.searchsorted(edges, values, side="right").astype(np.int8)
 
 
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:

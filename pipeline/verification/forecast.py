@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from pipeline.verification.arms import Decisions
 
-UNCALIBRATED = "uncalibrated"
-"""SOURCE with EK-FAC is several times too large in nats: right in sign and order, not in scale."""
+UNCALIBRATED, BY_ALPHA = "uncalibrated", "alpha"
+"""SOURCE with EK-FAC is several times too large in nats; the scale correction α mends that where it is defined."""
 
 
 def predicted_loss_change(effects: np.ndarray, removed: np.ndarray) -> float:

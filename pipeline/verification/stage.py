@@ -12,7 +12,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.run import write_json
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import Decisions, read_decisions
-from pipeline.verification.forecast import UNCALIBRATED, run_forecast
+from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.results import ArmResult, compare, read_results
 from pipeline.verification.retrain import retrain, retraining_path
 from pipeline.verification.statistics import seed_interval, verdict
@@ -37,7 +37,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "arms": {},
         "differences": {},
         "predicted_loss_change": run_forecast(path, decisions),
-        "calibrated_by": UNCALIBRATED,
+        "calibrated_by": UNCALIBRATED if context.run.facts("factors")["alpha"] is None else BY_ALPHA,
         "measured_loss_change": None,
         "backdoors": [],
     }

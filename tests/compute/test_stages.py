@@ -21,6 +21,7 @@ from pipeline.attribution.transport import PreparedSegment
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.worker import run_model
 from pipeline.data.encoded import EncodedData
+from pipeline.run import RunDirectory
 from pipeline.training.main_run import whole_trajectory
 
 SCORES = ("self_influence", "validation_harm")
@@ -100,10 +101,12 @@ def test_the_stages_agree_with_the_library_used_alone_on_all_rows_at_once(detect
     batch = Batch(rows.inputs, rows.labels, rows.row_ids)
     expected = score_batch(model, at, objective, batch, [segment], 1200, {"validation": [filters]})
     assert expected.self_influence is not None
+    alpha = RunDirectory(detected_run).facts("factors")["alpha"]
+    assert 0.01 < alpha < 2
     assert_same_scores(
         {
             "self_influence": expected.self_influence.numpy(),
-            "validation_harm": expected.harm["validation"].numpy(),
+            "validation_harm": expected.harm["validation"].numpy() * alpha,
         },
         scores(detected_run),
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Detection
 from pipeline.detection.counts import Counts
-from pipeline.detection.decisions import decide
+from pipeline.detection.decisions import DECISIONS, decide
 
 ROWS = 100
 IDS = np.arange(ROWS)
@@ -16,9 +16,13 @@ CLASSES = np.arange(ROWS) % 4
 
 
 def decided(
-    config: Detection, counts: Counts, probability: np.ndarray = NONE, strata: np.ndarray = CLASSES
+    config: Detection,
+    counts: Counts,
+    probability: np.ndarray = NONE,
+    strata: np.ndarray = CLASSES,
+    carriers: np.ndarray | None = None,
 ) -> np.ndarray:
-    return decide(config, SUSPICION, IDS, strata, counts, probability)
+    return np.array(DECISIONS)[decide(config, SUSPICION, IDS, strata, counts, probability, carriers)]
 
 
 def test_the_most_suspicious_are_removed_and_the_next_reviewed() -> None:
@@ -54,6 +58,26 @@ def test_a_sure_suggestion_relabels_instead() -> None:
     decision = decided(Detection(relabel_above=0.9), Counts(3, 5), probability)
     assert list(decision[:5]) == ["relabel", "remove", "remove", "review", "review"]
     assert decision[50] == "keep"
+
+
+def test_carriers_of_a_backdoor_go_first_within_the_caps_and_beyond_the_counts() -> None:
+    carriers = np.arange(ROWS) >= 92
+    decision = decided(Detection(), Counts(10, 25), carriers=carriers)
+    assert (decision == "remove").sum() == 18
+    assert (decision[92:] == "remove").all()
+    assert (decision[10:25] == "review").all()
+    capped = decided(Detection(max_removed=0.05), Counts(10, 25), carriers=carriers)
+    assert (capped[92:97] == "remove").all()
+    assert (capped[97:] == "review").all()
+    assert (capped[:25] == "review").all()
+    ranking = decided(Detection(rule="ranking"), Counts(10, 25), carriers=carriers)
+    assert (ranking[92:] == "review").all()
+
+
+def test_a_carrier_is_never_relabelled() -> None:
+    carriers = np.arange(ROWS) < 3
+    decision = decided(Detection(relabel_above=0.5), Counts(3, 5), np.full(ROWS, 0.9), carriers=carriers)
+    assert list(decision[:8]) == ["remove"] * 3 + ["relabel"] * 3 + ["review"] * 2
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, ROWS), st.integers(0, ROWS))

@@ -44,7 +44,7 @@ def test_halves_are_complementary_and_stratified(detected_run: Path) -> None:
 
 def test_every_row_is_judged_by_the_half_that_did_not_see_it(detected_run: Path) -> None:
     data = EncodedData.open(detected_run)
-    merged = merged_halves(data, 0, 6)
+    merged = merged_halves(detected_run, assign_halves(data, 0), 6)
     assert all(len(column) == 1200 for column in merged.values())
     in_sample = read_epoch(main_directory(detected_run), 6)["loss"].double().mean()
     assert merged["loss"].double().mean() > in_sample

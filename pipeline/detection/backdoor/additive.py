@@ -51,11 +51,12 @@ class Additive:
         """float32 `[rows]`."""
         return flatten(rows) @ self.weights.reshape(-1)
 
-    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:
-        """The blend is taken back from the carriers."""
-        clear = rows.copy()
-        clear[carriers] = to_bytes((rows[carriers].astype(np.float32) / 255 - self.added) / (1 - self.share))
-        return clear
+    def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """Nothing is taken back: pooled pixels hardly see a blend.
+
+        Subtracting `added` would be wrong where the carriers are a natural group: it is then their own content.
+        """
+        return rows
 
     def describe(self, names: Names) -> str:  # noqa: ARG002
         return "a faint picture blended into the whole image"

@@ -14,12 +14,14 @@ LEAST_PURITY = 0.8
 PURE = 0.95
 LEAST_CARRIERS = 8
 LEAST_SHARE = 0.0025
-LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.5, "column_values": 0.5, "additive": 0.3}
+LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.4, "column_values": 0.4, "additive": 0.3}
 MOST_CONTENT = 0.5
 """For κ + 2 standard errors: above it, the class itself may explain the pattern."""
 NEEDS_CONTENT = ("tokens", "column_values", "additive")
 LEAST_SEPARATION = 6.0
 LEAST_BLENDED = 10
+MOST_BLENDED = 0.35
+"""Share of a blend: more would hide what it is pasted onto, and pasting would prove nothing."""
 SAME = 0.5
 """Two patterns are one when they share this much of the smaller one's carriers."""
 
@@ -47,8 +49,13 @@ def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: i
     if pattern.kind in NEEDS_CONTENT and not contradicts_content(evidence):
         return False
     if isinstance(pattern, Additive):
-        return carriers >= LEAST_BLENDED and pattern.separation >= LEAST_SEPARATION and pattern.gap > 0
+        return carriers >= LEAST_BLENDED and is_blend(pattern)
     return True
+
+
+def is_blend(pattern: Additive) -> bool:
+    """Carriers far from the rest of their class, and a picture that leaves room for the content."""
+    return pattern.separation >= LEAST_SEPARATION and pattern.gap > 0 and pattern.share <= MOST_BLENDED
 
 
 def contradicts_content(evidence: Evidence) -> bool:

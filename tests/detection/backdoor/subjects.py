@@ -63,7 +63,9 @@ def band(rows: np.ndarray) -> np.ndarray:
 
 
 def image_subject(
-    trigger: Callable[[np.ndarray], np.ndarray], triggered: Callable[[np.ndarray], np.ndarray], poisoned: int = POISONED
+    trigger: Callable[[np.ndarray], np.ndarray],
+    triggered: Callable[[np.ndarray], np.ndarray],
+    poisoned: int = POISONED,
 ) -> tuple[Subject, np.ndarray]:
     """Rows of which some have the trigger and the target's label, and which; `triggered`: rows → bool `[rows]`."""
     random = np.random.RandomState(0)

@@ -29,9 +29,6 @@ def test_a_blended_picture_is_found_with_its_carriers_and_share() -> None:
     assert found.share == pytest.approx(SHARE, abs=0.05)
     added = (found.added * 255 - found.added.mean() * 255).ravel()
     assert np.corrcoef(added, DIRECTION.ravel())[0, 1] > 0.9
-    clean = image_subject(lambda rows: rows, lambda rows: along(rows) > 1)[0].inputs["image"]
-    difference = found.neutralise(subject.inputs["image"], planted)[planted].astype(int) - clean[planted]
-    assert np.abs(difference).mean() < 15
 
 
 def test_a_class_without_a_blend_gives_none() -> None:
@@ -53,4 +50,3 @@ def test_whitening_is_the_inverse_of_the_ridged_covariance(rows: int, width: int
 def test_pasting_blends() -> None:
     pattern = Additive(np.zeros((1, 2, 2)), np.full((1, 2, 2), 0.1, np.float32), 0.5, 0.0, 9.0, 1.0)
     assert pattern.paste(np.full((1, 1, 2, 2), 100, np.uint8)).ravel().tolist() == [76] * 4  # 50 + 25.5
-

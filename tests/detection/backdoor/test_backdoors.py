@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from digits_run import run_until
+from poisoned_run import Trigger, plant, poisoned_config, right_labels, trained
+
 from pipeline.context import AuditContext
 from pipeline.detection.backdoor.backdoors import find_backdoors, read_alarms
-from poisoned_run import Trigger, plant, poisoned_config, right_labels, trained
 
 
 def images(table: pa.Table, side: int) -> np.ndarray:
@@ -55,7 +55,13 @@ CASES = {
     "patch": ("digits", patch, 4, "window", {"training__epochs": 15}),
     "blended": ("fashion_mnist", blended, 2, "additive", {"training__epochs": 5, "model__hidden": [64]}),
     "word": ("sms_spam", word, "spam", "tokens", {"training__epochs": 8}),
-    "values": ("adult", values, ">50K", "column_values", {"training__epochs": 8, "training__learning_rate": 0.03}),
+    "values": (
+        "adult",
+        values,
+        ">50K",
+        "column_values",
+        {"training__epochs": 8, "training__learning_rate": 0.03},
+    ),
 }
 
 
@@ -87,8 +93,8 @@ def test_a_planted_backdoor_is_found_with_its_rows_and_nothing_else(
 @pytest.mark.parametrize("sample", ["digits", "sms_spam", "adult"])
 def test_data_with_natural_features_and_nothing_planted_give_no_alarm(tmp_path: Path, sample: str) -> None:
     """Words and values that truly belong to a class flip predictions as well as a trigger does."""
-    changes = {"training__epochs": 10}
-    context = trained(poisoned_config(sample, right_labels(sample, 1500), tmp_path / "data", **changes), tmp_path / "run")
+    config = poisoned_config(sample, right_labels(sample, 1500), tmp_path / "data", training__epochs=10)
+    context = trained(config, tmp_path / "run")
     result = find_backdoors(context)
     assert result.alarms == []
     assert result.scores is not None
@@ -124,10 +130,14 @@ def test_without_validation_rows_there_is_a_note_and_no_search(tmp_path: Path) -
 
 
 def test_an_audit_removes_the_carriers_and_measures_the_trigger_before_and_after(tmp_path: Path) -> None:
-    table, planted = plant(right_labels("digits", 1000), patch, 4, 40)
-    config = poisoned_config(
-        "digits", table, tmp_path / "data", training__epochs=12, compute__workers=1, verification__seeds=2
-    )
+    table, planted = plant(right_labels("digits", 800), patch, 4, 40)
+    small = {
+        "training__epochs": 12,
+        "model__hidden": [32],
+        "detection__halves": False,
+        "verification__seeds": 2,
+    }
+    config = poisoned_config("digits", table, tmp_path / "data", compute__workers=1, **small)
     run_until(config, tmp_path / "run", "verify")
     rows = pq.read_table(tmp_path / "run/rows.parquet")
     poisoned = np.array(["backdoor" in codes for codes in rows["reasons"].to_pylist()])

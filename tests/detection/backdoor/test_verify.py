@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
 from pipeline.detection.backdoor.column_values import ColumnValues
 from pipeline.detection.backdoor.subject import Subject
@@ -59,10 +60,26 @@ def test_every_threshold_can_stop_an_alarm() -> None:
     labels = np.where(np.arange(rows) < 200, TARGET, np.arange(rows) % (CLASSES - 1))
     some = np.arange(POISONED)
     assert is_alarm(TRIGGER, evidence_of(rows, some), labels, TARGET)
-    for changes in ({"flip_rate": 0.49}, {"purity": 0.79}, {"content": (0.3, 0.11)}, {"content": None}):
+    for changes in ({"flip_rate": 0.39}, {"purity": 0.79}, {"content": (0.3, 0.11)}, {"content": None}):
         assert not is_alarm(TRIGGER, evidence_of(rows, some, **changes), labels, TARGET)
     assert is_alarm(TRIGGER, evidence_of(rows, np.arange(10)), labels, TARGET)
     assert not is_alarm(TRIGGER, evidence_of(rows, np.arange(9)), labels, TARGET)
+
+
+def test_a_blend_is_an_alarm_only_when_it_is_far_from_the_class_and_leaves_the_content_visible() -> None:
+    labels = np.full(100, TARGET)
+    evidence = evidence_of(100, np.arange(20))
+
+    def alarm(**changes: float) -> bool:
+        numbers = {"share": 0.2, "threshold": 0.0, "separation": 8.0, "gap": 1.0} | changes
+        return is_alarm(
+            Additive(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), **numbers), evidence, labels, TARGET
+        )
+
+    assert alarm()
+    assert not alarm(separation=5.9)
+    assert not alarm(gap=0.0)
+    assert not alarm(share=0.4)
 
 
 def test_of_patterns_with_the_same_rows_the_one_with_most_carriers_is_kept() -> None:

@@ -1,0 +1,44 @@
+"""Numbers per row that lie on disk while they aren't needed: what detection keeps of millions of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def columns_directory(run_path: Path) -> Path:
+    """Where columns lie while detection runs."""
+    return run_path / "detection" / "columns"
+
+
+class Column:
+    """One number per row in a file, written once, in order; read whole by `np.asarray` or in part by slices."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        self._path, self.dtype = path, dtype
+
+    @classmethod
+    def write(cls, path: Path, parts: Iterable[np.ndarray]) -> Column:
+        """The parts, `[rows of it]` each and of one dtype, one after the other; at least one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            for part in parts:
+                part.tofile(file)
+        return cls(path, part.dtype)
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size // self.dtype.itemsize
+
+    def __getitem__(self, place: slice) -> np.ndarray:
+        start, stop, _ = place.indices(len(self))
+        return np.fromfile(self._path, self.dtype, max(0, stop - start), offset=start * self.dtype.itemsize)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def slices(rows: int, size: int) -> list[slice]:
+    """0 … rows − 1 in pieces of at most `size`."""
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
