@@ -249,6 +249,7 @@ def print_json(value: Any) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 wrong usage, config or data, 3 export
     refused, 130 interrupted. Errors go to stderr in words; the traceback only with --verbose."""
+    arguments = arguments or ["--help"]
     verbose = "--verbose" in arguments
     if verbose:  # it may stand anywhere
         arguments = ["--verbose", *(each for each in arguments if each != "--verbose")]

@@ -88,13 +88,14 @@ def own_model(config: Model, encoding: Encoding) -> nn.Module:
             "Check the path; modules are looked for in the working directory and in the environment.",
         ) from error
     arguments: dict[str, Any] = dict(config.kwargs)
-    if "encoding" in inspect.signature(function).parameters:
-        arguments["encoding"] = encoding
     try:
+        if "encoding" in inspect.signature(function).parameters:
+            arguments["encoding"] = encoding
         model = function(**arguments)
-    except TypeError as error:
+    except Exception as error:
         raise InputError(
-            f"model.target: {config.target} can't be called with {sorted(arguments)} ({error})",
+            f"model.target: {config.target} can't be called with {sorted(arguments)} "
+            f"({type(error).__name__}: {error})",
             "Set model.kwargs to the function's arguments.",
         ) from error
     if not isinstance(model, nn.Module):

@@ -25,9 +25,9 @@ def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
     try:
         with torch.no_grad():
             outputs = model.eval()(inputs)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+    except Exception as error:  # whatever the user's forward raises
         raise InputError(
-            f"the model can't take the encoded rows (shape {shapes}): {error}",
+            f"the model can't take the encoded rows (shape {shapes}): {type(error).__name__}: {error}",
             "Make its forward accept this input; docs/concepts.md says what each kind of feature becomes.",
         ) from error
     finally:

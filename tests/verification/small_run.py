@@ -54,10 +54,11 @@ def digits_config(roles: Sequence[str] = ("train", "validation", "holdout"), **c
 
 
 def open_context(path: Path, config: AuditConfig) -> AuditContext:
-    """Prepare the data of `config` in `path`."""
+    """Prepare the data of `config` in `path`; the factors count as fitted, without a scale correction."""
     context = AuditContext(config, RunDirectory(path), InlineWorkers())  # type: ignore[arg-type]
     write_text(path / "config.yaml", config.to_yaml())
     prepare(context)
+    context.run.finish_stage("factors", "", {"facts": {"alpha": None}})
     return context
 
 

@@ -15,6 +15,7 @@ RIDGE = 0.01
 """Added to the covariance, as a share of its mean variance."""
 MOST_ROWS = 3000
 """Rows of other classes that the covariance is estimated from, and as many that thresholds come from."""
+MOST_FLOATS = 2**26
 BEYOND = 0.999
 ROUNDS = 8
 LEAST_SEEDS = 3
@@ -98,9 +99,8 @@ class Separator:
     """Splits a class into carriers and the rest along whitened differences of means."""
 
     def __init__(self, own: np.ndarray, other: np.ndarray, random: np.random.RandomState):
-        """own, other: float32 `[rows, pixels]` of the class and of the others."""
-        order = random.permutation(len(other))[: 2 * MOST_ROWS]
-        self.fitted, self.held = other[order[::2]], other[order[1::2]]
+        """own, other: float32 `[rows, pixels]` of the class and of the others, the latter in a random order."""
+        self.fitted, self.held = other[::2], other[1::2]
         self.own = own
         self.whitening = Whitening(self.fitted)
         self.random = random
@@ -155,13 +155,14 @@ def beyond(values: np.ndarray) -> np.ndarray:
 
 def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> list[Additive]:
     """One pattern per list of suspect rows that share a direction."""
-    images = flatten(subject.inputs["image"])
+    images = subject.inputs["image"]
+    random = random_state("additive backdoor", subject.seed, target)
     own = np.flatnonzero(subject.labels == target)
-    separator = Separator(
-        images[own], images[subject.labels != target], random_state("additive backdoor", subject.seed, target)
-    )
+    other = random.permutation(np.flatnonzero(subject.labels != target))
+    other = other[: min(2 * MOST_ROWS, MOST_FLOATS // images[0].size)]
+    separator = Separator(flatten(images[own]), flatten(images[other]), random)
     place = {int(row): at for at, row in enumerate(own)}
-    shape = subject.inputs["image"].shape[1:]
+    shape = images.shape[1:]
     found = []
     for seeds in lists:
         result = separator.split(np.array([place[int(seed)] for seed in seeds], dtype=np.int64))

@@ -22,6 +22,7 @@ LEAST_SEPARATION = 6.0
 LEAST_BLENDED = 10
 MOST_BLENDED = 0.35
 """Share of a blend: more would hide what it is pasted onto, and pasting would prove nothing."""
+VAGUE = 0.8
 SAME = 0.5
 """Two patterns are one when they share this much of the smaller one's carriers."""
 
@@ -68,12 +69,14 @@ def contradicts_content(evidence: Evidence) -> bool:
 def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:
     """The best finding of every set of rows; findings that mostly repeat its rows are left out.
 
-    Best is what has almost only rows of the class as carriers and then the most flips times carriers.
+    Best is what has almost only rows of the class as carriers and then the most flips times carriers. A blend fits
+    patches too, so it has to be better than what says more exactly where the pattern is.
     """
 
     def worth(finding: Finding) -> tuple[bool, float]:
         flips = finding.evidence.flip_rate * finding.carriers(labels).sum()
-        return finding.evidence.purity >= PURE, float(flips)
+        vague = VAGUE if isinstance(finding.pattern, Additive) else 1.0
+        return finding.evidence.purity >= PURE, float(vague * flips)
 
     ranked = sorted(findings, key=worth, reverse=True)
     kept: list[Finding] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.compute.worker import keep, run_config, run_data, run_device, run_
 from pipeline.data.encoded import Chunk, EncodedData, Rows
 from pipeline.detection.backdoor.blind import BlindSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
-from pipeline.detection.backdoor.subject import Inputs, Subject, names_of
+from pipeline.detection.backdoor.subject import Inputs, Subject, batch_rows, count, names_of
 from pipeline.models.features import penultimate_features
 from pipeline.seeds import random_state
 from pipeline.training.main_run import whole_trajectory
@@ -23,10 +24,9 @@ from pipeline.training.setup import deterministic
 from pipeline.training.state import save_tensors
 
 MOST_ROWS = 20000
-MOST_BYTES = 2**28
+MOST_BYTES = 2**27
 """The search works on a sample of the train rows within both bounds."""
 MOST_VALIDATION = 5000
-BATCH = 1024
 
 
 def folder(run_path: Path) -> Path:
@@ -68,27 +68,22 @@ class Predictor:
     def __init__(self, model: nn.Module, device: torch.device):
         self.model, self.device = model.eval(), device
 
-    def batch(self, inputs: Inputs, start: int) -> Tensor | dict[str, Tensor]:
-        tensors = {
-            kind: torch.tensor(rows[start : start + BATCH]).to(self.device) for kind, rows in inputs.items()
-        }
-        return tensors if len(tensors) > 1 else next(iter(tensors.values()))
+    def batches(self, inputs: Inputs) -> Iterator[Tensor | dict[str, Tensor]]:
+        """What the model takes, a batch at a time."""
+        size = min(batch_rows(rows) for rows in inputs.values())
+        for start in range(0, count(inputs), size):
+            tensors = {kind: torch.tensor(rows[start : start + size]) for kind, rows in inputs.items()}
+            there = {kind: tensor.to(self.device) for kind, tensor in tensors.items()}
+            yield there if len(there) > 1 else next(iter(there.values()))
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
-        rows = len(next(iter(inputs.values())))
         with torch.no_grad():
-            parts = [
-                self.model(self.batch(inputs, start)).softmax(1).cpu() for start in range(0, rows, BATCH)
-            ]
+            parts = [self.model(batch).softmax(1).cpu() for batch in self.batches(inputs)]
         return torch.cat(parts).float().numpy()
 
     def features(self, inputs: Inputs) -> np.ndarray:
         """float32 `[rows, width]` of the penultimate layer."""
-        rows = len(next(iter(inputs.values())))
-        parts = [
-            penultimate_features(self.model, self.batch(inputs, start)).cpu()
-            for start in range(0, rows, BATCH)
-        ]
+        parts = [penultimate_features(self.model, batch).cpu() for batch in self.batches(inputs)]
         return torch.cat(parts).numpy()
 
 

@@ -14,6 +14,7 @@ Inputs = dict[str, np.ndarray]
 """By kind: image uint8 `[rows, C, H, W]`, tokens int `[rows, length]`, dense float32 `[rows, columns]`."""
 
 FIRST_TOKEN = 2
+MOST_BATCH = 1024
 VICTIMS = 200
 """Validation rows of other classes that a pattern is pasted onto."""
 
@@ -102,6 +103,11 @@ class Victims:
 
     def __len__(self) -> int:
         return count(self.inputs)
+
+
+def batch_rows(rows: np.ndarray) -> int:
+    """How many of such rows are worked on at a time, so that floats made of them stay within 64 MiB."""
+    return max(16, min(MOST_BATCH, 2**24 // max(1, rows[0].size)))
 
 
 def select(inputs: Inputs, which: np.ndarray) -> Inputs:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.detection.backdoor.subject import Names, Subject, Victims, select
+from pipeline.detection.backdoor.subject import Names, Subject, Victims, batch_rows, select
 
 SEEDS = 24
 STAGES = ((4, 96), (16, 12), (64, 3))
@@ -21,7 +21,6 @@ TOLERANCES = (8.0, 20.0)
 """Root mean square difference in grey levels up to which a place matches."""
 PURE = 0.95
 LEAST_CARRIERS = 5
-BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,9 @@ def least_distance(rows: np.ndarray, patch: np.ndarray) -> np.ndarray:
     kernel = torch.from_numpy(patch.astype(np.float32))[None]
     ones, size = torch.ones_like(kernel), patch.size
     found = []
-    for start in range(0, len(rows), BATCH):
-        images = torch.from_numpy(rows[start : start + BATCH].astype(np.float32))
+    size_of_batch = batch_rows(rows)
+    for start in range(0, len(rows), size_of_batch):
+        images = torch.from_numpy(rows[start : start + size_of_batch].astype(np.float32))
         squares = functional.conv2d(images.square(), ones) - 2 * functional.conv2d(images, kernel)
         found.append(squares.flatten(1).amin(1) + kernel.square().sum())
     return (torch.cat(found).clamp(min=0) / size).sqrt().numpy()
@@ -102,12 +102,13 @@ def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Windo
         gains = transplanted(subject, victims, images, tried)
         tried = [tried[place] for place in np.argsort(-gains, kind="stable")[:survivors]]
     victims = subject.victims(target)
-    found = []
+    found: dict[tuple[int, int, bytes], Window] = {}
     for box in tried:
         flips = flip_of(subject, victims, box)
         if flips >= LEAST_FLIP:
-            found.append(match(subject, target, shrink(subject, victims, box, flips)))
-    return found
+            window = match(subject, target, shrink(subject, victims, box, flips))
+            found.setdefault((window.top, window.left, window.patch.tobytes()), window)
+    return list(found.values())
 
 
 def transplanted(
@@ -115,7 +116,7 @@ def transplanted(
 ) -> np.ndarray:
     """float64 `[boxes]`: the target's mean probability with each box (row, top, left, h, w) in the victims."""
     count, gains = len(victims), []
-    per_batch = max(1, 4096 // count)
+    per_batch = max(1, batch_rows(images) // count)
     for start in range(0, len(boxes), per_batch):
         part = boxes[start : start + per_batch]
         inputs = select(victims.inputs, np.tile(np.arange(count), len(part)))

@@ -89,3 +89,13 @@ def test_of_patterns_with_the_same_rows_the_one_with_most_carriers_is_kept() -> 
         for places, flips in ((np.arange(40), 0.8), (np.arange(15), 0.9), (np.arange(60, 80), 0.7))
     )
     assert distinct([part, other, whole], labels) == [whole, other]
+
+
+def test_a_patch_is_named_before_a_blend_that_fits_it_too() -> None:
+    labels = np.full(100, TARGET)
+    blend = Additive(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), 0.2, 0.0, 8.0, 1.0)
+    vague = Finding(TARGET, blend, evidence_of(100, np.arange(30), flip_rate=0.9))
+    exact = Finding(TARGET, TRIGGER, evidence_of(100, np.arange(30), flip_rate=0.8))
+    part = Finding(TARGET, TRIGGER, evidence_of(100, np.arange(12), flip_rate=0.9))
+    assert distinct([vague, exact], labels) == [exact]
+    assert distinct([vague, part], labels) == [vague]
