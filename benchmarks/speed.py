@@ -59,9 +59,9 @@ class Sizes:
 
 FULL = Sizes(
     repeats=5,
-    peer={"mlp": 128, "convnet": 32, "transformer": 32},
-    peer_factors={"mlp": 1024, "convnet": 64, "transformer": 64},
-    audit={"mlp": 6000, "convnet": 64, "transformer": 64},
+    peer={"mlp": 64, "convnet": 16, "transformer": 16},
+    peer_factors={"mlp": 512, "convnet": 32, "transformer": 32},
+    audit={"mlp": 4000, "convnet": 64, "transformer": 32},
     scaling_rows=(10_000, 100_000, 1_000_000),
     scaling_width=(256, 512, 1024, 2048),
 )
@@ -101,10 +101,10 @@ def tasks(data: Path, sizes: Sizes, folder: Path) -> dict[str, Callable[[], list
     found: dict[str, Callable[[], list[Row]]] = {}
     for kind in sizes.audit:
         found[f"source_audit-{kind}"] = lambda kind=kind: source_audit(kind, data, sizes)  # type: ignore[misc]
-    found["scaling_rows"] = lambda: scaling_rows(data, sizes)
-    found["scaling_width"] = lambda: scaling_width(data, sizes)
     for kind in sizes.peer:
         found[f"peer-{kind}"] = lambda kind=kind: against_peer(kind, data, sizes, folder / kind)  # type: ignore[misc]
+    found["scaling_rows"] = lambda: scaling_rows(data, sizes)
+    found["scaling_width"] = lambda: scaling_width(data, sizes)
     return found
 
 

@@ -71,6 +71,7 @@ def detection(rows: Rows) -> str:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     found = {(row["method"], row["task"], row["metric"], row.get("flags")): row for row in rows}
     seeds = max(row["n"] for row in rows)
+    over = "one training seed" if seeds == 1 else f"mean over {seeds} training seeds (least – largest)"
 
     def ranking(metric: str, cell: Callable[[dict[str, Any] | None], str]) -> str:
         lines = [
@@ -88,11 +89,11 @@ def detection(rows: Rows) -> str:
     flagged = dict.fromkeys((row["method"], row["flags"]) for row in rows if "flags" in row)
     return "\n".join(
         [
-            f"Average precision, mean over {seeds} training seeds (least – largest):\n",
+            f"Average precision, {over}:\n",
             ranking("average_precision", with_range),
-            "\nArea under the ROC curve, mean:\n",
+            "\nArea under the ROC curve:\n",
             ranking("auroc", number),
-            "\nPrecision / recall / F1 of what is flagged, mean:\n",
+            "\nPrecision / recall / F1 of what is flagged:\n",
             table(["method: flags", *tasks], [flags(*each) for each in flagged]),
             "\nCost in trainings on all rows, evaluation and attribution not counted:\n",
             ranking("full_trainings", number),
@@ -105,7 +106,9 @@ def number(row: dict[str, Any] | None) -> str:
 
 
 def with_range(row: dict[str, Any] | None) -> str:
-    return "–" if row is None else f"{row['value']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
+    if row is None or row["n"] == 1:
+        return number(row)
+    return f"{row['value']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
 
 
 def audit_cost(rows: Rows) -> str:

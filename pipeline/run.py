@@ -35,7 +35,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
+    except Exception as error:  # safetensors has errors of its own
         if is_disk_full(error):
             raise WinnowError(
                 f"{path}: the disk is full",

@@ -15,3 +15,10 @@ def build(encoding: Any, width: int) -> nn.Module:
 
 def not_a_module() -> str:
     return "a string"
+
+
+def nothing_trained() -> nn.Module:
+    return nn.Identity()
+
+
+NUMBER = 5

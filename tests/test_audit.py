@@ -11,7 +11,7 @@ import pytest
 from digits_run import digits_config
 
 import pipeline
-from pipeline.errors import InputError, WinnowError
+from pipeline.errors import InputError
 from pipeline.result import AuditResult
 
 
@@ -94,7 +94,7 @@ def test_a_directory_without_a_finished_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_diverging_training_is_said_in_words(tmp_path: Path) -> None:
-    with pytest.raises(WinnowError, match="the loss became") as error:
+    with pytest.raises(InputError, match="the loss became") as error:
         pipeline.audit(digits_config(training__learning_rate=1e30), tmp_path / "run")
     assert "learning_rate" in str(error.value)
 

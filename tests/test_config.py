@@ -40,6 +40,7 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
         (changed("verification", seeds=1), "one seed gives no interval", "Change"),
         (changed("data", label="image"), "'image' is a feature", "Change"),
         (changed("data", split={"fractions": [0.5, 0.1, 0.1]}), "add up to 0.7", "Change"),
+        (changed("data", split={"fractions": [0, 0.5, 0.5]}), "the first of `fractions` is 0", "Change"),
         (changed("data", split={}), "either `column` or `fractions`", "Change"),
         (
             changed("data", split={"column": "s"}, holdout="h"),
@@ -47,6 +48,9 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
             "Change",
         ),
         (changed("model", name="custom"), "needs `target", "Change"),
+        (changed("model", name="mlp", target="a:b"), "leave one of them out", "Change"),
+        (changed("model", kwargs={"width": 3}), "there is no `target`", "Change"),
+        (changed("training", learning_rate=float("inf")), "`training.learning_rate` is inf", "Change"),
         (changed("training", memory_budget="two"), "not a size", "Change"),
         ({"name": "x"}, "`data` is missing", "winnow init"),
         (MINIMAL | {"name": "../x"}, "`name` is '../x'", "Change"),

@@ -44,9 +44,10 @@ def gauss_newton_form(
     was_training = model.training
     model.eval()
     try:
-        outputs, change = jvp(lambda p: functional_call(model, p, (inputs,)), (parameters,), (tangents,))
+        both = jvp(lambda p: functional_call(model, p, (inputs,)), (parameters,), (tangents,))
     finally:
         model.train(was_training)
+    outputs, change = both[0], both[1]
     along = torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
     for column in objective.exact_output_gradients(outputs):
         along += (column * change).sum(1).double().square()

@@ -30,6 +30,9 @@ SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": "10s",
+    # What a worker has to say comes back as an error; its log would stand in the middle of ours. It reads this
+    # while it imports dask, so the variable has to be there before it starts.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
@@ -39,9 +42,14 @@ def peak_resident_bytes() -> int:
 
 
 class Workers:
-    """Starts on first use; `close()` ends a local cluster and leaves the user's own alone."""
+    """Starts on first use; `close()` ends a local cluster and leaves the user's own alone.
+
+    Raises InputError when a GPU is asked for on a machine without one.
+    """
 
     def __init__(self, config: Compute):
+        if config.device == "cuda" and not config.scheduler and not torch.cuda.is_available():
+            raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
         self._config = config
         self._client: Client | None = None
         self._cluster: LocalCluster | None = None
@@ -103,12 +111,7 @@ class Workers:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=self._config.memory_per_worker,
-            env={
-                "OMP_NUM_THREADS": threads,
-                "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-                # What a worker has to say comes back as an error; its log would stand in the middle of ours.
-                "DASK_LOGGING__DISTRIBUTED": "critical",
-            },
+            env={"OMP_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
         )
         return Client(self._cluster, set_as_default=False)
 

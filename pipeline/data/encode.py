@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from pipeline.data.encoders import ENCODERS, Column, Encoder
 from pipeline.data.labels import LABELS, Label, RowWeight
 from pipeline.run import read_json, write_json
 
-INPUTS = ("dense", "image", "tokens")
+INPUT_BYTES = {"dense": 4, "image": 1, "tokens": 4}
+"""Of one number of each kind of input."""
+INPUTS = tuple(INPUT_BYTES)
 
 
 class Encoding:
@@ -69,6 +72,11 @@ class Encoding:
             if parts:
                 shapes[name] = (sum(shape[0] for shape in parts),) if name == "dense" else parts[0]
         return shapes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's inputs."""
+        return sum(INPUT_BYTES[name] * math.prod(shape) for name, shape in self.input_shapes.items())
 
     @property
     def statistics(self) -> dict[str, Any]:

@@ -46,8 +46,10 @@ class Rows:
         return combine([self], lambda tensors: tensors[0][which])
 
     def to(self, device: torch.device) -> Rows:
-        """The rows on a device."""
-        return combine([self], lambda tensors: tensors[0].to(device))
+        """The rows on a device; a copy to a GPU goes on while the caller does."""
+        if device.type != "cuda" or self.labels.device == device:
+            return combine([self], lambda tensors: tensors[0].to(device))
+        return combine([self], lambda tensors: tensors[0].pin_memory().to(device, non_blocking=True))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Rows]) -> Rows:

@@ -39,6 +39,9 @@ from pipeline.run import RunDirectory, write_atomically
 
 __all__ = ["prepare", "source_fingerprint"]
 
+CHUNK_BYTES = 2**26
+"""Encoded rows of a chunk: what a worker holds of the data, however large a row is."""
+
 
 def prepare(context: AuditContext) -> dict[str, Any]:
     """Write catalog.parquet, encoding.json and encoded/; return the facts for the record.
@@ -82,15 +85,19 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
 
 
 def write_chunks(survey: Survey, encoding: Encoding, context: AuditContext) -> list[Chunk]:
-    """The second pass: encode every run and write one file per role that it has rows of."""
+    """The second pass: encode every run and write one file per role that it has rows of.
+
+    A run has at most `compute.chunk_rows` rows and CHUNK_BYTES when encoded.
+    """
     total, done = sum(kept.shard.rows for kept in survey.shards), 0
     columns = [*context.config.data.features, encoding.label.column]
     columns += [encoding.weight.column] if encoding.weight else []
     chunks: list[Chunk] = []
     firsts = dict.fromkeys(ROLES, 0)
     row_bytes = 0
+    chunk_rows = min(context.config.compute.chunk_rows, max(1, CHUNK_BYTES // encoding.row_bytes))
     for kept in survey.shards:
-        for run in read_runs(kept.shard, columns, context.config.compute.chunk_rows):
+        for run in read_runs(kept.shard, columns, chunk_rows):
             for role, arrays in encode_run(run, kept, encoding).items():
                 rows = len(arrays["labels"])
                 chunk = Chunk(f"{role}-{run.shard.index:05d}-{run.first:09d}", role, rows, firsts[role])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pipeline.attribution.capture import covered_layers
 from pipeline.errors import InputError
 from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet
@@ -102,5 +103,10 @@ def own_model(config: Model, encoding: Encoding) -> nn.Module:
         raise InputError(
             f"model.target: {config.target} returned a {type(model).__name__}, not a torch.nn.Module",
             "Return the module itself.",
+        )
+    if not covered_layers(model):
+        raise InputError(
+            f"model.target: {config.target} has no trained layer that attribution covers",
+            "Build it from Linear, Conv2d or Embedding layers.",
         )
     return model

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pipeline.data.encoded import EncodedData, Rows
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -51,16 +53,28 @@ def balanced_class_weights(counts: list[int]) -> Tensor:
 
 
 class TrainingRows:
-    """Batches of the selected rows; the order of an epoch depends on the seed and the epoch alone."""
+    """Batches of the selected rows; the order of an epoch depends on the seed and the epoch alone.
 
-    def __init__(self, data: EncodedData, selection: Selection, memory_budget: int, shuffle_buffer: int):
+    Rows that are held lie on `device` if they take at most half of the memory that is free there.
+    """
+
+    def __init__(
+        self,
+        data: EncodedData,
+        selection: Selection,
+        memory_budget: int,
+        shuffle_buffer: int,
+        device: torch.device = CPU,
+    ):
         self._data, self._selection, self._buffer_rows = data, selection, shuffle_buffer
         self.count = selection.count(data.count("train"))
-        share = self.count / max(1, data.count("train"))
+        needed = data.nbytes("train") * self.count / max(1, data.count("train"))
         self._held: Rows | None = None
-        if data.nbytes("train") * share <= memory_budget:
+        if needed <= memory_budget:
             parts = [selection.of_chunk(data.load(c), c.first) for c in data.chunks("train")]
             self._held = Rows.concatenate([part for part in parts if len(part)])
+            if device.type == "cuda" and needed <= torch.cuda.mem_get_info(device)[0] / 2:
+                self._held = self._held.to(device)
 
     def batches(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Rows]:
         """The batches of one epoch, without the first `skip`."""
@@ -71,7 +85,7 @@ class TrainingRows:
                 next(batches)
             yield from batches
             return
-        order = torch.randperm(self.count, generator=generator)
+        order = torch.randperm(self.count, generator=generator).to(self._held.labels.device)
         for start in range(skip * batch_size, self.count, batch_size):
             yield self._held.select(order[start : start + batch_size])
 

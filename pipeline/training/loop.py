@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pipeline.data.encoded import Rows
-from pipeline.errors import WinnowError
+from pipeline.errors import InputError
+from pipeline.training.observer import Observer
 from pipeline.training.recipe import steps_per_epoch
 from pipeline.training.setup import Setup
 from pipeline.training.state import load_state, save_state
 
 LOSS_CHECK_STEPS = 50
 """A loss is looked at this often, since looking makes a GPU wait."""
-
-
-class Observer(Protocol):
-    """Something that watches a training, such as a recorder of checkpoints."""
-
-    def after_step(self, step: int) -> None:
-        """Called when `step` steps are done."""
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """What the observer must get back to go on after an interruption."""
-
-    def restore(self, tensors: dict[str, Tensor]) -> None: ...
 
 
 def train(
@@ -47,7 +35,7 @@ def train(
     A step's loss is Σ weight·loss / batch_size, also for a last, smaller batch, so that every row has the same
     weight in an epoch.
 
-    Raises WinnowError, with the epoch and the step, when the loss is NaN or infinite.
+    Raises InputError, with the epoch and the step, when the loss is NaN or infinite.
     """
     model, optimizer, rows, recipe = setup.model, setup.optimizer, setup.rows, setup.recipe
     per_epoch = steps_per_epoch(rows.count, recipe.batch_size)
@@ -93,7 +81,7 @@ def training_step(setup: Setup, batch: Rows, step: int) -> Tensor:
 
 def check_loss(loss: Tensor, epoch: int, step: int) -> None:
     if not torch.isfinite(loss):
-        raise WinnowError(
+        raise InputError(
             f"training: the loss became {loss.item()} in epoch {epoch + 1}, by step {step}",
             "Lower training.learning_rate, or look for extreme values in the features.",
         )

@@ -16,7 +16,8 @@ from pipeline.data.encoded import EncodedData
 from pipeline.run import read_json, write_json
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
-from pipeline.training.loop import Observer, train
+from pipeline.training.loop import train
+from pipeline.training.observer import Observer
 from pipeline.training.recipe import steps_per_epoch
 from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
 from pipeline.training.state import momentum_tensors, save_tensors

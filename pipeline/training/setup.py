@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,14 +38,15 @@ class Setup:
 def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | None = None) -> Setup:
     """A fresh model and its rows; the recipe follows from the config and the rows unless it is given."""
     config, data = run_config(run_path).training, run_data(run_path)
-    rows = TrainingRows(data, selection, config.memory_budget, config.shuffle_buffer)
+    device = run_device(run_path)
+    rows = TrainingRows(data, selection, config.memory_budget, config.shuffle_buffer, device)
     if recipe is None:
         recipe = make_recipe(config, rows.count, seed)
     model = run_model(run_path, seed)
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    return Setup(data, model, optimizer, rows, run_objective(run_path), recipe, run_device(run_path))
+    return Setup(data, model, optimizer, rows, run_objective(run_path), recipe, device)
 
 
 def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -67,6 +69,7 @@ def class_weights(config: Training, data: EncodedData) -> Tensor | None:
 @contextmanager
 def deterministic() -> Iterator[None]:
     """One CPU thread and deterministic algorithms, so that a training's bits depend on neither load nor cores."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, matrix products on a GPU refuse
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -19,7 +19,7 @@ from pipeline.training.recipe import make_recipe
 def train_stage(context: AuditContext) -> dict[str, Any]:
     """Train the halves (if asked for) and the main run on the workers; returns the facts for the record.
 
-    Raises InputError when the model does not fit the data, WinnowError when a loss becomes NaN.
+    Raises InputError when the model does not fit the data or a loss becomes NaN.
     """
     path = context.run.path
     config, data = run_config(path), run_data(path)

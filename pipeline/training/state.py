@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.run import write_atomically
-
-if TYPE_CHECKING:
-    from pipeline.training.loop import Observer
+from pipeline.training.observer import Observer
 
 
 def momentum_tensors(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
@@ -61,8 +58,9 @@ def load_state(
     for name, parameter in model.named_parameters():
         if name in momentum:
             optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+    device = next(model.parameters()).device
     for key, observer in observers.items():
-        observer.restore(under(f"observer/{key}/"))
+        observer.restore({name: tensor.to(device) for name, tensor in under(f"observer/{key}/").items()})
     torch.set_rng_state(tensors["random"])
     if "random_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random_cuda"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from cluster_tasks import die, die_once, double, nan, process_id, refuse
 
 from pipeline.compute.cluster import Workers
@@ -57,6 +59,17 @@ def test_our_own_errors_come_through_as_they_are(workers: Workers) -> None:
     assert error.value.hint == "Drop it."
     with pytest.raises(WinnowError, match="task 0: The input covariance of layer '1' has a NaN"):
         workers.run(nan, [(0,)], names(1))
+
+
+def test_a_workers_log_does_not_stand_in_the_terminal(workers: Workers) -> None:
+    levels = workers.client.run(lambda: logging.getLogger("distributed.worker").getEffectiveLevel())
+    assert set(levels.values()) == {logging.CRITICAL}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match="device is cuda, but torch finds no GPU"):
+        Workers(Compute(device="cuda"))
 
 
 def test_a_scheduler_that_cannot_be_reached_is_named() -> None:

@@ -34,7 +34,8 @@ def test_rows_have_the_columns_of_the_contract_in_the_source_types(detected_run:
         assert rows.schema.field(name).type == pa.int64()
     assert rows.num_rows == 1200
     assert set(rows["split"].to_pylist()) == {"train"}
-    assert rows["backdoor_score"].null_count == 1200
+    assert rows["backdoor_score"].to_numpy().max() <= 0.5
+    assert RunDirectory(detected_run).facts("detect")["backdoors"] == []
     for name in ("self_influence", "validation_harm", "mean_loss", "mean_margin", "suspicion"):
         assert np.isfinite(rows[name].to_numpy()).all()
 

@@ -117,6 +117,13 @@ def test_traceback_only_with_verbose(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    caught = capsys.readouterr()
+    assert "Commands:" in caught.out
+    assert caught.err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,5 +92,38 @@ def test_a_model_that_cannot_take_the_features_is_refused(name: Any) -> None:
 def test_ones_own_model_gets_the_encoding_if_it_asks_for_it() -> None:
     model = build_model(Model(target="own_model:build", kwargs={"width": 9}), encoding(dense=(7,)))
     assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [9, 3]
-    with pytest.raises(InputError, match="returned a str"):
-        build_model(Model(target="own_model:not_a_module"), encoding(dense=(7,)))
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs", "said"),
+    [
+        ("not_a_module", {}, "returned a str"),
+        ("build", {"width": -1}, r"can't be called with \['encoding', 'width'\] \(RuntimeError"),
+        ("nothing_trained", {}, "has no trained layer that attribution covers"),
+        ("NUMBER", {}, "can't be called"),
+        ("missing", {}, "can't be imported"),
+    ],
+)
+def test_ones_own_model_that_cannot_be_used_is_named(
+    function: str, kwargs: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=f"model.target: own_model:{function} {said}"):
+        build_model(Model(target=f"own_model:{function}", kwargs=kwargs), encoding(dense=(7,)))
+
+
+def test_a_module_that_fails_while_it_is_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_model.py").write_text("def build(:")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"broken_model:build can't be imported \(SyntaxError"):
+        build_model(Model(target="broken_model:build"), encoding(dense=(7,)))
+
+
+def test_whatever_a_forward_raises_is_said_in_words() -> None:
+    class Picky(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise AssertionError(f"{inputs.shape[1]} columns are too few")
+
+    with pytest.raises(InputError, match=r"can't take .* AssertionError: 3 columns are too few"):
+        check_model(Picky(), encoding(dense=(3,)), rows(torch.randn(4, 3)))

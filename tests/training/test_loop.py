@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.objectives import get_objective
 from pipeline.data.encoded import EncodedData, Rows
-from pipeline.errors import WinnowError
+from pipeline.errors import InputError
 from pipeline.training.batches import Selection, TrainingRows
 from pipeline.training.loop import train
 from pipeline.training.main_run import CheckpointObserver
@@ -139,6 +139,6 @@ def test_row_weights_scale_the_losses_and_not_the_batch(rows: TrainingRows) -> N
 def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_a_hint(rows: TrainingRows) -> None:
     wild = Recipe(1e38, 0.9, 0.0, "constant", 128, 60, 0)
     model, optimizer = fresh(wild)
-    with pytest.raises(WinnowError, match=r"the loss became \S+ in epoch") as error:
+    with pytest.raises(InputError, match=r"the loss became \S+ in epoch") as error:
         train(made(rows, wild, model, optimizer), {}, after_epoch=lambda epoch: None)
     assert "learning_rate" in str(error.value)

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
-from pipeline.detection.backdoor.subject import Column, Inputs
+from pipeline.detection.backdoor.subject import Inputs
 
 COARSE = 8
 """Images are pooled to at most 8 × 8 places: a small patch moves one or two of them."""
@@ -42,8 +42,8 @@ def token_counts(tokens: np.ndarray) -> sparse.csr_matrix:
 class BlindSpace:
     """Pooled pixels → PCA, TF-IDF → SVD, rank-transformed columns; fitted on the rows of the search."""
 
-    def __init__(self, inputs: Inputs, labels: np.ndarray, columns: tuple[Column, ...], seed: int):
-        self._labels, self._columns, self._seed = labels, columns, seed
+    def __init__(self, inputs: Inputs, labels: np.ndarray, seed: int):
+        self._labels = labels
         self._sorted = np.sort(inputs["dense"], axis=0) if "dense" in inputs else None
         if "image" in inputs:
             pixels = pooled_pixels(inputs["image"])

@@ -118,7 +118,7 @@ def write_material(run_path: Path) -> None:
             "features": predictor.features(inputs),
         }
         subject = make_subject(run_path, inputs, tensors)
-        own_share = blind_space(run_path, subject).own_share(inputs, labels, in_search=True)
+        own_share = blind_space(subject).own_share(inputs, labels, in_search=True)
         scores = score_seeds(subject, own_share)
         tensors |= {"sure": scores.sure, "steady": scores.steady, "own_share": scores.own_share}
         save_tensors(
@@ -154,11 +154,8 @@ def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
     return keep("backdoor material", material_path(run_path), load)
 
 
-def blind_space(run_path: Path, subject: Subject) -> BlindSpace:
-    def fit() -> BlindSpace:
-        return BlindSpace(subject.inputs, subject.labels, subject.names.columns, subject.seed)
-
-    return keep("blind space", run_path / "encoding.json", fit)
+def blind_space(subject: Subject) -> BlindSpace:
+    return BlindSpace(subject.inputs, subject.labels, subject.seed)
 
 
 def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
@@ -171,4 +168,5 @@ def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
     rows = data.load(chunk)
     inputs, labels = as_inputs(rows, data), rows.labels.numpy()
     own = final_predictor(run_path)(inputs)[np.arange(len(labels)), labels]
-    return own * (1 - blind_space(run_path, subject).own_share(inputs, labels, in_search=False))
+    space = keep("blind space", material_path(run_path), lambda: blind_space(subject))
+    return own * (1 - space.own_share(inputs, labels, in_search=False))

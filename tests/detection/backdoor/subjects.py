@@ -37,7 +37,7 @@ def subject_of(
         inputs=inputs,
         labels=labels,
         probabilities=probabilities,
-        features=probabilities,
+        features=np.random.RandomState(0).normal(size=(len(labels), 4)) + probabilities.sum(1, keepdims=True),
         validation=validation,
         validation_labels=validation_labels,
         predict=predict,

@@ -151,3 +151,15 @@ def test_an_audit_removes_the_carriers_and_measures_the_trigger_before_and_after
     assert measured["target"] == 4
     assert measured["before"] > 0.5
     assert measured["after"] < 0.1
+
+
+def test_a_sample_of_the_rows_finds_the_carriers_in_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.detection.backdoor.material.MOST_ROWS", 1000)
+    context, planted = poisoned(tmp_path, "sms_spam", word, "spam", training__epochs=8)
+    result = find_backdoors(context)
+    assert "sample of 1000" in result.notes[0]
+    np.testing.assert_array_equal(result.carriers(len(planted)), planted)
+    assert result.scores is not None
+    assert np.isfinite(result.scores).all()

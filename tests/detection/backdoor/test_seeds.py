@@ -4,7 +4,6 @@ import numpy as np
 
 from pipeline.detection.backdoor.blind import BlindSpace, content_features, token_counts
 from pipeline.detection.backdoor.seeds import mix, score_seeds, seed_lists, smaller_cluster, union
-from pipeline.detection.backdoor.subject import Column
 
 from .subjects import TARGET, image_subject
 from .test_window import corner, has_corner
@@ -12,7 +11,7 @@ from .test_window import corner, has_corner
 
 def test_poisoned_rows_come_first_among_the_suspects_and_scores_are_shares() -> None:
     subject, planted = image_subject(corner, has_corner)
-    space = BlindSpace(subject.inputs, subject.labels, (), 0)
+    space = BlindSpace(subject.inputs, subject.labels, 0)
     scores = score_seeds(subject, space.own_share(subject.inputs, subject.labels, in_search=True))
     for values in (scores.sure, scores.steady, scores.own_share):
         assert values.min() >= 0
@@ -24,7 +23,7 @@ def test_poisoned_rows_come_first_among_the_suspects_and_scores_are_shares() -> 
 
 def test_the_blind_space_hardly_sees_a_patch() -> None:
     clean, _ = image_subject(lambda rows: rows, has_corner, poisoned=0)
-    space = BlindSpace(clean.inputs, clean.labels, (), 0)
+    space = BlindSpace(clean.inputs, clean.labels, 0)
     patched = {"image": corner(clean.inputs["image"])}
     moved = np.linalg.norm(space.embed(patched) - space.embed(clean.inputs), axis=1)
     apart = np.linalg.norm(space.embed(clean.inputs)[::2] - space.embed(clean.inputs)[1::2], axis=1)
@@ -34,8 +33,7 @@ def test_the_blind_space_hardly_sees_a_patch() -> None:
 def test_the_share_of_like_neighbours_is_that_of_a_plain_loop() -> None:
     random = np.random.RandomState(0)
     dense, labels = random.normal(size=(40, 3)).astype(np.float32), random.randint(0, 2, 40)
-    columns = tuple(Column(str(place), place, 1) for place in range(3))
-    space = BlindSpace({"dense": dense}, labels, columns, 0)
+    space = BlindSpace({"dense": dense}, labels, 0)
     ranks = (dense.argsort(0).argsort(0) + 0.5) / 40 - 0.5
     expected = []
     for row in range(40):
