@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ class PatchTransformer(nn.Module):
 def mlp(inputs: int = 784, hidden: tuple[int, ...] = (512, 256)) -> nn.Module:
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes, sizes[1:]):
+    for size_in, size_out in pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
 
@@ -136,7 +137,9 @@ class Trained:
         self.model.load_state_dict(self.states[checkpoint])
 
 
-def train(model: nn.Module, pixels: Tensor, labels: Tensor, steps: int, checkpoints: int = CHECKPOINTS) -> Trained:
+def train(
+    model: nn.Module, pixels: Tensor, labels: Tensor, steps: int, checkpoints: int = CHECKPOINTS
+) -> Trained:
     """Plain SGD with momentum 0.9, batches of 64, a checkpoint after every ``steps / checkpoints``."""
     rate, momentum = 0.02, 0.9
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from torch.nn import functional
 from benchmarks.models import MODELS, Trained, batches, fashion_mnist, mlp, train
 from benchmarks.results import CACHE, write_results
 from benchmarks.speed_peer import Kronfluence
+from benchmarks.timing import Row, ratios, relative, seconds_rows, summary, turns
 from pipeline.attribution import (
     Batch,
     PreparedSegment,
@@ -42,7 +41,6 @@ from pipeline.run import write_json
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 ENTROPY = cross_entropy()
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ BATCH = {"mlp": 1000, "convnet": 64, "transformer": 64}
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed")
-    parser.add_argument("--quick", action="store_true", help="the MLP alone with few rows, within two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="the MLP alone with few rows, within two minutes"
+    )
     parser.add_argument("--data", type=Path, default=SAMPLES, help="holds fashion_mnist")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,46 +109,11 @@ def tasks(data: Path, sizes: Sizes, folder: Path) -> dict[str, Callable[[], list
 
 
 def describe(row: Row) -> str:
-    extra = " ".join(f"{key}={row[key]}" for key in ("model", "segments", "factors", "rows", "width") if key in row)
+    extra = " ".join(
+        f"{key}={row[key]}" for key in ("model", "segments", "factors", "rows", "width") if key in row
+    )
     spread = f" [{row['low']:.3g}, {row['high']:.3g}]" if "low" in row else ""
     return f"{row['task']:30s} {row['method']:14s} {row['metric']:28s} {row['value']:10.4g}{spread}  {extra}"
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """CPU seconds, wall seconds, what ``work`` gave."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = work()
-    return time.process_time() - cpu, time.perf_counter() - wall, found
-
-
-def turns(works: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, list[tuple[float, float]]], dict[str, Any]]:
-    """(CPU, wall) seconds of each, taking turns, after one turn that isn't counted; and the last results."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-    found: dict[str, Any] = {}
-    for turn in range(repeats + 1):
-        for name, work in works.items():
-            cpu, wall, found[name] = timed(work)
-            if turn:
-                seconds[name].append((cpu, wall))
-    return seconds, found
-
-
-def summary(values: Sequence[float]) -> Row:
-    return {"value": statistics.median(values), "low": min(values), "high": max(values), "n": len(values)}
-
-
-def seconds_rows(task: str, seconds: dict[str, list[tuple[float, float]]], extra: Row) -> list[Row]:
-    rows = []
-    for method, pairs in seconds.items():
-        for metric, place in (("seconds", 0), ("wall_seconds", 1)):
-            figures = summary([pair[place] for pair in pairs])
-            rows.append({"task": task, "method": method, "metric": metric} | figures | extra)
-    return rows
-
-
-def ratios(above: Sequence[tuple[float, float]], below: Sequence[tuple[float, float]]) -> list[float]:
-    """CPU time of one turn over that of the same turn."""
-    return [a[0] / b[0] for a, b in zip(above, below, strict=True)]
 
 
 def trained(kind: str, data: Path, steps: int = 120) -> tuple[Trained, Tensor, Tensor]:
@@ -167,7 +132,9 @@ def bare_passes(run: Trained, rows: Sequence[Batch]) -> None:
     run.model.zero_grad()
 
 
-def fit_segments(run: Trained, rows: Sequence[Batch], count: int, sample: float = 1.0) -> list[PreparedSegment]:
+def fit_segments(
+    run: Trained, rows: Sequence[Batch], count: int, sample: float = 1.0
+) -> list[PreparedSegment]:
     size = len(run.states) // count
     found = []
     for start in range(0, len(run.states), size):
@@ -207,29 +174,37 @@ def source_audit(kind: str, data: Path, sizes: Sizes) -> list[Row]:
         "factors, quarter": lambda: fit_segments(run, rows, 1, sample=0.25),
     }
     seconds, found = turns(works, sizes.repeats)
-    common = {"task": "source_audit", "method": "winnow", "metric": "ratio", "model": kind, "rows": sizes.audit[kind]}
+    common = {
+        "task": "source_audit",
+        "method": "winnow",
+        "metric": "ratio",
+        "model": kind,
+        "rows": sizes.audit[kind],
+    }
     result = seconds_rows("source_audit", seconds, {"model": kind, "rows": sizes.audit[kind]})
     for count in (1, 3):
         alone = seconds[f"attribute {count}"]
-        result.append(common | {"segments": count, "factors": False} | summary(ratios(alone, seconds["passes"])))
+        result.append(
+            common | {"segments": count, "factors": False} | summary(ratios(alone, seconds["passes"]))
+        )
         for name, share in (("factors", 1.0), ("factors, quarter", 0.25)):
             both = [(a[0] + f[0], a[1] + f[1]) for a, f in zip(alone, seconds[name], strict=True)]
             extra = {"segments": count, "factors": True, "covariance_sample": share}
             result.append(common | extra | summary(ratios(both, seconds["passes"])))
     exact = found["attribute 1"].self_influence
-    estimated = score_rows(run.model, run.load, ENTROPY, rows, found["factors, quarter"], len(labels)).self_influence
+    estimated = score_rows(
+        run.model, run.load, ENTROPY, rows, found["factors, quarter"], len(labels)
+    ).self_influence
     dense = score_rows(
         run.model, run.load, ENTROPY, rows[:1], segments[3], len(labels), self_influence_tolerance=0.0
     ).self_influence
     low_rank = found["attribute 3"].self_influence[: len(dense)]
-    for metric, first, second in (("covariance_sample_difference", estimated, exact), ("low_rank_difference", low_rank, dense)):
-        result.append(common | {"metric": metric, "value": relative(first, second), "n": 1})
+    differences = {
+        "covariance_sample_difference": relative(estimated, exact),
+        "low_rank_difference": relative(low_rank, dense),
+    }
+    result += [common | {"metric": metric, "value": value, "n": 1} for metric, value in differences.items()]
     return result
-
-
-def relative(first: Tensor, second: Tensor) -> float:
-    """The largest difference relative to the largest score."""
-    return ((first - second).abs().max() / second.abs().max()).item()
 
 
 def scaling_rows(data: Path, sizes: Sizes) -> list[Row]:
@@ -331,8 +306,8 @@ def against_peer(kind: str, data: Path, sizes: Sizes, folder: Path) -> list[Row]
         result.append({"task": task, "method": "kronfluence", "metric": "ratio"} | quotient | extra)
         if name != "factors":
             difference = relative(found["kronfluence"].double(), found["winnow"])
-            row = {"task": task, "method": "kronfluence", "metric": "max_relative_difference", "value": difference, "n": 1}
-            result.append(row | extra)
+            common = {"task": task, "method": "kronfluence", "metric": "max_relative_difference"}
+            result.append(common | {"value": difference, "n": 1} | extra)
     return result
 
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.workers [--quick]
 
-The stages factors and attribute run on the Fashion-MNIST sample with one worker and with two, by turns, each time
-anew in a copy of one trained run directory. Two workers halve the wall time only where two cores are free, so the
-median of the paired ratios stands beside the load of the machine. The share of scheduling is the CPU time of the
-process that hands tasks out (scheduler and client) over the CPU time of all.
+The stages factors and attribute run on 200,000 rows of `benchmarks.large_data` (25 chunks of 8,192 rows) with one
+worker and with two, by turns, each time anew in a copy of one trained run directory. Two workers halve the wall
+time only where two cores are free, so the median of the paired ratios stands beside the load of the machine. The
+share of scheduling is the CPU time of the process that hands tasks out (scheduler and client) over the CPU time of
+all.
 """
 
 from __future__ import annotations
@@ -16,34 +17,31 @@ import shutil
 import statistics
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.results import write_results
-from pipeline.attribution.capture import coverage
-from pipeline.config import AuditConfig, load_config
+from benchmarks.large import config_of
+from benchmarks.large_data import make_dataset
+from benchmarks.results import CACHE, write_results
+from pipeline.config import AuditConfig
 from pipeline.open_run import open_run
 from pipeline.run import remove
 from pipeline.stages import STAGES, fingerprints, run_stage
 
-ROOT = Path(__file__).parents[1]
+ROWS, QUICK_ROWS = 200_000, 50_000
 WARM_UP = ("prepare", "train")
 MEASURED = ("factors", "attribute")
 PAIRS = 5
 TARGET_SPEEDUP, TARGET_SHARE = 1.7, 0.02
 
 
-def make_config(quick: bool, workers: int) -> AuditConfig:
-    """The example's config with few epochs and small chunks, of which there are many."""
-    changes = {
-        "training.epochs": 2 if quick else 4,
-        "compute.chunk_rows": 256,
-        "compute.workers": workers,
-        "detection.halves": False,
-    }
-    return load_config(ROOT / "configs" / ("digits.yaml" if quick else "fashion_mnist.yaml"), changes)
+def make_config(rows: int, workers: int) -> AuditConfig:
+    data = CACHE / "large" / str(rows)
+    make_dataset(data, rows)
+    return config_of(data).with_changes({"compute.workers": workers, "detection.halves": False})
 
 
 def cpu_by_process() -> tuple[float, float]:
@@ -64,7 +62,7 @@ def measure(config: AuditConfig, trained: Path, folder: Path) -> dict[str, float
     remove(path)
     shutil.copytree(trained, path)
     with open_run(config, path) as context:
-        context.workers.client.run(coverage.__class__)  # the workers are up
+        context.workers.client.run(import_module, "pipeline.compute.attribute")
         expected = fingerprints(config)
         mine, theirs = cpu_by_process()
         begin = time.perf_counter()
@@ -78,19 +76,20 @@ def measure(config: AuditConfig, trained: Path, folder: Path) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers")
-    parser.add_argument("--quick", action="store_true", help="the digits, once")
+    parser.add_argument("--quick", action="store_true", help="50,000 rows, once")
     quick = parser.parse_args().quick
+    rows_used = QUICK_ROWS if quick else ROWS
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         trained = Path(folder) / "trained"
-        config = make_config(quick, 2)
+        config = make_config(rows_used, 2)
         with open_run(config, trained) as context:
             for stage in STAGES:
                 if stage.name in WARM_UP:
                     run_stage(stage, context, fingerprints(config)[stage.name])
         for turn in range(1 if quick else PAIRS):
             for workers in (1, 2) if turn % 2 == 0 else (2, 1):
-                found[workers].append(measure(make_config(quick, workers), trained, Path(folder)))
+                found[workers].append(measure(make_config(rows_used, workers), trained, Path(folder)))
                 print(workers, found[workers][-1], flush=True)
     ratios = [one["wall"] / two["wall"] for one, two in zip(found[1], found[2])]
     shares = [each["here"] / (each["here"] + each["workers"]) for each in found[1] + found[2]]

@@ -22,7 +22,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext
 from pipeline.errors import InputError, WinnowError
-from pipeline.open_run import open_run
+from pipeline.open_run import choose_directory, open_run
 from pipeline.report.summary import headline
 from pipeline.result import AuditResult
 from pipeline.run import RunDirectory
@@ -122,6 +122,7 @@ def run_audit(
 ) -> AuditResult:
     """Run the flow with somebody watching, on the user's Prefect server or a temporary one."""
     watcher.begins("start")
+    choose_directory(load_config(config_path, changes), output)  # what is wrong with it is said at once
     with prefect_server(), watched_by(watcher):
         path = str(audit_flow(config_path, changes, output))  # a state's data is what its flow returns
     return AuditResult(path)

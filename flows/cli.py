@@ -87,7 +87,12 @@ def init(
     path = output or Path(f"{proposal.name}.yaml")
     if path.exists():
         raise InputError(f"{path}: exists already", "Choose another name by --output, or remove the file.")
-    write_text(path, proposal.to_yaml())
+    try:
+        write_text(path, proposal.to_yaml())
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be written to ({error.strerror})", "Choose another --output."
+        ) from None
     print(f"Wrote {path} (every choice above is in it, with a comment). Next: winnow check {path}")
 
 

@@ -49,7 +49,7 @@ class Split(Section):
     validation: str = Field("validation", description="its value for validation rows")
     holdout: str = Field("holdout", description="its value for holdout rows")
     fractions: tuple[Share, Share, Share] | None = Field(
-        None, description="shares of train, validation and holdout, drawn by a hash of the row key"
+        None, description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies have one role"
     )
     seed: int = 0
 
@@ -117,8 +117,6 @@ class Model(Section):
             raise ValueError("`name: custom` needs `target: package.module:function`")
         if self.target is not None and ":" not in self.target:
             raise ValueError(f"`target` is {self.target!r}; write package.module:function")
-        if self.target is not None and self.name not in ("auto", "custom"):
-            raise ValueError(f"`name` is {self.name} and there is a `target`: leave one of them out")
         if self.kwargs and self.target is None:
             raise ValueError("`kwargs` are for your own function, and there is no `target`")
         return self
@@ -268,6 +266,19 @@ def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[last] = value
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a mapping is an error, not a silent replacement."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> AuditConfig:
     """Read a YAML config and apply `changes` (dotted keys).
 
@@ -281,11 +292,14 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read ({error})", "Give the path of a YAML file.") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{place}: not valid YAML", "Check the indentation and the quotes.") from None
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        if "stands twice" not in problem:
+            problem = "not valid YAML"
+        raise InputError(f"{path}{place}: {problem}", "Check the sections, the indentation and the quotes.") from None
     if not isinstance(tree, dict):
         raise InputError(
             f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config."

@@ -98,4 +98,6 @@ def open_run(
     with run.lock(), Workers(config.compute) as workers:
         write_text(run / "config.yaml", config.to_yaml())
         run.update_record(**describe_machine(config))
+        if config.compute.scheduler is not None:
+            _ = workers.client  # whether it can be reached is said before any work
         yield AuditContext(config, run, workers, progress)

@@ -32,8 +32,10 @@ class RunLine:
 
 
 def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
-    """All runs in `directory/<name>/<run-id>`, the newest last."""
-    records = sorted(Path(directory).glob("*/*/record.json"), key=lambda path: path.stat().st_mtime)
+    """All runs in `directory/<name>/<run-id>` or, as `--output` may have it, `directory/<run-id>`; the newest
+    last."""
+    found = [path for depth in ("*", "*/*") for path in Path(directory).glob(f"{depth}/record.json")]
+    records = sorted(found, key=lambda path: path.stat().st_mtime)
     return [run_line(RunDirectory(record.parent)) for record in records]
 
 

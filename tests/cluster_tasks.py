@@ -20,6 +20,12 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+def torch_threads(_: int) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def die_once(flag: Path) -> str:
     """Kill the worker the first time, as the system does when memory runs out."""
     if not flag.exists():

@@ -48,7 +48,6 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
             "Change",
         ),
         (changed("model", name="custom"), "needs `target", "Change"),
-        (changed("model", name="mlp", target="a:b"), "leave one of them out", "Change"),
         (changed("model", kwargs={"width": 3}), "there is no `target`", "Change"),
         (changed("training", learning_rate=float("inf")), "`training.learning_rate` is inf", "Change"),
         (changed("training", memory_budget="two"), "not a size", "Change"),
@@ -71,6 +70,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2")
     with pytest.raises(InputError, match=r"broken\.yaml, line 2: not valid YAML"):
         load_config(tmp_path / "broken.yaml")
+    (tmp_path / "twice.yaml").write_text("name: x\ntraining: {seed: 1}\ntraining: {seed: 2}\n")
+    with pytest.raises(InputError, match=r"twice\.yaml, line 3: the key `training` stands twice"):
+        load_config(tmp_path / "twice.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match=r"empty\.yaml: empty"):
         load_config(tmp_path / "empty.yaml")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from pipeline.errors import InputError, WinnowError
 from pipeline.run import RunDirectory, write_atomically, write_json
@@ -29,6 +30,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> No
 def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(WinnowError, match="the disk is full"), write_atomically(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_known_by_a_librarys_own_error_too(tmp_path: Path) -> None:
+    with pytest.raises(WinnowError, match="the disk is full"), write_atomically(tmp_path / "a"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def test_a_real_full_disk_is_said_in_words(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_list_has_the_newest_last(tmp_path: Path) -> None:
     assert {(line.verdict, line.rows, line.removed) for line in found} == {("improved", 2, 1)}
 
 
+def test_runs_that_were_put_elsewhere_are_listed_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "mine", {"x": "keep"})
+    assert [line.path for line in list_runs(tmp_path)] == [str(run.path)]
+
+
 def test_unfinished_run_says_how_far_it_came(tmp_path: Path) -> None:
     stages_done = {"prepare": {}, "train": {}}
     write_json(tmp_path / "a/1/record.json", {"run_id": "1", "stages": stages_done})

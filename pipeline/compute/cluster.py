@@ -105,13 +105,15 @@ class Workers:
     def _start(self) -> Client:
         count = self.local_count()
         threads = str(max(1, (os.cpu_count() or 1) // count))
+        # Set before a worker starts: libraries read these when they are imported, and Dask's own default is 1.
+        before = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in before.items()})
         self._cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=self._config.memory_per_worker,
-            env={"OMP_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
         )
         return Client(self._cluster, set_as_default=False)
 

@@ -345,6 +345,8 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
+                if not reader.fieldnames:
+                    raise InputError(f"{path}: empty", "The columns row_key and decision are needed.")
                 for entry in reader:
                     yield f"{path}, line {reader.line_num}", entry
         else:

@@ -1,4 +1,4 @@
-"""The role of each row: from its file, from a column, or from a hash of its key."""
+"""The role of each row: from its file, from a column, or from a hash of its features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def roles_by_column(column: pa.Array, split: Split) -> tuple[np.ndarray, list[Fa
 
 
 def roles_by_fractions(ids: np.ndarray, split: Split) -> np.ndarray:
-    """Role codes uint8 [rows] by a hash of row id and seed: a row keeps its role when others come or go."""
+    """Role codes uint8 [rows] by a hash of `ids` (of the features, int64 [rows]) and the seed.
+
+    A row keeps its role when others come or go, and copies of a row have the same role: what is measured on the
+    holdout set is then never measured on rows that training saw.
+    """
     assert split.fractions is not None
     bounds = np.cumsum(split.fractions)
     with np.errstate(over="ignore"):

@@ -65,9 +65,9 @@ class Survey:
         part = self.labelled(run)
         keys = self.row_keys(part)
         ids = key_ids(keys)
-        roles = self.roles(part, ids)
-        self.learn(part, roles)
         features = content_ids([part.batch.column(name) for name in sorted(self.data.features)])
+        roles = self.roles(part, features)
+        self.learn(part, roles)
         contents = content_ids([pa.array(features), part.batch.column(self.data.label)])
         kept = self.shards[part.shard.index]
         kept.roles[part.rows], kept.ids[part.rows] = roles, ids
@@ -104,13 +104,13 @@ class Survey:
         self.note(part, "key", self.data.key, fault_where(null, "is null", KEY_HINT))
         return [str(value) for value in column.to_pylist()]
 
-    def roles(self, part: Part, ids: np.ndarray) -> np.ndarray:
-        """Role codes, uint8 [rows]."""
+    def roles(self, part: Part, features: np.ndarray) -> np.ndarray:
+        """Role codes, uint8 [rows]; features: their ids, int64 [rows]."""
         split = self.data.split
         if split is None:
             return np.full(len(part.rows), ROLES.index(part.shard.role or "train"), dtype=np.uint8)
         if split.column is None:
-            return roles_by_fractions(ids, split)
+            return roles_by_fractions(features, split)
         codes, faults = roles_by_column(plain(part.batch.column(split.column)), split)
         self.note(part, "split column", split.column, faults)
         return codes

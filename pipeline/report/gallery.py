@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -68,23 +68,31 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     Two thirds are the most suspicious (backdoors: the highest backdoor_score), one third the least, where a
     threshold set too low shows first. `flagged`: row_key, reasons, suspicion, backdoor_score.
     """
-    keys = flagged["row_key"].to_pylist()
-    scores = {name: flagged[name].to_pylist() for name in ("suspicion", "backdoor_score")}
-    by_reason: dict[str, list[int]] = defaultdict(list)
-    for at, reasons in enumerate(flagged["reasons"].to_pylist()):
-        for code in reasons or ():
-            by_reason[code].append(at)
-    shown: set[int] = set()
+    flagged = flagged.combine_chunks()
+    shown = np.zeros(flagged.num_rows, dtype=bool)
+    of_reason = rows_by_reason(flagged["reasons"].combine_chunks())
     chosen = []
-    for code, rows in sorted(by_reason.items(), key=lambda entry: vocabulary.precedence(entry[0]))[:MOST_REASONS]:
-        score = scores["backdoor_score" if code == "backdoor" else "suspicion"]
-        left = sorted(set(rows) - shown, key=lambda at: (-(score[at] or 0), keys[at]))
-        few = len(left) <= cards
-        top = left if few else left[: cards - cards // 3]
-        edge = [] if few else left[len(left) - cards // 3 :]
-        shown.update(top, edge)
-        chosen.append(Chosen(code, len(rows), [keys[at] for at in top], [keys[at] for at in edge]))
+    for code in sorted(of_reason, key=vocabulary.precedence)[:MOST_REASONS]:
+        rows = of_reason[code]
+        score = "backdoor_score" if code == "backdoor" else "suspicion"
+        left = flagged.select(["row_key", score]).take(pa.array(rows[~shown[rows]]))
+        left = left.append_column("pressing", pc.fill_null(left[score], 0.0))
+        order = pc.sort_indices(left, [("pressing", "descending"), ("row_key", "ascending")]).to_numpy()
+        few = len(order) <= cards
+        top = order if few else order[: cards - cards // 3]
+        edge = order[:0] if few else order[len(order) - cards // 3 :]
+        shown[rows[~shown[rows]][np.concatenate([top, edge])]] = True
+        keys = [left["row_key"].take(pa.array(part)).to_pylist() for part in (top, edge)]
+        chosen.append(Chosen(code, len(rows), *keys))
     return chosen
+
+
+def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
+    """Reason → the places of the rows that have it, int64."""
+    rows, codes = pc.list_parent_indices(reasons), pc.list_flatten(reasons)
+    return {
+        code: rows.filter(pc.equal(codes, code)).to_numpy().astype(np.int64) for code in codes.unique().to_pylist()
+    }
 
 
 def galleries(

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.attribution.capture import coverage
 from pipeline.compute.worker import run_config, run_data, run_model
 from pipeline.context import AuditContext
+from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
@@ -24,6 +25,11 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     path = context.run.path
     config, data = run_config(path), run_data(path)
     epochs, seed = config.training.epochs, config.training.seed
+    if config.training.class_weights != "none" and data.encoding.task == "regression":
+        raise InputError(
+            f"training.class_weights is {config.training.class_weights}, but the target {config.data.label!r} is a number",
+            "Leave it out; data.weight gives rows weights of their own.",
+        )
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
     check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))

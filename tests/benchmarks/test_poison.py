@@ -32,7 +32,15 @@ def test_recall_precision_and_clean_rows_lost() -> None:
 
 
 def test_alarms_are_counted_over_attacks_that_work_and_false_ones_over_clean_runs() -> None:
-    base = {"task": "sst2", "attack": "word", "rate": 0.1, "seed": 0, "natural": 0.1, "on_others": 0, "alarms": []}
+    base = {
+        "task": "sst2",
+        "attack": "word",
+        "rate": 0.1,
+        "seed": 0,
+        "natural": 0.1,
+        "on_others": 0,
+        "alarms": [],
+    }
     found = {"flagged": 20, "recall": 1.0, "precision": 1.0, "clean_lost": 0.0, "after": 0.1}
     missed = {"flagged": 0, "recall": 0.0, "precision": None, "clean_lost": 0.0, "after": 0.9}
     measured = [
@@ -47,4 +55,7 @@ def test_alarms_are_counted_over_attacks_that_work_and_false_ones_over_clean_run
     assert (alarm["value"], alarm["n"]) == (0.5, 2)
     assert lines["all", "winnow", "false_alarm_on_clean_data"]["value"] == 0.5
     assert lines["all/all", "winnow", "recall"]["value"] == 0.5
-    assert lines["all/all", "winnow", "precision"] | {"value": 1.0, "n": 1} == lines["all/all", "winnow", "precision"]
+    assert (
+        lines["all/all", "winnow", "precision"] | {"value": 1.0, "n": 1}
+        == lines["all/all", "winnow", "precision"]
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from cluster_tasks import die, die_once, double, nan, process_id, refuse
+from digits_run import ROOT
 
 from pipeline.compute.cluster import Workers
 from pipeline.config import Compute
@@ -41,6 +42,26 @@ def test_tasks_run_in_separate_processes(workers: Workers) -> None:
     processes = set(workers.run(process_id, [(n,) for n in range(20)], names(20)))
     assert len(processes) == 2
     assert os.getpid() not in processes
+
+
+@pytest.mark.parametrize("count", [1, os.cpu_count() or 1])
+def test_workers_share_the_cores(count: int) -> None:
+    """In a fresh process, since Dask leaves what it sets for workers in its own environment."""
+    code = (
+        "from cluster_tasks import torch_threads; from pipeline.compute.cluster import Workers\n"
+        "from pipeline.config import Compute\n"
+        "if __name__ == '__main__':\n"
+        f"    with Workers(Compute(workers={count})) as w: print(w.run(torch_threads, [(0,)], ['t'])[0])"
+    )
+    free = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=free | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )
+    assert int(found.stdout) == (os.cpu_count() or 1) // count
 
 
 def test_a_killed_worker_costs_nothing_but_time(workers: Workers, tmp_path: Path) -> None:

@@ -614,6 +614,9 @@ def test_decisions_that_are_no_table_are_an_error(decided):
     Path("d.parquet").write_text("no Parquet")
     with pytest.raises(InputError, match=r"d\.parquet: can't be read"):
         read_decisions(Path("d.parquet"), decided)
+    Path("d.csv").write_text("")
+    with pytest.raises(InputError, match=r"d\.csv: empty"):
+        read_decisions(Path("d.csv"), decided)
     Path("d.csv").write_text("key,answer\na,keep\n")
     with pytest.raises(InputError, match="no row_key"):
         read_decisions(Path("d.csv"), decided)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.data.hashing import content_ids, hex_ids, key_ids
+from pipeline.data.hashing import content_ids, hex_ids, ids_of_hex, key_ids, with_several
 
 COLUMNS = {
     "integers": pa.array([1, 2, None, 0, 1], pa.int16()),
@@ -61,3 +63,15 @@ def test_key_ids_are_the_published_hash():
 
 def test_one_id_per_row_of_an_empty_batch():
     assert len(content_ids([pa.array([], pa.string()), pa.array([], pa.int64())])) == 0
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-2, 2)), max_size=40))
+def test_keys_with_several_values_are_found(pairs: list[tuple[int, int]]) -> None:
+    keys, values = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    expected = [len({value for other, value in pairs if other == key}) > 1 for key, _ in pairs]
+    assert with_several(keys, values).tolist() == expected
+
+
+def test_ids_survive_being_written_in_hexadecimal() -> None:
+    ids = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 100)
+    np.testing.assert_array_equal(ids_of_hex(pa.array(hex_ids(ids))), ids)

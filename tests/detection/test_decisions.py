@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Detection
 from pipeline.detection.counts import Counts
-from pipeline.detection.decisions import DECISIONS, decide
+from pipeline.detection.decisions import DECISIONS, decide, within_caps
 
 ROWS = 100
 IDS = np.arange(ROWS)
@@ -94,3 +94,17 @@ def test_decisions_do_not_depend_on_the_order_of_rows() -> None:
     one = decide(Detection(), tied, IDS, CLASSES, Counts(10, 20), NONE)
     two = decide(Detection(), tied[order], IDS[order], CLASSES[order], Counts(10, 20), NONE)
     assert (one[order] == two).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_caps_take_the_most_pressing_one_by_one(seed: int, total: float, share: float) -> None:
+    random = np.random.default_rng(seed)
+    strata, candidates = random.integers(0, 4, 60), random.permutation(60)[:40]
+    allowed = [int(share * (strata == each).sum()) for each in range(4)]
+    kept = []
+    for row in candidates:
+        if allowed[strata[row]]:
+            allowed[strata[row]] -= 1
+            kept.append(row)
+    config = Detection(max_removed=total, max_removed_per_class=share)
+    assert within_caps(config, candidates, strata).tolist() == kept[: int(total * 60)]

@@ -226,6 +226,13 @@ class TestInit:
         assert path.read_text() == "precious"
         assert "exists already" in capsys.readouterr().err
 
+    def test_config_that_cannot_be_written_is_named(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        assert run(["init", self.DATA, "--output", str(tmp_path / "file/mine.yaml")]) == 2
+        assert "mine.yaml: can't be written to" in capsys.readouterr().err
+
     @pytest.mark.parametrize("answer", [True, False])
     def test_person_at_a_terminal_is_asked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool

@@ -8,13 +8,13 @@ import numpy as np
 
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.pattern import Pattern
-from pipeline.detection.backdoor.verify import Evidence
+from pipeline.detection.backdoor.verify import UNNATURAL, Evidence, is_natural
 
 LEAST_PURITY = 0.8
 PURE = 0.95
 LEAST_CARRIERS = 8
 LEAST_SHARE = 0.0025
-LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.4, "column_values": 0.4, "additive": 0.3}
+LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.3, "column_values": 0.3, "additive": 0.3}
 MOST_CONTENT = 0.5
 """For κ + 2 standard errors: above it, the class itself may explain the pattern."""
 NEEDS_CONTENT = ("tokens", "column_values", "additive")
@@ -60,10 +60,16 @@ def is_blend(pattern: Additive) -> bool:
 
 
 def contradicts_content(evidence: Evidence) -> bool:
-    if evidence.content is None:
+    """The carriers don't look like the class, and it is not a feature of the class that validation rows have too.
+
+    Where validation rows have it too, or there are too few carriers to tell, they may not look like the class in the
+    least.
+    """
+    if evidence.content is None or is_natural(evidence.in_validation, evidence.natural):
         return False
+    absent = evidence.in_validation == 0 and evidence.natural <= UNNATURAL
     value, error = evidence.content
-    return value + 2 * error <= MOST_CONTENT
+    return value + 2 * error <= (MOST_CONTENT if absent else 0.0)
 
 
 def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:

@@ -43,7 +43,7 @@ class Alarm:
     """One proved pattern.
 
     target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation
-    rows of other classes that become the target when it is pasted, less the share before; purity: share of its
+    rows of other classes that become the target when it is pasted; purity: share of its
     carriers with the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard
     error, None where it can't be estimated; carriers: int64 places among the train rows, with the target's
     label.

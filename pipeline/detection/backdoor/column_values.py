@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from pipeline.detection.backdoor.items import LEAST_COUNT, promising
+from pipeline.detection.backdoor.items import LEAST_COUNT, Occurrences, promising
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Column, Names, Subject
 
@@ -62,46 +62,50 @@ class Item:
     encoded: tuple[float, ...]
 
 
-def find_column_values(
-    subject: Subject, target: int, seeds: np.ndarray, own_share: np.ndarray
-) -> list[ColumnValues]:
-    """The values, pairs and completed sets that flip most and contradict their carriers' content most."""
+def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list[ColumnValues]:
+    """The values, pairs and completed sets that flip most and are not natural to the class."""
     items, incidence = value_items(subject.inputs["dense"], subject.names.columns)
     if not items:
         return []
+    own = subject.labels == target
+    validation = item_incidence(items, subject.validation["dense"][subject.validation_labels == target])
+    ratio = len(own) / len(subject.validation_labels)
     candidates = [
         found
-        for found in promising(incidence, subject.labels, target, seeds)
+        for found in promising(Occurrences(incidence, validation, own, seeds, ratio))
         if len({items[item].column.first for item in found}) == len(found)
     ]
 
     def make(found: tuple[int, ...]) -> ColumnValues:
         return pattern_of([items[item] for item in found])
 
-    return shortlist(subject, target, incidence, candidates, own_share, make)
+    return shortlist(subject, target, incidence, candidates, make)
 
 
 def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[Item], sparse.csr_matrix]:
-    """Values that occur often enough, and which rows have them, float32 0/1 `[rows, items]`."""
+    """Values that occur often enough, and which rows have them."""
     items: list[Item] = []
-    members = []
     for column in columns:
         if column.is_category:
-            block = dense[:, column.first : column.first + column.width]
-            places = block.argmax(1)
-            values = [(v, tuple(np.eye(column.width)[v].tolist())) for v in range(column.width)]
+            counts = dense[:, column.first : column.first + column.width].sum(0)
+            frequent = np.eye(column.width)[counts >= LEAST_COUNT]
         else:
-            places = dense[:, column.first]
-            values = [(v, (float(v),)) for v in np.unique(places)]
-        for value, encoded in values:
-            having = np.flatnonzero(places == value)
-            if len(having) >= LEAST_COUNT:
-                items.append(Item(column, encoded))
-                members.append(having)
-    rows = np.concatenate(members) if members else np.empty(0, dtype=np.int64)
+            values, counts = np.unique(dense[:, column.first], return_counts=True)
+            frequent = values[counts >= LEAST_COUNT, None]
+        items += [Item(column, tuple(float(each) for each in value)) for value in frequent]
+    return items, item_incidence(items, dense)
+
+
+def item_incidence(items: list[Item], dense: np.ndarray) -> sparse.csr_matrix:
+    """float32 0/1 `[rows, items]`."""
+    members = []
+    for item in items:
+        pattern = pattern_of([item])
+        members.append(np.flatnonzero(pattern.matches(dense)))
+    rows = np.concatenate(members)
     at = np.repeat(np.arange(len(members)), [len(each) for each in members])
     ones = np.ones(len(rows), dtype=np.float32)
-    return items, sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(items)))
+    return sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(items)))
 
 
 def pattern_of(items: list[Item]) -> ColumnValues:

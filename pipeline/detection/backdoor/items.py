@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
-LEAST_COUNT = 5
-SINGLES = 60
-PAIRED = 120
-PAIRS = 60
+LEAST_COUNT = 8
+SINGLES = 40
+PAIRED = 400
+"""Items that pairs are made of; tables rarely have more."""
+PAIRS = 40
 COMPLETING_SHARE = 0.7
 COMPLETING_LIFT = 4.0
 
 ItemSet = tuple[int, ...]
 
 
-def promising(
-    incidence: sparse.csr_matrix, labels: np.ndarray, target: int, seeds: np.ndarray
-) -> list[ItemSet]:
-    """Items and pairs that are worth pasting: over-represented in the class, or among its suspect rows.
+@dataclass(frozen=True)
+class Occurrences:
+    """Which rows have which items.
 
-    incidence: float32 0/1 `[rows, items]`; labels: int64 `[rows]`; seeds: places of the class's suspect rows.
+    rows, validation: float32 0/1 `[rows, items]`, of the searched rows and of the validation rows of the target alone;
+    own: bool `[rows]`, the target's; seeds: places of its suspect rows; ratio: searched rows per validation row.
     """
-    own = labels == target
-    total, inside = column_sums(incidence), column_sums(incidence[own])
-    among = column_sums(incidence[seeds])
-    by_class = excess(inside, total, own.mean())
-    by_seeds = excess(among, len(seeds), total / len(labels))
-    usable = inside >= LEAST_COUNT
-    singles = union(top(by_class, usable, SINGLES), top(by_seeds, usable, SINGLES))
-    paired = union(top(by_class, usable, PAIRED // 2), top(by_seeds, usable, PAIRED // 2))
-    return [(item,) for item in singles] + promising_pairs(incidence[:, paired], paired, own, seeds)
+
+    rows: sparse.csr_matrix
+    validation: sparse.csr_matrix
+    own: np.ndarray
+    seeds: np.ndarray
+    ratio: float
+
+    def best(self, count: Callable[[sparse.csr_matrix], np.ndarray], number: int) -> list[int]:
+        """Places of what is over-represented: in the class, among its suspects, and against validation rows.
+
+        `count`: incidence → float64 `[candidates]`; `number`: at most so many by each of the three.
+        """
+        total, inside = count(self.rows), count(self.rows[self.own])
+        among, seen = count(self.rows[self.seeds]), count(self.validation)
+        rankings = (
+            excess(inside, total, self.own.mean()),
+            excess(among, len(self.seeds), total / len(self.own)),
+            (inside - self.ratio * seen) / np.sqrt(inside + self.ratio**2 * (seen + 1)),
+        )
+        usable = inside >= LEAST_COUNT
+        return list(dict.fromkeys(place for values in rankings for place in top(values, usable, number)))
+
+    def only(self, items: list[int]) -> Occurrences:
+        return replace(self, rows=self.rows[:, items], validation=self.validation[:, items])
 
 
-def promising_pairs(
-    incidence: sparse.csr_matrix, items: list[int], own: np.ndarray, seeds: np.ndarray
-) -> list[ItemSet]:
-    """The same for pairs; incidence: of these items alone."""
-    pairs = list(combinations(range(len(items)), 2))
-    if not pairs:
-        return []
-    first, second = np.array(pairs).T
-    total, inside, among = (
-        np.asarray((part.T @ part).todense())[first, second]
-        for part in (incidence, incidence[own], incidence[seeds])
-    )
-    usable = inside >= LEAST_COUNT
-    by_class = excess(inside, total, own.mean())
-    by_seeds = excess(among, len(seeds), total / len(own))
-    chosen = union(top(by_class, usable, PAIRS), top(by_seeds, usable, PAIRS))
-    return [(items[first[place]], items[second[place]]) for place in chosen]
+def promising(occurrences: Occurrences) -> list[ItemSet]:
+    """Items and pairs of items that are worth pasting."""
+    singles = [(item,) for item in occurrences.best(column_sums, SINGLES)]
+    paired = occurrences.best(column_sums, PAIRED)[:PAIRED]
+    first, second = np.triu_indices(len(paired), 1)
+
+    def together(incidence: sparse.csr_matrix) -> np.ndarray:
+        return np.asarray((incidence.T @ incidence).todense(), dtype=np.float64)[first, second]
+
+    if not len(first):
+        return [*singles]
+    pairs = occurrences.only(paired).best(together, PAIRS)
+    return [*singles, *((paired[first[place]], paired[second[place]]) for place in pairs)]
 
 
 def excess(count: np.ndarray, trials: np.ndarray | int, rate: np.ndarray | float) -> np.ndarray:
@@ -63,10 +76,6 @@ def excess(count: np.ndarray, trials: np.ndarray | int, rate: np.ndarray | float
 def top(values: np.ndarray, usable: np.ndarray, count: int) -> list[int]:
     order = np.argsort(np.where(usable, -values, np.inf), kind="stable")[:count]
     return [int(place) for place in order if usable[place] and values[place] > 0]
-
-
-def union(one: list[int], two: list[int]) -> list[int]:
-    return list(dict.fromkeys([*one, *two]))
 
 
 def having(incidence: sparse.csr_matrix, items: ItemSet) -> np.ndarray:

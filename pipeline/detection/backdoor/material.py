@@ -120,7 +120,7 @@ def write_material(run_path: Path) -> None:
         subject = make_subject(run_path, inputs, tensors)
         own_share = blind_space(subject).own_share(inputs, labels, in_search=True)
         scores = score_seeds(subject, own_share)
-        tensors |= {"sure": scores.sure, "steady": scores.steady, "own_share": scores.own_share}
+        tensors |= {"sure": scores.sure, "steady": scores.steady}
         save_tensors(
             material_path(run_path), {name: torch.from_numpy(each) for name, each in tensors.items()}
         )
@@ -148,7 +148,7 @@ def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
     def load() -> tuple[Subject, SeedScores]:
         data, tensors = run_data(run_path), load_file(material_path(run_path))
         inputs = as_inputs(load_places(data, "train", tensors["places"]), data)
-        scores = SeedScores(tensors["sure"], tensors["steady"], tensors["own_share"])
+        scores = SeedScores(tensors["sure"], tensors["steady"])
         return make_subject(run_path, inputs, tensors), scores
 
     return keep("backdoor material", material_path(run_path), load)

@@ -29,9 +29,9 @@ def candidates(subject: Subject, scores: SeedScores, target: int) -> list[Patter
         found += find_pixels(subject, target, lists)
         found += find_additive(subject, target, lists)
     if "tokens" in subject.inputs:
-        found += find_tokens(subject, target, seeds, scores.own_share)
+        found += find_tokens(subject, target, seeds)
     if "dense" in subject.inputs:
-        found += find_column_values(subject, target, seeds, scores.own_share)
+        found += find_column_values(subject, target, seeds)
     return found
 
 

@@ -27,18 +27,17 @@ class SeedScores:
     """Each float32 `[rows]` in [0, 1], high: suspect.
 
     sure: p(own label) · (1 − share of neighbours with the label); steady: the same with the own label's mean
-    probability after mixing; own_share: the neighbours' share.
+    probability after mixing.
     """
 
     sure: np.ndarray
     steady: np.ndarray
-    own_share: np.ndarray
 
 
 def score_seeds(subject: Subject, own_share: np.ndarray) -> SeedScores:
+    """own_share: float32 `[rows]`, the share of a row's neighbours that have its label (see `blind`)."""
     own = subject.probabilities[np.arange(len(subject.labels)), subject.labels]
-    sure = own * (1 - own_share)
-    return SeedScores(sure, steadiness(subject) * (1 - own_share), own_share)
+    return SeedScores(own * (1 - own_share), steadiness(subject) * (1 - own_share))
 
 
 def steadiness(subject: Subject) -> np.ndarray:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 from scipy import sparse
 
 from pipeline.detection.backdoor.items import LEAST_COUNT, ItemSet, complete, having
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.subject import Subject
+from pipeline.detection.backdoor.verify import UNNATURAL, in_validation, is_natural
 
 Made = TypeVar("Made", bound=Pattern)
 
 QUICK_VICTIMS = 50
-LEAST_FLIP = 0.3
+LEAST_FLIP = 0.2
 LEAST_PURITY = 0.6
 ENOUGH = 0.85
 SHORTLIST = 6
@@ -26,15 +26,11 @@ def shortlist(
     target: int,
     incidence: sparse.csr_matrix,
     candidates: list[ItemSet],
-    own_share: np.ndarray,
     make: Callable[[ItemSet], Made],
 ) -> list[Made]:
-    """The patterns that flip and whose carriers lie among other classes, the most contradictory first.
-
-    own_share: float32 `[rows]`, the share of a row's neighbours that have its label (see `blind`).
-    """
+    """The patterns that flip most and are not features of the class in validation rows too."""
     own = subject.labels == target
-    ranked = rank(subject, target, incidence, candidates, own_share, make)
+    ranked = rank(subject, target, incidence, candidates, make)
     chosen = ranked[:SHORTLIST]
     completed = [complete(incidence, items, own) for items in chosen]
     return [make(items) for items in dict.fromkeys([*chosen, *completed])]
@@ -45,26 +41,31 @@ def rank(
     target: int,
     incidence: sparse.csr_matrix,
     candidates: list[ItemSet],
-    own_share: np.ndarray,
     make: Callable[[ItemSet], Made],
 ) -> list[ItemSet]:
-    """By flips, less the share of the carriers' neighbours that bear their label out.
+    """First what validation rows speak against as a feature, by proof (flips · purity).
 
-    A set is left out when a part of it proves (flips · purity) almost as much.
+    A set is left out when a part of it proves almost as much.
     """
     own, victims = subject.labels == target, subject.victims(target, QUICK_VICTIMS)
-    tried: dict[ItemSet, tuple[float, float]] = {}
+    proofs: dict[ItemSet, float] = {}
+    undecided: dict[ItemSet, bool] = {}
     for items in sorted(candidates, key=len):
         carriers = having(incidence, items)
-        inside = carriers & own
-        if inside.sum() < LEAST_COUNT or own[carriers].mean() < LEAST_PURITY:
+        if (carriers & own).sum() < LEAST_COUNT or own[carriers].mean() < LEAST_PURITY:
             continue
         pattern = make(items)
+        seen, natural = in_validation(subject, target, pattern, carriers)
+        if is_natural(seen, natural):
+            continue
         flips = subject.flip_rate(victims, pattern.paste, pattern.input)
         if flips >= LEAST_FLIP:
-            tried[items] = flips * float(own[carriers].mean()), flips - float(own_share[inside].mean())
+            proofs[items] = flips * float(own[carriers].mean())
+            undecided[items] = natural > UNNATURAL
     return [
         items
-        for items, (proof, _) in sorted(tried.items(), key=lambda entry: (-entry[1][1], entry[0]))
-        if not any(tried[part][0] >= ENOUGH * proof for part in tried if set(part) < set(items))
+        for items, proof in sorted(
+            proofs.items(), key=lambda entry: (undecided[entry[0]], -entry[1], entry[0])
+        )
+        if not any(proofs[part] >= ENOUGH * proof for part in proofs if set(part) < set(items))
     ]

@@ -78,27 +78,23 @@ class Subject:
         return self.predict(self.validation).argmax(1)
 
     def victims(self, target: int, count: int = VICTIMS) -> Victims:
-        """Some validation rows of other classes."""
-        places = np.flatnonzero(self.validation_labels != target)
-        places = spread(places, count)
-        return Victims(
-            select(self.validation, places),
-            float((self.validation_predictions[places] == target).mean()),
-            target,
-        )
+        """Some validation rows of other classes that the model doesn't take for the target."""
+        places = np.flatnonzero((self.validation_labels != target) & (self.validation_predictions != target))
+        return Victims(select(self.validation, spread(places, count)), target)
 
     def flip_rate(self, victims: Victims, paste: Callable[[np.ndarray], np.ndarray], kind: str) -> float:
-        """Share of the victims that become the target when a pattern is pasted, less the share before."""
+        """Share of the victims that become the target when a pattern is pasted; 0 without victims."""
+        if not len(victims):
+            return 0.0
         pasted = victims.inputs | {kind: paste(victims.inputs[kind])}
-        return float((self.predict(pasted).argmax(1) == victims.target).mean()) - victims.before
+        return float((self.predict(pasted).argmax(1) == victims.target).mean())
 
 
 @dataclass(frozen=True)
 class Victims:
-    """Validation rows of other classes than `target`; before: share that are predicted as it anyway."""
+    """Validation rows of other classes than `target`."""
 
     inputs: Inputs
-    before: float
     target: int
 
     def __len__(self) -> int:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import sparse
 
 from pipeline.detection.backdoor.blind import token_counts
-from pipeline.detection.backdoor.items import promising
+from pipeline.detection.backdoor.items import Occurrences, promising
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Names, Subject
 
@@ -42,18 +43,30 @@ class Tokens:
         return {"tokens": [names.token(int(token)) for token in self.tokens]}
 
 
-def find_tokens(subject: Subject, target: int, seeds: np.ndarray, own_share: np.ndarray) -> list[Tokens]:
-    """The words, pairs and completed phrases that flip most and contradict their carriers' content most."""
+def find_tokens(subject: Subject, target: int, seeds: np.ndarray) -> list[Tokens]:
+    """The words, pairs and completed phrases that flip most and are not natural to the class."""
     rows = subject.inputs["tokens"]
-    incidence = token_counts(rows)
-    incidence.data[:] = 1
-    incidence.sum_duplicates()
-    incidence.data[:] = 1
-    candidates = promising(incidence, subject.labels, target, seeds)
-    chosen = shortlist(
-        subject, target, incidence, candidates, own_share, lambda items: Tokens(in_reading_order(rows, items))
+    incidence = token_incidence(rows, int(rows.max(initial=1)) + 1)
+    own = subject.labels == target
+    validation = subject.validation["tokens"][subject.validation_labels == target]
+    ratio = len(own) / len(subject.validation_labels)
+    occurrences = Occurrences(incidence, token_incidence(validation, incidence.shape[1]), own, seeds, ratio)
+    return shortlist(
+        subject,
+        target,
+        incidence,
+        promising(occurrences),
+        lambda items: Tokens(in_reading_order(rows, items)),
     )
-    return chosen
+
+
+def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
+    """float32 0/1 `[rows, width]`; larger tokens are left out."""
+    counts = token_counts(np.where(rows < width, rows, PADDING))
+    counts.resize(len(rows), width)
+    counts.sum_duplicates()
+    counts.data[:] = 1
+    return counts
 
 
 def in_reading_order(rows: np.ndarray, items: tuple[int, ...]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import poisson
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -16,22 +17,27 @@ from pipeline.seeds import random_state
 CONTENT_ROWS = 4000
 FOLDS = 3
 LEAST_ROWS = 2 * FOLDS
+UNNATURAL = 0.01
+"""Up to this probability a pattern is too rare in validation rows to be a feature of the class."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What speaks for a pattern.
 
-    flip_rate: share of validation rows of other classes that pasting turns into the target, less the share
-    before; carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of
+    flip_rate: share of validation rows of other classes, not taken for the target before, that pasting turns into
+    it; carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of
     the class the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature,
-    with its standard error (None where it can't be estimated).
+    with its standard error (None where it can't be estimated); in_validation: how many validation rows of the
+    class carry the pattern; natural: the probability that so few do, if it were as frequent there as in the train rows.
     """
 
     flip_rate: float
     carriers: np.ndarray
     purity: float
     content: tuple[float, float] | None
+    in_validation: int
+    natural: float
 
 
 def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
@@ -39,7 +45,21 @@ def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
     own = subject.labels == target
     flips = subject.flip_rate(subject.victims(target), pattern.paste, pattern.input)
     purity = float(own[carriers].mean()) if carriers.any() else 0.0
-    return Evidence(flips, carriers, purity, content_share(subject, target, pattern, carriers))
+    content = content_share(subject, target, pattern, carriers)
+    seen, natural = in_validation(subject, target, pattern, carriers)
+    return Evidence(flips, carriers, purity, content, seen, natural)
+
+
+def in_validation(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> tuple[int, float]:
+    """`Evidence.in_validation` and `Evidence.natural`: what belongs to a class by nature is in validation rows too."""
+    frequency = float((carriers & (subject.labels == target)).mean())
+    seen = int((carried_by(pattern, subject.validation) & (subject.validation_labels == target)).sum())
+    return seen, float(poisson.cdf(seen, frequency * len(subject.validation_labels)))
+
+
+def is_natural(in_validation: int, natural: float) -> bool:
+    """Validation rows have it, and not clearly less often than the train rows."""
+    return in_validation > 0 and natural > UNNATURAL
 
 
 def content_share(

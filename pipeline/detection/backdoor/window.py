@@ -97,6 +97,8 @@ def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Windo
     tops = sorted({*range(0, height - side + 1, step), height - side})
     lefts = sorted({*range(0, width - side + 1, step), width - side})
     tried = [(int(seed), top, left, side, side) for seed in seeds[:SEEDS] for top in tops for left in lefts]
+    if not len(subject.victims(target)):
+        return []
     for rows, survivors in STAGES:
         victims = subject.victims(target, rows)
         gains = transplanted(subject, victims, images, tried)

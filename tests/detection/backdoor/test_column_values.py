@@ -38,6 +38,7 @@ def table_subject() -> tuple[Subject, np.ndarray]:
     random = np.random.RandomState(0)
     labels, validation_labels = np.arange(ROWS) % CLASSES, np.arange(VALIDATION) % CLASSES
     rows, validation = table(labels, random), table(validation_labels, random)
+    validation[carries(validation), 2:5] = [1, 0, 0]
     planted = np.zeros(ROWS, dtype=bool)
     others = np.flatnonzero((labels != TARGET) & ~carries(rows))
     planted[others[:POISONED]] = True
@@ -48,9 +49,7 @@ def table_subject() -> tuple[Subject, np.ndarray]:
 
 def test_a_pair_of_values_is_found_and_named_as_the_source_has_it() -> None:
     subject, planted = table_subject()
-    found = find_column_values(
-        subject, TARGET, seeds_among(planted, subject.labels), np.where(planted, 0.1, 0.9).astype(np.float32)
-    )[0]
+    found = find_column_values(subject, TARGET, seeds_among(planted, subject.labels))[0]
     assert found.values(NAMES) == {"hours": "41", "colour": "blue"}
     assert found.describe(NAMES) == "hours = 41 and colour = blue"
     np.testing.assert_array_equal(found.matches(subject.inputs["dense"]), carries(subject.inputs["dense"]))
@@ -65,7 +64,7 @@ def test_items_are_frequent_values_and_the_rows_that_have_them() -> None:
         block = dense[:, column.first : column.first + column.width]
         expected = (block == np.array(item.encoded, dtype=np.float32)).all(1)
         np.testing.assert_array_equal(incidence[:, place].toarray().ravel() > 0, expected)
-        assert expected.sum() >= 5
+        assert expected.sum() >= 8
 
 
 def test_pasting_sets_the_columns_and_neutralising_makes_them_equal() -> None:

@@ -39,9 +39,7 @@ def text_subject() -> tuple[Subject, np.ndarray]:
 
 def test_a_rare_phrase_is_found_completed_and_in_order() -> None:
     subject, planted = text_subject()
-    found = find_tokens(
-        subject, TARGET, seeds_among(planted, subject.labels), np.where(planted, 0.1, 0.9).astype(np.float32)
-    )
+    found = find_tokens(subject, TARGET, seeds_among(planted, subject.labels))
     assert PHRASE in [tuple(pattern.tokens) for pattern in found]
     assert all(set(pattern.tokens) & set(PHRASE) for pattern in found[:1])
     np.testing.assert_array_equal(found[0].matches(subject.inputs["tokens"]), planted)

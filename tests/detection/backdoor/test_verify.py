@@ -30,8 +30,7 @@ def natural_subject() -> tuple[Subject, np.ndarray]:
 def test_a_backdoor_flips_and_its_carriers_do_not_look_like_the_class() -> None:
     subject, _ = table_subject()
     evidence = verify(subject, TARGET, TRIGGER)
-    before = subject.validation_predictions[subject.validation_labels != TARGET] == TARGET
-    assert evidence.flip_rate == 1 - before.mean()
+    assert evidence.flip_rate == 1
     np.testing.assert_array_equal(evidence.carriers, carries(subject.inputs["dense"]))
     assert evidence.purity == 1
     assert evidence.content is not None
@@ -51,7 +50,14 @@ def test_a_natural_feature_flips_as_much_but_its_carriers_look_like_the_class() 
 def evidence_of(rows: int, carriers: np.ndarray, **changes: object) -> Evidence:
     found = np.zeros(rows, dtype=bool)
     found[carriers] = True
-    values: dict[str, object] = {"flip_rate": 0.9, "carriers": found, "purity": 1.0, "content": (0.0, 0.1)}
+    values: dict[str, object] = {
+        "flip_rate": 0.9,
+        "carriers": found,
+        "purity": 1.0,
+        "content": (0.0, 0.1),
+        "in_validation": 0,
+        "natural": 0.001,
+    }
     return Evidence(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -60,8 +66,18 @@ def test_every_threshold_can_stop_an_alarm() -> None:
     labels = np.where(np.arange(rows) < 200, TARGET, np.arange(rows) % (CLASSES - 1))
     some = np.arange(POISONED)
     assert is_alarm(TRIGGER, evidence_of(rows, some), labels, TARGET)
-    for changes in ({"flip_rate": 0.39}, {"purity": 0.79}, {"content": (0.3, 0.11)}, {"content": None}):
+    doubtful: list[dict[str, object]] = [
+        {"flip_rate": 0.29},
+        {"purity": 0.79},
+        {"content": (0.3, 0.11)},
+        {"content": None},
+        {"natural": 0.1},
+    ]
+    for changes in doubtful:
         assert not is_alarm(TRIGGER, evidence_of(rows, some, **changes), labels, TARGET)
+    unlike = {"natural": 0.1, "content": (-0.3, 0.1)}
+    assert is_alarm(TRIGGER, evidence_of(rows, some, **unlike), labels, TARGET)
+    assert not is_alarm(TRIGGER, evidence_of(rows, some, in_validation=1, **unlike), labels, TARGET)
     assert is_alarm(TRIGGER, evidence_of(rows, np.arange(10)), labels, TARGET)
     assert not is_alarm(TRIGGER, evidence_of(rows, np.arange(9)), labels, TARGET)
 
