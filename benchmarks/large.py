@@ -83,7 +83,14 @@ def measure(rows: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(dir=CACHE / "large") as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(config_of(data).as_dict()), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks.large", "--audit", str(config), str(Path(folder) / "run")]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.large",
+            "--audit",
+            str(config),
+            str(Path(folder) / "run"),
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
         found = follow(process)
         if process.wait() != 0:
@@ -128,7 +135,12 @@ def results(small: int, large: int, by_rows: dict[int, dict[str, dict[str, float
             shown = {"task": f"rows_{rows}", "method": "winnow", "stage": stage, "n": 1}
             lines += [shown | {"metric": metric, "value": value} for metric, value in values.items()]
         largest = max(values["largest_process_bytes"] for values in stages.values())
-        line = {"task": f"rows_{rows}", "method": "winnow", "metric": "largest_process_bytes", "value": largest}
+        line = {
+            "task": f"rows_{rows}",
+            "method": "winnow",
+            "metric": "largest_process_bytes",
+            "value": largest,
+        }
         lines.append(line | {"n": 1, "target": TARGET_BYTES, "met": largest <= TARGET_BYTES})
     one, two = by_rows[small], by_rows[large]
 
@@ -136,7 +148,9 @@ def results(small: int, large: int, by_rows: dict[int, dict[str, dict[str, float
         return sum(values[metric] for stage, values in stages.items() if stage != "start")
 
     def ratio(metric: str, value: float, **more: Any) -> None:
-        lines.append({"task": f"rows_{small}_to_{large}", "method": "winnow", "metric": metric, "value": value} | more)
+        lines.append(
+            {"task": f"rows_{small}_to_{large}", "method": "winnow", "metric": metric, "value": value} | more
+        )
 
     def peak(stages: dict[str, dict[str, float]]) -> float:
         return max(values["largest_process_bytes"] for values in stages.values())
@@ -170,7 +184,9 @@ def main() -> None:
     lines = results(small, large, by_rows)
     for line in lines:
         if line["task"].endswith(f"to_{large}") or "target" in line:
-            print(f"{line['task']:28s} {line['metric']:32s} {line.get('stage', ''):10s} {line['value']:16,.3f}")
+            print(
+                f"{line['task']:28s} {line['metric']:32s} {line.get('stage', ''):10s} {line['value']:16,.3f}"
+            )
     print(write_results("large", lines))
 
 

@@ -51,7 +51,9 @@ def write_shard(
     with pq.ParquetWriter(temporary, schema, use_dictionary=["label"]) as writer:
         for first in range(0, rows, GROUP_ROWS):
             chosen = random.integers(len(labels), size=min(GROUP_ROWS, rows - first))
-            values = pixels[chosen] + random.normal(0, JITTER, (len(chosen), len(FEATURES))).astype(np.float32)
+            values = pixels[chosen] + random.normal(0, JITTER, (len(chosen), len(FEATURES))).astype(
+                np.float32
+            )
             columns = [pa.array(np.ascontiguousarray(column)) for column in values.T]
             writer.write_table(pa.table([*columns, pa.array(labels[chosen])], schema=schema))
     temporary.replace(path)

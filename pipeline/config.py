@@ -49,7 +49,8 @@ class Split(Section):
     validation: str = Field("validation", description="its value for validation rows")
     holdout: str = Field("holdout", description="its value for holdout rows")
     fractions: tuple[Share, Share, Share] | None = Field(
-        None, description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies have one role"
+        None,
+        description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies have one role",
     )
     seed: int = 0
 
@@ -299,7 +300,9 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
         problem = getattr(error, "problem", None) or "not valid YAML"
         if "stands twice" not in problem:
             problem = "not valid YAML"
-        raise InputError(f"{path}{place}: {problem}", "Check the sections, the indentation and the quotes.") from None
+        raise InputError(
+            f"{path}{place}: {problem}", "Check the sections, the indentation and the quotes."
+        ) from None
     if not isinstance(tree, dict):
         raise InputError(
             f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config."

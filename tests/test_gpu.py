@@ -47,7 +47,9 @@ def test_a_second_run_on_the_gpu_has_the_same_bits(on_gpu: Path, tmp_path: Path)
 
 
 def test_rows_go_to_the_gpu_and_back_unchanged() -> None:
-    rows = Rows({"dense": torch.rand(9, 4), "tokens": torch.arange(9)[:, None]}, torch.arange(9), torch.arange(9))
+    rows = Rows(
+        {"dense": torch.rand(9, 4), "tokens": torch.arange(9)[:, None]}, torch.arange(9), torch.arange(9)
+    )
     back = rows.to(CUDA).to(torch.device("cpu"))
     assert isinstance(back.inputs, dict)
     assert torch.equal(back.inputs["dense"], rows.inputs["dense"])  # type: ignore[index]

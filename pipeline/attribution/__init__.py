@@ -30,6 +30,7 @@ from pipeline.attribution.factors import (
     eigenbases_to_tensors,
     spectrum_sums,
 )
+from pipeline.attribution.forms import FormChoice, layer_forms
 from pipeline.attribution.gradients import Eigenbasis
 from pipeline.attribution.objectives import Objective, cross_entropy, get_objective, squared_error
 from pipeline.attribution.prepare import prepare_segment
@@ -42,6 +43,7 @@ from pipeline.attribution.scores import (
     score_batch,
     score_rows,
 )
+from pipeline.attribution.shared_inputs import SharedInputs
 from pipeline.attribution.spectrum import (
     Spectrum,
     influence_injection,
@@ -63,6 +65,7 @@ __all__ = [
     "Coverage",
     "Eigenbasis",
     "FactorSums",
+    "FormChoice",
     "LayerInfo",
     "NonFiniteError",
     "Objective",
@@ -71,6 +74,7 @@ __all__ = [
     "RunningMean",
     "Scores",
     "Segment",
+    "SharedInputs",
     "Spectrum",
     "Trajectory",
     "TrajectoryRecorder",
@@ -90,6 +94,7 @@ __all__ = [
     "has_batchnorm",
     "influence_injection",
     "influence_spectrum",
+    "layer_forms",
     "load_weights",
     "mean_gradient_sums",
     "prepare_segment",

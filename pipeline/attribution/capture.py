@@ -93,11 +93,12 @@ def coverage(model: nn.Module) -> Coverage:
 
 @dataclass(frozen=True)
 class _Use:
-    """One call of a covered module."""
+    """One call of a covered module; ``fixed``: its inputs depend on no covered layer."""
 
     layer: LayerInfo
     module: nn.Module
     inputs: Tensor
+    fixed: bool
     shape: torch.Size
     edge: GradientEdge
 
@@ -142,6 +143,12 @@ class Capture:
             by_layer.setdefault(use.layer.name, []).append((use, gradient))
         return ((name, _join(uses)) for name, uses in by_layer.items())
 
+    def fixed_layers(self) -> set[str]:
+        """Layers whose inputs in the last forward pass came from no covered layer: likely the same at all
+        checkpoints."""
+        moving = {use.layer.name for use in self._uses if not use.fixed}
+        return {use.layer.name for use in self._uses} - moving
+
     def watch(self, layer: LayerInfo, module: nn.Module) -> Any:
         """Hooks one module of a layer; returns the hook's handle."""
 
@@ -154,7 +161,10 @@ class Capture:
             # In-place operations that follow are forbidden on a leaf and would move a view's gradient edge.
             if output.is_leaf or output._is_view():
                 output = output.clone()
-            self._uses.append(_Use(layer, module, inputs.detach(), output.shape, get_gradient_edge(output)))
+            edge = get_gradient_edge(output)
+            self._uses.append(
+                _Use(layer, module, inputs.detach(), not inputs.requires_grad, output.shape, edge)
+            )
             return output
 
         return module.register_forward_hook(record, with_kwargs=True)

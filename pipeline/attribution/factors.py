@@ -15,10 +15,30 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs, capture
-from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.eigenbases import (
+    check_finite,
+    eigenbases,
+    eigenbases_from_tensors,
+    eigenbases_to_tensors,
+    under,
+)
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import Eigenbasis
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.random_labels import row_uniforms
+from pipeline.attribution.shared_inputs import SharedInputs
+
+__all__ = [
+    "FactorSums",
+    "add_tensors",
+    "covariance_sums",
+    "eigenbases",
+    "eigenbases_from_tensors",
+    "eigenbases_to_tensors",
+    "fisher_columns",
+    "sampled_rows",
+    "spectrum_sums",
+]
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ class FactorSums:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FactorSums:
         """The inverse of ``to_tensors``."""
-        return cls(_under("input/", tensors), _under("gradient/", tensors), int(tensors["examples"]))
+        return cls(under("input/", tensors), under("gradient/", tensors), int(tensors["examples"]))
 
 
 def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,6 +92,8 @@ def covariance_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
+    shared: SharedInputs | None = None,
+    sample: float = 1.0,
 ) -> FactorSums:
     """First pass over one batch, the model being loaded with a checkpoint's weights.
 
@@ -82,44 +104,41 @@ def covariance_sums(
         labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output
             Hessian's root.
         weights: ``[batch]`` row weights of mean 1, or None; weight w counts like w copies of the row.
+        shared: what other checkpoints have computed for the same batch; computed and kept if missing.
+        sample: the share of rows to use, the same rows at every checkpoint; which ones depends on their ids
+            and ``seed``. Sums are scaled up, so they estimate those of all rows.
 
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity; names the layer.
     """
+    examples = len(row_ids)
+    if sample < 1.0:
+        chosen = sampled_rows(row_ids, seed=seed, share=sample)
+        inputs = _rows_of(inputs, chosen)
+        row_ids, weights = row_ids[chosen], None if weights is None else weights[chosen]
     input_sums: dict[str, Tensor] = {}
     gradient_sums: dict[str, Tensor] = {}
     scale = None if weights is None else weights.sqrt()
+    shared = SharedInputs() if shared is None else shared
     with capture(model) as captured:
         outputs = captured.forward(inputs)
+        fixed = captured.fixed_layers()
         columns = fisher_columns(
             objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
         )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
                 if name not in input_sums:
-                    input_sums[name] = gradients.input_covariance(scale)
+                    kept = shared if name in fixed else SharedInputs()
+                    input_sums[name] = kept.covariance(name, gradients, scale)
                 gradient_sums = add_tensors(gradient_sums, {name: gradients.gradient_covariance()})
     for name in input_sums:
-        _check_finite(input_sums[name], name, "input covariance")
-        _check_finite(gradient_sums[name], name, "gradient covariance")
-    return FactorSums(input_sums, gradient_sums, len(row_ids))
-
-
-def eigenbases(sums: FactorSums) -> dict[str, Eigenbasis]:
-    """Eigenvectors of the mean covariances, layer by layer, in float64.
-
-    Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer.
-        AttributionError: no examples were summed.
-    """
-    if sums.examples == 0:
-        raise AttributionError("The factors hold no examples.", "Give at least one batch of training rows.")
-    bases = {}
-    for name, gradient in sums.gradient.items():
-        covariance = sums.input[name]
-        inputs = None if covariance.dim() == 1 else _eigenvectors(covariance, name, "input covariance")
-        bases[name] = Eigenbasis(inputs, _eigenvectors(gradient, name, "gradient covariance"))
-    return bases
+        check_finite(input_sums[name], name, "input covariance")
+        check_finite(gradient_sums[name], name, "gradient covariance")
+    if sample < 1.0:
+        input_sums = {name: value / sample for name, value in input_sums.items()}
+        gradient_sums = {name: value / sample for name, value in gradient_sums.items()}
+    return FactorSums(input_sums, gradient_sums, examples)
 
 
 def spectrum_sums(
@@ -133,6 +152,7 @@ def spectrum_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
+    shared: SharedInputs | None = None,
 ) -> dict[str, Tensor]:
     """Second pass over one batch: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]``, float64; arguments as in the first.
 
@@ -143,18 +163,34 @@ def spectrum_sums(
     """
     sums: dict[str, Tensor] = {}
     scale = None if weights is None else weights.sqrt()
+    shared = SharedInputs() if shared is None else shared
     with capture(model) as captured:
         outputs = captured.forward(inputs)
+        fixed = captured.fixed_layers()
         local = {name: basis.to(outputs) for name, basis in bases.items()}
         columns = fisher_columns(
             objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
         )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
-                sums = add_tensors(sums, {name: gradients.squares(local[name])})
+                kept = shared if name in fixed else SharedInputs()
+                inputs_squared = kept.squared_inputs(name, gradients, local[name])
+                sums = add_tensors(sums, {name: gradients.squares(local[name], inputs_squared)})
     for name, value in sums.items():
-        _check_finite(value, name, "spectrum")
+        check_finite(value, name, "spectrum")
     return sums
+
+
+def sampled_rows(row_ids: Tensor, *, seed: int, share: float) -> Tensor:
+    """bool ``[batch]``: a random ``share`` of all rows, each chosen by its id and the seed alone."""
+    # No checkpoint has this number, so the choice is independent of the labels drawn.
+    return row_uniforms(row_ids, seed=seed, checkpoint=-1) < share
+
+
+def _rows_of(inputs: Inputs, chosen: Tensor) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[chosen]
+    return {name: value[chosen] for name, value in inputs.items()}
 
 
 def fisher_columns(
@@ -181,35 +217,3 @@ def fisher_columns(
     if scale is None:
         return columns
     return [column * scale[:, None].to(column) for column in columns]
-
-
-def eigenbases_to_tensors(bases: Mapping[str, Eigenbasis]) -> dict[str, Tensor]:
-    """A flat dictionary for safetensors."""
-    tensors = {f"gradient/{name}": basis.gradient for name, basis in bases.items()}
-    return tensors | {
-        f"input/{name}": basis.input for name, basis in bases.items() if basis.input is not None
-    }
-
-
-def eigenbases_from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Eigenbasis]:
-    """The inverse of ``eigenbases_to_tensors``."""
-    inputs = _under("input/", tensors)
-    return {name: Eigenbasis(inputs.get(name), value) for name, value in _under("gradient/", tensors).items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _eigenvectors(covariance: Tensor, layer: str, what: str) -> Tensor:
-    _check_finite(covariance, layer, what)
-    symmetric = (covariance + covariance.T).double() / 2
-    return torch.linalg.eigh(symmetric).eigenvectors
-
-
-def _check_finite(value: Tensor, layer: str, what: str) -> None:
-    if not torch.isfinite(value).all():
-        raise NonFiniteError(
-            f"The {what} of layer {layer!r} has a NaN or an infinity.",
-            "Look for NaN in the data and for a training run that diverged.",
-        )

@@ -16,14 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.attribution.products import (
+    CACHE_BYTES,
+    SUMMED_ROWS,
+    aligned,
+    aligned_cat,
+    covariance,
+    inner_products,
+    product,
+    same_values,
+    slices_of,
+)
+
 # Bytes that a slice of dense per-example gradients may take.
 SLICE_BYTES = 32 << 20
-# Bytes of a slice of vectors that several products read in turn: about what a core's cache holds.
-CACHE_BYTES = 1 << 20
-# Columns of a block in a symmetric product: wide enough for a fast product, small enough to skip the mirror.
-_BLOCK = 192
-# Rows that are summed in the gradients' own precision before the sum goes on in float64.
-_SUMMED_ROWS = 1024
+# Bytes of unfolded patches at a time: they are read at once, from a cache that cores share.
+TILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,8 @@ class Eigenbasis:
 
     def to(self, like: Tensor) -> Eigenbasis:
         """The same basis in the dtype and on the device of ``like``."""
-        return Eigenbasis(None if self.input is None else self.input.to(like), self.gradient.to(like))
+        inputs = None if self.input is None else aligned(self.input.to(like))
+        return Eigenbasis(inputs, aligned(self.gradient.to(like)))
 
 
 class HeldGradients(ABC):
@@ -58,6 +67,11 @@ class HeldGradients(ABC):
 
 class LayerGradients(HeldGradients):
     """Per-example gradients as the backward pass gives them: factors of matrices ``[out, in]``."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> int:
+        """How many outer products make up an example's gradient."""
 
     @abstractmethod
     def joined(self, others: Sequence[HeldGradients]) -> LayerGradients:
@@ -156,7 +170,8 @@ class OuterProducts(LayerGradients):
         if self.positions == 1:
             # (g̃ ãᵀ)² = g̃² (ã²)ᵀ: the whole batch is one matrix product.
             inputs = self.squared_inputs(basis) if squared_inputs is None else squared_inputs
-            return ((self.outputs[:, 0] @ basis.gradient).square_().T @ inputs).double()
+            assert inputs is not None
+            return product(product(self.outputs[:, 0], basis.gradient).square_().T, inputs).double()
         total = self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
         for rows in row_slices(len(self.inputs), total):
             total += self.dense(rows, basis).square_().sum(0)
@@ -166,26 +181,28 @@ class OuterProducts(LayerGradients):
         if self.positions > 1:
             return None
         inputs = self.inputs[:, 0]
-        return inputs.square() if basis.input is None else (inputs @ basis.input).square_()
+        return inputs.square() if basis.input is None else product(inputs, basis.input).square_()
 
     def total(self) -> Tensor:
         inputs, outputs = self.inputs.flatten(0, 1), self.outputs.flatten(0, 1)
         total = inputs.new_zeros(outputs.shape[1], inputs.shape[1], dtype=torch.float64)
-        for rows in _summed_slices(len(inputs)):
-            total += outputs[rows].T @ inputs[rows]
+        for start in range(0, len(inputs), SUMMED_ROWS):
+            rows = slice(start, start + SUMMED_ROWS)
+            total += product(outputs[rows].T, inputs[rows])
         return total
 
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 2:
-            found = [part.filtered(filters) for part in self._in_cache(filters)]
+            matrix = aligned(filters)
+            row_bytes = self.positions * matrix.shape[1] * matrix.element_size()
+            slices = slices_of(len(self.inputs), row_bytes, CACHE_BYTES)
+            found = [
+                inner_products(product(self.outputs[rows], matrix), self.inputs[rows]) for rows in slices
+            ]
             return torch.cat([filters.new_zeros(0), *found])
         slices = row_slices(len(self.inputs), filters[0])
         parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
         return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)
-
-    def filtered(self, matrix: Tensor) -> Tensor:
-        """<matrix, G> for every example: ``[batch]``."""
-        return inner_products(self.outputs @ matrix, self.inputs)
 
     def matrices(self) -> Tensor:
         return self.dense(slice(None))
@@ -200,14 +217,12 @@ class OuterProducts(LayerGradients):
         parts = [self, *(other for other in others if isinstance(other, OuterProducts))]
         if len(parts) == 1:
             return self
-        return OuterProducts(
-            torch.cat([p.inputs for p in parts], 1), torch.cat([p.outputs for p in parts], 1)
-        )
+        return OuterProducts(aligned_cat([p.inputs for p in parts]), torch.cat([p.outputs for p in parts], 1))
 
     def rotated(self, basis: Eigenbasis) -> OuterProducts:
         """Both factors in the eigenbasis."""
-        inputs = self.inputs if basis.input is None else self.inputs @ basis.input
-        return OuterProducts(inputs, self.outputs @ basis.gradient)
+        inputs = self.inputs if basis.input is None else product(self.inputs, basis.input)
+        return OuterProducts(inputs, product(self.outputs, basis.gradient))
 
     def sliced(self, rows: slice) -> OuterProducts:
         return OuterProducts(self.inputs[rows], self.outputs[rows])
@@ -221,12 +236,6 @@ class OuterProducts(LayerGradients):
             part = part.rotated(basis)
             return part.outputs.transpose(1, 2) @ part.inputs
         return rotate(part.outputs.transpose(1, 2) @ part.inputs, basis)
-
-    def _in_cache(self, matrix: Tensor) -> Iterator[OuterProducts]:
-        """Slices of the batch whose product with ``matrix`` stays in a core's cache."""
-        row_bytes = self.positions * matrix.shape[1] * matrix.element_size()
-        for rows in slices_of(len(self.inputs), row_bytes, CACHE_BYTES):
-            yield self.sliced(rows)
 
 
 @dataclass(frozen=True)
@@ -256,7 +265,7 @@ def rotate_factors(positions: int, size_in: int, size_out: int) -> bool:
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     """Q_Sᵀ G Q_A for matrices ``[..., out, in]``."""
     rotated = basis.gradient.T @ matrices
-    return rotated if basis.input is None else rotated @ basis.input
+    return rotated if basis.input is None else product(rotated, basis.input)
 
 
 def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
@@ -265,61 +274,6 @@ def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     return rotated if basis.input is None else rotated @ basis.input.T
 
 
-def same_values(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors are equal; tells quickly that they aren't."""
-    if first is second:
-        return True
-    if first.shape != second.shape or not torch.equal(first[:1], second[:1]):
-        return False
-    return torch.equal(first, second)
-
-
-def inner_products(first: Tensor, second: Tensor) -> Tensor:
-    """Σ first ∘ second over all dimensions but the first: ``[batch]``, without a tensor of their size."""
-    first, second = first.reshape(len(first), 1, -1), second.reshape(len(second), -1, 1)
-    return torch.bmm(first, second)[:, 0, 0]
-
-
-def slices_of(length: int, item_bytes: int, budget: int) -> Iterator[slice]:
-    """Slices of ``length`` items that stay within a budget of bytes, of one item at least."""
-    step = max(1, budget // max(1, item_bytes))
-    for start in range(0, length, step):
-        yield slice(start, start + step)
-
-
 def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
     """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within ``SLICE_BYTES``."""
     return slices_of(batch, matrix.nbytes, SLICE_BYTES)
-
-
-def covariance(values: Tensor) -> Tensor:
-    """Σ v vᵀ over the rows of ``values`` ``[rows, size]``: ``[size, size]``, float64."""
-    total = torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64, device=values.device)
-    add_upper(total, values)
-    return mirrored(total)
-
-
-def add_upper(total: Tensor, values: Tensor) -> None:
-    """Adds Σ v vᵀ over the rows of ``values`` to float64 ``total``, in its upper triangle alone.
-
-    Products of some rows in the dtype of ``values`` are added up in float64; blocks below the diagonal, which
-    mirror those above, are left out.
-    """
-    size = values.shape[1]
-    for rows in _summed_slices(len(values)):
-        part = values[rows]
-        for start in range(0, size, _BLOCK):
-            stop = start + _BLOCK
-            total[start:stop, start:] += part[:, start:stop].T @ part[:, start:]
-
-
-def mirrored(total: Tensor) -> Tensor:
-    """The symmetric matrix with the upper triangle of ``total``."""
-    upper = total.triu()
-    return upper + upper.triu(1).T
-
-
-def _summed_slices(length: int) -> Iterator[slice]:
-    """Slices of rows that one product may sum in its own precision."""
-    for start in range(0, length, _SUMMED_ROWS):
-        yield slice(start, start + _SUMMED_ROWS)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients, covariance, same_values
+from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients
+from pipeline.attribution.products import covariance, same_values
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class IndexedGradients(LayerGradients):
     outputs: Tensor
     vocabulary: int
     padding: int | None
+
+    @property
+    def positions(self) -> int:
+        return self.tokens.shape[1]
 
     @property
     def nbytes(self) -> int:

@@ -9,9 +9,12 @@ Pitsianis, "Approximation with Kronecker products", 1993).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from pipeline.attribution.products import aligned_width, product
 
 # The decompositions go through Gram matrices, which leave half of float64's digits.
 _SMALLEST = 1e-7
@@ -32,6 +35,10 @@ class OuterMap:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def apply(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """a ``[batch, positions, in]`` and g ``[batch, positions, out]`` to ``[batch, positions · terms, …]``."""
+        return _mapped(inputs, self._flat_inputs), _mapped(outputs, self._flat_outputs)
+
     def scaled(self, left: Tensor, right: Tensor) -> OuterMap:
         """Followed by F∘ with F = Σ_r left_r right_rᵀ, ``[rank, out]`` and ``[rank, in]``."""
         inputs, outputs = self.inputs[:, None] * right[:, None], self.outputs[:, None] * left[:, None]
@@ -48,6 +55,14 @@ class OuterMap:
         mix_out = (back_out @ left[:, :kept] * values[:kept]).to(self.outputs)
         mix_in = (back_in @ right[:kept].T).to(self.inputs)
         return OuterMap(_mixed(mix_in, self.inputs), _mixed(mix_out, self.outputs))
+
+    @cached_property
+    def _flat_inputs(self) -> Tensor:
+        return _side_by_side(self.inputs)
+
+    @cached_property
+    def _flat_outputs(self) -> Tensor:
+        return _side_by_side(self.outputs)
 
 
 def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -76,3 +91,18 @@ def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:
 def _mixed(mix: Tensor, terms: Tensor) -> Tensor:
     """Σ_t mix[t, k] terms[t]: ``[kept, size, size]``."""
     return (mix.T @ terms.flatten(1)).view(-1, *terms.shape[1:])
+
+
+def _side_by_side(terms: Tensor) -> Tensor:
+    """``[terms, size, size]`` as ``[size, terms · wider]``, each term filled up with zeros to aligned rows."""
+    count, size, _ = terms.shape
+    wide = terms.new_zeros(size, count, aligned_width(size))
+    wide[..., :size] = terms.transpose(0, 1)
+    return wide.flatten(1)
+
+
+def _mapped(vectors: Tensor, flat: Tensor) -> Tensor:
+    """``[batch, positions, size]`` by every term: ``[batch, positions · terms, size]``."""
+    size = vectors.shape[2]
+    found = product(vectors, flat)
+    return found.view(len(found), -1, aligned_width(size))[..., :size]

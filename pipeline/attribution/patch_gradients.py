@@ -2,7 +2,7 @@
 
 An unfolded image takes kernel-size times its bytes. Here the image itself is kept; products with a filter are
 a convolution with that filter, and everything else unfolds a few examples, or a band of one example's places,
-at a time, within ``SLICE_BYTES`` whatever the resolution.
+at a time, within ``TILE_BYTES`` whatever the resolution.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from pipeline.attribution.gradients import (
     HeldGradients,
     LayerGradients,
     OuterProducts,
-    add_upper,
-    covariance,
-    inner_products,
-    mirrored,
     rotate,
     rotate_factors,
     row_slices,
+)
+from pipeline.attribution.products import (
+    add_upper,
+    aligned_empty,
+    covariance,
+    inner_products,
+    mirrored,
     same_values,
     slices_of,
 )
@@ -51,15 +54,48 @@ class Kernel:
     bias: bool
 
     def patches(self, images: Tensor, band: slice) -> Tensor:
-        """What the kernel sees at the output's rows ``band``: ``[batch, positions, in]``."""
-        first, last = band.start, min(band.stop, self.places[0]) - 1
-        top, height = first * self.stride[0], self.dilation[0] * (self.size[0] - 1) + 1
-        padded = functional.pad(images, self.padding)[:, :, top : last * self.stride[0] + height]
-        unfolded = functional.unfold(padded, self.size, dilation=self.dilation, stride=self.stride)
-        patches = unfolded.transpose(1, 2)
-        if not self.bias:
-            return patches
-        return torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2)
+        """What the kernel sees at the output's rows ``band``: ``[batch, positions, in]``.
+
+        The inputs' order is (vertical, horizontal, channel, bias), in which channels-last images are copied in
+        long runs: several times faster than unfolding. ``standard`` puts them in the weight's order.
+        """
+        rows = min(band.stop, self.places[0]) - band.start
+        padded = functional.pad(images, self.padding).permute(0, 2, 3, 1).contiguous()
+        padded = padded[:, band.start * self.stride[0] :]
+        batch, channels = len(images), images.shape[1]
+        to_batch, to_row, to_column, _ = padded.stride()
+        (down, right), (spread_down, spread_right) = self.stride, self.dilation
+        windows = padded.as_strided(
+            (batch, rows, self.places[1], *self.size, channels),
+            (to_batch, down * to_row, right * to_column, spread_down * to_row, spread_right * to_column, 1),
+        )
+        size = channels * self.size[0] * self.size[1]
+        patches = aligned_empty((batch, rows * self.places[1], size + self.bias), images)
+        split = patches[..., :size].view(batch, rows, self.places[1], *self.size, channels)
+        split.copy_(windows)
+        if self.bias:
+            patches[..., size] = 1.0
+        return patches
+
+    def standard(self, values: Tensor) -> Tensor:
+        """Numbers per input in the order of ``patches`` put in the weight's: channels first."""
+        weights = values.shape[-1] - self.bias
+        found = aligned_empty(values.shape, values)
+        found[..., weights:] = values[..., weights:]
+        channels = weights // (self.size[0] * self.size[1])
+        moved = values[..., :weights].unflatten(-1, (*self.size, channels)).movedim(-1, -3)
+        found[..., :weights].unflatten(-1, (channels, *self.size)).copy_(moved)
+        return found
+
+    def own(self, values: Tensor) -> Tensor:
+        """The inverse of ``standard``."""
+        weights = values.shape[-1] - self.bias
+        found = aligned_empty(values.shape, values)
+        found[..., weights:] = values[..., weights:]
+        channels = weights // (self.size[0] * self.size[1])
+        moved = values[..., :weights].unflatten(-1, (channels, *self.size)).movedim(-3, -1)
+        found[..., :weights].unflatten(-1, (*self.size, channels)).copy_(moved)
+        return found
 
     def convolved(self, images: Tensor, matrix: Tensor) -> Tensor:
         """The convolution with a filter ``[out, in]``: ``[batch, out, positions]``."""
@@ -112,7 +148,8 @@ class PatchGradients(LayerGradients):
             if row_scale is not None:
                 inputs = inputs * row_scale[rows, None, None].to(inputs)
             add_upper(total, inputs.flatten(0, 1))
-        return mirrored(total)
+        standard = self.kernel.standard
+        return standard(standard(mirrored(total)).T).contiguous()
 
     def gradient_covariance(self) -> Tensor:
         return covariance(self.outputs.flatten(0, 1))
@@ -127,7 +164,7 @@ class PatchGradients(LayerGradients):
         total = self._zeros(torch.float64)
         for _, part in self.tiles():
             total += part.total()
-        return total
+        return self.kernel.standard(total).contiguous()
 
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 3:
@@ -161,17 +198,21 @@ class PatchGradients(LayerGradients):
         part = PatchGradients(self.images[rows], self.outputs[rows], self.kernel)
         if basis is not None and rotate_factors(self.positions, self.size_in, self.outputs.shape[2]):
             return part._unfolded().dense(slice(None), basis)
-        matrices = part._zeros()[None].repeat(len(part.images), 1, 1)
+        matrices = aligned_empty((len(part.images), self.outputs.shape[2], self.size_in), self.images).zero_()
         for some, tile in part.tiles():
             matrices[some] += tile.dense(slice(None))
-        return matrices if basis is None else rotate(matrices, basis)
+        if basis is None:
+            return self.kernel.standard(matrices)
+        assert basis.input is not None
+        # Instead of the gradients, the basis is put in another order.
+        return rotate(matrices, Eigenbasis(self.kernel.own(basis.input.T).T, basis.gradient))
 
     def tiles(self) -> Iterator[tuple[slice, OuterProducts]]:
-        """(rows of the batch, gradients of some of their places), each within ``SLICE_BYTES``."""
+        """(rows of the batch, gradients of some of their places), each within ``TILE_BYTES``."""
         height, width = self.kernel.places
         line_bytes = width * self.size_in * self.images.element_size()
-        for rows in slices_of(len(self.images), height * line_bytes, budgets.SLICE_BYTES):
-            for band in slices_of(height, line_bytes, budgets.SLICE_BYTES):
+        for rows in slices_of(len(self.images), height * line_bytes, budgets.TILE_BYTES):
+            for band in slices_of(height, line_bytes, budgets.TILE_BYTES):
                 places = slice(band.start * width, band.stop * width)
                 patches = self.kernel.patches(self.images[rows], band)
                 yield rows, OuterProducts(patches, self.outputs[rows, places])
@@ -179,7 +220,8 @@ class PatchGradients(LayerGradients):
     def _unfolded(self) -> OuterProducts:
         if len(self.images) == 0:
             return OuterProducts(self.images.new_zeros(0, self.positions, self.size_in), self.outputs)
-        return OuterProducts(self.kernel.patches(self.images, slice(0, self.kernel.places[0])), self.outputs)
+        patches = self.kernel.patches(self.images, slice(0, self.kernel.places[0]))
+        return OuterProducts(self.kernel.standard(patches), self.outputs)
 
     def _dense_slices(self) -> Iterator[slice]:
         return row_slices(len(self.images), self._zeros())

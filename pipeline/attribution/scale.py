@@ -64,7 +64,9 @@ def as_parameters(model: nn.Module, matrices: Mapping[str, Tensor]) -> dict[str,
         if layer.bias:
             found[f"{prefix}bias"] = matrix[:, -1].to(weight)
             matrix = matrix[:, :-1]
-        found[f"{prefix}weight"] = (matrix.T if layer.kind == "embedding" else matrix).reshape(weight.shape).to(weight)
+        found[f"{prefix}weight"] = (
+            (matrix.T if layer.kind == "embedding" else matrix).reshape(weight.shape).to(weight)
+        )
     return found
 
 

@@ -18,7 +18,7 @@ from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.gradients import DenseGradients, HeldGradients, LayerGradients
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.self_influence import self_products
-from pipeline.attribution.transport import LayerSegment, PreparedSegment, layer_segments
+from pipeline.attribution.transport import LayerChain, PreparedSegment, layer_chains
 
 # Bytes of factored gradients that may be held while the checkpoints of a group of batches are visited.
 HELD_BYTES = 256 << 20
@@ -109,8 +109,8 @@ def score_rows(
         queries: name -> filters per segment, from ``transport.query_filters``.
         self_influence: whether to score that as well.
         self_influence_tolerance: singular values of a segment's transport smaller than this share of the
-            largest are dropped; the error is about that share of the largest score, or less. 0 is exact and
-            slow; with one segment nothing is dropped.
+            largest are dropped; the largest error is of the order of this share of the largest score (a few
+            times it with few rows, measured). 0 is exact and slow; with one segment nothing is dropped.
         held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and
             each group loads every checkpoint once.
 
@@ -121,10 +121,10 @@ def score_rows(
         raise AttributionError("There is nothing to score.", "Give at least one batch and one segment.")
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     filters = {name: [_to(one, like) for one in per_segment] for name, per_segment in (queries or {}).items()}
-    layers = layer_segments(segments, like, self_influence_tolerance) if self_influence else None
+    chains = layer_chains(segments, like, self_influence_tolerance) if self_influence else None
     done: list[_BatchState] = []
     with capture(model) as captured:
-        task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, layers)
+        task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, chains)
         while len(done) < len(batches):
             done.extend(task.score_group(batches[len(done) :], held_bytes))
     return _collect(done, segments, filters)
@@ -165,11 +165,29 @@ class _BatchState:
     self_influence: Tensor | None = None
     query: dict[str, HeldGradients] = field(default_factory=dict)
     training: dict[tuple[int, str], list[HeldGradients]] = field(default_factory=dict)
+    merged: dict[tuple[int, str], LayerGradients] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the gradients of one checkpoint."""
+        return sum(held.nbytes for held in (self.query | dict(self.merged)).values())
+
+    def merge(self, segment: int, layer: str, gradients: LayerGradients) -> bool:
+        """Adds a checkpoint's gradients to those with the same inputs; False if the inputs are others.
+
+        Inputs that are the same at all checkpoints, as the data are, are multiplied and rotated only once.
+        """
+        first = next((held for (_, name), held in self.merged.items() if name == layer), gradients)
+        same = gradients.with_inputs_of(first)
+        if same is None:
+            return False
+        key = (segment, layer)
+        self.merged[key] = self.merged[key].added(same) if key in self.merged else same
+        return True
 
     def hold(self, segment: int, layer: str, gradients: LayerGradients) -> None:
-        """Keeps a checkpoint's gradients; the first that come are the final checkpoint's, the query."""
+        """Keeps a checkpoint's gradients in their smallest form."""
         compact = gradients.compact()
-        self.query.setdefault(layer, compact)
         held = self.training.setdefault((segment, layer), [])
         if held and isinstance(compact, DenseGradients):
             held[0] = held[0].joined([compact])
@@ -187,7 +205,7 @@ class _Task:
     segments: Sequence[PreparedSegment]
     train_rows: int
     filters: Mapping[str, Sequence[Mapping[str, Tensor]]]
-    layers: Mapping[str, Sequence[LayerSegment]] | None
+    chains: Mapping[str, LayerChain] | None
 
     def score_group(self, batches: Sequence[Batch], held_bytes: int) -> list[_BatchState]:
         """Scores as many of the first batches as fit in ``held_bytes``, at least one."""
@@ -200,16 +218,19 @@ class _Task:
             state = _BatchState(batch)
             self._visit(state, *visits[0])
             states.append(state)
-            expected_bytes += sum(held.nbytes for held in state.query.values()) * (1 + len(visits))
+            expected_bytes += state.nbytes * (1 + len(visits))
             if expected_bytes >= held_bytes:
                 break
         for place, checkpoint in visits[1:]:
             self.load_checkpoint(checkpoint)
             for state in states:
                 self._visit(state, place, checkpoint)
-        if self.layers is not None:
-            for state in states:
-                self._self_influence(state, self.layers)
+        for state in states:
+            for (place, layer), gradients in state.merged.items():
+                self._harm(state, place, layer, gradients)
+            if self.chains is not None:
+                self._self_influence(state, self.chains)
+            state.merged.clear()
         return states
 
     def _visit(self, state: _BatchState, place: int, checkpoint: int) -> None:
@@ -222,23 +243,35 @@ class _Task:
         _check_finite(state.losses[checkpoint], batch, f"The loss at checkpoint {checkpoint}")
         if margins is not None:
             state.margins[checkpoint] = margins.double().cpu()
-        if not self.filters and self.layers is None:
+        if not self.filters and self.chains is None:
             return
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
-        share = self.train_rows * len(self.segments[place].checkpoints)
+        fixed = self.captured.fixed_layers()
         for layer, gradients in self.captured.gradients(losses, weights):
-            for name, filters in self.filters.items():
-                added = -gradients.products(filters[place][layer]).double().cpu() / share
-                state.harm[name] = state.harm[name] + added if name in state.harm else added
-            if self.layers is not None:
+            if self.chains is not None:
+                # The first visit is the final checkpoint's.
+                state.query.setdefault(layer, gradients if layer in fixed else gradients.compact())
+            if layer in fixed and state.merge(place, layer, gradients):
+                continue
+            self._harm(state, place, layer, gradients)
+            if self.chains is not None:
                 state.hold(place, layer, gradients)
 
-    def _self_influence(self, state: _BatchState, layers: Mapping[str, Sequence[LayerSegment]]) -> None:
+    def _harm(self, state: _BatchState, place: int, layer: str, gradients: LayerGradients) -> None:
+        share = self.train_rows * len(self.segments[place].checkpoints)
+        for name, filters in self.filters.items():
+            added = -gradients.products(filters[place][layer]).double().cpu() / share
+            state.harm[name] = state.harm[name] + added if name in state.harm else added
+
+    def _self_influence(self, state: _BatchState, chains: Mapping[str, LayerChain]) -> None:
+        for (place, layer), gradients in state.merged.items():
+            state.hold(place, layer, gradients)
         total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
         for layer, query in state.query.items():
             held = [state.training[place, layer] for place in range(len(self.segments))]
             training = [parts[0].joined(parts[1:]) for parts in held]
-            total += self_products(query, training, layers[layer]).cpu() / self.train_rows
+            mine = query.compact() if isinstance(query, LayerGradients) else query
+            total += self_products(mine, training, chains[layer]).cpu() / self.train_rows
         state.self_influence = total
         state.query.clear()
         state.training.clear()

@@ -14,19 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.attribution import gradients as budgets
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.forms import DENSE, Positions, chain_form
 from pipeline.attribution.gradients import (
     DenseGradients,
     HeldGradients,
     OuterProducts,
-    inner_products,
     row_slices,
-    slices_of,
 )
 from pipeline.attribution.indexed_gradients import IndexedGradients
-from pipeline.attribution.low_rank import OuterMap
+from pipeline.attribution.products import CACHE_BYTES, inner_products, product, slices_of
 from pipeline.attribution.transport import LayerChain, LayerSegment
 
 
@@ -51,20 +48,18 @@ def self_products(query: HeldGradients, training: Sequence[HeldGradients], chain
     return _dense_products(query, training, chain.segments)
 
 
-def _factored_products(
-    query: OuterProducts, training: Sequence[OuterProducts], chain: LayerChain
-) -> Tensor:
+def _factored_products(query: OuterProducts, training: Sequence[OuterProducts], chain: LayerChain) -> Tensor:
     scores = torch.zeros(len(query.inputs), dtype=torch.float64, device=query.inputs.device)
     for segment, arrival, theirs in zip(chain.segments, chain.arrivals, training, strict=True):
         most = max(query.positions * len(arrival), theirs.positions)
         row_bytes = most * (query.inputs[0, 0].nbytes + query.outputs[0, 0].nbytes) if len(scores) else 1
-        for rows in slices_of(len(scores), row_bytes, 4 * budgets.CACHE_BYTES):
+        for rows in slices_of(len(scores), row_bytes, 4 * CACHE_BYTES):
             mine, others = query.sliced(rows), theirs.sliced(rows)
-            arrived = _arrived(mine, arrival)
+            arrived = OuterProducts(*arrival.apply(mine.inputs, mine.outputs))
             # With equal inputs and one term both sides have the same rotated inputs.
             shared = theirs.inputs is query.inputs and segment is chain.segments[-1]
-            inputs = arrived.inputs if shared else others.inputs @ _input_basis(segment)
-            rotated = OuterProducts(inputs, others.outputs @ segment.basis.gradient)
+            inputs = arrived.inputs if shared else product(others.inputs, _input_basis(segment))
+            rotated = OuterProducts(inputs, product(others.outputs, segment.basis.gradient))
             products = _pair_products(arrived, rotated, segment.injection)
             scores[rows] += products.double() / segment.checkpoints
     return scores
@@ -75,16 +70,6 @@ def _input_basis(segment: LayerSegment) -> Tensor:
     return segment.basis.input
 
 
-def _arrived(query: OuterProducts, arrival: OuterMap) -> OuterProducts:
-    """The query in a segment's eigenbasis, ``[batch, positions · terms, …]``."""
-    return OuterProducts(_mapped(query.inputs, arrival.inputs), _mapped(query.outputs, arrival.outputs))
-
-
-def _mapped(vectors: Tensor, matrices: Tensor) -> Tensor:
-    found = vectors[:, :, None] @ matrices if len(matrices) == 1 else torch.einsum("bpi,kij->bpkj", vectors, matrices)
-    return found.flatten(1, 2)
-
-
 def _pair_products(first: OuterProducts, second: OuterProducts, weights: Tensor) -> Tensor:
     """Σ over pairs of positions of (g_p ∘ g_q)ᵀ weights (a_p ∘ a_q): ``[batch]``."""
     if first.positions > second.positions:
@@ -92,7 +77,7 @@ def _pair_products(first: OuterProducts, second: OuterProducts, weights: Tensor)
     total = torch.zeros(len(first.inputs), dtype=weights.dtype, device=weights.device)
     for place in range(first.positions):
         one = slice(place, place + 1)
-        filtered = (second.outputs * first.outputs[:, one]) @ weights
+        filtered = product(second.outputs * first.outputs[:, one], weights)
         total += inner_products(filtered.mul_(first.inputs[:, one]), second.inputs)
     return total
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
 from pipeline.attribution.low_rank import OuterMap, low_rank
+from pipeline.attribution.products import aligned
 from pipeline.attribution.spectrum import Spectrum
 
 
@@ -113,7 +114,8 @@ def layer_chains(
 
 def _layer_segment(segment: PreparedSegment, name: str, like: Tensor) -> LayerSegment:
     sigma = segment.eigenvalues[name]
-    injection, transport = (f(sigma).to(like) for f in (segment.spectrum.injection, segment.spectrum.transport))
+    injection = aligned(segment.spectrum.injection(sigma).to(like))
+    transport = segment.spectrum.transport(sigma).to(like)
     return LayerSegment(segment.bases[name].to(like), injection, transport, len(segment.checkpoints))
 
 

@@ -106,8 +106,14 @@ class Workers:
         count = self.local_count()
         threads = str(max(1, (os.cpu_count() or 1) // count))
         # Set before a worker starts: libraries read these when they are imported, and Dask's own default is 1.
-        before = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-        dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in before.items()})
+        before = {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }
+        dask.config.set(
+            {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in before.items()}
+        )
         self._cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,

@@ -52,7 +52,9 @@ def estimate_noise(
     return NoiseEstimate(min(value, 1.0), max(0.0, value - half_width), min(1.0, value + half_width))
 
 
-def count_contradictions(evidence: list[np.ndarray], harm: np.ndarray | None, other_is_probable: np.ndarray) -> Counts:
+def count_contradictions(
+    evidence: list[np.ndarray], harm: np.ndarray | None, other_is_probable: np.ndarray
+) -> Counts:
     """Rows that all the evidence contradicts (bool `[rows]` each), and of these the surer ones.
 
     Surer are those with positive harm to a clean validation set; without one, those for which another label has
@@ -76,4 +78,6 @@ def count_regression(residuals: np.ndarray) -> Counts:
     scale = 1.4826 * np.median(deviation)
     if scale == 0:
         return Counts(0, 0)
-    return Counts(int((deviation > WRONG_TARGET * scale).sum()), int((deviation > DOUBTFUL_TARGET * scale).sum()))
+    return Counts(
+        int((deviation > WRONG_TARGET * scale).sum()), int((deviation > DOUBTFUL_TARGET * scale).sum())
+    )

@@ -41,7 +41,9 @@ class Opinion:
 
 
 def half_confidence(opinion: Opinion) -> Signal:
-    return Signal("half_confidence", opinion.own, False, "what a model that never saw the row thinks of its label")
+    return Signal(
+        "half_confidence", opinion.own, False, "what a model that never saw the row thinks of its label"
+    )
 
 
 def out_of_sample(run_path: Path, window: int) -> Opinion:
@@ -97,7 +99,9 @@ def average(data: EncodedData, role: str, measurements: Measurements, count: int
                 own, best[place] = mean_prediction(measurements(place), place, count)
             yield own
 
-    return Opinion(Column.write(columns_directory(data.run_path) / f"own-{role}", judged()), best, probability)
+    return Opinion(
+        Column.write(columns_directory(data.run_path) / f"own-{role}", judged()), best, probability
+    )
 
 
 def mean_class(

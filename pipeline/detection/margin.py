@@ -12,4 +12,6 @@ from pipeline.training.main_run import main_directory
 def early_margin(run_path: Path, window: int) -> Signal:
     """The label's logit minus the largest other, averaged over the first `window` epochs."""
     values = mean_column(main_directory(run_path), "margin", window)
-    return Signal("early_margin", values, False, "how clearly the model preferred the given label early in training")
+    return Signal(
+        "early_margin", values, False, "how clearly the model preferred the given label early in training"
+    )

@@ -48,7 +48,10 @@ def neighbour_margin(context: AuditContext) -> Signal:
     tasks = [(path, chunk, reference, config.neighbours) for chunk in chunks]
     margins = context.workers.run(vote, tasks, [f"neighbours: chunk {c.id}" for c in chunks], tick)
     return Signal(
-        "neighbour_margin", np.concatenate(margins), False, "whether the rows most like it have the same label"
+        "neighbour_margin",
+        np.concatenate(margins),
+        False,
+        "whether the rows most like it have the same label",
     )
 
 
@@ -76,7 +79,9 @@ def write_reference(run_path: Path, path: Path) -> None:
     config, data = run_config(run_path).detection, run_data(run_path)
     count = data.count("train")
     chosen = np.zeros(count, dtype=bool)
-    chosen[random_state("neighbour reference", config.seed).permutation(count)[: config.reference_rows]] = True
+    chosen[random_state("neighbour reference", config.seed).permutation(count)[: config.reference_rows]] = (
+        True
+    )
     parts = []
     for chunk in data.chunks("train"):
         which = torch.from_numpy(np.flatnonzero(chosen[chunk.first : chunk.first + chunk.rows]))

@@ -184,5 +184,7 @@ def flag_notes(context: AuditContext, harm: np.ndarray | Column | None) -> list[
     if context.config.detection.rule == "ranking":
         notes.append("Rule `ranking`: nothing is removed; the rows to review are a queue.")
     if harm is None:
-        notes.append("Harm to the validation loss is not used as evidence: the validation labels are not declared clean.")
+        notes.append(
+            "Harm to the validation loss is not used as evidence: the validation labels are not declared clean."
+        )
     return notes

@@ -129,7 +129,9 @@ def write_rows(run_path: Path, judgement: Judgement) -> None:
     """rows.parquet: docs/run-directory.md says what each column means."""
     data, label = run_data(run_path), run_config(run_path).data.label
     catalog = catalog_tables(run_path, "train", ["row_key", "shard", "row"])
-    scores = (pq.read_table(scores_path(run_path, chunk), columns=list(SCORES)) for chunk in data.chunks("train"))
+    scores = (
+        pq.read_table(scores_path(run_path, chunk), columns=list(SCORES)) for chunk in data.chunks("train")
+    )
 
     def tables() -> Iterator[pa.Table]:
         done = 0
@@ -141,7 +143,9 @@ def write_rows(run_path: Path, judgement: Judgement) -> None:
     write_tables(run_path / "rows.parquet", tables())
 
 
-def rows_table(run_path: Path, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table) -> pa.Table:
+def rows_table(
+    run_path: Path, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table
+) -> pa.Table:
     """The rows of `place`; `places`: row_key, shard, row, label; `scored`: SCORES."""
     encoding, labels, rows = run_data(run_path).encoding, places["label"], places.num_rows
     opinion, contradicted = judgement.opinion, judgement.contradicted[place]

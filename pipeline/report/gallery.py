@@ -91,7 +91,8 @@ def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
     """Reason → the places of the rows that have it, int64."""
     rows, codes = pc.list_parent_indices(reasons), pc.list_flatten(reasons)
     return {
-        code: rows.filter(pc.equal(codes, code)).to_numpy().astype(np.int64) for code in codes.unique().to_pylist()
+        code: rows.filter(pc.equal(codes, code)).to_numpy().astype(np.int64)
+        for code in codes.unique().to_pylist()
     }
 
 

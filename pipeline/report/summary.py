@@ -73,7 +73,9 @@ def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
         flagged = batch.filter(pc.not_equal(batch["decision"], "keep"))
         for entry in pc.value_counts(pc.list_flatten(flagged["reasons"])):
             reasons[entry["values"].as_py()] += entry["counts"].as_py()
-    return {name: counts[name] for name in DECISIONS}, {code: reasons[code] for code in sorted(reasons, key=precedence)}
+    return {name: counts[name] for name in DECISIONS}, {
+        code: reasons[code] for code in sorted(reasons, key=precedence)
+    }
 
 
 def arm_means(arm: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,11 @@ def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, in
         tensor = part[name]
         size = rows * row_bytes(tensor)
         shape = [rows, *tensor.shape[1:]]
-        entries[name] = {"dtype": DTYPES[tensor.dtype][0], "shape": shape, "data_offsets": [offset, offset + size]}
+        entries[name] = {
+            "dtype": DTYPES[tensor.dtype][0],
+            "shape": shape,
+            "data_offsets": [offset, offset + size],
+        }
         offsets[name] = offset
         offset += size
     text = json.dumps(entries, separators=(",", ":")).encode()

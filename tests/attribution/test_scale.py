@@ -77,6 +77,8 @@ def test_curvature_that_is_four_times_too_small_is_scaled_down_accordingly() -> 
     def alpha(factor: float) -> float:
         values = {name: factor * value / sums.examples for name, value in spectra.items()}
         segment = PreparedSegment((0,), bases, values, source_spectrum(1.0))
-        return scale_correction(segment, direction, gauss_newton_form(model, objective, inputs, direction) / 7, 0.0)
+        return scale_correction(
+            segment, direction, gauss_newton_form(model, objective, inputs, direction) / 7, 0.0
+        )
 
     assert alpha(0.25) == pytest.approx(alpha(1.0) / 4)

@@ -18,7 +18,9 @@ def expected(decision: str, contradicted: bool, harm: float, conflicting: bool, 
 
 
 def test_every_combination_of_evidence_gives_its_codes_in_order() -> None:
-    cases = list(product(range(len(DECISIONS)), [False, True], [-1.0, 0.0, 1.0], [False, True], [False, True]))
+    cases = list(
+        product(range(len(DECISIONS)), [False, True], [-1.0, 0.0, 1.0], [False, True], [False, True])
+    )
     decision, contradicted, harm, conflicting, carriers = map(np.array, zip(*cases))
     found = reasons(decision.astype(np.uint8), contradicted, harm, conflicting, carriers)
     assert found.dtype == np.uint8

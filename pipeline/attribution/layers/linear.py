@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.gradients import OuterProducts
 from pipeline.attribution.layers import register
+from pipeline.attribution.products import aligned_empty
 
 
 @register(nn.Linear)
@@ -32,4 +32,8 @@ class LinearRule:
 
 def with_ones(inputs: Tensor) -> Tensor:
     """``[batch, positions, in]`` with a last input that is always 1, the bias's."""
-    return torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], 2)
+    size = inputs.shape[2]
+    found = aligned_empty((*inputs.shape[:2], size + 1), inputs)
+    found[..., :size] = inputs
+    found[..., size] = 1.0
+    return found
