@@ -50,7 +50,8 @@ class Split(Section):
     holdout: str = Field("holdout", description="its value for holdout rows")
     fractions: tuple[Share, Share, Share] | None = Field(
         None,
-        description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies have one role",
+        description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies "
+        "have one role",
     )
     seed: int = 0
 

@@ -27,7 +27,8 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     epochs, seed = config.training.epochs, config.training.seed
     if config.training.class_weights != "none" and data.encoding.task == "regression":
         raise InputError(
-            f"training.class_weights is {config.training.class_weights}, but the target {config.data.label!r} is a number",
+            f"training.class_weights is {config.training.class_weights}, "
+            f"but the target {config.data.label!r} is a number",
             "Leave it out; data.weight gives rows weights of their own.",
         )
     recipe = make_recipe(config.training, data.count("train"), seed)
