@@ -58,7 +58,7 @@ class Sizes:
 FULL = Sizes(
     repeats=5,
     peer={"mlp": 64, "convnet": 16, "transformer": 16},
-    peer_factors={"mlp": 512, "convnet": 32, "transformer": 32},
+    peer_factors={"mlp": 512, "convnet": 64, "transformer": 128},
     audit={"mlp": 4000, "convnet": 64, "transformer": 32},
     scaling_rows=(10_000, 100_000, 1_000_000),
     scaling_width=(256, 512, 1024, 2048),

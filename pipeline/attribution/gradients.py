@@ -250,7 +250,7 @@ class DenseGradients(HeldGradients):
 
     def joined(self, others: Sequence[HeldGradients]) -> DenseGradients:
         parts = [other.matrices for other in others if isinstance(other, DenseGradients)]
-        return DenseGradients(sum(parts, self.matrices))
+        return DenseGradients(sum(parts, self.matrices)) if parts else self
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
         """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""

@@ -177,17 +177,16 @@ class _BatchState:
 
         Inputs that are the same at all checkpoints, as the data are, are multiplied and rotated only once.
         """
-        first = next((held for (_, name), held in self.merged.items() if name == layer), gradients)
-        same = gradients.with_inputs_of(first)
+        first = next((held for (_, name), held in self.merged.items() if name == layer), None)
+        same = gradients if first is None else gradients.with_inputs_of(first)
         if same is None:
             return False
         key = (segment, layer)
         self.merged[key] = self.merged[key].added(same) if key in self.merged else same
         return True
 
-    def hold(self, segment: int, layer: str, gradients: LayerGradients) -> None:
-        """Keeps a checkpoint's gradients in their smallest form."""
-        compact = gradients.compact()
+    def hold(self, segment: int, layer: str, compact: HeldGradients) -> None:
+        """Keeps a checkpoint's gradients, in their smallest form."""
         held = self.training.setdefault((segment, layer), [])
         if held and isinstance(compact, DenseGradients):
             held[0] = held[0].joined([compact])
@@ -248,14 +247,15 @@ class _Task:
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
         fixed = self.captured.fixed_layers()
         for layer, gradients in self.captured.gradients(losses, weights):
-            if self.chains is not None:
-                # The first visit is the final checkpoint's.
-                state.query.setdefault(layer, gradients if layer in fixed else gradients.compact())
-            if layer in fixed and state.merge(place, layer, gradients):
+            merged = layer in fixed and state.merge(place, layer, gradients)
+            if not merged:
+                self._harm(state, place, layer, gradients)
+            if self.chains is None:
                 continue
-            self._harm(state, place, layer, gradients)
-            if self.chains is not None:
-                state.hold(place, layer, gradients)
+            held = gradients if merged else gradients.compact()
+            state.query.setdefault(layer, held)  # the first visit is the final checkpoint's
+            if not merged:
+                state.hold(place, layer, held)
 
     def _harm(self, state: _BatchState, place: int, layer: str, gradients: LayerGradients) -> None:
         share = self.train_rows * len(self.segments[place].checkpoints)
@@ -265,7 +265,10 @@ class _Task:
 
     def _self_influence(self, state: _BatchState, chains: Mapping[str, LayerChain]) -> None:
         for (place, layer), gradients in state.merged.items():
-            state.hold(place, layer, gradients)
+            compact = gradients.compact()
+            if gradients is state.query[layer]:
+                state.query[layer] = compact
+            state.hold(place, layer, compact)
         total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
         for layer, query in state.query.items():
             held = [state.training[place, layer] for place in range(len(self.segments))]

@@ -93,7 +93,8 @@ def _dense_products(
         for place in range(len(segments) - 1, -1, -1):
             segment, theirs = segments[place], training[place]
             assert isinstance(theirs, OuterProducts | DenseGradients)
-            gradients = theirs.dense(rows, segment.basis)
+            own = theirs is query and segment is segments[-1]
+            gradients = moving if own else theirs.dense(rows, segment.basis)
             products = inner_products(segment.injection * moving, gradients)
             scores[rows] += products.double() / segment.checkpoints
             if place > 0:
