@@ -47,7 +47,7 @@ class Plan:
     draws: int
 
 
-FULL = Plan("fashion_mnist", removals=16, seeds=12, draws=200)
+FULL = Plan("fashion_mnist", removals=8, seeds=7, draws=200)
 QUICK = Plan("digits", removals=6, seeds=8, draws=200)
 
 
