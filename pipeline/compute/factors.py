@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.attribution.capture import coverage, covered_layers
 from pipeline.attribution.factors import (
@@ -20,7 +21,8 @@ from pipeline.attribution.factors import (
     spectrum_sums,
 )
 from pipeline.attribution.scale import gauss_newton_form, scale_correction
-from pipeline.attribution.scores import mean_gradient_sums
+from pipeline.attribution.scores import Batch, mean_gradient_sums
+from pipeline.attribution.trajectory import Segment
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, chunk_groups, plans, under
@@ -113,27 +115,30 @@ def fit(context: AuditContext, plan: Plan) -> None:
     forget(parts)
 
 
+def visits(
+    plan: Plan, model: nn.Module, segment: Segment, chunks: list[Chunk]
+) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    """Every batch of the chunks at every checkpoint of the segment, the model being loaded with its weights.
+
+    With each batch come the arguments that both passes of the fit share: what labels are drawn by, and row weights.
+    """
+    config = run_config(plan.run_path).attribution
+    for checkpoint in segment.checkpoints:
+        plan.load_checkpoint(model, checkpoint)
+        drawn = {"seed": config.seed, "checkpoint": checkpoint, "labels": config.labels}
+        for chunk in chunks:
+            for batch in batches(plan.run_path, chunk):
+                yield batch, drawn | {"weights": batch.weights}
+
+
 def covariance_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Covariance sums of every segment over these chunks and the segment's checkpoints."""
-    path, config = plan.run_path, run_config(plan.run_path).attribution
-    model, objective = attribution_model(path), run_objective(path)
+    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     total: Tensors = {}
     for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
         sums = FactorSums({}, {}, 0)
-        for checkpoint in segment.checkpoints:
-            plan.load_checkpoint(model, checkpoint)
-            for chunk in chunks:
-                for batch in batches(path, chunk):
-                    sums = sums + covariance_sums(
-                        model,
-                        objective,
-                        batch.inputs,
-                        batch.row_ids,
-                        seed=config.seed,
-                        checkpoint=checkpoint,
-                        labels=config.labels,
-                        weights=batch.weights,
-                    )
+        for batch, drawn in visits(plan, model, segment, chunks):
+            sums = sums + covariance_sums(model, objective, batch.inputs, batch.row_ids, **drawn)
         total |= {f"{place}/{name}": tensor for name, tensor in sums.to_tensors().items()}
     return total
 
@@ -150,31 +155,15 @@ def write_bases(plan: Plan, sums: Path, path: Path) -> None:
 
 def spectrum_leaf(plan: Plan, chunks: list[Chunk], bases_path: Path) -> Tensors:
     """Sums of squared gradients in the segment's eigenbasis over these chunks and the segment's checkpoints."""
-    path, config = plan.run_path, run_config(plan.run_path).attribution
-    model, objective = attribution_model(path), run_objective(path)
+    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     tensors = keep("bases", bases_path, lambda: load_file(bases_path))
     total: Tensors = {}
     for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
         bases = eigenbases_from_tensors(under(f"{place}/", tensors))
         sums: Tensors = {}
-        for checkpoint in segment.checkpoints:
-            plan.load_checkpoint(model, checkpoint)
-            for chunk in chunks:
-                for batch in batches(path, chunk):
-                    sums = add_tensors(
-                        sums,
-                        spectrum_sums(
-                            model,
-                            objective,
-                            batch.inputs,
-                            batch.row_ids,
-                            bases,
-                            seed=config.seed,
-                            checkpoint=checkpoint,
-                            labels=config.labels,
-                            weights=batch.weights,
-                        ),
-                    )
+        for batch, drawn in visits(plan, model, segment, chunks):
+            squares = spectrum_sums(model, objective, batch.inputs, batch.row_ids, bases, **drawn)
+            sums = add_tensors(sums, squares)
         total |= {f"{place}/{name}": tensor for name, tensor in sums.items()}
     return total
 
