@@ -27,9 +27,8 @@ from pipeline.data.survey import Survey
 from pipeline.detection.reasons import AMBIGUOUS, DUPLICATE_CONFLICT, HARMFUL, MISLABELLED
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
-from pipeline.open_run import RUNS
 from pipeline.report import words
-from pipeline.run import RunDirectory, write_text
+from pipeline.run import RUNS, RunDirectory, write_text
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import evaluate
 from pipeline.training.loop import training_step

@@ -19,9 +19,8 @@ from pipeline.compute.cluster import Workers
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, write_text
+from pipeline.run import RUNS, RunDirectory, write_text
 
-RUNS = Path("runs")
 LIBRARIES = ("torch", "numpy", "pyarrow", "dask", "distributed", "scikit-learn", "safetensors", "prefect")
 
 

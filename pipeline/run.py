@@ -15,6 +15,8 @@ from typing import Any
 from pipeline.errors import InputError, WinnowError
 
 PARTIAL = ".part"
+RUNS = Path("runs")
+"""Where runs are kept, in the working directory, unless an audit is told otherwise."""
 
 
 @contextmanager

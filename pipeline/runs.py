@@ -11,9 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, read_json
-
-RUNS = Path("runs")
+from pipeline.run import RUNS, RunDirectory, read_json
 
 
 @dataclass(frozen=True)
