@@ -31,7 +31,12 @@ class RunLine:
 
 def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
     """All runs in `directory/<name>/<run-id>` or, as `--output` may have it, `directory/<run-id>`; the newest
-    last."""
+    last.
+
+    Raises InputError when there is no such directory, unless it is the usual one, which the first run makes.
+    """
+    if Path(directory) != Path(RUNS) and not Path(directory).is_dir():
+        raise InputError(f"{directory}: no such directory", "Give the directory that holds the runs.")
     found = [path for depth in ("*", "*/*") for path in Path(directory).glob(f"{depth}/record.json")]
     records = sorted(found, key=lambda path: path.stat().st_mtime)
     return [run_line(RunDirectory(record.parent)) for record in records]
@@ -55,11 +60,16 @@ def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
     "second_only"}}`; flags are rows with a decision other than keep, matched by row_key. Shares and metrics
     are in 0..1.
 
-    Raises InputError when one of them is not a finished run.
+    Raises InputError when one of them is not a finished run, and when they have different tasks.
     """
     from pipeline.result import AuditResult
 
     results = [AuditResult(path) for path in (one, other)]
+    tasks = [result.summary["task"] for result in results]
+    if tasks[0] != tasks[1]:
+        raise InputError(
+            f"{one} is a {tasks[0]} and {other} a {tasks[1]}: nothing to compare", "Compare runs of one dataset."
+        )
     values = [compared_values(result.summary) for result in results]
     first, second = (result.flagged["row_key"] for result in results)
     both = pc.sum(pc.is_in(first, second)).as_py() or 0

@@ -33,6 +33,7 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
         (changed("detection", max_remove=0.1), "`detection.max_remove`", "`detection.max_removed`"),
         (changed("training", epochs="many"), "`training.epochs` is 'many'", "Change"),
         (changed("training", learning_rate=-1), "`training.learning_rate` is -1", "Change"),
+        (changed("training", batch_size=True), "training.batch_size: true is not a number", "Change"),
         (changed("training", momentum=1.0), "`training.momentum`", "Change"),
         (changed("attribution", segments=7), "attribution.segments is 7", "Change"),
         (changed("attribution", segments=4), "not a multiple", "Change"),

@@ -30,6 +30,7 @@ def make_run(path: Path, decisions: dict[str, str], **summary: Any) -> RunDirect
     )
     counts = {each: list(decisions.values()).count(each) for each in ("keep", "review", "remove", "relabel")}
     found = {
+        "task": "classification",
         "rows_audited": len(decisions),
         "decisions": counts,
         "verdict": "not tested",
@@ -69,7 +70,17 @@ def test_unfinished_run_says_how_far_it_came(tmp_path: Path) -> None:
 
 
 def test_folder_without_runs_gives_an_empty_list(tmp_path: Path) -> None:
-    assert list_runs(tmp_path / "nowhere") == []
+    assert list_runs(tmp_path) == []
+
+
+def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such directory"):
+        list_runs(tmp_path / "nowhere")
+
+
+def test_usual_folder_need_not_be_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list_runs() == []
 
 
 def test_flags_are_matched_by_key(tmp_path: Path) -> None:
@@ -98,6 +109,13 @@ def test_comparing_needs_finished_runs(tmp_path: Path) -> None:
     one = make_run(tmp_path / "1", {"a": "keep"})
     with pytest.raises(InputError, match="not a finished run"):
         compare_runs(one.path, tmp_path / "nowhere")
+
+
+def test_runs_of_different_tasks_are_not_compared(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "1", {"a": "keep"})
+    two = make_run(tmp_path / "2", {"a": "keep"}, task="regression")
+    with pytest.raises(InputError, match="is a classification and .* a regression"):
+        compare_runs(one.path, two.path)
 
 
 @pytest.fixture
