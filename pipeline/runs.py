@@ -68,7 +68,8 @@ def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
     tasks = [result.summary["task"] for result in results]
     if tasks[0] != tasks[1]:
         raise InputError(
-            f"{one} is a {tasks[0]} and {other} a {tasks[1]}: nothing to compare", "Compare runs of one dataset."
+            f"{one} is a {tasks[0]} and {other} a {tasks[1]}: nothing to compare",
+            "Compare runs of one dataset.",
         )
     values = [compared_values(result.summary) for result in results]
     first, second = (result.flagged["row_key"] for result in results)

@@ -114,7 +114,7 @@ def test_comparing_needs_finished_runs(tmp_path: Path) -> None:
 def test_runs_of_different_tasks_are_not_compared(tmp_path: Path) -> None:
     one = make_run(tmp_path / "1", {"a": "keep"})
     two = make_run(tmp_path / "2", {"a": "keep"}, task="regression")
-    with pytest.raises(InputError, match="is a classification and .* a regression"):
+    with pytest.raises(InputError, match=r"is a classification and .* a regression"):
         compare_runs(one.path, two.path)
 
 
