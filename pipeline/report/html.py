@@ -24,6 +24,7 @@ from pipeline.report.breakdown import (
 from pipeline.report.gallery import galleries
 from pipeline.report.originals import class_names, read_schema
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line
+from pipeline.report.triggers import triggers
 from pipeline.report.verdict import change, verdict
 from pipeline.run import RunDirectory, read_json
 
@@ -74,6 +75,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
     record = run.record
     regression = summary["task"] == "regression"
     settings = (run / "config.yaml").read_text(encoding="utf-8")
+    names = names_of(rows, config)
     return {
         "summary": summary,
         "verdict": verdict(summary),
@@ -81,7 +83,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "flagged": flagged_rows(summary["decisions"]),
         "decision_bar": decision_bar(summary),
         "arms": arms_chart(run, summary),
-        "confusion": None if regression else confusion(flagged, names_of(rows, config)),
+        "confusion": None if regression else confusion(flagged, names),
+        "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
         "breakdowns": breakdowns(rows, config),
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
