@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config import AuditConfig
 from pipeline.report import words
-from pipeline.report.verdict import Summary
+from pipeline.report.verdict import Summary, disarmed
 
 
 def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
@@ -15,6 +15,11 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
         steps.append(
             f"Train on {path}/{written}. What was taken out lies beside it in quarantine/, each row with "
             "its reasons."
+        )
+    elif summary["verdict"] == "no evidence" and disarmed(summary) and written:
+        steps.append(
+            f"Train on {path}/{written}: a model trained on the data as given obeys a trigger, one trained on "
+            "these doesn't, and both are about as good otherwise."
         )
     elif summary["verdict"] == "no evidence":
         steps.append(

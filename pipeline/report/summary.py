@@ -36,6 +36,7 @@ def summary(run: RunDirectory) -> Summary:
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
+        "backdoors": backdoors(detect.get("backdoors") or [], verification.get("backdoors") or []),
         "verdict": verification["verdict"],
         "note": verification.get("note"),
         "metric": verification.get("metric"),
@@ -56,6 +57,16 @@ def summary(run: RunDirectory) -> Summary:
         "export": export_paths(run),
         "report": "report/index.html",
     }
+
+
+def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was found and proved, and the trigger's success on the holdout before and after cleaning if measured."""
+    said = ("target", "kind", "description", "rows", "flip_rate", "purity", "content")
+    successes = [{name: found[name] for name in ("before", "after")} for found in measured]
+    return [
+        {name: alarm[name] for name in said} | success
+        for alarm, success in zip(alarms, successes or [{"before": None, "after": None}] * len(alarms))
+    ]
 
 
 def facts(record: dict[str, Any], stage: str) -> dict[str, Any]:
@@ -105,13 +116,27 @@ def headline(summary: Summary) -> list[str]:
         lines = [first, found.control]
     else:
         lines = [first, found.numbers, found.control, found.consequence]
-    lines = [line for line in lines if line] + [""]
+    lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))
     if any(summary["decisions"][name] for name in ("review", "remove", "relabel")):
         lines.append("precision of the flags: unknown; only a person's answers on a sample can state it")
     forecast = forecast_line(summary)
     return lines + ([forecast] if forecast else [])
+
+
+def trigger_lines(summary: Summary) -> list[str]:
+    """One per trigger: where it is, how many rows carry it, and how often it works before and after cleaning."""
+    lines = []
+    for found in summary["backdoors"]:
+        line = (
+            f"backdoor to {words.label(found['target'])}: {found['description']}, {words.rows(found['rows'])}"
+        )
+        if found["before"] is not None:
+            before, after = (words.percent(max(0.0, found[arm])) for arm in ("before", "after"))
+            line += f"; it works on {before} of the holdout as given, on {after} after cleaning"
+        lines.append(line)
+    return lines
 
 
 def reasons_line(summary: Summary) -> str:

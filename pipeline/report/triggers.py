@@ -62,8 +62,8 @@ def triggers(run: RunDirectory, alarms: list[dict[str, Any]], names: dict[Any, s
                 words.percent(facts["flip_rate"]),
                 words.percent(facts["purity"]),
                 None if content is None else f"{content:.2f} ± {facts['content_error']:.2f}",
-                words.percent(success["before"]) if success else None,
-                words.percent(success["after"]) if success else None,
+                words.percent(max(0.0, success["before"])) if success else None,
+                words.percent(max(0.0, success["after"])) if success else None,
             )
         )
     return shown

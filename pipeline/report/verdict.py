@@ -81,12 +81,20 @@ def is_gain(summary: Summary, difference: str) -> bool:
     return interval["low"] > 0 if summary["higher_is_better"] else interval["high"] < 0
 
 
+def disarmed(summary: Summary) -> bool:
+    """Whether triggers were found that worked before cleaning and, all of them, hardly do after it."""
+    measured = [found for found in summary["backdoors"] if found["before"] is not None]
+    return bool(measured) and all(found["after"] < found["before"] / 2 for found in measured)
+
+
 def consequence(summary: Summary) -> str:
     refused = summary["export"]["refused"]
     if refused:
         return f"cleaned/ was not written (verification.gate: {summary['export']['gate']})."
     if refused is None or summary["verdict"] == "improved":
         return ""
+    if summary["verdict"] == "no evidence" and disarmed(summary):
+        return "cleaned/ was written: the model is about as good with it, and the trigger no longer works."
     if summary["verdict"] == "no evidence":
         return "cleaned/ was written as asked; nothing here shows that it helps."
     if summary["verdict"] == "worse":

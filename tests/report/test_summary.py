@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.report.summary import headline, summary
-from pipeline.run import read_json, write_json
+from pipeline.run import RunDirectory, read_json, write_json
 
 
 def rows_of(context: Any) -> list[dict[str, Any]]:
@@ -145,3 +145,32 @@ def test_relabelled_rows_are_named_beside_the_removed(images: Any) -> None:
     context = images.build()
     removed = sum(row["decision"] == "remove" for row in rows_of(context))
     assert f"removing {removed} and relabelling 3 rows" in headline(summary(context.run))[0]
+
+
+def test_disarmed_backdoor_is_a_reason_to_use_the_cleaned_data(images: Any) -> None:
+    images.verdict = "no evidence"
+    context = images.build()
+    alarm = {
+        "target": 7,
+        "kind": "window",
+        "description": "a patch of 4 × 4 pixels, at any place",
+        "rows": 90,
+        "flip_rate": 0.9,
+        "purity": 1.0,
+        "content": 0.1,
+    }
+    record = read_json(context.run / "record.json")
+    record["stages"]["detect"]["facts"]["backdoors"] = [alarm]
+    write_json(context.run / "record.json", record)
+    verification = read_json(context.run / "verification.json")
+    for after, words in ((-0.01, "the trigger no longer works"), (0.8, "nothing here shows that it helps")):
+        measured = [{"target": 7, "before": 0.89, "after": after}]
+        write_json(context.run / "verification.json", verification | {"backdoors": measured})
+        found = summary(RunDirectory(context.run.path))
+        assert found["backdoors"] == [alarm | {"before": 0.89, "after": after}]
+        lines = headline(found)
+        assert words in lines[0]
+    assert lines[2] == (
+        "backdoor to 7: a patch of 4 × 4 pixels, at any place, 90 rows; "
+        "it works on 89.0 % of the holdout as given, on 80.0 % after cleaning"
+    )
