@@ -10,6 +10,7 @@ it runs. And `winnow --help` is timed, 5 times. `--quick`: the digits with 2 see
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -28,10 +29,16 @@ from benchmarks.results import write_results
 from pipeline.errors import WinnowError
 from pipeline.run import RunDirectory
 
-WORK = ("train", "attribute", "verify")
+WORK = ("train", "factors", "attribute", "verify")
+"""Training, attribution and verification; factors are a part of attribution."""
 SAMPLING_SECONDS = 0.1
 HELP_RUNS = 5
-TARGETS = {"wall_seconds": 360.0, "largest_process_bytes": 2.0 * 2**30, "help_seconds": 1.0}
+TARGETS = {
+    "wall_seconds": 360.0,
+    "share_outside_train_factors_attribute_verify": 0.15,
+    "largest_process_bytes": 2.0 * 2**30,
+    "help_seconds": 1.0,
+}
 """At most this much, of the full version."""
 KINDS = {
     "spawn_main": "Dask worker",
@@ -129,7 +136,8 @@ def measure_audit(task: str, seeds: int, path: Path) -> list[tuple[str, float, d
     work = sum(seconds[stage] for stage in WORK)
     return [
         ("wall_seconds", wall, {}),
-        ("share_outside_train_attribute_verify", (wall - work) / wall, {}),
+        ("share_outside_train_factors_attribute_verify", (wall - work) / wall, {}),
+        ("load_average", os.getloadavg()[1], {}),
         *(("stage_seconds", value, {"stage": stage}) for stage, value in seconds.items()),
         ("start_and_end_seconds", wall - sum(seconds.values()), {}),
         ("largest_process_bytes", max(sampler.largest.values()), {}),

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md anew from benchmarks/results/*.json.
+"""Write the tables of docs/benchmarks.md and docs/performance.md anew from benchmarks/results/*.json.
 
     python -m benchmarks.tables
 
@@ -9,44 +9,24 @@ the rest of the page is left as it is. A section whose results are not there sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detection_tables import detection
+from benchmarks.markdown import Rows, table
 from benchmarks.results import HOME, RESULTS
 from pipeline.run import read_json, write_text
 
-PAGE = HOME.parent / "docs" / "benchmarks.md"
+PAGES = [HOME.parent / "docs" / name for name in ("benchmarks.md", "performance.md")]
 SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COMMON = ("task", "method", "metric", "value", "low", "high", "n")
 
-Rows = Sequence[dict[str, Any]]
-
-DETECTION_METHODS = {
-    "winnow": "**winnow**",
-    "winnow_no_halves": "winnow without halves",
-    "winnow_no_validation": "winnow without validation rows",
-    "cleanlab": "cleanlab, 5 folds",
-    "cleanlab_early": "cleanlab, 5 folds stopped early",
-    "aum": "AUM",
-    "final_loss": "final loss",
-    "early_margin": "signal: early_margin",
-    "early_loss": "signal: early_loss",
-    "early_harm": "signal: early_harm",
-    "neighbour_margin": "signal: neighbour_margin",
-    "half_confidence": "signal: half_confidence",
-    "self_influence": "score: self_influence",
-    "validation_harm": "score: validation_harm",
-    "winnow - cleanlab": "winnow − cleanlab",
-    "winnow - cleanlab_early": "winnow − cleanlab stopped early",
-    "winnow - aum": "winnow − AUM",
-}
-
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    write_text(PAGE, rewrite(page, RESULTS))
-    print(PAGE)
+    for path in PAGES:
+        write_text(path, rewrite(path.read_text(encoding="utf-8"), RESULTS))
+        print(path)
 
 
 def rewrite(page: str, results: Path) -> str:
@@ -61,54 +41,9 @@ def rewrite(page: str, results: Path) -> str:
 
 def render(name: str, results: dict[str, Any]) -> str:
     """The tables of one benchmark under a line that says how they came to be."""
-    layout: Callable[[Rows], str] = {"detection": detection, "audit_cost": audit_cost}.get(name, plain)
+    layout = LAYOUTS.get(name, plain)
     origin = f"`{results['command']}` · {results['date']} · commit {results['commit']} · {results['machine']}"
     return f"\n{origin}\n\n{layout(results['rows'])}\n"
-
-
-def detection(rows: Rows) -> str:
-    """Rankings by method and task, then flags."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    found = {(row["method"], row["task"], row["metric"], row.get("flags")): row for row in rows}
-    seeds = max(row["n"] for row in rows)
-    over = "one training seed" if seeds == 1 else f"mean over {seeds} training seeds (least – largest)"
-
-    def ranking(metric: str, cell: Callable[[dict[str, Any] | None], str]) -> str:
-        lines = [
-            [words, *(cell(found.get((method, task, metric, None))) for task in tasks)]
-            for method, words in DETECTION_METHODS.items()
-            if any((method, task, metric, None) in found for task in tasks)
-        ]
-        return table(["method", *tasks], lines)
-
-    def flags(method: str, which: str) -> list[str]:
-        metrics = ("precision", "recall", "f1")
-        of_task = [[found.get((method, task, metric, which)) for metric in metrics] for task in tasks]
-        return [f"{DETECTION_METHODS[method]}: {which}", *(" / ".join(map(number, each)) for each in of_task)]
-
-    flagged = dict.fromkeys((row["method"], row["flags"]) for row in rows if "flags" in row)
-    return "\n".join(
-        [
-            f"Average precision, {over}:\n",
-            ranking("average_precision", with_range),
-            "\nArea under the ROC curve:\n",
-            ranking("auroc", number),
-            "\nPrecision / recall / F1 of what is flagged:\n",
-            table(["method: flags", *tasks], [flags(*each) for each in flagged]),
-            "\nCost in trainings on all rows, evaluation and attribution not counted:\n",
-            ranking("full_trainings", number),
-        ]
-    )
-
-
-def number(row: dict[str, Any] | None) -> str:
-    return "–" if row is None else f"{row['value']:.3f}"
-
-
-def with_range(row: dict[str, Any] | None) -> str:
-    if row is None or row["n"] == 1:
-        return number(row)
-    return f"{row['value']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
 
 
 def audit_cost(rows: Rows) -> str:
@@ -122,10 +57,35 @@ def audit_cost(rows: Rows) -> str:
     return table(["task", "what", "value", "target"], lines)
 
 
+def promises(rows: Rows) -> str:
+    """One line per task, rule and what it was asked; shares in percent, the promise with its 95 % interval."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["method"], row["asked"]), {})[row["metric"]] = row
+
+    def percent(row: dict[str, Any] | None) -> str:
+        return "–" if row is None else f"{100 * row['value']:.1f} %"
+
+    def promised(row: dict[str, Any]) -> str:
+        low, high = (f"{100 * row[end]:.1f}" for end in ("low", "high"))
+        name = row["metric"].replace("_", " ")
+        return f"{name} {percent(row)} ({low} – {high}){'' if row['met'] else ', missed'}"
+
+    lines = []
+    for (task, method, asked), metrics in found.items():
+        answers = f"{metrics['answers']['value']:.0f}" if "answers" in metrics else "–"
+        others = [percent(metrics.get(metric)) for metric in ("abstained", "precision", "recall")]
+        promise = next(row for row in metrics.values() if "met" in row)
+        lines.append([task, f"{method}, {asked}", promised(promise), *others, answers])
+    return table(["task", "rule", "promise", "abstained", "precision", "recall", "answers"], lines)
+
+
 def cost(metric: str, value: float) -> str:
     if metric.endswith("_bytes"):
         return f"{value / 2**20:,.0f} MiB"
-    return f"{100 * value:.0f} %" if metric.startswith("share_") else f"{value:,.2f} s"
+    if metric.startswith("share_"):
+        return f"{100 * value:.0f} %"
+    return f"{value:,.2f} s" if metric.endswith("_seconds") else f"{value:.1f}"
 
 
 def plain(rows: Rows) -> str:
@@ -143,9 +103,11 @@ def plain(rows: Rows) -> str:
     return table(["task", "method", *others, "metric", "value", "low – high", "n"], lines)
 
 
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+LAYOUTS: dict[str, Callable[[Rows], str]] = {
+    "detection": detection,
+    "audit_cost": audit_cost,
+    "promises": promises,
+}
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def init(
 @app.command()
 def check(config: Config, changes: Changes = [], as_json: Json = False) -> int:  # noqa: B006
     """Say what an audit will take, need and find."""
-    from flows.tables import print_preflight
+    from flows.tables import print_layers, print_preflight
     from flows.terminal import Terminal
     from pipeline.check import check as preflight
 
@@ -110,6 +110,7 @@ def check(config: Config, changes: Changes = [], as_json: Json = False) -> int: 
         print_json(found.as_dict())
     else:
         print_preflight(terminal.console, found.lines)
+        print_layers(terminal.console, found.layers)
         print(
             f"Nothing stands in the way. Next: winnow audit {config}" if found.ok else "Not ready: see above."
         )
@@ -127,6 +128,9 @@ def audit(
     """Audit a dataset and write the cleaned one."""
     asked = parse_changes(changes) | ({"compute.scheduler": scheduler} if scheduler else {})
     load_config(config, asked)  # what is wrong with it is said before anything starts
+    from flows.server import begin_server
+
+    begin_server()  # it starts while the rest is imported
     from flows.audit import run_audit
     from flows.terminal import Terminal
 
@@ -169,6 +173,55 @@ def export(
     else:
         print(sentence("export", facts))
     return REFUSED if facts["refused"] else DONE
+
+
+@app.command()
+def review(
+    run: Run,
+    sample: Annotated[int | None, typer.Option(help="Write a sheet of at most so many rows to answer for.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="The sheet to write, .csv or .parquet; by default review/sheet-N.csv.")
+    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="A filled sheet: keep its answers.")] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="To be shown; by default detection.precision of the run.")
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove what the answers show to be wrong; verify and export again.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Ask a person about a sample of the flagged rows, to state their precision."""
+    from flows.review import apply_review, print_review
+    from flows.terminal import Terminal
+    from pipeline.review import review_state, take_answers, write_sheet
+
+    if sample is not None and (answers is not None or apply):
+        raise InputError("--sample goes alone", "Take the answers first, then ask for another sample.")
+    if sample is not None:
+        path, rows = write_sheet(run, sample, sheet, precision)
+        if as_json:
+            print_json({"sheet": path, "rows": rows})
+        elif path is None:
+            print(f"Nothing is left to ask: winnow review {run} says what the answers show.")
+        else:
+            print(f"Wrote {path}: {rows} rows. Write wrong, right or unsure into the column verdict.")
+            print(f"Next: winnow review {run} --answers {path}")
+        return DONE
+    state = take_answers(run, answers) if answers is not None else review_state(run)
+    if as_json and not apply:
+        print_json(state.as_dict())
+    elif not as_json:
+        print_review(console(), state, run)
+    if not apply:
+        return DONE
+    with Terminal(console(as_json)) as terminal:
+        result = apply_review(run, terminal)
+    if as_json:
+        print_json(result.summary | {"run": str(result.run.path), "refused": result.refused})
+    else:
+        terminal.result(result)
+    return REFUSED if result.refused else DONE
 
 
 @app.command()

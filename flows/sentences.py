@@ -50,6 +50,8 @@ def verify(facts: Facts) -> str:
 
 
 def export(facts: Facts) -> str:
+    if facts.get("skipped"):
+        return str(facts["skipped"])
     if facts["refused"]:
         return f"refused (verdict: {facts['verdict']}), nothing was written"
     parts = [f"{words.count(facts['rows_kept'])} rows kept", f"{words.count(facts['rows_removed'])} removed"]

@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import InputError, WinnowError
@@ -38,9 +39,18 @@ def prefect_server() -> Iterator[None]:
     if configured_server() is not None:
         yield
         return
-    url = start_server(PREFECT_HOME.value())
-    with temporary_settings({PREFECT_API_URL: url}):
+    server = temporary_server(PREFECT_HOME.value())
+    server.wait_until_healthy()
+    with temporary_settings({PREFECT_API_URL: server.url}):
         yield
+
+
+def begin_server() -> None:
+    """Let the temporary server start, if one will be needed, while this process does something else."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
+    if not PREFECT_API_URL.value():
+        temporary_server(PREFECT_HOME.value())
 
 
 def configured_server() -> str | None:
@@ -61,56 +71,72 @@ def configured_server() -> str | None:
     return str(url)
 
 
-def start_server(home: Path) -> str:
-    """Start the server and return the URL of its API. It is stopped when this process ends, after Prefect's
-    own threads have sent their last events.
+class TemporaryServer:
+    """Starts when it is made, and is stopped when this process ends, after Prefect's own threads have sent their
+    last events.
 
     Servers that share a home start one after the other: the first one creates the database.
     """
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock, log = (home / "starting.lock").open("w"), (home / LOG).open("ab")
-    except OSError as error:
+
+    def __init__(self, home: Path):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._lock, log = (home / "starting.lock").open("w"), (home / LOG).open("ab")
+        except OSError as error:
+            raise WinnowError(
+                f"Prefect's folder {home} can't be written to ({error.strerror})",
+                "Set PREFECT_HOME to a folder that can, or PREFECT_API_URL to a server of your own.",
+            ) from None
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/api"
+        self._log = home / LOG
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(port)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {"PREFECT_HOME": str(home)},
+            )
+        atexit.register(stop, self._process)
+
+    def wait_until_healthy(self) -> None:
+        """Raises WinnowError when the server does not come up."""
+        end = time.monotonic() + START_SECONDS
+        try:
+            while time.monotonic() < end and self._process.poll() is None:
+                if answers(self.url):
+                    return
+                time.sleep(0.05)
+        finally:
+            self._lock.close()  # the database is there
+        stop(self._process)
         raise WinnowError(
-            f"Prefect's folder {home} can't be written to ({error.strerror})",
-            "Set PREFECT_HOME to a folder that can, or PREFECT_API_URL to a server of your own.",
-        ) from None
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    with lock, log:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=os.environ | {"PREFECT_HOME": str(home)},
+            "Prefect's temporary server did not start",
+            f"{self._log} says why. `prefect server start` and PREFECT_API_URL use a server of your own instead.",
         )
-        atexit.register(stop, process)
-        wait_until_healthy(url, process, home / LOG)
-    return url
+
+
+@cache
+def temporary_server(home: Path) -> TemporaryServer:
+    """This process's server with this home, the same one at every call."""
+    return TemporaryServer(home)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    stop(process)
-    raise WinnowError(
-        "Prefect's temporary server did not start",
-        f"{log} says why. `prefect server start` and PREFECT_API_URL use a server of your own instead.",
-    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.check import Line
+from pipeline.check import LayerCost, Line
 from pipeline.report import words
 from pipeline.runs import RunLine
 
@@ -24,6 +24,18 @@ def print_preflight(console: Console, lines: Sequence[Line]) -> None:
     for line in lines:
         status = f"  {line.status}" if line.status else ""
         print_line(console, f"  {line.name:<{NAME_WIDTH}}{line.text:<{TEXT_WIDTH if status else 0}}{status}")
+
+
+def print_layers(console: Console, layers: Sequence[LayerCost]) -> None:
+    """How attribution computes each layer; the numbers are those of one row at all checkpoints."""
+    if not layers:
+        return
+    rows = [("layer", "parameters", "form", "MFLOP per row", "bytes per row")]
+    for layer in layers:
+        numbers = f"{layer.operations / 1e6:,.2f}", words.count(layer.bytes)
+        rows.append((layer.layer or "(model)", words.count(layer.parameters), layer.form, *numbers))
+    print_line(console, "")
+    print_columns(console, [[f"  {row[0]}", *row[1:]] for row in rows])
 
 
 def print_runs(console: Console, lines: Sequence[RunLine]) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flows.sentences import sentence
 from pipeline.report import words
+from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline
 from pipeline.result import AuditResult
 from pipeline.run import RunDirectory
@@ -83,9 +84,15 @@ class Terminal:
         places = [
             ("cleaned dataset", f"{result.paths['cleaned']}  (quarantine/ beside it has what was taken out)")
         ]
-        if result.refused:
+        skipped = result.summary["export"].get("skipped")
+        if skipped:
+            places = [("cleaned dataset", skipped)]
+        elif result.refused:
             places = [("cleaned dataset", "not written: the verification gate refused it")]
-        self.pairs([*places, ("report", str(result.paths["report"]))])
+        places.append(("report", str(result.paths["report"])))
+        if asks_for_review(result.summary):
+            places.append(("state the precision", f"winnow review {result.run.path} --sample 200"))
+        self.pairs(places)
 
     def box(self, title: str, lines: list[str]) -> None:
         body = Text("\n".join(lines))
@@ -105,6 +112,12 @@ class Terminal:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def asks_for_review(summary: dict[str, Any]) -> bool:
+    """Rows are flagged, and how many of them are wrong is not known."""
+    flagged = any(summary["decisions"][name] for name in ("remove", "relabel", "review"))
+    return flagged and not summary["export"].get("skipped") and not states_precision(summary)
 
 
 class Running:

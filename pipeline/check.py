@@ -7,24 +7,31 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
-from pipeline.attribution.capture import Coverage, LayerInfo, coverage, covered_layers
+from pipeline.attribution.capture import Coverage, Inputs, LayerInfo, coverage, covered_layers
 from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.forms import layer_forms
 from pipeline.compute.cluster import Workers
+from pipeline.compute.precision import require_precision
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext, Progress, silent
+from pipeline.data.canaries import draw_canaries
 from pipeline.data.checks import content_in_two_roles, duplicates
 from pipeline.data.encoded import EncodedData
 from pipeline.data.files import find_files, open_shards
+from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
-from pipeline.detection.reasons import AMBIGUOUS, DUPLICATE_CONFLICT, HARMFUL, MISLABELLED
+from pipeline.detection.answers import Answers
+from pipeline.detection.reasons import AMBIGUOUS, CORRUPTED, DUPLICATE_CONFLICT, HARMFUL, MISLABELLED, OUTLIER
+from pipeline.detection.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.report import words
@@ -54,17 +61,31 @@ class Line:
 
 
 @dataclass(frozen=True)
+class LayerCost:
+    """How attribution computes one layer: the form of its gradients in self-influence that takes the fewest
+    operations and bytes. Operations and bytes: for one row, at all checkpoints."""
+
+    layer: str
+    parameters: int
+    form: str
+    operations: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What `check` found; not `ok` when the audit can't be run as it is configured."""
 
     lines: list[Line]
+    layers: list[LayerCost] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         return not any(line.status.startswith(TOO_MUCH) for line in self.lines)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"ok": self.ok, "lines": [asdict(line) for line in self.lines]}
+        lines, layers = ([asdict(each) for each in found] for found in (self.lines, self.layers))
+        return {"ok": self.ok, "lines": lines, "layers": layers}
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
 
     Raises InputError for whatever is wrong with the config or the data, as the audit would.
     """
+    require_precision(config)
     with tempfile.TemporaryDirectory(prefix="winnow-check-") as folder, Workers(config.compute) as workers:
         run = RunDirectory(Path(folder))
         write_text(run / "config.yaml", config.to_yaml())
@@ -108,6 +130,8 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         survey = survey_rows(shards, encoding, context)
         validation = time.perf_counter() - begin
         encoding.save(run / "encoding.json")
+        draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
+        rules = rule_lines(config, run.path)
         chunks = write_chunks(sample(survey), encoding, context)
         rows = survey.counts()
         recipe = make_recipe(config.training, rows["train"], config.training.seed)
@@ -117,6 +141,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
             check_model(setup.model, data.encoding, trial)
             covered = coverage(setup.model)
+            layers = layer_costs(setup.model, trial.inputs, config)
             costs = measure(setup, config, validation)
         sizes = Sizes(
             rows=rows,
@@ -127,10 +152,18 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             workers=workers.count() if config.compute.scheduler else workers.local_count(),
         )
         name = model_name(config.model, data.encoding)
-    lines = data_lines(config, survey) + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
+    lines = data_lines(config, survey) + rules + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
     return Preflight(
-        lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)]
+        lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)], layers
     )
+
+
+def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
+    """Of every covered layer, from a pass over a few rows."""
+    parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
+    checkpoints, segments = config.training.checkpoints, config.attribution.segments
+    forms = layer_forms(model, inputs, checkpoints=checkpoints, segments=segments)
+    return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
 
 
 def factor_numbers(layer: LayerInfo) -> int:
@@ -229,6 +262,26 @@ def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
                 "", f"{words.rows(survey.dropped)} without a label", "warning: they take no part; label them"
             )
         )
+    return lines
+
+
+def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
+    """What the files of the rule hold.
+
+    Raises InputError when one is not there or is about other rows.
+    """
+    detection, lines = config.detection, []
+    if detection.trusted is not None:
+        trusted, needed = len(trusted_rows(config, run_path)), needed_rows(detection.false_flag_rate)
+        rate = words.percent(detection.false_flag_rate)
+        few = f"warning: {words.count(needed)} are needed for a false-flag rate of {rate}, or nothing is removed"
+        lines.append(Line("trusted", words.rows(trusted), OK if trusted >= needed else few))
+    if detection.answers is not None:
+        answered = len(Answers.load(Path(detection.answers)).verdicts)
+        lines.append(Line("answers", f"{words.count(answered)} given", OK))
+    if detection.canaries:
+        text = f"{words.plural(detection.canaries, 'label')} will be flipped on purpose, in the run alone"
+        lines.append(Line("canaries", text, "warning: such a run exports nothing; leave them out to clean the data"))
     return lines
 
 
@@ -331,7 +384,7 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
 
 
 def findings_line(config: AuditConfig, rows: dict[str, int]) -> Line:
-    codes = [MISLABELLED, DUPLICATE_CONFLICT, AMBIGUOUS]
+    codes = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT]
     if config.data.validation_is_clean and rows["validation"]:
         return Line("will say", ", ".join([*codes, HARMFUL]))
     return Line("will say", f"{', '.join(codes)}; {HARMFUL} only with data.validation_is_clean: true")

@@ -167,6 +167,7 @@ class Attribution(Section):
     self_influence_tolerance: float = Field(
         1e-3, ge=0, lt=1, description="error allowed when gradients cross segments, relative; 0 is exact"
     )
+    precision: Literal["float32", "tf32", "bf16"] = Field("float32", description="of matrix products in scoring")
 
 
 class Compute(Section):
@@ -184,19 +185,40 @@ class Compute(Section):
 
 
 class Detection(Section):
-    rule: Literal["budget", "ranking"] = Field("budget", description="ranking: nothing is removed")
+    rule: Literal["budget", "ranking", "trusted", "reviewed"] = Field(
+        "budget", description="how it is chosen what to remove; docs/rules.md"
+    )
     halves: bool = Field(True, description="two more trainings that judge each row out of sample")
     max_removed: Share = Field(0.3, description="share of the rows that may be removed")
     max_removed_per_class: Share = Field(0.5, description="share of a class that may be removed")
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="relabel instead of remove when the suggested label is at least this probable"
     )
+    trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
+    false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
+    answers: str | None = Field(None, description="rule reviewed: answers.parquet, which winnow review writes")
+    precision: float = Field(0.8, gt=0, lt=1, description="rule reviewed: of what is removed, at least")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="rule reviewed: of that precision")
+    canaries: int = Field(0, ge=0, description="labels to flip on purpose; such a run exports nothing")
     backdoors: bool = Field(
         True, description="look for patterns that make the model predict a class (needs validation)"
     )
     neighbours: int = Field(20, ge=1)
-    reference_rows: int = Field(20000, ge=1, description="rows that neighbours are looked for among")
+    reference_rows: int = Field(
+        100000, ge=1, description="rows that neighbours are looked for among; above 20,000 in an index"
+    )
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def rule_and_its_file(self) -> Detection:
+        for rule, key in (("trusted", "trusted"), ("reviewed", "answers")):
+            if self.rule == rule and getattr(self, key) is None:
+                raise ValueError(f"`rule: {rule}` needs `{key}`, the path of a file")
+            if self.rule != rule and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` is used by `rule: {rule}` alone, and the rule is {self.rule}")
+        if self.canaries and self.rule == "reviewed":
+            raise ValueError("`canaries` change the ranking that the answers are about: leave one out")
+        return self
 
 
 class Verification(Section):

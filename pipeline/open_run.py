@@ -16,6 +16,7 @@ import yaml
 
 from pipeline import __version__
 from pipeline.compute.cluster import Workers
+from pipeline.compute.precision import require_precision
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.errors import InputError
@@ -93,6 +94,7 @@ def open_run(
     config: AuditConfig, output: str | Path | None = None, progress: Progress = silent
 ) -> Iterator[AuditContext]:
     """Hold a run directory for this audit, with its config and record written and workers that start on demand."""
+    require_precision(config)
     run = choose_directory(config, output)
     with run.lock(), Workers(config.compute) as workers:
         write_text(run / "config.yaml", config.to_yaml())

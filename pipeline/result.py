@@ -56,11 +56,18 @@ class AuditResult:
         return bool(self.run.facts("export")["refused"])
 
     @property
+    def skipped(self) -> str | None:
+        """Why this run is not made for an export, in words."""
+        return self.run.facts("export").get("skipped")
+
+    @property
     def cleaned(self) -> ds.Dataset:
         """The cleaned dataset.
 
-        Raises InputError when the gate refused to write it.
+        Raises InputError when the gate refused to write it and for a run with canaries.
         """
+        if self.skipped:
+            raise InputError(f"{self.run.path}: {self.skipped}", "Run the audit without detection.canaries.")
         if self.refused:
             raise InputError(
                 f"{self.run.path}: nothing was exported, the verdict is {self.verdict!r}",

@@ -58,7 +58,7 @@ STAGES = (
 )
 
 EXTRA_KEYS: dict[str, tuple[str, ...]] = {
-    "prepare": ("compute.chunk_rows",),
+    "prepare": ("compute.chunk_rows", "detection.canaries"),
     "train": ("detection.halves", "compute.device"),
     "export": ("verification.gate",),
     "report": ("name",),
@@ -67,7 +67,11 @@ EXTRA_KEYS: dict[str, tuple[str, ...]] = {
 
 
 def fingerprints(config: AuditConfig) -> dict[str, str]:
-    """Of every stage: its part of the config, the fingerprint of the stage before it and the code's version."""
+    """Of every stage: its part of the config, the fingerprint of the stage before it and the code's version.
+
+    Raises InputError when a file that the config names is not there.
+    """
+    from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
 
     tree = config.as_dict()
@@ -77,8 +81,15 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         for key in EXTRA_KEYS.get(stage.name, ()):
             section, _, name = key.partition(".")
             part[key] = tree[section][name] if name else tree[section]
+        if stage.name == "detect":
+            part["files"] = [content_hash(path) for path in named_files(config)]
         previous = found[stage.name] = digest([part, previous, __version__])
     return found
+
+
+def named_files(config: AuditConfig) -> list[str]:
+    """Files that a person gave to detection: a changed one is judged anew."""
+    return [path for path in (config.detection.trusted, config.detection.answers) if path is not None]
 
 
 def run_stage(stage: Stage, context: AuditContext, fingerprint: str) -> bool:

@@ -55,7 +55,14 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert "(15 retrainings)   on 2 workers" in said["will take"]
     assert "memory per worker" in said["will need"]
     assert "mislabelled" in said["will say"]
-    assert set(found.as_dict()) == {"ok", "lines"}
+    assert set(found.as_dict()) == {"ok", "lines", "layers"}
+    assert [(layer.parameters, layer.form) for layer in found.layers] == [(1040, "rank one"), (170, "rank one")]
+    assert all(layer.operations > 0 and layer.bytes > 0 for layer in found.layers)
+
+
+def test_a_precision_that_the_machine_lacks_is_named() -> None:
+    with pytest.raises(InputError, match="precision is tf32, which GPUs alone have"):
+        check(config(attribution={"precision": "tf32"}, compute={"device": "cpu"}))
 
 
 def test_nothing_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import LayerGradients
 from pipeline.attribution.layers import LayerRule, find_rule
+from pipeline.attribution.precision import passes
 
 Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
 
@@ -114,8 +115,10 @@ class Capture:
     def forward(self, inputs: Inputs) -> Tensor:
         """The model's outputs for one batch; forgets the batch before."""
         self._uses.clear()
-        with torch.enable_grad():
+        with torch.enable_grad(), passes(_parameter(self.model).device):
             outputs: Tensor = self.model(inputs)
+        if outputs.dtype == torch.bfloat16:
+            outputs = outputs.to(_parameter(self.model).dtype)
         if not outputs.requires_grad:
             raise AttributionError("No covered layer takes part in the model's output.", _LAYER_HINT)
         return outputs
@@ -237,5 +240,15 @@ def _check_batch(use: _Use, batch: int) -> None:
 
 
 def _join(uses: list[tuple[_Use, Tensor]]) -> LayerGradients:
-    parts = [_rule(use.module).gradients(use.module, use.inputs, g, use.layer.bias) for use, g in uses]
+    parts = []
+    for use, gradients in uses:
+        weight = use.module.get_parameter("weight")
+        inputs = use.inputs.to(weight.dtype) if use.inputs.is_floating_point() else use.inputs
+        parts.append(
+            _rule(use.module).gradients(use.module, inputs, gradients.to(weight.dtype), use.layer.bias)
+        )
     return parts[0].joined(parts[1:])
+
+
+def _parameter(model: nn.Module) -> nn.Parameter:
+    return next(parameter for parameter in model.parameters() if parameter.is_floating_point())

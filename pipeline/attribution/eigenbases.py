@@ -22,6 +22,8 @@ _BATCH_BYTES = 256 << 20
 def eigenbases(sums: FactorSums, widest: int | None = None) -> dict[str, Eigenbasis]:
     """Eigenvectors of the mean covariances, layer by layer, in float64.
 
+    Single precision would take a third of the time, but scores from few rows moved by 1e-3 of the largest.
+
     Args:
         sums: of all rows and the segment's checkpoints.
         widest: covariances wider than this are taken as block diagonal, in blocks of at most this width:

@@ -8,7 +8,7 @@ in that basis. Means are over *examples* (and checkpoints), not over batches or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from pipeline.attribution.eigenbases import (
     under,
 )
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.random_labels import row_uniforms
 from pipeline.attribution.shared_inputs import SharedInputs
@@ -74,12 +74,56 @@ class FactorSums:
         return cls(under("input/", tensors), under("gradient/", tensors), int(tensors["examples"]))
 
 
+def add_into(total: dict[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+    """Adds by key, in place; a new key's tensor is taken as it is and changed by what follows."""
+    for name, value in parts.items():
+        if name in total:
+            total[name] += value
+        else:
+            total[name] = value
+
+
 def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sums by key; a key that only one side has keeps its value."""
     total = dict(first)
     for name, value in second.items():
         total[name] = total[name] + value if name in total else value
     return total
+
+
+@dataclass(frozen=True)
+class Visited:
+    """The gradients of one layer for one batch at one checkpoint; ``fixed``: its inputs come from no covered layer."""
+
+    layer: str
+    gradients: LayerGradients
+    fixed: bool
+
+
+def fisher_gradients(
+    model: nn.Module,
+    objective: Objective,
+    inputs: Inputs,
+    row_ids: Tensor,
+    *,
+    seed: int,
+    checkpoint: int,
+    labels: str = "sampled",
+    weights: Tensor | None = None,
+) -> Iterator[Visited]:
+    """Gradients for curvature at the model's present weights: every layer, once per column of the output Hessian's
+    root. Arguments as in ``covariance_sums``.
+    """
+    scale = None if weights is None else weights.sqrt()
+    with capture(model) as captured:
+        outputs = captured.forward(inputs)
+        fixed = captured.fixed_layers()
+        columns = fisher_columns(
+            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
+        )
+        for column in columns:
+            for name, gradients in captured.gradients(outputs, column, retain_graph=True):
+                yield Visited(name, gradients, name in fixed)
 
 
 def covariance_sums(
@@ -92,8 +136,6 @@ def covariance_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
-    shared: SharedInputs | None = None,
-    sample: float = 1.0,
 ) -> FactorSums:
     """First pass over one batch, the model being loaded with a checkpoint's weights.
 
@@ -104,41 +146,15 @@ def covariance_sums(
         labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output
             Hessian's root.
         weights: ``[batch]`` row weights of mean 1, or None; weight w counts like w copies of the row.
-        shared: what other checkpoints have computed for the same batch; computed and kept if missing.
-        sample: the share of rows to use, the same rows at every checkpoint; which ones depends on their ids
-            and ``seed``. Sums are scaled up, so they estimate those of all rows.
 
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity; names the layer.
     """
-    examples = len(row_ids)
-    if sample < 1.0:
-        chosen = sampled_rows(row_ids, seed=seed, share=sample)
-        inputs = _rows_of(inputs, chosen)
-        row_ids, weights = row_ids[chosen], None if weights is None else weights[chosen]
-    input_sums: dict[str, Tensor] = {}
-    gradient_sums: dict[str, Tensor] = {}
-    scale = None if weights is None else weights.sqrt()
-    shared = SharedInputs() if shared is None else shared
-    with capture(model) as captured:
-        outputs = captured.forward(inputs)
-        fixed = captured.fixed_layers()
-        columns = fisher_columns(
-            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
-        )
-        for column in columns:
-            for name, gradients in captured.gradients(outputs, column, retain_graph=True):
-                if name not in input_sums:
-                    kept = shared if name in fixed else SharedInputs()
-                    input_sums[name] = kept.covariance(name, gradients, scale)
-                gradient_sums = add_tensors(gradient_sums, {name: gradients.gradient_covariance()})
-    for name in input_sums:
-        check_finite(input_sums[name], name, "input covariance")
-        check_finite(gradient_sums[name], name, "gradient covariance")
-    if sample < 1.0:
-        input_sums = {name: value / sample for name, value in input_sums.items()}
-        gradient_sums = {name: value / sample for name, value in gradient_sums.items()}
-    return FactorSums(input_sums, gradient_sums, examples)
+    sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "labels": labels}
+    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, **draw)  # type: ignore[arg-type]
+    add_covariances(sums, visited, weights)
+    check_sums(sums)
+    return sums
 
 
 def spectrum_sums(
@@ -152,7 +168,6 @@ def spectrum_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
-    shared: SharedInputs | None = None,
 ) -> dict[str, Tensor]:
     """Second pass over one batch: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]``, float64; arguments as in the first.
 
@@ -162,35 +177,58 @@ def spectrum_sums(
         NonFiniteError: the sum has a NaN or an infinity; names the layer.
     """
     sums: dict[str, Tensor] = {}
-    scale = None if weights is None else weights.sqrt()
-    shared = SharedInputs() if shared is None else shared
-    with capture(model) as captured:
-        outputs = captured.forward(inputs)
-        fixed = captured.fixed_layers()
-        local = {name: basis.to(outputs) for name, basis in bases.items()}
-        columns = fisher_columns(
-            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
-        )
-        for column in columns:
-            for name, gradients in captured.gradients(outputs, column, retain_graph=True):
-                kept = shared if name in fixed else SharedInputs()
-                inputs_squared = kept.squared_inputs(name, gradients, local[name])
-                sums = add_tensors(sums, {name: gradients.squares(local[name], inputs_squared)})
+    draw = {"seed": seed, "checkpoint": checkpoint, "labels": labels}
+    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, **draw)  # type: ignore[arg-type]
+    add_squares(sums, visited, local_bases(bases, model))
     for name, value in sums.items():
         check_finite(value, name, "spectrum")
     return sums
+
+
+def add_covariances(
+    sums: FactorSums, visited: Iterable[Visited], weights: Tensor | None, shared: SharedInputs | None = None
+) -> None:
+    """Adds one batch at one checkpoint to ``sums``, in place; not its examples, nor inputs that ``shared`` keeps."""
+    scale, seen = None if weights is None else weights.sqrt(), set()
+    for visit in visited:
+        add_into(sums.gradient, {visit.layer: visit.gradients.gradient_covariance()})
+        if visit.layer in seen:
+            continue
+        seen.add(visit.layer)
+        if shared is None or not (visit.fixed and shared.counted(visit.layer, visit.gradients)):
+            add_into(sums.input, {visit.layer: visit.gradients.input_covariance(scale)})
+
+
+def add_squares(
+    sums: dict[str, Tensor],
+    visited: Iterable[Visited],
+    bases: Mapping[str, Eigenbasis],
+    shared: SharedInputs | None = None,
+) -> None:
+    """Adds one batch at one checkpoint to ``sums``, in place; not what ``shared`` keeps. ``bases``: local ones."""
+    for visit in visited:
+        basis = bases[visit.layer]
+        if shared is None or not (visit.fixed and shared.squared(visit.layer, visit.gradients, basis)):
+            add_into(sums, {visit.layer: visit.gradients.squares(basis)})
+
+
+def check_sums(sums: FactorSums) -> None:
+    """Raises NonFiniteError for a covariance with a NaN or an infinity."""
+    for name, gradient in sums.gradient.items():
+        check_finite(sums.input[name], name, "input covariance")
+        check_finite(gradient, name, "gradient covariance")
+
+
+def local_bases(bases: Mapping[str, Eigenbasis], model: nn.Module) -> dict[str, Eigenbasis]:
+    """The bases in the precision and on the device of the model's parameters."""
+    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    return {name: basis.to(like) for name, basis in bases.items()}
 
 
 def sampled_rows(row_ids: Tensor, *, seed: int, share: float) -> Tensor:
     """bool ``[batch]``: a random ``share`` of all rows, each chosen by its id and the seed alone."""
     # No checkpoint has this number, so the choice is independent of the labels drawn.
     return row_uniforms(row_ids, seed=seed, checkpoint=-1) < share
-
-
-def _rows_of(inputs: Inputs, chosen: Tensor) -> Inputs:
-    if isinstance(inputs, Tensor):
-        return inputs[chosen]
-    return {name: value[chosen] for name, value in inputs.items()}
 
 
 def fisher_columns(

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from pipeline.attribution.capture import Inputs, LayerInfo, capture
-from pipeline.attribution.gradients import rotate_factors
 from pipeline.attribution.indexed_gradients import IndexedGradients
 
 if TYPE_CHECKING:
@@ -135,10 +134,7 @@ def _dense(layer: LayerInfo, positions: Positions, number_bytes: int) -> FormCho
     weights, rotation = size_in * size_out, size_in + size_out
     operations = 0
     for place, count in enumerate([positions.query, *positions.training]):
-        if rotate_factors(count, size_in, size_out):
-            operations += 2 * count * (size_in**2 + size_out**2)
-        else:
-            operations += 2 * weights * rotation
+        operations += 2 * (min(count, size_out) * size_in**2 + min(count, size_in) * size_out**2)
         operations += 2 * count * weights + 2 * weights
         if place > 1:  # each segment but one is reached through a transport and a turn
             operations += 2 * weights * rotation

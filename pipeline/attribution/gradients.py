@@ -21,6 +21,7 @@ from pipeline.attribution.products import (
     SUMMED_ROWS,
     aligned,
     aligned_cat,
+    aligned_empty,
     covariance,
     inner_products,
     product,
@@ -28,8 +29,10 @@ from pipeline.attribution.products import (
     slices_of,
 )
 
-# Bytes that a slice of dense per-example gradients may take.
-SLICE_BYTES = 32 << 20
+# Bytes that a slice of dense per-example gradients may take: several operations read it in turn, from a
+# processor's cache (32 MB halve the speed of forming them) or from a GPU's memory, which likes large slices.
+SLICE_BYTES = 4 << 20
+GPU_SLICE_BYTES = 256 << 20
 # Bytes of unfolded patches at a time: they are read at once, from a cache that cores share.
 TILE_BYTES = 4 << 20
 
@@ -101,15 +104,8 @@ class LayerGradients(HeldGradients):
         """Σ g gᵀ over examples and positions: ``[out, out]``, float64."""
 
     @abstractmethod
-    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:
-        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64.
-
-        ``squared_inputs`` is what ``squared_inputs(basis)`` gave for these inputs.
-        """
-
-    def squared_inputs(self, basis: Eigenbasis) -> Tensor | None:  # noqa: ARG002 - most have none
-        """The part of ``squares`` that depends on the inputs alone, or None where there is none."""
-        return None
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64."""
 
     @abstractmethod
     def total(self) -> Tensor:
@@ -166,22 +162,23 @@ class OuterProducts(LayerGradients):
     def gradient_covariance(self) -> Tensor:
         return covariance(self.outputs.flatten(0, 1))
 
-    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:
+    def squares(self, basis: Eigenbasis) -> Tensor:
         if self.positions == 1:
-            # (g̃ ãᵀ)² = g̃² (ã²)ᵀ: the whole batch is one matrix product.
-            inputs = self.squared_inputs(basis) if squared_inputs is None else squared_inputs
-            assert inputs is not None
-            return product(product(self.outputs[:, 0], basis.gradient).square_().T, inputs).double()
+            return self.squares_of(self.squared_outputs(basis), basis)
         total = self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
         for rows in row_slices(len(self.inputs), total):
             total += self.dense(rows, basis).square_().sum(0)
         return total
 
-    def squared_inputs(self, basis: Eigenbasis) -> Tensor | None:
-        if self.positions > 1:
-            return None
+    def squared_outputs(self, basis: Eigenbasis) -> Tensor:
+        """With one position: g̃² ``[batch, out]``."""
+        return product(self.outputs[:, 0], basis.gradient).square_()
+
+    def squares_of(self, squared_outputs: Tensor, basis: Eigenbasis) -> Tensor:
+        """With one position: Σ (g̃ ãᵀ)² = (g̃²)ᵀ ã², one matrix product, g̃² being given."""
         inputs = self.inputs[:, 0]
-        return inputs.square() if basis.input is None else product(inputs, basis.input).square_()
+        squared = inputs.square() if basis.input is None else product(inputs, basis.input).square_()
+        return product(squared_outputs.T, squared).double()
 
     def total(self) -> Tensor:
         inputs, outputs = self.inputs.flatten(0, 1), self.outputs.flatten(0, 1)
@@ -232,10 +229,16 @@ class OuterProducts(LayerGradients):
         part = self.sliced(rows)
         if basis is None:
             return part.outputs.transpose(1, 2) @ part.inputs
-        if rotate_factors(self.positions, self.inputs.shape[2], self.outputs.shape[2]):
-            part = part.rotated(basis)
-            return part.outputs.transpose(1, 2) @ part.inputs
-        return rotate(part.outputs.transpose(1, 2) @ part.inputs, basis)
+        inputs, outputs = part.inputs, part.outputs
+        outputs_first, inputs_first = rotated_first(self.positions, inputs.shape[2], outputs.shape[2])
+        if outputs_first:
+            outputs = product(outputs, basis.gradient)
+        if inputs_first and basis.input is not None:
+            inputs = product(inputs, basis.input)
+        matrices = outer_sums(outputs, inputs)
+        if not outputs_first:
+            matrices = basis.gradient.T @ matrices
+        return matrices if inputs_first or basis.input is None else product(matrices, basis.input)
 
 
 @dataclass(frozen=True)
@@ -257,9 +260,16 @@ class DenseGradients(HeldGradients):
         return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
 
 
-def rotate_factors(positions: int, size_in: int, size_out: int) -> bool:
-    """Whether rotating so many positions' factors takes fewer operations than rotating the matrices."""
-    return positions * (size_in**2 + size_out**2) < size_in * size_out * (size_in + size_out)
+def rotated_first(positions: int, size_in: int, size_out: int) -> tuple[bool, bool]:
+    """Whether to rotate so many positions' (output gradients, inputs), which is cheaper where they are fewer than
+    the matrix's columns or rows; else the matrix of their outer products is rotated from that side."""
+    return positions <= size_in, positions <= size_out
+
+
+def outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Σ over positions of g aᵀ: ``[batch, out, in]`` with aligned rows."""
+    found = aligned_empty((len(outputs), outputs.shape[2], inputs.shape[2]), inputs)
+    return torch.bmm(outputs.transpose(1, 2), inputs, out=found)
 
 
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
@@ -275,5 +285,5 @@ def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
 
 
 def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
-    """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within ``SLICE_BYTES``."""
-    return slices_of(batch, matrix.nbytes, SLICE_BYTES)
+    """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within the budget."""
+    return slices_of(batch, matrix.nbytes, GPU_SLICE_BYTES if matrix.is_cuda else SLICE_BYTES)

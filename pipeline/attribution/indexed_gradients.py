@@ -80,7 +80,7 @@ class IndexedGradients(LayerGradients):
         assert other.tokens is self.tokens
         return IndexedGradients(self.tokens, self.outputs + other.outputs, self.vocabulary, self.padding)
 
-    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def squares(self, basis: Eigenbasis) -> Tensor:
         merged = self.merged()
         return self._by_token(merged.tokens, (merged.columns @ basis.gradient).double().square())
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.attribution import gradients as budgets
 from pipeline.attribution.gradients import (
@@ -22,87 +21,21 @@ from pipeline.attribution.gradients import (
     LayerGradients,
     OuterProducts,
     rotate,
-    rotate_factors,
+    rotated_first,
     row_slices,
 )
+from pipeline.attribution.patch_covariance import correlations_pay, patch_covariance
+from pipeline.attribution.patches import Kernel
 from pipeline.attribution.products import (
     add_upper,
     aligned_empty,
     covariance,
     inner_products,
     mirrored,
+    product,
     same_values,
     slices_of,
 )
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A convolution's geometry, each as (vertical, horizontal).
-
-    Attributes:
-        padding: zeros at the left, right, top and bottom, as ``functional.pad`` takes it.
-        places: the output's height and width.
-        bias: whether a last input that is always 1 stands for the bias.
-    """
-
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    places: tuple[int, int]
-    bias: bool
-
-    def patches(self, images: Tensor, band: slice) -> Tensor:
-        """What the kernel sees at the output's rows ``band``: ``[batch, positions, in]``.
-
-        The inputs' order is (vertical, horizontal, channel, bias), in which channels-last images are copied in
-        long runs: several times faster than unfolding. ``standard`` puts them in the weight's order.
-        """
-        rows = min(band.stop, self.places[0]) - band.start
-        padded = functional.pad(images, self.padding).permute(0, 2, 3, 1).contiguous()
-        padded = padded[:, band.start * self.stride[0] :]
-        batch, channels = len(images), images.shape[1]
-        to_batch, to_row, to_column, _ = padded.stride()
-        (down, right), (spread_down, spread_right) = self.stride, self.dilation
-        windows = padded.as_strided(
-            (batch, rows, self.places[1], *self.size, channels),
-            (to_batch, down * to_row, right * to_column, spread_down * to_row, spread_right * to_column, 1),
-        )
-        size = channels * self.size[0] * self.size[1]
-        patches = aligned_empty((batch, rows * self.places[1], size + self.bias), images)
-        split = patches[..., :size].view(batch, rows, self.places[1], *self.size, channels)
-        split.copy_(windows)
-        if self.bias:
-            patches[..., size] = 1.0
-        return patches
-
-    def standard(self, values: Tensor) -> Tensor:
-        """Numbers per input in the order of ``patches`` put in the weight's: channels first."""
-        weights = values.shape[-1] - self.bias
-        found = aligned_empty(values.shape, values)
-        found[..., weights:] = values[..., weights:]
-        channels = weights // (self.size[0] * self.size[1])
-        moved = values[..., :weights].unflatten(-1, (*self.size, channels)).movedim(-1, -3)
-        found[..., :weights].unflatten(-1, (channels, *self.size)).copy_(moved)
-        return found
-
-    def own(self, values: Tensor) -> Tensor:
-        """The inverse of ``standard``."""
-        weights = values.shape[-1] - self.bias
-        found = aligned_empty(values.shape, values)
-        found[..., weights:] = values[..., weights:]
-        channels = weights // (self.size[0] * self.size[1])
-        moved = values[..., :weights].unflatten(-1, (channels, *self.size)).movedim(-3, -1)
-        found[..., :weights].unflatten(-1, (*self.size, channels)).copy_(moved)
-        return found
-
-    def convolved(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """The convolution with a filter ``[out, in]``: ``[batch, out, positions]``."""
-        weight, bias = (matrix[:, :-1], matrix[:, -1]) if self.bias else (matrix, None)
-        weight = weight.reshape(len(matrix), images.shape[1], *self.size)
-        padded = functional.pad(images, self.padding)
-        return functional.conv2d(padded, weight, bias, self.stride, 0, self.dilation).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -142,19 +75,21 @@ class PatchGradients(LayerGradients):
         return PatchGradients(self.images, self.outputs + other.outputs, self.kernel)
 
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:
-        total = torch.zeros(self.size_in, self.size_in, dtype=torch.float64, device=self.images.device)
+        images, kernel = self.images, self.kernel
+        if correlations_pay(kernel, images.shape):
+            return patch_covariance(images, kernel, row_scale)
+        total = torch.zeros(self.size_in, self.size_in, dtype=torch.float64, device=images.device)
         for rows, part in self.tiles():
             inputs = part.inputs
             if row_scale is not None:
                 inputs = inputs * row_scale[rows, None, None].to(inputs)
             add_upper(total, inputs.flatten(0, 1))
-        standard = self.kernel.standard
-        return standard(standard(mirrored(total)).T).contiguous()
+        return kernel.standard(kernel.standard(mirrored(total)).T).contiguous()
 
     def gradient_covariance(self) -> Tensor:
         return covariance(self.outputs.flatten(0, 1))
 
-    def squares(self, basis: Eigenbasis, squared_inputs: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def squares(self, basis: Eigenbasis) -> Tensor:
         total = self._zeros(torch.float64)
         for rows in self._dense_slices():
             total += self.dense(rows, basis).square_().sum(0)
@@ -196,16 +131,29 @@ class PatchGradients(LayerGradients):
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
         """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
         part = PatchGradients(self.images[rows], self.outputs[rows], self.kernel)
-        if basis is not None and rotate_factors(self.positions, self.size_in, self.outputs.shape[2]):
-            return part._unfolded().dense(slice(None), basis)
-        matrices = aligned_empty((len(part.images), self.outputs.shape[2], self.size_in), self.images).zero_()
-        for some, tile in part.tiles():
-            matrices[some] += tile.dense(slice(None))
         if basis is None:
-            return self.kernel.standard(matrices)
+            return self.kernel.standard(part._matrices())
         assert basis.input is not None
+        outputs_first, inputs_first = rotated_first(self.positions, self.size_in, self.outputs.shape[2])
+        if inputs_first:
+            return part._unfolded().dense(slice(None), basis)
         # Instead of the gradients, the basis is put in another order.
-        return rotate(matrices, Eigenbasis(self.kernel.own(basis.input.T).T, basis.gradient))
+        basis = Eigenbasis(self.kernel.own(basis.input.T).T, basis.gradient)
+        if not outputs_first:
+            return rotate(part._matrices(), basis)
+        assert basis.input is not None
+        rotated = PatchGradients(part.images, product(part.outputs, basis.gradient), self.kernel)
+        return product(rotated._matrices(), basis.input)
+
+    def _matrices(self) -> Tensor:
+        """Every example's G, its inputs in the order of ``Kernel.patches``."""
+        matrices = aligned_empty((len(self.images), self.outputs.shape[2], self.size_in), self.images).zero_()
+        for rows, tile in self.tiles():
+            if tile.positions == self.positions:
+                torch.bmm(tile.outputs.transpose(1, 2), tile.inputs, out=matrices[rows])
+            else:
+                matrices[rows] += tile.dense(slice(None))
+        return matrices
 
     def tiles(self) -> Iterator[tuple[slice, OuterProducts]]:
         """(rows of the batch, gradients of some of their places), each within ``TILE_BYTES``."""

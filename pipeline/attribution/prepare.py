@@ -1,22 +1,80 @@
-"""Fits the EK-FAC factors of a segment in this process: two passes over the training rows per checkpoint."""
+"""Fits the EK-FAC factors of a segment: two passes over the training rows at each of its checkpoints.
+
+Both passes visit a batch at all checkpoints before the next, in groups, so that what depends on inputs alone is
+computed once per batch. A process that runs both passes keeps gradients of the first for the second, as many as fit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from pipeline.attribution.eigenbases import eigenbases
-from pipeline.attribution.factors import FactorSums, add_tensors, covariance_sums, spectrum_sums
+from pipeline.attribution.capture import Inputs
+from pipeline.attribution.eigenbases import check_finite, eigenbases
+from pipeline.attribution.factors import (
+    FactorSums,
+    Visited,
+    add_covariances,
+    add_into,
+    add_squares,
+    check_sums,
+    fisher_gradients,
+    local_bases,
+    sampled_rows,
+)
+from pipeline.attribution.gradients import Eigenbasis
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.scores import Batch
 from pipeline.attribution.shared_inputs import SharedInputs
 from pipeline.attribution.spectrum import Spectrum
 from pipeline.attribution.transport import PreparedSegment
 
-# Bytes of results that checkpoints share and that may be held while the checkpoints are visited.
-SHARED_BYTES = 256 << 20
+# Bytes of a group of batches, with what their checkpoints share, that may be held while checkpoints are visited.
+GROUP_BYTES = 256 << 20
+# Bytes of the first pass's gradients that may be kept for the second.
+KEPT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class FactorTask:
+    """What both passes need besides the batches.
+
+    Attributes:
+        model: changed in place by ``load_checkpoint``.
+        load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
+        checkpoints: places of the segment's checkpoints in the trajectory.
+        seed, labels: as in ``factors.covariance_sums``.
+    """
+
+    model: nn.Module
+    load_checkpoint: Callable[[int], None]
+    objective: Objective
+    checkpoints: Sequence[int]
+    seed: int = 0
+    labels: str = "sampled"
+
+
+@dataclass
+class KeptGradients:
+    """Gradients of visits, up to ``budget`` bytes, by batch and checkpoint."""
+
+    budget: int = 0
+    _visits: dict[tuple[int, int], list[Visited]] = field(default_factory=dict)
+
+    def keep(self, key: tuple[int, int], visited: Iterator[Visited]) -> Iterable[Visited]:
+        """The same gradients, kept if they fit."""
+        if self.budget <= 0:
+            return visited
+        found = list(visited)
+        self.budget -= sum(visit.gradients.nbytes for visit in found)
+        if self.budget >= 0:
+            self._visits[key] = found
+        return found
+
+    def take(self, key: tuple[int, int]) -> list[Visited] | None:
+        return self._visits.pop(key, None)
 
 
 def prepare_segment(
@@ -35,51 +93,140 @@ def prepare_segment(
     """Eigenbases and eigenvalues of one segment.
 
     Args:
-        model: changed in place by ``load_checkpoint``.
-        load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
-        batches: the training rows; iterated twice per checkpoint.
-        checkpoints: places of the segment's checkpoints in the trajectory.
-        spectrum: what the segment does to a direction of a given eigenvalue.
-        seed, labels: as in ``factors.covariance_sums``.
+        model, load_checkpoint, checkpoints, seed, labels: as in ``FactorTask``.
+        batches: the training rows; iterated twice.
         covariance_sample: the share of rows that the eigenvectors, not the eigenvalues, are fitted on.
         widest: as in ``eigenbases.eigenbases``.
     """
-    options: dict[str, Any] = {"seed": seed, "labels": labels}
-    sums = FactorSums({}, {}, 0)
-    for checkpoint, batch, shared in _visits(load_checkpoint, batches, checkpoints):
-        given = {"checkpoint": checkpoint, "weights": batch.weights, "shared": shared} | options
-        sums += covariance_sums(
-            model, objective, batch.inputs, batch.row_ids, sample=covariance_sample, **given
-        )
+    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels)
+    kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
+    sums = fit_covariances(task, batches, sample=covariance_sample, kept=kept)
     bases = eigenbases(sums, widest)
-    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    local = {name: basis.to(like) for name, basis in bases.items()}
-    squares: dict[str, Tensor] = {}
-    for checkpoint, batch, shared in _visits(load_checkpoint, batches, checkpoints):
-        given = {"checkpoint": checkpoint, "weights": batch.weights, "shared": shared} | options
-        squares = add_tensors(
-            squares, spectrum_sums(model, objective, batch.inputs, batch.row_ids, local, **given)
-        )
+    squares = fit_spectrum(task, batches, bases, kept=kept)
     eigenvalues = {name: value / sums.examples for name, value in squares.items()}
     return PreparedSegment(tuple(checkpoints), bases, eigenvalues, spectrum)
 
 
-def _visits(
-    load_checkpoint: Callable[[int], None], batches: Iterable[Batch], checkpoints: Sequence[int]
-) -> Iterator[tuple[int, Batch, SharedInputs]]:
-    """Every batch at every checkpoint, in groups of batches whose shared results fit in ``SHARED_BYTES``."""
-    waiting, finished = iter(batches), False
+def fit_covariances(
+    task: FactorTask, batches: Iterable[Batch], *, sample: float = 1.0, kept: KeptGradients | None = None
+) -> FactorSums:
+    """First pass: covariance sums over the batches and checkpoints.
+
+    Args:
+        sample: the share of rows to use, the same rows at every checkpoint; which ones depends on their ids
+            and the seed. Sums are scaled up, so they estimate those of all rows.
+        kept: where gradients are put for ``fit_spectrum``.
+
+    Raises:
+        NonFiniteError: a covariance has a NaN or an infinity; names the layer.
+    """
+    sums, examples = FactorSums({}, {}, 0), 0
+    kept = KeptGradients() if kept is None else kept
+    for visit in _visits(task, _samples(batches, sample, task.seed)):
+        batch = visit.batch
+        add_covariances(sums, kept.keep(visit.key, _gradients(task, visit)), batch.weights, visit.shared)
+        if visit.last:
+            scale = None if batch.weights is None else batch.weights.sqrt()
+            add_into(sums.input, visit.shared.covariances(scale))
+            examples += visit.rows * len(task.checkpoints)
+    check_sums(sums)
+    if sample < 1.0:
+        for value in (*sums.input.values(), *sums.gradient.values()):
+            value /= sample
+    return FactorSums(sums.input, sums.gradient, examples)
+
+
+def fit_spectrum(
+    task: FactorTask,
+    batches: Iterable[Batch],
+    bases: Mapping[str, Eigenbasis],
+    *,
+    kept: KeptGradients | None = None,
+) -> dict[str, Tensor]:
+    """Second pass: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]`` over the batches and checkpoints, float64.
+
+    Raises:
+        NonFiniteError: a sum has a NaN or an infinity; names the layer.
+    """
+    sums: dict[str, Tensor] = {}
+    local, kept = local_bases(bases, task.model), KeptGradients() if kept is None else kept
+    for visit in _visits(task, ((batch, len(batch.row_ids)) for batch in batches)):
+        add_squares(sums, kept.take(visit.key) or _gradients(task, visit), local, visit.shared)
+        if visit.last:
+            add_into(sums, visit.shared.squares(local))
+    for name, value in sums.items():
+        check_finite(value, name, "spectrum")
+    return sums
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One batch at one checkpoint. ``rows``: how many rows the batch stands for; ``last``: of the batch's visits."""
+
+    place: int
+    checkpoint: int
+    batch: Batch
+    rows: int
+    shared: SharedInputs
+    last: bool
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.place, self.checkpoint
+
+
+def _visits(task: FactorTask, batches: Iterable[tuple[Batch, int]]) -> Iterator[_Visit]:
+    """Every batch at every checkpoint, in groups of batches that fit in ``GROUP_BYTES``."""
+    waiting, finished, last = enumerate(batches), False, task.checkpoints[-1]
     while not finished:
-        group: list[tuple[Batch, SharedInputs]] = []
-        load_checkpoint(checkpoints[0])
-        while sum(shared.nbytes for _, shared in group) < SHARED_BYTES:
-            batch = next(waiting, None)
-            if batch is None:
+        group: list[tuple[int, Batch, int, SharedInputs]] = []
+        task.load_checkpoint(task.checkpoints[0])
+        held = 0
+        while held < GROUP_BYTES:
+            found = next(waiting, None)
+            if found is None:
                 finished = True
                 break
-            group.append((batch, SharedInputs()))
-            yield checkpoints[0], *group[-1]
-        for checkpoint in checkpoints[1:]:
-            load_checkpoint(checkpoint)
-            for batch, shared in group:
-                yield checkpoint, batch, shared
+            place, (batch, rows) = found
+            group.append((place, batch, rows, SharedInputs()))
+            yield _Visit(place, task.checkpoints[0], batch, rows, group[-1][3], len(task.checkpoints) == 1)
+            held += _nbytes(batch.inputs) + group[-1][3].nbytes
+        for checkpoint in task.checkpoints[1:]:
+            task.load_checkpoint(checkpoint)
+            for place, batch, rows, shared in group:
+                yield _Visit(place, checkpoint, batch, rows, shared, checkpoint == last)
+
+
+def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
+    """A forward and backward pass; the model must be loaded with the checkpoint's weights."""
+    batch = visit.batch
+    return fisher_gradients(
+        task.model,
+        task.objective,
+        batch.inputs,
+        batch.row_ids,
+        seed=task.seed,
+        checkpoint=visit.checkpoint,
+        labels=task.labels,
+        weights=batch.weights,
+    )
+
+
+def _samples(batches: Iterable[Batch], share: float, seed: int) -> Iterator[tuple[Batch, int]]:
+    """The sampled rows of each batch, and how many it had."""
+    for batch in batches:
+        if share == 1.0:
+            yield batch, len(batch.row_ids)
+            continue
+        chosen = sampled_rows(batch.row_ids, seed=seed, share=share)
+        inputs: Inputs = (
+            batch.inputs[chosen]
+            if isinstance(batch.inputs, Tensor)
+            else {name: value[chosen] for name, value in batch.inputs.items()}
+        )
+        weights = None if batch.weights is None else batch.weights[chosen]
+        yield Batch(inputs, batch.labels[chosen], batch.row_ids[chosen], weights), len(batch.row_ids)
+
+
+def _nbytes(inputs: Inputs) -> int:
+    return inputs.nbytes if isinstance(inputs, Tensor) else sum(value.nbytes for value in inputs.values())

@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.attribution.scores import Batch, score_rows
+from pipeline.attribution.precision import matrix_products
+from pipeline.attribution.scores import Batch, BatchScores, score_rows
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches, plans
+from pipeline.compute.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.compute.worker import run_config, run_data, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.run import write_atomically
+from pipeline.seeds import random_state
+
+PRECISION_ROWS = 256
 
 
 def scores_path(run_path: Path, chunk: Chunk) -> Path:
@@ -38,9 +42,19 @@ def attribute(context: AuditContext) -> dict[str, Any]:
         done += waiting[place].rows
         context.progress("attribute", done, rows, "rows")
 
+    precision = context.config.attribution.precision
+    error = None
+    if precision != "float32":
+        error = context.workers.run(precision_error, [(todo[0],)], [f"attribute: error of {precision}"])[0]
     tasks = [(todo, chunk) for chunk in waiting]
     context.workers.run(score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
-    return {"rows": rows, "chunks": len(chunks), "early_harm": len(todo) > 1}
+    return {
+        "rows": rows,
+        "chunks": len(chunks),
+        "early_harm": len(todo) > 1,
+        "precision": precision,
+        "precision_error": error,
+    }
 
 
 def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
@@ -73,20 +87,50 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
         pq.write_table(pa.table(arrays), temporary)
 
 
-def score(plan: Plan, parts: list[Batch], self_influence: bool) -> Any:
-    model = attribution_model(plan.run_path)
+def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
+    """In the configured precision, or another."""
+    model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
     queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
-    return score_rows(
-        model,
-        lambda checkpoint: plan.load_checkpoint(model, checkpoint),
-        run_objective(plan.run_path),
-        parts,
-        plan.prepared_segments(),
-        plan.trajectory().train_rows,
-        queries,
-        self_influence=self_influence,
-        self_influence_tolerance=run_config(plan.run_path).attribution.self_influence_tolerance,
-    )
+    with matrix_products(precision or config.precision):
+        return score_rows(
+            model,
+            lambda checkpoint: plan.load_checkpoint(model, checkpoint),
+            run_objective(plan.run_path),
+            parts,
+            plan.prepared_segments(),
+            plan.trajectory().train_rows,
+            queries,
+            self_influence=self_influence,
+            self_influence_tolerance=config.self_influence_tolerance,
+        )
+
+
+def precision_error(plan: Plan) -> dict[str, Any]:
+    """What the configured precision changes in the scores of random rows (a task for a worker).
+
+    rows: how many; self_influence, validation_harm: the largest difference from float32, relative to the largest
+    score; validation_harm is None without a validation set.
+    """
+    data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
+    order = random_state("precision rows", seed).permutation(data.count("train"))[:PRECISION_ROWS]
+    parts = []
+    for chunk in data.chunks("train"):
+        inside = order[(order >= chunk.first) & (order < chunk.first + chunk.rows)] - chunk.first
+        if len(inside):
+            parts.append(
+                batch_of(plan.run_path, weighted_rows(plan.run_path, chunk).select(torch.from_numpy(inside)))
+            )
+    exact, found = (score(plan, parts, self_influence=True, precision=p) for p in ("float32", None))
+
+    def error(name: str) -> float | None:
+        one, two = (
+            s.self_influence if name == "self_influence" else s.harm.get("validation") for s in (exact, found)
+        )
+        if one is None or two is None:
+            return None
+        return float((one - two).abs().max() / one.abs().max().clamp(min=1e-300))
+
+    return {"rows": len(order)} | {name: error(name) for name in ("self_influence", "validation_harm")}
 
 
 def predictions(plan: Plan, parts: list[Batch]) -> Tensor:

@@ -83,6 +83,7 @@ class Workers:
         except InputError:
             client.close()
             raise
+        self._drop_kept(client)
         return client
 
     @staticmethod
@@ -177,10 +178,11 @@ class Workers:
         alone_since: float | None = None
         looked = time.monotonic()
         while not pending.is_empty():
-            if pending.has_ready():
+            with pending.thread_condition:  # notified when a future is done
+                ready = pending.has_ready() or (pending.thread_condition.wait(0.1) and pending.has_ready())
+            if ready:
                 yield next(pending)
                 continue
-            time.sleep(0.005)
             now = time.monotonic()
             if now - looked < LOOK_SECONDS:
                 continue
@@ -222,8 +224,18 @@ class Workers:
     def no_progress(self) -> None:
         self.client.unsubscribe_topic(PROGRESS_TOPIC)
 
+    @staticmethod
+    def _drop_kept(client: Client) -> None:
+        """What the user's workers keep of this run, or of one that could not clean up."""
+        from pipeline.compute.worker import drop_kept
+
+        if client.status == "running":
+            client.run(drop_kept, on_error="ignore")
+
     def close(self) -> None:
         if self._client is not None:
+            if self._config.scheduler:
+                self._drop_kept(self._client)
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()

@@ -9,32 +9,37 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from pipeline.attribution.capture import coverage, covered_layers
 from pipeline.attribution.factors import (
     FactorSums,
-    covariance_sums,
+    add_into,
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
-    spectrum_sums,
 )
+from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.scale import gauss_newton_form, scale_correction
 from pipeline.attribution.scores import Batch, mean_gradient_sums
-from pipeline.attribution.trajectory import Segment
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches, chunk_groups, plans, under
-from pipeline.compute.sums import Tensors, add_tensors, forget, summed
-from pipeline.compute.worker import keep, run_config, run_data, run_device, run_objective
+from pipeline.compute.plan import (
+    Plan,
+    attribution_model,
+    batch_of,
+    batches,
+    chunk_groups,
+    plans,
+    under,
+    weighted_rows,
+)
+from pipeline.compute.sums import Tensors, forget, summed
+from pipeline.compute.worker import keep, run_config, run_data, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError
 from pipeline.run import write_json
 from pipeline.seeds import random_state
-from pipeline.training.batches import weighted
-from pipeline.training.setup import class_weights
 from pipeline.training.state import save_tensors
 
 SCALE_ROWS = 1024
@@ -115,30 +120,30 @@ def fit(context: AuditContext, plan: Plan) -> None:
     forget(parts)
 
 
-def visits(
-    plan: Plan, model: nn.Module, segment: Segment, chunks: list[Chunk]
-) -> Iterator[tuple[Batch, dict[str, Any]]]:
-    """Every batch of the chunks at every checkpoint of the segment, the model being loaded with its weights.
+def segment_tasks(plan: Plan) -> list[FactorTask]:
+    """What the two passes over each segment need on this worker."""
+    model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
+    objective = run_objective(plan.run_path)
 
-    With each batch come the arguments that both passes of the fit share: what labels are drawn by, and row weights.
-    """
-    config = run_config(plan.run_path).attribution
-    for checkpoint in segment.checkpoints:
+    def load(checkpoint: int) -> None:
         plan.load_checkpoint(model, checkpoint)
-        drawn = {"seed": config.seed, "checkpoint": checkpoint, "labels": config.labels}
-        for chunk in chunks:
-            for batch in batches(plan.run_path, chunk):
-                yield batch, drawn | {"weights": batch.weights}
+
+    return [
+        FactorTask(model, load, objective, segment.checkpoints, config.seed, config.labels)
+        for segment in plan.trajectory().segments(plan.segments)
+    ]
+
+
+def rows_of(plan: Plan, chunks: list[Chunk]) -> Iterator[Batch]:
+    for chunk in chunks:
+        yield from batches(plan.run_path, chunk)
 
 
 def covariance_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Covariance sums of every segment over these chunks and the segment's checkpoints."""
-    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     total: Tensors = {}
-    for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
-        sums = FactorSums({}, {}, 0)
-        for batch, drawn in visits(plan, model, segment, chunks):
-            sums = sums + covariance_sums(model, objective, batch.inputs, batch.row_ids, **drawn)
+    for place, task in enumerate(segment_tasks(plan)):
+        sums = fit_covariances(task, rows_of(plan, chunks))
         total |= {f"{place}/{name}": tensor for name, tensor in sums.to_tensors().items()}
     return total
 
@@ -155,15 +160,11 @@ def write_bases(plan: Plan, sums: Path, path: Path) -> None:
 
 def spectrum_leaf(plan: Plan, chunks: list[Chunk], bases_path: Path) -> Tensors:
     """Sums of squared gradients in the segment's eigenbasis over these chunks and the segment's checkpoints."""
-    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     tensors = keep("bases", bases_path, lambda: load_file(bases_path))
     total: Tensors = {}
-    for place, segment in enumerate(plan.trajectory().segments(plan.segments)):
+    for place, task in enumerate(segment_tasks(plan)):
         bases = eigenbases_from_tensors(under(f"{place}/", tensors))
-        sums: Tensors = {}
-        for batch, drawn in visits(plan, model, segment, chunks):
-            squares = spectrum_sums(model, objective, batch.inputs, batch.row_ids, bases, **drawn)
-            sums = add_tensors(sums, squares)
+        sums = fit_spectrum(task, rows_of(plan, chunks), bases)
         total |= {f"{place}/{name}": tensor for name, tensor in sums.items()}
     return total
 
@@ -181,10 +182,9 @@ def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Σ of the validation rows' loss gradients, layer by layer, at the query's weights."""
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     restore_weights(model, plan.query_weights())
-    total: dict[str, Tensor] = {}
-    for chunk in chunks:
-        for batch in batches(plan.run_path, chunk):
-            total = add_tensors(total, mean_gradient_sums(model, objective, batch.inputs, batch.labels))
+    total: Tensors = {}
+    for batch in rows_of(plan, chunks):
+        add_into(total, mean_gradient_sums(model, objective, batch.inputs, batch.labels))
     return total
 
 
@@ -217,16 +217,14 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
 
 def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
     """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint that its turn gives it (a task for a worker)."""
-    path, config = plan.run_path, run_config(plan.run_path)
+    path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]
     checkpoints = plan.trajectory().segments(1)[0].checkpoints
-    weights = class_weights(config.training, run_data(path))
-    chosen = weighted(run_data(path).load(chunk), weights)
-    total = 0.0
+    chosen, total = weighted_rows(path, chunk), 0.0
     for place, checkpoint in enumerate(checkpoints):
         mine = torch.from_numpy(rows[turns % len(checkpoints) == place])
         if len(mine):
             plan.load_checkpoint(model, checkpoint)
-            batch = chosen.select(mine).to(run_device(path))
+            batch = batch_of(path, chosen.select(mine))
             total += gauss_newton_form(model, objective, batch.inputs, direction, batch.weights)
     return total

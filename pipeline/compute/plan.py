@@ -17,7 +17,7 @@ from pipeline.attribution.transport import PreparedSegment
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
 from pipeline.config import AuditConfig
-from pipeline.data.encoded import Chunk
+from pipeline.data.encoded import Chunk, Rows
 from pipeline.run import read_json
 from pipeline.training.batches import weighted
 from pipeline.training.main_run import early_trajectory, whole_trajectory
@@ -125,14 +125,23 @@ def chunk_groups(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
 
 def batches(run_path: Path, chunk: Chunk) -> Iterator[Batch]:
     """A chunk's rows for attribution, with the weights that training gave them, on this worker's device."""
-    config, data, device = run_config(run_path), run_data(run_path), run_device(run_path)
-    rows = data.load(chunk)
-    if chunk.role == "train":
-        rows = weighted(rows, class_weights(config.training, data))
-    size = config.attribution.batch_size
+    rows, size = weighted_rows(run_path, chunk), run_config(run_path).attribution.batch_size
     for start in range(0, len(rows), size):
-        part = rows.select(slice(start, start + size)).to(device)
-        yield Batch(part.inputs, part.labels, part.row_ids, part.weights)
+        yield batch_of(run_path, rows.select(slice(start, start + size)))
+
+
+def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
+    """A chunk's rows, with the weights that training gave them."""
+    rows = run_data(run_path).load(chunk)
+    if chunk.role != "train":
+        return rows
+    return weighted(rows, class_weights(run_config(run_path).training, run_data(run_path)))
+
+
+def batch_of(run_path: Path, rows: Rows) -> Batch:
+    """Rows for attribution, on this worker's device."""
+    part = rows.to(run_device(run_path))
+    return Batch(part.inputs, part.labels, part.row_ids, part.weights)
 
 
 def attribution_model(run_path: Path) -> nn.Module:

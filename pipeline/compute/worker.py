@@ -39,6 +39,11 @@ def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
     return value
 
 
+def drop_kept() -> None:
+    """Drop everything: on a cluster that outlives its runs it would lie in memory for nothing."""
+    _kept.clear()
+
+
 def run_config(run_path: Path) -> AuditConfig:
     path = run_path / "config.yaml"
     return keep("config", path, lambda: load_config(path))

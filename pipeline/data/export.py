@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DECISIONS = ("keep", "review", "remove", "relabel")
 MANIFEST = "cleaned/_manifest.json"
+CANARIES = "nothing was exported: labels were flipped on purpose in this run (detection.canaries)"
 FINISHED = "exported"  # a small record for each finished file, until the manifest is there
 HASHED_ROWS = 8192
 EVIDENCE = {
@@ -56,9 +57,11 @@ def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None =
     file has been read again and "cleaned + quarantine = source" holds row for row.
 
     Returns counts of rows, files and bytes; or `{"refused": True, "verdict": …}` when the gate forbids the
-    export, and then nothing is written. Raises InputError when a source file has changed since `prepare`
-    read it.
+    export, or `{"refused": False, "skipped": why}` for a run with canaries: then nothing is written. Raises
+    InputError when a source file has changed since `prepare` read it.
     """
+    if config.detection.canaries:
+        return {"refused": False, "skipped": CANARIES}
     verdict = refused_by(run, config)
     if verdict is not None:
         return {"refused": True, "verdict": verdict}

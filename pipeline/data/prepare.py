@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext
+from pipeline.data.canaries import Canaries, draw_canaries, save_canaries
 from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import Encoding
@@ -26,6 +27,7 @@ from pipeline.data.files import (
     sha256_of,
     source_fingerprint,
 )
+from pipeline.data.named_rows import trusted_rows
 from pipeline.data.schema import (
     check_other_columns,
     check_schemas,
@@ -53,7 +55,8 @@ def prepare(context: AuditContext) -> dict[str, Any]:
     encoding = create_encoding(shards, config)
     survey = survey_rows(shards, encoding, context)
     encoding.save(run / ENCODING)
-    chunks = write_chunks(survey, encoding, context)
+    canaries = draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
+    chunks = write_chunks(survey, encoding, context, canaries)
     check_unchanged(shards)
     return facts(survey, chunks)
 
@@ -81,13 +84,17 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
         check_roles(data, survey.counts())
         check_keys(data, survey.shards)
         encoding.finish()
+    if context.config.detection.trusted is not None:
+        trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
     return survey
 
 
-def write_chunks(survey: Survey, encoding: Encoding, context: AuditContext) -> list[Chunk]:
+def write_chunks(
+    survey: Survey, encoding: Encoding, context: AuditContext, canaries: Canaries | None = None
+) -> list[Chunk]:
     """The second pass: encode every run and write one file per role that it has rows of.
 
-    A run has at most `compute.chunk_rows` rows and CHUNK_BYTES when encoded.
+    A run has at most `compute.chunk_rows` rows and CHUNK_BYTES when encoded. `canaries` are planted on the way.
     """
     total, done = sum(kept.shard.rows for kept in survey.shards), 0
     columns = [*context.config.data.features, encoding.label.column]
@@ -100,6 +107,8 @@ def write_chunks(survey: Survey, encoding: Encoding, context: AuditContext) -> l
         for run in read_runs(kept.shard, columns, chunk_rows):
             for role, arrays in encode_run(run, kept, encoding).items():
                 rows = len(arrays["labels"])
+                if canaries is not None and role == "train":
+                    canaries.plant(arrays["labels"], firsts[role])
                 chunk = Chunk(f"{role}-{run.shard.index:05d}-{run.first:09d}", role, rows, firsts[role])
                 write_chunk(context.run, chunk, arrays)
                 firsts[role] += rows
@@ -107,6 +116,8 @@ def write_chunks(survey: Survey, encoding: Encoding, context: AuditContext) -> l
                 chunks.append(chunk)
             done += run.batch.num_rows
             context.progress("encode", done, total, "rows")
+    if canaries is not None:
+        save_canaries(context.run.path, canaries)
     save_chunks(context.run.path, chunks, row_bytes)
     return chunks
 

@@ -13,13 +13,15 @@ from pipeline.detection.columns import Column
 class Signal:
     """One piece of evidence about every row.
 
-    values: float64 `[rows]` as people read it; high_is_suspicious: its direction; words: what it is.
+    values: float64 `[rows]` as people read it; high_is_suspicious: its direction; words: what it is; counts: whether
+    it is a part of the suspicion.
     """
 
     name: str
     values: np.ndarray | Column
     high_is_suspicious: bool
     words: str
+    counts: bool = True
 
     @property
     def suspicious(self) -> np.ndarray:
@@ -40,12 +42,16 @@ def rank_log_odds(values: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
 
 
 def suspicion(signals: list[Signal], row_ids: np.ndarray) -> np.ndarray:
-    """float64 `[rows]` in (0, 1): the logistic of the signals' mean rank log-odds. A ranking, not a probability."""
+    """float64 `[rows]` in (0, 1): the logistic of the mean rank log-odds. A ranking, not a probability.
+
+    The mean is over the signals that count; there has to be one.
+    """
+    counted = [signal for signal in signals if signal.counts]
     total = np.zeros(len(row_ids))
-    for signal in signals:
+    for signal in counted:
         total += rank_log_odds(signal.suspicious, row_ids)
     np.negative(total, out=total)
-    total /= len(signals)
+    total /= len(counted)
     np.exp(total, out=total)
     total += 1
     return np.divide(1, total, out=total)

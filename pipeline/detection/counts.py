@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.detection.strata import TENTHS, prediction_strata
+
 LEAST_CONTRAST = 0.05
 """Below this difference between wrong and right labels' contradiction rates there is no estimate."""
 
 WRONG_TARGET = 5.0
 DOUBTFUL_TARGET = 3.5
 """Robust standard deviations of the out-of-sample residual (regression)."""
+
+ROWS_PER_SCALE = 50
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def estimate_noise(
 ) -> NoiseEstimate | None:
     """The share of wrong labels by the halves' disagreement, over what they disagree with on validation.
 
-    contradicted, contradicted_validation: bool `[rows]`, an out-of-sample prediction differs from the label.
+    contradicted: bool `[rows]`, an out-of-sample prediction differs from the label; contradicted_validation: float
+    `[rows]`, the share of the halves whose prediction does, each half by itself: their mean would err less.
     With d_oos and d_val their means and d_w = max(½, 1 − d_val/(K−1)) the rate at which wrong labels are
     contradicted, the share is (d_oos − d_val) / (d_w − d_val). None when d_w − d_val < .05. Blind where wrong labels
     follow the model's own confusion; low where the validation labels are wrong too.
@@ -72,12 +77,28 @@ def count_classification(contradictions: Counts, noise: NoiseEstimate | None, ro
     return Counts(likely_wrong, max(estimated, contradictions.review, likely_wrong))
 
 
-def count_regression(residuals: np.ndarray) -> Counts:
-    """Rows whose out-of-sample residual is far out on a robust scale (median and 1.4826 · MAD)."""
-    deviation = np.abs(residuals - np.median(residuals))
-    scale = 1.4826 * np.median(deviation)
-    if scale == 0:
-        return Counts(0, 0)
-    return Counts(
-        int((deviation > WRONG_TARGET * scale).sum()), int((deviation > DOUBTFUL_TARGET * scale).sum())
-    )
+def count_regression(deviation: np.ndarray) -> Counts:
+    """Rows that are far out on a robust scale; float64 `[rows]`, from `robust_deviation`."""
+    return Counts(int((deviation > WRONG_TARGET).sum()), int((deviation > DOUBTFUL_TARGET).sum()))
+
+
+def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Residuals in robust standard deviations (1.4826 · MAD) from their median, float64 `[rows]`, not negative.
+
+    Median and scale are those of rows with similar predictions (tenths, of at least ROWS_PER_SCALE rows), since
+    errors may be larger where targets are; the scale is never below half of that of all rows. 0 where it is 0.
+    """
+    residuals = targets - predicted
+    deviation = np.empty(len(residuals))
+    least = robust_scale(residuals - np.median(residuals)) / 2
+    groups = prediction_strata(predicted, max(1, min(TENTHS, len(residuals) // ROWS_PER_SCALE)))
+    for group in np.unique(groups):
+        of_group = groups == group
+        centred = residuals[of_group] - np.median(residuals[of_group])
+        scale = max(robust_scale(centred), least)
+        deviation[of_group] = np.abs(centred) / scale if scale > 0 else 0.0
+    return deviation
+
+
+def robust_scale(centred: np.ndarray) -> float:
+    return float(1.4826 * np.median(np.abs(centred)))

@@ -31,13 +31,14 @@ class Opinion:
     """What a training makes of rows, averaged over the early window.
 
     own: float64 `[rows]`, probability of the given label (regression: minus the squared error); best: the most
-    probable class, int16 or int32 `[rows]` (regression: the predicted target, float64); probability: of the best
-    class, float64 `[rows]`, NaN in regression.
+    probable class, int16 or int32 `[rows]` (regression: the predicted target, float64); probability, runner_up: of
+    the best class and of the next, as the training gives them, float64 `[rows]`, NaN in regression.
     """
 
     own: np.ndarray | Column
     best: np.ndarray
     probability: np.ndarray
+    runner_up: np.ndarray
 
 
 def half_confidence(opinion: Opinion) -> Signal:
@@ -48,14 +49,7 @@ def half_confidence(opinion: Opinion) -> Signal:
 
 def out_of_sample(run_path: Path, window: int) -> Opinion:
     """Every train row judged by the half that did not see it."""
-    data = run_data(run_path)
-    halves = assign_halves(data, run_config(run_path).training.seed)
-
-    def measurements(place: slice) -> Iterator[dict[str, Tensor]]:
-        for epoch in range(1, window + 1):
-            yield merged_halves(run_path, halves, epoch, place.start, place.stop)
-
-    return average(data, "train", measurements, window)
+    return average(run_data(run_path), "train", reading_train(run_path, window), window)
 
 
 def in_sample(run_path: Path, window: int) -> Opinion:
@@ -64,14 +58,31 @@ def in_sample(run_path: Path, window: int) -> Opinion:
     return average(run_data(run_path), "train", reading(files), window)
 
 
-def on_validation(run_path: Path, window: int) -> Opinion:
-    """Every validation row judged by both halves."""
-    files = [
-        RowsFile(epoch_path(half_directory(run_path, half) / "validation", epoch))
-        for epoch in range(1, window + 1)
-        for half in HALVES
-    ]
-    return average(run_data(run_path), "validation", reading(files), len(files))
+def on_validation(run_path: Path, window: int) -> np.ndarray:
+    """Every validation row judged by each half alone, as train rows are: the best class, int `[halves, rows]`."""
+    return np.stack(
+        [
+            average(
+                run_data(run_path), "validation", reading(validation_files(run_path, half, window)), window
+            ).best
+            for half in HALVES
+        ]
+    )
+
+
+def reading_train(run_path: Path, window: int) -> Measurements:
+    halves = assign_halves(run_data(run_path), run_config(run_path).training.seed)
+
+    def measurements(place: slice) -> Iterator[dict[str, Tensor]]:
+        for epoch in range(1, window + 1):
+            yield merged_halves(run_path, halves, epoch, place.start, place.stop)
+
+    return measurements
+
+
+def validation_files(run_path: Path, half: int, window: int) -> list[RowsFile]:
+    directory = half_directory(run_path, half) / "validation"
+    return [RowsFile(epoch_path(directory, epoch)) for epoch in range(1, window + 1)]
 
 
 def reading(files: list[RowsFile]) -> Measurements:
@@ -82,40 +93,45 @@ def reading(files: list[RowsFile]) -> Measurements:
     return measurements
 
 
+def pieces(rows: int, outputs: int) -> list[slice]:
+    """Runs of rows whose probabilities of all classes are held at a time."""
+    return slices(rows, max(1, min(SLICE, MOST_BYTES // (4 * outputs))))
+
+
 def average(data: EncodedData, role: str, measurements: Measurements, count: int) -> Opinion:
     """The mean of `count` measurements of the role's rows; `own` of train rows is left on disk."""
     rows, outputs = data.count(role), data.encoding.outputs
-    pieces = slices(rows, max(1, min(SLICE, MOST_BYTES // (4 * outputs))))
     classification = data.encoding.task == "classification"
     narrow = np.int16 if outputs < 2**15 else np.int32
     best = np.empty(rows, dtype=narrow if classification else np.float64)
-    probability = np.full(rows, np.nan)
+    probability, runner_up = np.full((2, rows), np.nan)
 
     def judged() -> Iterator[np.ndarray]:
-        for place in pieces:
+        for place in pieces(rows, outputs):
             if classification:
-                own, best[place], probability[place] = mean_class(measurements(place), place, outputs, count)
+                mean, own = mean_probabilities(measurements(place), place, outputs, count)
+                two, classes = mean.topk(2, dim=1)
+                best[place] = classes[:, 0].numpy()
+                probability[place], runner_up[place] = two.double().numpy().T
             else:
                 own, best[place] = mean_prediction(measurements(place), place, count)
             yield own
 
-    return Opinion(
-        Column.write(columns_directory(data.run_path) / f"own-{role}", judged()), best, probability
-    )
+    path = columns_directory(data.run_path) / f"own-{role}"
+    return Opinion(Column.write(path, judged()), best, probability, runner_up)
 
 
-def mean_class(
+def mean_probabilities(
     epochs: Iterator[dict[str, Tensor]], place: slice, outputs: int, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability of the given label, the most probable class, and its probability."""
+) -> tuple[Tensor, np.ndarray]:
+    """Probabilities, float32 `[rows, classes]` (0 outside the ten best), and the given label's, float64 `[rows]`."""
     rows = place.stop - place.start
     total = torch.zeros(rows, outputs, dtype=torch.float32)
     own = torch.zeros(rows, dtype=torch.float64)
     for measured in epochs:
         total.scatter_add_(1, measured["top_class"].long(), measured["top_probability"].float())
         own += torch.exp(-measured["loss"].double()) / count
-    probability, best = (total / count).max(1)
-    return own.numpy(), best.numpy(), probability.double().numpy()
+    return total / count, own.numpy()
 
 
 def mean_prediction(

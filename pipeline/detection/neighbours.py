@@ -1,119 +1,83 @@
 """Signal: whether a row's nearest neighbours, as the model sees rows early in training, have its label.
 
-Neighbours are looked for among a seeded sample of the train rows, at the second checkpoint of the early window.
+Neighbours are looked for among a seeded sample of the train rows: exactly, or, from EXACT reference rows on, in an
+index (inverted lists of k-means cells, Johnson et al. 2019, arXiv 1702.08734).
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import faiss
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import keep, run_config, run_data, run_device
-from pipeline.context import AuditContext
-from pipeline.data.encoded import Chunk, Rows
+from pipeline.compute.worker import keep
 from pipeline.detection.combination import Signal
-from pipeline.models.features import penultimate_features
-from pipeline.seeds import random_state
-from pipeline.training.main_run import early_trajectory, whole_trajectory
-from pipeline.training.state import save_tensors
+from pipeline.run import write_atomically
 
-CHECKPOINT = 1
-"""The second: later ones have begun to memorise, the first has seen little."""
+EXACT = 20000
+"""Reference rows up to which every one is compared."""
+LISTS = 4.0
+"""Cells of the index, in units of the square root of the reference rows."""
+PROBES = 64
+"""Cells that are searched for each row."""
 SLICE = 1024
 
 
-def neighbour_margin(context: AuditContext) -> Signal:
+def neighbour_margin(margins: np.ndarray) -> Signal:
     """Cosine-weighted votes of the nearest neighbours: the given label's share minus the best other's."""
-    path, config = context.run.path, context.config.detection
-    data = run_data(path)
-    chunks = data.chunks("train")
-    reference = path / "detection" / "reference.safetensors"
-    if not reference.exists():
-        context.workers.run(write_reference, [(path, reference)], ["neighbours: reference rows"])
-    done = 0
-
-    def tick(place: int, _: object) -> None:
-        nonlocal done
-        done += chunks[place].rows
-        context.progress("detect: neighbours", done, data.count("train"), "rows")
-
-    tasks = [(path, chunk, reference, config.neighbours) for chunk in chunks]
-    margins = context.workers.run(vote, tasks, [f"neighbours: chunk {c.id}" for c in chunks], tick)
-    return Signal(
-        "neighbour_margin",
-        np.concatenate(margins),
-        False,
-        "whether the rows most like it have the same label",
-    )
+    return Signal("neighbour_margin", margins, False, "whether the rows most like it have the same label")
 
 
-def load_early_model(run_path: Path) -> torch.nn.Module:
-    early, whole = early_trajectory(run_path), whole_trajectory(run_path)
-    trajectory = Trajectory.load(early if (early / "trajectory.json").exists() else whole)
-    checkpoint = min(CHECKPOINT, len(trajectory.checkpoints) - 1)
-    model = attribution_model(run_path)
-    restore_weights(model, trajectory.load_weights(checkpoint), trajectory.checkpoints[checkpoint].path)
-    return model
+def build_index(features: Tensor, path: Path, seed: int) -> None:
+    """Write an index of unit-length rows, float32 `[rows, width]`; on one thread the same rows give the same bytes."""
+    faiss.omp_set_num_threads(1)
+    rows, width = features.shape
+    cells = faiss.IndexFlatIP(width)
+    index = faiss.IndexIVFFlat(cells, width, round(LISTS * math.sqrt(rows)), faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed
+    index.train(features.numpy())
+    index.add(features.numpy())
+    index.nprobe = PROBES
+    with write_atomically(path) as temporary:
+        faiss.write_index(index, str(temporary))
 
 
-def row_features(run_path: Path, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit-length features `[rows, width]`, labels and row ids."""
-    model, device = load_early_model(run_path), run_device(run_path)
+def search_index(path: Path, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cosines and places of the nearest reference rows, `[rows, count]`; what the cells lack has the cosine −2."""
+    faiss.omp_set_num_threads(1)
+    index = keep("neighbour index", path, lambda: faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
+    similarity, places = index.search(features.cpu().numpy(), count)
+    similarity[places < 0] = -2.0
+    return torch.from_numpy(similarity), torch.from_numpy(np.maximum(places, 0))
+
+
+def search_exactly(reference: Tensor, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The same by comparing with every reference row, float32 `[reference rows, width]`."""
     parts = [
-        penultimate_features(model, rows.select(slice(start, start + SLICE)).to(device).inputs)
-        for start in range(0, len(rows), SLICE)
+        (features[start : start + SLICE] @ reference.T).topk(count, dim=1)
+        for start in range(0, len(features), SLICE)
     ]
-    return functional.normalize(torch.cat(parts), dim=1), rows.labels.to(device), rows.row_ids.to(device)
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 
-def write_reference(run_path: Path, path: Path) -> None:
-    """Features, labels and ids of the reference rows: those with the smallest seeded hash (a task for a worker)."""
-    config, data = run_config(run_path).detection, run_data(run_path)
-    count = data.count("train")
-    chosen = np.zeros(count, dtype=bool)
-    chosen[random_state("neighbour reference", config.seed).permutation(count)[: config.reference_rows]] = (
-        True
-    )
-    parts = []
-    for chunk in data.chunks("train"):
-        which = torch.from_numpy(np.flatnonzero(chosen[chunk.first : chunk.first + chunk.rows]))
-        if len(which):
-            rows = data.load(chunk).select(which)
-            parts.append([each.cpu() for each in row_features(run_path, rows)])
-    features, labels, ids = (torch.cat(each) for each in zip(*parts))
-    save_tensors(path, {"features": features, "labels": labels, "row_ids": ids})
+def without_self(similarity: Tensor, places: Tensor, own: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` neighbours that are not the row itself; own: bool `[rows, neighbours]`."""
+    similarity = similarity.masked_fill(own, -2.0)
+    order = similarity.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return similarity.gather(1, order), places.gather(1, order)
 
 
-def vote(run_path: Path, chunk: Chunk, reference_path: Path, neighbours: int) -> np.ndarray:
-    """float64 `[rows]` of a chunk (a task for a worker)."""
-    reference = keep("reference", reference_path, lambda: load_file(reference_path))
-    device, data = run_device(run_path), run_data(run_path)
-    encoding = data.encoding
-    features, labels, ids = row_features(run_path, data.load(chunk))
-    there = {name: tensor.to(device) for name, tensor in reference.items()}
-    count = min(neighbours, len(there["labels"]) - 1)
-    margins = []
-    for start in range(0, len(labels), SLICE):
-        part = slice(start, start + SLICE)
-        similarity = features[part] @ there["features"].T
-        similarity[ids[part, None] == there["row_ids"][None]] = -2.0
-        weights, places = similarity.topk(count, dim=1)
-        weights = weights.clamp(min=0).double() + 1e-9
-        found = there["labels"][places]
-        if encoding.task == "regression":
-            expected = (weights * found).sum(1) / weights.sum(1)
-            margins.append(-(labels[part] - expected).abs())
-        else:
-            margins.append(vote_margin(weights, found, labels[part], encoding.outputs))
-    return torch.cat(margins).cpu().numpy()
+def margins(similarity: Tensor, found: Tensor, labels: Tensor, classes: int | None) -> Tensor:
+    """float64 `[rows]`: `vote_margin`, or in regression (classes: None) minus the distance to the neighbours' mean."""
+    weights = similarity.clamp(min=0).double() + 1e-9
+    if classes is not None:
+        return vote_margin(weights, found, labels, classes)
+    expected = (weights * found).sum(1) / weights.sum(1)
+    return -(labels - expected).abs()
 
 
 def vote_margin(weights: Tensor, found: Tensor, labels: Tensor, classes: int) -> Tensor:

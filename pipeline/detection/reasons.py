@@ -5,44 +5,63 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.detection.columns import Column
 from pipeline.detection.decisions import KEEP
 
-MISLABELLED = "mislabelled"
-HARMFUL = "harmful"
-AMBIGUOUS = "ambiguous"
-DUPLICATE_CONFLICT = "duplicate-conflict"
 BACKDOOR = "backdoor"
+CORRUPTED = "corrupted"
+DUPLICATE_CONFLICT = "duplicate-conflict"
+OUTLIER = "outlier"
+MISLABELLED = "mislabelled"
+AMBIGUOUS = "ambiguous"
+HARMFUL = "harmful"
+REVIEWED = "reviewed"
+SUSPICIOUS = "suspicious"
 
-CODES = (MISLABELLED, DUPLICATE_CONFLICT, HARMFUL, AMBIGUOUS, BACKDOOR)
-"""In the order in which a row names them; a row's reasons are kept as bits, 1 << place."""
+CODES = (
+    BACKDOOR,
+    CORRUPTED,
+    DUPLICATE_CONFLICT,
+    OUTLIER,
+    MISLABELLED,
+    AMBIGUOUS,
+    HARMFUL,
+    REVIEWED,
+    SUSPICIOUS,
+)
+"""In the order in which a row names them, the most telling first; a row's reasons are kept as bits, 1 << place."""
+
+PLAUSIBLE = 0.5
+"""A label is plausible when it is at least this many times as probable as the best, or, suggested, this probable."""
 
 
-def reasons(
-    decision: np.ndarray,
-    contradicted: np.ndarray,
-    harm: np.ndarray | Column | None,
-    conflicting: np.ndarray,
-    carriers: np.ndarray,
-) -> np.ndarray:
-    """uint8 `[rows]`, the bits of the reasons; 0 for rows that are kept.
+def reasons(decision: np.ndarray, evidence: dict[str, np.ndarray]) -> np.ndarray:
+    """uint16 `[rows]`, the bits of the reasons; 0 for rows that are kept.
 
-    `mislabelled`: another label fits better out of sample; `duplicate-conflict`: the same features occur with
-    another label; `harmful`: it raises the loss on clean validation rows; `ambiguous`: flagged by the ranking alone.
-    `backdoor`: it carries a pattern that makes the model predict its label, which explains all else about it.
-    All arguments are `[rows]`: uint8, bool, float64 (or None without a clean validation set), bool, bool.
+    evidence: of a code, bool `[rows]`. A row can have several; `backdoor` explains all else about it and stands alone,
+    and `suspicious` stands where there is nothing but the ranking.
     """
-    found = contradicted * bit(MISLABELLED) | conflicting * bit(DUPLICATE_CONFLICT)
-    if harm is not None:
-        found |= (np.asarray(harm) > 0) * bit(HARMFUL)
-    found[found == 0] = bit(AMBIGUOUS)
-    found[carriers] = bit(BACKDOOR)
+    found = np.zeros(len(decision), dtype=np.uint16)
+    for code, holds in evidence.items():
+        found |= holds * bit(code)
+    found[found == 0] = bit(SUSPICIOUS)
+    if BACKDOOR in evidence:
+        found[evidence[BACKDOOR]] = bit(BACKDOOR)
     found[decision == KEEP] = 0
     return found
 
 
-def bit(code: str) -> np.uint8:
-    return np.uint8(1 << CODES.index(code))
+def outliers(belongs_nowhere: np.ndarray, suggested: np.ndarray) -> np.ndarray:
+    """bool `[rows]`: far from every class, and no other label explains it; suggested: its probability, or NaN."""
+    return belongs_nowhere & ~(suggested >= PLAUSIBLE)
+
+
+def ambiguous(probability: np.ndarray, runner_up: np.ndarray, temperature: float) -> np.ndarray:
+    """bool `[rows]`: at the temperature, the second label is at least PLAUSIBLE times as probable as the first."""
+    return runner_up >= PLAUSIBLE**temperature * probability
+
+
+def bit(code: str) -> np.uint16:
+    return np.uint16(1 << CODES.index(code))
 
 
 def in_words(bits: np.ndarray) -> pa.Array:

@@ -19,7 +19,6 @@ from pipeline.data.labels import plain
 from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECISIONS
-from pipeline.detection.halves import Opinion
 from pipeline.detection.reasons import in_words
 from pipeline.run import write_atomically
 
@@ -31,11 +30,13 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 class Judgement:
     """What detection found out about every row, all `[rows]`; the docs of rows.parquet say what it is.
 
-    decision: places in DECISIONS; reasons: bits; contradicted: where another label is suggested.
+    decision: places in DECISIONS; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
+    hold where the given label is contradicted.
     """
 
     suspicion: np.ndarray
-    opinion: Opinion
+    suggested: np.ndarray
+    suggested_probability: np.ndarray
     contradicted: np.ndarray
     decision: np.ndarray
     reasons: np.ndarray
@@ -148,9 +149,8 @@ def rows_table(
 ) -> pa.Table:
     """The rows of `place`; `places`: row_key, shard, row, label; `scored`: SCORES."""
     encoding, labels, rows = run_data(run_path).encoding, places["label"], places.num_rows
-    opinion, contradicted = judgement.opinion, judgement.contradicted[place]
-    suggested = encoding.decode_labels(opinion.best[place]).cast(labels.type)
-    probability = opinion.probability[place]
+    contradicted, probability = judgement.contradicted[place], judgement.suggested_probability[place]
+    suggested = encoding.decode_labels(judgement.suggested[place]).cast(labels.type)
     margin, backdoor = judgement.mean_margin, judgement.backdoor_scores
     columns = {
         "row_key": places["row_key"],

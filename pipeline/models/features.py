@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 def penultimate_features(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> Tensor:
     """float32 `[rows, width]`: the input of the Linear that is called last; the outputs if there is no Linear."""
+    return features_and_outputs(model, inputs)[0]
+
+
+def features_and_outputs(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The penultimate features, and the model's outputs `[rows, outputs]`; in eval mode, without gradients."""
     seen: list[Tensor] = []
 
     def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -20,4 +25,4 @@ def penultimate_features(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -
     finally:
         for hook in hooks:
             hook.remove()
-    return (seen[0] if seen else outputs).flatten(1).float()
+    return (seen[0] if seen else outputs).flatten(1).float(), outputs

@@ -43,6 +43,11 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
             f"Go through the {words.rows(decisions['review'])} marked review, the most suspicious first. "
             "They stay in the dataset until somebody decides."
         )
+    if any(decisions[name] for name in ("remove", "relabel", "review")) and not states_precision(summary):
+        steps.append(
+            f"To state the precision of what is removed, answer for a sample: winnow review {path} --sample 200. "
+            "A look at some 60 rows can be enough."
+        )
     if summary["rows"].get("validation") and not config.data.validation_is_clean:
         steps.append(
             "If you know that the validation labels are right, set data.validation_is_clean: true; harm to "
@@ -53,7 +58,14 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     return steps
 
 
+def states_precision(summary: Summary) -> bool:
+    promise = summary.get("promise")
+    return promise is not None and promise["precision"] is not None
+
+
 def untested(summary: Summary, config: AuditConfig) -> str:
+    if config.detection.canaries:
+        return "Run the audit without detection.canaries to clean the data: this run was for its recall alone."
     if config.detection.rule == "ranking":
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:

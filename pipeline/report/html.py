@@ -22,7 +22,9 @@ from pipeline.report.breakdown import (
     suspicion_bins,
 )
 from pipeline.report.gallery import galleries
+from pipeline.report.groups import group_lines
 from pipeline.report.originals import class_names, read_schema
+from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line
 from pipeline.report.triggers import triggers
 from pipeline.report.verdict import change, verdict
@@ -84,13 +86,16 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "decision_bar": decision_bar(summary),
         "arms": arms_chart(run, summary),
         "confusion": None if regression else confusion(flagged, names),
+        "pairs": pair_lines(summary["confused_pairs"], names),
         "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
         "breakdowns": breakdowns(rows, config),
+        "group_lines": group_lines(summary["groups"]) if summary["groups"] else [],
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
         "factors": facts(record, "factors"),
         "detect": facts(record, "detect"),
         "signals": signals_in_words(facts(record, "detect")),
+        "other_signals": signals_in_words(facts(record, "detect"), "other_signals"),
         "loss_unit": "loss units" if regression else "nats",
         "curves": training_curves(facts(record, "train")),
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
@@ -102,10 +107,10 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
     }
 
 
-def signals_in_words(detect: dict[str, Any]) -> dict[str, str]:
-    """The columns of signals.parquet that were used and what each of them is."""
+def signals_in_words(detect: dict[str, Any], which: str = "signals") -> dict[str, str]:
+    """The columns of signals.parquet that count, or the others, and what each of them is."""
     said = detect.get("words", {})
-    return {name: said.get(name, name.replace("_", " ")) for name in detect.get("signals", [])}
+    return {name: said.get(name, name.replace("_", " ")) for name in detect.get(which, [])}
 
 
 def names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.report import words
+from pipeline.report.breakdown import read_rows
+from pipeline.report.groups import decisions_by_group
 from pipeline.report.verdict import Summary, verdict
 from pipeline.report.vocabulary import DECISIONS, precedence
 from pipeline.run import RunDirectory, read_json
@@ -36,6 +38,11 @@ def summary(run: RunDirectory) -> Summary:
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
+        "confused_pairs": detect.get("confused_pairs") or [],
+        "calibration": detect.get("calibration"),
+        "promise": detect.get("promise"),
+        "canaries": detect.get("canaries"),
+        "groups": groups(run),
         "backdoors": backdoors(detect.get("backdoors") or [], verification.get("backdoors") or []),
         "verdict": verification["verdict"],
         "note": verification.get("note"),
@@ -101,10 +108,21 @@ def arm_means(arm: dict[str, Any]) -> dict[str, Any]:
 def export_paths(run: RunDirectory) -> dict[str, Any]:
     """Where the export lies, relative to the run directory; `refused` is null where export has not run."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    refused = facts(run.record, "export").get("refused")
+    exported = facts(run.record, "export")
+    refused, skipped = exported.get("refused"), exported.get("skipped")
     places = {"cleaned": "cleaned", "quarantine": "quarantine", "manifest": "cleaned/_manifest.json"}
     there = {name: path if (run / path).exists() else None for name, path in places.items()}
-    return {"refused": refused, "gate": config["verification"]["gate"], **there}
+    found = {"refused": refused, "gate": config["verification"]["gate"], **there}
+    return found | ({"skipped": skipped} if skipped else {})
+
+
+def groups(run: RunDirectory) -> dict[str, Any] | None:
+    """Decisions by the values of data.group; None without such a column."""
+    column = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"].get("group")
+    if column is None:
+        return None
+    rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"])
+    return {"column": column, "values": decisions_by_group(rows, column)}
 
 
 def headline(summary: Summary) -> list[str]:
@@ -119,8 +137,7 @@ def headline(summary: Summary) -> list[str]:
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))
-    if any(summary["decisions"][name] for name in ("review", "remove", "relabel")):
-        lines.append("precision of the flags: unknown; only a person's answers on a sample can state it")
+    lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
     forecast = forecast_line(summary)
     return lines + ([forecast] if forecast else [])
 
@@ -152,6 +169,24 @@ def noise_line(summary: Summary) -> str:
         return f"wrong labels in the train set: not estimated. {note}".rstrip(" .")
     value, low, high = (f"{100 * noise[end]:.1f}" for end in ("value", "low", "high"))
     return f"wrong labels in the train set, estimated: {value} % ({low} – {high})"
+
+
+def promise_line(summary: Summary) -> str:
+    """What the rule promises about what it removed."""
+    promise = summary.get("promise")
+    return f"rule {promise['rule']}: {promise['text']}" if promise else ""
+
+
+def canaries_line(summary: Summary) -> str:
+    canaries = summary.get("canaries")
+    if not canaries:
+        return ""
+    removed = canaries["removed"]
+    value, low, high = (f"{100 * removed[end]:.0f}" for end in ("value", "low", "high"))
+    return (
+        f"labels flipped on purpose: {words.count(canaries['planted'])}, to be removed {removed['rows']:,}: "
+        f"{value} % ({low} – {high}), an estimate for uniform errors"
+    )
 
 
 def forecast_line(summary: Summary) -> str:

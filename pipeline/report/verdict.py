@@ -67,7 +67,7 @@ def numbers(summary: Summary) -> str:
 
 
 def control(summary: Summary) -> str:
-    alike = "target quantiles" if summary["task"] == "regression" else "classes"
+    alike = "predicted quantiles" if summary["task"] == "regression" else "classes"
     value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
     text = f"removing as many random rows of the same {alike}: {value}"
     if summary["verdict"] == "no evidence" and is_gain(summary, "cleaned - as_given"):
@@ -89,6 +89,8 @@ def disarmed(summary: Summary) -> bool:
 
 def consequence(summary: Summary) -> str:
     refused = summary["export"]["refused"]
+    if summary["export"].get("skipped"):
+        return f"{words.sentence(summary['export']['skipped'])}."
     if refused:
         return f"cleaned/ was not written (verification.gate: {summary['export']['gate']})."
     if refused is None or summary["verdict"] == "improved":

@@ -28,6 +28,13 @@ SIGNALS = {
     "early_harm": Signal("harms validation", True),
     "neighbour_margin": Signal("neighbours differ", False),
     "half_confidence": Signal("hard to predict", False),
+    "final_loss": Signal("badly fitted", True),
+    "forgetting": Signal("forgotten", True),
+    "self_influence": Signal("memorised", True),
+    "validation_harm": Signal("harms validation, whole run", True),
+    "gradient_norm": Signal("pulls at the last layer", True),
+    "representation_outlier": Signal("unlike its class", True),
+    "near_duplicate": Signal("near copies differ", True),
 }
 
 REASONS = {
@@ -35,23 +42,35 @@ REASONS = {
         "Suspected backdoor",
         "Rows that carry a pattern which by itself makes the model predict their label.",
     ),
+    "corrupted": (
+        "Broken content",
+        "An empty or cut-off picture, a number that can’t be right, or a text that says nothing, whatever the label.",
+    ),
     "duplicate-conflict": (
         "Same content, different labels",
         "The same content occurs more than once with labels that contradict each other.",
     ),
+    "outlier": (
+        "Unlike everything else",
+        "Rows that resemble no class, and no other label explains them: do they belong here at all?",
+    ),
     "mislabelled": (
         "Probably wrong label",
-        "Several signals agree that the given label does not fit the row.",
+        "Models that never saw the row prefer another label.",
+    ),
+    "ambiguous": (
+        "Two labels are plausible",
+        "Models that never saw the row find two labels nearly as probable as each other.",
     ),
     "harmful": (
         "Harmful",
         "Attribution predicts that the validation loss is lower without these rows.",
     ),
-    "ambiguous": (
+    "reviewed": ("Called wrong by a person", "Somebody has looked at the row and said that its label is wrong."),
+    "suspicious": (
         "Odd as a whole",
-        "No other label clearly fits better, but all signals together rank the row high.",
+        "Nothing above holds, but all signals together rank the row high.",
     ),
-    "outlier": ("Unlike everything else", "Rows that resemble no class: do they belong here at all?"),
 }
 
 

@@ -70,11 +70,11 @@ def class_weights(config: Training, data: EncodedData) -> Tensor | None:
 def deterministic() -> Iterator[None]:
     """One CPU thread and deterministic algorithms, so that a training's bits depend on neither load nor cores."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, matrix products on a GPU refuse
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler, a second
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)

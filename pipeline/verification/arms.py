@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from pipeline.compute.worker import keep, run_config, run_data
+from pipeline.detection.strata import read_strata
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
-
-QUANTILES = 10
-"""Regression: a random removal takes as many rows from each tenth of the targets."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Decisions:
 
     removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (integer
     classes or float32 standardised targets), where `suggested` is the given label of rows without a
-    suggestion. strata: integers `[rows]`, the class, or the tenth of the targets.
+    suggestion. strata: integers `[rows]`, the class, or the tenth of the targets predicted out of sample.
     """
 
     removed: np.ndarray
@@ -68,19 +66,10 @@ def read_decisions(run_path: Path) -> Decisions:
             has_suggestion=has_suggestion,
             given=given,
             suggested=suggested,
-            strata=strata(given, data.encoding.task),
+            strata=given.numpy() if data.encoding.task == "classification" else read_strata(run_path),
         )
 
     return keep("decisions", path, read)
-
-
-def strata(labels: Tensor, task: str) -> np.ndarray:
-    """Integers `[rows]`: the class of each row; for regression the tenth of the targets that it lies in."""
-    values = labels.numpy()
-    if task == "classification":
-        return values
-    edges = np.quantile(values, np.arange(1, QUANTILES) / QUANTILES)
-    return np.searchsorted(edges, values, side="right").astype(np.int8)
 
 
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:

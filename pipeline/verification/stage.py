@@ -25,6 +25,8 @@ COMPARISONS = (
     ("relabelled", "cleaned"),
 )
 
+CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a retraining would say nothing."
+
 
 def verify(context: AuditContext) -> dict[str, Any]:
     """Retrain all arms on the workers and write verification.json; returns the facts for the record."""
@@ -41,7 +43,8 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "measured_loss_change": None,
         "backdoors": [],
     }
-    note = reason_not_to_test(config, data, decisions)
+    canaries = context.config.detection.canaries
+    note = CANARIES if canaries else reason_not_to_test(config, data, decisions)
     results: dict[str, ArmResult] = {}
     if note is not None:
         report["note"] = note

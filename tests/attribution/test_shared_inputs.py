@@ -1,49 +1,66 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
 from pipeline.attribution import (
     Batch,
-    SharedInputs,
     add_tensors,
     covariance_sums,
     cross_entropy,
     eigenbases,
+    prepare,
     prepare_segment,
     score_rows,
     source_spectrum,
     spectrum_sums,
 )
+from pipeline.attribution.prepare import FactorTask, KeptGradients, fit_covariances, fit_spectrum
 
 from .models import model_and_rows, perturbed_states
-from .oracles import influence, loss_matrices
+from .oracles import influence, loss_matrices, split
 
 ENTROPY = cross_entropy()
 
 
-def test_checkpoints_share_what_depends_on_the_data_alone() -> None:
-    for kind in ("mlp", "convnet", "tokens", "twice"):
-        model, batch = model_and_rows(kind)
-        states, shared, squares_shared = perturbed_states(model, 3), SharedInputs(), SharedInputs()
-        bases = None
-        for checkpoint, state in enumerate(states):
-            model.load_state_dict(state)
-            given = (model, ENTROPY, batch.inputs, batch.row_ids)
-            draw = {"seed": 0, "checkpoint": checkpoint}
-            alone = covariance_sums(*given, **draw)
-            together = covariance_sums(*given, **draw, shared=shared)
-            bases = bases or eigenbases(alone)
-            expected = spectrum_sums(*given, bases, **draw)
-            found = spectrum_sums(*given, bases, **draw, shared=squares_shared)
-            for name in alone.gradient:
-                torch.testing.assert_close(together.input[name], alone.input[name])
-                torch.testing.assert_close(together.gradient[name], alone.gradient[name])
-                torch.testing.assert_close(found[name], expected[name])
-        # A layer that is used twice sees its own output as well.
-        assert (shared.nbytes > 0) == (kind != "twice")
+@pytest.mark.parametrize("labels", ["sampled", "exact"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+@pytest.mark.parametrize("group_bytes", [1, 1 << 20], ids=["batch by batch", "together"])
+def test_checkpoints_share_what_depends_on_the_data_alone(
+    kind: str, labels: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of a segment are those of its batches and checkpoints one by one."""
+    monkeypatch.setattr(prepare, "GROUP_BYTES", group_bytes)
+    model, batch = model_and_rows(kind)
+    batch = replace(batch, weights=torch.linspace(0.5, 1.5, len(batch.row_ids)).double())
+    states, rows = perturbed_states(model, 3), split(batch, 4)
+
+    def load(checkpoint: int) -> None:
+        model.load_state_dict(states[checkpoint])
+
+    def alone(single: Callable, *given) -> list:
+        found = []
+        for checkpoint in range(3):
+            load(checkpoint)
+            for part in rows:
+                draw = {"seed": 3, "checkpoint": checkpoint, "labels": labels, "weights": part.weights}
+                found.append(single(model, ENTROPY, part.inputs, part.row_ids, *given, **draw))
+        return found
+
+    task = FactorTask(model, load, ENTROPY, (0, 1, 2), seed=3, labels=labels)
+    kept = KeptGradients(3000)  # some of the visits
+    sums, expected = fit_covariances(task, rows, kept=kept), alone(covariance_sums)
+    assert sums.examples == 27 == sum(part.examples for part in expected)
+    bases = eigenbases(sums)
+    squares, expected_squares = fit_spectrum(task, rows, bases, kept=kept), alone(spectrum_sums, bases)
+    for name in sums.gradient:
+        torch.testing.assert_close(sums.input[name], sum(part.input[name] for part in expected))
+        torch.testing.assert_close(sums.gradient[name], sum(part.gradient[name] for part in expected))
+        torch.testing.assert_close(squares[name], sum(part[name] for part in expected_squares))
 
 
 class NormFirst(nn.Module):
@@ -90,25 +107,13 @@ def test_inputs_that_change_between_checkpoints_are_not_shared() -> None:
 
 def test_sampled_covariances_estimate_those_of_all_rows() -> None:
     model, batch = model_and_rows("mlp", rows=4000)
-    whole = covariance_sums(model, ENTROPY, batch.inputs, batch.row_ids, seed=0, checkpoint=0)
-    part = covariance_sums(model, ENTROPY, batch.inputs, batch.row_ids, seed=0, checkpoint=0, sample=0.25)
-    assert part.examples == whole.examples
+    task = FactorTask(model, lambda _: None, ENTROPY, (0, 1))
+    whole, part = fit_covariances(task, [batch]), fit_covariances(task, [batch], sample=0.25)
+    assert part.examples == whole.examples == 8000
     for name, value in whole.input.items():
         assert 0 < (part.input[name] - value).abs().max() < 0.1 * value.abs().max()
-    # The bias's entry counts rows; which rows are taken doesn't depend on the batch.
-    halves = [
-        covariance_sums(
-            model,
-            ENTROPY,
-            half.inputs,
-            half.row_ids,
-            seed=0,
-            checkpoint=0,
-            sample=0.25,
-        )
-        for half in (
-            replace(batch, inputs=batch.inputs[rows], row_ids=batch.row_ids[rows])
-            for rows in (slice(0, 1500), slice(1500, 4000))
-        )
-    ]
-    torch.testing.assert_close(halves[0].input["0"] + halves[1].input["0"], part.input["0"])
+    # Which rows are taken doesn't depend on the batch.
+    split_up = fit_covariances(task, split(batch, 1500), sample=0.25)
+    for name, value in part.gradient.items():
+        torch.testing.assert_close(split_up.gradient[name], value)
+        torch.testing.assert_close(split_up.input[name], part.input[name])

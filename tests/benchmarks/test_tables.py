@@ -33,24 +33,6 @@ def test_a_section_without_results_stays(tmp_path: Path) -> None:
     assert rewrite(page, tmp_path) == page
 
 
-def test_detection_has_a_column_per_task_and_a_dash_where_a_method_has_no_value(tmp_path: Path) -> None:
-    common = {"metric": "average_precision", "low": 0.5, "high": 0.75, "n": 2}
-    rows = [
-        {"task": "a", "method": "winnow", "value": 0.625} | common,
-        {"task": "b", "method": "winnow", "value": 0.7} | common,
-        {"task": "b", "method": "aum", "value": 0.6} | common,
-        *(
-            {"task": "a", "method": "winnow", "metric": metric, "value": value, "flags": "remove", "n": 2}
-            for metric, value in (("precision", 0.9), ("recall", 0.8), ("f1", 0.847))
-        ),
-    ]
-    page = written(tmp_path, "detection", rows)
-    assert "| method | a | b |" in page
-    assert "| **winnow** | 0.625 (0.500 – 0.750) | 0.700 (0.500 – 0.750) |" in page
-    assert "| AUM | – | 0.600 (0.500 – 0.750) |" in page
-    assert "| **winnow**: remove | 0.900 / 0.800 / 0.847 | – / – / – |" in page
-
-
 def test_costs_have_units_and_targets(tmp_path: Path) -> None:
     common = {"task": "t", "method": "winnow audit", "n": 1}
     rows = [

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cluster_tasks import die, die_once, double, nan, process_id, refuse
 from digits_run import ROOT
+from distributed import Client
 
 from pipeline.compute.cluster import Workers
 from pipeline.config import Compute
@@ -101,6 +102,29 @@ def test_a_scheduler_that_cannot_be_reached_is_named() -> None:
         _ = unreachable.client
 
 
+def assert_kept_only_during_a_run(address: str, file: Path) -> None:
+    """Workers of a lasting cluster drop what they keep when a run begins and when it ends."""
+
+    def keep_something() -> int:
+        from pipeline.compute import worker
+
+        return worker.keep("thing", file, lambda: 7)
+
+    def kept() -> int:
+        from pipeline.compute import worker
+
+        return len(worker._kept)
+
+    with Client(address, set_as_default=False) as plain:
+        plain.run(keep_something)  # left by a run that was killed
+        assert list(plain.run(kept).values()) == [1]
+        with Workers(Compute(scheduler=address)) as own:
+            assert list(own.client.run(kept).values()) == [0]
+            own.client.run(keep_something)
+            assert list(plain.run(kept).values()) == [1]
+        assert list(plain.run(kept).values()) == [0]
+
+
 def test_the_users_own_cluster_is_used_and_left_running(tmp_path: Path) -> None:
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
@@ -148,6 +172,7 @@ def test_the_users_own_cluster_is_used_and_left_running(tmp_path: Path) -> None:
                 except InputError:
                     time.sleep(0.2)
         assert found == [1, 2]
+        assert_kept_only_during_a_run(address, file)
         assert scheduler.poll() is None
         assert worker.poll() is None
     finally:

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from pipeline.detection.counts import (
+    DOUBTFUL_TARGET,
     Counts,
     NoiseEstimate,
     count_classification,
     count_contradictions,
     count_regression,
     estimate_noise,
+    robust_deviation,
 )
 
 
@@ -61,9 +63,24 @@ def test_the_larger_of_estimate_and_contradictions_counts_and_review_is_never_le
 
 
 def test_regression_counts_follow_a_robust_scale() -> None:
-    residuals = np.random.default_rng(0).normal(size=10000)
+    rng = np.random.default_rng(0)
+    predicted, residuals = rng.normal(size=10000), rng.normal(size=10000)
     residuals[:100] += 20
-    counts = count_regression(residuals)
+    counts = count_regression(robust_deviation(predicted + residuals, predicted))
     assert counts.likely_wrong == pytest.approx(100, abs=2)
     assert 100 <= counts.review <= 115
-    assert count_regression(np.zeros(10)) == Counts(0, 0)
+    assert count_regression(robust_deviation(np.zeros(10), np.zeros(10))) == Counts(0, 0)
+
+
+def test_a_target_is_held_against_those_with_a_like_prediction() -> None:
+    """Errors that grow with the target: one scale for all would flag large targets and miss small ones."""
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(1, 100, size=5000)
+    targets = predicted * (1 + 0.1 * rng.normal(size=5000))
+    small = np.argsort(predicted)[:20]
+    targets[small] += 30
+    flagged = robust_deviation(targets, predicted) > DOUBTFUL_TARGET
+    assert flagged[small].all()
+    assert flagged.sum() < 20 + 30
+    overall = np.abs(targets - predicted) / (1.4826 * np.median(np.abs(targets - predicted)))
+    assert (overall > DOUBTFUL_TARGET).sum() > 150

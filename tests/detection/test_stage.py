@@ -63,11 +63,16 @@ def test_every_flagged_row_has_a_reason_and_no_other(detected_run: Path) -> None
         assert (decision == "keep") == (reasons == [])
 
 
-def test_signals_are_the_five_of_the_recipe(detected_run: Path) -> None:
+def test_five_signals_count_and_seven_stand_beside_them(detected_run: Path) -> None:
     signals = pq.read_table(detected_run / "signals.parquet")
-    expected = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence"]
-    assert signals.column_names == ["row_key", *expected]
-    assert RunDirectory(detected_run).facts("detect")["signals"] == expected
+    counting = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence"]
+    others = ["final_loss", "forgetting", "self_influence", "validation_harm"]
+    others += ["gradient_norm", "representation_outlier", "near_duplicate"]
+    assert signals.column_names == ["row_key", *counting, *others]
+    facts = RunDirectory(detected_run).facts("detect")
+    assert facts["signals"] == counting
+    assert facts["other_signals"] == others
+    assert all(np.isfinite(signals[name].to_numpy()).all() for name in counting + others)
     assert signals["row_key"].equals(pq.read_table(detected_run / "rows.parquet")["row_key"])
 
 
@@ -83,7 +88,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path, changes: dict[str, object],
     run_until(digits_config(**changes), tmp_path / "run", "detect")
     names = set(pq.read_table(tmp_path / "run/signals.parquet").column_names)
     assert not names & missing
-    assert len(names) == 5
+    assert len(names) == 12
     rows, wrong = wrong_labels(tmp_path / "run")
     assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.85
     record = json.loads((tmp_path / "run/record.json").read_text())

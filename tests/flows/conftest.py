@@ -21,9 +21,11 @@ DIGITS = Path(__file__).parents[2] / "data_samples/digits"
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from flows.server import start_server
+    from flows.server import TemporaryServer
 
-    return start_server(tmp_path_factory.mktemp("prefect"))
+    server = TemporaryServer(tmp_path_factory.mktemp("prefect"))
+    server.wait_until_healthy()
+    return server.url
 
 
 @pytest.fixture

@@ -18,6 +18,11 @@ from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
 
 
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.server.begin_server", lambda: None)
+
+
 @pytest.fixture
 def audit_raises(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the audit raise an error instead of running."""

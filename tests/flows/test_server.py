@@ -7,29 +7,32 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from flows.server import configured_server, free_port, prefect_server, start_server
+from flows import server
+from flows.server import (
+    TemporaryServer,
+    answers,
+    begin_server,
+    configured_server,
+    free_port,
+    prefect_server,
+)
 from pipeline.errors import InputError, WinnowError
 
 STARTER = """
 import sys, time
 from pathlib import Path
-from flows.server import configured_server, free_port, prefect_server, start_server
-print(start_server(Path(sys.argv[1])), flush=True)
+from flows.server import TemporaryServer
+server = TemporaryServer(Path(sys.argv[1]))
+server.wait_until_healthy()
+print(server.url, flush=True)
 time.sleep(600)
 """
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def test_server_answers_and_ends_with_a_killed_starter(tmp_path: Path) -> None:
@@ -74,14 +77,14 @@ def reads(path: Path) -> bytes:
 def test_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WinnowError, match="file") as caught:
-        start_server(tmp_path / "file" / "home")
+        TemporaryServer(tmp_path / "file" / "home")
     assert "PREFECT_HOME" in caught.value.hint
 
 
 def test_server_that_fails_points_to_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(WinnowError, match="did not start") as caught:
-        start_server(tmp_path)
+        TemporaryServer(tmp_path).wait_until_healthy()
     assert str(tmp_path / "temporary-server.log") in caught.value.hint
 
 
@@ -99,3 +102,48 @@ def test_configured_server_is_used_as_it_is(server_url: str) -> None:
 
     with temporary_settings({PREFECT_API_URL: server_url}), prefect_server():
         assert PREFECT_API_URL.value() == server_url
+
+
+class Noted:
+    """Stands for a server; what is done with it is written down."""
+
+    made: ClassVar[list[Noted]] = []
+
+    def __init__(self, _home: Path):
+        self.url = f"http://127.0.0.1:{free_port()}/api"
+        self.waits = 0
+        self.made.append(self)
+
+    def wait_until_healthy(self) -> None:
+        self.waits += 1
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Noted]]:
+    """No server is configured, and none is really started; gives those that would have been."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    monkeypatch.setattr(server, "TemporaryServer", Noted)
+    monkeypatch.setattr(Noted, "made", [])
+    server.temporary_server.cache_clear()
+    with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL}):
+        yield Noted.made
+    server.temporary_server.cache_clear()
+
+
+def test_server_that_was_begun_is_the_one_that_is_waited_for(noted: list[Noted]) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    begin_server()
+    assert [each.waits for each in noted] == [0]
+    with prefect_server():
+        assert PREFECT_API_URL.value() == noted[0].url
+    assert [each.waits for each in noted] == [1]
+
+
+def test_none_is_begun_where_one_is_configured(noted: list[Noted], server_url: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server_url}):
+        begin_server()
+    assert noted == []

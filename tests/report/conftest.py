@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import AuditConfig
+from pipeline.config import AuditConfig, Detection
+from pipeline.detection.promises import of_budget
 from pipeline.run import RunDirectory, write_json
 
 SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
@@ -207,6 +208,7 @@ class RunBuilder:
                 "review": round(0.028 * rows),
                 "caps": None,
                 "flag_notes": [],
+                "promise": of_budget(Detection()).as_json(),
             },
             "verify": {},
         }

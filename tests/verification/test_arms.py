@@ -16,7 +16,6 @@ from pipeline.verification.arms import (
     arm_selection,
     random_removal,
     read_decisions,
-    strata,
 )
 
 from .small_run import digits_config, open_context, planted, write_rows
@@ -52,18 +51,6 @@ def test_random_removal_is_the_same_for_the_same_seed_and_another_for_another() 
     labels, removed = np.zeros(50, dtype=np.int64), np.arange(50) < 10
     assert np.array_equal(random_removal(labels, removed, 3), random_removal(labels, removed, 3))
     assert not np.array_equal(random_removal(labels, removed, 3), random_removal(labels, removed, 4))
-
-
-def test_strata_of_a_regression_are_tenths_of_the_targets() -> None:
-    targets = torch.from_numpy(np.random.RandomState(0).permutation(200)).float()
-    found = strata(targets, "regression")
-    assert np.bincount(found).tolist() == [20] * 10
-    order = np.argsort(targets.numpy())
-    assert (np.diff(found[order]) >= 0).all()
-
-
-def test_strata_of_a_regression_with_equal_targets_are_one() -> None:
-    assert len(set(strata(torch.zeros(9), "regression").tolist())) == 1
 
 
 def decisions() -> Decisions:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext
+from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.run import read_json
 from pipeline.verification.stage import verify
 
@@ -158,6 +159,7 @@ def test_a_regression_is_judged_by_r2(tmp_path: Path) -> None:
     run = tmp_path / "run"
     context = open_context(run, AuditConfig.model_validate(tree))
     write_rows(run, ["remove"] * 60 + ["keep"] * 240, pa.nulls(300, pa.float64()), np.zeros(300))
+    write_strata(run, prediction_strata(random.standard_normal(300)))
     verify(context)
     found = read_json(run / "verification.json")
     assert found["metric"] == "r2"

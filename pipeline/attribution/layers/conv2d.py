@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.attribution.layers import register
-from pipeline.attribution.patch_gradients import Kernel, PatchGradients
+from pipeline.attribution.patch_gradients import PatchGradients
+from pipeline.attribution.patches import Kernel
 
 
 @register(nn.Conv2d)

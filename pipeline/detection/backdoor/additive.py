@@ -105,25 +105,36 @@ class Separator:
         self.whitening = Whitening(self.fitted)
         self.random = random
 
-    def direction(self, members: np.ndarray) -> np.ndarray:
-        """float32 `[pixels]`, scaled so that held-out rows of other classes have standard deviation 1."""
-        weights = self.whitening.solve((self.own[members].mean(0) - self.whitening.centre)[None])[0]
-        return weights / max(float((self.held @ weights).std()), 1e-12)
+    def directions(self, members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """One direction per set of own rows, and the threshold that few of the other classes exceed along it.
 
-    def standing(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """float32 `[rows]`: how far rows lie beyond the threshold that few of the other classes exceed."""
-        return rows @ weights - np.quantile(self.held @ weights, BEYOND)
+        float32 `[sets, pixels]`, scaled so that held-out rows of other classes have standard deviation 1, and
+        float64 `[sets]`. Solving for all at once reads the covariance once.
+        """
+        return self.scaled(np.stack([self.own[rows].mean(0) for rows in members]) - self.whitening.centre)
+
+    def scaled(self, differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`directions` from differences of means, float32 `[sets, pixels]`."""
+        weights = self.whitening.solve(differences)
+        held = weights @ self.held.T
+        scale = np.maximum(held.std(1, keepdims=True), 1e-12)
+        return weights / scale, np.quantile(held / scale, BEYOND, axis=1)
 
     def true_seeds(self, seeds: np.ndarray) -> np.ndarray:
         """The seeds that a direction made of the other seeds puts beyond the threshold."""
-        kept = [s for s in seeds if self.standing(self.own[[s]], self.direction(seeds[seeds != s]))[0] > 0]
-        return np.array(kept, dtype=np.int64)
+        if len(seeds) < LEAST_SEEDS:
+            return seeds[:0]
+        rows = self.own[seeds]
+        of_others = (rows.sum(0) - rows) / (len(seeds) - 1)
+        weights, thresholds = self.scaled(of_others - self.whitening.centre)
+        return seeds[(rows * weights).sum(1) > thresholds]
 
     def cross_fitted(self, members: np.ndarray) -> np.ndarray:
-        """float32 `[own rows]`: standings, each member's by a direction that it had no part in."""
+        """float32 `[own rows]`: everybody's standing, how far beyond the threshold; a member had no part in its own."""
         order = self.random.permutation(members)
-        halves = order[::2], order[1::2]
-        by = [self.standing(self.own, self.direction(half)) for half in halves]
+        halves = [order[::2], order[1::2]]
+        weights, thresholds = self.directions(halves)
+        by = (weights @ self.own.T - thresholds[:, None]).astype(np.float32)
         values = (by[0] + by[1]) / 2
         values[halves[0]], values[halves[1]] = by[1][halves[0]], by[0][halves[1]]
         return values
@@ -180,10 +191,10 @@ def describe_split(
     inside, rest = values[is_carrier], values[~is_carrier]
     spread = np.sqrt((inside.var() * len(inside) + rest.var() * len(rest)) / len(values)) + 1e-12
     low, high = np.quantile(inside, CLEAR), np.quantile(rest, 1 - CLEAR**2)
-    weights = separator.direction(carriers)
+    (weights,), (beyond_others,) = separator.directions([carriers])
     contrast = separator.own[carriers].var(0).sum() / max(float(separator.fitted.var(0).sum()), 1e-12)
     kept = float(np.sqrt(np.clip(contrast * len(carriers) / (len(carriers) - 1), 0.04, 1.0)))
-    threshold = np.quantile(separator.held @ weights, BEYOND) + max(0.0, float(low + high) / 2)
+    threshold = beyond_others + max(0.0, float(low + high) / 2)
     return Additive(
         weights=weights.reshape(shape).astype(np.float32),
         added=(separator.own[carriers].mean(0) - kept * separator.whitening.centre)

@@ -42,16 +42,19 @@ class Finding:
 
 def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
     """The thresholds of the recipe; labels: int64 `[rows]` of the rows searched."""
+    if not may_be_alarm(pattern, evidence, labels, target):
+        return False
+    return pattern.kind not in NEEDS_CONTENT or contradicts_content(evidence)
+
+
+def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
+    """The thresholds that don't ask for the content, which is dear to estimate."""
     carriers = int((evidence.carriers & (labels == target)).sum())
     if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP[pattern.kind]:
         return False
     if carriers < max(LEAST_CARRIERS, LEAST_SHARE * len(labels)):
         return False
-    if pattern.kind in NEEDS_CONTENT and not contradicts_content(evidence):
-        return False
-    if isinstance(pattern, Additive):
-        return carriers >= LEAST_BLENDED and is_blend(pattern)
-    return True
+    return not isinstance(pattern, Additive) or (carriers >= LEAST_BLENDED and is_blend(pattern))
 
 
 def is_blend(pattern: Additive) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pipeline.detection.backdoor.additive import Additive, find_additive
-from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
+from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm, may_be_alarm
 from pipeline.detection.backdoor.column_values import ColumnValues, find_column_values
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.pixels import Pixels, find_pixels
 from pipeline.detection.backdoor.seeds import SeedScores, seed_lists, union
 from pipeline.detection.backdoor.subject import Subject
 from pipeline.detection.backdoor.tokens import Tokens, find_tokens
-from pipeline.detection.backdoor.verify import verify
+from pipeline.detection.backdoor.verify import pasted, with_content
 from pipeline.detection.backdoor.window import Window, find_windows
 
 LEAST_CLASS = 8
@@ -41,7 +41,9 @@ def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Find
         return []
     findings = []
     for pattern in candidates(subject, scores, target):
-        finding = Finding(target, pattern, verify(subject, target, pattern))
-        if is_alarm(pattern, finding.evidence, subject.labels, target):
-            findings.append(finding)
+        evidence = pasted(subject, target, pattern)
+        if may_be_alarm(pattern, evidence, subject.labels, target):
+            evidence = with_content(subject, target, pattern, evidence)
+            if is_alarm(pattern, evidence, subject.labels, target):
+                findings.append(Finding(target, pattern, evidence))
     return distinct(findings, subject.labels)

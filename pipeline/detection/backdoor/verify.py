@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import poisson
@@ -41,13 +41,21 @@ class Evidence:
 
 
 def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
+    return with_content(subject, target, pattern, pasted(subject, target, pattern))
+
+
+def pasted(subject: Subject, target: int, pattern: Pattern) -> Evidence:
+    """The evidence but for `content`, which is None."""
     carriers = carried_by(pattern, subject.inputs)
     own = subject.labels == target
     flips = subject.flip_rate(subject.victims(target), pattern.paste, pattern.input)
     purity = float(own[carriers].mean()) if carriers.any() else 0.0
-    content = content_share(subject, target, pattern, carriers)
     seen, natural = in_validation(subject, target, pattern, carriers)
-    return Evidence(flips, carriers, purity, content, seen, natural)
+    return Evidence(flips, carriers, purity, None, seen, natural)
+
+
+def with_content(subject: Subject, target: int, pattern: Pattern, evidence: Evidence) -> Evidence:
+    return replace(evidence, content=content_share(subject, target, pattern, evidence.carriers))
 
 
 def in_validation(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> tuple[int, float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.detection.backdoor.additive import Additive, Whitening, find_additive
+from pipeline.detection.backdoor.additive import Additive, Separator, Whitening, find_additive
 
 from .subjects import TARGET, image_subject, seeds_among
 
@@ -45,6 +45,25 @@ def test_whitening_is_the_inverse_of_the_ridged_covariance(rows: int, width: int
     vectors = np.random.RandomState(1).normal(size=(3, width)).astype(np.float32)
     solved = Whitening(values).solve(vectors)
     np.testing.assert_allclose(solved @ covariance, vectors, rtol=1e-2, atol=1e-3)
+
+
+def test_a_seed_is_kept_when_a_direction_of_the_other_seeds_puts_it_beyond_the_threshold() -> None:
+    random = np.random.RandomState(0)
+    other, own = random.normal(size=(400, 12)), random.normal(size=(60, 12))
+    own[:4] += 3.0
+    own[4, 0] += 12.0  # far out, but in a direction of its own
+    own, other = own.astype(np.float32), other.astype(np.float32)
+    seeds = np.array([0, 1, 2, 3, 4, 30, 31])
+    covariance = np.cov(other[::2].T.astype(np.float64), bias=True)
+    covariance += (0.01 * np.trace(covariance) / 12 + 1e-8) * np.eye(12)
+    expected = []
+    for seed in seeds:
+        others = own[[each for each in seeds if each != seed]]
+        weights = np.linalg.solve(covariance, others.mean(0) - other[::2].mean(0))
+        if own[seed] @ weights > np.quantile(other[1::2] @ weights, 0.999):
+            expected.append(seed)
+    assert set(expected) >= {0, 1, 2, 3}
+    np.testing.assert_array_equal(Separator(own, other, random).true_seeds(seeds), expected)
 
 
 def test_pasting_blends() -> None:

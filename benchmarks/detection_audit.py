@@ -1,0 +1,139 @@
+"""Winnow's part of the detection benchmark: an audit up to its decisions, its variants, and single signals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.detection_findings import Finding
+from pipeline.compute.cluster import Workers
+from pipeline.config import AuditConfig
+from pipeline.context import AuditContext
+from pipeline.detection.combination import Signal, suspicion
+from pipeline.run import RunDirectory, write_text
+from pipeline.stages import STAGES
+
+SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
+LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "half_confidence")
+SCORES = ("self_influence", "validation_harm", "final_loss")
+
+VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "winnow_no_halves": (
+        {"detection.halves": False},
+        (
+            "training/main",
+            "checkpoints/*.safetensors",
+            "checkpoints/trajectory.json",
+            "factors/*.safetensors",
+            "factors/scale.json",
+        ),
+    ),
+    "winnow_no_validation": (
+        {"data.validation": None, "data.validation_is_clean": False},
+        (
+            "training",
+            "checkpoints",
+            "factors/segment-0.safetensors",
+            "scores",
+        ),
+    ),
+}
+"""What changes, and what the change does not touch: it is taken over from the audit instead of made again."""
+
+
+class Inline(Workers):
+    """Runs tasks in this process, one after the other."""
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        on_done: Callable[[int, Any], None] = lambda place, result: None,
+    ) -> list[Any]:
+        del names
+        results = []
+        for place, task in enumerate(tasks):
+            results.append(function(*task))
+            on_done(place, results[-1])
+        return results
+
+    def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Nobody is told."""
+
+    def no_progress(self) -> None:
+        """Nobody was told."""
+
+
+def audit(config: AuditConfig, path: Path) -> AuditContext:
+    """All stages up to the decisions."""
+    write_text(path / "config.yaml", config.to_yaml())
+    context = AuditContext(config, RunDirectory(path), Inline(config.compute))
+    for stage in STAGES:
+        context.run.finish_stage(stage.name, config.hash(), {"facts": stage.run(context)})
+        if stage.name == "detect":
+            break
+    return context
+
+
+def variant(context: AuditContext, name: str) -> AuditContext:
+    """An audit of its own, which takes over what does not depend on the change."""
+    changes, kept = VARIANTS[name]
+    path = context.run.path.with_name(name)
+    for pattern in kept:
+        for source in context.run.path.glob(pattern):
+            take_over(source, path / source.relative_to(context.run.path))
+    return audit(context.config.with_changes(changes), path)
+
+
+def take_over(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=os.link)
+    else:
+        os.link(source, target)
+
+
+def judged_by_winnow(method: str, context: AuditContext) -> Finding:
+    """The ranking and the decisions of an audit."""
+    rows = pq.read_table(context.run / "rows.parquet", columns=["suspicion", "decision"])
+    flags = {
+        "remove": pc.equal(rows["decision"], "remove").to_numpy(),
+        "remove + review": pc.not_equal(rows["decision"], "keep").to_numpy(),
+    }
+    return Finding(method, rows["suspicion"].to_numpy(), flags)
+
+
+def cost(context: AuditContext) -> float:
+    """Trainings beyond the user's own, in trainings on all rows for all epochs."""
+    facts = context.run.facts("train")
+    if context.config.detection.halves:
+        return 1.0  # two halves
+    window = 2 * facts["early_epoch"]  # trained again for its checkpoints, unless it is the whole run
+    return float(window / facts["epochs"]) if window < facts["epochs"] else 0.0
+
+
+def single_rankings(context: AuditContext) -> Iterator[Finding]:
+    """Every signal and score as a ranking of its own, and the rest without each signal (equal weights)."""
+    table = pq.read_table(context.run / "signals.parquet")
+    scored = [pq.read_table(path) for path in sorted((context.run / "scores").glob("*.parquet"))]
+    row_ids = np.concatenate([part["row_id"].to_numpy() for part in scored])
+    signals = [
+        Signal(name, table[name].to_numpy(), name not in LOW_IS_SUSPICIOUS, "")
+        for name in table.column_names
+        if name in SIGNALS
+    ]
+    for signal in signals:
+        yield Finding(signal.name, signal.suspicious)
+        others = [other for other in signals if other is not signal]
+        yield Finding(f"without_{signal.name}", suspicion(others, row_ids))
+    rows = pq.read_table(context.run / "rows.parquet", columns=list(SCORES))
+    for name in SCORES:
+        yield Finding(name, rows[name].to_numpy())

@@ -1,0 +1,18 @@
+"""Whether the machine has the precision that the config asks for."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.config import AuditConfig
+from pipeline.errors import InputError
+
+
+def require_precision(config: AuditConfig) -> None:
+    """Raises InputError when the machine doesn't have the configured precision."""
+    on_cpu = config.compute.device == "cpu" or not (config.compute.scheduler or torch.cuda.is_available())
+    if config.attribution.precision == "tf32" and on_cpu:
+        raise InputError(
+            "attribution.precision is tf32, which GPUs alone have, and attribution runs on the CPU",
+            "Set it to float32 or bf16.",
+        )

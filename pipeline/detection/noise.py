@@ -1,0 +1,70 @@
+"""How many labels are wrong, in all and per pair of labels, and what must be said about these numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.compute.worker import run_data
+from pipeline.context import AuditContext
+from pipeline.data.encode import Encoding
+from pipeline.detection.confused_pairs import Pair, confused_pairs
+from pipeline.detection.counts import NoiseEstimate, estimate_noise
+from pipeline.detection.decisions import KEEP
+from pipeline.detection.doubts import doubts
+from pipeline.detection.halves import Opinion, on_validation
+from pipeline.training.main_run import role_labels
+
+BLIND = "Blind to wrong labels that follow the model's own confusion; the interval covers sampling alone."
+DIRTY = "The validation labels are not known to be clean: if they are wrong too, the estimate is too low."
+NO_VALIDATION = "Without validation rows there is nothing to compare the train labels with."
+NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidence to estimate from."
+HARD = "The classes are too hard to tell apart for an estimate."
+REGRESSION = "For a numeric target, rows are flagged by how far out their out-of-sample residual is."
+
+
+@dataclass(frozen=True)
+class Noise:
+    """estimate: the share of wrong labels, or None; note: what must be said about it; pairs: where they are."""
+
+    estimate: NoiseEstimate | None
+    note: str
+    pairs: list[Pair]
+
+
+def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, window: int) -> Noise:
+    """By what the halves make of train and validation rows; labels: encoded, `[train rows]`."""
+    path, data = context.run.path, run_data(context.run.path)
+    if data.encoding.task == "regression":
+        return Noise(None, REGRESSION, [])
+    if not context.config.detection.halves:
+        return Noise(None, NO_HALVES, [])
+    if not data.count("validation"):
+        return Noise(None, NO_VALIDATION, [])
+    of_validation, best = role_labels(data, "validation").numpy(), on_validation(path, window)
+    contradicted, contradicted_validation = opinion.best != labels, (best != of_validation).mean(0)
+    estimate = estimate_noise(contradicted, contradicted_validation, data.encoding.outputs)
+    if estimate is None:
+        return Noise(None, HARD, [])
+    notes = [BLIND] if context.config.data.validation_is_clean else [BLIND, DIRTY]
+    notes += doubts(contradicted, contradicted_validation, estimate)
+    pairs = confused_pairs(labels, opinion.best, of_validation, best, data.encoding.outputs)
+    return Noise(estimate, " ".join(notes), pairs)
+
+
+def pairs_as_json(
+    pairs: list[Pair], encoding: Encoding, labels: np.ndarray, best: np.ndarray, decision: np.ndarray
+) -> list[dict[str, Any]]:
+    """The pairs with labels as the source has them, and `flagged`: rows of the pair that are not kept."""
+    flagged = decision != KEEP
+    return [
+        asdict(pair)
+        | {
+            "given": encoding.classes[pair.given],
+            "suggested": encoding.classes[pair.suggested],
+            "flagged": int((flagged & (labels == pair.given) & (best == pair.suggested)).sum()),
+        }
+        for pair in pairs
+    ]

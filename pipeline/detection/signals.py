@@ -1,0 +1,89 @@
+"""The evidence about every row: five signals that make the suspicion, and others that stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.compute.attribute import scores_path
+from pipeline.compute.worker import run_data
+from pipeline.context import AuditContext
+from pipeline.data.encoded import EncodedData
+from pipeline.detection.columns import Column, columns_directory
+from pipeline.detection.combination import Signal
+from pipeline.detection.final_loss import final_loss
+from pipeline.detection.forgetting import forgetting
+from pipeline.detection.gradient_norm import gradient_norm
+from pipeline.detection.halves import Opinion, half_confidence
+from pipeline.detection.harm import early_harm
+from pipeline.detection.loss import early_loss
+from pipeline.detection.margin import early_margin
+from pipeline.detection.near_duplicates import near_duplicate
+from pipeline.detection.neighbours import neighbour_margin
+from pipeline.detection.outliers import representation_outlier
+from pipeline.detection.representation import represent
+from pipeline.detection.self_influence import self_influence
+from pipeline.detection.validation_harm import validation_harm
+
+
+def read_score(run_path: Path, data: EncodedData, name: str) -> np.ndarray:
+    """A column of scores/ for all train rows in their order."""
+    chunks = data.chunks("train")
+    parts = (pq.read_table(scores_path(run_path, chunk), columns=[name])[name].to_numpy() for chunk in chunks)
+    values = np.empty(data.count("train"), dtype=np.int64 if name == "row_id" else np.float64)
+    for chunk, part in zip(chunks, parts):
+        values[chunk.first : chunk.first + chunk.rows] = part
+    return values
+
+
+def collect_signals(
+    context: AuditContext, opinion: Opinion, early: int, window: int
+) -> tuple[list[Signal], np.ndarray]:
+    """All signals that there are for this dataset and config, those that count first; their values lie on disk.
+
+    Also the distance of every row to the class that is nearest to it, float32 `[rows]`.
+    """
+    path = context.run.path
+    seen = represent(context)
+    nearest = seen.pop("nearest_distance")
+    found = [*counting(context, seen, opinion, early, window), *others(context, seen)]
+    return [stored(path, signal) for signal in found], nearest
+
+
+def counting(
+    context: AuditContext, seen: dict[str, np.ndarray], opinion: Opinion, early: int, window: int
+) -> Iterator[Signal]:
+    """The recipe's signals; seen: what `represent` gave."""
+    path, config, data = context.run.path, context.config, run_data(context.run.path)
+    if data.encoding.task == "classification":
+        yield early_margin(path, window)
+    yield early_loss(path, early)
+    if config.data.validation_is_clean and data.count("validation"):
+        of_window = context.run.facts("attribute")["early_harm"]
+        yield early_harm(read_score(path, data, "early_harm" if of_window else "validation_harm"))
+    yield neighbour_margin(seen["neighbour_margin"])
+    if config.detection.halves:
+        yield half_confidence(opinion)
+
+
+def others(context: AuditContext, seen: dict[str, np.ndarray]) -> Iterator[Signal]:
+    """Signals that were measured to add nothing to those, or that look for other faults than wrong labels."""
+    path, data = context.run.path, run_data(context.run.path)
+    yield final_loss(read_score(path, data, "final_loss"))
+    if data.encoding.task == "classification":
+        yield forgetting(path, context.config.training.epochs)
+    yield self_influence(read_score(path, data, "self_influence"))
+    if data.count("validation"):
+        yield validation_harm(read_score(path, data, "validation_harm"))
+    yield gradient_norm(context)
+    yield representation_outlier(seen["own_distance"].astype(np.float64))
+    yield near_duplicate(seen["near_duplicates"].astype(np.float64))
+
+
+def stored(run_path: Path, signal: Signal) -> Signal:
+    values = Column.write(columns_directory(run_path) / signal.name, [np.asarray(signal.values)])
+    return replace(signal, values=values)

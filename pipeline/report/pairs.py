@@ -1,0 +1,22 @@
+"""Which labels are confused: the lines of the report's table of pairs (given → suggested)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report import words
+
+
+def pair_lines(pairs: list[dict[str, Any]], names: dict[Any, str]) -> list[dict[str, str]]:
+    """pairs: as in report/summary.json; names: label → what it is called."""
+    return [
+        {
+            "given": words.label(pair["given"], names),
+            "suggested": words.label(pair["suggested"], names),
+            "rows": words.count(pair["rows"]),
+            "estimated": words.count(round(pair["estimated"])),
+            "interval": f"{words.count(round(pair['low']))} – {words.count(round(pair['high']))}",
+            "flagged": words.count(pair["flagged"]),
+        }
+        for pair in pairs
+    ]

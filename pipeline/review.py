@@ -1,0 +1,264 @@
+"""Asking a person about a sample of the flagged rows, and what their answers show: the command `winnow review`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import load_config
+from pipeline.data.export import read_entries
+from pipeline.data.hashing import key_ids
+from pipeline.detection.answers import VERDICTS, Answers, ranking_hash
+from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, rows_to_ask, rows_to_remove
+from pipeline.detection.rules import read_candidates
+from pipeline.errors import InputError
+from pipeline.report.sheet import sheet_rows
+from pipeline.run import RunDirectory, write_atomically
+from pipeline.runs import existing_run
+
+ANSWERS = "review/answers.parquet"
+COLUMNS = ("row_key", "verdict", "sample")
+
+
+@dataclass(frozen=True)
+class Review:
+    """Where a review stands.
+
+    cutoffs: the tests so far, from strict to lax; shown: how many of the most suspicious rows have the precision
+    that was asked for; open: rows that one more sheet would ask about at most.
+    """
+
+    precision: float
+    confidence: float
+    answered: int
+    cutoffs: list[CutOff]
+    shown: int
+    open: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ReviewedRun:
+    """A run whose detection is done, with the answers that there are about it.
+
+    Raises InputError when detection is not done, for a run with canaries, and when the answers are about another
+    ranking.
+    """
+
+    def __init__(self, path: str | Path, precision: float | None = None):
+        self.run = existing_run(path, "detect")
+        self.config = load_config(self.run / "config.yaml")
+        if self.config.detection.canaries:
+            raise InputError(
+                f"{path}: labels were flipped on purpose in this run", "Review a run without detection.canaries."
+            )
+        rows = pq.read_table(self.run / "rows.parquet", columns=["row_key"], partitioning=None)["row_key"]
+        self.candidates = read_candidates(self.run.path)
+        self.keys = rows.take(pa.array(self.candidates)).to_pylist()
+        self.row_ids = key_ids(self.keys)
+        self.answers = self.load_answers(precision)
+
+    def load_answers(self, precision: float | None) -> Answers:
+        path = self.run / ANSWERS
+        if not path.exists():
+            return self.begin(precision or self.config.detection.precision)
+        answers = Answers.load(path)
+        again = f"Remove {path.parent} to begin a new review."
+        if precision not in (None, answers.plan.precision):
+            raise InputError(
+                f"{path}: the review is about a precision of {answers.plan.precision:g}, not {precision:g}",
+                again,
+            )
+        if ranking_hash(self.row_ids, answers.plan) != answers.ranking:
+            raise InputError(
+                f"{path}: detection has run anew, and the answers are about another ranking", again
+            )
+        return answers
+
+    def begin(self, precision: float) -> Answers:
+        if not 0 < precision < 1:
+            raise InputError(f"--precision {precision:g}: not between 0 and 1", "Write a share, such as 0.8.")
+        if not self.keys:
+            raise InputError(
+                f"{self.run.path}: there is no row that might be removed",
+                "Raise detection.max_removed or detection.max_removed_per_class.",
+            )
+        detection, flagged = self.config.detection, self.run.facts("detect")["review"]
+        plan = make_plan(precision, detection.confidence, flagged, len(self.keys), detection.seed)
+        return Answers(plan, ranking_hash(self.row_ids, plan), {})
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        return self.answers.of_candidates(self.row_ids)
+
+    def state(self) -> Review:
+        plan, verdicts = self.answers.plan, self.verdicts
+        cutoffs = judge(plan, verdicts)
+        return Review(
+            plan.precision,
+            plan.confidence,
+            int((verdicts != UNANSWERED).sum()),
+            cutoffs,
+            rows_to_remove(cutoffs),
+            len(rows_to_ask(plan, verdicts, len(verdicts))),
+        )
+
+
+def write_sheet(
+    path: str | Path, sample: int, sheet: str | Path | None = None, precision: float | None = None
+) -> tuple[Path | None, int]:
+    """Write a sheet with at most `sample` rows to answer for, CSV or Parquet by its suffix.
+
+    path: a run directory; sheet: by default `review/sheet-N.csv` in it; precision: to be shown, by default
+    `detection.precision` of the run. A later sheet goes on where answers are still needed.
+
+    Returns the sheet's path and its number of rows, None and 0 when nothing is left to ask. Raises InputError when
+    the sheet exists already, and as `ReviewedRun`.
+    """
+    if sample < 1:
+        raise InputError(f"--sample {sample}: not a number of rows", "Ask for at least one.")
+    review = ReviewedRun(path, precision)
+    asked = rows_to_ask(review.answers.plan, review.verdicts, sample)
+    if not asked:
+        return None, 0
+    target = Path(sheet) if sheet is not None else next_sheet(review.run)
+    if target.exists():
+        raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
+    if target.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{target}: neither .csv nor .parquet", "Choose a name with one of these endings.")
+    with review.run.lock():
+        strata = {review.keys[place]: f"top {cutoff}" for place, cutoff in asked}
+        lines = sheet_rows(review.run, review.config.data, list(strata))
+        for line in lines:
+            line |= {"verdict": "", "stratum": strata[line["row_key"]], "sample": review.answers.sample_id}
+        save_sheet(target, lines)
+        review.answers.save(review.run / ANSWERS)
+    return target, len(lines)
+
+
+def next_sheet(run: RunDirectory) -> Path:
+    number = 1
+    while (run / f"review/sheet-{number}.csv").exists():
+        number += 1
+    return run / f"review/sheet-{number}.csv"
+
+
+def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
+    try:
+        with write_atomically(path) as temporary:
+            if path.suffix == ".parquet":
+                pq.write_table(pa.Table.from_pylist(lines), temporary)
+                return
+            with temporary.open(
+                "w", newline="", encoding="utf-8-sig"
+            ) as file:  # the mark that spreadsheets look for
+                writer = csv.DictWriter(file, list(lines[0]))
+                writer.writeheader()
+                writer.writerows(lines)
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be written to ({error.strerror})", "Choose another --sheet."
+        ) from None
+
+
+def take_answers(path: str | Path, sheet: str | Path) -> Review:
+    """Read a filled sheet, keep its answers in the run, and say where the review stands.
+
+    Lines without a verdict are left for later; rounds add up. Raises InputError for an unknown verdict or row,
+    verdicts that contradict each other, a sheet of another sample, and a sheet without any verdict.
+    """
+    review = ReviewedRun(path)
+    if not (review.run / ANSWERS).exists():
+        raise InputError(
+            f"{path}: no sheet was written for this run", "Begin with `winnow review RUN --sample 200`."
+        )
+    plan = review.answers.plan
+    asked = {review.keys[place] for cutoff in plan.cutoffs for place in plan.sample(cutoff).tolist()}
+    found = read_verdicts(Path(sheet), asked, review.answers)
+    with review.run.lock():
+        review.answers = review.answers.with_verdicts(found)
+        review.answers.save(review.run / ANSWERS)
+    return review.state()
+
+
+def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, str]:
+    """Row key → verdict, of the lines that have one."""
+    found: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for place, entry in sheet_entries(sheet):
+        key, verdict = entry["row_key"], (entry["verdict"] or "").strip().lower()
+        if not verdict:
+            continue
+        if verdict not in VERDICTS:
+            raise InputError(
+                f"{place}: unknown verdict {entry['verdict']!r} for row {key!r}",
+                "Write wrong, right or unsure.",
+            )
+        if key not in asked:
+            raise InputError(
+                f"{place}: row {key!r} is not in the sample",
+                "Fill in the sheet that `winnow review RUN --sample` wrote.",
+            )
+        if entry["sample"] != before.sample_id:
+            raise InputError(
+                f"{place}: the sheet belongs to another sample ({entry['sample'] or 'none'}, not {before.sample_id})",
+                "Fill in a sheet that was written for this run.",
+            )
+        earlier = before.verdicts.get(key, verdict)
+        if found.setdefault(key, verdict) != verdict or earlier != verdict:
+            other = places.get(key, "an earlier sheet")
+            said = found[key] if key in places else earlier
+            raise InputError(
+                f"{place}: row {key!r} is {verdict!r} here and {said!r} in {other}",
+                "Give each row one verdict.",
+            )
+        places.setdefault(key, place)
+    if not found:
+        raise InputError(
+            f"{sheet}: no verdict is filled in", "Write wrong, right or unsure into the column verdict."
+        )
+    return found
+
+
+def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
+    if not sheet.is_file():
+        raise InputError(f"{sheet}: no such file", f"Relative paths start from {Path.cwd()}.")
+    entries = list(read_entries(sheet))
+    missing = [name for name in COLUMNS if entries and name not in entries[0][1]]
+    if not entries or missing:
+        what = f"no column {missing[0]!r}" if missing else "no lines"
+        raise InputError(f"{sheet}: {what}", "Fill in the sheet that `winnow review RUN --sample` wrote.")
+    return entries
+
+
+def reviewed_changes(path: str | Path) -> dict[str, Any]:
+    """The changes of a run's config by which an audit in the same directory uses the answers.
+
+    Raises InputError when there are none.
+    """
+    review = ReviewedRun(path)
+    if not review.answers.verdicts:
+        raise InputError(
+            f"{path}: there are no answers yet", "`winnow review RUN --answers SHEET` takes them."
+        )
+    plan = review.answers.plan
+    return {
+        "detection.rule": "reviewed",
+        "detection.trusted": None,
+        "detection.answers": str(review.run / ANSWERS),
+        "detection.precision": plan.precision,
+        "detection.confidence": plan.confidence,
+    }
+
+
+def review_state(path: str | Path) -> Review:
+    """Where the review of a run stands. Raises InputError as `ReviewedRun`."""
+    return ReviewedRun(path).state()
