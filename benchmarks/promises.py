@@ -50,7 +50,6 @@ NOISE = {
     "digits_pairs": "digits/pairs",
     "sms_spam": "sms_spam/uniform",
     "adult": "adult/uniform",
-    "fashion_mnist": "fashion_mnist/uniform",
 }
 REPEATS = 200
 RATES = (0.01, 0.05)

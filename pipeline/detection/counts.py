@@ -71,15 +71,37 @@ def count_contradictions(
 
 
 def count_classification(contradictions: Counts, noise: NoiseEstimate | None, rows: int) -> Counts:
-    """The larger of the estimate and the contradictions, for both numbers."""
-    estimated = 0 if noise is None else round(noise.value * rows)
-    likely_wrong = max(estimated, contradictions.likely_wrong)
-    return Counts(likely_wrong, max(estimated, contradictions.review, likely_wrong))
+    """As many are likely wrong as estimated, or as the surer contradictions where there is no estimate.
+
+    To be looked at are all contradictions too: they also find wrong labels that the estimate is blind to.
+    """
+    likely_wrong = contradictions.likely_wrong if noise is None else round(noise.value * rows)
+    return Counts(likely_wrong, max(contradictions.review, contradictions.likely_wrong, likely_wrong))
 
 
-def count_regression(deviation: np.ndarray) -> Counts:
-    """Rows that are far out on a robust scale; float64 `[rows]`, from `robust_deviation`."""
-    return Counts(int((deviation > WRONG_TARGET).sum()), int((deviation > DOUBTFUL_TARGET).sum()))
+def count_regression(deviation: np.ndarray, excess: int = 0) -> Counts:
+    """Rows that are far out on a robust scale, or the excess of large residuals where that is more.
+
+    deviation: float64 `[rows]`, from `robust_deviation`; excess: from `excess_residuals`.
+    """
+    likely_wrong = max(excess, int((deviation > WRONG_TARGET).sum()))
+    return Counts(likely_wrong, max(likely_wrong, int((deviation > DOUBTFUL_TARGET).sum())))
+
+
+def excess_residuals(residuals: np.ndarray, of_validation: np.ndarray) -> int:
+    """How many train rows have larger residuals than validation rows explain, at the size where most do.
+
+    residuals: float64 `[rows]` out of sample; of_validation: float64 `[halves, validation rows]`, each half's. If a
+    share π of the targets is wrong, the largest difference of the two distributions of |residual| is at most π, so
+    this is a lower bound but for chance; what chance alone gives in the mean, √(π/8 · (1/n + 1/m)) for the one-sided
+    two-sample statistic of Kolmogorov and Smirnov, is taken off.
+    """
+    sizes, expected = np.sort(np.abs(residuals)), np.sort(np.abs(of_validation), axis=None)
+    rows, validation_rows = len(sizes), of_validation.shape[-1]
+    above = 1 - np.arange(1, rows + 1) / rows
+    above_expected = 1 - np.searchsorted(expected, sizes, side="right") / len(expected)
+    by_chance = math.sqrt(math.pi / 8 * (1 / rows + 1 / validation_rows))
+    return max(0, round(rows * (float((above - above_expected).max()) - by_chance)))
 
 
 def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pipeline.detection.counts import (
     count_contradictions,
     count_regression,
     estimate_noise,
+    excess_residuals,
     robust_deviation,
 )
 
@@ -55,10 +56,10 @@ def test_contradictions_must_agree_and_the_surer_ones_need_harm_or_a_probable_ot
     assert count_contradictions([a], harm, probable) == Counts(2, 3)
 
 
-def test_the_larger_of_estimate_and_contradictions_counts_and_review_is_never_less() -> None:
+def test_as_many_rows_are_likely_wrong_as_estimated_and_contradictions_are_looked_at() -> None:
     noise = NoiseEstimate(0.1, 0.08, 0.12)
     assert count_classification(Counts(50, 80), noise, 1000) == Counts(100, 100)
-    assert count_classification(Counts(120, 180), noise, 1000) == Counts(120, 180)
+    assert count_classification(Counts(120, 180), noise, 1000) == Counts(100, 180)
     assert count_classification(Counts(5, 9), None, 1000) == Counts(5, 9)
 
 
@@ -70,6 +71,22 @@ def test_regression_counts_follow_a_robust_scale() -> None:
     assert counts.likely_wrong == pytest.approx(100, abs=2)
     assert 100 <= counts.review <= 115
     assert count_regression(robust_deviation(np.zeros(10), np.zeros(10))) == Counts(0, 0)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_excess_of_large_residuals_is_nearly_the_number_of_wrong_targets(share: float) -> None:
+    rng = np.random.default_rng(0)
+    residuals, of_validation = rng.normal(size=4000), rng.normal(size=(2, 1000))
+    wrong = round(share * 4000)
+    residuals[:wrong] += 6
+    assert 0.5 * wrong < excess_residuals(residuals, of_validation) <= 1.05 * wrong
+
+
+def test_without_wrong_targets_there_is_no_excess_but_for_chance() -> None:
+    rng = np.random.default_rng(0)
+    found = [excess_residuals(rng.normal(size=1000), rng.normal(size=(1, 500))) for _ in range(200)]
+    assert np.mean(found) < 0.02 * 1000
+    assert np.median(found) < 0.01 * 1000
 
 
 def test_a_target_is_held_against_those_with_a_like_prediction() -> None:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.attribution import cross_entropy, query_filters, query_gradients
+from pipeline.attribution.capture import capture
+from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.query_compression import (
+    LowRankMatrices,
+    compress,
+    compressed_filters,
+    joined,
+    products,
+)
+from pipeline.attribution.query_scores import query_influences
+
+from .models import model_and_rows
+from .oracles import loss_matrices
+from .test_scores import TRAIN_ROWS, Prepared
+
+ENTROPY = cross_entropy()
+
+
+def decaying(queries: int, size_out: int, size_in: int, decay: float) -> torch.Tensor:
+    """Matrices with the singular values decay⁰, decay¹, …"""
+    torch.manual_seed(3)
+    small = min(size_out, size_in)
+    left = torch.linalg.qr(torch.randn(queries, size_out, small, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(queries, size_in, small, dtype=torch.float64))[0]
+    return left * decay ** torch.arange(small, dtype=torch.float64) @ right.mT
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (3, 50), (5, 4)])
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-5])
+def test_compression_loses_no_more_than_it_may(shape: tuple[int, int], tolerance: float) -> None:
+    matrices = decaying(4, *shape, 0.6)
+    compressed = compress(matrices, tolerance)
+    lost = (compressed.dense(slice(0, 4)) - matrices).flatten(1).norm(dim=1)
+    assert (lost <= tolerance * matrices.flatten(1).norm(dim=1) * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3])
+def test_ranks_are_close_to_the_least_possible(tolerance: float) -> None:
+    matrices = decaying(3, 50, 70, 0.5)
+    squares = torch.linalg.svdvals(matrices[0]).square()
+    least = int((squares.flip(0).cumsum(0).flip(0) > tolerance**2 * squares.sum()).sum())
+    ranks = torch.bincount(compress(matrices, tolerance).owner, minlength=3)
+    assert (ranks >= least).all()
+    assert (ranks <= least + 1).all()
+
+
+def test_the_error_shrinks_as_the_rank_grows() -> None:
+    matrices = decaying(1, 30, 30, 0.7)
+    errors, ranks = [], []
+    for tolerance in (3e-1, 1e-1, 1e-2, 1e-4):
+        compressed = compress(matrices, tolerance)
+        errors.append(float((compressed.dense(slice(0, 1)) - matrices).norm()))
+        ranks.append(len(compressed.owner))
+    assert errors == sorted(errors, reverse=True)
+    assert ranks == sorted(set(ranks))
+
+
+def test_a_matrix_of_zeros_has_no_terms_and_products_of_zero() -> None:
+    matrices = torch.zeros(3, 4, 5, dtype=torch.float64)
+    matrices[1] = decaying(1, 4, 5, 0.3)[0]
+    compressed = compress(matrices, 1e-6)
+    assert set(compressed.owner.tolist()) == {1}
+    found = products(OuterProducts(torch.randn(2, 1, 5).double(), torch.randn(2, 1, 4).double()), compressed)
+    assert found.shape == (3, 2)
+    assert (found[[0, 2]] == 0).all()
+    assert (found[1] != 0).all()
+
+
+@pytest.mark.parametrize("positions", [1, 3, 40])
+def test_products_equal_dense_ones(positions: int) -> None:
+    torch.manual_seed(1)
+    inputs = torch.randn(7, positions, 12, dtype=torch.float64)
+    outputs = torch.randn(7, positions, 6, dtype=torch.float64)
+    matrices = decaying(5, 6, 12, 0.8)
+    found = products(OuterProducts(inputs, outputs), compress(matrices, 1e-7))
+    dense = torch.einsum("qoi,bpo,bpi->qb", matrices, outputs, inputs)
+    torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_the_error_of_a_product_stays_within_its_bound() -> None:
+    torch.manual_seed(2)
+    inputs, outputs = torch.randn(50, 1, 30).double(), torch.randn(50, 1, 20).double()
+    matrices = decaying(4, 20, 30, 0.6)
+    exact = torch.einsum("qoi,bpo,bpi->qb", matrices, outputs, inputs)
+    norms = (inputs.norm(dim=2) * outputs.norm(dim=2)).T * matrices.flatten(1).norm(dim=1)[:, None]
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        error = (products(OuterProducts(inputs, outputs), compress(matrices, tolerance)) - exact).abs()
+        assert (error <= tolerance * norms).all()
+        assert error.max() > 0
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+def test_products_equal_dense_ones_for_every_kind_of_layer(kind: str) -> None:
+    model, batch = model_and_rows(kind)
+    expected = loss_matrices(model, ENTROPY, batch.inputs, batch.labels)
+    with capture(model) as captured:
+        losses = ENTROPY.losses(captured.forward(batch.inputs), batch.labels)
+        for name, gradients in captured.gradients(losses, torch.ones_like(losses)):
+            torch.manual_seed(4)
+            filters = torch.randn(3, *expected[name].shape[1:], dtype=torch.float64)
+            found = products(gradients, compress(filters, 1e-7))
+            dense = torch.einsum("qoi,boi->qb", filters, expected[name])
+            torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens"])
+def test_compressed_filters_equal_the_dense_ones(kind: str, segments: int) -> None:
+    prepared = Prepared(kind, segments)
+    gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:4], prepared.batch.labels[:4])
+    dense = query_filters(gradients, prepared.segments)
+    found = compressed_filters(gradients, prepared.segments, 1e-6)
+    for expected, compressed in zip(dense, found, strict=True):
+        for name, matrices in expected.items():
+            there = compressed[name].dense(slice(0, 4))
+            torch.testing.assert_close(there, matrices, rtol=1e-4, atol=1e-4 * float(matrices.abs().max()))
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+def test_influences_are_those_of_dense_queries(kind: str, segments: int) -> None:
+    prepared = Prepared(kind, segments, weights=True)
+    gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:3], prepared.batch.labels[:3])
+    dense = {"queries": query_filters(gradients, prepared.segments)}
+    expected = -prepared.score([prepared.batch], queries=dense, self_influence=False).harm["queries"]
+    filters = compressed_filters(gradients, prepared.segments, 1e-6)
+    found = query_influences(
+        prepared.model, prepared.load, ENTROPY, [prepared.batch], prepared.segments, TRAIN_ROWS, filters
+    )
+    assert found.shape == (3, 9)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_joining_keeps_the_queries_in_order() -> None:
+    matrices = decaying(5, 6, 8, 0.4)
+    parts = [compress(matrices[:2], 1e-6), compress(matrices[2:], 1e-6)]
+    together = joined(parts)
+    assert isinstance(together, LowRankMatrices)
+    assert together.count == 5
+    torch.testing.assert_close(together.dense(slice(1, 4)), matrices[1:4], rtol=1e-4, atol=1e-5)
