@@ -128,7 +128,8 @@ def test_influences_are_those_of_dense_queries(kind: str, segments: int) -> None
     prepared = Prepared(kind, segments, weights=True)
     gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:3], prepared.batch.labels[:3])
     dense = {"queries": query_filters(gradients, prepared.segments)}
-    expected = -prepared.score([prepared.batch], queries=dense, self_influence=False).harm["queries"]
+    prepared.queries = dense
+    expected = -prepared.score([prepared.batch], self_influence=False).harm["queries"]
     filters = compressed_filters(gradients, prepared.segments, 1e-6)
     found = query_influences(
         prepared.model, prepared.load, ENTROPY, [prepared.batch], prepared.segments, TRAIN_ROWS, filters

@@ -58,6 +58,7 @@ SUMMARY: dict[str, Any] = {
     "differences": {},
     "decisions": {"keep": 3, "review": 0, "remove": 0, "relabel": 0},
     "reasons": {},
+    "backdoors": [],
     "estimated_noise": None,
     "estimated_noise_note": "",
     "predicted_loss_change": None,
