@@ -225,6 +225,33 @@ def review(
 
 
 @app.command()
+def trace(
+    run: Run,
+    queries: Annotated[Path, typer.Option(metavar="ROWS", help="Parquet with the run's feature columns.")],
+    top: Annotated[int, typer.Option(help="Rows for and rows against each query.")] = 20,
+    backdoor: Annotated[
+        bool, typer.Option("--backdoor", help="Look for a trigger that the queries share.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; by default RUN/trace/<name of ROWS>.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which training rows are behind some predictions."""
+    from flows import trace as tracing
+    from flows.terminal import Terminal
+    from pipeline.trace.trace import trace as trace_queries
+
+    with Terminal(console(as_json)) as terminal:
+        terminal.begins("trace")
+        found = trace_queries(run, queries, top, backdoor, output, terminal.progress)
+    if as_json:
+        print_json(tracing.as_json(found))
+    else:
+        tracing.print_trace(terminal.console, found)
+
+
+@app.command()
 def schedule(
     config: Config,
     cron: Annotated[str, typer.Option(help='When, as a cron expression: "0 3 * * 1" is Monday at 3.')],

@@ -66,9 +66,11 @@ def contradicts_content(evidence: Evidence) -> bool:
     """The carriers don't look like the class, and it is not a feature of the class that validation rows have too.
 
     Where validation rows have it too, or there are too few carriers to tell, they may not look like the class in the
-    least.
+    least. A phrase one of whose words goes with the class anyway may be missing in validation rows by chance or
+    because they come from elsewhere.
     """
-    if evidence.content is None or is_natural(evidence.in_validation, evidence.natural):
+    natural = evidence.natural_part or is_natural(evidence.in_validation, evidence.natural)
+    if evidence.content is None or natural:
         return False
     absent = evidence.in_validation == 0 and evidence.natural <= UNNATURAL
     value, error = evidence.content

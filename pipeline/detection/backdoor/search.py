@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pipeline.detection.backdoor.additive import Additive, find_additive
 from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm, may_be_alarm
 from pipeline.detection.backdoor.column_values import ColumnValues, find_column_values
@@ -19,9 +21,11 @@ LEAST_CLASS = 8
 KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues)}
 
 
-def candidates(subject: Subject, scores: SeedScores, target: int) -> list[Pattern]:
-    """The patterns that rows of the class may share, by every kind that its inputs allow."""
-    lists = seed_lists(subject, scores, target)
+def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[Pattern]:
+    """The patterns that suspect rows of the class may share, by every kind that its inputs allow.
+
+    lists: places of suspect rows, one list per view, each the most suspect first.
+    """
     seeds = union(lists)
     found: list[Pattern] = []
     if "image" in subject.inputs:
@@ -40,7 +44,7 @@ def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Find
     if (subject.labels == target).sum() < LEAST_CLASS or (subject.validation_labels != target).sum() == 0:
         return []
     findings = []
-    for pattern in candidates(subject, scores, target):
+    for pattern in candidates(subject, seed_lists(subject, scores, target), target):
         evidence = pasted(subject, target, pattern)
         if may_be_alarm(pattern, evidence, subject.labels, target):
             evidence = with_content(subject, target, pattern, evidence)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import poisson
+from scipy.stats import binom, poisson
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from pipeline.detection.backdoor.blind import content_features
-from pipeline.detection.backdoor.pattern import Pattern, carried_by
+from pipeline.detection.backdoor.pattern import Pattern, carried_by, to_tensors
 from pipeline.detection.backdoor.subject import Subject, select
 from pipeline.seeds import random_state
 
@@ -19,6 +19,10 @@ FOLDS = 3
 LEAST_ROWS = 2 * FOLDS
 UNNATURAL = 0.01
 """Up to this probability a pattern is too rare in validation rows to be a feature of the class."""
+OF_THE_CLASS = 0.25
+CHANCE = 0.01
+"""A word goes with a class where its rows' share of the class is so much larger than that of all rows, and by chance
+not oftener than this."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Evidence:
     it; carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of
     the class the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature,
     with its standard error (None where it can't be estimated); in_validation: how many validation rows of the
-    class carry the pattern; natural: the probability that so few do, if it were as frequent there as in the train rows.
+    class carry the pattern; natural: the probability that so few do, if it were as frequent there as in the train rows;
+    natural_part: whether one of its words goes with the class in rows without the pattern as well.
     """
 
     flip_rate: float
@@ -38,6 +43,7 @@ class Evidence:
     content: tuple[float, float] | None
     in_validation: int
     natural: float
+    natural_part: bool
 
 
 def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
@@ -51,7 +57,9 @@ def pasted(subject: Subject, target: int, pattern: Pattern) -> Evidence:
     flips = subject.flip_rate(subject.victims(target), pattern.paste, pattern.input)
     purity = float(own[carriers].mean()) if carriers.any() else 0.0
     seen, natural = in_validation(subject, target, pattern, carriers)
-    return Evidence(flips, carriers, purity, None, seen, natural)
+    return Evidence(
+        flips, carriers, purity, None, seen, natural, natural_part(subject, target, pattern, carriers)
+    )
 
 
 def with_content(subject: Subject, target: int, pattern: Pattern, evidence: Evidence) -> Evidence:
@@ -63,6 +71,21 @@ def in_validation(subject: Subject, target: int, pattern: Pattern, carriers: np.
     frequency = float((carriers & (subject.labels == target)).mean())
     seen = int((carried_by(pattern, subject.validation) & (subject.validation_labels == target)).sum())
     return seen, float(poisson.cdf(seen, frequency * len(subject.validation_labels)))
+
+
+def natural_part(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> bool:
+    """Whether a word of a phrase goes with the class by itself: then so does the phrase, with or without an attack."""
+    words = to_tensors(pattern).get("tokens", np.array([]))
+    if len(words) < 2 or carriers.all():
+        return False
+    own = subject.labels == target
+    usual = float(own[~carriers].mean())
+    for word in words:
+        elsewhere = (subject.inputs["tokens"] == word).any(1) & ~carriers
+        rows, of_class = int(elsewhere.sum()), int((elsewhere & own).sum())
+        if rows and of_class / rows >= usual + OF_THE_CLASS and binom.sf(of_class - 1, rows, usual) <= CHANCE:
+            return True
+    return False
 
 
 def is_natural(in_validation: int, natural: float) -> bool:

@@ -10,10 +10,12 @@ from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
 from pipeline.detection.backdoor.column_values import ColumnValues
 from pipeline.detection.backdoor.subject import Subject
+from pipeline.detection.backdoor.tokens import Tokens
 from pipeline.detection.backdoor.verify import Evidence, verify
 
 from .subjects import CLASSES, POISONED, TARGET
 from .test_column_values import carries, table_subject
+from .test_tokens import PHRASE, text_subject
 
 TRIGGER = ColumnValues(np.array([1, 2, 3, 4, 5]), np.array([0.5, 0, 0, 1, 0], dtype=np.float32))
 
@@ -57,8 +59,22 @@ def evidence_of(rows: int, carriers: np.ndarray, **changes: object) -> Evidence:
         "content": (0.0, 0.1),
         "in_validation": 0,
         "natural": 0.001,
+        "natural_part": False,
     }
     return Evidence(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_phrase_with_a_word_of_the_class_is_natural_also_where_validation_rows_lack_it() -> None:
+    subject, _ = text_subject()
+    rows, of_class = subject.inputs["tokens"].copy(), np.flatnonzero(subject.labels == TARGET)
+    rows[of_class[:40], :2] = (61, 62)
+    rows[of_class[40:80], 0] = 61
+    subject = dataclasses.replace(subject, inputs={"tokens": rows})
+    natural, planted_phrase = Tokens(np.array([61, 62])), Tokens(np.array(PHRASE))
+    assert verify(subject, TARGET, natural).in_validation == 0
+    assert verify(subject, TARGET, natural).natural_part
+    assert not verify(subject, TARGET, planted_phrase).natural_part
+    assert not verify(subject, TARGET, Tokens(np.array([61]))).natural_part
 
 
 def test_every_threshold_can_stop_an_alarm() -> None:
@@ -72,6 +88,7 @@ def test_every_threshold_can_stop_an_alarm() -> None:
         {"content": (0.3, 0.11)},
         {"content": None},
         {"natural": 0.1},
+        {"natural_part": True},
     ]
     for changes in doubtful:
         assert not is_alarm(TRIGGER, evidence_of(rows, some, **changes), labels, TARGET)

@@ -1,0 +1,75 @@
+"""What `winnow trace` prints: the strongest rows of the first queries, what was found of a trigger, where the page is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from flows.tables import print_columns, print_line
+from pipeline.report import words
+from pipeline.trace.strongest import DIRECTIONS
+from pipeline.trace.trace import Trace
+
+MOST_QUERIES = 10
+
+
+def print_trace(console: Console, found: Trace) -> None:
+    decode = found.decode
+    lines: list[list[str]] = [["query", "predicted", "for", "influence", "against", "influence"]]
+    firsts = strongest(found)
+    for query in range(min(MOST_QUERIES, len(found.queries))):
+        predicted = words.label(decode(found.answers.predictions[query]))
+        if found.answers.outputs.shape[1] > 1:
+            predicted += f" {words.percent(float(found.answers.probabilities[query].max()), 0)}"
+        line = [words.shorten(found.queries.keys[query], 40), predicted]
+        for direction in DIRECTIONS:
+            line += firsts.get((query, direction), ["–", ""])
+        lines.append(line)
+    print_columns(console, lines)
+    if len(found.queries) > MOST_QUERIES:
+        print_line(console, f"and {words.count(len(found.queries) - MOST_QUERIES)} more queries")
+    print_line(
+        console,
+        "\nInfluence: predicted rise of the query's loss when the row is removed, in "
+        f"{'nats' if found.answers.outputs.shape[1] > 1 else 'loss units'}.",
+    )
+    for text in trigger_lines(found):
+        print_line(console, text)
+    print_line(console, f"page    {found.page}\ntable   {found.folder / 'influences.parquet'}")
+
+
+def strongest(found: Trace) -> dict[tuple[int, str], list[str]]:
+    """(query, direction) → the first row's key with its label, and its influence."""
+    table = found.table
+    first = [place for place, rank in enumerate(table["rank"].to_pylist()) if rank == 1]
+    return {
+        (line["query"], line["direction"]): [
+            f"{words.shorten(line['row_key'], 40)} ({words.label(line['label'])})",
+            words.number(line["influence"]),
+        ]
+        for line in table.take(first).to_pylist()
+    }
+
+
+def trigger_lines(found: Trace) -> list[str]:
+    if found.forensics is None:
+        return []
+    said = [
+        f"Trigger for {words.label(facts['target'])}: {facts['description']}; pasting it flips "
+        f"{words.percent(facts['flip_rate'])} of validation rows; in {words.rows(facts['rows'])} of the train set and "
+        f"{words.count(len(facts['queries']))} of the queries. Carriers: {found.folder / 'carriers.parquet'}"
+        for facts in found.forensics.findings
+    ]
+    return [*(said or ["No common trigger was found in these queries."]), *found.forensics.notes]
+
+
+def as_json(found: Trace) -> dict[str, Any]:
+    """The document of `--json`."""
+    return {
+        "page": str(found.page),
+        "table": str(found.folder / "influences.parquet"),
+        "queries": len(found.queries),
+        "triggers": None if found.forensics is None else found.forensics.findings,
+        "notes": [] if found.forensics is None else found.forensics.notes,
+    }
