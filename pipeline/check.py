@@ -152,7 +152,11 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             workers=workers.count() if config.compute.scheduler else workers.local_count(),
         )
         name = model_name(config.model, data.encoding)
-    lines = data_lines(config, survey) + rules + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
+    lines = (
+        data_lines(config, survey)
+        + rules
+        + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
+    )
     return Preflight(
         lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)], layers
     )
@@ -281,7 +285,9 @@ def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
         lines.append(Line("answers", f"{words.count(answered)} given", OK))
     if detection.canaries:
         text = f"{words.plural(detection.canaries, 'label')} will be flipped on purpose, in the run alone"
-        lines.append(Line("canaries", text, "warning: such a run exports nothing; leave them out to clean the data"))
+        lines.append(
+            Line("canaries", text, "warning: such a run exports nothing; leave them out to clean the data")
+        )
     return lines
 
 
@@ -331,6 +337,9 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
         + config.attribution.segments * costs.eigenvectors,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
+    if config.detection.repeats > 1:
+        once = sum(seconds for name, seconds in found.items() if name != "prepare")
+        found["detect"] = (config.detection.repeats - 1) * once
     if retrainings(config):
         one = steps + 2 * holdout * costs.evaluated_row
         found["verify"] = -(-retrainings(config) // sizes.workers) * one

@@ -97,6 +97,9 @@ class Data(Section):
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: str | None = Field(None, description="a column that the report breaks flags down by")
+    slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [], description="columns by whose values validation and holdout rows are cut: harm to each, and the proof"
+    )
     missing_features: Literal["error", "impute"] = Field(
         "error", description="null, NaN or infinity in numbers: an error, or the train mean"
     )
@@ -118,6 +121,8 @@ class Data(Section):
         clash = sorted(set(self.features) & {name for name in used if name})
         if clash:
             raise ValueError(f"column {clash[0]!r} is a feature and has another role as well")
+        if self.label in self.slices or len(set(self.slices)) < len(self.slices):
+            raise ValueError("`slices` names the label, whose classes are groups already, or a column twice")
         return self
 
 
@@ -168,6 +173,9 @@ class Attribution(Section):
         1e-3, ge=0, lt=1, description="error allowed when gradients cross segments, relative; 0 is exact"
     )
     precision: Literal["float32", "tf32", "bf16"] = Field("float32", description="of matrix products in scoring")
+    group_harm: bool | Literal["auto"] = Field(
+        "auto", description="score the harm to every class and slice too; auto: where there are at most 32 groups"
+    )
 
 
 class Compute(Section):
@@ -189,6 +197,9 @@ class Detection(Section):
         "budget", description="how it is chosen what to remove; docs/rules.md"
     )
     halves: bool = Field(True, description="two more trainings that judge each row out of sample")
+    repeats: int = Field(
+        1, ge=1, description="trainings whose signals are averaged; each costs as much as the first"
+    )
     max_removed: Share = Field(0.3, description="share of the rows that may be removed")
     max_removed_per_class: Share = Field(0.5, description="share of a class that may be removed")
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(

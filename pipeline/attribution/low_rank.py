@@ -79,6 +79,21 @@ def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     return (found[1], found[0]) if wide else found
 
 
+def low_rank_entries(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Like ``low_rank``, with the fewest terms whose sum misses no entry by more than ``tolerance`` times the largest.
+
+    So Σ F ∘ Q ∘ G is missed by at most tolerance · max |F| · ‖Q‖ · ‖G‖, whatever Q and G (Cauchy–Schwarz). Where
+    float64 doesn't reach the tolerance, all terms are kept.
+    """
+    left, right = low_rank(matrix.double(), 0.0)
+    rest, allowed = matrix.double().clone(), tolerance * matrix.abs().max()
+    count = 0
+    while count < len(left) and rest.abs().max() > allowed:
+        rest.addr_(left[count], right[count], alpha=-1)
+        count += 1
+    return left[:count].to(matrix), right[:count].to(matrix)
+
+
 def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:
     """R ``[rank, terms]`` with RᵀR the terms' Gram matrix, and ``[terms, rank]`` that makes them orthonormal."""
     flat = terms.flatten(1).double()

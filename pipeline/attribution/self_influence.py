@@ -2,8 +2,9 @@
 
 For one segment and one position everything is vectors:
 score = Σ ((g̃_q ∘ g̃_c) F_r(Λ)) ∘ (ã_q ∘ ã_c), with q the final checkpoint and c each of the segment's.
-Into an earlier segment the query arrives as a sum of such pairs of vectors (``low_rank``). Many positions form
-matrices ``[out, in]`` instead, in slices of the batch within a byte budget; ``forms`` decides.
+Into an earlier segment the query arrives as a sum of such pairs of vectors (``low_rank``). A few positions of a wide
+layer meet in Gram matrices, F_r(Λ) being a few outer products. Many positions form matrices ``[out, in]`` instead, in
+slices of the batch within a byte budget; ``forms`` decides.
 Embeddings work column by column, on the tokens that a row has.
 """
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.forms import DENSE, Positions, chain_form
+from pipeline.attribution.forms import DENSE, GRAM, Positions, chain_form
 from pipeline.attribution.gradients import (
     DenseGradients,
     HeldGradients,
@@ -43,14 +44,19 @@ def self_products(query: HeldGradients, training: Sequence[HeldGradients], chain
     factored = [part for part in training if isinstance(part, OuterProducts)]
     if isinstance(query, OuterProducts) and len(factored) == len(training):
         positions = Positions(query.positions, [part.positions for part in factored])
-        if chain_form(chain, positions).form != DENSE:
-            return _factored_products(query, factored, chain)
+        form = chain_form(chain, positions).form
+        if form != DENSE:
+            return _factored_products(query, factored, chain, form == GRAM)
     return _dense_products(query, training, chain.segments)
 
 
-def _factored_products(query: OuterProducts, training: Sequence[OuterProducts], chain: LayerChain) -> Tensor:
+def _factored_products(
+    query: OuterProducts, training: Sequence[OuterProducts], chain: LayerChain, gram: bool
+) -> Tensor:
     scores = torch.zeros(len(query.inputs), dtype=torch.float64, device=query.inputs.device)
-    for segment, arrival, theirs in zip(chain.segments, chain.arrivals, training, strict=True):
+    for place, (segment, arrival, theirs) in enumerate(
+        zip(chain.segments, chain.arrivals, training, strict=True)
+    ):
         most = max(query.positions * len(arrival), theirs.positions)
         row_bytes = most * (query.inputs[0, 0].nbytes + query.outputs[0, 0].nbytes) if len(scores) else 1
         for rows in slices_of(len(scores), row_bytes, 4 * CACHE_BYTES):
@@ -60,7 +66,10 @@ def _factored_products(query: OuterProducts, training: Sequence[OuterProducts], 
             shared = theirs.inputs is query.inputs and segment is chain.segments[-1]
             inputs = arrived.inputs if shared else product(others.inputs, _input_basis(segment))
             rotated = OuterProducts(inputs, product(others.outputs, segment.basis.gradient))
-            products = _pair_products(arrived, rotated, segment.injection)
+            if gram:
+                products = _gram_products(arrived, rotated, *chain.injections[place])
+            else:
+                products = _pair_products(arrived, rotated, segment.injection)
             scores[rows] += products.double() / segment.checkpoints
     return scores
 
@@ -79,6 +88,18 @@ def _pair_products(first: OuterProducts, second: OuterProducts, weights: Tensor)
         one = slice(place, place + 1)
         filtered = product(second.outputs * first.outputs[:, one], weights)
         total += inner_products(filtered.mul_(first.inputs[:, one]), second.inputs)
+    return total
+
+
+def _gram_products(first: OuterProducts, second: OuterProducts, left: Tensor, right: Tensor) -> Tensor:
+    """Σ over terms and pairs of positions of ((g_p ∘ left_k)·g_q) ((a_p ∘ right_k)·a_q): ``[batch]``."""
+    if first.positions > second.positions:
+        first, second = second, first
+    total = first.inputs.new_zeros(len(first.inputs))
+    outputs, inputs = second.outputs.mT, second.inputs.mT
+    for of_outputs, of_inputs in zip(left, right, strict=True):
+        gram = (first.outputs * of_outputs) @ outputs
+        total += gram.mul_((first.inputs * of_inputs) @ inputs).flatten(1).sum(1)
     return total
 
 

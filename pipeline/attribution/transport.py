@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
-from pipeline.attribution.low_rank import OuterMap, low_rank
+from pipeline.attribution.low_rank import OuterMap, low_rank, low_rank_entries
 from pipeline.attribution.products import aligned
 from pipeline.attribution.spectrum import Spectrum
 
@@ -68,8 +68,8 @@ class LayerChain:
 
     Attributes:
         segments: the layer in each.
-        tolerance: share of the largest singular value below which parts of a transport are dropped; 0 drops
-            nothing.
+        tolerance: share of the largest singular value below which parts of a transport are dropped, and share of
+            F_r(Λ)'s largest entry that Gram matrices may miss each entry by; 0 drops nothing.
     """
 
     segments: Sequence[LayerSegment]
@@ -94,6 +94,11 @@ class LayerChain:
             )
             found.insert(0, OuterMap(passed.inputs @ turn_in, passed.outputs @ turn_out))
         return found
+
+    @cached_property
+    def injections(self) -> list[tuple[Tensor, Tensor]]:
+        """Per segment F_r(Λ) ≈ Σ_k u_k v_kᵀ: u ``[rank, out]`` and v ``[rank, in]``."""
+        return [low_rank_entries(segment.injection, self.tolerance) for segment in self.segments]
 
 
 def layer_chains(

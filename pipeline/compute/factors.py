@@ -23,6 +23,7 @@ from pipeline.attribution.scale import gauss_newton_form, scale_correction
 from pipeline.attribution.scores import Batch, mean_gradient_sums
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
+from pipeline.compute.groups import cell_rows, find_groups, run_groups
 from pipeline.compute.plan import (
     Plan,
     attribution_model,
@@ -59,9 +60,12 @@ def factors(context: AuditContext) -> dict[str, Any]:
             "the model has no layer that attribution covers", "Use Linear, Conv2d or Embedding layers."
         )
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
+    whole = todo[0]
+    groups, note = find_groups(path, covered.covered)
+    if groups is not None:
+        groups.save(whole.groups_path)
     for plan in todo:
         fit(context, plan)
-    whole = todo[0]
     return {
         "alpha": whole.scale() if whole.scale_path.exists() else None,
         "layers": len(layers),
@@ -69,6 +73,8 @@ def factors(context: AuditContext) -> dict[str, Any]:
         "segments": config.attribution.segments,
         "query_at": config.attribution.query_at,
         "plans": [plan.name for plan in todo],
+        "group_cells": 0 if groups is None else len(groups.cells),
+        "group_note": note,
         "coverage": {
             "covered": covered.covered,
             "total": covered.total,
@@ -117,6 +123,10 @@ def fit(context: AuditContext, plan: Plan) -> None:
         context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
         if plan.segments == 1 and not plan.scale_path.exists():
             write_scale(context, plan)
+    if plan.groups_path.exists() and not plan.group_query_path.exists():
+        tasks = [(plan, group) for group in queries]
+        sums = summed(context.workers, group_leaf, tasks, parts / "groups", f"{what}: gradients of groups")
+        context.workers.run(write_group_filters, [(plan, sums)], [f"{what}: queries of groups"])
     forget(parts)
 
 
@@ -196,6 +206,33 @@ def write_filters(plan: Plan, sums: Path) -> None:
     save_tensors(
         plan.query_path, {f"{s}/{name}": t for s, each in enumerate(found) for name, t in each.items()}
     )
+
+
+def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+    """Σ of the gradients of every cell's validation rows, as in `query_leaf`: `cell/layer` → `[out, in]`."""
+    model, objective, path = attribution_model(plan.run_path), run_objective(plan.run_path), plan.run_path
+    restore_weights(model, plan.query_weights())
+    cells, size = run_groups(plan.groups_path).cells, run_config(path).attribution.batch_size
+    total: Tensors = {}
+    for chunk in chunks:
+        rows = weighted_rows(path, chunk)
+        for cell, places in enumerate(cell_rows(path, cells, chunk.first, chunk.rows)):
+            for start in range(0, len(places), size):
+                batch = batch_of(path, rows.select(torch.from_numpy(places[start : start + size])))
+                sums = mean_gradient_sums(model, objective, batch.inputs, batch.labels)
+                add_into(total, {f"{cell}/{name}": tensor for name, tensor in sums.items()})
+    return total
+
+
+def write_group_filters(plan: Plan, sums: Path) -> None:
+    """The mean gradient of every cell, carried back as the validation query is, in float32."""
+    groups, tensors = run_groups(plan.groups_path), load_file(sums)
+    found: Tensors = {}
+    for name in under("0/", tensors):
+        means = torch.stack([tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)])
+        for segment, filters in enumerate(query_filters({name: means}, plan.prepared_segments())):
+            found[f"{segment}/{name}"] = filters[name].float()
+    save_tensors(plan.group_query_path, found)
 
 
 def write_scale(context: AuditContext, plan: Plan) -> None:

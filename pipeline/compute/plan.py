@@ -52,6 +52,15 @@ class Plan:
         return self.directory / "query-validation.safetensors"
 
     @property
+    def groups_path(self) -> Path:
+        """What the groups of validation rows are, where their harm is scored."""
+        return self.directory / "groups.json"
+
+    @property
+    def group_query_path(self) -> Path:
+        return self.directory / "query-groups.safetensors"
+
+    @property
     def scale_path(self) -> Path:
         return self.directory / "scale.json"
 
@@ -100,7 +109,14 @@ class Plan:
         ]
 
     def query_filters(self) -> list[dict[str, Tensor]]:
-        tensors = keep("query", self.query_path, lambda: load_file(self.query_path))
+        return self._filters(self.query_path)
+
+    def group_filters(self) -> list[dict[str, Tensor]]:
+        """Per segment, layer -> `[cells, out, in]`."""
+        return self._filters(self.group_query_path)
+
+    def _filters(self, path: Path) -> list[dict[str, Tensor]]:
+        tensors = keep("query", path, lambda: load_file(path))
         return [under(f"{segment}/", tensors) for segment in range(self.segments)]
 
 

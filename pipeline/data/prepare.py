@@ -36,6 +36,7 @@ from pipeline.data.schema import (
     used_columns,
     value_type,
 )
+from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.run import RunDirectory, write_atomically
 
@@ -57,6 +58,7 @@ def prepare(context: AuditContext) -> dict[str, Any]:
     encoding.save(run / ENCODING)
     canaries = draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
     chunks = write_chunks(survey, encoding, context, canaries)
+    write_slices(run.path, survey, config.compute.chunk_rows)
     check_unchanged(shards)
     return facts(survey, chunks)
 
@@ -66,6 +68,7 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     data = config.data
     check_schemas(shards, data)
     check_other_columns(shards, data)
+    check_slice_types(shards, data)
     label_type = value_type(shards[0].schema.field(data.label).type)
     return Encoding.create(feature_columns(shards, data), detect_task(shards, data), label_type, data)
 
@@ -82,6 +85,7 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
                 context.progress("validate", done, total, "rows")
         survey.problems.raise_first()
         check_roles(data, survey.counts())
+        check_slice_rows(data, survey.counts())
         check_keys(data, survey.shards)
         encoding.finish()
     if context.config.detection.trusted is not None:

@@ -43,6 +43,7 @@ from pipeline.detection.reasons import (
     outliers,
     reasons,
 )
+from pipeline.detection.repeats import repeated_signals
 from pipeline.detection.rules import choose, write_candidates
 from pipeline.detection.signals import collect_signals, read_score
 from pipeline.detection.strata import prediction_strata, write_strata
@@ -78,7 +79,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
     row_ids, given = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
     opinion = out_of_sample(path, window) if config.detection.halves else in_sample(path, window)
     signals, nearest = collect_signals(context, opinion, early, window)
-    ranking = suspicion(signals, row_ids)
+    repeated = repeated_signals(context)
+    ranking = suspicion(signals + repeated, row_ids)
     harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
     noise = judge_noise(context, opinion, given, window)
     if data.encoding.task == "classification":
@@ -98,7 +100,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    write_signals(path, signals)
+    write_signals(path, signals + repeated)
     by_name = {signal.name: signal.values for signal in signals}
     judgement = Judgement(
         suspicion=ranking,

@@ -95,7 +95,9 @@ def trace_page(
     """HTML that loads nothing. table: influences.parquet, ordered by query, direction and rank."""
     data = run_data(run.path)
     count = min(len(asked.keys), MOST_QUERIES)
-    lines = [line for line in table.slice(0, lines_of(table, count)).to_pylist() if line["rank"] <= ROWS_SHOWN]
+    lines = [
+        line for line in table.slice(0, lines_of(table, count)).to_pylist() if line["rank"] <= ROWS_SHOWN
+    ]
     originals = read_originals({place_of(line): None for line in lines}, list(config.data.features))
     names = class_names(originals.schema, config.data.label)
     reader = ContentReader(originals, config.data, PICTURE_BYTES)
@@ -167,7 +169,7 @@ def cards(
 def card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: ContentReader) -> Card:
     """strongest: the largest influence on this query of either sign."""
     place, influence, similarity = place_of(line), line["influence"], line["representation_similarity"]
-    said = f"{words.number(influence)} nats of the query’s loss"
+    said = f"predicted change of the query’s loss on removal: {words.number(influence)}"
     bars = [
         Bar("influence", abs(influence) / strongest, words.number(influence), said),
         Bar("similarity", max(0.0, similarity), f"{similarity:.2f}", "cosine in the penultimate layer"),

@@ -162,7 +162,9 @@ def search_queries(run_path: Path, inputs: Inputs, group: Suspects) -> list[tupl
     with deterministic():
         subject, _ = read_material(run_path)
         places = load_file(material_path(run_path))["places"]
-        findings = search_pattern(subject, inputs, group.target, in_search(group.supporters, places), run_path)
+        findings = search_pattern(
+            subject, inputs, group.target, in_search(group.supporters, places), run_path
+        )
     label = run_data(run_path).encoding.decode_labels(np.array([group.target]))[0].as_py()
     return [(facts_of(finding, subject.names, label), finding.pattern) for finding in findings]
 
@@ -251,6 +253,7 @@ def carriers_of_chunk(run_path: Path, chunk: Chunk, path: Path) -> np.ndarray:
     rows = data.load(chunk)
     inputs, labels = as_inputs(rows, data), rows.labels.numpy()
     lines = [
-        carried_by(pattern, inputs) & (labels == facts["target_class"]) for facts, pattern in read_findings(path)
+        carried_by(pattern, inputs) & (labels == facts["target_class"])
+        for facts, pattern in read_findings(path)
     ]
     return np.stack(lines) if lines else np.zeros((0, len(rows)), dtype=bool)

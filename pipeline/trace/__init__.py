@@ -1,0 +1,1 @@
+"""Which training rows are behind some predictions. Front door: `trace.py`."""

@@ -1,0 +1,153 @@
+"""The queries of a trace: rows of a Parquet file, encoded as the run's own rows were."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Data
+from pipeline.data.encode import Encoding
+from pipeline.data.encoders import Encoder
+from pipeline.data.encoders.image import ImageEncoder, is_pixels
+from pipeline.data.files import Shard, SourceFile, open_shard, read_runs
+from pipeline.data.labels import missing_labels, plain
+from pipeline.data.schema import value_type
+from pipeline.errors import InputError
+
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Queries:
+    """keys: one per query; inputs: by kind, `[queries, …]`; labels: encoded, or None where the file has none."""
+
+    path: Path
+    keys: list[str]
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def read_queries(path: Path, encoding: Encoding, data: Data) -> Queries:
+    """Read and encode the queries.
+
+    Raises InputError for a file that can't be read or has no rows, a missing column or one of another type or shape,
+    a value that can't be encoded, and a label that the run does not know.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", f"Relative paths start from {Path.cwd()}.")
+    shard = open_shard(0, SourceFile(str(path), None))
+    if shard.rows == 0:
+        raise InputError(f"{path}: no rows", "Give at least one query.")
+    for encoder in encoding.features:
+        check_feature(shard, encoder)
+    label = encoding.label.column if encoding.label.column in shard.schema.names else None
+    if label is None and encoding.task == "regression":
+        raise InputError(
+            f"{path}: no column {encoding.label.column!r}",
+            "In regression a query needs its target: the loss of the model's own prediction is always 0.",
+        )
+    key = data.key if data.key in shard.schema.names else None
+    columns = [*(encoder.column for encoder in encoding.features), label, key]
+    keys: list[str] = []
+    inputs: list[dict[str, np.ndarray]] = []
+    labels: list[np.ndarray] = []
+    for run in read_runs(shard, list(dict.fromkeys(name for name in columns if name)), BATCH_ROWS):
+        inputs.append(encode_features(encoding, run.batch, shard.path, run.first))
+        if label:
+            labels.append(encode_labels(encoding, run.batch.column(label), shard.path, run.first))
+        keys += row_keys(run.batch, key, path, run.first)
+    together = {kind: np.concatenate([part[kind] for part in inputs]) for kind in inputs[0]}
+    return Queries(path, keys, together, np.concatenate(labels) if labels else None)
+
+
+def row_keys(batch: pa.RecordBatch, key: str | None, path: Path, first: int) -> list[str]:
+    if key is None:
+        return [f"{path.name}#{first + row}" for row in range(batch.num_rows)]
+    return [str(value) for value in plain(batch.column(key)).to_pylist()]
+
+
+def check_feature(shard: Shard, encoder: Encoder) -> None:
+    name = encoder.column
+    if name not in shard.schema.names:
+        known = ", ".join(shard.schema.names[:20])
+        raise InputError(
+            f"{shard.path}: no column {name!r}",
+            f"Queries need all feature columns of the run; the columns here: {known}.",
+        )
+    kind = value_type(shard.schema.field(name).type)
+    pixels = isinstance(encoder, ImageEncoder) and encoder.pixels
+    if not encoder.supports(kind) or (isinstance(encoder, ImageEncoder) and pixels != is_pixels(kind)):
+        raise InputError(
+            f"{shard.path}: column {name!r} is {kind}, which the run's encoding as {encoder.kind} can't take",
+            "Give the column the type that it has in the train shards.",
+        )
+    if isinstance(encoder, ImageEncoder) and pixels and kind.list_size != math.prod(encoder.stored):
+        raise InputError(
+            f"{shard.path}: column {name!r} has {kind.list_size:,} pixels, "
+            f"the run's images have {' × '.join(map(str, encoder.stored))}",
+            "Give the queries' images the shape of the train images.",
+        )
+
+
+def encode_features(
+    encoding: Encoding, batch: pa.RecordBatch, path: str, first: int
+) -> dict[str, np.ndarray]:
+    for encoder in encoding.features:
+        fresh: Any = dataclasses.replace(encoder)  # type: ignore[type-var]  # its checks count rows
+        column = batch.column(encoder.column)
+        faults = attempt(
+            lambda fresh=fresh, column=column: fresh.update(column, np.zeros(len(column), dtype=bool)),
+            path,
+            encoder.column,
+        )
+        if faults:
+            raise InputError(
+                f"{path}, row {first + int(faults[0].places[0]):,}: column {encoder.column!r} {faults[0].what}",
+                faults[0].hint,
+            )
+    return encoding.encode_inputs(batch)
+
+
+def encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -> np.ndarray:
+    missing = np.flatnonzero(missing_labels(column))
+    if len(missing):
+        raise InputError(
+            f"{path}, row {first + int(missing[0]):,}: label {encoding.label.column!r} is null",
+            "Fill it in; without the column, each query is about the model's own prediction.",
+        )
+    name = encoding.label.column
+
+    def encoded() -> np.ndarray:
+        wanted = column
+        if encoding.task == "classification":
+            wanted = plain(column).cast(pa.type_for_alias(encoding.label.type))
+        return encoding.label.encode(wanted)
+
+    try:
+        return attempt(encoded, path, name)
+    except InputError as error:
+        if error.message.startswith(path):
+            raise
+        known = ", ".join(repr(value) for value in encoding.classes[:10])
+        raise InputError(f"{path}: {error.message}", f"The classes are {known}.") from None
+
+
+def attempt(work: Any, path: str, name: str) -> Any:
+    """`work()`; what Arrow can't convert is said of the column."""
+    try:
+        return work()
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: column {name!r} can't be encoded ({reason})",
+            "Give the column the type that it has in the train shards.",
+        ) from None

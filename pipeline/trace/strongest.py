@@ -1,0 +1,41 @@
+"""The strongest rows for and against each query, of one chunk or of several together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DIRECTIONS = ("for", "against")
+"""for: removing the row raises the query's loss, so it supports the answer; against: removing it lowers the loss."""
+Table = dict[str, np.ndarray]
+"""`[2 directions, queries, at most top]` each: places, row_ids, influence and more; places −1: no such row."""
+
+
+def strongest(influence: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
+    """int64 `[2 directions, queries, top]`: places of the rows with the most influence of each sign, −1 behind them.
+
+    influence: float64 `[queries, rows]`; equals are ordered by their row_ids, int64 `[rows]`.
+    """
+    found = np.full((2, len(influence), top), -1, dtype=np.int64)
+    for direction, sign in enumerate((1.0, -1.0)):
+        for query, values in enumerate(sign * influence):
+            best = largest(values, row_ids, top)
+            found[direction, query, : len(best)] = best
+    return found
+
+
+def largest(values: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
+    """Places of the `top` largest positive values, the largest first."""
+    places = np.flatnonzero(values > 0)
+    if len(places) > top:
+        least = np.partition(values[places], -top)[-top]
+        places = places[values[places] >= least]
+    return places[np.lexsort((row_ids[places], -values[places]))][:top]
+
+
+def merge(one: Table, other: Table, top: int) -> Table:
+    """The strongest of both."""
+    together = {name: np.concatenate([one[name], other[name]], axis=2) for name in one}
+    size = np.abs(together["influence"])
+    missing = together["places"] < 0
+    order = np.lexsort((together["row_ids"], -size, missing), axis=2)[:, :, :top]
+    return {name: np.take_along_axis(values, order, axis=2) for name, values in together.items()}

@@ -1,0 +1,199 @@
+"""What workers do in a trace: filters of some queries, and the strongest rows of a chunk for every query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.attribution.precision import matrix_products
+from pipeline.attribution.query_compression import LowRankMatrices, compressed_filters, joined
+from pipeline.attribution.query_scores import query_influences
+from pipeline.attribution.scores import query_gradients
+from pipeline.attribution.weights import restore_weights
+from pipeline.compute.plan import Plan, attribution_model, batches, under
+from pipeline.compute.worker import run_config, run_data, run_device, run_objective
+from pipeline.data.encoded import Chunk
+from pipeline.models.features import features_and_outputs
+from pipeline.trace.strongest import DIRECTIONS, strongest
+from pipeline.training.state import save_tensors
+
+QUERIES_PER_PART = 64
+DENSE_BYTES = 256 << 20
+"""Dense gradients of the queries of a part that are formed at a time."""
+FILTER_BYTES = 512 << 20
+"""Compressed filters that a worker holds: queries beyond them need another pass over the chunk."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where the pieces of one trace lie while it runs."""
+
+    run_path: Path
+    folder: Path
+    segments: int
+    queries: int
+    top: int
+    tolerance: float
+
+    @property
+    def plan(self) -> Plan:
+        return Plan("whole", self.run_path, self.segments)
+
+    @property
+    def parts(self) -> int:
+        return -(-self.queries // QUERIES_PER_PART)
+
+    @property
+    def queries_path(self) -> Path:
+        """Inputs by kind and, if they were given, `labels`; `[queries, …]`."""
+        return self.folder / "queries.safetensors"
+
+    def part_path(self, part: int) -> Path:
+        """`features`, `outputs`, `labels`, `losses` of the part's queries and `segment/layer/left|right|owner`."""
+        return self.folder / f"part-{part}.safetensors"
+
+    def chunk_path(self, chunk: Chunk) -> Path:
+        return self.folder / f"chunk-{chunk.id}.safetensors"
+
+    def rows_of(self, part: int) -> slice:
+        return slice(part * QUERIES_PER_PART, min(self.queries, (part + 1) * QUERIES_PER_PART))
+
+
+def prepare_part(work: Work, part: int) -> None:
+    """Predictions and compressed filters of some queries (a task for a worker)."""
+    path, plan, place = work.run_path, work.plan, work.rows_of(part)
+    model, objective, device = attribution_model(path), run_objective(path), run_device(path)
+    restore_weights(model, plan.query_weights())
+    given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
+    labels = given.pop("labels", None)
+    inputs = given if len(given) > 1 else next(iter(given.values()))
+    features, outputs = features_and_outputs(model, inputs)
+    if labels is None:
+        labels = outputs.argmax(1)
+    losses = objective.losses(outputs, labels)
+    parts: list[list[dict[str, LowRankMatrices]]] = []
+    count = place.stop - place.start
+    with matrix_products(run_config(path).attribution.precision):
+        numbers = sum(parameter.numel() for parameter in model.parameters())
+        step = max(1, DENSE_BYTES // (8 * numbers))
+        for start in range(0, count, step):
+            some = slice(start, start + step)
+            taken = {name: each[some] for name, each in given.items()}
+            one = taken if len(taken) > 1 else next(iter(taken.values()))
+            gradients = query_gradients(model, objective, one, labels[some])
+            exact = {name: each.double() for name, each in gradients.items()}
+            parts.append(compressed_filters(exact, plan.prepared_segments(), work.tolerance))
+    tensors = {"features": functional.normalize(features, dim=1), "outputs": outputs.float()}
+    tensors |= {"labels": labels, "losses": losses.detach()}
+    for segment in range(work.segments):
+        for layer in parts[0][segment]:
+            whole = joined([each[segment][layer] for each in parts])
+            for name in ("left", "right"):
+                tensors[f"{segment}/{layer}/{name}"] = getattr(whole, name).float()
+            tensors[f"{segment}/{layer}/owner"] = whole.owner
+    save_tensors(work.part_path(part), tensors)
+
+
+def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
+    tensors = load_file(work.part_path(part), device=str(run_device(work.run_path)))
+    rows = work.rows_of(part)
+    found = []
+    for segment in range(work.segments):
+        mine = under(f"{segment}/", tensors)
+        layers = sorted({name.rpartition("/")[0] for name in mine})
+        found.append(
+            {
+                layer: LowRankMatrices(
+                    mine[f"{layer}/left"],
+                    mine[f"{layer}/right"],
+                    mine[f"{layer}/owner"],
+                    rows.stop - rows.start,
+                )
+                for layer in layers
+            }
+        )
+    return found
+
+
+def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
+    """Queries and their filters, as many at a time as FILTER_BYTES hold."""
+    waiting: list[int] = []
+    held = 0
+    for part in range(work.parts):
+        waiting.append(part)
+        held += work.part_path(part).stat().st_size
+        following = work.part_path(part + 1).stat().st_size if part + 1 < work.parts else FILTER_BYTES
+        if held + following > FILTER_BYTES:
+            parts = [read_filters(work, each) for each in waiting]
+            together = [
+                {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}
+                for segment in range(work.segments)
+            ]
+            yield slice(work.rows_of(waiting[0]).start, work.rows_of(waiting[-1]).stop), together
+            waiting, held = [], 0
+
+
+def read_answers(work: Work) -> dict[str, Tensor]:
+    """`features`, `outputs`, `labels`, `losses` of all queries."""
+    found: dict[str, list[Tensor]] = {}
+    for part in range(work.parts):
+        with safe_open(work.part_path(part), framework="pt") as file:
+            for name in ("features", "outputs", "labels", "losses"):
+                found.setdefault(name, []).append(file.get_tensor(name))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def trace_chunk(work: Work, chunk: Chunk) -> None:
+    """The strongest rows of a chunk for and against every query (a task for a worker).
+
+    Writes, `[2 directions, queries, top]` each: places int64 among the train rows (−1: none), row_ids int64,
+    influence float64 in nats, scaled as validation harm is, similarity float32, labels encoded.
+    """
+    path, plan = work.run_path, work.plan
+    model, config = attribution_model(path), run_config(path).attribution
+    parts = list(batches(path, chunk))
+    restore_weights(model, plan.query_weights())
+    mine = torch.cat([features_and_outputs(model, batch.inputs)[0] for batch in parts])
+    mine = functional.normalize(mine, dim=1)
+    asked = read_answers(work)["features"].to(mine)
+    row_ids = torch.cat([batch.row_ids for batch in parts]).cpu().numpy()
+    labels = torch.cat([batch.labels for batch in parts]).cpu().numpy()
+    found: list[dict[str, np.ndarray]] = []
+    for queries, filters in blocks(work):
+        with matrix_products(config.precision):
+            influence = (
+                plan.scale()
+                * query_influences(
+                    model,
+                    lambda checkpoint: plan.load_checkpoint(model, checkpoint),
+                    run_objective(path),
+                    parts,
+                    plan.prepared_segments(),
+                    plan.trajectory().train_rows,
+                    filters,
+                ).numpy()
+            )
+        similarity = (asked[queries] @ mine.T).cpu().numpy()
+        places = strongest(influence, row_ids, work.top)
+        rows = np.arange(len(influence))[None, :, None]
+        there = places >= 0
+        found.append(
+            {
+                "places": np.where(there, places + chunk.first, -1),
+                "row_ids": row_ids[places],
+                "influence": np.where(there, influence[rows, places], 0.0),
+                "similarity": similarity[rows, places],
+                "labels": labels[places],
+            }
+        )
+    assert len(DIRECTIONS) == len(found[0]["places"])
+    whole = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
+    save_tensors(work.chunk_path(chunk), {name: torch.from_numpy(each) for name, each in whole.items()})

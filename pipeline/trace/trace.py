@@ -1,0 +1,221 @@
+"""The front door: which training rows are behind a finished run's predictions on some queries."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import load_file
+
+from pipeline.attribution.query_compression import TOLERANCE
+from pipeline.compute.cluster import Workers
+from pipeline.compute.plan import Plan
+from pipeline.compute.worker import run_data
+from pipeline.config import AuditConfig, load_config
+from pipeline.context import AuditContext, Progress, silent
+from pipeline.data.encode import Encoding
+from pipeline.data.encoded import CHUNKS, FOLDER, chunk_path
+from pipeline.detection.backdoor.forensics import Forensics, investigate
+from pipeline.errors import InputError
+from pipeline.report.trace import trace_page
+from pipeline.run import RunDirectory, write_atomically, write_text
+from pipeline.runs import existing_run
+from pipeline.trace.queries import Queries, read_queries
+from pipeline.trace.rows import TrainRows, read_rows
+from pipeline.trace.strongest import DIRECTIONS, Table, merge
+from pipeline.trace.tasks import Work, prepare_part, read_answers, trace_chunk
+from pipeline.training.state import save_tensors
+
+FOLDER_NAME = "trace"
+TOP = 20
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model says to the queries, `[queries, …]` each.
+
+    labels: encoded, the given ones or the predictions; outputs: float32; losses: nats (squared error in regression).
+    """
+
+    outputs: np.ndarray
+    labels: np.ndarray
+    losses: np.ndarray
+    given: bool
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """Class indices, or standardised targets."""
+        return self.outputs.argmax(1) if self.outputs.shape[1] > 1 else self.outputs[:, 0]
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float64 `[queries, classes]`."""
+        return torch.from_numpy(self.outputs).double().softmax(1).numpy()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A finished trace; folder: influences.parquet and index.html, and with forensics what `Forensics` tells."""
+
+    folder: Path
+    encoding: Encoding
+    queries: Queries
+    answers: Answers
+    table: pa.Table
+    forensics: Forensics | None
+
+    def decode(self, label: float) -> Any:
+        """A class index or standardised target as the source has it."""
+        return self.encoding.decode_labels(np.array([label]))[0].as_py()
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "index.html"
+
+
+def trace(
+    run_path: str | Path,
+    queries: str | Path,
+    top: int = TOP,
+    backdoor: bool = False,
+    output: str | Path | None = None,
+    progress: Progress = silent,
+) -> Trace:
+    """Find the train rows with the most influence on each query's loss, and write a table and a page of them.
+
+    queries: a Parquet file with the run's feature columns; without its label column a query asks for the model's own
+    prediction. top: rows for and rows against per query. backdoor: look for a trigger that the queries share.
+    output: by default RUN/trace/<name of the queries' file>; what is there from an earlier trace is replaced.
+
+    Raises InputError for a run that has not come to the end of `attribute` or of which parts were deleted, and for
+    what is wrong with the queries.
+    """
+    if top < 1:
+        raise InputError(f"top is {top}", "Ask for one row at least.")
+    run = existing_run(run_path, "attribute")
+    config = load_config(run / "config.yaml")
+    check_kept(run, config)
+    encoding = run_data(run.path).encoding
+    asked = read_queries(Path(queries), encoding, config.data)
+    if backdoor and encoding.task != "classification":
+        raise InputError("--backdoor is for classification", "Leave it out: regression has no target class.")
+    folder = Path(output) if output is not None else run / FOLDER_NAME / asked.path.stem
+    check_output(folder)
+    with run.lock(), Workers(config.compute) as workers:
+        context = AuditContext(config, run, workers, progress)
+        working = folder.with_name(f".{folder.name}.working")
+        shutil.rmtree(working, ignore_errors=True)
+        try:
+            made = write_trace(context, asked, top, backdoor, working)
+            shutil.rmtree(working / "work")
+            shutil.rmtree(folder, ignore_errors=True)
+            working.rename(folder)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+    return Trace(folder, encoding, asked, *made)
+
+
+def check_output(folder: Path) -> None:
+    """An earlier trace may be replaced, nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file, not a directory", "Choose another --output.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "influences.parquet").exists():
+        raise InputError(f"{folder}: not empty, and not an earlier trace", "Choose another --output.")
+
+
+def check_kept(run: RunDirectory, config: AuditConfig) -> None:
+    """Raises InputError when encoded rows, factors or checkpoints were deleted."""
+    plan = Plan("whole", run.path, config.attribution.segments)
+    needed = [run / "encoding.json", run / FOLDER / CHUNKS, plan.trajectory_path / "trajectory.json"]
+    needed += [plan.segment_path(segment) for segment in range(plan.segments)]
+    if all(path.exists() for path in needed):
+        needed += [chunk_path(run.path, chunk.id) for chunk in run_data(run.path).chunks("train")]
+        trajectory = plan.trajectory()
+        needed += [checkpoint.path for checkpoint in trajectory.checkpoints]
+        needed += [trajectory.tail] if trajectory.tail is not None else []
+    missing = [path for path in needed if not path.exists()]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: not there any more, and a trace needs it",
+            "Keep encoded/, factors/ and checkpoints/ of a run; `winnow audit` makes them again.",
+        )
+
+
+def write_trace(
+    context: AuditContext, asked: Queries, top: int, backdoor: bool, folder: Path
+) -> tuple[Answers, pa.Table, Forensics | None]:
+    """All files of a trace, in `folder`."""
+    path = context.run.path
+    segments = context.config.attribution.segments
+    work = Work(path.absolute(), (folder / "work").absolute(), segments, len(asked), top, TOLERANCE)
+    answers, found = influences(context, work, asked)
+    rows = read_rows(path, found["places"][found["places"] >= 0])
+    table = as_table(run_data(path).encoding.decode_labels, asked, found, rows)
+    with write_atomically(folder / "influences.parquet") as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    forensics = None
+    if backdoor:
+        forensics = investigate(context, asked.inputs, answers.predictions, found["places"][0], folder)
+    page = trace_page(context.run, context.config, asked, answers, table, forensics)
+    write_text(folder / "index.html", page)
+    return answers, table, forensics
+
+
+def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answers, Table]:
+    """What the model says, and the strongest train rows."""
+    tensors = {name: torch.from_numpy(each) for name, each in asked.inputs.items()}
+    if asked.labels is not None:
+        tensors["labels"] = torch.from_numpy(asked.labels)
+    save_tensors(work.queries_path, tensors)
+    done = 0
+
+    def prepared(part: int, _: object) -> None:
+        context.progress("trace: queries", work.rows_of(part).stop, len(asked), "queries")
+
+    parts = range(work.parts)
+    names = [f"trace: queries {work.rows_of(part).start:,} and following" for part in parts]
+    context.workers.run(prepare_part, [(work, part) for part in parts], names, prepared)
+    data = run_data(work.run_path)
+    chunks = data.chunks("train")
+
+    def traced(place: int, _: object) -> None:
+        nonlocal done
+        done += chunks[place].rows
+        context.progress("trace: train rows", done, data.count("train"), "rows")
+
+    names = [f"trace: chunk {chunk.id}" for chunk in chunks]
+    context.workers.run(trace_chunk, [(work, chunk) for chunk in chunks], names, traced)
+    found = load_file(work.chunk_path(chunks[0]))
+    for chunk in chunks[1:]:
+        found = merge(found, load_file(work.chunk_path(chunk)), work.top)
+    said = {name: each.numpy() for name, each in read_answers(work).items()}
+    return Answers(said["outputs"], said["labels"], said["losses"], asked.labels is not None), found
+
+
+def as_table(decode: Any, asked: Queries, found: Table, rows: TrainRows) -> pa.Table:
+    """influences.parquet: a line per query, direction and row, the strongest first."""
+    direction, query, rank = np.nonzero(found["places"] >= 0)
+    order = np.lexsort((rank, direction, query))
+    at = tuple(each[order] for each in (direction, query, rank))
+    there = rows.at(found["places"][at])
+    columns = {
+        "query_key": pa.array(asked.keys, pa.string()).take(pa.array(at[1])),
+        "query": pa.array(at[1].astype(np.int64)),
+        "rank": pa.array((at[2] + 1).astype(np.int32)),
+        "direction": pa.array(DIRECTIONS).take(pa.array(at[0])),
+        "row_key": there["row_key"],
+        "influence": pa.array(found["influence"][at]),
+        "representation_similarity": pa.array(found["similarity"][at]),
+        "label": decode(found["labels"][at]),
+        "decision": there["decision"],
+        "shard": there["shard"],
+        "row": there["row"],
+    }
+    return pa.table(columns)

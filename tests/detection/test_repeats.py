@@ -1,0 +1,64 @@
+"""Averaging over trainings with other seeds, on the shipped digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from digits_run import digits_config, run_until
+from scipy.special import expit, logit
+
+from pipeline.compute.worker import run_data
+from pipeline.config import AuditConfig
+from pipeline.detection.signals import read_score
+from pipeline.run import RunDirectory
+
+SIGNALS = {
+    "early_margin": -1,
+    "early_loss": 1,
+    "early_harm": 1,
+    "neighbour_margin": -1,
+    "half_confidence": -1,
+}
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AuditConfig]:
+    path = tmp_path_factory.mktemp("repeats") / "run"
+    config = digits_config(detection__repeats=2, detection__backdoors=False)
+    run_until(config, path, "detect")
+    return path, config
+
+
+def test_suspicion_is_the_mean_over_both_trainings(repeated: tuple[Path, AuditConfig]) -> None:
+    path, _ = repeated
+    signals, rows = (pq.read_table(path / name) for name in ("signals.parquet", "rows.parquet"))
+    row_ids = read_score(path, run_data(path), "row_id")
+    odds = []
+    for name, sign in SIGNALS.items():
+        first, second = (signals[name + suffix].to_numpy() for suffix in ("", "_2"))
+        assert (first != second).mean() > 0.9
+        for values in (first, second):
+            rank = np.argsort(np.lexsort((row_ids, sign * values)))
+            odds.append(logit((rank + 0.5) / len(values)))
+    np.testing.assert_allclose(rows["suspicion"].to_numpy(), expit(np.mean(odds, axis=0)), rtol=1e-9)
+
+
+def test_second_training_has_another_seed_and_the_same_rows(repeated: tuple[Path, AuditConfig]) -> None:
+    path, _ = repeated
+    second = RunDirectory(path / "repeats/2")
+    assert (second / "encoded").resolve() == (path / "encoded").resolve()
+    curves = [run.facts("train")["curve"] for run in (RunDirectory(path), second)]
+    assert curves[0][0]["train_loss"] != curves[1][0]["train_loss"]
+
+
+def test_repeats_are_not_made_again_for_another_decision(repeated: tuple[Path, AuditConfig]) -> None:
+    path, config = repeated
+    before = RunDirectory(path / "repeats/2").record["stages"]["train"]
+    kept = path / "repeats/2/checkpoints/trajectory.json"
+    written = kept.stat().st_mtime_ns
+    run_until(config.with_changes({"detection.max_removed": 0.05}), path, "detect")
+    assert kept.stat().st_mtime_ns == written
+    assert RunDirectory(path / "repeats/2").record["stages"]["train"] == before

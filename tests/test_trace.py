@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from poisoned_run import InlineWorkers
+
+from pipeline.attribution.scores import query_gradients, score_rows
+from pipeline.attribution.transport import query_filters
+from pipeline.attribution.weights import restore_weights
+from pipeline.compute.plan import Plan, attribution_model, batches
+from pipeline.compute.worker import drop_kept, run_data, run_objective
+from pipeline.config import load_config
+from pipeline.context import AuditContext
+from pipeline.data.encode import Encoding
+from pipeline.errors import InputError
+from pipeline.models.features import penultimate_features
+from pipeline.run import RunDirectory
+from pipeline.trace.queries import read_queries
+from pipeline.trace.strongest import merge, strongest
+from pipeline.trace.trace import Trace, check_kept, trace, write_trace
+
+HOLDOUT = Path(__file__).parents[1] / "data_samples/digits/holdout"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+def queries_file(folder: Path, rows: int = 6, drop: str | None = None) -> Path:
+    table = pq.read_table(HOLDOUT).slice(0, rows)
+    path = folder / "asked.parquet"
+    pq.write_table(table.drop_columns([drop]) if drop else table, path)
+    return path
+
+
+def traced(run_path: Path, queries: Path, folder: Path, top: int = 5) -> Trace:
+    """A trace in this process."""
+    config = load_config(run_path / "config.yaml")
+    context = AuditContext(config, RunDirectory(run_path), InlineWorkers())  # type: ignore[arg-type]
+    encoding = run_data(run_path).encoding
+    asked = read_queries(queries, encoding, config.data)
+    made = write_trace(context, asked, top, backdoor=False, folder=folder)
+    return Trace(folder, encoding, asked, *made)
+
+
+def dense_influences(run_path: Path, inputs: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """τ `[queries, train rows]` with dense filters, the chunks one after the other."""
+    plan = Plan("whole", run_path, 1)
+    model, objective = attribution_model(run_path), run_objective(run_path)
+    restore_weights(model, plan.query_weights())
+    gradients = query_gradients(model, objective, inputs, labels)
+    exact = {name: each.double() for name, each in gradients.items()}
+    filters = query_filters(exact, plan.prepared_segments())
+    parts = [
+        score_rows(
+            model,
+            lambda checkpoint: plan.load_checkpoint(model, checkpoint),
+            objective,
+            list(batches(run_path, chunk)),
+            plan.prepared_segments(),
+            plan.trajectory().train_rows,
+            {"queries": filters},
+            self_influence=False,
+        ).harm["queries"]
+        for chunk in run_data(run_path).chunks("train")
+    ]
+    return -plan.scale() * torch.cat(parts, 1).numpy()
+
+
+@pytest.fixture
+def found(detected_run: Path, tmp_path: Path) -> Trace:
+    drop_kept()
+    return traced(detected_run, queries_file(tmp_path), tmp_path / "trace")
+
+
+def test_rows_and_influences_are_those_of_a_dense_computation(detected_run: Path, found: Trace) -> None:
+    inputs = torch.from_numpy(found.queries.inputs["image"])
+    dense = dense_influences(detected_run, inputs, torch.from_numpy(found.answers.labels))
+    keys = pq.read_table(detected_run / "rows.parquet")["row_key"].to_pylist()
+    for query, values in enumerate(dense):
+        largest = np.abs(values).max()
+        for direction, sign in (("for", 1), ("against", -1)):
+            mine = found.table.filter((pc.field("query") == query) & (pc.field("direction") == direction))
+            assert mine["rank"].to_pylist() == list(range(1, mine.num_rows + 1))
+            there = [keys.index(key) for key in mine["row_key"].to_pylist()]
+            influence = mine["influence"].to_numpy()
+            assert np.abs(influence - values[there]).max() < 0.02 * largest
+            best = -sign * np.sort(-sign * values)[: mine.num_rows]
+            assert np.abs(influence - best).max() < 0.02 * largest
+
+
+def test_rows_carry_their_facts_and_similarities(detected_run: Path, found: Trace) -> None:
+    rows = {row["row_key"]: row for row in pq.read_table(detected_run / "rows.parquet").to_pylist()}
+    model, plan = attribution_model(detected_run), Plan("whole", detected_run, 1)
+    restore_weights(model, plan.query_weights())
+    asked = penultimate_features(model, torch.from_numpy(found.queries.inputs["image"])).numpy()
+    train = run_data(detected_run).load_role("train")
+    features = penultimate_features(model, train.inputs).numpy()
+    keys = list(rows)
+    for line in found.table.to_pylist():
+        assert {name: line[name] for name in ("label", "decision", "shard", "row")} == {
+            name: rows[line["row_key"]][name] for name in ("label", "decision", "shard", "row")
+        }
+        one, other = asked[line["query"]], features[keys.index(line["row_key"])]
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert line["representation_similarity"] == pytest.approx(cosine, abs=1e-4)
+        assert (line["influence"] > 0) == (line["direction"] == "for")
+
+
+def test_without_labels_a_query_asks_for_the_prediction(
+    detected_run: Path, found: Trace, tmp_path: Path
+) -> None:
+    blind = traced(detected_run, queries_file(tmp_path, drop="label"), tmp_path / "blind")
+    assert not blind.answers.given
+    assert blind.answers.labels.tolist() == found.answers.predictions.tolist()
+    right = np.flatnonzero(found.answers.predictions == found.answers.labels)
+    assert len(right)
+    for query in right:
+        mine = pc.field("query") == int(query)
+        assert blind.table.filter(mine).equals(found.table.filter(mine))
+
+
+def test_chunks_don_t_change_the_result(detected_run: Path, found: Trace, tmp_path: Path) -> None:
+    again = traced(detected_run, queries_file(tmp_path), tmp_path / "again")
+    assert again.table.equals(found.table)
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href") and not (value or "").startswith(("data:", "#")):
+                self.loads.append(value or "")
+            self.pictures += name == "src"
+        assert tag not in ("script", "link", "iframe", "object")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None: ...
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_loads_nothing(found: Trace) -> None:
+    text = found.page.read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.loads == []
+    assert page.pictures >= 6
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\(|@import", text)
+    for key in found.queries.keys:
+        assert f"<h3>{key}</h3>" in text
+
+
+def test_the_first_queries_are_shown_and_the_rest_is_in_the_table(
+    detected_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.report.trace.MOST_QUERIES", 2)
+    found = traced(detected_run, queries_file(tmp_path), tmp_path / "trace")
+    text = found.page.read_text()
+    assert "4 more queries are in influences.parquet only" in text
+    assert text.count('class="asked"') == 2
+    assert set(found.table["query"].to_pylist()) == set(range(6))
+
+
+def test_the_strongest_are_those_of_a_sort_and_equals_go_by_row_id() -> None:
+    random = np.random.RandomState(0)
+    influence = random.randint(-4, 5, (3, 40)).astype(np.float64)
+    ids = random.permutation(1000)[:40]
+    places = strongest(influence, ids, 6)
+    for query, values in enumerate(influence):
+        order = sorted(range(40), key=lambda row, values=values: (-values[row], ids[row]))
+        assert places[0, query].tolist() == [row for row in order if values[row] > 0][:6]
+        order = sorted(range(40), key=lambda row, values=values: (values[row], ids[row]))
+        assert places[1, query].tolist() == [row for row in order if values[row] < 0][:6]
+
+
+def test_merging_chunks_equals_one_chunk() -> None:
+    random = np.random.RandomState(1)
+    influence, ids = random.randint(-3, 4, (4, 30)).astype(np.float64), random.permutation(30)
+
+    def table(rows: slice) -> dict[str, np.ndarray]:
+        places = strongest(influence[:, rows], ids[rows], 7)
+        there, query = places >= 0, np.arange(4)[None, :, None]
+        return {
+            "places": np.where(there, places + rows.start, -1),
+            "row_ids": ids[rows][places],
+            "influence": np.where(there, influence[:, rows][query, places], 0.0),
+        }
+
+    whole = table(slice(0, 30))
+    for cuts in ((0, 13, 30), (0, 3, 7, 30)):
+        parts = [table(slice(a, b)) for a, b in zip(cuts, cuts[1:])]
+        merged = parts[-1]
+        for part in parts[:-1][::-1]:
+            merged = merge(merged, part, 7)
+        assert np.array_equal(merged["places"], whole["places"])
+        assert np.array_equal(merged["influence"], whole["influence"])
+
+
+class TestWrongInput:
+    def read(self, run: Path, path: Path) -> None:
+        read_queries(path, Encoding.load(run / "encoding.json"), load_config(run / "config.yaml").data)
+
+    def test_no_file(self, detected_run: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="nothing.parquet: no such file"):
+            self.read(detected_run, tmp_path / "nothing.parquet")
+
+    def test_a_missing_column(self, detected_run: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no column 'image'"):
+            self.read(detected_run, queries_file(tmp_path, drop="image"))
+
+    def test_no_rows(self, detected_run: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="asked.parquet: no rows"):
+            self.read(detected_run, queries_file(tmp_path, rows=0))
+
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            (pa.array([11, 1]), "label 11 is none of the classes"),
+            (pa.array([None, 1]), "row 0: label 'label' is null"),
+            (pa.array(["cat", "1"]), "column 'label' can't be encoded"),
+        ],
+    )
+    def test_labels_that_the_run_does_not_know(
+        self, detected_run: Path, tmp_path: Path, labels: pa.Array, said: str
+    ) -> None:
+        path = queries_file(tmp_path, rows=2)
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(1, "label", labels), path)
+        with pytest.raises(InputError, match=said):
+            self.read(detected_run, path)
+
+    def test_images_of_another_shape_and_type(self, detected_run: Path, tmp_path: Path) -> None:
+        path = tmp_path / "asked.parquet"
+        wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(2 * 81, np.uint8)), 81)
+        pq.write_table(pa.table({"image": wide}), path)
+        with pytest.raises(InputError, match="has 81 pixels, the run's images have 8 × 8"):
+            self.read(detected_run, path)
+        pq.write_table(pa.table({"image": ["a", "b"]}), path)
+        with pytest.raises(InputError, match="column 'image' is string"):
+            self.read(detected_run, path)
+
+    def test_a_run_that_has_not_come_far_enough(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="not a run directory"):
+            trace(tmp_path, queries_file(tmp_path))
+
+    @pytest.mark.parametrize(
+        "gone", ["factors/segment-0.safetensors", "encoded/chunks.json", "encoding.json"]
+    )
+    def test_parts_of_the_run_that_were_deleted(self, detected_run: Path, gone: str) -> None:
+        (detected_run / gone).unlink()
+        with pytest.raises(InputError, match=f"{gone}: not there any more"):
+            check_kept(RunDirectory(detected_run), load_config(detected_run / "config.yaml"))
+
+    def test_checkpoints_that_were_deleted(self, detected_run: Path) -> None:
+        plan = Plan("whole", detected_run, 1)
+        plan.trajectory().checkpoints[0].path.unlink()
+        with pytest.raises(InputError, match="not there any more"):
+            check_kept(RunDirectory(detected_run), load_config(detected_run / "config.yaml"))
+
+    def test_an_output_that_holds_something_else(self, detected_run: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/letter.txt").write_text("Dear")
+        with pytest.raises(InputError, match="not empty, and not an earlier trace"):
+            trace(detected_run, queries_file(tmp_path), output=tmp_path / "mine")
+        assert (tmp_path / "mine/letter.txt").read_text() == "Dear"
