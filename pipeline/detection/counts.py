@@ -12,6 +12,11 @@ from pipeline.detection.strata import TENTHS, prediction_strata
 LEAST_CONTRAST = 0.05
 """Below this difference between wrong and right labels' contradiction rates there is no estimate."""
 
+LEAST_CONTRAST_OF_TARGETS = 0.3
+"""The same for numeric targets: residuals vary more from one set to another than errors of a classifier do."""
+USUAL = 0.9
+"""Share of the validation rows whose residual doesn't contradict the target (regression)."""
+
 WRONG_TARGET = 5.0
 DOUBTFUL_TARGET = 3.5
 """Robust standard deviations of the out-of-sample residual (regression)."""
@@ -47,8 +52,33 @@ def estimate_noise(
     contradicted, the share is (d_oos − d_val) / (d_w − d_val). None when d_w − d_val < .05. Blind where wrong labels
     follow the model's own confusion; low where the validation labels are wrong too.
     """
+    of_wrong = max(0.5, 1 - float(contradicted_validation.mean()) / (classes - 1))
+    return share_of_wrong(contradicted, contradicted_validation, of_wrong)
+
+
+def estimate_wrong_targets(
+    residuals: np.ndarray, of_validation: np.ndarray, exchanged: np.ndarray
+) -> NoiseEstimate | None:
+    """The share of wrong targets: as for labels, where a residual contradicts that is above most of validation's.
+
+    residuals: float64 `[rows]`, out of sample; of_validation: float64 `[halves, validation rows]`, each half's;
+    exchanged: float64 `[rows]`, those of other rows' targets, from which the rate d_w of wrong ones is taken. None
+    where these are hardly larger: the model predicts too little.
+    """
+    usual = float(np.quantile(np.abs(of_validation), USUAL))
+    of_wrong = float((np.abs(exchanged) > usual).mean())
+    contradicted_validation = (np.abs(of_validation) > usual).mean(0)
+    if of_wrong - contradicted_validation.mean() < LEAST_CONTRAST_OF_TARGETS:
+        return None
+    return share_of_wrong(np.abs(residuals) > usual, contradicted_validation, of_wrong)
+
+
+def share_of_wrong(
+    contradicted: np.ndarray, contradicted_validation: np.ndarray, of_wrong: float
+) -> NoiseEstimate | None:
+    """(d_oos − d_val) / (d_w − d_val); `of_wrong` is d_w."""
     d_oos, d_val = float(contradicted.mean()), float(contradicted_validation.mean())
-    contrast = max(0.5, 1 - d_val / (classes - 1)) - d_val
+    contrast = of_wrong - d_val
     if contrast < LEAST_CONTRAST:
         return None
     value = max(0.0, (d_oos - d_val) / contrast)
@@ -79,29 +109,14 @@ def count_classification(contradictions: Counts, noise: NoiseEstimate | None, ro
     return Counts(likely_wrong, max(contradictions.review, contradictions.likely_wrong, likely_wrong))
 
 
-def count_regression(deviation: np.ndarray, excess: int = 0) -> Counts:
-    """Rows that are far out on a robust scale, or the excess of large residuals where that is more.
+def count_regression(deviation: np.ndarray, noise: NoiseEstimate | None) -> Counts:
+    """As many are likely wrong as estimated, or as are far out on a robust scale where that is more.
 
-    deviation: float64 `[rows]`, from `robust_deviation`; excess: from `excess_residuals`.
+    deviation: float64 `[rows]`, from `robust_deviation`.
     """
-    likely_wrong = max(excess, int((deviation > WRONG_TARGET).sum()))
+    estimated = 0 if noise is None else round(noise.value * len(deviation))
+    likely_wrong = max(estimated, int((deviation > WRONG_TARGET).sum()))
     return Counts(likely_wrong, max(likely_wrong, int((deviation > DOUBTFUL_TARGET).sum())))
-
-
-def excess_residuals(residuals: np.ndarray, of_validation: np.ndarray) -> int:
-    """How many train rows have larger residuals than validation rows explain, at the size where most do.
-
-    residuals: float64 `[rows]` out of sample; of_validation: float64 `[halves, validation rows]`, each half's. If a
-    share π of the targets is wrong, the largest difference of the two distributions of |residual| is at most π, so
-    this is a lower bound but for chance; what chance alone gives in the mean, √(π/8 · (1/n + 1/m)) for the one-sided
-    two-sample statistic of Kolmogorov and Smirnov, is taken off.
-    """
-    sizes, expected = np.sort(np.abs(residuals)), np.sort(np.abs(of_validation), axis=None)
-    rows, validation_rows = len(sizes), of_validation.shape[-1]
-    above = 1 - np.arange(1, rows + 1) / rows
-    above_expected = 1 - np.searchsorted(expected, sizes, side="right") / len(expected)
-    by_chance = math.sqrt(math.pi / 8 * (1 / rows + 1 / validation_rows))
-    return max(0, round(rows * (float((above - above_expected).max()) - by_chance)))
 
 
 def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:

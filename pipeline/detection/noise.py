@@ -11,10 +11,11 @@ from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
 from pipeline.data.encode import Encoding
 from pipeline.detection.confused_pairs import Pair, confused_pairs
-from pipeline.detection.counts import NoiseEstimate, estimate_noise
+from pipeline.detection.counts import NoiseEstimate, estimate_noise, estimate_wrong_targets
 from pipeline.detection.decisions import KEEP
 from pipeline.detection.doubts import doubts
 from pipeline.detection.halves import Opinion, on_validation
+from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
 
 BLIND = "Blind to wrong labels that follow the model's own confusion; the interval covers sampling alone."
@@ -22,7 +23,8 @@ DIRTY = "The validation labels are not known to be clean: if they are wrong too,
 NO_VALIDATION = "Without validation rows there is nothing to compare the train labels with."
 NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidence to estimate from."
 HARD = "The classes are too hard to tell apart for an estimate."
-REGRESSION = "For a numeric target, rows are flagged by how far out their out-of-sample residual is."
+RESIDUALS = "Wrong targets are taken to be as far off as another row's; nearer ones are not seen."
+WEAK = "The model predicts too little of the target for an estimate."
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Noise:
 def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, window: int) -> Noise:
     """By what the halves make of train and validation rows; labels: encoded, `[train rows]`."""
     path, data = context.run.path, run_data(context.run.path)
-    if data.encoding.task == "regression":
-        return Noise(None, REGRESSION, [])
     if not context.config.detection.halves:
         return Noise(None, NO_HALVES, [])
     if not data.count("validation"):
         return Noise(None, NO_VALIDATION, [])
     of_validation, best = role_labels(data, "validation").numpy(), on_validation(path, window)
+    if data.encoding.task == "regression":
+        return judge_targets(context, labels, opinion.best, of_validation - best)
     contradicted, contradicted_validation = opinion.best != labels, (best != of_validation).mean(0)
     estimate = estimate_noise(contradicted, contradicted_validation, data.encoding.outputs)
     if estimate is None:
@@ -52,6 +54,18 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
     notes += doubts(contradicted, contradicted_validation, estimate)
     pairs = confused_pairs(labels, opinion.best, of_validation, best, data.encoding.outputs)
     return Noise(estimate, " ".join(notes), pairs)
+
+
+def judge_targets(
+    context: AuditContext, targets: np.ndarray, predicted: np.ndarray, of_validation: np.ndarray
+) -> Noise:
+    """The same for numeric targets; of_validation: residuals, `[halves, validation rows]`."""
+    order = random_state("exchanged targets", context.config.detection.seed).permutation(len(targets))
+    estimate = estimate_wrong_targets(targets - predicted, of_validation, targets[order] - predicted)
+    if estimate is None:
+        return Noise(None, WEAK, [])
+    notes = [RESIDUALS] if context.config.data.validation_is_clean else [RESIDUALS, DIRTY]
+    return Noise(estimate, " ".join(notes), [])
 
 
 def pairs_as_json(

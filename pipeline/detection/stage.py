@@ -23,11 +23,10 @@ from pipeline.detection.counts import (
     count_classification,
     count_contradictions,
     count_regression,
-    excess_residuals,
     robust_deviation,
 )
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
-from pipeline.detection.halves import Opinion, in_sample, on_validation, out_of_sample
+from pipeline.detection.halves import Opinion, in_sample, out_of_sample
 from pipeline.detection.noise import judge_noise, pairs_as_json
 from pipeline.detection.outliers import belongs_nowhere
 from pipeline.detection.reasons import (
@@ -87,7 +86,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         counts = count_rows(signals, opinion, given, harm, noise.estimate)
         labels = judge_classes(context, opinion, given, counts, window)
     else:
-        labels = judge_targets(context, opinion, given, window)
+        labels = judge_targets(context, opinion, given, noise.estimate)
     backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
     carriers, corrupted = backdoors.carriers(len(given)), corrupted_rows(context)
     ranked = Ranked(ranking, row_ids, labels.strata, labels.probability, carriers)
@@ -168,21 +167,14 @@ def judge_classes(
     return Labels(given, opinion.best, contradicted, probability, given, counts, calibration)
 
 
-def judge_targets(context: AuditContext, opinion: Opinion, given: np.ndarray, window: int) -> Labels:
+def judge_targets(
+    context: AuditContext, opinion: Opinion, given: np.ndarray, noise: NoiseEstimate | None
+) -> Labels:
     deviation, strata = robust_deviation(given, opinion.best), prediction_strata(opinion.best)
     write_strata(context.run.path, strata)
     contradicted = deviation > DOUBTFUL_TARGET
-    counts = count_regression(deviation, excess_of_targets(context, given - opinion.best, window))
+    counts = count_regression(deviation, noise)
     return Labels(given, opinion.best, contradicted, opinion.probability, strata, counts, None)
-
-
-def excess_of_targets(context: AuditContext, residuals: np.ndarray, window: int) -> int:
-    """Large residuals beyond those of validation rows; 0 without halves or validation rows to compare with."""
-    path, data = context.run.path, run_data(context.run.path)
-    if not context.config.detection.halves or not data.count("validation"):
-        return 0
-    of_validation = role_labels(data, "validation").numpy() - on_validation(path, window)
-    return excess_residuals(residuals, of_validation)
 
 
 def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:

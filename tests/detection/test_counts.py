@@ -11,7 +11,7 @@ from pipeline.detection.counts import (
     count_contradictions,
     count_regression,
     estimate_noise,
-    excess_residuals,
+    estimate_wrong_targets,
     robust_deviation,
 )
 
@@ -67,26 +67,36 @@ def test_regression_counts_follow_a_robust_scale() -> None:
     rng = np.random.default_rng(0)
     predicted, residuals = rng.normal(size=10000), rng.normal(size=10000)
     residuals[:100] += 20
-    counts = count_regression(robust_deviation(predicted + residuals, predicted))
+    counts = count_regression(robust_deviation(predicted + residuals, predicted), None)
     assert counts.likely_wrong == pytest.approx(100, abs=2)
     assert 100 <= counts.review <= 115
-    assert count_regression(robust_deviation(np.zeros(10), np.zeros(10))) == Counts(0, 0)
+    assert count_regression(robust_deviation(np.zeros(10), np.zeros(10)), None) == Counts(0, 0)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2])
-def test_excess_of_large_residuals_is_nearly_the_number_of_wrong_targets(share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("error", [0.2, 0.7])
+def test_the_share_of_exchanged_targets_is_found_whatever_the_model_s_error(
+    share: float, error: float
+) -> None:
     rng = np.random.default_rng(0)
-    residuals, of_validation = rng.normal(size=4000), rng.normal(size=(2, 1000))
-    wrong = round(share * 4000)
-    residuals[:wrong] += 6
-    assert 0.5 * wrong < excess_residuals(residuals, of_validation) <= 1.05 * wrong
+    truth = rng.normal(size=5000)
+    predicted = truth + error * rng.normal(size=5000)
+    targets = truth.copy()
+    wrong = round(share * 5000)
+    targets[:wrong] = rng.permutation(truth)[:wrong]
+    of_validation = error * rng.normal(size=(2, 1000))
+    estimate = estimate_wrong_targets(
+        targets - predicted, of_validation, rng.permutation(targets) - predicted
+    )
+    assert estimate is not None
+    assert abs(estimate.value - share) < 0.035
+    assert estimate.low <= estimate.value <= estimate.high
 
 
-def test_without_wrong_targets_there_is_no_excess_but_for_chance() -> None:
+def test_model_that_predicts_nothing_gives_no_estimate_of_wrong_targets() -> None:
     rng = np.random.default_rng(0)
-    found = [excess_residuals(rng.normal(size=1000), rng.normal(size=(1, 500))) for _ in range(200)]
-    assert np.mean(found) < 0.02 * 1000
-    assert np.median(found) < 0.01 * 1000
+    targets, of_validation = rng.normal(size=1000), rng.normal(size=(2, 500))
+    assert estimate_wrong_targets(targets, of_validation, rng.permutation(targets)) is None
 
 
 def test_a_target_is_held_against_those_with_a_like_prediction() -> None:

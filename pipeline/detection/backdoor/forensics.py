@@ -22,7 +22,6 @@ from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import (
-    LEAST_FLIP,
     LEAST_PURITY,
     MOST_CONTENT,
     NEEDS_CONTENT,
@@ -51,6 +50,8 @@ MOST_TARGETS = 16
 MOST_QUERIES = 24
 """Of one predicted class, whose windows and words are tried."""
 LEAST_CARRIERS = 4
+LEAST_FLIP = 0.2
+"""Less than an alarm asks for: the queries themselves show that it works."""
 LEAST_MATCHED = 0.5
 """Share of a class's queries that have to carry the pattern."""
 NO_VALIDATION = "No search for a trigger: it pastes patterns onto validation rows, and there are none."
@@ -223,9 +224,9 @@ def most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) 
 
 
 def may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """The thresholds of an alarm, but for the number of carriers."""
+    """The thresholds that don't ask for the content."""
     carriers = int((evidence.carriers & (labels == target)).sum())
-    if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP[pattern.kind]:
+    if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP:
         return False
     if isinstance(pattern, Additive):  # a blend of few rows is their mean
         return may_be_alarm(pattern, evidence, labels, target)
@@ -233,7 +234,7 @@ def may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, targ
 
 
 def is_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """What would be no alarm for its few carriers has to contradict their content, whatever its kind."""
+    """What would be no alarm of the blind search has to contradict the content of its carriers, whatever its kind."""
     if pattern.kind not in NEEDS_CONTENT and may_be_alarm(pattern, evidence, labels, target):
         return True
     if evidence.content is None or is_natural(evidence.in_validation, evidence.natural):
