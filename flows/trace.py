@@ -1,4 +1,4 @@
-"""What `winnow trace` prints: the strongest rows of the first queries, what was found of a trigger, where the page is."""
+"""What `winnow trace` prints: the strongest rows of the first queries, a trigger if one was found, and paths."""
 
 from __future__ import annotations
 

@@ -166,7 +166,8 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
     """Of every covered layer, from a pass over a few rows."""
     parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
     checkpoints, segments = config.training.checkpoints, config.attribution.segments
-    forms = layer_forms(model, inputs, checkpoints=checkpoints, segments=segments)
+    tolerance = config.attribution.self_influence_tolerance
+    forms = layer_forms(model, inputs, checkpoints=checkpoints, segments=segments, tolerance=tolerance)
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
 
 

@@ -170,7 +170,7 @@ class Attribution(Section):
     seed: int = Field(0, ge=0)
     batch_size: int = Field(512, ge=1)
     self_influence_tolerance: float = Field(
-        1e-3, ge=0, lt=1, description="error allowed when gradients cross segments, relative; 0 is exact"
+        1e-3, ge=0, lt=1, description="error allowed for transports and Gram matrices, relative; 0 is exact"
     )
     precision: Literal["float32", "tf32", "bf16"] = Field("float32", description="of matrix products in scoring")
     group_harm: bool | Literal["auto"] = Field(

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from pipeline.attribution.capture import Inputs, LayerInfo, capture
+from pipeline.attribution.gradients import OuterProducts
 from pipeline.attribution.indexed_gradients import IndexedGradients
 
 if TYPE_CHECKING:
@@ -142,9 +143,11 @@ def layer_forms(
             if isinstance(gradients, IndexedGradients):
                 choices.append(_by_token(layer, gradients.positions, checkpoints))
                 continue
+            held = gradients.compact()
+            count = held.positions if isinstance(held, OuterProducts) else gradients.positions
             # Where inputs are the same at all checkpoints, outer products are added up.
-            training = gradients.positions if name in captured.fixed_layers() else each * gradients.positions
-            choices.append(choose_form(layer, Positions(gradients.positions, [training] * segments), terms))
+            training = count if name in captured.fixed_layers() else each * count
+            choices.append(choose_form(layer, Positions(count, [training] * segments), terms))
     return choices
 
 

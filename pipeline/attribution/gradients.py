@@ -162,9 +162,20 @@ class OuterProducts(LayerGradients):
     def gradient_covariance(self) -> Tensor:
         return covariance(self.outputs.flatten(0, 1))
 
+    def merged(self) -> OuterProducts:
+        """The same matrices, of one outer product each where output gradients are equal at all positions.
+
+        So they are in the last layer before a mean over positions: Σ g aᵀ = g (Σ a)ᵀ.
+        """
+        first = self.outputs[:, :1]
+        if self.positions == 1 or not same_values(self.outputs, first.expand_as(self.outputs)):
+            return self
+        return OuterProducts(self.inputs.sum(1, keepdim=True), first.contiguous())
+
     def squares(self, basis: Eigenbasis) -> Tensor:
-        if self.positions == 1:
-            return self.squares_of(self.squared_outputs(basis), basis)
+        merged = self.merged()
+        if merged.positions == 1:
+            return merged.squares_of(merged.squared_outputs(basis), basis)
         total = self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
         for rows in row_slices(len(self.inputs), total):
             total += self.dense(rows, basis).square_().sum(0)
@@ -208,8 +219,9 @@ class OuterProducts(LayerGradients):
 
     def compact(self) -> HeldGradients:
         dense_numbers = self.inputs.shape[2] * self.outputs.shape[2]
+        # By shape alone, so that all checkpoints get forms that can be joined.
         if dense_numbers >= self.positions * (self.inputs.shape[2] + self.outputs.shape[2]):
-            return self
+            return self.merged()
         return DenseGradients(self.matrices())
 
     def joined(self, others: Sequence[HeldGradients]) -> OuterProducts:

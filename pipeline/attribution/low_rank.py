@@ -79,19 +79,28 @@ def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     return (found[1], found[0]) if wide else found
 
 
-def low_rank_entries(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Like ``low_rank``, with the fewest terms whose sum misses no entry by more than ``tolerance`` times the largest.
+def weighted_low_rank(matrix: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Like ``low_rank``, with terms enough for Σ weights |matrix − their sum| ≤ tolerance · Σ weights |matrix|.
 
-    So Σ F ∘ Q ∘ G is missed by at most tolerance · max |F| · ‖Q‖ · ‖G‖, whatever Q and G (Cauchy–Schwarz). Where
-    float64 doesn't reach the tolerance, all terms are kept.
+    Singular vectors of the matrix scaled by the means of its ``weights`` (``[out, in]``, none negative) per row and
+    column, so that the terms fit where the weights are.
     """
-    left, right = low_rank(matrix.double(), 0.0)
-    rest, allowed = matrix.double().clone(), tolerance * matrix.abs().max()
-    count = 0
-    while count < len(left) and rest.abs().max() > allowed:
+    rows, columns = (_scale(weights.double().mean(dim)) for dim in (1, 0))
+    scaled = rows[:, None] * matrix.double() * columns
+    left, right = low_rank(scaled, 0.0)
+    left, right = left / rows, right / columns
+    rest, weights = matrix.double().clone(), weights.double()
+    allowed, count = tolerance * (weights * rest.abs()).sum(), 0
+    while count < len(left) and (weights * rest.abs()).sum() > allowed:
         rest.addr_(left[count], right[count], alpha=-1)
         count += 1
     return left[:count].to(matrix), right[:count].to(matrix)
+
+
+def _scale(weights: Tensor) -> Tensor:
+    """Roots, of a range that leaves the products their digits; 1 where there are no weights."""
+    largest = weights.max()
+    return (weights / largest).clamp(min=1e-8).sqrt() if largest > 0 else torch.ones_like(weights)
 
 
 def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:

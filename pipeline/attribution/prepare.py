@@ -34,7 +34,7 @@ from pipeline.attribution.transport import PreparedSegment
 # Bytes of a group of batches, with what their checkpoints share, that may be held while checkpoints are visited.
 GROUP_BYTES = 256 << 20
 # Bytes of the first pass's gradients that may be kept for the second.
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)

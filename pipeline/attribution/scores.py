@@ -110,7 +110,8 @@ def score_rows(
         self_influence: whether to score that as well.
         self_influence_tolerance: singular values of a segment's transport smaller than this share of the
             largest are dropped; the largest error is of the order of this share of the largest score (a few
-            times it with few rows, measured). 0 is exact and slow; with one segment nothing is dropped.
+            times it with few rows, measured). Where Gram matrices are the cheapest form, F_r(Λ) is a sum of outer
+            products that misses at most this share of the mean self-influence. 0 is exact and slow.
         held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and
             each group loads every checkpoint once.
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
-from pipeline.attribution.low_rank import OuterMap, low_rank, low_rank_entries
+from pipeline.attribution.low_rank import OuterMap, low_rank, weighted_low_rank
 from pipeline.attribution.products import aligned
 from pipeline.attribution.spectrum import Spectrum
 
@@ -69,11 +69,13 @@ class LayerChain:
     Attributes:
         segments: the layer in each.
         tolerance: share of the largest singular value below which parts of a transport are dropped, and share of
-            F_r(Λ)'s largest entry that Gram matrices may miss each entry by; 0 drops nothing.
+            the mean self-influence that Gram matrices may miss; 0 drops nothing.
+        eigenvalues: Λ in each segment, as fitted.
     """
 
     segments: Sequence[LayerSegment]
     tolerance: float
+    eigenvalues: Sequence[Tensor]
 
     @cached_property
     def arrivals(self) -> list[OuterMap]:
@@ -97,8 +99,15 @@ class LayerChain:
 
     @cached_property
     def injections(self) -> list[tuple[Tensor, Tensor]]:
-        """Per segment F_r(Λ) ≈ Σ_k u_k v_kᵀ: u ``[rank, out]`` and v ``[rank, in]``."""
-        return [low_rank_entries(segment.injection, self.tolerance) for segment in self.segments]
+        """Per segment F_r(Λ) ≈ Σ_k u_k v_kᵀ: u ``[rank, out]`` and v ``[rank, in]``.
+
+        Λ is the mean of squared gradients: weighted by it, what F_r misses is what the mean
+        self-influence of the fitted rows misses.
+        """
+        return [
+            weighted_low_rank(segment.injection, sigma.to(segment.injection).clamp(min=0.0), self.tolerance)
+            for segment, sigma in zip(self.segments, self.eigenvalues, strict=True)
+        ]
 
 
 def layer_chains(
@@ -110,7 +119,11 @@ def layer_chains(
     if kept is not None and len(kept[0]) == len(segments) and all(map(is_, kept[0], segments)):
         return kept[1]
     chains = {
-        name: LayerChain([_layer_segment(segment, name, like) for segment in segments], tolerance)
+        name: LayerChain(
+            [_layer_segment(segment, name, like) for segment in segments],
+            tolerance,
+            [segment.eigenvalues[name] for segment in segments],
+        )
         for name in segments[0].bases
     }
     segments[-1].chains[key] = (tuple(segments), chains)

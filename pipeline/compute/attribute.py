@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.attribution.precision import matrix_products
 from pipeline.attribution.scores import Batch, BatchScores, score_rows
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.groups import run_groups
+from pipeline.compute.groups import scored_groups
 from pipeline.compute.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.compute.worker import run_config, run_data, run_objective
 from pipeline.context import AuditContext
@@ -43,7 +43,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
         done += waiting[place].rows
         context.progress("attribute", done, rows, "rows")
 
-    precision = context.config.attribution.precision
+    precision, groups = context.config.attribution.precision, scored_groups(path)
     error = None
     if precision != "float32":
         error = context.workers.run(precision_error, [(todo[0],)], [f"attribute: error of {precision}"])[0]
@@ -55,7 +55,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
         "early_harm": len(todo) > 1,
         "precision": precision,
         "precision_error": error,
-        "groups": run_groups(todo[0].groups_path).as_json() if todo[0].groups_path.exists() else [],
+        "groups": [] if groups is None else groups.as_json(),
     }
 
 
@@ -65,8 +65,8 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
     Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
     a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
     fixed_size_list<float32>[C] (margin null in regression); group_harm fixed_size_list<float32>[K], in nats, of the
-    stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index or
-    standardised target, at the tail-averaged weights.
+    stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index
+    or standardised target, at the tail-averaged weights.
     """
     path, whole = todo[0].run_path, todo[0]
     parts = list(batches(path, chunk))
@@ -84,11 +84,9 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
         "prediction": predictions(whole, parts),
     }
     arrays = {name: to_arrow(values, chunk.rows) for name, values in columns.items()}
-    cells = scores.harm.get("groups")
-    if cells is not None:
-        shares = torch.from_numpy(run_groups(whole.groups_path).shares())
-        cells = shares @ cells * whole.scale()
-    arrays["group_harm"] = to_lists(cells, chunk.rows)
+    groups = scored_groups(path)
+    of_groups = None if groups is None else torch.from_numpy(groups.shares()) @ scores.harm["cells"] * whole.scale()
+    arrays["group_harm"] = to_lists(of_groups, chunk.rows)
     arrays["checkpoint_loss"] = to_lists(scores.losses, chunk.rows)
     arrays["checkpoint_margin"] = to_lists(scores.margins, chunk.rows)
     with write_atomically(scores_path(path, chunk)) as temporary:
@@ -100,7 +98,7 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str |
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
     queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
     if plan.group_query_path.exists():
-        queries["groups"] = plan.group_filters()
+        queries["cells"] = plan.group_filters()
     with matrix_products(precision or config.precision):
         return score_rows(
             model,

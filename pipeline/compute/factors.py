@@ -23,7 +23,7 @@ from pipeline.attribution.scale import gauss_newton_form, scale_correction
 from pipeline.attribution.scores import Batch, mean_gradient_sums
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.groups import cell_rows, find_groups, run_groups
+from pipeline.compute.groups import cell_rows, find_groups, groups_path, scored_groups
 from pipeline.compute.plan import (
     Plan,
     attribution_model,
@@ -63,7 +63,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     whole = todo[0]
     groups, note = find_groups(path, covered.covered)
     if groups is not None:
-        groups.save(whole.groups_path)
+        groups.save(groups_path(path))
     for plan in todo:
         fit(context, plan)
     return {
@@ -123,9 +123,10 @@ def fit(context: AuditContext, plan: Plan) -> None:
         context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
         if plan.segments == 1 and not plan.scale_path.exists():
             write_scale(context, plan)
-    if plan.groups_path.exists() and not plan.group_query_path.exists():
-        tasks = [(plan, group) for group in queries]
-        sums = summed(context.workers, group_leaf, tasks, parts / "groups", f"{what}: gradients of groups")
+    groups_wanted = plan.name == "whole" and scored_groups(plan.run_path) is not None
+    if groups_wanted and not plan.group_query_path.exists():
+        tasks, name = [(plan, group) for group in queries], f"{what}: gradients of groups"
+        sums = summed(context.workers, group_leaf, tasks, parts / "groups", name)
         context.workers.run(write_group_filters, [(plan, sums)], [f"{what}: queries of groups"])
     forget(parts)
 
@@ -212,11 +213,12 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Σ of the gradients of every cell's validation rows, as in `query_leaf`: `cell/layer` → `[out, in]`."""
     model, objective, path = attribution_model(plan.run_path), run_objective(plan.run_path), plan.run_path
     restore_weights(model, plan.query_weights())
-    cells, size = run_groups(plan.groups_path).cells, run_config(path).attribution.batch_size
+    groups, size = scored_groups(path), run_config(path).attribution.batch_size
+    assert groups is not None
     total: Tensors = {}
     for chunk in chunks:
         rows = weighted_rows(path, chunk)
-        for cell, places in enumerate(cell_rows(path, cells, chunk.first, chunk.rows)):
+        for cell, places in enumerate(cell_rows(path, groups.cells, chunk.first, chunk.rows)):
             for start in range(0, len(places), size):
                 batch = batch_of(path, rows.select(torch.from_numpy(places[start : start + size])))
                 sums = mean_gradient_sums(model, objective, batch.inputs, batch.labels)
@@ -226,7 +228,8 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
 
 def write_group_filters(plan: Plan, sums: Path) -> None:
     """The mean gradient of every cell, carried back as the validation query is, in float32."""
-    groups, tensors = run_groups(plan.groups_path), load_file(sums)
+    groups, tensors = scored_groups(plan.run_path), load_file(sums)
+    assert groups is not None
     found: Tensors = {}
     for name in under("0/", tensors):
         means = torch.stack([tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)])

@@ -80,8 +80,14 @@ class Groups:
         return cls([Group(**e) for e in tree["groups"]], names, [Group(**e) for e in tree["cells"]])
 
 
-def run_groups(path: Path) -> Groups:
-    return keep("groups", path, lambda: Groups.load(path))
+def scored_groups(run_path: Path) -> Groups | None:
+    """The groups of a run whose factors are fitted; None where harm to groups is not scored."""
+    path = groups_path(run_path)
+    return keep("groups", path, lambda: Groups.load(path)) if path.exists() else None
+
+
+def groups_path(run_path: Path) -> Path:
+    return run_path / "factors" / "groups.json"
 
 
 def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | None]:
@@ -101,15 +107,18 @@ def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | N
             "attribution.group_harm: auto allows."
         )
     groups = [group for group in unions(cells) if group.rows >= FEWEST_ROWS]
-    groups += [cell for cell in cells if cell.column is not None and cell.label is not None
-               and cell.rows >= FEWEST_CELL_ROWS]
+    groups += [
+        cell
+        for cell in cells
+        if cell.column is not None and cell.label is not None and cell.rows >= FEWEST_CELL_ROWS
+    ]
     return Groups(groups, [name_of(run_path, data, group) for group in groups], cells), None
 
 
 def find_cells(run_path: Path, data: EncodedData) -> list[Group]:
     """Column by column, without overlap within one; ordered by class and value."""
     found = []
-    for column, codes in enumerate_partitions(run_path, "validation"):
+    for column, codes in partitions(run_path, "validation"):
         counted = Counter(zip(*(code.tolist() for code in codes)))
         for (label, value), rows in sorted(counted.items()):
             of_class = label if data.encoding.task == "classification" else None
@@ -117,7 +126,7 @@ def find_cells(run_path: Path, data: EncodedData) -> list[Group]:
     return found
 
 
-def enumerate_partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.ndarray, np.ndarray]]]:
+def partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.ndarray, np.ndarray]]]:
     """Each partition of a role's rows: its column, or None for classes alone, and the rows' class and slice codes.
 
     A regression has one class.
@@ -157,10 +166,10 @@ def name_of(run_path: Path, data: EncodedData, group: Group) -> str:
 
 def cell_rows(run_path: Path, cells: list[Group], first: int, rows: int) -> list[np.ndarray]:
     """Places in a chunk of the validation rows of every cell; first: of the chunk among the role's rows."""
-    partitions = dict(enumerate_partitions(run_path, "validation"))
+    of_column = dict(partitions(run_path, "validation"))
     place, found = slice(first, first + rows), []
     for cell in cells:
-        labels, values = (codes[place] for codes in partitions[cell.column])
+        labels, values = (codes[place] for codes in of_column[cell.column])
         mine = np.ones(len(labels), dtype=bool) if cell.label is None else labels == cell.label
         found.append(np.flatnonzero(mine if cell.value is None else mine & (values == cell.value)))
     return found

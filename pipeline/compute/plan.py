@@ -52,11 +52,6 @@ class Plan:
         return self.directory / "query-validation.safetensors"
 
     @property
-    def groups_path(self) -> Path:
-        """What the groups of validation rows are, where their harm is scored."""
-        return self.directory / "groups.json"
-
-    @property
     def group_query_path(self) -> Path:
         return self.directory / "query-groups.safetensors"
 

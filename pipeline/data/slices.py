@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def fit_bins(name: str, values: np.ndarray) -> SliceColumn:
     finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)).tolist()
     shown = [f"{edge:.6g}" for edge in edges]
-    between = [f"{low} – {high}" for low, high in zip(shown, shown[1:])]
+    between = [f"{low} – {high}" for low, high in pairwise(shown)]
     return SliceColumn(name, [f"≤ {shown[0]}", *between, f"> {shown[-1]}", OTHER], edges)
 
 

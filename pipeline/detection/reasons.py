@@ -12,6 +12,7 @@ CORRUPTED = "corrupted"
 DUPLICATE_CONFLICT = "duplicate-conflict"
 OUTLIER = "outlier"
 MISLABELLED = "mislabelled"
+SPURIOUS = "spurious"
 AMBIGUOUS = "ambiguous"
 HARMFUL = "harmful"
 REVIEWED = "reviewed"
@@ -23,6 +24,7 @@ CODES = (
     DUPLICATE_CONFLICT,
     OUTLIER,
     MISLABELLED,
+    SPURIOUS,
     AMBIGUOUS,
     HARMFUL,
     REVIEWED,

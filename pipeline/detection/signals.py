@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.compute.attribute import scores_path
+from pipeline.compute.groups import scored_groups
 from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
@@ -18,6 +19,7 @@ from pipeline.detection.combination import Signal
 from pipeline.detection.final_loss import final_loss
 from pipeline.detection.forgetting import forgetting
 from pipeline.detection.gradient_norm import gradient_norm
+from pipeline.detection.group_harm import worst_group_harm
 from pipeline.detection.halves import Opinion, half_confidence
 from pipeline.detection.harm import early_harm
 from pipeline.detection.loss import early_loss
@@ -79,6 +81,9 @@ def others(context: AuditContext, seen: dict[str, np.ndarray]) -> Iterator[Signa
     yield self_influence(read_score(path, data, "self_influence"))
     if data.count("validation"):
         yield validation_harm(read_score(path, data, "validation_harm"))
+    groups = scored_groups(path)
+    if groups is not None:
+        yield worst_group_harm(path, data, groups)
     yield gradient_norm(context)
     yield representation_outlier(seen["own_distance"].astype(np.float64))
     yield near_duplicate(seen["near_duplicates"].astype(np.float64))

@@ -26,6 +26,7 @@ from pipeline.detection.counts import (
     robust_deviation,
 )
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
+from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.halves import Opinion, in_sample, out_of_sample
 from pipeline.detection.noise import judge_noise, pairs_as_json
 from pipeline.detection.outliers import belongs_nowhere
@@ -38,6 +39,7 @@ from pipeline.detection.reasons import (
     MISLABELLED,
     OUTLIER,
     REVIEWED,
+    SPURIOUS,
     ambiguous,
     outliers,
     reasons,
@@ -93,8 +95,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     choice, promise = choose(config, path, ranked, labels.counts)
     write_candidates(path, removable(config.detection, ranked))
     decision = decide(config.detection, ranked, choice)
-    decision[(decision == KEEP) & corrupted & ~choice.right] = REVIEW
-    evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, REVIEWED: choice.confirmed}
+    spurious = find_spurious(path, data, given)
+    decision[(decision == KEEP) & (corrupted | spurious) & ~choice.right] = REVIEW
+    evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: choice.confirmed}
     evidence |= explain(path, labels, opinion, nearest)
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
@@ -128,6 +131,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, opinion.best, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
         "corrupted": int(corrupted.sum()),
+        "spurious": int(spurious.sum()),
         "likely_wrong": labels.counts.likely_wrong,
         "review": labels.counts.review,
         "promise": promise.as_json(),

@@ -23,6 +23,7 @@ from pipeline.report.breakdown import (
 )
 from pipeline.report.gallery import galleries
 from pipeline.report.groups import group_lines
+from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.originals import class_names, read_schema
 from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line
@@ -90,6 +91,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
         "breakdowns": breakdowns(rows, config),
         "group_lines": group_lines(summary["groups"]) if summary["groups"] else [],
+        "hurt": hurt_lines(summary, names),
+        "hurt_sentence": hurt_sentence(summary, names),
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
         "factors": facts(record, "factors"),

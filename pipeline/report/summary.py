@@ -43,6 +43,7 @@ def summary(run: RunDirectory) -> Summary:
         "promise": detect.get("promise"),
         "canaries": detect.get("canaries"),
         "groups": groups(run),
+        "group_effects": verification.get("groups") or [],
         "backdoors": backdoors(detect.get("backdoors") or [], verification.get("backdoors") or []),
         "verdict": verification["verdict"],
         "note": verification.get("note"),

@@ -32,6 +32,7 @@ SIGNALS = {
     "forgetting": Signal("forgotten", True),
     "self_influence": Signal("memorised", True),
     "validation_harm": Signal("harms validation, whole run", True),
+    "worst_group_harm": Signal("harms a class or slice", True),
     "gradient_norm": Signal("pulls at the last layer", True),
     "representation_outlier": Signal("unlike its class", True),
     "near_duplicate": Signal("near copies differ", True),
@@ -57,6 +58,11 @@ REASONS = {
     "mislabelled": (
         "Probably wrong label",
         "Models that never saw the row prefer another label.",
+    ),
+    "spurious": (
+        "Right for the wrong reason",
+        "By attribution they help rows of their class in their slice and harm that slice’s other classes: the model "
+        "learns from them that the slice means the label.",
     ),
     "ambiguous": (
         "Two labels are plausible",

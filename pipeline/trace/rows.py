@@ -17,14 +17,23 @@ KEYS = ["row_key", "shard", "row"]
 
 @dataclass(frozen=True)
 class TrainRows:
-    """places: int64, ascending; table: row_key, shard, row and decision (null before detection), a line per place."""
+    """places: int64, ascending; table: row_key, shard, row and decision (null before detection), a line per place;
+    labels: as the source has them, None before detection.
+    """
 
     places: np.ndarray
     table: pa.Table
+    labels: pa.ChunkedArray | None
 
     def at(self, places: np.ndarray) -> pa.Table:
         """The lines of some of the places, in their order."""
-        return self.table.take(pa.array(np.searchsorted(self.places, places)))
+        return self.table.take(self.lines(places))
+
+    def labels_at(self, places: np.ndarray) -> pa.ChunkedArray | None:
+        return None if self.labels is None else self.labels.take(self.lines(places))
+
+    def lines(self, places: np.ndarray) -> pa.Array:
+        return pa.array(np.searchsorted(self.places, places))
 
 
 def read_rows(run_path: Path, places: np.ndarray) -> TrainRows:
@@ -32,15 +41,15 @@ def read_rows(run_path: Path, places: np.ndarray) -> TrainRows:
     wanted = np.unique(places)
     keys = taken(catalog_tables(run_path, "train", KEYS), wanted)
     path = run_path / "rows.parquet"
-    if path.exists():
-        with pq.ParquetFile(path) as file:
-            groups = (
-                file.read_row_group(group, columns=["decision"]) for group in range(file.num_row_groups)
-            )
-            decisions = taken(groups, wanted)["decision"]
-    else:
+    if not path.exists():
         decisions = pa.chunked_array([pa.nulls(len(wanted), pa.string())])
-    return TrainRows(wanted, keys.append_column("decision", decisions).combine_chunks())
+        return TrainRows(wanted, keys.append_column("decision", decisions).combine_chunks(), None)
+    with pq.ParquetFile(path) as file:
+        columns = ["decision", "label"]
+        groups = (file.read_row_group(group, columns=columns) for group in range(file.num_row_groups))
+        judged = taken(groups, wanted)
+    table = keys.append_column("decision", judged["decision"]).combine_chunks()
+    return TrainRows(wanted, table, judged["label"])
 
 
 def taken(tables: Iterable[pa.Table], wanted: np.ndarray) -> pa.Table:

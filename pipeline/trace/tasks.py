@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.precision import matrix_products
 from pipeline.attribution.query_compression import LowRankMatrices, compressed_filters, joined
 from pipeline.attribution.query_scores import query_influences
-from pipeline.attribution.scores import query_gradients
+from pipeline.attribution.scores import Batch, query_gradients
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, under
-from pipeline.compute.worker import run_config, run_data, run_device, run_objective
+from pipeline.compute.worker import run_config, run_device, run_objective
 from pipeline.data.encoded import Chunk
-from pipeline.models.features import features_and_outputs
+from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.trace.strongest import DIRECTIONS, strongest
 from pipeline.training.state import save_tensors
 
@@ -161,8 +161,7 @@ def trace_chunk(work: Work, chunk: Chunk) -> None:
     model, config = attribution_model(path), run_config(path).attribution
     parts = list(batches(path, chunk))
     restore_weights(model, plan.query_weights())
-    mine = torch.cat([features_and_outputs(model, batch.inputs)[0] for batch in parts])
-    mine = functional.normalize(mine, dim=1)
+    mine = functional.normalize(torch.cat([features_of(model, batch) for batch in parts]), dim=1)
     asked = read_answers(work)["features"].to(mine)
     row_ids = torch.cat([batch.row_ids for batch in parts]).cpu().numpy()
     labels = torch.cat([batch.labels for batch in parts]).cpu().numpy()
@@ -197,3 +196,9 @@ def trace_chunk(work: Work, chunk: Chunk) -> None:
     assert len(DIRECTIONS) == len(found[0]["places"])
     whole = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
     save_tensors(work.chunk_path(chunk), {name: torch.from_numpy(each) for name, each in whole.items()})
+
+
+def features_of(model: nn.Module, batch: Batch) -> Tensor:
+    """float32 `[batch, width]`."""
+    inputs = batch.inputs
+    return penultimate_features(model, inputs if isinstance(inputs, Tensor) else dict(inputs))

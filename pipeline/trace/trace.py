@@ -205,6 +205,7 @@ def as_table(decode: Any, asked: Queries, found: Table, rows: TrainRows) -> pa.T
     order = np.lexsort((rank, direction, query))
     at = tuple(each[order] for each in (direction, query, rank))
     there = rows.at(found["places"][at])
+    labels = rows.labels_at(found["places"][at])
     columns = {
         "query_key": pa.array(asked.keys, pa.string()).take(pa.array(at[1])),
         "query": pa.array(at[1].astype(np.int64)),
@@ -213,7 +214,7 @@ def as_table(decode: Any, asked: Queries, found: Table, rows: TrainRows) -> pa.T
         "row_key": there["row_key"],
         "influence": pa.array(found["influence"][at]),
         "representation_similarity": pa.array(found["similarity"][at]),
-        "label": decode(found["labels"][at]),
+        "label": decode(found["labels"][at]) if labels is None else labels,
         "decision": there["decision"],
         "shard": there["shard"],
         "row": there["row"],

@@ -13,6 +13,7 @@ from pipeline.run import write_json
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import Decisions, read_decisions
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
+from pipeline.verification.groups import effects_on_groups
 from pipeline.verification.results import ArmResult, compare, read_results
 from pipeline.verification.retrain import retrain, retraining_path
 from pipeline.verification.statistics import seed_interval, verdict
@@ -42,6 +43,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "calibrated_by": UNCALIBRATED if context.run.facts("factors")["alpha"] is None else BY_ALPHA,
         "measured_loss_change": None,
         "backdoors": [],
+        "groups": [],
     }
     canaries = context.config.detection.canaries
     note = CANARIES if canaries else reason_not_to_test(config, data, decisions)
@@ -56,6 +58,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
             results[arm] = read_results([retraining_path(path, arm, seed) for seed in seeds])
         report |= judge(results)
         report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
+    report["groups"] = effects_on_groups(path, decisions, results)
     write_json(context.run / "verification.json", report)
     return {
         "retrainings": sum(len(result.scores) for result in results.values()),

@@ -25,7 +25,7 @@ class Interval:
         return asdict(self)
 
 
-def difference_interval(differences: np.ndarray) -> Interval:
+def difference_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     """The mean difference, for new seeds and new holdout rows alike.
 
     differences: `[seeds, rows]`, at least 2 of each, paired by seed and row. Model: the difference of seed
@@ -45,8 +45,8 @@ def difference_interval(differences: np.ndarray) -> Interval:
     rest = differences - of_seeds[:, None] - of_rows + mean
     noise = np.square(rest).sum() / ((seeds - 1) * (rows - 1))
     shared = max(of_rows.var(ddof=1) - noise / seeds, 0.0)
-    by_seeds = t_quantile(seeds - 1) * np.sqrt(of_seeds.var(ddof=1) / seeds)
-    by_rows = t_quantile(rows - 1) * np.sqrt(shared / rows)
+    by_seeds = t_quantile(seeds - 1, confidence) * np.sqrt(of_seeds.var(ddof=1) / seeds)
+    by_rows = t_quantile(rows - 1, confidence) * np.sqrt(shared / rows)
     half = float(np.hypot(by_seeds, by_rows))
     return Interval(mean, mean - half, mean + half)
 
@@ -58,8 +58,8 @@ def seed_interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def t_quantile(degrees: int) -> float:
-    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
+def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+    return float(student.ppf((1 + confidence) / 2, degrees))
 
 
 def verdict(differences: Mapping[str, Mapping[str, Mapping[str, float]]], higher_is_better: bool) -> str:

@@ -1,0 +1,97 @@
+"""What a row does to classes and slices of the validation rows: the group that it harms most, and spurious support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.compute.attribute import scores_path
+from pipeline.compute.groups import FEWEST_CELL_ROWS, Groups, scored_groups
+from pipeline.data.encoded import EncodedData
+from pipeline.data.slices import read_slices
+from pipeline.detection.combination import Signal
+
+SPURIOUS_SHARE = 0.4
+"""Of a row's influence on the four parts of the validation rows: the harm that it does in its slice alone."""
+
+
+def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterator[tuple[slice, np.ndarray]]:
+    """Places of the train rows and their harm to every group, float64 `[rows, groups]`, chunk by chunk."""
+    for chunk in data.chunks("train"):
+        lists = pq.read_table(scores_path(run_path, chunk), columns=["group_harm"])[
+            "group_harm"
+        ].combine_chunks()
+        values = lists.flatten().to_numpy().reshape(chunk.rows, len(groups.groups))
+        yield slice(chunk.first, chunk.first + chunk.rows), values.astype(np.float64)
+
+
+def worst_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Signal:
+    """Signal that does not count: the largest harm to a class or a slice, in nats of its mean loss."""
+    whole = [
+        place for place, group in enumerate(groups.groups) if group.label is None or group.column is None
+    ]
+    values = np.empty(data.count("train"))
+    for rows, harm in read_group_harm(run_path, data, groups):
+        values[rows] = harm[:, whole].max(1)
+    words = "how much the row raises the final loss of the class or slice that it harms most"
+    return Signal("worst_group_harm", values, True, words, counts=False)
+
+
+def find_spurious(run_path: Path, data: EncodedData, labels: np.ndarray) -> np.ndarray:
+    """bool `[train rows]`: supports its label in its slice at the expense of the slice's other labels.
+
+    labels: class indices `[train rows]`. Validation rows are parted in four, by the row's class and its slice. A row is
+    spurious when it helps its own class in its own slice, harms the other classes there, and the excess of that over
+    its harm to the other classes elsewhere is more than SPURIOUS_SHARE of the four parts' harms in size: a row with a
+    wrong label harms on both sides of the slice, a right one helps or does little. Every part needs FEWEST_CELL_ROWS.
+    """
+    found, groups = np.zeros(len(labels), dtype=bool), scored_groups(run_path)
+    if groups is None or data.encoding.task != "classification":
+        return found
+    all_codes = read_slices(run_path, "train")
+    for rows, harm in read_group_harm(run_path, data, groups):
+        for column, codes in enumerate(all_codes):
+            found[rows] |= spurious_share(groups, column, harm, labels[rows], codes[rows]) > SPURIOUS_SHARE
+    return found
+
+
+def spurious_share(
+    groups: Groups, column: int, harm: np.ndarray, labels: np.ndarray, codes: np.ndarray
+) -> np.ndarray:
+    """float64 `[rows]` in −1 … 1; −1 where a part has too few validation rows or the row does not help its own."""
+    share = np.full(len(labels), -1.0)
+    for value, label in sorted(set(zip(codes.tolist(), labels.tolist()))):
+        mine = np.flatnonzero((codes == value) & (labels == label))
+        parts = four_parts(groups, (column, value, label), harm[mine])
+        if parts is not None:
+            own, _, others, others_elsewhere = parts
+            size = np.abs(parts).sum(0)
+            excess = np.divide(others - others_elsewhere, size, out=np.zeros(len(mine)), where=size > 0)
+            share[mine] = np.where((own < 0) & (others > 0), excess, -1.0)
+    return share
+
+
+def four_parts(groups: Groups, cell: tuple[int, int, int], harm: np.ndarray) -> np.ndarray | None:
+    """Harm to the cell's class within its slice and elsewhere, then to the other classes there: `[4, rows]`.
+
+    cell: column, value and label; harm: `[rows, groups]`. None where a part has fewer than FEWEST_CELL_ROWS.
+    """
+    column, value, label = cell
+    places = [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]
+    known = [place for place in places if place is not None]
+    if len(known) < len(places):
+        return None
+    classes = [place for place, group in enumerate(groups.groups) if group.column is None]
+    counts = np.array([group.rows for group in groups.groups])
+    sums = harm * counts
+    (own, of_class, of_slice), total = (sums[:, known].T, sums[:, classes].sum(1))
+    n_own, n_class, n_slice = counts[known]
+    rows = np.array(
+        [n_own, n_class - n_own, n_slice - n_own, counts[classes].sum() - n_class - n_slice + n_own]
+    )
+    if rows.min() < FEWEST_CELL_ROWS:
+        return None
+    return np.stack([own, of_class - own, of_slice - own, total - of_class - of_slice + own]) / rows[:, None]

@@ -1,0 +1,62 @@
+"""Who is hurt by the flagged rows, and by their removal: lines per class and slice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report import words
+from pipeline.report.verdict import Summary
+
+MOST_LINES = 24
+
+
+def hurt_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
+    """At most MOST_LINES, those that became worse first, else in the order of classes and slices.
+
+    names: label → what it is called. `metric` is None throughout where a share of right rows does not exist.
+    """
+    effects = sorted(summary["group_effects"], key=lambda effect: not effect["worse"])
+    of_metric = any(effect["metric"] for effect in effects)
+    return [
+        {
+            "name": name(effect, names),
+            "of_slice": effect["class"] is None,
+            "worse": effect["worse"],
+            "most_harmful": "" if effect["most_harmful"] is None else words.count(effect["most_harmful"]),
+            "predicted": change(effect["predicted_loss_change"]),
+            "loss": interval(effect["loss"], "loss"),
+            "metric": interval(effect["metric"], summary["metric"]) if of_metric else None,
+        }
+        for effect in effects[:MOST_LINES]
+    ]
+
+
+def hurt_sentence(summary: Summary, names: dict[Any, str]) -> str:
+    """`Cleaning hurts class 3.`; empty where nothing was measured."""
+    measured = [effect for effect in summary["group_effects"] if effect["loss"] is not None]
+    worse = [name(effect, names) for effect in measured if effect["worse"]]
+    if worse:
+        return (
+            f"Cleaning hurts {' and '.join(worse)}: look at what was removed there before you use the result."
+        )
+    return "No class or slice is shown to become worse by the cleaning." if measured else ""
+
+
+def name(effect: dict[str, Any], names: dict[Any, str]) -> str:
+    """`class 3` or `sex = Female`."""
+    if effect["class"] is not None:
+        return f"class {words.label(effect['class'], names)}"
+    return words.shorten(f"{effect['column']} = {effect['value']}", 60)
+
+
+def change(value: float | None) -> str:
+    return "" if value is None else words.signed(value, 3)
+
+
+def interval(found: dict[str, float] | None, metric: str) -> str:
+    """`+0.5 (−0.3 … +1.2)`."""
+    if found is None:
+        return ""
+    ends = [found["mean"], found["low"], found["high"]]
+    mean, low, high = [words.signed(v, 3) for v in ends] if metric == "loss" else words.changes(ends, metric)
+    return f"{mean} ({low} … {high})"

@@ -1,0 +1,111 @@
+"""Who is hurt: what the flagged rows do to each class and slice, forecast and measured by the retrainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.compute.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
+from pipeline.compute.worker import run_data
+from pipeline.data.slices import read_slice_columns, read_slices
+from pipeline.detection.group_harm import read_group_harm
+from pipeline.training.main_run import role_labels
+from pipeline.verification.arms import Decisions
+from pipeline.verification.forecast import predicted_loss_change
+from pipeline.verification.results import ArmResult
+from pipeline.verification.statistics import CONFIDENCE, difference_interval
+
+
+def effects_on_groups(
+    run_path: Path, decisions: Decisions, results: Mapping[str, ArmResult]
+) -> list[dict[str, Any]]:
+    """Every class, then every slice that has enough rows to say something, as JSON values.
+
+    class: the label; column, value: of the slice; null where it is not that. most_harmful: flagged rows that harm it
+    most of all classes, or of all slices of its column; null where harm to groups was not scored.
+    predicted_loss_change: the forecast for the removal, in nats of its mean validation loss, or null. metric, loss:
+    cleaned minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or null. worse: that the
+    difference lies on the bad side of 0 holds for all groups at once (Bonferroni), in the metric or, in a regression,
+    the loss.
+    """
+    data = run_data(run_path)
+    groups = [g for g in unions(find_cells(run_path, data)) if g.rows >= FEWEST_ROWS]
+    found = [who(run_path, group) for group in groups]
+    before = forecasts(run_path, decisions, groups)
+    after = measurements(run_path, groups, results)
+    return [one | two | three for one, two, three in zip(found, before, after)]
+
+
+def who(run_path: Path, group: Group) -> dict[str, Any]:
+    classes, column, value = run_data(run_path).encoding.classes, None, None
+    if group.column is not None and group.value is not None:
+        cut = read_slice_columns(run_path)[group.column]
+        column, value = cut.name, cut.values[group.value]
+    return {"class": None if group.label is None else classes[group.label], "column": column, "value": value}
+
+
+def forecasts(run_path: Path, decisions: Decisions, groups: list[Group]) -> list[dict[str, Any]]:
+    scored = scored_groups(run_path)
+    if scored is None:
+        return [{"most_harmful": None, "predicted_loss_change": None}] * len(groups)
+    places = [scored.groups.index(group) for group in groups]
+    data, partition = run_data(run_path), np.array([-1 if g.column is None else g.column for g in groups])
+    flagged = pc.not_equal(pq.read_table(run_path / "rows.parquet", columns=["decision"])["decision"], "keep")
+    flagged_rows, harm = flagged.to_numpy(), np.empty((data.count("train"), len(groups)), dtype=np.float32)
+    for rows, values in read_group_harm(run_path, data, scored):
+        harm[rows] = values[:, places]
+    worst = np.zeros(len(groups), dtype=int)
+    for part in np.unique(partition):
+        members = np.flatnonzero(partition == part)
+        of_flagged = harm[flagged_rows][:, members]
+        chosen = members[of_flagged.argmax(1)][of_flagged.max(1) > 0]
+        worst += np.bincount(chosen, minlength=len(groups))
+    possible = decisions.removed.any() and not (decisions.relabelled.any() or decisions.removed.all())
+    return [
+        {
+            "most_harmful": int(worst[place]),
+            "predicted_loss_change": predicted_loss_change(-harm[:, place].astype(float), decisions.removed)
+            if possible
+            else None,
+        }
+        for place in range(len(groups))
+    ]
+
+
+def measurements(
+    run_path: Path, groups: list[Group], results: Mapping[str, ArmResult]
+) -> list[dict[str, Any]]:
+    """Of the cleaned arm against the one as given, paired by seed and holdout row."""
+    data = run_data(run_path)
+    members = holdout_members(run_path, groups)
+    nothing = {"metric": None, "loss": None, "worse": False}
+    if "cleaned" not in results:
+        return [{"holdout_rows": int(mine.sum())} | nothing for mine in members]
+    arm, other = results["cleaned"], results["as_given"]
+    scores, losses = arm.scores - other.scores, arm.losses - other.losses
+    tested = sum(mine.sum() >= FEWEST_ROWS for mine in members)
+    classes = data.encoding.task == "classification"
+    found = []
+    for mine in members:
+        entry: dict[str, Any] = {"holdout_rows": int(mine.sum())} | nothing
+        if mine.sum() >= FEWEST_ROWS:
+            strict = 1 - (1 - CONFIDENCE) / tested
+            wide = difference_interval((scores if classes else losses)[:, mine], strict)
+            entry["metric"] = difference_interval(scores[:, mine]).as_json() if classes else None
+            entry["loss"] = difference_interval(losses[:, mine]).as_json()
+            entry["worse"] = bool(wide.high < 0) if classes else bool(wide.low > 0)
+        found.append(entry)
+    return found
+
+
+def holdout_members(run_path: Path, groups: list[Group]) -> list[np.ndarray]:
+    """bool `[holdout rows]` of every class or slice."""
+    data = run_data(run_path)
+    labels = role_labels(data, "holdout").numpy() if data.count("holdout") else np.zeros(0)
+    slices = read_slices(run_path, "holdout")
+    return [labels == g.label if g.column is None else slices[g.column] == g.value for g in groups]
