@@ -110,13 +110,15 @@ def count_classification(contradictions: Counts, noise: NoiseEstimate | None, ro
 
 
 def count_regression(deviation: np.ndarray, noise: NoiseEstimate | None) -> Counts:
-    """As many are likely wrong as estimated, or as are far out on a robust scale where that is more.
+    """Likely wrong are as many as the estimate's interval begins with, to be looked at as many as estimated.
 
-    deviation: float64 `[rows]`, from `robust_deviation`.
+    Residuals have no such clear threshold as labels, so few validation rows make the estimate vary much. Rows that are
+    far out on a robust scale count in any case. deviation: float64 `[rows]`, from `robust_deviation`.
     """
-    estimated = 0 if noise is None else round(noise.value * len(deviation))
-    likely_wrong = max(estimated, int((deviation > WRONG_TARGET).sum()))
-    return Counts(likely_wrong, max(likely_wrong, int((deviation > DOUBTFUL_TARGET).sum())))
+    low, value = (0.0, 0.0) if noise is None else (noise.low, noise.value)
+    likely_wrong = max(round(low * len(deviation)), int((deviation > WRONG_TARGET).sum()))
+    review = max(round(value * len(deviation)), int((deviation > DOUBTFUL_TARGET).sum()))
+    return Counts(likely_wrong, max(likely_wrong, review))
 
 
 def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:

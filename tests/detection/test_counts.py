@@ -93,6 +93,13 @@ def test_the_share_of_exchanged_targets_is_found_whatever_the_model_s_error(
     assert estimate.low <= estimate.value <= estimate.high
 
 
+def test_targets_are_removed_by_the_lower_end_of_the_estimate_and_reviewed_by_its_value() -> None:
+    near = np.zeros(1000)
+    assert count_regression(near, NoiseEstimate(0.1, 0.04, 0.16)) == Counts(40, 100)
+    far = np.r_[np.full(60, 6.0), np.full(80, 4.0), near]
+    assert count_regression(far, NoiseEstimate(0.1, 0.04, 0.16)) == Counts(60, 140)
+
+
 def test_model_that_predicts_nothing_gives_no_estimate_of_wrong_targets() -> None:
     rng = np.random.default_rng(0)
     targets, of_validation = rng.normal(size=1000), rng.normal(size=(2, 500))

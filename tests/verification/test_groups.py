@@ -38,7 +38,7 @@ def test_a_class_that_loses_is_worse_and_one_that_wins_or_has_few_rows_is_not(
 
 
 class Data:
-    class encoding:  # noqa: N801
+    class encoding:
         task = "classification"
 
 
