@@ -178,7 +178,9 @@ def export(
 @app.command()
 def review(
     run: Run,
-    sample: Annotated[int | None, typer.Option(help="Write a sheet of at most so many rows to answer for.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Write a sheet of at most so many rows to answer for.")
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="The sheet to write, .csv or .parquet; by default review/sheet-N.csv.")
     ] = None,
@@ -187,7 +189,8 @@ def review(
         float | None, typer.Option(help="To be shown; by default detection.precision of the run.")
     ] = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Remove what the answers show to be wrong; verify and export again.")
+        bool,
+        typer.Option("--apply", help="Remove what the answers show to be wrong; verify and export again."),
     ] = False,
     as_json: Json = False,
 ) -> int:

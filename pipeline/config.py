@@ -98,7 +98,8 @@ class Data(Section):
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: str | None = Field(None, description="a column that the report breaks flags down by")
     slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
-        [], description="columns by whose values validation and holdout rows are cut: harm to each, and the proof"
+        [],
+        description="columns by whose values validation and holdout rows are cut: harm to each, and the proof",
     )
     missing_features: Literal["error", "impute"] = Field(
         "error", description="null, NaN or infinity in numbers: an error, or the train mean"
@@ -172,9 +173,12 @@ class Attribution(Section):
     self_influence_tolerance: float = Field(
         1e-3, ge=0, lt=1, description="error allowed for transports and Gram matrices, relative; 0 is exact"
     )
-    precision: Literal["float32", "tf32", "bf16"] = Field("float32", description="of matrix products in scoring")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of matrix products in scoring"
+    )
     group_harm: bool | Literal["auto"] = Field(
-        "auto", description="score the harm to every class and slice too; auto: where there are at most 32 groups"
+        "auto",
+        description="score the harm to every class and slice too; auto: with data.slices, up to 32 groups",
     )
 
 
@@ -207,7 +211,9 @@ class Detection(Section):
     )
     trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
     false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
-    answers: str | None = Field(None, description="rule reviewed: answers.parquet, which winnow review writes")
+    answers: str | None = Field(
+        None, description="rule reviewed: answers.parquet, which winnow review writes"
+    )
     precision: float = Field(0.8, gt=0, lt=1, description="rule reviewed: of what is removed, at least")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="rule reviewed: of that precision")
     canaries: int = Field(0, ge=0, description="labels to flip on purpose; such a run exports nothing")

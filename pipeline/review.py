@@ -58,7 +58,8 @@ class ReviewedRun:
         self.config = load_config(self.run / "config.yaml")
         if self.config.detection.canaries:
             raise InputError(
-                f"{path}: labels were flipped on purpose in this run", "Review a run without detection.canaries."
+                f"{path}: labels were flipped on purpose in this run",
+                "Review a run without detection.canaries.",
             )
         rows = pq.read_table(self.run / "rows.parquet", columns=["row_key"], partitioning=None)["row_key"]
         self.candidates = read_candidates(self.run.path)

@@ -56,7 +56,10 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert "memory per worker" in said["will need"]
     assert "mislabelled" in said["will say"]
     assert set(found.as_dict()) == {"ok", "lines", "layers"}
-    assert [(layer.parameters, layer.form) for layer in found.layers] == [(1040, "rank one"), (170, "rank one")]
+    assert [(layer.parameters, layer.form) for layer in found.layers] == [
+        (1040, "rank one"),
+        (170, "rank one"),
+    ]
     assert all(layer.operations > 0 and layer.bytes > 0 for layer in found.layers)
 
 

@@ -209,7 +209,9 @@ class OuterProducts(LayerGradients):
             ]
             return torch.cat([filters.new_zeros(0), *found])
         if self.positions == 1:
-            return torch.stack([self.products(one) for one in filters])  # a sixth of the time of dense gradients
+            return torch.stack(
+                [self.products(one) for one in filters]
+            )  # a sixth of the time of dense gradients
         slices = row_slices(len(self.inputs), filters[0])
         parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
         return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)

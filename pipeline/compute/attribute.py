@@ -85,7 +85,9 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
     }
     arrays = {name: to_arrow(values, chunk.rows) for name, values in columns.items()}
     groups = scored_groups(path)
-    of_groups = None if groups is None else torch.from_numpy(groups.shares()) @ scores.harm["cells"] * whole.scale()
+    of_groups = (
+        None if groups is None else torch.from_numpy(groups.shares()) @ scores.harm["cells"] * whole.scale()
+    )
     arrays["group_harm"] = to_lists(of_groups, chunk.rows)
     arrays["checkpoint_loss"] = to_lists(scores.losses, chunk.rows)
     arrays["checkpoint_margin"] = to_lists(scores.margins, chunk.rows)

@@ -232,7 +232,9 @@ def write_group_filters(plan: Plan, sums: Path) -> None:
     assert groups is not None
     found: Tensors = {}
     for name in under("0/", tensors):
-        means = torch.stack([tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)])
+        means = torch.stack(
+            [tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
+        )
         for segment, filters in enumerate(query_filters({name: means}, plan.prepared_segments())):
             found[f"{segment}/{name}"] = filters[name].float()
     save_tensors(plan.group_query_path, found)

@@ -65,7 +65,9 @@ def states_precision(summary: Summary) -> bool:
 
 def untested(summary: Summary, config: AuditConfig) -> str:
     if config.detection.canaries:
-        return "Run the audit without detection.canaries to clean the data: this run was for its recall alone."
+        return (
+            "Run the audit without detection.canaries to clean the data: this run was for its recall alone."
+        )
     if config.detection.rule == "ranking":
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:

@@ -72,7 +72,10 @@ REASONS = {
         "Harmful",
         "Attribution predicts that the validation loss is lower without these rows.",
     ),
-    "reviewed": ("Called wrong by a person", "Somebody has looked at the row and said that its label is wrong."),
+    "reviewed": (
+        "Called wrong by a person",
+        "Somebody has looked at the row and said that its label is wrong.",
+    ),
     "suspicious": (
         "Odd as a whole",
         "Nothing above holds, but all signals together rank the row high.",
