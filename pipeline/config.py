@@ -173,6 +173,12 @@ class Attribution(Section):
     self_influence_tolerance: float = Field(
         1e-3, ge=0, lt=1, description="error allowed for transports and Gram matrices, relative; 0 is exact"
     )
+    covariance_sample: float = Field(
+        1.0, gt=0, le=1, description="share of the rows that eigenvectors, not eigenvalues, are fitted on"
+    )
+    widest_block: int | None = Field(
+        None, ge=16, description="factors wider than this are taken as block-diagonal; none: never"
+    )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32", description="of matrix products in scoring"
     )

@@ -153,18 +153,20 @@ def rows_of(plan: Plan, chunks: list[Chunk]) -> Iterator[Batch]:
 def covariance_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Covariance sums of every segment over these chunks and the segment's checkpoints."""
     total: Tensors = {}
+    share = run_config(plan.run_path).attribution.covariance_sample
     for place, task in enumerate(segment_tasks(plan)):
-        sums = fit_covariances(task, rows_of(plan, chunks))
+        sums = fit_covariances(task, rows_of(plan, chunks), sample=share)
         total |= {f"{place}/{name}": tensor for name, tensor in sums.to_tensors().items()}
     return total
 
 
 def write_bases(plan: Plan, sums: Path, path: Path) -> None:
-    tensors = load_file(sums)
+    tensors, widest = load_file(sums), run_config(plan.run_path).attribution.widest_block
     bases: Tensors = {}
     for segment in range(plan.segments):
         found = FactorSums.from_tensors(under(f"{segment}/", tensors))
-        bases |= {f"{segment}/{name}": t for name, t in eigenbases_to_tensors(eigenbases(found)).items()}
+        fitted = eigenbases_to_tensors(eigenbases(found, widest))
+        bases |= {f"{segment}/{name}": tensor for name, tensor in fitted.items()}
         bases[f"{segment}/examples"] = torch.tensor(found.examples)
     save_tensors(path, bases)
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits_run import digits_config, run_until
+from safetensors.torch import load_file
 
+from pipeline.attribution.factors import sampled_rows
 from pipeline.compute import factors, plan
 from pipeline.compute.factors import covariance_leaf, spectrum_leaf, write_bases
 from pipeline.compute.plan import Plan, attribution_model
@@ -47,3 +50,33 @@ def test_each_pass_visits_every_batch_once_per_checkpoint(
     assert loads == 2 * list(range(CHECKPOINTS))
     assert read == 2 * [chunk.id for chunk in chunks]
     assert len(converted) == 1
+
+
+def test_sampled_rows_and_blocks_are_used_where_the_config_asks_for_them(tmp_path: Path) -> None:
+    config = digits_config(
+        attribution__covariance_sample=0.5, attribution__widest_block=16, detection__halves=False
+    )
+    run_until(config, tmp_path, "factors")
+    whole, data = Plan("whole", tmp_path, 1), run_data(tmp_path)
+    chunks, seed = data.chunks("train"), config.attribution.seed
+    chosen = sampled_rows(torch.cat([data.load(chunk).row_ids for chunk in chunks]), seed=seed, share=0.5)
+    assert 0.4 < chosen.float().mean() < 0.6
+    images = torch.cat([data.load(chunk).inputs for chunk in chunks])[chosen].flatten(1)
+    sums = covariance_leaf(whole, chunks)
+    found = next(value for name, value in sums.items() if "input" in name and len(value) == 65)
+    expected = with_bias(attribution_model(tmp_path), images)
+    torch.testing.assert_close(found, CHECKPOINTS * 2 * expected.T @ expected, rtol=1e-4, atol=1e-2)
+    tensors = load_file(whole.segment_path(0))
+    basis = next(tensor for name, tensor in tensors.items() if tensor.shape == (65, 65))
+    assert (basis != 0).sum(0).max() <= 16
+
+
+def with_bias(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What the first layer sees, float64 `[rows, 65]`, the bias counting as an input that is 1."""
+    seen: list[torch.Tensor] = []
+    first = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    handle = first.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(images.reshape(-1, 1, 8, 8))
+    handle.remove()
+    return torch.cat([seen[0], torch.ones(len(images), 1)], 1).double()
