@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.detection_findings import Finding
-from pipeline.compute.cluster import Workers
+from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal, suspicion
@@ -46,30 +46,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
 }
 """What changes, and what the change does not touch: it is taken over from the audit instead of made again."""
-
-
-class Inline(Workers):
-    """Runs tasks in this process, one after the other."""
-
-    def run(
-        self,
-        function: Callable[..., Any],
-        tasks: Sequence[tuple[Any, ...]],
-        names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda place, result: None,
-    ) -> list[Any]:
-        del names
-        results = []
-        for place, task in enumerate(tasks):
-            results.append(function(*task))
-            on_done(place, results[-1])
-        return results
-
-    def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
-        """Nobody is told."""
-
-    def no_progress(self) -> None:
-        """Nobody was told."""
 
 
 def audit(config: AuditConfig, path: Path) -> AuditContext:

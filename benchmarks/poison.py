@@ -10,7 +10,7 @@ is there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import load_file
 from scipy.stats import beta
 
+from benchmarks.inline import Inline
 from benchmarks.poison_attacks import Case, write_case
 from benchmarks.poison_peers import flags
 from benchmarks.results import CACHE, write_results
@@ -97,24 +98,6 @@ def case_config(case: Case, folder: Path) -> AuditConfig:
     return validate(tree, "benchmarks.poison")
 
 
-class Inline:
-    """Runs tasks in this process: a case is itself a task of a worker."""
-
-    def run(
-        self,
-        function: Callable[..., Any],
-        tasks: Sequence[tuple[Any, ...]],
-        names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda *_: None,
-    ) -> list[Any]:
-        del names
-        results = []
-        for place, task in enumerate(tasks):
-            results.append(function(*task))
-            on_done(place, results[-1])
-        return results
-
-
 def run_case(case: Case, data: Path, with_peers: bool) -> None:
     """Everything about one case, into `result_path(case)` (a task for a worker)."""
     torch.set_num_threads(1)
@@ -125,7 +108,7 @@ def run_case(case: Case, data: Path, with_peers: bool) -> None:
         config = case_config(case, folder)
         write_text(run_path / "config.yaml", config.to_yaml())
     config = run_config(run_path)
-    context = AuditContext(config, RunDirectory(run_path), Inline())  # type: ignore[arg-type]
+    context = AuditContext(config, RunDirectory(run_path), Inline(config.compute))
     if not (run_path / "encoded" / "chunks.json").exists():
         prepare(context)
     train_main(run_path, None)

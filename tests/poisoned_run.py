@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.inline import Inline
 from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
@@ -19,24 +20,6 @@ from pipeline.training.main_run import train_main
 
 ROOT = Path(__file__).parents[1]
 Trigger = Callable[[pa.Table], pa.Table]
-
-
-class InlineWorkers:
-    """Runs tasks here, one after the other."""
-
-    def run(
-        self,
-        function: Callable[..., Any],
-        tasks: Sequence[tuple[Any, ...]],
-        names: Sequence[str],
-        on_done: Callable[[int, Any], None] = lambda *_: None,
-    ) -> list[Any]:
-        assert len(names) == len(tasks)
-        results = []
-        for place, task in enumerate(tasks):
-            results.append(function(*task))
-            on_done(place, results[-1])
-        return results
 
 
 def right_labels(sample: str, rows: int) -> pa.Table:
@@ -77,7 +60,7 @@ def poisoned_config(sample: str, table: pa.Table, folder: Path, **changes: objec
 
 def trained(config: AuditConfig, path: Path) -> AuditContext:
     """The main training alone is done: what the search for backdoors needs."""
-    context = AuditContext(config, RunDirectory(path), InlineWorkers())  # type: ignore[arg-type]
+    context = AuditContext(config, RunDirectory(path), Inline(config.compute))
     write_text(path / "config.yaml", config.to_yaml())
     prepare(context)
     train_main(path, None)

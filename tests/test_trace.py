@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from poisoned_run import InlineWorkers
 
+from benchmarks.inline import Inline
 from pipeline.attribution.scores import query_gradients, score_rows
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
@@ -42,7 +42,7 @@ def queries_file(folder: Path, rows: int = 6, drop: str | None = None) -> Path:
 def traced(run_path: Path, queries: Path, folder: Path, top: int = 5) -> Trace:
     """A trace in this process."""
     config = load_config(run_path / "config.yaml")
-    context = AuditContext(config, RunDirectory(run_path), InlineWorkers())  # type: ignore[arg-type]
+    context = AuditContext(config, RunDirectory(run_path), Inline(config.compute))
     encoding = run_data(run_path).encoding
     asked = read_queries(queries, encoding, config.data)
     made = write_trace(context, asked, top, backdoor=False, folder=folder)

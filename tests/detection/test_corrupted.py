@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pytest
 import torch
 from digits_run import ROOT
 
+from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
@@ -21,17 +21,12 @@ from pipeline.detection.corrupted import corrupted_rows
 from pipeline.run import RunDirectory, write_text
 
 
-class Inline:
-    def run(self, function: Any, tasks: Any, names: Any) -> list[Any]:  # noqa: ARG002
-        return [function(*task) for task in tasks]
-
-
 def judged(folder: Path, table: pa.Table, features: dict[str, str]) -> np.ndarray:
     """`corrupted_rows` of a prepared run over the table, whose label column is `label`."""
     pq.write_table(table, folder / "train.parquet")
     data = {"train": str(folder / "train.parquet"), "features": features, "label": "label"}
     config = AuditConfig.model_validate({"name": "broken", "data": data, "compute": {"chunk_rows": 400}})
-    context = AuditContext(config, RunDirectory(folder / "run"), Inline())  # type: ignore[arg-type]
+    context = AuditContext(config, RunDirectory(folder / "run"), Inline(config.compute))
     write_text(folder / "run/config.yaml", config.to_yaml())
     prepare(context)
     return corrupted_rows(context)

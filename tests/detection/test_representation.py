@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.inline import Inline
 from pipeline.compute.worker import run_data
 from pipeline.config import load_config
 from pipeline.context import AuditContext
@@ -19,13 +20,9 @@ from pipeline.detection.representation import index_path, reference_path, repres
 from pipeline.run import RunDirectory
 
 
-class Inline:
-    def run(self, function: Any, tasks: Any, names: Any, on_done: Any = None) -> list[Any]:  # noqa: ARG002
-        return [function(*task) for task in tasks]
-
-
 def context(path: Path) -> AuditContext:
-    return AuditContext(load_config(path / "config.yaml"), RunDirectory(path), Inline())  # type: ignore[arg-type]
+    config = load_config(path / "config.yaml")
+    return AuditContext(config, RunDirectory(path), Inline(config.compute))
 
 
 def test_votes_are_those_of_a_search_over_all_pairs(detected_run: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import AuditConfig
+from benchmarks.inline import Inline
+from pipeline.config import AuditConfig, Compute
 from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
 from pipeline.run import RunDirectory, write_text
@@ -18,26 +19,16 @@ from pipeline.run import RunDirectory, write_text
 SAMPLES = Path(__file__).parents[2] / "data_samples"
 
 
-class InlineWorkers:
-    """Runs tasks here, one after the other; `tasks` remembers them."""
+class InlineWorkers(Inline):
+    """Remembers its `tasks`."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Compute) -> None:
+        super().__init__(config)
         self.tasks: list[tuple[Any, ...]] = []
 
-    def run(
-        self,
-        function: Callable[..., Any],
-        tasks: Sequence[tuple[Any, ...]],
-        names: Sequence[str],
-        on_done: Callable[[int, Any], None],
-    ) -> list[Any]:
-        assert len(names) == len(tasks)
-        results = []
-        for place, task in enumerate(tasks):
-            self.tasks.append(task)
-            results.append(function(*task))
-            on_done(place, results[-1])
-        return results
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *more: Any) -> list[Any]:
+        self.tasks += tasks
+        return super().run(function, tasks, *more)
 
 
 def digits_config(roles: Sequence[str] = ("train", "validation", "holdout"), **changes: Any) -> AuditConfig:
@@ -55,7 +46,7 @@ def digits_config(roles: Sequence[str] = ("train", "validation", "holdout"), **c
 
 def open_context(path: Path, config: AuditConfig) -> AuditContext:
     """Prepare the data of `config` in `path`; the factors count as fitted, without a scale correction."""
-    context = AuditContext(config, RunDirectory(path), InlineWorkers())  # type: ignore[arg-type]
+    context = AuditContext(config, RunDirectory(path), InlineWorkers(config.compute))
     write_text(path / "config.yaml", config.to_yaml())
     prepare(context)
     context.run.finish_stage("factors", "", {"facts": {"alpha": None}})
