@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.pattern import Pattern
-from pipeline.detection.backdoor.verify import UNNATURAL, Evidence, is_natural
+from pipeline.detection.backdoor.verify import Evidence, is_natural
 
 LEAST_PURITY = 0.8
 PURE = 0.95
@@ -17,6 +17,9 @@ LEAST_SHARE = 0.0025
 LEAST_FLIP = {"window": 0.4, "pixels": 0.4, "tokens": 0.3, "column_values": 0.3, "additive": 0.3}
 MOST_CONTENT = 0.5
 """For κ + 2 standard errors: above it, the class itself may explain the pattern."""
+MOST_CONTENT_OF_WORDS = 0.15
+BY_CHANCE = 0.1
+"""Up to this probability of missing it by chance, a pattern that no validation row has counts as absent there."""
 NEEDS_CONTENT = ("tokens", "column_values", "additive")
 LEAST_SEPARATION = 6.0
 LEAST_BLENDED = 10
@@ -44,7 +47,7 @@ def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: i
     """The thresholds of the recipe; labels: int64 `[rows]` of the rows searched."""
     if not may_be_alarm(pattern, evidence, labels, target):
         return False
-    return pattern.kind not in NEEDS_CONTENT or contradicts_content(evidence)
+    return pattern.kind not in NEEDS_CONTENT or contradicts_content(pattern, evidence)
 
 
 def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
@@ -62,18 +65,20 @@ def is_blend(pattern: Additive) -> bool:
     return pattern.separation >= LEAST_SEPARATION and pattern.gap > 0 and pattern.share <= MOST_BLENDED
 
 
-def contradicts_content(evidence: Evidence) -> bool:
+def contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
     """The carriers don't look like the class, and it is not a feature of the class that validation rows have too.
 
-    Where validation rows have it too, or there are too few carriers to tell, they may not look like the class in the
-    least. A phrase one of whose words goes with the class anyway may be missing in validation rows by chance or
-    because they come from elsewhere.
+    Where validation rows have it, or few carriers make it likely that they miss it by chance, the carriers may not look
+    like the class in the least. A phrase one of whose words goes with the class anyway may be missing in validation
+    rows because they come from elsewhere; so may a single word, so that of words κ itself has to be near 0.
     """
     natural = evidence.natural_part or is_natural(evidence.in_validation, evidence.natural)
     if evidence.content is None or natural:
         return False
-    absent = evidence.in_validation == 0 and evidence.natural <= UNNATURAL
     value, error = evidence.content
+    if pattern.kind == "tokens" and value > MOST_CONTENT_OF_WORDS:
+        return False
+    absent = evidence.in_validation == 0 and evidence.natural <= BY_CHANCE
     return value + 2 * error <= (MOST_CONTENT if absent else 0.0)
 
 

@@ -82,17 +82,20 @@ def test_every_threshold_can_stop_an_alarm() -> None:
     labels = np.where(np.arange(rows) < 200, TARGET, np.arange(rows) % (CLASSES - 1))
     some = np.arange(POISONED)
     assert is_alarm(TRIGGER, evidence_of(rows, some), labels, TARGET)
+    phrase = Tokens(np.array([41, 57]))
+    assert is_alarm(phrase, evidence_of(rows, some, natural=0.09, content=(0.1, 0.1)), labels, TARGET)
+    assert not is_alarm(phrase, evidence_of(rows, some, content=(0.2, 0.02)), labels, TARGET)
     doubtful: list[dict[str, object]] = [
         {"flip_rate": 0.29},
         {"purity": 0.79},
         {"content": (0.3, 0.11)},
         {"content": None},
-        {"natural": 0.1},
+        {"natural": 0.11},
         {"natural_part": True},
     ]
     for changes in doubtful:
         assert not is_alarm(TRIGGER, evidence_of(rows, some, **changes), labels, TARGET)
-    unlike = {"natural": 0.1, "content": (-0.3, 0.1)}
+    unlike = {"natural": 0.11, "content": (-0.3, 0.1)}
     assert is_alarm(TRIGGER, evidence_of(rows, some, **unlike), labels, TARGET)
     assert not is_alarm(TRIGGER, evidence_of(rows, some, in_validation=1, **unlike), labels, TARGET)
     assert is_alarm(TRIGGER, evidence_of(rows, np.arange(10)), labels, TARGET)
