@@ -24,7 +24,7 @@ from scipy.stats import beta
 from benchmarks.inline import Inline
 from benchmarks.poison_attacks import Case, write_case
 from benchmarks.poison_peers import flags
-from benchmarks.results import CACHE, write_results
+from benchmarks.results import CACHE, HOME, write_results
 from pipeline.compute.cluster import Workers
 from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig, Compute, validate
@@ -256,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.poison")
     parser.add_argument("--quick", action="store_true", help="four small cases, without peers")
     parser.add_argument(
-        "--data", type=Path, required=True, help="holds fashion_mnist/train.parquet and others"
+        "--data", type=Path, default=HOME / "data", help="holds fashion_mnist/train.parquet and others"
     )
     parser.add_argument(
         "--done", action="store_true", help="summarise the cases that are done, and do no more"

@@ -80,6 +80,50 @@ def promises(rows: Rows) -> str:
     return table(["task", "rule", "promise", "abstained", "precision", "recall", "answers"], lines)
 
 
+def poison(rows: Rows) -> str:
+    """The false alarms, then one line per dataset and kind of attack: means over the attacks that work."""
+    found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["task"], {})[row["method"], row["metric"]] = row
+
+    def percent(row: dict[str, Any] | None) -> str:
+        return "–" if row is None or row["value"] is None else f"{100 * row['value']:.1f} %"
+
+    alarms = [
+        [
+            metric.replace("_", " "),
+            f"{percent(row)} ({100 * row['low']:.1f} – {100 * row['high']:.1f})",
+            str(row["n"]),
+        ]
+        for (_, metric), row in found["all"].items()
+    ]
+    wanted = [
+        ("as_given", "success_before"),
+        ("winnow", "success_after"),
+        ("as_given", "success_natural"),
+        ("winnow", "alarm"),
+        *((method, metric) for method in POISON_METHODS for metric in ("recall", "precision")),
+        ("winnow", "clean_lost"),
+    ]
+    lines = [
+        [task, str(values["winnow", "alarm"]["n"]), *(percent(values.get(key)) for key in wanted)]
+        for task, values in found.items()
+        if ("as_given", "success_before") in values and ("winnow", "alarm") in values
+    ]
+    of_methods = [
+        f"{name} {metric}" for name in POISON_METHODS.values() for metric in ("recall", "precision")
+    ]
+    head = ["attack", "n", "success before", "after", "natural", "alarm", *of_methods, "clean rows lost"]
+    return table(["", "share", "n"], alarms) + "\n\n" + table(head, lines)
+
+
+POISON_METHODS = {
+    "winnow": "Winnow",
+    "art_spectral_signatures": "spectral signatures",
+    "art_activation_clustering": "activation clustering",
+}
+
+
 def cost(metric: str, value: float) -> str:
     if metric.endswith("_bytes"):
         return f"{value / 2**20:,.0f} MiB"
@@ -107,6 +151,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "detection": detection,
     "audit_cost": audit_cost,
     "promises": promises,
+    "poison": poison,
 }
 
 

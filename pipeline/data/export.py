@@ -347,9 +347,11 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
+                header = file.readline()
+                file.seek(0)
+                reader = csv.DictReader(file, delimiter=separator(header))
                 if not reader.fieldnames:
-                    raise InputError(f"{path}: empty", "The columns row_key and decision are needed.")
+                    raise InputError(f"{path}: empty", "Its first line names the columns.")
                 for entry in reader:
                     yield f"{path}, line {reader.line_num}", entry
         else:
@@ -358,6 +360,11 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: can't be read ({reason})", "Give a Parquet or a CSV file.") from None
+
+
+def separator(header: str) -> str:
+    """Of a CSV file's values: spreadsheets write semicolons where the comma is the decimal sign, or tabs."""
+    return next((each for each in ",;\t" if each in header), ",")
 
 
 def spellings(classes: set[Any]) -> dict[str, Any]:
