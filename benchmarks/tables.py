@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.detection_tables import detection
 from benchmarks.markdown import Rows, table
 from benchmarks.results import HOME, RESULTS
+from benchmarks.speed_tables import speed
 from pipeline.run import read_json, write_text
 
 PAGES = [HOME.parent / "docs" / name for name in ("benchmarks.md", "performance.md")]
@@ -152,6 +153,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "audit_cost": audit_cost,
     "promises": promises,
     "poison": poison,
+    "speed": speed,
 }
 
 
