@@ -83,6 +83,17 @@ def test_a_sheet_can_be_parquet(run: RunDirectory) -> None:
     assert set(Answers.load(run / ANSWERS).verdicts.values()) == {"unsure"}
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_sheet_may_come_back_with_the_separator_of_a_spreadsheet(run: RunDirectory, separator: str) -> None:
+    sheet = fill(asked(run, 10))
+    lines = read_sheet(sheet)
+    with sheet.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(lines[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(lines)
+    assert take_answers(run.path, sheet).answered == 10
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
