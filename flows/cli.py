@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -23,6 +23,10 @@ from pipeline import __version__
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
 from pipeline.run import write_text
+
+if TYPE_CHECKING:
+    from flows.terminal import Terminal
+    from pipeline.result import AuditResult
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -140,11 +144,7 @@ def audit(
         except KeyboardInterrupt:
             print(terminal.stopped(), file=sys.stderr)
             return INTERRUPTED
-    if as_json:
-        print_json(result.summary | {"run": str(result.run.path), "refused": result.refused})
-    else:
-        terminal.result(result)
-    return REFUSED if result.refused else DONE
+    return finish(result, terminal, as_json)
 
 
 @app.command()
@@ -220,11 +220,7 @@ def review(
         return DONE
     with Terminal(console(as_json)) as terminal:
         result = apply_review(run, terminal)
-    if as_json:
-        print_json(result.summary | {"run": str(result.run.path), "refused": result.refused})
-    else:
-        terminal.result(result)
-    return REFUSED if result.refused else DONE
+    return finish(result, terminal, as_json)
 
 
 @app.command()
@@ -304,6 +300,15 @@ def compare(
     from flows.tables import print_comparison
 
     print_comparison(console(), found)
+
+
+def finish(result: AuditResult, terminal: Terminal, as_json: bool) -> int:
+    """Say what an audit found; the exit status."""
+    if as_json:
+        print_json(result.summary | {"run": str(result.run.path), "refused": result.refused})
+    else:
+        terminal.result(result)
+    return REFUSED if result.refused else DONE
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal
-from pipeline.detection.halves import in_sample, out_of_sample
-from pipeline.detection.signals import collect_signals
+from pipeline.detection.signals import counting_signals
 from pipeline.run import RunDirectory, write_text
 from pipeline.stages import STAGES, fingerprints, run_stage
 
@@ -26,7 +25,7 @@ def repeated_signals(context: AuditContext) -> list[Signal]:
     return [
         replace(signal, name=f"{signal.name}_{number}")
         for number in range(2, context.config.detection.repeats + 1)
-        for signal in signals_of(repeat(context, number))
+        for signal in counting_signals(repeat(context, number))
     ]
 
 
@@ -50,12 +49,3 @@ def link(path: Path, target: Path) -> None:
     """A relative link, so that the run directory can be moved."""
     if not path.is_symlink():
         path.symlink_to(os.path.relpath(target, path.parent))
-
-
-def signals_of(context: AuditContext) -> list[Signal]:
-    path, facts = context.run.path, context.run.facts("train")
-    early = int(facts["early_epoch"])
-    window = min(2 * early, int(facts["epochs"]))
-    opinion = out_of_sample(path, window) if context.config.detection.halves else in_sample(path, window)
-    signals, _ = collect_signals(context, opinion, early, window)
-    return [signal for signal in signals if signal.counts]

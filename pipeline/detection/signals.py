@@ -20,7 +20,7 @@ from pipeline.detection.final_loss import final_loss
 from pipeline.detection.forgetting import forgetting
 from pipeline.detection.gradient_norm import gradient_norm
 from pipeline.detection.group_harm import worst_group_harm
-from pipeline.detection.halves import Opinion, half_confidence
+from pipeline.detection.halves import Opinion, half_confidence, in_sample, out_of_sample
 from pipeline.detection.harm import early_harm
 from pipeline.detection.loss import early_loss
 from pipeline.detection.margin import early_margin
@@ -40,6 +40,25 @@ def read_score(run_path: Path, data: EncodedData, name: str) -> np.ndarray:
     for chunk, part in zip(chunks, parts):
         values[chunk.first : chunk.first + chunk.rows] = part
     return values
+
+
+def early_window(context: AuditContext) -> tuple[int, int]:
+    """e*, the epoch of least out-of-sample loss, and the epochs of the early window, 2e* at most."""
+    facts = context.run.facts("train")
+    early = int(facts["early_epoch"])
+    return early, min(2 * early, int(facts["epochs"]))
+
+
+def opinion_of(context: AuditContext) -> Opinion:
+    """What the halves, or without them the main run, think of the train rows in the early window."""
+    judge = out_of_sample if context.config.detection.halves else in_sample
+    return judge(context.run.path, early_window(context)[1])
+
+
+def counting_signals(context: AuditContext) -> list[Signal]:
+    """The recipe's signals alone; their values lie on disk."""
+    signals = counting(context, represent(context), opinion_of(context), *early_window(context))
+    return [stored(context.run.path, signal) for signal in signals]
 
 
 def collect_signals(

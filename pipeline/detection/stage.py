@@ -27,7 +27,7 @@ from pipeline.detection.counts import (
 )
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
-from pipeline.detection.halves import Opinion, in_sample, out_of_sample
+from pipeline.detection.halves import Opinion
 from pipeline.detection.noise import judge_noise, pairs_as_json
 from pipeline.detection.outliers import belongs_nowhere
 from pipeline.detection.reasons import (
@@ -46,7 +46,7 @@ from pipeline.detection.reasons import (
 )
 from pipeline.detection.repeats import repeated_signals
 from pipeline.detection.rules import choose, write_candidates
-from pipeline.detection.signals import collect_signals, read_score
+from pipeline.detection.signals import collect_signals, early_window, opinion_of, read_score
 from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates, write_rows, write_signals
 from pipeline.run import remove
@@ -74,11 +74,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     """Write signals.parquet and rows.parquet; returns the facts for the record."""
     path, config = context.run.path, context.config
     data = run_data(path)
-    facts = context.run.facts("train")
-    early = int(facts["early_epoch"])
-    window = min(2 * early, int(facts["epochs"]))
+    early, window = early_window(context)
     row_ids, given = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
-    opinion = out_of_sample(path, window) if config.detection.halves else in_sample(path, window)
+    opinion = opinion_of(context)
     signals, nearest = collect_signals(context, opinion, early, window)
     repeated = repeated_signals(context)
     ranking = suspicion(signals + repeated, row_ids)

@@ -88,17 +88,24 @@ def by_group(rows: pa.Table, column: str) -> Breakdown:
     """Lines by a column of the sources, read one shard at a time; `rows`: shard, row, decision."""
     total: Counter[Any] = Counter()
     flagged: Counter[Any] = Counter()
-    for shard, audited in split_by_shard(rows):
-        values = read_column(shard, column)
-        if values is None:
-            continue
-        audited = audited.filter(pc.less(audited["row"], len(values)))
-        of_rows = values.take(audited["row"].combine_chunks())
+    for audited, of_rows in with_values(rows, column):
         total.update(count_values(of_rows))
         flagged.update(
             count_values(of_rows.filter(pc.not_equal(audited["decision"], "keep").combine_chunks()))
         )
     return breakdown(total, flagged)
+
+
+def with_values(rows: pa.Table, column: str) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """The rows of each shard and their values in a column of the source; `rows`: shard, row and others.
+
+    Shards that can't be read any more, and rows that they no longer have, are passed over.
+    """
+    for shard, audited in split_by_shard(rows):
+        values = read_column(shard, column)
+        if values is not None:
+            there = audited.filter(pc.less(audited["row"], len(values)))
+            yield there, values.take(there["row"].combine_chunks())
 
 
 def split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

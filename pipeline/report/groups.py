@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.detection.intervals import wilson
 from pipeline.report import words
-from pipeline.report.breakdown import MOST_LINES, count_values, split_by_shard
-from pipeline.report.originals import read_column
+from pipeline.report.breakdown import MOST_LINES, count_values, with_values
 from pipeline.report.vocabulary import DECISIONS
 
 MOST_VALUES = 200
@@ -25,12 +24,7 @@ def decisions_by_group(rows: pa.Table, column: str) -> list[dict[str, Any]]:
     95 % score interval. Shards that can't be read any more are passed over.
     """
     counts: dict[str, Counter[Any]] = {decision: Counter() for decision in DECISIONS}
-    for shard, audited in split_by_shard(rows):
-        values = read_column(shard, column)
-        if values is None:
-            continue
-        audited = audited.filter(pc.less(audited["row"], len(values)))
-        of_rows = values.take(audited["row"].combine_chunks())
+    for audited, of_rows in with_values(rows, column):
         for decision in DECISIONS:
             chosen = pc.equal(audited["decision"], decision).combine_chunks()
             counts[decision].update(count_values(of_rows.filter(chosen)))

@@ -26,7 +26,6 @@ from pipeline.detection.backdoor.alarm import (
     MOST_CONTENT,
     NEEDS_CONTENT,
     Finding,
-    distinct,
     may_be_alarm,
 )
 from pipeline.detection.backdoor.backdoors import facts_of, read_findings, save_patterns
@@ -38,10 +37,10 @@ from pipeline.detection.backdoor.material import (
     write_material,
 )
 from pipeline.detection.backdoor.pattern import Pattern, carried_by
-from pipeline.detection.backdoor.search import LEAST_CLASS, candidates
+from pipeline.detection.backdoor.search import LEAST_CLASS, candidates, proved
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Inputs, Subject, count, select, spread
-from pipeline.detection.backdoor.verify import Evidence, is_natural, pasted, with_content
+from pipeline.detection.backdoor.verify import Evidence, is_natural
 from pipeline.run import write_atomically, write_json
 from pipeline.trace.rows import read_rows
 from pipeline.training.setup import deterministic
@@ -189,16 +188,9 @@ def search_pattern(
     behind = supporters[own[supporters]][:SEEDS]
     similar = most_similar(subject.features, features, own)[:SEEDS]
     lists = [np.concatenate([queries, behind]), np.concatenate([queries, similar]), behind, similar]
-    findings = []
-    for pattern in candidates(both, [each for each in lists if len(each)], target):
-        if carried_by(pattern, inputs).mean() < LEAST_MATCHED:
-            continue
-        evidence = pasted(subject, target, pattern)
-        if may_be_proved(pattern, evidence, subject.labels, target):
-            evidence = with_content(subject, target, pattern, evidence)
-            if is_proved(pattern, evidence, subject.labels, target):
-                findings.append(Finding(target, pattern, evidence))
-    return distinct(findings, subject.labels)
+    found = candidates(both, [each for each in lists if len(each)], target)
+    matching = (pattern for pattern in found if carried_by(pattern, inputs).mean() >= LEAST_MATCHED)
+    return proved(subject, target, matching, may_be_proved, is_proved)
 
 
 def with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target: int) -> Subject:

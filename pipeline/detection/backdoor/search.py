@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from pipeline.detection.backdoor.additive import Additive, find_additive
@@ -12,11 +14,14 @@ from pipeline.detection.backdoor.pixels import Pixels, find_pixels
 from pipeline.detection.backdoor.seeds import SeedScores, seed_lists, union
 from pipeline.detection.backdoor.subject import Subject
 from pipeline.detection.backdoor.tokens import Tokens, find_tokens
-from pipeline.detection.backdoor.verify import pasted, with_content
+from pipeline.detection.backdoor.verify import Evidence, pasted, with_content
 from pipeline.detection.backdoor.window import Window, find_windows
 
 LEAST_CLASS = 8
 """Rows; a smaller class is not searched."""
+
+Threshold = Callable[[Pattern, Evidence, np.ndarray, int], bool]
+"""Of a pattern with its evidence, the labels of the rows searched and the target."""
 
 KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues)}
 
@@ -43,11 +48,19 @@ def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Find
     """The class's alarms, the best proved first."""
     if (subject.labels == target).sum() < LEAST_CLASS or (subject.validation_labels != target).sum() == 0:
         return []
+    patterns = candidates(subject, seed_lists(subject, scores, target), target)
+    return proved(subject, target, patterns, may_be_alarm, is_alarm)
+
+
+def proved(
+    subject: Subject, target: int, patterns: Iterable[Pattern], may_be: Threshold, is_proof: Threshold
+) -> list[Finding]:
+    """What both thresholds let pass, the best first; the content is estimated only where the cheap one did."""
     findings = []
-    for pattern in candidates(subject, seed_lists(subject, scores, target), target):
+    for pattern in patterns:
         evidence = pasted(subject, target, pattern)
-        if may_be_alarm(pattern, evidence, subject.labels, target):
+        if may_be(pattern, evidence, subject.labels, target):
             evidence = with_content(subject, target, pattern, evidence)
-            if is_alarm(pattern, evidence, subject.labels, target):
+            if is_proof(pattern, evidence, subject.labels, target):
                 findings.append(Finding(target, pattern, evidence))
     return distinct(findings, subject.labels)
