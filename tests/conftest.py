@@ -10,6 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from digits_run import ROOT, digits_config, run_until
+from hypothesis import settings
+
+# The same examples on every machine: a change fails the tests that it breaks, not those that chance picks.
+# `--hypothesis-profile=search` draws new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=500, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -101,13 +101,15 @@ def answers_per_cutoff(precision: float, confidence: float) -> int:
 def lower_bound(rows: int, sampled: int, wrong: int, confidence: float) -> float:
     """Clopper–Pearson's lower bound of the precision of `rows` rows, exact for a sample without replacement.
 
-    The least share w/rows for which `wrong` or more wrong rows in the sample have a chance above 1 − confidence
+    The least share w/rows for which `wrong` or more wrong rows in the sample have a chance of 1 − confidence or more
     (hypergeometric; Clopper & Pearson 1934); the plain share when all rows are in the sample.
     """
+    # A chance of exactly 1 − confidence counts as not contradicted, however it is rounded.
+    contradicted_below = (1 - confidence) * (1 - 1e-9)
     low, high = wrong, rows - (sampled - wrong)
     while low < high:
         middle = (low + high) // 2
-        if hypergeom.sf(wrong - 1, rows, middle, sampled) > 1 - confidence:
+        if hypergeom.sf(wrong - 1, rows, middle, sampled) >= contradicted_below:
             high = middle
         else:
             low = middle + 1

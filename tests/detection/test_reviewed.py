@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, hypergeom
+from scipy.stats import beta
 
 from pipeline.detection.reviewed import (
     RIGHT,
@@ -40,12 +43,20 @@ def test_the_lower_bound_is_the_least_share_that_the_sample_does_not_contradict(
 ) -> None:
     sampled = data.draw(st.integers(1, rows))
     wrong = data.draw(st.integers(0, sampled))
-    not_contradicted = [
-        each
-        for each in range(wrong, rows - (sampled - wrong) + 1)
-        if hypergeom.sf(wrong - 1, rows, each, sampled) > 0.05
-    ]
-    assert lower_bound(rows, sampled, wrong, 0.95) == not_contradicted[0] / rows
+
+    def chance(each: int) -> Fraction:
+        """Of `wrong` or more wrong rows in the sample, exactly."""
+        ways = sum(comb(each, k) * comb(rows - each, sampled - k) for k in range(wrong, min(each, sampled) + 1))
+        return Fraction(ways, comb(rows, sampled))
+
+    possible = range(wrong, rows - (sampled - wrong) + 1)
+    least = next(each for each in possible if chance(each) >= Fraction(1, 20))
+    assert lower_bound(rows, sampled, wrong, 0.95) == least / rows
+
+
+def test_a_chance_of_exactly_one_minus_the_confidence_is_not_contradicted() -> None:
+    # Both of 2 sampled rows are wrong with chance (6 · 5) / (25 · 24) = 1/20 when 6 of 25 are.
+    assert lower_bound(25, 2, 2, 0.95) == 6 / 25
 
 
 def test_the_lower_bound_is_clopper_pearsons_for_many_rows_and_exact_when_all_are_answered() -> None:
