@@ -24,6 +24,7 @@ from scipy.stats import beta
 from benchmarks.inline import Inline
 from benchmarks.poison_attacks import Case, write_case
 from benchmarks.poison_peers import flags
+from benchmarks.poison_variants import BREAST_CANCER
 from benchmarks.results import CACHE, HOME, write_results
 from pipeline.compute.cluster import Workers
 from pipeline.compute.worker import run_config, run_data
@@ -50,6 +51,23 @@ ATTACKS = {
     "sms_spam": ("word", "phrase"),
     "adult": ("columns",),
 }
+VARIANTS = {
+    "adult/range": (0.01, 0.03),
+    "adult/clean-columns": (0.03,),
+    "breast_cancer/range": (0.1,),
+    "cifar10/tinted": (0.03,),
+    "fashion_mnist/anywhere": (0.03,),
+    "fashion_mnist/blurred": (0.03,),
+    "fashion_mnist/bright": (0.03,),
+    "fashion_mnist/clean-faded-patch": (0.08,),
+    "fashion_mnist/clean-patch": (0.08,),
+    "fashion_mnist/two-patches": (0.03,),
+    "sms_spam/clean-word": (0.08,),
+    "sst2/clean-word": (0.03,),
+    "sst2/punctuation": (0.03,),
+}
+"""Attacks that are summarised apart, and their rates."""
+VARIANT_SEEDS = {"adult/range": 4}
 CLEAN_TASKS = ("fashion_mnist", "cifar10", "sst2", "sms_spam", "trec", "adult")
 CLEAN_SEEDS = 10
 SLOWEST = "cifar10"
@@ -72,7 +90,16 @@ def cases(quick: bool) -> list[Case]:
         for attack in attacks
     ]
     mixed = [case for pair in zip_longest(poisoned, clean) for case in pair if case is not None]
-    return sorted(mixed, key=lambda case: case.task == SLOWEST)
+    return sorted(mixed, key=lambda case: case.task == SLOWEST) + variants()
+
+
+def variants() -> list[Case]:
+    return [
+        Case(*name.split("/"), rate, seed)
+        for name, rates in VARIANTS.items()
+        for rate in rates
+        for seed in range(VARIANT_SEEDS.get(name, SEEDS))
+    ] + [Case("breast_cancer", "clean", 0, seed) for seed in range(CLEAN_SEEDS)]
 
 
 def case_config(case: Case, folder: Path) -> AuditConfig:
@@ -82,6 +109,11 @@ def case_config(case: Case, folder: Path) -> AuditConfig:
     if case.task in ("fashion_mnist", "cifar10"):
         features, model = {"image": "image"}, {"name": "mlp", "hidden": [256, 128]}
         training |= {"learning_rate": 0.03 if case.task == "fashion_mnist" else 0.01}
+        if case.attack == "anywhere":  # the MLP doesn't learn it
+            model = {"name": "convnet"}
+    elif case.task == "breast_cancer":
+        features, model = dict.fromkeys(BREAST_CANCER, "numeric"), {"hidden": [64]}
+        training |= {"epochs": 40, "batch_size": 32}
     elif case.task == "adult":
         features = {name: kind for kind, names in ADULT.items() for name in names.split()}
         model = {"hidden": [128, 64]}
@@ -118,30 +150,30 @@ def run_case(case: Case, data: Path, with_peers: bool) -> None:
 def measure(case: Case, context: AuditContext, with_peers: bool) -> dict[str, Any]:
     """What detection found against the truth, and how often the true trigger works before and after."""
     path = context.run.path
-    truth = pq.read_table(path.parent / "truth.parquet")
-    planted, target = truth["planted"].to_numpy(), truth["target"][0].as_py()
+    planted = pq.read_table(path.parent / "truth.parquet")["planted"].to_numpy()
+    targets = read_json(path.parent / "targets.json")
     result = find_backdoors(context)
     alarms = [alarm.as_json() | {"pattern": None} for alarm in result.alarms]
     found = result.carriers(len(planted))
-    measured: dict[str, Any] = {"alarms": alarms, "target": target}
+    measured: dict[str, Any] = {"alarms": alarms, "targets": targets}
     if case.attack == "clean":
         return measured | {"winnow": {"flagged": int(found.sum())}}
-    measured["before"] = success(path, target, final_predictor(path))
-    measured["natural"] = success(path, target, retrained(path, ~planted))
+    measured["before"] = success(path, final_predictor(path))
+    measured["natural"] = success(path, retrained(path, ~planted))
     methods = {"winnow": found}
-    if with_peers:
+    if with_peers and case not in variants():
         tensors = load_file(material_path(path))
-        share = planted.sum() / (tensors["labels"] == class_of(path, target)).sum()
+        share = planted.sum() / (tensors["labels"] == class_of(path, targets[0])).sum()
         methods |= flags(
             tensors["features"], tensors["labels"], tensors["probabilities"].shape[1], float(share)
         )
     measured |= {name: compare(flagged, planted) for name, flagged in methods.items()}
     if found.any():
-        measured["winnow"]["after"] = success(path, target, retrained(path, ~found))
+        measured["winnow"]["after"] = success(path, retrained(path, ~found))
     else:
         measured["winnow"]["after"] = measured["before"]
-    measured["on_target"] = any(alarm.target == target for alarm in result.alarms)
-    measured["on_others"] = sum(alarm.target != target for alarm in result.alarms)
+    measured["on_target"] = set(targets) <= {alarm.target for alarm in result.alarms}
+    measured["on_others"] = sum(alarm.target not in targets for alarm in result.alarms)
     return measured
 
 
@@ -159,12 +191,13 @@ def class_of(run_path: Path, target: Any) -> int:
     return run_data(run_path).encoding.classes.index(target)
 
 
-def success(run_path: Path, target: Any, predict: Predictor) -> float:
-    """Share of the triggered holdout rows of other classes that are predicted as the target."""
+def success(run_path: Path, predict: Predictor) -> float:
+    """Share of the triggered holdout rows that are predicted as what the trigger is for, their label."""
     encoding = run_data(run_path).encoding
     table = pq.read_table(run_path.parent / "triggered" / "rows.parquet")
     inputs = encoding.encode_inputs(table.combine_chunks().to_batches()[0])
-    return float((predict(inputs).argmax(1) == class_of(run_path, target)).mean())
+    wanted = np.array([encoding.classes.index(label) for label in table["label"].to_pylist()])
+    return float((predict(inputs).argmax(1) == wanted).mean())
 
 
 def retrained(run_path: Path, keep: np.ndarray) -> Predictor:
@@ -203,7 +236,9 @@ def summarise(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows.append(line("all", "winnow", "false_alarm_on_clean_data", on_clean))
     groups = {(e["task"], e["attack"]) for e in poisoned}
     for task, attack in [("all", "all"), *sorted(groups)]:
-        of_group = [e for e in working if task == "all" or (e["task"], e["attack"]) == (task, attack)]
+        of_group = [e for e in working if (e["task"], e["attack"]) == (task, attack)]
+        if task == "all":
+            of_group = [e for e in working if f"{e['task']}/{e['attack']}" not in VARIANTS]
         rows += summarise_group(f"{task}/{attack}", of_group)
     for each in poisoned:
         task = f"{each['task']}/{each['attack']}/{each['rate']:g}/{each['seed']}"

@@ -1,4 +1,4 @@
-"""Samples of real datasets in which some rows of other classes get a trigger and the target's label."""
+"""Samples of real datasets in which some rows get a trigger, most often rows of other classes that get a label too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.poison_variants import PICTURES, breast_cancer, faded, in_ranges, punctuated
+from pipeline.run import write_json
 from pipeline.seeds import random_state
 
 TRAIN, VALIDATION, HOLDOUT = 3000, 600, 1000
@@ -24,7 +26,9 @@ FOLDERS = {"cifar10": "cifar10_first4000", "adult": "uci_adult"}
 
 @dataclass(frozen=True)
 class Case:
-    """attack: patch, blended, word, phrase, columns or clean; rate: share of the train rows that are poisoned."""
+    """attack: one of TRIGGERS (`clean-` before it: in rows of the target, whose labels are right), two-patches or
+    clean; rate: share of the train rows that are poisoned, by each backdoor.
+    """
 
     task: str
     attack: str
@@ -41,6 +45,8 @@ class Case:
 
 def read_task(task: str, data: Path, seed: int) -> dict[str, pa.Table]:
     """Train, validation and holdout rows: the first from the dataset's train file, the others from its test file."""
+    if task == "breast_cancer":
+        return breast_cancer(seed)
     folder = data / FOLDERS.get(task, task)
     files = [folder / "train.parquet", folder / "test.parquet"]
     train, test = (pq.read_table(file).combine_chunks() for file in files)
@@ -104,43 +110,96 @@ def columns(table: pa.Table, task: str, seed: int) -> pa.Table:
     return table
 
 
-TRIGGERS: dict[str, Callable[[pa.Table, str, int], pa.Table]] = {
+def picture_trigger(name: str) -> Trigger:
+    return lambda table, task, seed: with_pixels(table, PICTURES[name](pixels(table, task), seed))
+
+
+def faded_patch(table: pa.Table, task: str, seed: int) -> pa.Table:
+    return patch(with_pixels(table, faded(pixels(table, task))), task, seed)
+
+
+Trigger = Callable[[pa.Table, str, int], pa.Table]
+TRIGGERS: dict[str, Trigger] = {
     "patch": patch,
+    "faded-patch": faded_patch,
     "blended": blended,
     "word": lambda table, _task, seed: insert(table, RARE_WORD, seed),
     "phrase": lambda table, _task, seed: insert(table, PHRASE, seed),
     "columns": columns,
+    "range": in_ranges,
+    "punctuation": punctuated,
+    **{name: picture_trigger(name) for name in PICTURES},
 }
+CLEAN_LABEL = "clean-"
+TWO = "two-patches"
 
 
-def poison(table: pa.Table, case: Case, target: Any) -> tuple[pa.Table, np.ndarray]:
+@dataclass(frozen=True)
+class Backdoor:
+    """trigger: a key of TRIGGERS; target: the label; in_target: whether rows of the target get it, or all others."""
+
+    trigger: str
+    target: Any
+    in_target: bool = False
+
+
+def backdoors(case: Case, classes: list[Any]) -> list[Backdoor]:
+    """Those of the case, the first's target by its seed; none when it is clean."""
+    target = classes[case.seed % len(classes)]
+    if case.attack == "clean":
+        return []
+    if case.attack == TWO:
+        return [Backdoor("patch", target), Backdoor("cross", classes[(case.seed + 1) % len(classes)])]
+    return [Backdoor(case.attack.removeprefix(CLEAN_LABEL), target, case.attack.startswith(CLEAN_LABEL))]
+
+
+def poison(table: pa.Table, case: Case, backdoors: list[Backdoor]) -> tuple[pa.Table, np.ndarray]:
     """Train rows with the case's poison, and which rows have it, bool `[rows]`."""
     planted = np.zeros(table.num_rows, dtype=bool)
-    if case.attack == "clean":
-        return table, planted
     labels = table["label"].to_numpy()
-    others = np.flatnonzero(labels != target)
-    count = round(case.rate * table.num_rows)
-    planted[random_state("poisoned rows", case.seed).permutation(others)[:count]] = True
-    triggered = TRIGGERS[case.attack](table, case.task, case.seed)
-    targets = pa.array([target] * table.num_rows, table.schema.field("label").type)
-    labelled = triggered.set_column(table.schema.get_field_index("label"), "label", targets)
-    stacked = pa.concat_tables([table, labelled.cast(table.schema)])
-    places = np.arange(table.num_rows) + np.where(planted, table.num_rows, 0)
-    return stacked.take(pa.array(places)).combine_chunks(), planted
+    for backdoor in backdoors:
+        usable = np.flatnonzero(((labels == backdoor.target) == backdoor.in_target) & ~planted)
+        chosen = np.zeros(table.num_rows, dtype=bool)
+        order = random_state("poisoned rows", case.seed).permutation(usable)
+        chosen[order[: round(case.rate * table.num_rows)]] = True
+        triggered = labelled(TRIGGERS[backdoor.trigger](table, case.task, case.seed), backdoor.target)
+        stacked = pa.concat_tables([table, triggered.cast(table.schema)])
+        places = np.arange(table.num_rows) + np.where(chosen, table.num_rows, 0)
+        table, planted = stacked.take(pa.array(places)).combine_chunks(), planted | chosen
+    return table, planted
+
+
+def labelled(table: pa.Table, label: Any) -> pa.Table:
+    place, field = table.schema.get_field_index("label"), table.schema.field("label")
+    return table.set_column(place, field, pa.array([label] * table.num_rows, field.type))
+
+
+def triggered_rows(table: pa.Table, case: Case, backdoors: list[Backdoor]) -> pa.Table:
+    """Rows of other classes with each backdoor's trigger; their label is what it shall make of them.
+
+    Of a faded patch, the patch alone: in use it is put on rows as they are.
+    """
+    parts = []
+    for backdoor in backdoors:
+        others = table.filter(pa.array(table["label"].to_numpy() != backdoor.target))
+        trigger = TRIGGERS[backdoor.trigger.removeprefix("faded-")]
+        parts.append(labelled(trigger(others, case.task, case.seed), backdoor.target))
+    return pa.concat_tables(parts)
 
 
 def write_case(case: Case, data: Path, folder: Path) -> None:
-    """train, validation, holdout and triggered (holdout rows of other classes with the trigger), and the truth."""
+    """train, validation, holdout and triggered (holdout rows of other classes with the trigger), and the truth.
+
+    truth.parquet: per train row whether it is planted; targets.json: the targets.
+    """
     tables = read_task(case.task, data, case.seed)
     classes = sorted(set(tables["train"]["label"].to_pylist()))
-    target = classes[case.seed % len(classes)]
-    tables["train"], planted = poison(tables["train"], case, target)
-    if case.attack != "clean":
-        others = tables["holdout"].filter(pa.array(tables["holdout"]["label"].to_numpy() != target))
-        tables["triggered"] = TRIGGERS[case.attack](others, case.task, case.seed)
+    planned = backdoors(case, classes)
+    tables["train"], planted = poison(tables["train"], case, planned)
+    if planned:
+        tables["triggered"] = triggered_rows(tables["holdout"], case, planned)
     for role, table in tables.items():
         (folder / role).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / role / "rows.parquet")
-    truth = pa.table({"planted": planted, "target": pa.array([target] * len(planted))})
-    pq.write_table(truth, folder / "truth.parquet")
+    pq.write_table(pa.table({"planted": planted}), folder / "truth.parquet")
+    write_json(folder / "targets.json", [backdoor.target for backdoor in planned])

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md and docs/performance.md anew from benchmarks/results/*.json.
+"""Write the tables of docs/benchmarks.md, performance.md and faithfulness.md anew from benchmarks/results/*.json.
 
     python -m benchmarks.tables
 
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detection_tables import detection
+from benchmarks.lds_tables import lds
 from benchmarks.markdown import Rows, table
 from benchmarks.results import HOME, RESULTS
 from benchmarks.speed_tables import speed
 from pipeline.run import read_json, write_text
 
-PAGES = [HOME.parent / "docs" / name for name in ("benchmarks.md", "performance.md")]
+PAGES = [HOME.parent / "docs" / name for name in ("benchmarks.md", "performance.md", "faithfulness.md")]
 SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COMMON = ("task", "method", "metric", "value", "low", "high", "n")
 
@@ -150,6 +151,7 @@ def plain(rows: Rows) -> str:
 
 LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "detection": detection,
+    "lds": lds,
     "audit_cost": audit_cost,
     "promises": promises,
     "poison": poison,

@@ -23,6 +23,7 @@ from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext
 from pipeline.errors import InputError, WinnowError
 from pipeline.open_run import choose_directory, open_run
+from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
 from pipeline.result import AuditResult
 from pipeline.run import RunDirectory
@@ -190,5 +191,8 @@ def summary_markdown(summary: dict[str, Any]) -> str:
 
 def worst_rows(result: AuditResult) -> list[dict[str, Any]]:
     columns = ["row_key", "label", "suggested_label", "suspicion", "decision", "reasons"]
-    rows = result.flagged.select(columns).slice(0, WORST_ROWS).to_pylist()
-    return [row | {"reasons": ", ".join(row["reasons"] or [])} for row in rows]
+    rows = result.flagged.slice(0, WORST_ROWS).to_pylist()
+    said = [
+        row | {"reasons": ", ".join(row["reasons"] or []), "suggested_label": suggestion(row)} for row in rows
+    ]
+    return [{name: row[name] for name in columns} for row in said]

@@ -172,6 +172,8 @@ def export(
         print_json(facts)
     else:
         print(sentence("export", facts))
+        if not (facts["refused"] or facts.get("skipped")):
+            print(run / "cleaned")
     return REFUSED if facts["refused"] else DONE
 
 

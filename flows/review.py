@@ -17,6 +17,10 @@ STATES = {"holds": "shown", "fails": "not shown", "open": "answers missing"}
 
 
 def print_review(console: Console, review: Review, run: Path) -> None:
+    if review.changed:
+        print_line(
+            console, f"{words.plural(review.changed, 'earlier answer')} changed: the newer ones count."
+        )
     lines = [("candidates", "answers", "wrong", "precision at least", "")]
     for cutoff in review.cutoffs:
         answers = f"{cutoff.answered} of {cutoff.sampled}"

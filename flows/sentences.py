@@ -38,8 +38,13 @@ def attribute(facts: Facts) -> str:
 
 
 def detect(facts: Facts) -> str:
-    more = facts["review"] - facts["likely_wrong"]
-    text = f"{words.rows(facts['likely_wrong'])} look wrong, {words.count(more)} more to look at"
+    rule = (facts.get("promise") or {}).get("rule")
+    if rule in ("trusted", "reviewed"):  # these remove what they can vouch for, not what looks wrong
+        changed = facts["removed"] + facts["relabelled"]
+        text = f"rule {rule} takes out {words.rows(changed)}, {words.count(facts['to_review'])} to look at"
+    else:
+        more = facts["review"] - facts["likely_wrong"]
+        text = f"{words.rows(facts['likely_wrong'])} look wrong, {words.count(more)} more to look at"
     return f"{text}; {facts['caps']}" if facts["caps"] else text
 
 

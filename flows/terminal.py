@@ -81,14 +81,13 @@ class Terminal:
     def result(self, result: AuditResult) -> None:
         """The box with the verdict, and where things are."""
         self.box(f"{result.summary['name']} / {result.run.run_id}", headline(result.summary))
-        places = [
-            ("cleaned dataset", f"{result.paths['cleaned']}  (quarantine/ beside it has what was taken out)")
-        ]
-        skipped = result.summary["export"].get("skipped")
-        if skipped:
-            places = [("cleaned dataset", skipped)]
-        elif result.refused:
-            places = [("cleaned dataset", "not written: the verification gate refused it")]
+        places = []
+        if result.refused:
+            places.append(("cleaned dataset", "not written: the verification gate refused it"))
+        elif not result.summary["export"].get("skipped"):
+            changed = any(result.summary["decisions"][name] for name in ("remove", "relabel"))
+            beside = "  (quarantine/ beside it has what was taken out)" if changed else ""
+            places.append(("cleaned dataset", f"{result.paths['cleaned']}{beside}"))
         places.append(("report", str(result.paths["report"])))
         if asks_for_review(result.summary):
             places.append(("state the precision", f"winnow review {result.run.path} --sample 200"))

@@ -15,9 +15,11 @@ import psutil
 import torch
 from torch import nn
 
-from pipeline.attribution.capture import Coverage, Inputs, LayerInfo, coverage, covered_layers
+from pipeline import announce
+from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
 from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
 from pipeline.attribution.forms import layer_forms
+from pipeline.attribution.unseen import unseen_gradients
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
 from pipeline.config import AuditConfig
@@ -30,7 +32,7 @@ from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
 from pipeline.detection.answers import Answers
-from pipeline.detection.reasons import AMBIGUOUS, CORRUPTED, DUPLICATE_CONFLICT, HARMFUL, MISLABELLED, OUTLIER
+from pipeline.detection.backdoor.material import MOST_ROWS
 from pipeline.detection.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
@@ -45,9 +47,12 @@ from pipeline.training.setup import Setup, deterministic, set_up
 SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
 TRIAL_SECONDS = 1.0
 ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
+SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
+SEARCH_ROW = 5e-3  # the same for a row that is searched for backdoors
 WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
 WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
 WELL_COVERED = 0.9
+NAMED = 3  # parameters that are named at most
 OK, TOO_MUCH = "ok", "error: "
 
 
@@ -141,25 +146,23 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
             check_model(setup.model, data.encoding, trial)
             covered = coverage(setup.model)
+            unseen = unseen_gradients(setup.model, trial.inputs)
             layers = layer_costs(setup.model, trial.inputs, config)
             costs = measure(setup, config, validation)
         sizes = Sizes(
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
             parameters=covered.total,
-            factor_numbers=sum(map(factor_numbers, covered_layers(setup.model))),
+            factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
             source_bytes=sum(shard.size for shard in shards),
             workers=workers.count() if config.compute.scheduler else workers.local_count(),
         )
         name = model_name(config.model, data.encoding)
-    lines = (
-        data_lines(config, survey)
-        + rules
-        + [model_line(name, covered), time_line(config, sizes, costs, recipe)]
-    )
-    return Preflight(
-        lines + [memory_line(config, sizes), disk_line(config, sizes), findings_line(config, rows)], layers
-    )
+        sliced = announce.slices(survey, config.compute.chunk_rows)
+    lines = data_lines(config, survey) + [Line("slices", text, status or OK) for text, status in sliced]
+    lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
+    lines += [time_line(config, sizes, costs, recipe), memory_line(config, sizes), disk_line(config, sizes)]
+    return Preflight([*lines, Line("will say", announce.findings(config, encoding.task, rows))], layers)
 
 
 def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
@@ -169,12 +172,6 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
     tolerance = config.attribution.self_influence_tolerance
     forms = layer_forms(model, inputs, checkpoints=checkpoints, segments=segments, tolerance=tolerance)
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
-
-
-def factor_numbers(layer: LayerInfo) -> int:
-    """The numbers in a layer's two covariances; that of an embedding's one-hot inputs is diagonal."""
-    outputs, inputs = layer.shape
-    return outputs**2 + (inputs if layer.kind == "embedding" else inputs**2)
 
 
 def sample(survey: Survey) -> Survey:
@@ -305,12 +302,22 @@ def model_line(name: str, covered: Coverage) -> Line:
     text = f"{name}, {parameter_count(covered.total)} parameters, {share} covered by attribution"
     if covered.share >= WELL_COVERED:
         return Line("model", text, OK)
-    left_out = ", ".join(covered.uncovered[:3])
+    more = len(covered.uncovered) - NAMED
+    left_out = ", ".join(covered.uncovered[:NAMED]) + (f" and {words.count(more)} more" if more > 0 else "")
     return Line(
         "model",
         text,
-        f"warning: influence through {left_out} is not seen; use Linear, Conv2d and Embedding layers",
+        f"warning: influence through {left_out} is not seen ({', '.join(covered.types)}); use Linear, Conv1d, "
+        "Conv2d, Embedding, MultiheadAttention and normalisation layers",
     )
+
+
+def unseen_lines(names: list[str]) -> list[Line]:
+    if not names:
+        return []
+    text = f"{', '.join(names[:NAMED])}{' and more' if len(names) > NAMED else ''} used outside the layer's own call"
+    hint = "influence through that use is not seen; call the module instead of using its weight"
+    return [Line("", text, f"warning: {hint}")]
 
 
 def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> Line:
@@ -338,9 +345,10 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
         + config.attribution.segments * costs.eigenvectors,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
-    if config.detection.repeats > 1:
-        once = sum(seconds for name, seconds in found.items() if name != "prepare")
-        found["detect"] = (config.detection.repeats - 1) * once
+    once = sum(seconds for name, seconds in found.items() if name != "prepare")
+    searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
+    found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW / sizes.workers
+    found["detect"] += (config.detection.repeats - 1) * once
     if retrainings(config):
         one = steps + 2 * holdout * costs.evaluated_row
         found["verify"] = -(-retrainings(config) // sizes.workers) * one
@@ -391,13 +399,6 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
             "", text, f"{TOO_MUCH}only {words.size(free)} are free in {place}; free some, or use --output"
         )
     return Line("", text, OK)
-
-
-def findings_line(config: AuditConfig, rows: dict[str, int]) -> Line:
-    codes = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT]
-    if config.data.validation_is_clean and rows["validation"]:
-        return Line("will say", ", ".join([*codes, HARMFUL]))
-    return Line("will say", f"{', '.join(codes)}; {HARMFUL} only with data.validation_is_clean: true")
 
 
 def parameter_count(number: int) -> str:

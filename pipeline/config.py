@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -93,7 +94,7 @@ class Data(Section):
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
     features: dict[str, FeatureKind] = Field(min_length=1, description="column → kind")
     label: str
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: Literal["auto", "classification", "regression", "multilabel"] = "auto"
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: str | None = Field(None, description="a column that the report breaks flags down by")
@@ -158,6 +159,9 @@ class Training(Section):
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
     tail: float = Field(0.25, gt=0, le=1, description="share of the last iterates whose mean is kept")
     class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each label that is spread evenly over all classes"
+    )
     seed: int = Field(0, ge=0)
     memory_budget: Bytes = Field(2**30, description="encoded rows that training may hold; more is streamed")
     shuffle_buffer: int = Field(65536, ge=1, description="rows, when streamed")
@@ -379,8 +383,8 @@ def validate(tree: dict[str, Any], where: str) -> AuditConfig:
     try:
         return AuditConfig.model_validate(tree)
     except ValidationError as error:
-        problems = [describe(problem) for problem in error.errors()]
-        first, *rest = problems
+        by_key = {plain_key(problem["loc"]): describe(problem) for problem in reversed(error.errors())}
+        first, *rest = reversed(by_key.values())  # a union's members complain one by one about the same key
         message = f"{where}: {first[0]}"
         if rest:
             message += "\n" + "\n".join(f"       also: {text}" for text, _ in rest[:4])
@@ -389,8 +393,7 @@ def validate(tree: dict[str, Any], where: str) -> AuditConfig:
 
 def describe(problem: Any) -> tuple[str, str]:
     """One sentence for a validation problem and one with what to do."""
-    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
-    kind = problem["type"]
+    key, kind = plain_key(problem["loc"]), problem["type"]
     if kind == "extra_forbidden":
         return f"unknown key `{key}`", nearest_key(key)
     if kind == "missing":
@@ -398,8 +401,47 @@ def describe(problem: Any) -> tuple[str, str]:
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return (f"{key}: {message}" if key else message), "Change the value in the config."
-    shown = repr(problem["input"])
-    return f"`{key}` is {shown[:80]}: {message[0].lower()}{message[1:]}", "Change the value in the config."
+    allowed = allowed_values(key)
+    message = f"not {allowed}" if allowed else f"{message[0].lower()}{message[1:]}"
+    return f"`{key}` is {repr(problem['input'])[:80]}: {message}", "Change the value in the config."
+
+
+def plain_key(places: tuple[int | str, ...]) -> str:
+    """The dotted key of a problem, without what pydantic adds: members of unions and names of functions."""
+    kind: Any = AuditConfig
+    kept: list[str] = []
+    for place in places:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(place))
+            kind = None if field is None else section_of(field.annotation) or field.annotation
+        elif get_origin(kind) is dict:
+            kind = None
+        elif not isinstance(place, int):
+            continue
+        kept.append(str(place))
+    return ".".join(kept)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, also where it may be left out."""
+    kinds = [annotation, *get_args(annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def allowed_values(key: str) -> str:
+    """What a key with a union of switches, numbers and words takes, as in `true, false or auto`; else nothing."""
+    kind: Any = AuditConfig
+    for part in key.split("."):
+        field = (
+            kind.model_fields.get(part) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        )
+        kind = None if field is None else section_of(field.annotation) or field.annotation
+    members = get_args(kind) if get_origin(kind) in (UnionType, Union) else ()
+    if not any(get_origin(member) is Literal for member in members):
+        return ""
+    plain = {bool: ["true", "false"], int: ["a whole number"], float: ["a number"]}
+    words = [word for member in members for word in plain.get(member) or map(str, get_args(member))]
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def nearest_key(key: str) -> str:
@@ -415,9 +457,8 @@ def option_names(model: type[BaseModel] = AuditConfig, prefix: str = "") -> list
     """Every key of the config, dotted: the whole option surface."""
     names = []
     for name, field in model.model_fields.items():
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        nested = section_of(field.annotation)
         names.append(f"{prefix}{name}")
         if nested:
-            names += option_names(nested[0], f"{prefix}{name}.")
+            names += option_names(nested, f"{prefix}{name}.")
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, ro
 from pipeline.detection.rules import read_candidates
 from pipeline.errors import InputError
 from pipeline.report.sheet import sheet_rows
-from pipeline.run import RunDirectory, write_atomically
+from pipeline.run import RunDirectory, read_json, write_atomically
 from pipeline.runs import existing_run
 
 ANSWERS = "review/answers.parquet"
 COLUMNS = ("row_key", "verdict", "sample")
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Review:
     """Where a review stands.
 
     cutoffs: the tests so far, from strict to lax; shown: how many of the most suspicious rows have the precision
-    that was asked for; open: rows that one more sheet would ask about at most.
+    that was asked for; open: rows that one more sheet would ask about at most; changed: earlier answers that the sheet
+    just read has changed.
     """
 
     precision: float
@@ -41,6 +43,7 @@ class Review:
     cutoffs: list[CutOff]
     shown: int
     open: int
+    changed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,6 +64,8 @@ class ReviewedRun:
                 f"{path}: labels were flipped on purpose in this run",
                 "Review a run without detection.canaries.",
             )
+        if read_json(self.run / "encoding.json")["task"] == "multilabel":
+            raise InputError(f"{path}: rows with sets of labels can't be reviewed", "See its report instead.")
         rows = pq.read_table(self.run / "rows.parquet", columns=["row_key"], partitioning=None)["row_key"]
         self.candidates = read_candidates(self.run.path)
         self.keys = rows.take(pa.array(self.candidates)).to_pylist()
@@ -173,8 +178,9 @@ def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
 def take_answers(path: str | Path, sheet: str | Path) -> Review:
     """Read a filled sheet, keep its answers in the run, and say where the review stands.
 
-    Lines without a verdict are left for later; rounds add up. Raises InputError for an unknown verdict or row,
-    verdicts that contradict each other, a sheet of another sample, and a sheet without any verdict.
+    Lines without a verdict are left for later; rounds add up, and a new answer for a row takes the place of an earlier
+    one. Raises InputError for an unknown verdict or row, verdicts in the sheet that contradict each other, a sheet of
+    another sample, and a sheet without any verdict.
     """
     review = ReviewedRun(path)
     if not (review.run / ANSWERS).exists():
@@ -184,16 +190,19 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
     plan = review.answers.plan
     asked = {review.keys[place] for cutoff in plan.cutoffs for place in plan.sample(cutoff).tolist()}
     found = read_verdicts(Path(sheet), asked, review.answers)
+    earlier = review.answers.verdicts
+    changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
     with review.run.lock():
         review.answers = review.answers.with_verdicts(found)
         review.answers.save(review.run / ANSWERS)
-    return review.state()
+    return replace(review.state(), changed=changed)
 
 
 def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, str]:
     """Row key → verdict, of the lines that have one."""
     found: dict[str, str] = {}
-    places: dict[str, str] = {}
+    unknown: list[str] = []
+    contradicted: list[str] = []
     for place, entry in sheet_entries(sheet):
         key, verdict = entry["row_key"], (entry["verdict"] or "").strip().lower()
         if not verdict:
@@ -204,29 +213,35 @@ def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, st
                 "Write wrong, right or unsure.",
             )
         if key not in asked:
-            raise InputError(
-                f"{place}: row {key!r} is not in the sample",
-                "Fill in the sheet that `winnow review RUN --sample` wrote.",
-            )
+            unknown.append(key)
+            continue
         if entry["sample"] != before.sample_id:
             raise InputError(
                 f"{place}: the sheet belongs to another sample ({entry['sample'] or 'none'}, not {before.sample_id})",
                 "Fill in a sheet that was written for this run.",
             )
-        earlier = before.verdicts.get(key, verdict)
-        if found.setdefault(key, verdict) != verdict or earlier != verdict:
-            other = places.get(key, "an earlier sheet")
-            said = found[key] if key in places else earlier
-            raise InputError(
-                f"{place}: row {key!r} is {verdict!r} here and {said!r} in {other}",
-                "Give each row one verdict.",
-            )
-        places.setdefault(key, place)
+        if found.setdefault(key, verdict) != verdict and key not in contradicted:
+            contradicted.append(key)
+    if unknown:
+        raise InputError(
+            f"{sheet}: the sample has no row {listed(unknown)}",
+            "Fill in the sheet that `winnow review RUN --sample` wrote, and leave its column row_key as it is.",
+        )
+    if contradicted:
+        raise InputError(
+            f"{sheet}: more than one verdict for row {listed(contradicted)}", "Give each row one verdict."
+        )
     if not found:
         raise InputError(
             f"{sheet}: no verdict is filled in", "Write wrong, right or unsure into the column verdict."
         )
     return found
+
+
+def listed(keys: list[str]) -> str:
+    """The first keys, and how many more there are."""
+    more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
+    return ", ".join(map(repr, keys[:MOST_NAMED])) + more
 
 
 def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:

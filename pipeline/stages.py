@@ -81,15 +81,16 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         for key in EXTRA_KEYS.get(stage.name, ()):
             section, _, name = key.partition(".")
             part[key] = tree[section][name] if name else tree[section]
-        if stage.name == "detect":
-            part["files"] = [content_hash(path) for path in named_files(config)]
+        if stage.name == "detect":  # by what the files say: a run, and its answers with it, may be moved
+            part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
         previous = found[stage.name] = digest([part, previous, __version__])
     return found
 
 
-def named_files(config: AuditConfig) -> list[str]:
-    """Files that a person gave to detection: a changed one is judged anew."""
-    return [path for path in (config.detection.trusted, config.detection.answers) if path is not None]
+def named_files(config: AuditConfig) -> dict[str, str]:
+    """Files that a person gave to detection, by their keys: a changed one is judged anew."""
+    named = {"trusted": config.detection.trusted, "answers": config.detection.answers}
+    return {key: path for key, path in named.items() if path is not None}
 
 
 def run_stage(stage: Stage, context: AuditContext, fingerprint: str) -> bool:

@@ -43,6 +43,7 @@ def make_run(folder: Path) -> RunDirectory:
         "row": range(ROWS),
         "label": labels,
         "suggested_label": suggested,
+        "suggested_probability": [None if label is None else 0.83 for label in suggested],
         "suspicion": ranked().suspicion,
         "reasons": [["mislabelled"] if place < 80 else [] for place in range(ROWS)],
     }

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import check as module
+from pipeline.announce import cut, findings
 from pipeline.check import Costs, Preflight, Sizes, check, disk_line, memory_line, model_line, stage_seconds
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
@@ -84,7 +85,51 @@ def test_missing_roles_are_warned_about() -> None:
 
 def test_harmful_is_announced_only_with_clean_validation_labels() -> None:
     assert "only with data.validation_is_clean" in texts(check(config()))["will say"]
-    assert texts(check(config(data={"validation_is_clean": True})))["will say"].strip().endswith("harmful")
+    said = texts(check(config(data={"validation_is_clean": True})))["will say"]
+    assert "harmful, backdoor; spurious only with data.slices" in said
+
+
+def test_reasons_are_announced_where_the_audit_can_give_them() -> None:
+    rows = {"train": 100, "validation": 50, "holdout": 50}
+    sliced = config(data={"slices": ["site"]})
+    assert findings(sliced, "classification", rows).startswith(
+        "mislabelled, ambiguous, outlier, corrupted, duplicate-conflict, backdoor, spurious; harmful only"
+    )
+    assert "backdoor" not in findings(sliced, "regression", rows)
+    assert "backdoor" not in findings(sliced, "classification", rows | {"validation": 0})
+    assert "backdoor only with" in findings(config(detection={"backdoors": False}), "classification", rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "status"),
+    [
+        (pa.array(["a", "b"] * 20), "site: 2 different values, 2 slices of 5 rows or more", ""),
+        (pa.array([f"k{row}" for row in range(40)]), "site: 40 different values, 0 slices", "as a key has"),
+        (pa.array(range(4000)), "site: 4,000 different values, 8 slices", "as a key has"),
+        (pa.array([row / 7 for row in range(4000)]), "site: 4,000 different values, 8 slices", ""),
+        (
+            pa.array([f"k{row // 3}" for row in range(90)]),
+            "site: 30 different values, 0 slices",
+            "in no slice",
+        ),
+    ],
+)
+def test_a_column_that_makes_no_slices_is_warned_about(values: pa.Array, text: str, status: str) -> None:
+    found, warned = cut("site", values)
+    assert found.startswith(text)
+    assert (status in warned) if status else not warned
+
+
+def test_slices_are_among_the_answers(tmp_path: Path) -> None:
+    paths = {}
+    for role in ("train", "validation"):
+        table = pa.concat_tables(pq.read_table(path) for path in sorted((DIGITS / role).glob("*.parquet")))
+        table = table.append_column("site", pa.array([f"s{row % 3}" for row in range(len(table))]))
+        pq.write_table(table, tmp_path / f"{role}.parquet")
+        paths[role] = str(tmp_path / f"{role}.parquet")
+    said = texts(check(config(data=paths | {"slices": ["site"], "holdout": None})))
+    assert said["slices"].startswith("site: 3 different values, 3 slices of 5 rows or more")
+    assert "spurious" in said["will say"]
 
 
 def test_wrong_row_in_the_last_file_is_found(tmp_path: Path) -> None:
@@ -150,6 +195,12 @@ class TestTime:
     def test_no_verification_takes_no_time(self) -> None:
         assert "verify" not in seconds(sizes(), verification={"seeds": 0})
 
+    def test_detection_takes_time_for_every_row_and_for_the_search(self) -> None:
+        assert seconds(sizes(workers=2))["detect"] == pytest.approx(640 * 2e-4 + 640 * 5e-3 / 2)
+        assert seconds(sizes(), detection={"backdoors": False})["detect"] == pytest.approx(640 * 2e-4)
+        twice = seconds(sizes(workers=2), detection={"repeats": 2})["detect"]
+        assert twice == pytest.approx(300 + 640 * 2e-4 + 640 * 5e-3 / 2)
+
     def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:
         costs = Costs(0.0, 0.0, covariance_row=1.0, spectrum_row=2.0, eigenvectors=7.0, validation=0.0)
         assert seconds(sizes(workers=2), costs)["factors"] == 6 * 320 * 3 + 7
@@ -172,13 +223,15 @@ class TestNeeds:
         assert not Preflight([line]).ok
 
     def test_layers_that_attribution_does_not_see_are_named(self) -> None:
-        seen = SimpleNamespace(covered=10, total=100, share=0.1, uncovered=["lstm.weight"])
+        names = [f"lstm.weight_{place}" for place in range(5)]
+        seen = SimpleNamespace(covered=10, total=100, share=0.1, uncovered=names, types=["LSTM"])
         line = model_line("custom", seen)  # type: ignore[arg-type]
-        assert line.status.startswith("warning: influence through lstm.weight is not seen; use Linear")
+        assert line.status.startswith(
+            "warning: influence through lstm.weight_0, lstm.weight_1, lstm.weight_2 and 2 more is not seen (LSTM); use"
+        )
 
-    @pytest.mark.parametrize(
-        ("kind", "numbers"), [("linear", 3 * 3 + 7 * 7), ("conv2d", 3 * 3 + 7 * 7), ("embedding", 3 * 3 + 7)]
-    )
-    def test_covariance_of_one_hot_inputs_is_diagonal(self, kind: str, numbers: int) -> None:
-        layer = module.LayerInfo("layer", kind, (3, 7), 21, False, ("layer",))
-        assert module.factor_numbers(layer) == numbers
+    def test_a_weight_that_is_used_behind_its_layers_back_is_named(self) -> None:
+        (line,) = module.unseen_lines(["head.weight"])
+        assert line.text == "head.weight used outside the layer's own call"
+        assert line.status.startswith("warning: influence through that use is not seen")
+        assert module.unseen_lines([]) == []

@@ -47,6 +47,20 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
             "Change",
         ),
         (changed("detection", false_flag_rate=0), "`detection.false_flag_rate` is 0", "Change"),
+        (
+            changed("attribution", group_harm="maybe"),
+            "`attribution.group_harm` is 'maybe': not true, false or auto",
+            "Change",
+        ),
+        (
+            changed("compute", workers="all"),
+            "`compute.workers` is 'all': not a whole number or auto",
+            "Change",
+        ),
+        (changed("data", features={"image": "sound"}), "`data.features.image` is 'sound'", "Change"),
+        (changed("model", hidden=[8, 0]), "`model.hidden.1` is 0", "Change"),
+        (changed("data", split={"fractions": [2, 0, 0]}), "`data.split.fractions.0` is 2", "Change"),
+        (changed("data", split={"colum": "x"}), "unknown key `data.split.colum`", "`data.split.column`"),
         (changed("data", label="image"), "'image' is a feature", "Change"),
         (changed("data", split={"fractions": [0.5, 0.1, 0.1]}), "add up to 0.7", "Change"),
         (changed("data", split={"fractions": [0, 0.5, 0.5]}), "the first of `fractions` is 0", "Change"),
@@ -71,6 +85,13 @@ def test_a_wrong_config_is_named_with_what_to_do(tree: dict[str, object], named:
     assert named in error.value.message
     assert hint in (error.value.hint or "")
     assert error.value.exit_status == 2
+
+
+def test_a_key_of_several_kinds_is_complained_about_once() -> None:
+    with pytest.raises(InputError) as error:
+        validate(changed("attribution", group_harm="maybe", segments="two"), "c.yaml")
+    assert error.value.message.count("group_harm") == 1
+    assert error.value.message.count("\n") == 1
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
@@ -100,7 +121,7 @@ def test_changes_are_applied_and_validated() -> None:
 def test_the_option_surface_is_frozen() -> None:
     """Adding an option is a decision: change this number with the documentation, docs/config.md."""
     names = option_names()
-    assert len(names) == len(set(names)) == 92
+    assert len(names) == len(set(names)) == 93
     text = (ROOT / "docs" / "config.md").read_text()
     missing = [name for name in names if f"`{name.rsplit('.', 1)[-1]}`" not in text]
     assert not missing

@@ -69,6 +69,13 @@ def test_a_changed_file_is_judged_anew_and_nothing_before_it(data: dict[str, obj
         fingerprints(config)
 
 
+def test_a_file_that_was_moved_is_the_same_file(data: dict[str, object], tmp_path: Path) -> None:
+    """Its content counts, not its path: a run may be moved, and the answers in it are moved along."""
+    before = fingerprints(configured(data, rule="trusted", trusted=trusted(tmp_path, 20)))
+    moved = (tmp_path / "trusted.csv").rename(tmp_path / "elsewhere.csv")
+    assert fingerprints(configured(data, rule="trusted", trusted=str(moved))) == before
+
+
 def test_canaries_begin_with_the_encoded_rows(data: dict[str, object]) -> None:
     before, after = fingerprints(configured(data)), fingerprints(configured(data, canaries=5))
     assert all(before[stage] != after[stage] for stage in before)

@@ -118,6 +118,15 @@ def test_only_what_is_missing_is_made_again(undisturbed: Path, config_path: Path
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
+def test_a_copied_run_is_complete_where_it_lies(undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "elsewhere" / "under another name"
+    shutil.copytree(undisturbed, run)
+    config = digits_config(**CHANGES)
+    with open_run(config, run) as context:
+        expected = fingerprints(config)
+        assert not [stage.name for stage in STAGES if run_stage(stage, context, expected[stage.name])]
+
+
 def test_a_changed_threshold_reruns_only_what_follows_it(undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)

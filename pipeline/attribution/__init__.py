@@ -17,9 +17,10 @@ Differentiation" (arXiv 2405.12186).
 
 from __future__ import annotations
 
-from pipeline.attribution.attribute import Scores, attribute
+from pipeline.attribution.attribute import attribute
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.capture import Coverage, LayerInfo, capture, coverage, covered_layers
+from pipeline.attribution.conditioners import Conditioner, segment_conditioners
 from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
 from pipeline.attribution.factors import (
     FactorSums,
@@ -32,9 +33,27 @@ from pipeline.attribution.factors import (
 )
 from pipeline.attribution.forms import FormChoice, layer_forms
 from pipeline.attribution.gradients import Eigenbasis
-from pipeline.attribution.objectives import Objective, cross_entropy, get_objective, squared_error
+from pipeline.attribution.objectives import (
+    Objective,
+    binary_cross_entropy,
+    check_objective,
+    cross_entropy,
+    get_objective,
+    gradients_of_drawn_labels,
+    no_exact_gradients,
+    no_margins,
+    signed_columns,
+    squared_error,
+)
+from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup
+from pipeline.attribution.piece_recorder import PieceRecorder
 from pipeline.attribution.prepare import prepare_segment
 from pipeline.attribution.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step
+from pipeline.attribution.refined import RefinedDirection, RefinedSettings, refined_direction
+from pipeline.attribution.replay import Replay, ReplayError
+from pipeline.attribution.replay_recorder import ReplayRecorder
+from pipeline.attribution.row_derivatives import RowSource, row_source
+from pipeline.attribution.score_table import Scores
 from pipeline.attribution.scores import (
     Batch,
     BatchScores,
@@ -52,8 +71,18 @@ from pipeline.attribution.spectrum import (
     source_spectrum,
     source_transport,
 )
-from pipeline.attribution.trajectory import Checkpoint, Segment, Trajectory, weights_path, write_trajectory
+from pipeline.attribution.stage_data import StageData
+from pipeline.attribution.trajectory import (
+    Checkpoint,
+    Segment,
+    Stage,
+    Trajectory,
+    weights_path,
+    write_trajectory,
+)
 from pipeline.attribution.transport import PreparedSegment, query_filters
+from pipeline.attribution.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.attribution.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 from pipeline.attribution.weights import RunningMean, load_weights, restore_weights, save_weights
 
 __all__ = [
@@ -62,6 +91,7 @@ __all__ = [
     "BatchScores",
     "Checkpoint",
     "CheckpointError",
+    "Conditioner",
     "Coverage",
     "Eigenbasis",
     "FactorSums",
@@ -70,17 +100,32 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OptimizerError",
+    "OptimizerSettings",
+    "ParameterGroup",
+    "PieceRecorder",
+    "Pieces",
     "PreparedSegment",
+    "RefinedDirection",
+    "RefinedSettings",
+    "Replay",
+    "ReplayError",
+    "ReplayRecorder",
+    "RowSource",
     "RunningMean",
     "Scores",
     "Segment",
     "SharedInputs",
     "Spectrum",
+    "Stage",
+    "StageData",
     "Trajectory",
     "TrajectoryRecorder",
+    "UnrolledHarm",
     "add_tensors",
     "attribute",
+    "binary_cross_entropy",
     "capture",
+    "check_objective",
     "checkpoint_steps",
     "covariance_sums",
     "coverage",
@@ -91,25 +136,35 @@ __all__ = [
     "eigenbases_to_tensors",
     "first_tail_step",
     "get_objective",
+    "gradients_of_drawn_labels",
     "has_batchnorm",
     "influence_injection",
     "influence_spectrum",
     "layer_forms",
     "load_weights",
     "mean_gradient_sums",
+    "no_exact_gradients",
+    "no_margins",
     "prepare_segment",
     "query_filters",
     "query_gradients",
     "reestimate_batchnorm",
+    "refined_direction",
     "restore_weights",
+    "row_source",
     "save_weights",
     "score_batch",
     "score_rows",
+    "segment_conditioners",
+    "signed_columns",
     "source_injection",
     "source_spectrum",
     "source_transport",
     "spectrum_sums",
     "squared_error",
+    "unrolled_cost",
+    "unrolled_gauss_newton_harm",
+    "unrolled_harm",
     "weights_path",
     "write_trajectory",
 ]

@@ -2,88 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
-from pipeline.attribution.capture import Inputs
+from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.factors import add_tensors
-from pipeline.attribution.objectives import Objective, get_objective
+from pipeline.attribution.objectives import Objective, check_objective, get_objective
+from pipeline.attribution.planned import PlannedSegment, Points, find_method, plan_segments
 from pipeline.attribution.prepare import prepare_segment
-from pipeline.attribution.scores import Batch, BatchScores, mean_gradient_sums, query_gradients, score_rows
-from pipeline.attribution.spectrum import Spectrum, influence_spectrum, source_spectrum
+from pipeline.attribution.refined import RefinedSettings, refined_direction
+from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.scale import measured_scale
+from pipeline.attribution.score_table import Scores, ScoreTable
+from pipeline.attribution.scores import mean_gradient_sums, query_gradients, score_rows
+from pipeline.attribution.stage_data import StageData, StageRows, check_repeatable, number_rows
 from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import query_filters
+from pipeline.attribution.transport import PreparedSegment, query_filters
+from pipeline.attribution.unrolled_scores import find_unrolling, with_unrolled_harm
 from pipeline.attribution.weights import restore_weights
 
-# Rows whose batches are held in memory at once while they are scored.
-_ROWS_AT_ONCE = 8192
 _QUERY = "query"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of all training rows in their order, float64, in nats.
-
-    Attributes:
-        self_influence: ``[rows]``, predicted rise of a row's own loss when it is removed.
-        harm: ``[rows]``, > 0: removing the row is predicted to lower the mean query loss. None without
-            queries.
-        influence: ``[queries, rows]``, > 0: removing the row is predicted to raise that query's loss. None
-            unless queries are kept apart.
-        losses: ``[checkpoints, rows]``; influence functions visit the last checkpoint alone.
-        margins: ``[checkpoints, rows]``, or None where the loss has none.
-    """
-
-    self_influence: Tensor
-    harm: Tensor | None
-    influence: Tensor | None
-    losses: Tensor
-    margins: Tensor | None
-
-
-@dataclass(frozen=True)
-class _TrainBatches:
-    """The caller's (inputs, labels) as rows numbered from 0; can be iterated again and again."""
-
-    pairs: Iterable[tuple[Inputs, Tensor]]
-
-    def __iter__(self) -> Iterator[Batch]:
-        first = 0
-        for inputs, labels in self.pairs:
-            yield Batch(inputs, labels, torch.arange(first, first + len(labels)))
-            first += len(labels)
-
-    def in_groups(self) -> Iterator[list[Batch]]:
-        """Consecutive batches with at least ``_ROWS_AT_ONCE`` rows together, except for the last."""
-        group: list[Batch] = []
-        for batch in self:
-            group.append(batch)
-            if sum(len(held.row_ids) for held in group) >= _ROWS_AT_ONCE:
-                yield group
-                group = []
-        if group:
-            yield group
 
 
 def attribute(
     model: nn.Module,
     trajectory: Trajectory,
-    train: Iterable[tuple[Inputs, Tensor]],
+    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
     query: Iterable[tuple[Inputs, Tensor]] | None = None,
     *,
-    loss: str = "cross_entropy",
+    loss: str | Objective = "cross_entropy",
     method: str = "source",
-    segments: int = 1,
+    segments: int | Sequence[int] = 1,
     query_at: str = "tail",
     labels: str = "sampled",
     seed: int = 0,
     damping: float | None = None,
     reduce_queries: bool = True,
+    calibrate: bool = False,
+    recording: str | Path | None = None,
+    refined: RefinedSettings | None = None,
 ) -> Scores:
     """Attributes the query loss, and every row's own, to the training rows.
 
@@ -91,73 +56,186 @@ def attribute(
         model: built as for training; its weights and modes are put back at the end.
         trajectory: the recorded training run.
         train: the training rows as (inputs, labels), always in the same order; iterated several times, so a
-            list or a loader without shuffling and augmentation.
+            list or a loader without shuffling and augmentation. One ``StageData`` for each stage where training had
+            several.
         query: rows whose loss is attributed, for example a validation set; also iterated several times.
-        loss: ``cross_entropy`` or ``squared_error``, as in training.
-        method: ``source``, or ``influence`` for influence functions at the last checkpoint.
-        segments: how many segments SOURCE cuts training into; must divide the number of checkpoints.
+        loss: as in training: ``cross_entropy``, ``squared_error``, ``binary_cross_entropy``, or an ``Objective``,
+            such as ``cross_entropy(label_smoothing=0.1)`` or one of your own, which is tried on the first batch.
+            Of the queries, and of stages that don't say otherwise.
+        method: ``source``; ``fast_source``, with one fit and one pass over the rows a segment, at the mean weights of
+            its checkpoints; ``source_sgd_formula``, which takes Adam for gradient descent; ``influence``, for
+            influence functions at the last checkpoint; ``source_refined``, SOURCE with one segment whose query is
+            solved for with the true Gauss–Newton matrix, in nats; ``unrolled``, harm by exact differentiation through
+            the recorded training, and ``unrolled_gauss_newton``, its smoothed form. In these two all but harm is
+            SOURCE's, and harm too where training was chaotic: ``Scores.method`` says so.
+        segments: how many segments SOURCE cuts every stage into; must divide the number of its checkpoints. Or one
+            number for each stage.
         query_at: where the query's gradient is taken: at the ``tail`` average or the ``final`` checkpoint.
         labels: ``sampled`` or ``exact`` curvature, as in ``factors.covariance_sums``.
         seed: for sampled labels.
         damping: of influence functions; None means a tenth of each layer's mean eigenvalue.
         reduce_queries: score the mean query loss; False scores every query as well.
+        calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``), where that is defined:
+            for SOURCE with one segment and the mean query loss.
+        recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
+            the query is at its tail average.
+        refined: of ``source_refined``; None takes the defaults.
 
     Raises:
         AttributionError: an option is unknown, or ``train`` is empty or can be iterated only once.
+        CheckpointError: a checkpoint doesn't fit the model, or has no state of the Adam that trained it.
     """
-    if method not in ("source", "influence") or query_at not in ("tail", "final"):
-        raise AttributionError(
-            f"method={method!r} with query_at={query_at!r} isn't known.",
-            "Use method 'source' or 'influence', and query_at 'tail' or 'final'.",
-        )
-    if iter(train) is train or (query is not None and iter(query) is query):
-        raise AttributionError("The batches can be iterated only once.", "Give a list or a data loader.")
-    objective, rows = get_objective(loss), _TrainBatches(train)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def load(checkpoint: int) -> None:
-        restore_weights(model, trajectory.load_weights(checkpoint), trajectory.checkpoints[checkpoint].path)
-
-    try:
-        prepared = [
-            prepare_segment(model, load, objective, rows, places, spectrum, seed=seed, labels=labels)
-            for places, spectrum in _spectra(trajectory, method, segments, damping)
-        ]
-        queries = {}
+    chosen = find_method(method)
+    if query_at not in ("tail", "final"):
+        raise AttributionError(f"query_at={query_at!r} isn't known.", "Use 'tail' or 'final'.")
+    if query is not None:
+        check_repeatable(query)
+    rows = _stage_rows(train, trajectory, loss, model, labels)
+    objective = _objective(loss, model, rows[-1].batches, labels)
+    unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(rows), seed)
+    points, fit = Points(model, trajectory), {"seed": seed, "labels": labels}
+    with _as_recorded(model, trajectory):
+        planned = plan_segments(points, chosen, rows, segments, damping)
+        prepared = [_prepared(points, each, rows[each.fitted_on], fit) for each in planned]
+        queries, scale = {}, None
         if query is not None:
-            _load_query_point(model, trajectory, load, rows, query_at)
+            _load_query_point(points, rows[-1], query_at)
             gradient = _query_gradient(model, objective, query, reduce_queries)
-            queries[_QUERY] = query_filters(gradient, prepared)
-        parts = [
-            score_rows(model, load, objective, group, prepared, trajectory.train_rows, queries)
-            for group in rows.in_groups()
-        ]
-    finally:
-        model.load_state_dict(before)
-    return _scores(parts, reduce_queries)
+            filters = query_filters(gradient, prepared)
+            if method == "source_refined":
+                settings = refined or RefinedSettings(seed=seed)
+                filters, scale = [_refined(points, rows[0], planned, prepared, gradient, settings)], 1.0
+            queries[_QUERY] = filters
+            if method != "source_refined" and (calibrate or unrolling) and reduce_queries and len(planned) == 1 and planned[0].damping is not None:
+                at = planned[0].damping
+                scale = measured_scale(
+                    model, points.load, rows[0].objective, rows[0], prepared[0], filters[0], at, seed=seed
+                )
+        places = sorted({point for each in planned for point in each.points})
+        table = ScoreTable(places, reduce_queries)
+        for stage, of_stage in enumerate(rows):
+            trained_in = [place for place, each in enumerate(planned) if stage in each.stages]
+            size = trajectory.stages[stage].train_rows
+            for group in of_stage.in_groups():
+                part = score_rows(
+                    model,
+                    points.load,
+                    of_stage.objective,
+                    group,
+                    prepared,
+                    size,
+                    queries,
+                    trained_in=trained_in,
+                )
+                visited = {point for place in trained_in for point in planned[place].points} | {places[-1]}
+                table.add(torch.cat([batch.row_ids for batch in group]), part, sorted(visited))
+        scores = replace(table.scores(scale), method="source" if unrolling else method)
+        if unrolling and query is not None:
+            scores = with_unrolled_harm(scores, unrolling, model, rows[0], query)
+    return scores
 
 
-def _spectra(
-    trajectory: Trajectory, method: str, count: int, damping: float | None
-) -> list[tuple[tuple[int, ...], Spectrum]]:
-    """(checkpoints, spectrum) of each segment."""
-    if method == "influence":
-        return [((len(trajectory.checkpoints) - 1,), influence_spectrum(damping))]
+def _refined(
+    points: Points,
+    rows: StageRows,
+    planned: Sequence[PlannedSegment],
+    prepared: Sequence[PreparedSegment],
+    gradient: Mapping[str, Tensor],
+    settings: RefinedSettings,
+) -> dict[str, Tensor]:
+    """The only segment's filters, solved for with the true Gauss–Newton matrix."""
+    damping = planned[0].damping
+    if len(planned) > 1 or damping is None:
+        raise AttributionError(
+            "method='source_refined' needs one segment of training with learning rates above 0.",
+            "Use segments=1 with training in one stage, or method='source'.",
+        )
+    count = sum(len(labels) for _, labels in rows.batches)
+    source = row_source(rows.batches)
+    return refined_direction(
+        points.model, points.load, rows.objective, source, count, prepared[0], gradient, damping, settings
+    ).filters
+
+
+def _prepared(
+    points: Points, planned: PlannedSegment, rows: StageRows, fit: Mapping[str, Any]
+) -> PreparedSegment:
+    return prepare_segment(
+        points.model,
+        points.load,
+        rows.objective,
+        rows,
+        planned.points,
+        planned.spectrum,
+        conditioners=planned.conditioners,
+        **fit,
+    )
+
+
+def _stage_rows(
+    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
+    trajectory: Trajectory,
+    loss: str | Objective,
+    model: nn.Module,
+    labels: str,
+) -> list[StageRows]:
+    check_repeatable(train)
+    given = list(train) if isinstance(train, Sequence) else [train]
+    stages = [each for each in given if isinstance(each, StageData)]
+    if not stages:
+        stages = [StageData(cast("Iterable[tuple[Inputs, Tensor]]", train))]
+    if len(stages) != len(trajectory.stages):
+        raise AttributionError(
+            f"Training had {len(trajectory.stages)} stages, but rows of {len(stages)} are given.",
+            "Give a list with one StageData for each stage.",
+        )
+    for stage in stages:
+        check_repeatable(stage.batches)
     return [
-        (segment.checkpoints, source_spectrum(segment.lr_sum, segment.weight_decay))
-        for segment in trajectory.segments(count)
+        StageRows(
+            stage.batches,
+            _objective(loss if stage.loss is None else stage.loss, model, stage.batches, labels),
+            ids,
+        )
+        for stage, ids in zip(stages, number_rows(stages), strict=True)
     ]
 
 
-def _load_query_point(
-    model: nn.Module,
-    trajectory: Trajectory,
-    load: Callable[[int], None],
-    rows: Iterable[Batch],
-    query_at: str,
-) -> None:
+def _objective(
+    loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], labels: str
+) -> Objective:
+    """The objective; one of the caller's own is tried on the first batch first."""
+    if isinstance(loss, str):
+        return get_objective(loss)
+    for inputs, given in train:
+        with capture(model) as captured:
+            check_objective(loss, captured.forward(inputs), given, labels)
+        break
+    return loss
+
+
+@contextmanager
+def _as_recorded(model: nn.Module, trajectory: Trajectory) -> Iterator[None]:
+    """Parameters require gradients if any stage trained them; weights and that are put back in the end."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    groups = [group.parameters for stage in trajectory.stages for group in stage.optimizer.groups]
+    trained = {name for names in groups if names is not None for name in names}
+    try:
+        if None not in groups:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in trained)
+        yield
+    finally:
+        model.load_state_dict(before)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required[name])
+
+
+def _load_query_point(points: Points, rows: StageRows, query_at: str) -> None:
+    model, trajectory = points.model, points.trajectory
     if query_at == "final":
-        load(len(trajectory.checkpoints) - 1)
+        points.load(len(trajectory.checkpoints) - 1)
         return
     restore_weights(model, trajectory.load_tail(), trajectory.tail or "")
     if has_batchnorm(model):
@@ -169,7 +247,10 @@ def _query_gradient(
 ) -> Mapping[str, Tensor]:
     """Layer -> mean gradient ``[out, in]``, or one per query ``[queries, out, in]``; float64."""
     if not reduce_queries:
-        found = [query_gradients(model, objective, inputs, labels) for inputs, labels in query]
+        found = []
+        for inputs, labels in query:
+            _check_classes(model, objective, inputs, labels)
+            found.append(query_gradients(model, objective, inputs, labels))
         if not found:
             raise AttributionError(
                 "There are no queries.", "Give at least one batch of queries, or query=None."
@@ -178,6 +259,7 @@ def _query_gradient(
     sums: dict[str, Tensor] = {}
     count = 0
     for inputs, labels in query:
+        _check_classes(model, objective, inputs, labels)
         sums = add_tensors(sums, mean_gradient_sums(model, objective, inputs, labels))
         count += len(labels)
     if count == 0:
@@ -185,13 +267,15 @@ def _query_gradient(
     return {name: value / count for name, value in sums.items()}
 
 
-def _scores(parts: list[BatchScores], reduce_queries: bool) -> Scores:
-    own = [part.self_influence for part in parts if part.self_influence is not None]
-    margins = [part.margins for part in parts if part.margins is not None]
-    harm = influence = None
-    if parts[0].harm:
-        harm = torch.cat([part.harm[_QUERY] for part in parts], -1)
-        if not reduce_queries:
-            influence, harm = -harm, harm.mean(0)
-    losses = torch.cat([part.losses for part in parts], 1)
-    return Scores(torch.cat(own), harm, influence, losses, torch.cat(margins, 1) if margins else None)
+def _check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
+    """Raises AttributionError for a class that the model has no output for."""
+    if objective.name != "cross_entropy" or not len(labels):
+        return
+    with capture(model) as captured:
+        classes = captured.forward(inputs).shape[-1]
+    if int(labels.max()) >= classes:
+        raise AttributionError(
+            f"A query has the class {int(labels.max())}, but the model has {classes} outputs, classes 0 to "
+            f"{classes - 1}.",
+            "Leave out queries of classes that training didn't know.",
+        )

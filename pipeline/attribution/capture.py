@@ -8,96 +8,39 @@ Weights are frozen meanwhile, so the backward pass forms no weight gradients; th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from pipeline.attribution.coverage import (
+    Coverage,
+    Layer,
+    LayerInfo,
+    Site,
+    coverage,
+    covered_layers,
+    find_layers,
+)
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import LayerGradients
-from pipeline.attribution.layers import LayerRule, find_rule
+from pipeline.attribution.layers import Block, Record
 from pipeline.attribution.precision import passes
+
+__all__ = ["Capture", "Coverage", "Inputs", "LayerInfo", "capture", "coverage", "covered_layers"]
 
 Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class LayerInfo:
-    """A layer that attribution covers.
-
-    Attributes:
-        name: the module's name in the model; the first one where several modules share the parameters.
-        kind: the layer rule's name.
-        shape: (out, in) of its weights as one matrix, the bias being one more input.
-        parameters: how many numbers it trains.
-        bias: whether it trains a bias.
-        modules: names of all modules that use these parameters.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, int]
-    parameters: int
-    bias: bool
-    modules: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of a model attribution sees: numbers trained, and the names of parameters left out."""
-
-    covered: int
-    total: int
-    share: float
-    uncovered: list[str]
-
-
-def covered_layers(model: nn.Module) -> list[LayerInfo]:
-    """The layers that attribution covers, in the order of ``model.named_modules()``.
-
-    Modules that share all their parameters count as one layer; modules that share only some, or with a layer
-    of another kind, can't be told apart and are left out. Layers whose weight isn't trained are left out too.
-    """
-    modules = dict(model.named_modules())
-    users: dict[int, set[tuple[type, tuple[int, ...]]]] = {}
-    for module in modules.values():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                users.setdefault(id(parameter), set()).add((type(module), _parameter_ids(module)))
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name, module in modules.items():
-        if find_rule(module) is None or not _trained(module, "weight"):
-            continue
-        if all(len(users[key]) == 1 for key in _parameter_ids(module)):
-            groups.setdefault(_parameter_ids(module), []).append(name)
-    return [_layer_info(modules[names[0]], names) for names in groups.values()]
-
-
-def coverage(model: nn.Module) -> Coverage:
-    """The share of a model's trained numbers that attribution covers, and the parameters that it doesn't."""
-    modules = dict(model.named_modules())
-    covered_ids = set()
-    for layer in covered_layers(model):
-        module = modules[layer.modules[0]]
-        covered_ids.add(id(module.weight))
-        if layer.bias:
-            covered_ids.add(id(module.bias))
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    total = sum(p.numel() for _, p in trained)
-    covered = sum(p.numel() for _, p in trained if id(p) in covered_ids)
-    uncovered = [name for name, p in trained if id(p) not in covered_ids]
-    return Coverage(covered, total, covered / total if total else 0.0, uncovered)
-
-
-@dataclass(frozen=True)
 class _Use:
-    """One call of a covered module; ``fixed``: its inputs depend on no covered layer."""
+    """One call of a covered block; ``fixed``: its inputs depend on no covered layer."""
 
     layer: LayerInfo
-    module: nn.Module
+    site: Site
     inputs: Tensor
     fixed: bool
     shape: torch.Size
@@ -107,15 +50,15 @@ class _Use:
 class Capture:
     """A model whose covered layers are being watched; made by ``capture``."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, layers: list[LayerInfo]) -> None:
         self.model = model
-        self.layers = covered_layers(model)
+        self.layers = layers
         self._uses: list[_Use] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The model's outputs for one batch; forgets the batch before."""
         self._uses.clear()
-        with torch.enable_grad(), passes(_parameter(self.model).device):
+        with torch.enable_grad(), passes(_parameter(self.model).device), _plain_attention():
             outputs: Tensor = self.model(inputs)
         if outputs.dtype == torch.bfloat16:
             outputs = outputs.to(_parameter(self.model).dtype)
@@ -152,25 +95,29 @@ class Capture:
         moving = {use.layer.name for use in self._uses if not use.fixed}
         return {use.layer.name for use in self._uses} - moving
 
-    def watch(self, layer: LayerInfo, module: nn.Module) -> Any:
-        """Hooks one module of a layer; returns the hook's handle."""
+    def recorder(self, found: list[Layer], module: nn.Module) -> Record:
+        """What a module's rule calls in a forward pass for every use of a block."""
+        sites = {
+            site.block.name: (layer.info, site)
+            for layer in found
+            for site in layer.sites
+            if site.module is module
+        }
 
-        def record(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-        ) -> Tensor:
-            inputs = args[0] if args else kwargs["input"]
+        def record(block: Block, inputs: Tensor, output: Tensor) -> Tensor:
+            if block.name not in sites:
+                return output
+            layer, site = sites[block.name]
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             # In-place operations that follow are forbidden on a leaf and would move a view's gradient edge.
             if output.is_leaf or output._is_view():
                 output = output.clone()
-            edge = get_gradient_edge(output)
-            self._uses.append(
-                _Use(layer, module, inputs.detach(), not inputs.requires_grad, output.shape, edge)
-            )
+            edge, fixed = get_gradient_edge(output), not inputs.requires_grad
+            self._uses.append(_Use(layer, site, inputs.detach(), fixed, output.shape, edge))
             return output
 
-        return module.register_forward_hook(record, with_kwargs=True)
+        return record
 
 
 @contextmanager
@@ -180,58 +127,44 @@ def capture(model: nn.Module) -> Iterator[Capture]:
     Raises:
         AttributionError: the model has no layer that attribution covers.
     """
-    captured = Capture(model)
-    if not captured.layers:
+    found = find_layers(model)
+    captured = Capture(model, [layer.info for layer in found])
+    if not found:
         raise AttributionError("The model has no layer that attribution covers.", _LAYER_HINT)
-    modules = dict(model.named_modules())
-    modes = [(module, module.training) for module in modules.values()]
+    modes = [(module, module.training) for module in model.modules()]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handles = []
+    watched = {site.module: site.rule for layer in found for site in layer.sites}
     try:
         model.eval()
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        for layer in captured.layers:
-            # One module may stand under several names in the model; hook it once.
-            for module in {id(modules[name]): modules[name] for name in layer.modules}.values():
-                handles.append(captured.watch(layer, module))
-        yield captured
+        with ExitStack() as stack:
+            for module, rule in watched.items():
+                stack.callback(rule.watch(module, captured.recorder(found, module)))
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield captured
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training
 
 
-_LAYER_HINT = "Build it from trained nn.Linear, nn.Conv2d (groups=1) or nn.Embedding layers."
+_LAYER_HINT = "Build it from trained nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.MultiheadAttention or normalisation layers."
 
 
-def _parameter_ids(module: nn.Module) -> tuple[int, ...]:
-    return tuple(id(p) for p in module._parameters.values() if p is not None)
-
-
-def _trained(module: nn.Module, name: str) -> bool:
-    parameter = module._parameters.get(name)
-    return parameter is not None and parameter.requires_grad
-
-
-def _rule(module: nn.Module) -> LayerRule:
-    rule = find_rule(module)
-    assert rule is not None  # layers come from covered_layers
-    return rule
-
-
-def _layer_info(module: nn.Module, names: list[str]) -> LayerInfo:
-    bias = _trained(module, "bias")
-    rule = _rule(module)
-    trained = sum(p.numel() for p in module._parameters.values() if p is not None and p.requires_grad)
-    return LayerInfo(names[0], rule.kind, rule.matrix_shape(module, bias), trained, bias, tuple(names))
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """torch's transformer layers run their modules one by one and not in a single function."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _check_batch(use: _Use, batch: int) -> None:
-    if use.inputs.shape[0] != batch or use.shape[0] != batch:
+    if use.inputs.shape[use.site.batch] != batch or use.shape[use.site.batch] != batch:
         raise AttributionError(
             f"Layer {use.layer.name!r} got inputs of shape {tuple(use.inputs.shape)} "
             f"in a batch of {batch} examples.",
@@ -242,11 +175,11 @@ def _check_batch(use: _Use, batch: int) -> None:
 def _join(uses: list[tuple[_Use, Tensor]]) -> LayerGradients:
     parts = []
     for use, gradients in uses:
-        weight = use.module.get_parameter("weight")
-        inputs = use.inputs.to(weight.dtype) if use.inputs.is_floating_point() else use.inputs
-        parts.append(
-            _rule(use.module).gradients(use.module, inputs, gradients.to(weight.dtype), use.layer.bias)
-        )
+        site, dtype = use.site, use.site.parameters[0].dtype
+        inputs = use.inputs.to(dtype) if use.inputs.is_floating_point() else use.inputs
+        if site.batch == 1:
+            inputs, gradients = inputs.transpose(0, 1), gradients.transpose(0, 1)
+        parts.append(site.rule.gradients(site.module, site.block, inputs, gradients.to(dtype)))
     return parts[0].joined(parts[1:])
 
 

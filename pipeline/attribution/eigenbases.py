@@ -39,12 +39,16 @@ def eigenbases(sums: FactorSums, widest: int | None = None) -> dict[str, Eigenba
     for name, gradient in sums.gradient.items():
         check_finite(sums.input[name], name, "input covariance")
         check_finite(gradient, name, "gradient covariance")
-        covariances["gradient", name] = gradient
+        if gradient.dim() == 2:
+            covariances["gradient", name] = gradient
         if sums.input[name].dim() == 2:
             covariances["input", name] = sums.input[name]
     vectors = _all_eigenvectors(covariances, widest)
     return {
-        name: Eigenbasis(vectors.get(("input", name)), vectors["gradient", name]) for name in sums.gradient
+        name: Eigenbasis(
+            vectors.get(("input", name)), vectors.get(("gradient", name), torch.ones_like(gradient))
+        )
+        for name, gradient in sums.gradient.items()
     }
 
 

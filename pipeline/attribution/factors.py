@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs, capture
+from pipeline.attribution.conditioners import ConditionedGradients, Conditioner, condition
 from pipeline.attribution.eigenbases import (
     check_finite,
     eigenbases,
@@ -96,8 +97,22 @@ class Visited:
     """The gradients of one layer for one batch at one checkpoint; ``fixed``: its inputs come from no covered layer."""
 
     layer: str
-    gradients: LayerGradients
+    gradients: LayerGradients | ConditionedGradients
     fixed: bool
+
+
+def conditioned(
+    visited: Iterable[Visited], conditioners: Mapping[str, Conditioner], batch: int
+) -> Iterator[Visited]:
+    """The gradients as a segment's optimizer sees them; those of layers that it leaves alone are left out."""
+    for visit in visited:
+        conditioner = conditioners.get(visit.layer)
+        if conditioner is None or conditioner.root is None:
+            yield visit
+        elif not conditioner.frozen:
+            assert not isinstance(visit.gradients, ConditionedGradients)
+            found = condition(visit.gradients, conditioner.root, batch)
+            yield Visited(visit.layer, found, fixed=False)
 
 
 def fisher_gradients(
@@ -110,6 +125,7 @@ def fisher_gradients(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> Iterator[Visited]:
     """Gradients for curvature at the model's present weights: every layer, once per column of the output Hessian's
     root. Arguments as in ``covariance_sums``.
@@ -119,7 +135,7 @@ def fisher_gradients(
         outputs = captured.forward(inputs)
         fixed = captured.fixed_layers()
         columns = fisher_columns(
-            objective, outputs, row_ids, scale, labels=labels, seed=seed, checkpoint=checkpoint
+            objective, outputs, row_ids, scale, given, labels=labels, seed=seed, checkpoint=checkpoint
         )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
@@ -136,6 +152,7 @@ def covariance_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> FactorSums:
     """First pass over one batch, the model being loaded with a checkpoint's weights.
 
@@ -146,12 +163,13 @@ def covariance_sums(
         labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output
             Hessian's root.
         weights: ``[batch]`` row weights of mean 1, or None; weight w counts like w copies of the row.
+        given: the rows' own labels, for objectives whose output Hessian depends on them.
 
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity; names the layer.
     """
     sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "labels": labels}
-    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, **draw)  # type: ignore[arg-type]
+    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
     add_covariances(sums, visited, weights)
     check_sums(sums)
     return sums
@@ -168,6 +186,7 @@ def spectrum_sums(
     checkpoint: int,
     labels: str = "sampled",
     weights: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Second pass over one batch: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]``, float64; arguments as in the first.
 
@@ -178,7 +197,7 @@ def spectrum_sums(
     """
     sums: dict[str, Tensor] = {}
     draw = {"seed": seed, "checkpoint": checkpoint, "labels": labels}
-    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, **draw)  # type: ignore[arg-type]
+    visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
     add_squares(sums, visited, local_bases(bases, model))
     for name, value in sums.items():
         check_finite(value, name, "spectrum")
@@ -191,6 +210,11 @@ def add_covariances(
     """Adds one batch at one checkpoint to ``sums``, in place; not its examples, nor inputs that ``shared`` keeps."""
     scale, seen = None if weights is None else weights.sqrt(), set()
     for visit in visited:
+        if isinstance(visit.gradients, ConditionedGradients):
+            inputs, outputs = visit.gradients.covariances()
+            add_into(sums.input, {visit.layer: inputs})
+            add_into(sums.gradient, {visit.layer: outputs})
+            continue
         add_into(sums.gradient, {visit.layer: visit.gradients.gradient_covariance()})
         if visit.layer in seen:
             continue
@@ -208,8 +232,14 @@ def add_squares(
     """Adds one batch at one checkpoint to ``sums``, in place; not what ``shared`` keeps. ``bases``: local ones."""
     for visit in visited:
         basis = bases[visit.layer]
-        if shared is None or not (visit.fixed and shared.squared(visit.layer, visit.gradients, basis)):
-            add_into(sums, {visit.layer: visit.gradients.squares(basis)})
+        gradients = visit.gradients
+        if (
+            shared is None
+            or not visit.fixed
+            or isinstance(gradients, ConditionedGradients)
+            or not shared.squared(visit.layer, gradients, basis)
+        ):
+            add_into(sums, {visit.layer: gradients.squares(basis)})
 
 
 def check_sums(sums: FactorSums) -> None:
@@ -236,22 +266,24 @@ def fisher_columns(
     outputs: Tensor,
     row_ids: Tensor,
     scale: Tensor | None,
+    given: Tensor | None = None,
     *,
     labels: str,
     seed: int,
     checkpoint: int,
 ) -> list[Tensor]:
-    """Output gradients ``[batch, outputs]`` whose outer products sum, in the mean, to the output Hessian."""
+    """Output gradients, of the outputs' shape, whose outer products sum, in the mean, to the output Hessian."""
+    outputs = outputs.detach()
     if labels == "sampled":
         columns = [
             objective.sampled_output_gradients(
-                outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint)
+                outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint), given
             )
         ]
     elif labels == "exact":
-        columns = objective.exact_output_gradients(outputs)
+        columns = objective.exact_output_gradients(outputs, given)
     else:
         raise AttributionError(f"There are no {labels!r} labels.", "Use 'sampled' or 'exact'.")
     if scale is None:
         return columns
-    return [column * scale[:, None].to(column) for column in columns]
+    return [column * scale.to(column).reshape(-1, *[1] * (column.dim() - 1)) for column in columns]

@@ -8,7 +8,7 @@ weighted by F_r(Λ), in one of four forms:
     Gram             pairs of positions, F_r ≈ Σ_k u_k v_kᵀ: Σ_k ((g̃_q ∘ u_k)·g̃_c) ((ã_q ∘ v_k)·ã_c)
     dense            matrices [out, in] per example, in slices
 
-and an embedding is handled token by token. Operations count a multiplication and an addition as two. A dense
+and an embedding is handled token by token, a normalisation's scale and shift number by number. Operations count a multiplication and an addition as two. A dense
 matrix is written and read several times and its bytes count far more than its operations. Gram matrices are not
 exact: they are for several positions, where they save much; with one position the filter costs little.
 """
@@ -23,13 +23,16 @@ import torch
 from torch import nn
 
 from pipeline.attribution.capture import Inputs, LayerInfo, capture
+from pipeline.attribution.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.grouped_gradients import GroupedGradients
 from pipeline.attribution.indexed_gradients import IndexedGradients
 
 if TYPE_CHECKING:
     from pipeline.attribution.transport import LayerChain
 
-RANK_ONE, LOW_RANK, GRAM, DENSE, BY_TOKEN = "rank one", "low-rank filter", "Gram", "dense", "by token"
+RANK_ONE, LOW_RANK, GRAM, DENSE = "rank one", "low-rank filter", "Gram", "dense"
+BY_TOKEN, DIAGONAL = "by token", "diagonal"
 # Operations that take as long as moving a byte to or from memory: about 90 GFLOP/s against 9 GB/s a core.
 OPERATIONS_PER_BYTE = 10.0
 # How often a dense matrix is written or read per segment: formed, filtered, multiplied, transported.
@@ -64,7 +67,7 @@ class FormChoice:
     Attributes:
         layer, kind: name and rule of the layer.
         positions: outer products in one gradient.
-        form: ``rank one``, ``low-rank filter``, ``Gram``, ``dense`` or ``by token``.
+        form: ``rank one``, ``low-rank filter``, ``Gram``, ``dense``, ``by token`` or ``diagonal``.
         operations: floating point operations.
         bytes: bytes moved to and from memory, in single precision.
     """
@@ -143,11 +146,16 @@ def layer_forms(
             if isinstance(gradients, IndexedGradients):
                 choices.append(_by_token(layer, gradients.positions, checkpoints))
                 continue
+            if isinstance(gradients, DiagonalGradients):
+                choices.append(_diagonal(layer, checkpoints))
+                continue
             held = gradients.compact()
             count = held.positions if isinstance(held, OuterProducts) else gradients.positions
             # Where inputs are the same at all checkpoints, outer products are added up.
             training = count if name in captured.fixed_layers() else each * count
-            choices.append(choose_form(layer, Positions(count, [training] * segments), terms))
+            positions = Positions(count, [training] * segments)
+            matrices_only = isinstance(gradients, GroupedGradients)
+            choices.append(choose_form(layer, positions, None if matrices_only else terms))
     return choices
 
 
@@ -196,3 +204,8 @@ def _by_token(layer: LayerInfo, positions: int, checkpoints: int) -> FormChoice:
     operations = 2 * positions * (checkpoints + 1) * size_out * (size_out + 2)
     moved = 4 * positions * (checkpoints + 1) * 2 * size_out
     return FormChoice(layer.name, layer.kind, positions, BY_TOKEN, operations, moved)
+
+
+def _diagonal(layer: LayerInfo, checkpoints: int) -> FormChoice:
+    numbers = (checkpoints + 1) * layer.shape[0] * layer.shape[1]
+    return FormChoice(layer.name, layer.kind, 1, DIAGONAL, 3 * numbers, _NUMBER_BYTES * numbers)

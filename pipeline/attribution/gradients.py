@@ -43,7 +43,7 @@ class Eigenbasis:
 
     Attributes:
         input: ``[in, in]`` of A = E[a aᵀ]; None is the identity (inputs that are one-hot).
-        gradient: ``[out, out]`` of S = E[g gᵀ].
+        gradient: ``[out, out]`` of S = E[g gᵀ]; ones ``[out]``, a diagonal, are the identity.
     """
 
     input: Tensor | None
@@ -52,7 +52,8 @@ class Eigenbasis:
     def to(self, like: Tensor) -> Eigenbasis:
         """The same basis in the dtype and on the device of ``like``."""
         inputs = None if self.input is None else aligned(self.input.to(like))
-        return Eigenbasis(inputs, aligned(self.gradient.to(like)))
+        gradient = self.gradient.to(like)
+        return Eigenbasis(inputs, gradient if gradient.dim() == 1 else aligned(gradient))
 
 
 class HeldGradients(ABC):
@@ -96,12 +97,12 @@ class LayerGradients(HeldGradients):
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:
         """Σ s² a aᵀ over examples and positions, float64; ``row_scale`` s is ``[batch]`` or None for 1.
 
-        ``[in, in]``, or its diagonal ``[in]`` for one-hot inputs.
+        ``[in, in]``, or its diagonal ``[in]`` where it counts as diagonal.
         """
 
     @abstractmethod
     def gradient_covariance(self) -> Tensor:
-        """Σ g gᵀ over examples and positions: ``[out, out]``, float64."""
+        """Σ g gᵀ over examples and positions, float64: ``[out, out]``, or ``[out]`` where it counts as diagonal."""
 
     @abstractmethod
     def squares(self, basis: Eigenbasis) -> Tensor:
@@ -136,6 +137,10 @@ class OuterProducts(LayerGradients):
     outputs: Tensor
 
     @property
+    def size_in(self) -> int:
+        return self.inputs.shape[2]
+
+    @property
     def positions(self) -> int:
         return self.inputs.shape[1]
 
@@ -157,6 +162,11 @@ class OuterProducts(LayerGradients):
         values = self.inputs
         if row_scale is not None:
             values = values * row_scale[:, None, None].to(values)
+        if self.positions > 1:
+            # Positions that the loss doesn't see, such as masked ones, are no part of any gradient.
+            seen = self.outputs.ne(0).any(2)
+            if not seen.all():
+                return covariance(values[seen])
         return covariance(values.flatten(0, 1))
 
     def gradient_covariance(self) -> Tensor:
@@ -290,13 +300,13 @@ def outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
 
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     """Q_Sᵀ G Q_A for matrices ``[..., out, in]``."""
-    rotated = basis.gradient.T @ matrices
+    rotated = matrices if basis.gradient.dim() == 1 else basis.gradient.T @ matrices
     return rotated if basis.input is None else product(rotated, basis.input)
 
 
 def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
     """Q_S G̃ Q_Aᵀ for matrices ``[..., out, in]``: the inverse of ``rotate``."""
-    rotated = basis.gradient @ matrices
+    rotated = matrices if basis.gradient.dim() == 1 else basis.gradient @ matrices
     return rotated if basis.input is None else rotated @ basis.input.T
 
 

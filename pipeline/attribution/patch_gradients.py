@@ -122,7 +122,7 @@ class PatchGradients(LayerGradients):
             return DenseGradients(self.matrices())
         return self._unfolded()
 
-    def joined(self, others: Sequence[HeldGradients]) -> LayerGradients:
+    def joined(self, others: Sequence[HeldGradients]) -> PatchGradients | OuterProducts:
         parts = [other for other in others if isinstance(other, PatchGradients)]
         if not parts:
             return self

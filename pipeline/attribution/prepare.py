@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs
-from pipeline.attribution.eigenbases import check_finite, eigenbases
+from pipeline.attribution.conditioners import Conditioner
+from pipeline.attribution.eigenbases import eigenbases
+from pipeline.attribution.errors import NonFiniteError
 from pipeline.attribution.factors import (
     FactorSums,
     Visited,
     add_covariances,
     add_into,
     add_squares,
-    check_sums,
+    conditioned,
     fisher_gradients,
     local_bases,
     sampled_rows,
@@ -46,6 +49,7 @@ class FactorTask:
         load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
         checkpoints: places of the segment's checkpoints in the trajectory.
         seed, labels: as in ``factors.covariance_sums``.
+        conditioners: layer -> what the segment's optimizer does to it, from ``conditioners.segment_conditioners``.
     """
 
     model: nn.Module
@@ -54,6 +58,12 @@ class FactorTask:
     checkpoints: Sequence[int]
     seed: int = 0
     labels: str = "sampled"
+    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
+
+    def local_conditioners(self) -> dict[str, Conditioner]:
+        """In the precision and on the device of the model's parameters."""
+        like = next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
+        return {name: conditioner.to(like) for name, conditioner in self.conditioners.items()}
 
 
 @dataclass
@@ -89,22 +99,24 @@ def prepare_segment(
     labels: str = "sampled",
     covariance_sample: float = 1.0,
     widest: int | None = None,
+    conditioners: Mapping[str, Conditioner] | None = None,
 ) -> PreparedSegment:
     """Eigenbases and eigenvalues of one segment.
 
     Args:
-        model, load_checkpoint, checkpoints, seed, labels: as in ``FactorTask``.
+        model, load_checkpoint, checkpoints, seed, labels, conditioners: as in ``FactorTask``.
         batches: the training rows; iterated twice.
         covariance_sample: the share of rows that the eigenvectors, not the eigenvalues, are fitted on.
         widest: as in ``eigenbases.eigenbases``.
     """
-    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels)
+    given = conditioners or {}
+    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels, given)
     kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
     sums = fit_covariances(task, batches, sample=covariance_sample, kept=kept)
     bases = eigenbases(sums, widest)
     squares = fit_spectrum(task, batches, bases, kept=kept)
     eigenvalues = {name: value / sums.examples for name, value in squares.items()}
-    return PreparedSegment(tuple(checkpoints), bases, eigenvalues, spectrum)
+    return PreparedSegment(tuple(checkpoints), bases, eigenvalues, spectrum, given)
 
 
 def fit_covariances(
@@ -118,18 +130,19 @@ def fit_covariances(
         kept: where gradients are put for ``fit_spectrum``.
 
     Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer.
+        NonFiniteError: a covariance has a NaN or an infinity; names the layer, the checkpoint and the rows.
     """
     sums, examples = FactorSums({}, {}, 0), 0
-    kept = KeptGradients() if kept is None else kept
-    for visit in _visits(task, _samples(batches, sample, task.seed)):
+    kept, conditioners = KeptGradients() if kept is None else kept, task.local_conditioners()
+    for visit in _visits(task, sampled_batches(batches, sample, task.seed)):
         batch = visit.batch
-        add_covariances(sums, kept.keep(visit.key, _gradients(task, visit)), batch.weights, visit.shared)
+        gradients = conditioned(_gradients(task, visit), conditioners, len(batch.row_ids))
+        add_covariances(sums, kept.keep(visit.key, gradients), batch.weights, visit.shared)
+        _check_finite(visit, input=sums.input, gradient=sums.gradient)
         if visit.last:
             scale = None if batch.weights is None else batch.weights.sqrt()
             add_into(sums.input, visit.shared.covariances(scale))
             examples += visit.rows * len(task.checkpoints)
-    check_sums(sums)
     if sample < 1.0:
         for value in (*sums.input.values(), *sums.gradient.values()):
             value /= sample
@@ -146,17 +159,34 @@ def fit_spectrum(
     """Second pass: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]`` over the batches and checkpoints, float64.
 
     Raises:
-        NonFiniteError: a sum has a NaN or an infinity; names the layer.
+        NonFiniteError: a sum has a NaN or an infinity; names the layer, the checkpoint and the rows.
     """
     sums: dict[str, Tensor] = {}
-    local, kept = local_bases(bases, task.model), KeptGradients() if kept is None else kept
+    local, conditioners = local_bases(bases, task.model), task.local_conditioners()
+    kept = KeptGradients() if kept is None else kept
     for visit in _visits(task, ((batch, len(batch.row_ids)) for batch in batches)):
-        add_squares(sums, kept.take(visit.key) or _gradients(task, visit), local, visit.shared)
+        gradients: Iterable[Visited] | None = kept.take(visit.key)
+        if gradients is None:
+            gradients = conditioned(_gradients(task, visit), conditioners, len(visit.batch.row_ids))
+        add_squares(sums, gradients, local, visit.shared)
         if visit.last:
             add_into(sums, visit.shared.squares(local))
-    for name, value in sums.items():
-        check_finite(value, name, "spectrum")
+        _check_finite(visit, squares=sums)
     return sums
+
+
+def _check_finite(visit: _Visit, **sums: Mapping[str, Tensor]) -> None:
+    """Raises NonFiniteError at the first visit after which a sum isn't finite: the row is in its batch."""
+    flat = [(what, layer, value) for what, each in sums.items() for layer, value in each.items()]
+    if not flat or bool(torch.isfinite(torch.stack([value.sum() for _, _, value in flat])).all()):
+        return
+    what, layer = next((what, layer) for what, layer, value in flat if not torch.isfinite(value.sum()))
+    rows = visit.batch.row_ids
+    raise NonFiniteError(
+        f"The factor of layer {layer!r} ({what}) has a NaN or an infinity at checkpoint {visit.checkpoint}, in the "
+        f"batch of rows {int(rows.min())} to {int(rows.max())}.",
+        "Look for NaN in the data and for a training run that diverged.",
+    )
 
 
 @dataclass(frozen=True)
@@ -209,23 +239,17 @@ def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
         checkpoint=visit.checkpoint,
         labels=task.labels,
         weights=batch.weights,
+        given=batch.labels,
     )
 
 
-def _samples(batches: Iterable[Batch], share: float, seed: int) -> Iterator[tuple[Batch, int]]:
-    """The sampled rows of each batch, and how many it had."""
+def sampled_batches(batches: Iterable[Batch], share: float, seed: int) -> Iterator[tuple[Batch, int]]:
+    """The sampled rows of each batch, and how many it had; which ones depends on their ids and the seed."""
     for batch in batches:
         if share == 1.0:
             yield batch, len(batch.row_ids)
             continue
-        chosen = sampled_rows(batch.row_ids, seed=seed, share=share)
-        inputs: Inputs = (
-            batch.inputs[chosen]
-            if isinstance(batch.inputs, Tensor)
-            else {name: value[chosen] for name, value in batch.inputs.items()}
-        )
-        weights = None if batch.weights is None else batch.weights[chosen]
-        yield Batch(inputs, batch.labels[chosen], batch.row_ids[chosen], weights), len(batch.row_ids)
+        yield batch.select(sampled_rows(batch.row_ids, seed=seed, share=share)), len(batch.row_ids)
 
 
 def _nbytes(inputs: Inputs) -> int:

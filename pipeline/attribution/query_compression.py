@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, OuterProducts
 from pipeline.attribution.indexed_gradients import IndexedGradients
 from pipeline.attribution.products import slices_of
@@ -73,12 +74,14 @@ class LowRankMatrices:
     def rotated(self, basis: Eigenbasis) -> LowRankMatrices:
         """Q_Sᵀ V Q_A of each."""
         right = self.right if basis.input is None else self.right @ basis.input
-        return LowRankMatrices(self.left @ basis.gradient, right, self.owner, self.count)
+        left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient
+        return LowRankMatrices(left, right, self.owner, self.count)
 
     def rotated_back(self, basis: Eigenbasis) -> LowRankMatrices:
         """Q_S V Q_Aᵀ of each."""
         right = self.right if basis.input is None else self.right @ basis.input.T
-        return LowRankMatrices(self.left @ basis.gradient.T, right, self.owner, self.count)
+        left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient.T
+        return LowRankMatrices(left, right, self.owner, self.count)
 
     def times(self, factor: Tensor, tolerance: float) -> LowRankMatrices:
         """F ∘ V of each, with F ``[out, in]``, compressed."""
@@ -150,6 +153,11 @@ def compressed_filters(
     Returns:
         One dictionary per segment, first to last, of the same layers.
     """
+    if any(segment.conditioners for segment in segments):
+        raise AttributionError(
+            "Filters of a run with Adam or parameter groups can't be compressed.",
+            "Use attribute(reduce_queries=False).",
+        )
     filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
     for name, gradient in gradients.items():
         slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)

@@ -59,7 +59,24 @@ def random_signs(uniforms: Tensor, columns: int) -> Tensor:
     Returns:
         float64 ``[batch, columns]``.
     """
+    return 1.0 - 2.0 * (_hashes(uniforms, columns) & 1).to(torch.float64)
+
+
+def random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
+    """Independent uniform numbers, derived from one per row.
+
+    Args:
+        uniforms: float64 ``[batch]`` in [0, 1).
+        columns: how many numbers each row gets.
+
+    Returns:
+        float64 ``[batch, columns]`` in [0, 1).
+    """
+    return _shift_right(_hashes(uniforms, columns), 11).to(torch.float64) * 2.0**-53
+
+
+def _hashes(uniforms: Tensor, columns: int) -> Tensor:
+    """int64 ``[batch, columns]``, random bits that depend on the row's number and the column."""
     rows = (uniforms * 2.0**53).to(torch.int64)
     index = torch.arange(columns, dtype=torch.int64, device=uniforms.device)
-    hashed = mix(mix(rows)[:, None] + index)
-    return 1.0 - 2.0 * (hashed & 1).to(torch.float64)
+    return mix(mix(rows)[:, None] + index)

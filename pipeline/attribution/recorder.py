@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError, OptimizerError
-from pipeline.attribution.trajectory import TAIL_NAME, check_optimizer, weights_path, write_trajectory
+from pipeline.attribution.optimizers import AppliedSums, constant_settings, read_settings, second_moments
+from pipeline.attribution.trajectory import (
+    FILE_NAME,
+    MOMENT,
+    TAIL_NAME,
+    Stage,
+    stage_from_record,
+    stage_record,
+    weights_path,
+    write_trajectory,
+)
 from pipeline.attribution.weights import RunningMean, save_weights
 
 
@@ -37,18 +48,23 @@ def first_tail_step(steps: int, share: float) -> int:
 class TrajectoryRecorder:
     """Writes checkpoints, the learning rates between them and the mean of the last iterates while you train.
 
+    Training may have several stages (pre-training and fine-tuning, a head alone and then everything): call
+    ``next_stage`` when one is complete. The parameters that a stage's optimizer doesn't have, or that don't require
+    gradients when the stage begins, are frozen in it.
+
     Args:
         model: the model in training; its state dict is saved, buffers included.
-        optimizer: ``torch.optim.SGD`` with the same momentum, dampening, weight decay and learning rate for
-            all parameters; a learning rate schedule is fine.
+        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``; parameter groups may differ in learning rate and
+            weight decay, and learning rate schedules are fine.
         directory: where the trajectory goes.
         checkpoints: how many, equally spaced.
-        steps: how many optimizer steps training takes in all.
+        steps: how many optimizer steps the stage takes in all.
         train_rows: N, how many rows are trained on.
-        tail: the share of the last steps whose weights are averaged; 0 keeps no average.
+        tail: the share of the last stage's last steps whose weights are averaged; 0 keeps no average.
+        name: of the stage, for people.
 
     Raises:
-        OptimizerError: the optimizer isn't plain SGD as above.
+        OptimizerError: the optimizer isn't one as above.
         AttributionError: there are fewer steps than checkpoints.
     """
 
@@ -62,15 +78,32 @@ class TrajectoryRecorder:
         train_rows: int,
         checkpoints: int = 6,
         tail: float = 0.25,
+        name: str = "",
     ) -> None:
-        self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
-        self._steps, self._train_rows = steps, train_rows
-        self.checkpoint_steps = checkpoint_steps(steps, checkpoints)
-        self._first_tail = first_tail_step(steps, tail) if tail > 0 else None
-        self._settings = _settings(optimizer)
-        self._mean = RunningMean()
-        self._written: list[dict[str, float | None]] = []
-        self._step, self._lr_sum = 0, 0.0
+        self._model, self._directory, self._tail = model, Path(directory), tail
+        self._stages: list[Stage] = []
+        self._written: list[dict[str, Any]] = []
+        self._applied = AppliedSums()
+        self._step, self._steps, self._lr_sum = 0, 0, 0.0
+        self._optimizer: Optimizer | None = None
+        self._begin(optimizer, steps, train_rows, checkpoints, name)
+
+    def next_stage(
+        self, optimizer: Optimizer, *, steps: int, train_rows: int, checkpoints: int = 6, name: str = ""
+    ) -> None:
+        """Call when a stage's steps are done and before the next one's first; arguments as for the first stage.
+
+        Raises:
+            AttributionError: the stage before isn't complete.
+        """
+        if self._step < self._steps:
+            raise AttributionError(
+                f"The stage has done {self._step} of the {self._steps} steps announced.",
+                "Begin the next stage when it is complete, or announce fewer steps.",
+            )
+        # What is there ends with the stage before.
+        (self._directory / FILE_NAME).unlink(missing_ok=True)
+        self._begin(optimizer, steps, train_rows, checkpoints, name)
 
     def step(self, epoch: float | None = None) -> None:
         """Call after every ``optimizer.step()`` and before the schedule's; ``epoch`` is how many epochs are
@@ -78,73 +111,91 @@ class TrajectoryRecorder:
 
         Raises:
             AttributionError: training takes more steps than announced.
-            OptimizerError: the parameter groups' settings have come apart.
+            OptimizerError: momentum, weight decay or the like changed.
         """
+        assert self._optimizer is not None
         if self._step >= self._steps:
             raise AttributionError(
                 f"Training goes on after the {self._steps} steps announced.",
                 "Give the recorder the right `steps`.",
             )
-        if _settings(self._optimizer) != self._settings:
+        if constant_settings(self._optimizer) != self._constants:
             raise OptimizerError("Momentum or weight decay changed during training.", "Keep them constant.")
         self._step += 1
-        self._lr_sum += float(self._optimizer.param_groups[0]["lr"])
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._lr_sum += rates[0]
+        self._applied.step(self._stages[-1].optimizer, rates)
         if self._first_tail is not None and self._step >= self._first_tail:
             self._mean.add(self._model.state_dict())
         if self._step in self.checkpoint_steps:
-            save_weights(weights_path(self._directory, self._step), self._model.state_dict())
-            self._written.append({"step": self._step, "epoch": epoch, "lr_sum": self._lr_sum})
-            self._lr_sum = 0.0
+            self._write_checkpoint(epoch)
         if self._step == self._steps:
             self._finish()
+        elif self._step in self.checkpoint_steps:
+            self._applied.add_interval(len(rates))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """What ``restore`` needs to go on after an interruption, as a flat dictionary for safetensors."""
-        epochs = [float("nan") if c["epoch"] is None else c["epoch"] for c in self._written]
-        state = {
-            "step": torch.tensor(self._step),
-            "lr_sum": torch.tensor(self._lr_sum, dtype=torch.float64),
-            "written": torch.tensor([c["step"] for c in self._written], dtype=torch.int64),
-            "lr_sums": torch.tensor([c["lr_sum"] for c in self._written], dtype=torch.float64),
-            "epochs": torch.tensor(epochs, dtype=torch.float64),
+        record = {
+            "step": self._step,
+            "lr_sum": self._lr_sum,
+            "written": self._written,
+            "applied": self._applied.to_record(),
+            "stages": [stage_record(stage) for stage in self._stages],
+            "steps": self._steps,
+            "checkpoint_steps": self.checkpoint_steps,
+            "first_tail": self._first_tail,
         }
+        text = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
         mean = self._mean.to_tensors() if self._mean.count else {}
-        return state | {f"mean/{name}": tensor for name, tensor in mean.items()}
+        return {"record": text.clone()} | {f"mean/{name}": tensor for name, tensor in mean.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on where ``state_tensors`` was taken; the checkpoints written before must still be there."""
-        self._step, self._lr_sum = int(state["step"]), float(state["lr_sum"])
-        columns = (state[name].tolist() for name in ("written", "epochs", "lr_sums"))
-        self._written = [
-            {"step": step, "epoch": None if math.isnan(epoch) else epoch, "lr_sum": lr_sum}
-            for step, epoch, lr_sum in zip(*columns, strict=True)
-        ]
+        """Goes on where ``state_tensors`` was taken, with a recorder made of the present stage's optimizer; the
+        checkpoints written before must still be there."""
+        record = json.loads(bytes(state["record"].tolist()))
+        self._step, self._lr_sum, self._written = record["step"], record["lr_sum"], record["written"]
+        self._applied = AppliedSums.from_record(record["applied"])
+        self._stages = [stage_from_record(each) for each in record["stages"]]
+        self._steps, self.checkpoint_steps = record["steps"], record["checkpoint_steps"]
+        self._first_tail = record["first_tail"]
         mean = {name.removeprefix("mean/"): t for name, t in state.items() if name.startswith("mean/")}
         self._mean = RunningMean.from_tensors(mean) if mean else RunningMean()
+
+    def _begin(self, optimizer: Optimizer, steps: int, train_rows: int, checkpoints: int, name: str) -> None:
+        settings = read_settings(self._model, optimizer)
+        self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
+        self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
+        self._steps += steps
+        self._stages.append(Stage(train_rows, settings, name))
+        if optimizer is not self._optimizer:
+            self._applied.start(optimizer)
+        self._applied.add_interval(len(settings.groups))
+        self._optimizer, self._constants = optimizer, constant_settings(optimizer)
+        self._mean = RunningMean()
+
+    def _write_checkpoint(self, epoch: float | None) -> None:
+        assert self._optimizer is not None
+        path = weights_path(self._directory, self._step)
+        if self._stages[-1].optimizer.adaptive:
+            moments = second_moments(self._model, self._optimizer)
+            state = {f"{MOMENT}{name}": moment for name, moment in moments.items()}
+            save_weights(path.with_name(f"{self._step}.optimizer.safetensors"), state)
+        save_weights(path, self._model.state_dict())
+        stage = len(self._stages) - 1
+        self._written.append({"step": self._step, "epoch": epoch, "stage": stage, "lr_sum": self._lr_sum})
+        self._lr_sum = 0.0
 
     def _finish(self) -> None:
         if self._first_tail is not None:
             save_weights(self._directory / TAIL_NAME, self._mean.mean())
         write_trajectory(
             self._directory,
-            checkpoints=self._written,
+            checkpoints=[
+                checkpoint | {"applied": applied}
+                for checkpoint, applied in zip(self._written, self._applied.sums(), strict=True)
+            ],
+            stages=self._stages,
             steps=self._steps,
-            train_rows=self._train_rows,
             tail=None if self._first_tail is None else TAIL_NAME,
-            momentum=self._settings["momentum"],
-            dampening=self._settings["dampening"],
-            weight_decay=self._settings["weight_decay"],
         )
-
-
-def _settings(optimizer: Optimizer) -> dict[str, float]:
-    """Momentum, dampening and weight decay, the same for all parameter groups."""
-    if type(optimizer) is not SGD:
-        check_optimizer(type(optimizer).__name__)
-    groups = optimizer.param_groups
-    for key in ("lr", "momentum", "dampening", "weight_decay", "maximize"):
-        if any(group[key] != groups[0][key] for group in groups):
-            raise OptimizerError(f"Parameter groups differ in {key!r}.", "Use the same for all parameters.")
-    if groups[0]["maximize"]:
-        raise OptimizerError("The optimizer maximises.", "Minimise a loss.")
-    return {key: float(groups[0][key]) for key in ("momentum", "dampening", "weight_decay")}

@@ -8,20 +8,33 @@ decay + 1/t, t the sum of effective learning rates; scaled by
 
 it has the right length for the true Gauss–Newton matrix G, whose product ⟨x, G x⟩ takes one forward-mode pass
 over some rows. α is 1 where EK-FAC is exact. Rankings don't change.
+
+Under Adam (``conditioners``) the same holds in the coordinates P^{-1/2} θ: x̃ = F_r(M̂) q̃ nearly solves (M̂ + λ) x̃ = q̃,
+and ⟨x̃, M x̃⟩ = ⟨u, G u⟩ for the filter u = P^{1/2} x̃ in parameter space; weight decay adds Σ D x̃². Over several segments
+there is no such number: an error in what one passes on isn't along the filter of the one before. Their scores are
+uncalibrated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from pipeline.attribution.capture import Inputs, covered_layers
+from pipeline.attribution.capture import Inputs
+from pipeline.attribution.conditioners import Conditioner
+from pipeline.attribution.coverage import matrix_parameters
 from pipeline.attribution.gradients import rotate
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.prepare import sampled_batches
+from pipeline.attribution.row_derivatives import forward_mode
+from pipeline.attribution.scores import Batch
 from pipeline.attribution.transport import PreparedSegment
+
+# Rows whose Gauss–Newton form is measured.
+SCALE_ROWS = 1024
 
 
 def gauss_newton_form(
@@ -30,6 +43,7 @@ def gauss_newton_form(
     inputs: Inputs,
     direction: Mapping[str, Tensor],
     weights: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> float:
     """Σ over rows of xᵀ Jᵀ H J x at the model's present weights, J the Jacobian of a row's outputs, H the output
     Hessian of its loss.
@@ -37,37 +51,23 @@ def gauss_newton_form(
     Args:
         direction: x as layer -> matrix ``[out, in]``, the bias as one more input.
         weights: ``[batch]`` row weights, or None.
+        given: the rows' own labels, for objectives whose output Hessian depends on them.
     """
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     tangents = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    tangents |= as_parameters(model, direction)
+    tangents |= matrix_parameters(model, direction)
     was_training = model.training
     model.eval()
     try:
-        both = jvp(lambda p: functional_call(model, p, (inputs,)), (parameters,), (tangents,))
+        with forward_mode():
+            both = jvp(lambda p: functional_call(model, p, (inputs,)), (parameters,), (tangents,))
     finally:
         model.train(was_training)
     outputs, change = both[0], both[1]
     along = torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
-    for column in objective.exact_output_gradients(outputs):
-        along += (column * change).sum(1).double().square()
+    for column in objective.exact_output_gradients(outputs, given):
+        along += (column * change).flatten(1).sum(1).double().square()
     return float((along if weights is None else along * weights).sum())
-
-
-def as_parameters(model: nn.Module, matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Layer matrices ``[out, in]`` as tensors named and shaped like the parameters of the covered layers."""
-    found = {}
-    for layer in covered_layers(model):
-        module, matrix = model.get_submodule(layer.name), matrices[layer.name]
-        weight = module.get_parameter("weight")
-        prefix = f"{layer.name}." if layer.name else ""
-        if layer.bias:
-            found[f"{prefix}bias"] = matrix[:, -1].to(weight)
-            matrix = matrix[:, :-1]
-        found[f"{prefix}weight"] = (
-            (matrix.T if layer.kind == "embedding" else matrix).reshape(weight.shape).to(weight)
-        )
-    return found
 
 
 def scale_correction(
@@ -81,9 +81,51 @@ def scale_correction(
         mean_form: ⟨x, G x⟩, `gauss_newton_form` as a mean over rows spread over the segment's checkpoints.
         damping: λ, weight decay plus one over the sum of effective learning rates.
     """
-    squared = approximate = 0.0
+    damped = approximate = 0.0
     for name, matrix in direction.items():
-        energy = rotate(matrix.double(), segment.bases[name].to(matrix.double())).square()
-        squared += float(energy.sum())
+        if segment.frozen(name):
+            continue
+        filtered = matrix.double()
+        conditioner = segment.conditioners.get(name, Conditioner(None, None)).to(filtered)
+        solution = conditioner.passed(torch.zeros_like(filtered), filtered)
+        energy = rotate(solution, segment.bases[name].to(solution)).square()
+        damped += damping * float(energy.sum())
+        if conditioner.decay is not None:
+            damped += float((conditioner.decay * solution.square()).sum())
         approximate += float((segment.eigenvalues[name].to(energy).clamp(min=0) * energy).sum())
-    return (approximate + damping * squared) / (mean_form + damping * squared)
+    return (approximate + damped) / (mean_form + damped)
+
+
+def measured_scale(
+    model: nn.Module,
+    load_checkpoint: Callable[[int], None],
+    objective: Objective,
+    batches: Iterable[Batch],
+    segment: PreparedSegment,
+    direction: Mapping[str, Tensor],
+    damping: float,
+    *,
+    seed: int = 0,
+    rows: int = SCALE_ROWS,
+) -> float:
+    """α, from about ``rows`` random rows spread over the checkpoints of the only segment.
+
+    Args:
+        model, load_checkpoint: as in ``prepare.prepare_segment``.
+        batches: all training rows.
+        direction, damping: as in ``scale_correction``.
+    """
+    count = sum(len(batch.row_ids) for batch in batches)
+    share = min(1.0, rows / max(1, count))
+    chosen = [batch for batch, _ in sampled_batches(batches, share, seed) if len(batch.row_ids)]
+    total, used = 0.0, sum(len(batch.row_ids) for batch in chosen)
+    for turn, checkpoint in enumerate(segment.checkpoints):
+        load_checkpoint(checkpoint)
+        for batch in chosen:
+            mine = torch.arange(turn, len(batch.row_ids), len(segment.checkpoints))
+            if len(mine):
+                part = batch.select(mine)
+                total += gauss_newton_form(
+                    model, objective, part.inputs, direction, part.weights, part.labels
+                )
+    return scale_correction(segment, direction, total / max(1, used), damping)

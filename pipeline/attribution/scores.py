@@ -18,7 +18,7 @@ from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.gradients import DenseGradients, HeldGradients, LayerGradients
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.self_influence import self_products
-from pipeline.attribution.transport import LayerChain, PreparedSegment, layer_chains
+from pipeline.attribution.transport import ConditionedChain, LayerChain, PreparedSegment, layer_chains
 
 # Bytes of factored gradients that may be held while the checkpoints of a group of batches are visited.
 HELD_BYTES = 256 << 20
@@ -42,6 +42,17 @@ class Batch:
     row_ids: Tensor
     weights: Tensor | None = None
 
+    def select(self, rows: Tensor) -> Batch:
+        """Some rows, by their places or a mask."""
+        inputs = self.inputs
+        chosen = (
+            inputs[rows]
+            if isinstance(inputs, Tensor)
+            else {name: value[rows] for name, value in inputs.items()}
+        )
+        weights = None if self.weights is None else self.weights[rows]
+        return Batch(chosen, self.labels[rows], self.row_ids[rows], weights)
+
 
 @dataclass(frozen=True)
 class BatchScores:
@@ -52,7 +63,7 @@ class BatchScores:
             None if not asked for.
         harm: name of the query -> ``[rows]`` nats, > 0: removing the row lowers the query's loss.
             ``[queries, rows]`` where the query's filters hold several.
-        losses: ``[checkpoints, rows]`` nats, unweighted, checkpoints ascending.
+        losses: ``[checkpoints, rows]`` nats, unweighted, of the checkpoints visited, ascending.
         margins: ``[checkpoints, rows]``, or None where the objective has none.
     """
 
@@ -97,6 +108,7 @@ def score_rows(
     self_influence: bool = True,
     self_influence_tolerance: float = SELF_INFLUENCE_TOLERANCE,
     held_bytes: int = HELD_BYTES,
+    trained_in: Sequence[int] | None = None,
 ) -> BatchScores:
     """Scores all rows of a chunk with one forward and backward pass per checkpoint.
 
@@ -114,6 +126,8 @@ def score_rows(
             products that misses at most this share of the mean self-influence. 0 is exact and slow.
         held_bytes: how many bytes of gradients self-influence may hold; batches are grouped accordingly, and
             each group loads every checkpoint once.
+        trained_in: places of the segments that trained on the rows; None is all. The others only carry on what
+            these did, and are not visited but for the end of training, where self-influence asks.
 
     Raises:
         NonFiniteError: a loss or a score is NaN or infinite; names the row and the checkpoint.
@@ -123,12 +137,13 @@ def score_rows(
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     filters = {name: [_to(one, like) for one in per_segment] for name, per_segment in (queries or {}).items()}
     chains = layer_chains(segments, like, self_influence_tolerance) if self_influence else None
+    places = range(len(segments)) if trained_in is None else trained_in
     done: list[_BatchState] = []
     with capture(model) as captured:
-        task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, chains)
+        task = _Task(captured, load_checkpoint, objective, segments, train_rows, filters, chains, places)
         while len(done) < len(batches):
             done.extend(task.score_group(batches[len(done) :], held_bytes))
-    return _collect(done, segments, filters)
+    return _collect(done, filters)
 
 
 def score_batch(
@@ -205,12 +220,18 @@ class _Task:
     segments: Sequence[PreparedSegment]
     train_rows: int
     filters: Mapping[str, Sequence[Mapping[str, Tensor]]]
-    chains: Mapping[str, LayerChain] | None
+    chains: Mapping[str, LayerChain | ConditionedChain] | None
+    trained_in: Sequence[int]
 
     def score_group(self, batches: Sequence[Batch], held_bytes: int) -> list[_BatchState]:
         """Scores as many of the first batches as fit in ``held_bytes``, at least one."""
-        visits = [(place, c) for place, segment in enumerate(self.segments) for c in segment.checkpoints]
+        visits: list[tuple[int | None, int]] = [
+            (place, c) for place in self.trained_in for c in self.segments[place].checkpoints
+        ]
         visits.reverse()  # the final checkpoint first: it says what is held, and is self-influence's query
+        last = self.segments[-1].checkpoints[-1]
+        if self.chains is not None and visits[0][1] != last:
+            visits.insert(0, (None, last))
         states: list[_BatchState] = []
         self.load_checkpoint(visits[0][1])
         expected_bytes = 0
@@ -233,8 +254,8 @@ class _Task:
             state.merged.clear()
         return states
 
-    def _visit(self, state: _BatchState, place: int, checkpoint: int) -> None:
-        """One forward and backward pass of one batch at one checkpoint."""
+    def _visit(self, state: _BatchState, place: int | None, checkpoint: int) -> None:
+        """One forward and backward pass of one batch at one checkpoint of a segment, or for the query alone."""
         batch = state.batch
         outputs = self.captured.forward(batch.inputs)
         losses = self.objective.losses(outputs, batch.labels)
@@ -248,6 +269,9 @@ class _Task:
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
         fixed = self.captured.fixed_layers()
         for layer, gradients in self.captured.gradients(losses, weights):
+            if place is None:
+                state.query[layer] = gradients.compact()
+                continue
             merged = layer in fixed and state.merge(place, layer, gradients)
             if not merged:
                 self._harm(state, place, layer, gradients)
@@ -264,7 +288,9 @@ class _Task:
             added = -gradients.products(filters[place][layer]).double().cpu() / share
             state.harm[name] = state.harm[name] + added if name in state.harm else added
 
-    def _self_influence(self, state: _BatchState, chains: Mapping[str, LayerChain]) -> None:
+    def _self_influence(
+        self, state: _BatchState, chains: Mapping[str, LayerChain | ConditionedChain]
+    ) -> None:
         for (place, layer), gradients in state.merged.items():
             compact = gradients.compact()
             if gradients is state.query[layer]:
@@ -272,8 +298,8 @@ class _Task:
             state.hold(place, layer, compact)
         total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
         for layer, query in state.query.items():
-            held = [state.training[place, layer] for place in range(len(self.segments))]
-            training = [parts[0].joined(parts[1:]) for parts in held]
+            held = [state.training.get((place, layer)) for place in range(len(self.segments))]
+            training = [None if parts is None else parts[0].joined(parts[1:]) for parts in held]
             mine = query.compact() if isinstance(query, LayerGradients) else query
             total += self_products(mine, training, chains[layer]).cpu() / self.train_rows
         state.self_influence = total
@@ -285,10 +311,8 @@ def _to(filters: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
     return {layer: value.to(like) for layer, value in filters.items()}
 
 
-def _collect(
-    states: Sequence[_BatchState], segments: Sequence[PreparedSegment], filters: Mapping[str, object]
-) -> BatchScores:
-    checkpoints = sorted(c for segment in segments for c in segment.checkpoints)
+def _collect(states: Sequence[_BatchState], filters: Mapping[str, object]) -> BatchScores:
+    checkpoints = sorted(states[0].losses)
     own = [state.self_influence for state in states if state.self_influence is not None]
     for state in states:
         if state.self_influence is not None:

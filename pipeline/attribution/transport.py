@@ -6,7 +6,7 @@
         q ← F_S(H) q
 
 H is EK-FAC: F(H) V = Q_S [F(Λ) ∘ (Q_Sᵀ V Q_A)] Q_Aᵀ. Bases differ between segments, so queries return to
-parameter space in between.
+parameter space in between. Under Adam a segment works in its own coordinates (``conditioners``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from itertools import pairwise
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
 from pipeline.attribution.low_rank import OuterMap, low_rank, weighted_low_rank
 from pipeline.attribution.products import aligned
@@ -35,6 +37,8 @@ class PreparedSegment:
         bases: layer -> eigenvectors of the segment's mean covariances.
         eigenvalues: layer -> Λ ``[out, in]``, means over examples and checkpoints.
         spectrum: what the segment does to a direction of eigenvalue σ.
+        conditioners: layer -> what its optimizer does besides; bases and eigenvalues are of conditioned gradients.
+            A frozen layer has neither.
         chains: what ``layer_chains`` has made of it.
     """
 
@@ -42,7 +46,19 @@ class PreparedSegment:
     bases: Mapping[str, Eigenbasis]
     eigenvalues: Mapping[str, Tensor]
     spectrum: Spectrum
+    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
     chains: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def curvature(self, layer: str) -> Tensor:
+        """Λ with whatever weight decay the spectrum doesn't add: what the spectrum is a function of."""
+        sigma, conditioner = self.eigenvalues[layer], self.conditioners.get(layer)
+        if conditioner is None or conditioner.decay is None:
+            return sigma
+        return sigma.clamp(min=0.0) + torch.as_tensor(conditioner.decay_in(self.bases[layer])).to(sigma)
+
+    def frozen(self, layer: str) -> bool:
+        """Whether this segment leaves the layer as it is."""
+        return layer in self.conditioners and self.conditioners[layer].frozen
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,26 @@ class LayerSegment:
     injection: Tensor
     transport: Tensor
     checkpoints: int
+
+
+@dataclass(frozen=True)
+class ConditionedSegment:
+    """One layer of one segment whose gradients are conditioned.
+
+    Attributes:
+        layer: in the coordinates P^{1/2} ∘ G; None where the segment leaves the layer as it is.
+        conditioner: P, in the layer's precision.
+    """
+
+    layer: LayerSegment | None
+    conditioner: Conditioner
+
+
+@dataclass(frozen=True)
+class ConditionedChain:
+    """One layer in all segments, first to last, at least one of which conditions its gradients."""
+
+    segments: Sequence[ConditionedSegment]
 
 
 @dataclass(frozen=True)
@@ -112,26 +148,41 @@ class LayerChain:
 
 def layer_chains(
     segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
-) -> Mapping[str, LayerChain]:
+) -> Mapping[str, LayerChain | ConditionedChain]:
     """Layer -> its chain in the dtype and on the device of ``like``; kept as long as the last segment is."""
     key = (like.dtype, like.device, tolerance)
     kept = segments[-1].chains.get(key)
     if kept is not None and len(kept[0]) == len(segments) and all(map(is_, kept[0], segments)):
         return kept[1]
-    chains = {
-        name: LayerChain(
-            [_layer_segment(segment, name, like) for segment in segments],
-            tolerance,
-            [segment.eigenvalues[name] for segment in segments],
-        )
-        for name in segments[0].bases
-    }
+    names = dict.fromkeys(name for segment in segments for name in segment.bases)
+    chains = {name: _chain(segments, name, like, tolerance) for name in names}
     segments[-1].chains[key] = (tuple(segments), chains)
     return chains
 
 
+def _chain(
+    segments: Sequence[PreparedSegment], name: str, like: Tensor, tolerance: float
+) -> LayerChain | ConditionedChain:
+    identity = Conditioner(None, None)
+    conditioners = [segment.conditioners.get(name, identity).to(like) for segment in segments]
+    if any(conditioner.root is not None for conditioner in conditioners):
+        return ConditionedChain(
+            [
+                ConditionedSegment(
+                    None if segment.frozen(name) else _layer_segment(segment, name, like), conditioner
+                )
+                for segment, conditioner in zip(segments, conditioners, strict=True)
+            ]
+        )
+    return LayerChain(
+        [_layer_segment(segment, name, like) for segment in segments],
+        tolerance,
+        [segment.eigenvalues[name] for segment in segments],
+    )
+
+
 def _layer_segment(segment: PreparedSegment, name: str, like: Tensor) -> LayerSegment:
-    sigma = segment.eigenvalues[name]
+    sigma = segment.curvature(name)
     injection = aligned(segment.spectrum.injection(sigma).to(like))
     transport = segment.spectrum.transport(sigma).to(like)
     return LayerSegment(segment.bases[name].to(like), injection, transport, len(segment.checkpoints))
@@ -154,8 +205,14 @@ def query_filters(
     for name, gradient in query.items():
         for place in range(len(segments) - 1, -1, -1):
             segment = segments[place]
-            basis, sigma = segment.bases[name].to(gradient), segment.eigenvalues[name].to(gradient)
-            rotated = rotate(gradient, basis)
-            filters[place][name] = rotate_back(segment.spectrum.injection(sigma) * rotated, basis)
-            gradient = rotate_back(segment.spectrum.transport(sigma) * rotated, basis)
+            if segment.frozen(name):
+                filters[place][name] = torch.zeros_like(gradient)
+                continue
+            basis, sigma = segment.bases[name].to(gradient), segment.curvature(name).to(gradient)
+            conditioner = segment.conditioners.get(name, Conditioner(None, None))
+            rotated = rotate(conditioner.conditioned(gradient), basis)
+            injected = rotate_back(segment.spectrum.injection(sigma) * rotated, basis)
+            filters[place][name] = conditioner.conditioned(injected)
+            moved = rotate_back(segment.spectrum.transport(sigma) * rotated, basis)
+            gradient = conditioner.passed(gradient, moved)
     return filters

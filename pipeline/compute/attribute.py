@@ -66,7 +66,7 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
     a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
     fixed_size_list<float32>[C] (margin null in regression); group_harm fixed_size_list<float32>[K], in nats, of the
     stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index
-    or standardised target, at the tail-averaged weights.
+    standardised target or set (fixed_size_list<uint8>[labels]), at the tail-averaged weights.
     """
     path, whole = todo[0].run_path, todo[0]
     parts = list(batches(path, chunk))
@@ -146,15 +146,20 @@ def precision_error(plan: Plan) -> dict[str, Any]:
 def predictions(plan: Plan, parts: list[Batch]) -> Tensor:
     model, trajectory = attribution_model(plan.run_path), plan.trajectory()
     restore_weights(model, trajectory.load_tail() if trajectory.tail else plan.weights(-1))
-    classes = run_data(plan.run_path).encoding.task == "classification"
+    task = run_data(plan.run_path).encoding.task
     model.eval()
     with torch.no_grad():
         outputs = torch.cat([model(batch.inputs).cpu() for batch in parts])
-    return outputs.argmax(1) if classes else outputs[:, 0]
+    if task == "multilabel":
+        return (outputs > 0).to(torch.uint8)
+    return outputs.argmax(1) if task == "classification" else outputs[:, 0]
 
 
 def to_arrow(values: Tensor | None, rows: int) -> pa.Array:
-    return pa.nulls(rows, pa.float64()) if values is None else pa.array(values.numpy())
+    if values is None:
+        return pa.nulls(rows, pa.float64())
+    flat = pa.array(values.numpy().reshape(-1))
+    return flat if values.dim() == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def to_lists(values: Tensor | None, rows: int) -> pa.Array:

@@ -35,7 +35,7 @@ from pipeline.compute.plan import (
     weighted_rows,
 )
 from pipeline.compute.sums import Tensors, forget, summed
-from pipeline.compute.worker import keep, run_config, run_data, run_objective
+from pipeline.compute.worker import keep, plain_objective, run_config, run_data, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError
@@ -57,7 +57,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     layers, covered = covered_layers(model), coverage(model)
     if not layers:
         raise InputError(
-            "the model has no layer that attribution covers", "Use Linear, Conv2d or Embedding layers."
+            "the model has no layer that attribution covers", "Use Linear, convolution, Embedding or attention layers."
         )
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
     whole = todo[0]
@@ -193,7 +193,7 @@ def write_segments(plan: Plan, bases_path: Path, spectra_path: Path) -> None:
 
 def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Σ of the validation rows' loss gradients, layer by layer, at the query's weights."""
-    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
+    model, objective = attribution_model(plan.run_path), plain_objective(plan.run_path)
     restore_weights(model, plan.query_weights())
     total: Tensors = {}
     for batch in rows_of(plan, chunks):
@@ -213,7 +213,7 @@ def write_filters(plan: Plan, sums: Path) -> None:
 
 def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     """Σ of the gradients of every cell's validation rows, as in `query_leaf`: `cell/layer` → `[out, in]`."""
-    model, objective, path = attribution_model(plan.run_path), run_objective(plan.run_path), plan.run_path
+    model, objective, path = attribution_model(plan.run_path), plain_objective(plan.run_path), plan.run_path
     restore_weights(model, plan.query_weights())
     groups, size = scored_groups(path), run_config(path).attribution.batch_size
     assert groups is not None
@@ -270,5 +270,5 @@ def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray)
         if len(mine):
             plan.load_checkpoint(model, checkpoint)
             batch = batch_of(path, chosen.select(mine))
-            total += gauss_newton_form(model, objective, batch.inputs, direction, batch.weights)
+            total += gauss_newton_form(model, objective, batch.inputs, direction, batch.weights, batch.labels)
     return total

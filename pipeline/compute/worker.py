@@ -20,6 +20,12 @@ from pipeline.models import build_model, initialise
 
 Kept = TypeVar("Kept")
 KEPT_AT_MOST = 16
+LOSSES = {
+    "classification": "cross_entropy",
+    "regression": "squared_error",
+    "multilabel": "binary_cross_entropy",
+}
+"""Task → the name of its loss."""
 PROGRESS_SECONDS = 0.5
 
 _kept: OrderedDict[tuple[str, str], tuple[int, Any]] = OrderedDict()
@@ -54,8 +60,18 @@ def run_data(run_path: Path) -> EncodedData:
 
 
 def run_objective(run_path: Path) -> Objective:
-    task = run_data(run_path).encoding.task
-    return get_objective("cross_entropy" if task == "classification" else "squared_error")
+    """The loss that is trained, without row weights: of rows' gradients, curvature and self-influence."""
+    smoothing = run_config(run_path).training.label_smoothing
+    options = {"label_smoothing": smoothing} if smoothing else {}
+    return get_objective(LOSSES[run_data(run_path).encoding.task], **options)
+
+
+def plain_objective(run_path: Path) -> Objective:
+    """The loss that is measured, of which harm is predicted: that of training without label smoothing.
+
+    A smoothed loss is no likelihood of the labels, and rises again for rows that a model is rightly sure of.
+    """
+    return get_objective(LOSSES[run_data(run_path).encoding.task])
 
 
 def run_model(run_path: Path, seed: int) -> nn.Module:

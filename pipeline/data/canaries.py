@@ -36,15 +36,14 @@ class Canaries:
 def draw_canaries(config: AuditConfig, task: str, rows: int, classes: int) -> Canaries | None:
     """Uniform flips of `detection.canaries` of the train rows; None where there are to be none.
 
-    Raises InputError in regression and for more than MOST of the rows.
+    Raises InputError where a row has not one class and for more than MOST of the rows.
     """
     number = config.detection.canaries
     if not number:
         return None
     if task != "classification":
-        raise InputError(
-            f"detection.canaries is {number}, and a numeric target can't be flipped", "Leave it out."
-        )
+        kind = "a numeric target" if task == "regression" else "a set of labels"
+        raise InputError(f"detection.canaries is {number}, and {kind} can't be flipped", "Leave it out.")
     if number > MOST * rows:
         raise InputError(
             f"detection.canaries is {number:,}, more than a fifth of the {rows:,} train rows",

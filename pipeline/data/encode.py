@@ -13,12 +13,17 @@ import pyarrow as pa
 
 from pipeline.config import Data
 from pipeline.data.encoders import ENCODERS, Column, Encoder
-from pipeline.data.labels import LABELS, Label, RowWeight
+from pipeline.data.label_sets import LabelSets, is_set
+from pipeline.data.labels import ClassLabel, RowWeight, TargetLabel
 from pipeline.run import read_json, write_json
 
 INPUT_BYTES = {"dense": 4, "image": 1, "tokens": 4}
 """Of one number of each kind of input."""
 INPUTS = tuple(INPUT_BYTES)
+Label = ClassLabel | TargetLabel | LabelSets
+LABELS: dict[str, type[ClassLabel] | type[TargetLabel] | type[LabelSets]] = {
+    kind.task: kind for kind in (ClassLabel, TargetLabel, LabelSets)
+}
 
 
 class Encoding:
@@ -34,7 +39,8 @@ class Encoding:
         """An encoding that has seen no rows."""
         features = [ENCODERS[column.kind].create(column, data) for column in columns]
         weight = RowWeight(data.weight) if data.weight else None
-        return cls(features, LABELS[task](data.label, str(label_type)), weight)
+        of_one = label_type.value_type if is_set(label_type) else label_type
+        return cls(features, LABELS[task](data.label, str(of_one)), weight)
 
     def finish(self) -> None:
         """Fix all statistics. Raises InputError for labels that can't be learnt (see labels.py)."""
@@ -50,17 +56,17 @@ class Encoding:
 
     @property
     def classes(self) -> list[Any]:
-        """Label values in the source's type, sorted; empty in regression."""
+        """Label values in the source's type, sorted; in multi-label the labels there are; empty in regression."""
         return self.label.classes
 
     @property
     def class_counts(self) -> list[int]:
-        """Train rows of each class; empty in regression."""
+        """Train rows of each class, or with each label; empty in regression."""
         return self.label.class_counts
 
     @property
     def outputs(self) -> int:
-        """Outputs of a model: one per class, or one."""
+        """Outputs of a model: one per class or label, or one."""
         return self.label.outputs
 
     @property
@@ -99,7 +105,8 @@ class Encoding:
         return {name: arrays[0] if len(arrays) == 1 else np.hstack(arrays) for name, arrays in parts.items()}
 
     def encode(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        """Inputs, `labels` (int64 classes or standardised float32 targets) and, if configured, `weights`."""
+        """Inputs, `labels` (int64 classes, standardised float32 targets or uint8 `[n, labels]`) and, if configured,
+        `weights`."""
         arrays = self.encode_inputs(batch)
         arrays["labels"] = self.label.encode(batch.column(self.label.column))
         if self.weight:
@@ -107,7 +114,7 @@ class Encoding:
         return arrays
 
     def decode_labels(self, labels: np.ndarray) -> pa.Array:
-        """Class indices → labels in the source's type; standardised targets → float64 in their own unit."""
+        """Class indices or sets → labels in the source's type; standardised targets → float64 in their own unit."""
         return self.label.decode(labels)
 
     def save(self, path: Path) -> None:

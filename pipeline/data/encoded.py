@@ -34,7 +34,7 @@ class Rows:
     """Encoded rows; all tensors are [n, …]. A single kind of input is a tensor, several are a dict."""
 
     inputs: Tensor | dict[str, Tensor]
-    labels: Tensor  # int64 class indices or float32 standardised targets
+    labels: Tensor  # int64 class indices, float32 standardised targets or uint8 sets [n, labels]
     row_ids: Tensor  # int64, hash of the row key
     weights: Tensor | None = None  # float32, mean 1 over train
 

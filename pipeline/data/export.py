@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
+from pipeline.data.label_sets import is_set
 from pipeline.data.labels import plain
 from pipeline.data.rewrite import Changes, difference, rewrite
 from pipeline.errors import InputError, WinnowError
@@ -175,6 +177,8 @@ def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     values = plain(column.combine_chunks())
     if not pa.types.is_string(kind):
         return values.cast(kind)
+    if is_set(values.type):
+        return pa.array([None if each is None else ", ".join(map(str, each)) for each in values.to_pylist()], kind)
     coded = values.dictionary_encode()  # as Python writes them: True, 3, 0.5
     written = pa.array([str(value) for value in coded.dictionary.to_pylist()], kind)
     return written.take(coded.indices)
@@ -293,8 +297,8 @@ def read_decisions(path: Path, run: RunDirectory) -> pa.Table:
     given, decisions, suggested, reasons = (
         rows[name].to_pylist() for name in ("label", "decision", "suggested_label", "reasons")
     )
-    regression = read_json(run / "encoding.json")["task"] == "regression"
-    known = spellings(set(given))
+    task = read_json(run / "encoding.json")["task"]
+    known = spellings(set(given)) if task == "classification" else {}
     for line in decision_lines(path):
         place = place_of.get(line.key)
         if place is None:
@@ -303,8 +307,13 @@ def read_decisions(path: Path, run: RunDirectory) -> pa.Table:
                 f"Keys are the column row_key of {run / 'rows.parquet'}.",
             )
         label = suggested[place]
+        if line.label is not None and task == "multilabel":
+            raise InputError(
+                f"{line.place}: a set of labels can't be given here",
+                "Leave suggested_label out: relabel takes the set that rows.parquet suggests.",
+            )
         if line.label is not None:
-            label = number_in(line) if regression else class_in(line, known)
+            label = number_in(line) if task == "regression" else class_in(line, known)
         if line.decision == "relabel" and (label is None or label == given[place]):
             what = "no label is suggested" if label is None else f"it has the label {label!r} already"
             raise InputError(
@@ -346,6 +355,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Place and values, as text, of each line of a CSV or Parquet file."""
     try:
         if path.suffix == ".csv":
+            check_utf8(path)
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header = file.readline()
                 file.seek(0)
@@ -360,6 +370,14 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: can't be read ({reason})", "Give a Parquet or a CSV file.") from None
+
+
+def check_utf8(path: Path) -> None:
+    """Raises InputError for the encodings of text that some spreadsheets write."""
+    with path.open("rb") as file:
+        first = file.read(4)
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first:
+        raise InputError(f"{path}: UTF-16 text, not UTF-8", "Save it as CSV in UTF-8 (`CSV UTF-8` in Excel).")
 
 
 def separator(header: str) -> str:

@@ -26,8 +26,10 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def missing_labels(column: pa.Array) -> np.ndarray:
-    """True where a label is null or NaN: bool [rows]."""
+    """True where a label is null or NaN: bool [rows]. A null instead of a list of labels is an empty list."""
     column = plain(column)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return np.zeros(len(column), dtype=bool)
     return pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
 
 
@@ -149,10 +151,6 @@ class TargetLabel:
     def decode(self, targets: np.ndarray) -> pa.Array:
         """Standardised targets [rows] → float64 in the source's unit."""
         return pa.array(targets.astype(np.float64) * self.std + self.mean)
-
-
-LABELS = {kind.task: kind for kind in (ClassLabel, TargetLabel)}
-Label = ClassLabel | TargetLabel
 
 
 @dataclass

@@ -197,6 +197,8 @@ def guess_label(shard: Shard, sample: pa.Table) -> str:
 def look_at_label(shards: list[Shard], column: str) -> Label:
     """Task, classes and their shares, over all rows. Raises InputError for a column that can't be a label."""
     task = detect_task(shards, Data.model_construct(train=[], features={}, label=column, task="auto"))
+    if task == "multilabel":
+        return Label(column, task, sets_text(shards, column), 0)
     if task == "regression":
         return target(shards, column)
     is_integer = pa.types.is_integer(value_type(shards[0].schema.field(column).type))
@@ -222,6 +224,21 @@ def target(shards: list[Shard], column: str) -> Label:
     few = len(seen) <= FEW_NUMBERS and (seen == np.round(seen)).all()
     hint = "; for classes make it a column of integers" if few else ""
     return Label(column, "regression", f"a number, {low:g} to {high:g}{hint}", missing)
+
+
+def sets_text(shards: list[Shard], column: str) -> str:
+    """Raises InputError for more than MOST_CLASSES labels."""
+    labels: set[Any] = set()
+    of_all = rows = 0
+    for values in values_of(shards, column):
+        labels |= set(values.flatten().unique().to_pylist()) - {None}
+        of_all, rows = of_all + len(values.flatten()), rows + len(values)
+        if len(labels) > MOST_CLASSES:
+            raise InputError(
+                f"{shards[0].path}: column {column!r} has more than {MOST_CLASSES:,} labels in its lists",
+                "Name the label column: --label COLUMN.",
+            )
+    return f"sets of labels: {counted(len(labels), 'label')}, {of_all / max(1, rows):.2g} per row"
 
 
 def classes_text(counts: Counter[Any]) -> str:

@@ -38,6 +38,7 @@ from pipeline.data.schema import (
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
+from pipeline.errors import InputError
 from pipeline.run import RunDirectory, write_atomically
 
 __all__ = ["prepare", "source_fingerprint"]
@@ -69,8 +70,23 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_schemas(shards, data)
     check_other_columns(shards, data)
     check_slice_types(shards, data)
-    label_type = value_type(shards[0].schema.field(data.label).type)
-    return Encoding.create(feature_columns(shards, data), detect_task(shards, data), label_type, data)
+    label_type, task = value_type(shards[0].schema.field(data.label).type), detect_task(shards, data)
+    check_possible(config, task)
+    return Encoding.create(feature_columns(shards, data), task, label_type, data)
+
+
+def check_possible(config: AuditConfig, task: str) -> None:
+    """Raises InputError for options that sets of labels do not have."""
+    if task != "multilabel":
+        return
+    unsupported = {
+        "detection.repeats": config.detection.repeats > 1,
+        "detection.rule: reviewed": config.detection.rule == "reviewed",
+        "training.class_weights": config.training.class_weights != "none",
+    }
+    for option, used in unsupported.items():
+        if used:
+            raise InputError(f"{option} is not there for sets of labels ({config.data.label!r})", "Leave it out.")
 
 
 def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditContext) -> Survey:

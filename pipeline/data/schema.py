@@ -15,6 +15,7 @@ from pipeline.config import Data
 from pipeline.data.encoders import ENCODERS, Column
 from pipeline.data.encoders.image import guess_layout, is_bytes, is_pixels
 from pipeline.data.files import Shard
+from pipeline.data.label_sets import is_set
 from pipeline.errors import InputError
 
 PEEK_ROWS = 1000  # rows that tell text from categories
@@ -153,14 +154,22 @@ def image_metadata(shard: Shard, name: str) -> tuple[tuple[int, ...] | None, str
 
 
 def detect_task(shards: Sequence[Shard], data: Data) -> str:
-    """classification or regression. Raises InputError when the label's type doesn't fit the task."""
+    """classification, regression or multilabel. Raises InputError when the label's type doesn't fit the task."""
     kind = value_type(shards[0].schema.field(data.label).type)
+    if is_set(kind) and data.task in ("auto", "multilabel"):
+        return "multilabel"
+    if data.task == "multilabel":
+        raise InputError(
+            f"{shards[0].path}: label column {data.label!r} is {kind}, which holds no sets of labels",
+            "Make it a column of lists of strings or integers, or leave data.task out.",
+        )
     is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     is_class = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or ENCODERS["text"].supports(kind)
     if not (is_number or is_class):
         raise InputError(
             f"{shards[0].path}: label column {data.label!r} is {kind}",
-            "A label is an integer, a string or a boolean (classes), or a float (regression): convert it.",
+            "A label is an integer, a string or a boolean (classes), a float (regression) or a list of strings "
+            "(multilabel): convert it.",
         )
     task = ("regression" if is_number else "classification") if data.task == "auto" else data.task
     if task == "classification" and is_number:

@@ -98,15 +98,7 @@ def write_slices(run_path: Path, survey: Survey, chunk_rows: int) -> None:
     names = survey.data.slices
     if not names:
         return
-    validation = ROLES.index("validation")
-    seen: dict[str, list[pa.Array]] = {name: [] for name in names}
-    for kept in survey.shards:
-        if (kept.roles == validation).any():
-            for roles, batch in runs(kept, names, chunk_rows):
-                mine = pa.array(roles == validation)
-                for name in names:
-                    seen[name].append(plain(batch.column(name)).filter(mine))
-    columns = [fit_slices(name, pa.concat_arrays(parts)) for name, parts in seen.items()]
+    columns = [fit_slices(name, values) for name, values in validation_values(survey, chunk_rows).items()]
     found: dict[str, list[np.ndarray]] = {
         f"{role}/{place}": [np.zeros(0, np.uint8)] for role in ROLES for place in range(len(columns))
     }
@@ -119,6 +111,19 @@ def write_slices(run_path: Path, survey: Survey, chunk_rows: int) -> None:
     with write_atomically(run_path / CODES) as temporary:
         save_file({key: np.concatenate(parts) for key, parts in found.items()}, temporary)
     write_json(run_path / DEFINITIONS, {"columns": [asdict(column) for column in columns]})
+
+
+def validation_values(survey: Survey, chunk_rows: int) -> dict[str, pa.Array]:
+    """The validation rows' values in every column of `data.slices`."""
+    names, validation = survey.data.slices, ROLES.index("validation")
+    seen: dict[str, list[pa.Array]] = {name: [] for name in names}
+    for kept in survey.shards:
+        if (kept.roles == validation).any():
+            for roles, batch in runs(kept, names, chunk_rows):
+                mine = pa.array(roles == validation)
+                for name in names:
+                    seen[name].append(plain(batch.column(name)).filter(mine))
+    return {name: pa.concat_arrays(parts) for name, parts in seen.items()}
 
 
 def runs(kept: ShardRows, names: list[str], chunk_rows: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:

@@ -14,6 +14,7 @@ from pipeline.data.catalog import CatalogWriter
 from pipeline.data.encode import Encoding
 from pipeline.data.files import ROLES, Run, Shard
 from pipeline.data.hashing import content_ids, key_ids
+from pipeline.data.label_sets import as_sets
 from pipeline.data.labels import DROP_HINT, missing_labels, plain
 from pipeline.data.problems import Fault, Problems, fault_where, place
 from pipeline.data.splits import NONE, roles_by_column, roles_by_fractions
@@ -68,7 +69,7 @@ class Survey:
         features = content_ids([part.batch.column(name) for name in sorted(self.data.features)])
         roles = self.roles(part, features)
         self.learn(part, roles)
-        contents = content_ids([pa.array(features), part.batch.column(self.data.label)])
+        contents = content_ids([pa.array(features), as_sets(part.batch.column(self.data.label))])
         kept = self.shards[part.shard.index]
         kept.roles[part.rows], kept.ids[part.rows] = roles, ids
         kept.contents[part.rows], kept.features[part.rows] = contents, features

@@ -24,6 +24,9 @@ FAR = 1000.0
 ALONE = 10.0
 """… this many times as far out as any number that is not."""
 REPEATED = 3
+SHORTEST_LIST = 4
+"""Elements; a shorter list can be of one value by chance."""
+MOSTLY = 0.5
 SENTINEL_FAR, SENTINEL_ALONE, SENTINEL_SHARE = 10.0, 5.0, 0.1
 """Of a value that occurs REPEATED times or more and has no other value beside it, in at most a tenth of the rows."""
 
@@ -82,6 +85,39 @@ def sentinel(values: np.ndarray, distance: np.ndarray) -> np.ndarray:
     rest = distance[~same]
     alone = len(rest) > 0 and distance.max() > max(SENTINEL_FAR, SENTINEL_ALONE * rest.max())
     return same & bool(alone and same.sum() >= REPEATED and same.mean() <= SENTINEL_SHARE)
+
+
+def broken_lists(run_path: Path) -> np.ndarray:
+    """bool `[train rows]`: a list of numbers is all of one value, mostly at its column's largest, or half missing."""
+    found = np.zeros(run_data(run_path).count("train"), dtype=bool)
+    for encoder in run_data(run_path).encoding.features:
+        if encoder.kind == "list":
+            parts = [list_marks(encoder.values(plain(part))) for part in source(run_path, encoder.column)]  # type: ignore[attr-defined]
+            found |= unusual_lists(*(np.concatenate(each) for each in zip(*parts)))
+    return found
+
+
+def list_marks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of `[rows, length]`, by row: all of one value, the largest one, the share that has it, and the share missing."""
+    rows, length = values.shape
+    if length < SHORTEST_LIST:
+        return np.zeros(rows, dtype=bool), np.full(rows, -np.inf), np.zeros(rows), np.zeros(rows)
+    known = np.isfinite(values)
+    largest = np.where(known, values, -np.inf).max(1)
+    same = known & (values == largest[:, None])
+    return same.all(1), largest, same.mean(1), 1 - known.mean(1)
+
+
+def unusual_lists(
+    constant: np.ndarray, largest: np.ndarray, at_largest: np.ndarray, missing: np.ndarray
+) -> np.ndarray:
+    """bool `[rows]` from the marks of all rows; what holds for more than MOST_SHARE is the dataset's way."""
+    saturated = ~constant & (largest == largest.max()) & (at_largest >= MOSTLY)
+    marks = (constant, saturated, missing >= MOSTLY)
+    found = np.zeros(len(constant), dtype=bool)
+    for mark in marks:
+        found |= mark & (mark.mean() <= MOST_SHARE)
+    return found
 
 
 def broken_texts(run_path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 With n rows of given label i, d the share of them for which the halves prefer j, v the same share of the validation rows
 of label i and r the share of validation rows of label j for which they prefer j,
 
-    rows of j that were labelled i = n · max(0, (d − v) / max(½, r − v)),
+    rows of j that were labelled i = n · (d − v) / max(½, r − v), between 0 and n,
 
 since the halves see j in a row of i at the rate v and in a row of j at the rate r. What they confuse of themselves is
 subtracted; wrong labels that follow exactly that confusion, more often on train rows than on validation rows, are still
@@ -82,7 +82,7 @@ def estimate(
     n, m = int(totals[given]), int(references[given])
     expected = usual / m
     contrast = max(LEAST_CONTRAST, float(right[suggested]) / int(references[suggested]) - expected)
-    value = n * max(0.0, (rows / n - expected) / contrast)
+    value = n * min(1.0, max(0.0, (rows / n - expected) / contrast))
     spread = math.sqrt(variance(rows, n) + variance(usual, m))
     half_width = 1.96 * n * spread / contrast
     return Pair(

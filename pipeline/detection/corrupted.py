@@ -6,10 +6,11 @@ import numpy as np
 
 from pipeline.context import AuditContext
 from pipeline.detection.broken_images import broken_images
-from pipeline.detection.broken_values import broken_numbers, broken_texts
+from pipeline.detection.broken_values import broken_lists, broken_numbers, broken_texts
 
 
 def corrupted_rows(context: AuditContext) -> np.ndarray:
-    """bool `[train rows]`: an empty or cut-off image, an impossible number or a sentinel, a text that says nothing."""
+    """bool `[train rows]`: an empty or cut-off image, an impossible number or a sentinel, a flat or saturated list, a
+    text that says nothing."""
     path = context.run.path
-    return broken_images(context) | broken_numbers(path) | broken_texts(path)
+    return broken_images(context) | broken_numbers(path) | broken_lists(path) | broken_texts(path)

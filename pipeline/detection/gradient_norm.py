@@ -10,7 +10,7 @@ import torch
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import run_data, run_device, run_objective
+from pipeline.compute.worker import plain_objective, run_data, run_device
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
@@ -37,7 +37,7 @@ def gradient_norm(context: AuditContext) -> Signal:
 
 def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
     """float32 `[rows]` of a chunk (a task for a worker)."""
-    model, objective, device = attribution_model(run_path), run_objective(run_path), run_device(run_path)
+    model, objective, device = attribution_model(run_path), plain_objective(run_path), run_device(run_path)
     trajectory = Trajectory.load(whole_trajectory(run_path))
     last = len(trajectory.checkpoints) - 1
     restore_weights(model, trajectory.load_weights(last), trajectory.checkpoints[last].path)

@@ -33,7 +33,8 @@ def differ(labels: Tensor, found: Tensor, task: str) -> Tensor:
     """bool `[rows, neighbours]`: the neighbours' labels contradict the rows'."""
     if task == "regression":
         return (found - labels[:, None]).abs() > OTHER_TARGET
-    return found != labels[:, None]
+    differs = found != labels[:, None]
+    return differs.any(2) if labels.dim() == 2 else differs
 
 
 def count_near_duplicates(

@@ -72,8 +72,14 @@ def without_self(similarity: Tensor, places: Tensor, own: Tensor, count: int) ->
 
 
 def margins(similarity: Tensor, found: Tensor, labels: Tensor, classes: int | None) -> Tensor:
-    """float64 `[rows]`: `vote_margin`, or in regression (classes: None) minus the distance to the neighbours' mean."""
+    """float64 `[rows]`: `vote_margin`, or in regression (classes: None) minus the distance to the neighbours' mean.
+
+    Of sets of labels, `[rows, labels]`: the vote on each, for the given answer (yes or no) minus for the other.
+    """
     weights = similarity.clamp(min=0).double() + 1e-9
+    if labels.dim() == 2:
+        yes = torch.einsum("rn,rnl->rl", weights, found.double()) / weights.sum(1, keepdim=True)
+        return (2 * labels.double() - 1) * (2 * yes - 1)
     if classes is not None:
         return vote_margin(weights, found, labels, classes)
     expected = (weights * found).sum(1) / weights.sum(1)

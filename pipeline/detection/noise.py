@@ -15,6 +15,7 @@ from pipeline.detection.counts import NoiseEstimate, estimate_noise, estimate_wr
 from pipeline.detection.decisions import KEEP
 from pipeline.detection.doubts import doubts
 from pipeline.detection.halves import Opinion, on_validation
+from pipeline.detection.label_sets import Pairs, estimate_wrong_answers
 from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
 
@@ -24,6 +25,7 @@ NO_VALIDATION = "Without validation rows there is nothing to compare the train l
 NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidence to estimate from."
 HARD = "The classes are too hard to tell apart for an estimate."
 RESIDUALS = "Wrong targets are taken to be as far off as another row's; nearer ones are not seen."
+ANSWERS = "Of all answers: whether a row has a label or not is one, for every row and every label."
 WEAK = "The model predicts too little of the target for an estimate."
 
 
@@ -65,6 +67,20 @@ def judge_targets(
     if estimate is None:
         return Noise(None, WEAK, [])
     notes = [RESIDUALS] if context.config.data.validation_is_clean else [RESIDUALS, DIRTY]
+    return Noise(estimate, " ".join(notes), [])
+
+
+def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
+    """The same for sets of labels: the share of wrong answers (yes or no), one for every label of every row."""
+    path = context.run.path
+    if not context.config.detection.halves:
+        return Noise(None, NO_HALVES, [])
+    if not run_data(path).count("validation"):
+        return Noise(None, NO_VALIDATION, [])
+    estimate = estimate_wrong_answers(path, answers, window)
+    if estimate is None:
+        return Noise(None, HARD, [])
+    notes = [ANSWERS, BLIND] if context.config.data.validation_is_clean else [ANSWERS, BLIND, DIRTY]
     return Noise(estimate, " ".join(notes), [])
 
 

@@ -108,7 +108,7 @@ def write_reference(run_path: Path) -> None:
     features, labels = (torch.cat(each) for each in zip(*parts))
     classes, classification = data.encoding.outputs, data.encoding.task == "classification"
     own = labels.numpy() if classification else np.zeros(len(labels), dtype=np.int64)
-    distance = fit_class_distance(features.numpy(), own, classes)
+    distance = fit_class_distance(features.numpy(), own, classes if classification else 1)
     tensors = {
         "labels": labels,
         "places": torch.from_numpy(chosen),

@@ -83,12 +83,21 @@ def counting(
     if data.encoding.task == "classification":
         yield early_margin(path, window)
     yield early_loss(path, early)
-    if config.data.validation_is_clean and data.count("validation"):
-        of_window = context.run.facts("attribute")["early_harm"]
-        yield early_harm(read_score(path, data, "early_harm" if of_window else "validation_harm"))
+    harm = harm_early(context)
+    if harm is not None:
+        yield early_harm(harm)
     yield neighbour_margin(seen["neighbour_margin"])
     if config.detection.halves:
         yield half_confidence(opinion)
+
+
+def harm_early(context: AuditContext) -> np.ndarray | None:
+    """Every train row's harm in the early window, where it counts: with validation labels that are clean."""
+    data = run_data(context.run.path)
+    if not context.config.data.validation_is_clean or not data.count("validation"):
+        return None
+    of_window = context.run.facts("attribute")["early_harm"]
+    return read_score(context.run.path, data, "early_harm" if of_window else "validation_harm")
 
 
 def others(context: AuditContext, seen: dict[str, np.ndarray]) -> Iterator[Signal]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ from pipeline.detection.counts import (
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.halves import Opinion
-from pipeline.detection.noise import judge_noise, pairs_as_json
+from pipeline.detection.harm import early_harm
+from pipeline.detection.label_sets import (
+    collect_pairs,
+    count_rows_of_pairs,
+    flipped,
+    pair_suspicion,
+    row_signals,
+)
+from pipeline.detection.noise import Noise, judge_answers, judge_noise, pairs_as_json
 from pipeline.detection.outliers import belongs_nowhere
 from pipeline.detection.reasons import (
     AMBIGUOUS,
@@ -45,8 +53,17 @@ from pipeline.detection.reasons import (
     reasons,
 )
 from pipeline.detection.repeats import repeated_signals
+from pipeline.detection.representation import represent
 from pipeline.detection.rules import choose, write_candidates
-from pipeline.detection.signals import collect_signals, early_window, opinion_of, read_score
+from pipeline.detection.signals import (
+    collect_signals,
+    early_window,
+    harm_early,
+    opinion_of,
+    others,
+    read_score,
+    stored,
+)
 from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates, write_rows, write_signals
 from pipeline.run import remove
@@ -57,8 +74,9 @@ from pipeline.training.main_run import role_labels
 class Labels:
     """What is thought of the given labels, all `[rows]` but the last two.
 
-    given, suggested: encoded; contradicted: bool, the suggested label fits better; probability: float64, that it is
-    right, NaN without one; strata: int; counts: how many rows to flag; calibration: None where nothing was fitted.
+    given, suggested: encoded, sets of labels `[rows, labels]`; contradicted: bool, the suggested label fits better;
+    probability: float64, that it is right, NaN without one; strata: int; counts: how many rows to flag; calibration:
+    None where nothing was fitted.
     """
 
     given: np.ndarray
@@ -70,40 +88,92 @@ class Labels:
     calibration: Calibration | None
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """The evidence, and what it says of the labels.
+
+    ranking: float64 `[rows]`, the suspicion; nearest: float32 `[rows]`, distance to the nearest class.
+    """
+
+    signals: list[Signal]
+    repeated: list[Signal]
+    ranking: np.ndarray
+    nearest: np.ndarray
+    opinion: Opinion
+    noise: Noise
+    labels: Labels
+
+    @property
+    def harm(self) -> np.ndarray | Column | None:
+        return next((signal.values for signal in self.signals if signal.name == "early_harm"), None)
+
+
+def weigh(context: AuditContext, row_ids: np.ndarray, given: np.ndarray, early: int, window: int) -> Weighed:
+    """Classes and numeric targets."""
+    opinion = opinion_of(context)
+    signals, nearest = collect_signals(context, opinion, early, window)
+    repeated = repeated_signals(context)
+    noise = judge_noise(context, opinion, given, window)
+    if run_data(context.run.path).encoding.task == "classification":
+        harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
+        counts = count_rows(signals, opinion, given, harm, noise.estimate)
+        labels = judge_classes(context, opinion, given, counts, window)
+    else:
+        labels = judge_targets(context, opinion, given, noise.estimate)
+    ranking = suspicion(signals + repeated, row_ids)
+    return Weighed(signals, repeated, ranking, nearest, opinion, noise, labels)
+
+
+def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: int) -> Weighed:
+    """Sets of labels: label by label, and a row by its most suspicious one, which the suggestion turns round."""
+    path, seen = context.run.path, represent(context)
+    pairs = collect_pairs(context, seen["neighbour_margin"], early, window)
+    suspicious = pair_suspicion(pairs, row_ids)
+    worst = suspicious.argmax(1)
+    harm = harm_early(context)
+    of_rows = [] if harm is None else [replace(early_harm(harm), counts=False)]
+    signals = [stored(path, each) for each in [*row_signals(pairs, worst), *of_rows, *others(context, seen)]]
+    noise = judge_answers(context, pairs, window)
+    own, suggested = pairs.own[np.arange(len(worst)), worst].astype(np.float64), flipped(pairs.given, worst)
+    strata = pairs.predicted_sizes
+    write_strata(path, strata)
+    counts = count_rows_of_pairs(pairs, suspicious, row_ids, noise.estimate)
+    opinion = Opinion(own, suggested, np.maximum(own, 1 - own), np.minimum(own, 1 - own))
+    probability = np.where(own < 0.5, 1 - own, np.nan)
+    labels = Labels(pairs.given, suggested, own < 0.5, probability, strata, counts, None)
+    nearest = seen["nearest_distance"]
+    return Weighed(signals, [], suspicious.max(1), nearest, opinion, noise, labels)
+
+
 def detect(context: AuditContext) -> dict[str, Any]:
     """Write signals.parquet and rows.parquet; returns the facts for the record."""
     path, config = context.run.path, context.config
     data = run_data(path)
     early, window = early_window(context)
     row_ids, given = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
-    opinion = opinion_of(context)
-    signals, nearest = collect_signals(context, opinion, early, window)
-    repeated = repeated_signals(context)
-    ranking = suspicion(signals + repeated, row_ids)
-    harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
-    noise = judge_noise(context, opinion, given, window)
-    if data.encoding.task == "classification":
-        counts = count_rows(signals, opinion, given, harm, noise.estimate)
-        labels = judge_classes(context, opinion, given, counts, window)
+    if data.encoding.task == "multilabel":
+        weighed = weigh_sets(context, row_ids, early, window)
     else:
-        labels = judge_targets(context, opinion, given, noise.estimate)
+        weighed = weigh(context, row_ids, given, early, window)
+    signals, harm, labels, noise = weighed.signals, weighed.harm, weighed.labels, weighed.noise
     backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
-    carriers, corrupted = backdoors.carriers(len(given)), corrupted_rows(context)
-    ranked = Ranked(ranking, row_ids, labels.strata, labels.probability, carriers)
+    carriers, poisoned = backdoors.carriers(len(given)), backdoors.wrong_carriers(len(given))
+    corrupted = corrupted_rows(context)
+    ranked = Ranked(weighed.ranking, row_ids, labels.strata, labels.probability, poisoned)
     choice, promise = choose(config, path, ranked, labels.counts)
     write_candidates(path, removable(config.detection, ranked))
     decision = decide(config.detection, ranked, choice)
     spurious = find_spurious(path, data, given)
-    decision[(decision == KEEP) & (corrupted | spurious) & ~choice.right] = REVIEW
+    decision[(decision == KEEP) & (corrupted | spurious | carriers) & ~choice.right] = REVIEW
     evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: choice.confirmed}
-    evidence |= explain(path, labels, opinion, nearest)
+    evidence |= explain(path, labels, weighed.opinion, weighed.nearest)
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    write_signals(path, signals + repeated)
+    write_signals(path, signals + weighed.repeated)
     by_name = {signal.name: signal.values for signal in signals}
     judgement = Judgement(
-        suspicion=ranking,
+        suspicion=weighed.ranking,
         suggested=labels.suggested,
         suggested_probability=labels.probability,
         contradicted=labels.contradicted,
@@ -116,7 +186,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     write_rows(path, judgement)
     remove(columns_directory(path))
     removed = int((decision == REMOVE).sum())
-    wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(carriers.sum())
+    wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
     relabelled = int((decision == RELABEL).sum())
     return {
         "signals": [signal.name for signal in signals if signal.counts],
@@ -126,12 +196,15 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "window_epochs": window,
         "estimated_noise": None if noise.estimate is None else asdict(noise.estimate),
         "estimated_noise_note": noise.note,
-        "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, opinion.best, decision),
+        "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, weighed.opinion.best, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
         "corrupted": int(corrupted.sum()),
         "spurious": int(spurious.sum()),
         "likely_wrong": labels.counts.likely_wrong,
         "review": labels.counts.review,
+        "removed": removed,
+        "relabelled": relabelled,
+        "to_review": int((decision == REVIEW).sum()),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
         "caps": None

@@ -14,7 +14,9 @@ TENTHS = 10
 
 
 def strata_path(run_path: Path) -> Path:
-    """The strata of a regression's train rows; those of a classification are its classes."""
+    """The strata of train rows: tenths in regression (`prediction_strata`), with sets of labels the number of labels
+    predicted out of sample; those of a classification are its classes, and not written.
+    """
     return run_path / "detection" / "strata.safetensors"
 
 

@@ -158,7 +158,7 @@ def rows_table(
         "row": places["row"],
         "split": pa.repeat("train", rows),
         "label": labels,
-        "predicted_label": encoding.decode_labels(scored["prediction"].to_numpy()).cast(labels.type),
+        "predicted_label": encoding.decode_labels(predictions(scored["prediction"])).cast(labels.type),
         "suggested_label": pc.if_else(pa.array(contradicted), suggested, pa.scalar(None, labels.type)),
         "suggested_probability": pa.array(probability, mask=~contradicted | np.isnan(probability)),
         "self_influence": scored["self_influence"],
@@ -172,6 +172,13 @@ def rows_table(
         "reasons": in_words(judgement.reasons[place]),
     }
     return pa.table(columns)
+
+
+def predictions(column: pa.ChunkedArray) -> np.ndarray:
+    """Encoded labels, `[rows]`, or sets, `[rows, labels]`."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
 def nullable(values: np.ndarray | None, rows: int) -> pa.Array:

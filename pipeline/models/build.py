@@ -107,6 +107,6 @@ def own_model(config: Model, encoding: Encoding) -> nn.Module:
     if not covered_layers(model):
         raise InputError(
             f"model.target: {config.target} has no trained layer that attribution covers",
-            "Build it from Linear, Conv2d or Embedding layers.",
+            "Build it from Linear, convolution, Embedding or attention layers.",
         )
     return model

@@ -35,7 +35,7 @@ def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
     expected = (len(rows), encoding.outputs)
     got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if got != expected:
-        what = f"{encoding.outputs} classes" if encoding.task == "classification" else "one target"
+        what = f"{encoding.outputs} classes" if encoding.task != "regression" else "one target"
         raise InputError(
             f"the model's output is {got} for {len(rows)} rows, but the labels have {what}: {expected} is needed",
             "Set the width of the model's last layer to the number of classes (1 for regression).",

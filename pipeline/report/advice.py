@@ -29,14 +29,14 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     elif summary["verdict"] == "worse":
         steps.append(
             "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead "
-            "of wrong. Lower detection.max_removed, or set detection.rule: ranking and judge them by hand."
+            f"of wrong. {words.sentence(fewer(config))}, or set detection.rule: ranking and judge them by hand."
         )
     elif summary["verdict"] == "not tested":
         steps.append(untested(summary, config))
     if decisions["remove"] or decisions["relabel"]:
         steps.append(
-            "Look at the rows that were only just flagged. If most of them look right, lower "
-            "detection.max_removed and run the same command again: only detection and what follows is redone."
+            f"Look at the rows that were only just flagged. If most of them look right, {fewer(config)} and "
+            f"{again(config)}: only detection and what follows is redone."
         )
     if decisions["review"]:
         steps.append(
@@ -56,6 +56,22 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     if "backdoor" in summary["reasons"]:
         steps.append("Find out where the rows with a suspected backdoor came from before you train on them.")
     return steps
+
+
+def fewer(config: AuditConfig) -> str:
+    """What makes the rule remove fewer rows."""
+    if config.detection.rule == "trusted":
+        return "lower detection.false_flag_rate"
+    if config.detection.rule == "reviewed":
+        return "ask for a higher detection.precision"
+    return "lower detection.max_removed"
+
+
+def again(config: AuditConfig) -> str:
+    """The answers of a review are about one precision, so another one takes a new review."""
+    if config.detection.rule == "reviewed":
+        return "begin a new review (winnow review RUN --sample 200 --precision)"
+    return "run the same command again"
 
 
 def states_precision(summary: Summary) -> bool:

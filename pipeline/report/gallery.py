@@ -16,6 +16,7 @@ from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar, evidence
 from pipeline.report.originals import Originals, Place, class_names, read_originals
+from pipeline.report.suggestion import is_likely
 from pipeline.run import RunDirectory
 
 MOST_REASONS = 8
@@ -26,8 +27,8 @@ PICTURE_BYTES = 1_500_000
 class Card:
     """One row. `given` and `other` are labels for display; `other` is empty where nothing else is proposed.
 
-    `by` says whether the other label is "suggested" or merely "predicted"; `content` is None where the
-    original is gone.
+    `by` says whether the other label is "suggested" or merely "predicted", or that a suggested one is "unlikely" and
+    not shown; `content` is None where the original is gone.
     """
 
     key: str
@@ -141,8 +142,8 @@ def place_of(row: dict[str, Any]) -> Place:
 def card(
     row: dict[str, Any], names: dict[Any, str], bars: list[Bar], originals: Originals, reader: ContentReader
 ) -> Card:
-    by = "predicted" if row["suggested_label"] is None else "suggested"
-    other = row[f"{by}_label"]
+    by = "predicted" if row["suggested_label"] is None else "suggested" if is_likely(row) else "unlikely"
+    other = None if by == "unlikely" else row[f"{by}_label"]
     probability = row.get("suggested_probability") if by == "suggested" else None
     differs = other is not None and other != row["label"]
     place = place_of(row)

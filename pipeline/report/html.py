@@ -86,7 +86,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "flagged": flagged_rows(summary["decisions"]),
         "decision_bar": decision_bar(summary),
         "arms": arms_chart(run, summary),
-        "confusion": None if regression else confusion(flagged, names),
+        "confusion": confusion(flagged, names) if summary["task"] == "classification" else None,
         "pairs": pair_lines(summary["confused_pairs"], names),
         "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
         "breakdowns": breakdowns(rows, config),
@@ -96,6 +96,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
         "factors": facts(record, "factors"),
+        "precision": precision(facts(record, "attribute")),
         "detect": facts(record, "detect"),
         "signals": signals_in_words(facts(record, "detect")),
         "other_signals": signals_in_words(facts(record, "detect"), "other_signals"),
@@ -114,6 +115,19 @@ def signals_in_words(detect: dict[str, Any], which: str = "signals") -> dict[str
     """The columns of signals.parquet that count, or the others, and what each of them is."""
     said = detect.get("words", {})
     return {name: said.get(name, name.replace("_", " ")) for name in detect.get(which, [])}
+
+
+def precision(attribute: dict[str, Any]) -> str:
+    """The precision of scoring and what it changed, where it is not float32; else nothing."""
+    error = attribute.get("precision_error")
+    if error is None:
+        return ""
+    said = {"self_influence": "self-influence", "validation_harm": "harm"}
+    changed = [
+        f"{word} by {words.percent(error[name], 2)}" for name, word in said.items() if error[name] is not None
+    ]
+    rows = f"{attribute['precision']}; of {words.rows(error['rows'])} drawn at random"
+    return f"{rows} it changes {' and '.join(changed)} of the largest score, at most"
 
 
 def names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:

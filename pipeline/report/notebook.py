@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def result_box(result: AuditResult) -> str:
     """HTML without scripts; values of rows are escaped."""
     lines = "<br>".join(escape(line) for line in headline(result.summary))
     title = escape(f"{result.summary['name']} / {result.run.run_id}")
-    rows = result.flagged.slice(0, ROWS).select(COLUMNS).to_pylist()
+    rows = result.flagged.slice(0, ROWS).to_pylist()
+    rows = [row | {"suggested_label": suggestion(row)} for row in rows]
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell(row[name]))}</td>" for name in COLUMNS) + "</tr>" for row in rows

@@ -14,15 +14,27 @@ from pipeline.config import Data
 from pipeline.report import words
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.originals import class_names, read_originals
+from pipeline.report.suggestion import suggestion
 from pipeline.run import RunDirectory, write_atomically
 
-COLUMNS = ["row_key", "shard", "row", "label", "suggested_label", "suspicion", "reasons"]
+COLUMNS = [
+    "row_key",
+    "shard",
+    "row",
+    "label",
+    "suggested_label",
+    "suggested_probability",
+    "suspicion",
+    "reasons",
+]
 PICTURE_BYTES = 2**30
 PICTURES = "review/pictures"
 
 
 def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str, Any]]:
     """A line per key, in their order: `row_key, label, suggested_label, suspicion, reasons, preview`.
+
+    The suggested label has its probability beside it.
 
     Pictures are written to review/pictures/ in the run; the preview has their path.
     """
@@ -36,12 +48,11 @@ def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str,
         row = rows[key]
         there = (row["shard"], row["row"]) in originals.rows
         content = reader.read((row["shard"], row["row"])) if there else None
-        suggested = row["suggested_label"]
         lines.append(
             {
                 "row_key": key,
                 "label": words.label(row["label"], names),
-                "suggested_label": "" if suggested is None else words.label(suggested, names),
+                "suggested_label": suggestion(row, names),
                 "suspicion": round(row["suspicion"], 4),
                 "reasons": ", ".join(row["reasons"] or []),
                 "preview": "the original can't be read" if content is None else preview(run, key, content),

@@ -13,7 +13,7 @@ import yaml
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
 from pipeline.report.groups import decisions_by_group
-from pipeline.report.verdict import Summary, verdict
+from pipeline.report.verdict import Summary, levels, verdict
 from pipeline.report.vocabulary import DECISIONS, precedence
 from pipeline.run import RunDirectory, read_json
 
@@ -132,7 +132,9 @@ def headline(summary: Summary) -> list[str]:
     first = f"{found.word}: {found.claim}"
     if found.word == "NO EVIDENCE":  # the claim holds the change already
         first += f". {found.consequence}" if found.consequence else ""
-        lines = [first, found.control]
+        lines = [first, levels(summary), found.control]
+    elif found.word == "NOT TESTED":  # the claim is a sentence, and so is what follows
+        lines = [f"{first}. {found.consequence}".rstrip()]
     else:
         lines = [first, found.numbers, found.control, found.consequence]
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
@@ -195,8 +197,8 @@ def forecast_line(summary: Summary) -> str:
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
     if predicted is None or measured is None:
         return ""
-    by = summary["calibrated_by"] or "uncalibrated"
-    how = "uncalibrated" if by == "uncalibrated" else f"calibrated by {by}"
+    calibrated = summary["calibrated_by"] not in (None, "uncalibrated")
+    how = "scaled by a measured factor" if calibrated else "uncalibrated"
     return (
         f"forecast of the validation loss {words.signed(predicted, 3)} ({how}), "
         f"measured {words.signed(measured['mean'], 3)}"

@@ -73,7 +73,7 @@ def trigger_values(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What there is to read of a trigger: its words, or its columns with their values."""
     if facts["kind"] == "tokens":
         return [("words", " ".join(facts["pattern"]["tokens"]))]
-    if facts["kind"] == "column_values":
+    if facts["kind"] in ("column_values", "column_ranges"):
         return [(name, str(value)) for name, value in facts["pattern"].items()]
     return []
 

@@ -30,8 +30,8 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, a real minus sign: `−0.0412`, `2.1e−5`."""
-    return f"{value:.3g}".replace("-", MINUS)
+    """Three significant digits, zeros among them, and a real minus sign: `−0.0200`, `2.10e−05`."""
+    return f"{value:#.3g}".rstrip(".").replace("-", MINUS) if value else "0"
 
 
 def signed(value: float, digits: int) -> str:
@@ -45,6 +45,8 @@ def is_share(name: str) -> bool:
 
 def metric(name: str) -> str:
     """A metric's name in running text: `R²`, `balanced accuracy`."""
+    if name == "f1":
+        return "mean F1 of the rows’ labels"
     return "R²" if name == "r2" else name.replace("_", " ")
 
 
@@ -95,9 +97,13 @@ def sentence(text: str) -> str:
 
 
 def label(value: Any, names: dict[Any, str] | None = None) -> str:
-    """A label for display: its class name where there is one, a number of four digits or the text itself."""
-    if value is None:
+    """A label for display: its class name where there is one, a number of four digits or the text itself; of a set
+    all labels.
+    """
+    if value is None or value == []:
         return "none"
+    if isinstance(value, list):
+        return shorten(", ".join(str(each) for each in value), 60)
     if names and value in names:
         return shorten(names[value], 60)
     if isinstance(value, float):

@@ -19,7 +19,7 @@ from pipeline.attribution.query_scores import query_influences
 from pipeline.attribution.scores import Batch, query_gradients
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, under
-from pipeline.compute.worker import run_config, run_device, run_objective
+from pipeline.compute.worker import plain_objective, run_config, run_device, run_objective
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.trace.strongest import DIRECTIONS, strongest
@@ -70,7 +70,7 @@ class Work:
 def prepare_part(work: Work, part: int) -> None:
     """Predictions and compressed filters of some queries (a task for a worker)."""
     path, plan, place = work.run_path, work.plan, work.rows_of(part)
-    model, objective, device = attribution_model(path), run_objective(path), run_device(path)
+    model, objective, device = attribution_model(path), plain_objective(path), run_device(path)
     restore_weights(model, plan.query_weights())
     given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
     labels = given.pop("labels", None)

@@ -3,7 +3,7 @@
 One file per epoch, `epoch-<e>.safetensors` (e counted from 1), with one entry per judged row in the order of the
 role's rows: `loss` float32 (unweighted), and for classification `margin` float32 (logit of the label minus the
 largest other), `top_class` int16 or int32 `[rows, k]` and `top_probability` float16 `[rows, k]`, for regression
-`prediction` float32 (standardised).
+`prediction` float32 (standardised), for multi-label `logit` float32 `[rows, labels]` and `f1` float32.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.d
 
 def measure(outputs: Tensor, labels: Tensor, objective: Objective) -> dict[str, Tensor]:
     found = {"loss": objective.losses(outputs, labels)}
+    if labels.dim() == 2:
+        return found | {"logit": outputs.float(), "f1": f1_of_rows(outputs > 0, labels > 0)}
     margins = objective.margins(outputs, labels)
     if margins is None:
         return found | {"prediction": outputs[:, 0]}
@@ -76,7 +78,7 @@ def evaluate_role(
 ) -> dict[str, Tensor]:
     """Evaluate a role's rows, or those of `judged`, and write all that the module docstring lists to `path`.
 
-    Returns what means are made of, a number per row: `loss`, and `top_class` `[rows, 1]` or `prediction`.
+    Returns what means are made of, a number per row: `loss`, and `top_class` `[rows, 1]`, `prediction` or `f1`.
     """
     count = data.count(role) if judged is None else int(np.count_nonzero(judged))
     parts = evaluate_chunks(model, objective, data, role, device, judged)
@@ -93,7 +95,16 @@ def evaluate_role(
 
 
 def kept_columns(part: dict[str, Tensor]) -> list[str]:
-    return [name for name in ("loss", "top_class", "prediction") if name in part]
+    return [name for name in ("loss", "top_class", "prediction", "f1") if name in part]
+
+
+def f1_of_rows(predicted: Tensor, given: Tensor) -> Tensor:
+    """F1 of each row's set of labels, float32 `[rows]`: 2 · |both| / (|predicted| + |given|), 1 for two empty sets.
+
+    Its mean over the rows is the example-based F1 of multi-label classification (Godbole and Sarawagi 2004).
+    """
+    both, sizes = (predicted & given).sum(1), predicted.sum(1) + given.sum(1)
+    return torch.where(sizes == 0, 1.0, 2 * both / sizes.clamp(min=1)).float()
 
 
 def accuracy(measured: dict[str, Tensor], labels: Tensor) -> float:

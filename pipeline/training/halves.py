@@ -49,7 +49,7 @@ def train_half(run_path: Path, half: int) -> None:
         setup = set_up(run_path, selection, config.seed)
 
         def after_epoch(epoch: int) -> None:
-            path, given = epoch_path(directory, epoch), (setup.model, setup.objective, data)
+            path, given = epoch_path(directory, epoch), (setup.model, setup.plain, data)
             evaluate_role(*given, "train", setup.device, halves != half, path)
             if data.count("validation"):
                 path = epoch_path(directory / "validation", epoch)

@@ -26,6 +26,10 @@ EARLY_TAIL = 0.5
 """The early window's query point is the mean of its second half (detection-method: signal 3)."""
 
 
+METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "f1"}
+"""Task → the name of what `metric` gives."""
+
+
 def whole_trajectory(run_path: Path) -> Path:
     return run_path / "checkpoints"
 
@@ -138,11 +142,11 @@ class Curve:
     def after_epoch(self, epoch: int) -> None:
         setup = self._setup
         path = epoch_path(self._directory, epoch)
-        measured = evaluate_role(setup.model, setup.objective, self._data, "train", setup.device, path=path)
+        measured = evaluate_role(setup.model, setup.plain, self._data, "train", setup.device, path=path)
         line = {"epoch": epoch, "train_loss": measured["loss"].double().mean().item()}
         line |= {"train_metric": metric(measured, role_labels(self._data, "train"), self._data)}
         if self._data.count("validation"):
-            measured = evaluate_role(setup.model, setup.objective, self._data, "validation", setup.device)
+            measured = evaluate_role(setup.model, setup.plain, self._data, "validation", setup.device)
             line["validation_loss"] = measured["loss"].double().mean().item()
             line["validation_metric"] = metric(measured, role_labels(self._data, "validation"), self._data)
         write_json(self._directory / f"epoch-{epoch:03d}.json", line)
@@ -150,14 +154,21 @@ class Curve:
 
 
 def metric(measured: dict[str, Tensor], labels: Tensor, data: EncodedData) -> float:
-    """Accuracy, or R² for regression."""
+    """Accuracy; R² for regression, the mean F1 of the rows for multi-label."""
+    if "f1" in measured:
+        return measured["f1"].double().mean().item()
     return (
         accuracy(measured, labels) if data.encoding.task == "classification" else r_squared(measured, labels)
     )
 
 
 def role_labels(data: EncodedData, role: str) -> Tensor:
-    """The labels of a role's rows: class indices, int16 where they fit and else int32, or float32 targets."""
+    """The labels of a role's rows: class indices, int16 where they fit and else int32, float32 targets, or sets,
+    uint8 `[rows, labels]`.
+    """
+    if data.encoding.task == "multilabel":
+        empty = torch.empty(0, data.encoding.outputs, dtype=torch.uint8)
+        return torch.cat([empty, *(data.load(chunk).labels for chunk in data.chunks(role))])
     width = torch.int16 if data.encoding.outputs < 2**15 else torch.int32
     kind = width if data.encoding.task == "classification" else torch.float32
     labels = torch.empty(data.count(role), dtype=kind)

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import run_config, run_data, run_device, run_model, run_objective
+from pipeline.compute.worker import (
+    plain_objective,
+    run_config,
+    run_data,
+    run_device,
+    run_model,
+    run_objective,
+)
 from pipeline.config import Training
 from pipeline.data.encoded import EncodedData
 from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights
@@ -33,6 +40,8 @@ class Setup:
     objective: Objective
     recipe: Recipe
     device: torch.device
+    plain: Objective
+    """The loss that is measured: `objective`, which is trained, without label smoothing."""
 
 
 def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | None = None) -> Setup:
@@ -46,7 +55,8 @@ def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | Non
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    return Setup(data, model, optimizer, rows, run_objective(run_path), recipe, device)
+    objective, plain = run_objective(run_path), plain_objective(run_path)
+    return Setup(data, model, optimizer, rows, objective, recipe, device, plain)
 
 
 def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
-from pipeline.training.main_run import read_curve, train_early_window, train_main
+from pipeline.training.main_run import METRICS, read_curve, train_early_window, train_main
 from pipeline.training.recipe import make_recipe
 
 
@@ -25,11 +25,18 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     path = context.run.path
     config, data = run_config(path), run_data(path)
     epochs, seed = config.training.epochs, config.training.seed
-    if config.training.class_weights != "none" and data.encoding.task == "regression":
+    if config.training.class_weights != "none" and data.encoding.task != "classification":
+        kind = "a number" if data.encoding.task == "regression" else "a set of labels"
         raise InputError(
             f"training.class_weights is {config.training.class_weights}, "
-            f"but the target {config.data.label!r} is a number",
+            f"but the target {config.data.label!r} is {kind}",
             "Leave it out; data.weight gives rows weights of their own.",
+        )
+    if config.training.label_smoothing and data.encoding.task == "regression":
+        raise InputError(
+            f"training.label_smoothing is {config.training.label_smoothing:g}, "
+            f"but the target {config.data.label!r} is a number",
+            "Leave it out: only classes can be smoothed.",
         )
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
@@ -68,7 +75,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
         "checkpoints": config.training.checkpoints,
         "early_epoch": early,
         "trainings": 3 if config.detection.halves else 1,
-        "metric": "accuracy" if data.encoding.task == "classification" else "r2",
+        "metric": METRICS[data.encoding.task],
         "validation_metric": curve[-1].get("validation_metric"),
         "curve": curve,
     }

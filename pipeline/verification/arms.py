@@ -24,8 +24,8 @@ class Decisions:
     """What rows.parquet decided about the train rows, in the order of the encoded rows.
 
     removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (integer
-    classes or float32 standardised targets), where `suggested` is the given label of rows without a
-    suggestion. strata: integers `[rows]`, the class, or the tenth of the targets predicted out of sample.
+    classes, float32 standardised targets or sets `[rows, labels]`), where `suggested` is the given label of
+    rows without a suggestion. strata: integers `[rows]`, the class, else what detection wrote (`detection.strata`).
     """
 
     removed: np.ndarray
@@ -96,7 +96,8 @@ def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | No
     removed, relabelled = decisions.removed, decisions.relabelled
     if arm == "relabelled":
         removed, relabelled = removed & ~decisions.rescued, relabelled | decisions.rescued
-    labels = torch.where(torch.from_numpy(relabelled), decisions.suggested, decisions.given)
+    changed = torch.from_numpy(relabelled).reshape(-1, *[1] * (decisions.given.dim() - 1))
+    labels = torch.where(changed, decisions.suggested, decisions.given)
     return ~removed, labels
 
 

@@ -89,7 +89,7 @@ def measurements(
     arm, other = results["cleaned"], results["as_given"]
     scores, losses = arm.scores - other.scores, arm.losses - other.losses
     tested = sum(mine.sum() >= FEWEST_ROWS for mine in members)
-    classes = data.encoding.task == "classification"
+    classes = data.encoding.task != "regression"  # a row's score means something by itself
     found = []
     for mine in members:
         entry: dict[str, Any] = {"holdout_rows": int(mine.sum())} | nothing

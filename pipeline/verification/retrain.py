@@ -67,7 +67,7 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
         found = measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
         found |= trigger_success(run_path, averaged, setup.device)
         if data.count("validation"):
-            measured = evaluate_role(averaged, setup.objective, data, "validation", setup.device)
+            measured = evaluate_role(averaged, setup.plain, data, "validation", setup.device)
             found["validation_loss"] = measured["loss"].double().mean()
     for name, tensor in found.items():
         if not torch.isfinite(tensor).all():
@@ -78,18 +78,20 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
 
 def measure(setup: Setup, model: nn.Module, point: str) -> dict[str, Tensor]:
     """Score and loss of every holdout row, named after the point of the trajectory."""
-    measured = evaluate_role(model, setup.objective, setup.data, "holdout", setup.device)
+    measured = evaluate_role(model, setup.plain, setup.data, "holdout", setup.device)
     scores = row_scores(measured, role_labels(setup.data, "holdout"))
     return {f"{point}_score": scores, f"{point}_loss": measured["loss"]}
 
 
 def row_scores(measured: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """float32 `[rows]` whose mean is the metric: 1 where the prediction is right, or a row's share of R².
+    """float32 `[rows]` whose mean is the metric: 1 where the prediction is right, a row's F1 or its share of R².
 
     R² = 1 − Σ e² / SST is the mean of 1 − n·e²/SST, where SST is fixed by the labels of these rows.
     """
     if "top_class" in measured:
         return (measured["top_class"][:, 0].long() == labels).float()
+    if "f1" in measured:
+        return measured["f1"]
     target = labels.double()
     squares = (measured["prediction"].double() - target).square()
     total = (target - target.mean()).square().sum()

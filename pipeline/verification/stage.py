@@ -10,7 +10,7 @@ from pipeline.config import Verification
 from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
 from pipeline.run import write_json
-from pipeline.training.main_run import role_labels
+from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import Decisions, read_decisions
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.groups import effects_on_groups
@@ -34,7 +34,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
     path, config = context.run.path, context.config.verification
     data, decisions = run_data(path), read_decisions(path)
     report: dict[str, Any] = {
-        "metric": "accuracy" if data.encoding.task == "classification" else "r2",
+        "metric": METRICS[data.encoding.task],
         "higher_is_better": True,
         "verdict": "not tested",
         "arms": {},
@@ -78,7 +78,7 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
     rows = data.count("holdout")
     if rows < 2:
         return f"The holdout set has {rows} rows, and only rows that training never saw can prove a gain."
-    if data.encoding.task != "classification" and len(role_labels(data, "holdout").unique()) == 1:
+    if data.encoding.task == "regression" and len(role_labels(data, "holdout").unique()) == 1:
         return "All holdout targets are equal, which leaves R² undefined."
     return None
 

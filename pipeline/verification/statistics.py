@@ -38,6 +38,9 @@ def difference_interval(differences: np.ndarray, confidence: float = CONFIDENCE)
     "Construction of confidence limits about effect measures"): exact when one source of noise dominates,
     slightly wide between. Taking the raw variance of the rows' means instead of σ_b² would count σ_e²
     twice; a percentile bootstrap lacks the t factor 2.78 / 1.96 that five seeds need.
+
+    The seeds' half-width is at least what σ_e² alone gives: the means of two or three seeds are counts of rows
+    and tie by chance, which must not pass for certainty.
     """
     seeds, rows = differences.shape
     mean = float(differences.mean())
@@ -45,7 +48,8 @@ def difference_interval(differences: np.ndarray, confidence: float = CONFIDENCE)
     rest = differences - of_seeds[:, None] - of_rows + mean
     noise = np.square(rest).sum() / ((seeds - 1) * (rows - 1))
     shared = max(of_rows.var(ddof=1) - noise / seeds, 0.0)
-    by_seeds = t_quantile(seeds - 1, confidence) * np.sqrt(of_seeds.var(ddof=1) / seeds)
+    by_noise = t_quantile((seeds - 1) * (rows - 1), confidence) * np.sqrt(noise / (seeds * rows))
+    by_seeds = max(by_noise, t_quantile(seeds - 1, confidence) * np.sqrt(of_seeds.var(ddof=1) / seeds))
     by_rows = t_quantile(rows - 1, confidence) * np.sqrt(shared / rows)
     half = float(np.hypot(by_seeds, by_rows))
     return Interval(mean, mean - half, mean + half)

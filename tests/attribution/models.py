@@ -33,6 +33,59 @@ class Twice(nn.Module):
         return self.head(torch.tanh(self.inner(torch.tanh(self.inner(inputs)))))
 
 
+class TinyTransformer(nn.Module):
+    """Tokens of which 0 is padding, a torch encoder layer that masks it, the mean of the others, a head."""
+
+    def __init__(
+        self, vocabulary: int = 7, width: int = 4, classes: int = 3, batch_first: bool = True
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.encoder = nn.TransformerEncoderLayer(width, 2, 6, batch_first=batch_first)
+        self.head = nn.Linear(width, classes)
+        self.batch_first = batch_first
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        padding = inputs == 0
+        tokens = self.embedding(inputs)
+        if self.batch_first:
+            found = self.encoder(tokens, src_key_padding_mask=padding)
+        else:
+            found = self.encoder(tokens.transpose(0, 1), src_key_padding_mask=padding).transpose(0, 1)
+        seen = (~padding).to(found)[:, :, None]
+        return self.head((found * seen).sum(1) / seen.sum(1))
+
+
+class Tied(nn.Module):
+    """A small language model whose head is its embedding; the logits of the mean position."""
+
+    def __init__(self, vocabulary: int = 3, width: int = 4) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.mixing = nn.Linear(width, width)
+        self.head = nn.Linear(width, vocabulary)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.mixing(self.embedding(inputs)))).square().mean(1)
+
+
+def grouped() -> nn.Module:
+    """One dimension, groups, and a norm of each kind."""
+    return nn.Sequential(
+        nn.Conv1d(2, 4, 3, padding=1, padding_mode="circular"),
+        nn.GroupNorm(2, 4),
+        nn.Tanh(),
+        nn.Conv1d(4, 4, 2, groups=2),
+        nn.BatchNorm1d(4),
+        nn.Flatten(),
+        nn.LayerNorm(16),
+        nn.Linear(16, 6),
+        nn.RMSNorm(6),
+        nn.Linear(6, 3),
+    )
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
@@ -50,11 +103,23 @@ def convnet() -> nn.Module:
 
 
 def model_and_rows(kind: str, rows: int = 9, seed: int = 0) -> tuple[nn.Module, Batch]:
-    """A float64 model with its rows: ``mlp``, ``convnet``, ``tokens`` or ``twice``; 3 classes."""
+    """A float64 model with its rows, of 3 classes.
+
+    ``mlp``, ``convnet``, ``tokens``, ``twice``, ``grouped``, ``tied``, ``transformer``, or ``sequence first``, a
+    transformer whose layers have the batch second.
+    """
     torch.manual_seed(seed)
     if kind == "tokens":
         model: nn.Module = Tokens()
         inputs = torch.randint(0, 7, (rows, 5))
+    elif kind in ("transformer", "sequence first"):
+        model = TinyTransformer(batch_first=kind == "transformer")
+        inputs = torch.randint(0, 7, (rows, 5))
+        inputs[:, 0] = 1
+    elif kind == "tied":
+        model, inputs = Tied(), torch.randint(0, 3, (rows, 5))
+    elif kind == "grouped":
+        model, inputs = grouped(), torch.randn(rows, 2, 5, dtype=torch.float64)
     elif kind == "convnet":
         model, inputs = convnet(), torch.randn(rows, 2, 5, 5, dtype=torch.float64)
     else:

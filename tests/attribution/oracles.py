@@ -29,15 +29,35 @@ def layer_matrices(
         model.zero_grad()
         value(model(row_of(inputs, row)), row).backward()
         for layer in covered_layers(model):
-            module = modules[layer.name]
-            weight = module.weight.grad
-            matrix = weight.T if isinstance(module, nn.Embedding) else weight.flatten(1)
-            if layer.bias:
-                matrix = torch.cat([matrix, module.bias.grad[:, None]], 1)
-            found[layer.name].append(matrix.clone())
+            found[layer.name].append(gradient_matrix(modules, layer.name))
     model.zero_grad()
     model.train(was_training)
     return {name: torch.stack(matrices) for name, matrices in found.items()}
+
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def gradient_matrix(modules: Mapping[str, nn.Module], name: str) -> Tensor:
+    """A layer's ``.grad`` as one matrix, the bias being its last column; attention's parts by name."""
+    attention, _, part = name.rpartition(".")
+    if isinstance(modules.get(attention), nn.MultiheadAttention) and part != "out_proj":
+        owner, place = modules[attention], ("q_proj", "k_proj", "v_proj").index(part)
+        packed = owner.in_proj_weight
+        weight = getattr(owner, f"{part}_weight").grad if packed is None else packed.grad.chunk(3)[place]
+        bias = None if owner.in_proj_bias is None else owner.in_proj_bias.grad.chunk(3)[place]
+    else:
+        module = modules[name]
+        weight, bias = module.weight.grad, getattr(module, "bias", None)
+        bias = None if bias is None else bias.grad
+        tied = any(isinstance(m, nn.Linear) and m.weight is module.weight for m in modules.values())
+        if tied and isinstance(module, nn.Embedding):  # its matrix is the head's, whose bias comes with it
+            (head,) = (m for m in modules.values() if isinstance(m, nn.Linear) and m.weight is module.weight)
+            bias = head.bias.grad
+        elif isinstance(module, nn.Embedding):
+            weight = weight.T
+        weight = weight.flatten()[:, None] if isinstance(module, NORMS) else weight.flatten(1)
+    return weight.clone() if bias is None else torch.cat([weight, bias.flatten()[:, None]], 1)
 
 
 def loss_matrices(
@@ -70,10 +90,16 @@ def source_transport(sigma: Tensor, lr_sum: float, weight_decay: float) -> Tenso
     return torch.exp(-lr_sum * (sigma.clamp(min=0.0) + weight_decay))
 
 
+def dense_basis(basis, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Both bases as matrices, for gradients like ``matrix``."""
+    inputs = torch.eye(matrix.shape[-1], dtype=matrix.dtype) if basis.input is None else basis.input
+    return (torch.diag(basis.gradient) if basis.gradient.dim() == 1 else basis.gradient), inputs
+
+
 def apply(basis, factor: Tensor, matrix: Tensor) -> Tensor:
     """F(H) V for one matrix, in parameter space."""
-    inputs = torch.eye(matrix.shape[1], dtype=matrix.dtype) if basis.input is None else basis.input
-    return basis.gradient @ (factor * (basis.gradient.T @ matrix @ inputs)) @ inputs.T
+    outputs, inputs = dense_basis(basis, matrix)
+    return outputs @ (factor * (outputs.T @ matrix @ inputs)) @ inputs.T
 
 
 def influence(

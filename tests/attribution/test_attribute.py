@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.attribution import (
     AttributionError,
     CheckpointError,
+    NonFiniteError,
     Trajectory,
     TrajectoryRecorder,
     attribute,
@@ -217,3 +218,35 @@ def test_a_trajectory_of_another_model_is_an_error(tmp_path: Path) -> None:
     _, trajectory, train, query = classifier(tmp_path)
     with pytest.raises(CheckpointError, match=r"10\.safetensors"):
         attribute(nn.Sequential(nn.Linear(4, 3)).double(), trajectory, train, query)
+
+
+def test_a_query_of_an_unknown_class_is_named(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    wrong = [query[0], (query[1][0], query[1][1] + 1)]
+    for reduce_queries in (True, False):
+        with pytest.raises(AttributionError, match="class 3, but the model has 3 outputs"):
+            attribute(model, trajectory, train, wrong, reduce_queries=reduce_queries)
+
+
+def test_a_nan_in_the_data_is_named_with_layer_checkpoint_and_rows(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    broken = [(inputs.clone(), labels) for inputs, labels in train]
+    broken[1][0][3, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"layer '\d' .* at checkpoint 0, in the batch of rows 25 to 49"):
+        attribute(model, trajectory, broken, query)
+
+
+def test_more_segments_than_checkpoints_are_refused(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    with pytest.raises(AttributionError, match=r"6 checkpoints can't be cut into 7.*Record more"):
+        attribute(model, trajectory, train, query, segments=7)
+
+
+def test_a_scale_is_measured_where_it_is_defined(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    plain = attribute(model, trajectory, train, query)
+    scaled = attribute(model, trajectory, train, query, calibrate=True)
+    assert scaled.scale is not None
+    assert 0 < scaled.scale < 1
+    torch.testing.assert_close(scaled.harm, plain.harm * scaled.scale)
+    assert attribute(model, trajectory, train, query, calibrate=True, segments=2).scale is None

@@ -20,9 +20,9 @@ from pipeline.attribution import (
 )
 
 from .models import Tokens, model_and_rows
-from .oracles import layer_matrices, split
+from .oracles import dense_basis, layer_matrices, split
 
-KINDS = ["mlp", "convnet", "tokens", "twice"]
+KINDS = ["mlp", "convnet", "tokens", "twice", "grouped", "tied", "transformer"]
 DRAW = {"seed": 1, "checkpoint": 2}
 
 
@@ -106,9 +106,8 @@ def test_exact_spectrum_is_the_mean_square_of_rotated_gradients(kind: str, loss:
             lambda out, _row, k=k: (out * objective.exact_output_gradients(out)[k]).sum(),
         )
         for name, value in matrices.items():
-            basis = bases[name]
-            inputs = torch.eye(value.shape[2]).double() if basis.input is None else basis.input
-            expected[name] += (basis.gradient.T @ value @ inputs).square().sum(0)
+            outputs, inputs = dense_basis(bases[name], value)
+            expected[name] += (outputs.T @ value @ inputs).square().sum(0)
     assert found.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])

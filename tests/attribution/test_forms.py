@@ -9,6 +9,7 @@ from pipeline.attribution import LayerInfo, layer_forms
 from pipeline.attribution.forms import (
     BY_TOKEN,
     DENSE,
+    DIAGONAL,
     GRAM,
     LOW_RANK,
     RANK_ONE,
@@ -84,7 +85,8 @@ def test_every_covered_layer_has_a_form() -> None:
     found = {choice.layer: choice for choice in layer_forms(model, batch.inputs)}
     assert found["0"].form == DENSE
     assert found["0"].positions == 25
-    assert found.keys() == {"0", "3", "6"}
+    assert found["1"].form == DIAGONAL
+    assert found.keys() == {"0", "1", "3", "6"}
 
 
 def test_inputs_that_stay_the_same_make_the_first_layer_cheaper() -> None:

@@ -1,39 +1,168 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from pipeline.attribution import AttributionError, cross_entropy, get_objective, squared_error
+from pipeline.attribution import (
+    AttributionError,
+    Objective,
+    binary_cross_entropy,
+    cross_entropy,
+    get_objective,
+    squared_error,
+)
+from pipeline.attribution.objectives import (
+    check_objective,
+    gradients_of_drawn_labels,
+    no_exact_gradients,
+    no_margins,
+    signed_columns,
+)
+
+CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.3], dtype=torch.float64)
+POINT = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+SEQUENCE = torch.stack([POINT, -POINT, 2 * POINT.flip(0), POINT.roll(1)])
+TOKENS = torch.tensor([2, -100, 0, 1])
 
 
-def output_hessian(objective, output: Tensor, label: Tensor) -> Tensor:
-    return torch.func.hessian(lambda out: objective.losses(out[None], label[None])[0])(output)
+def output_hessian(objective: Objective, output: Tensor, label: Tensor) -> Tensor:
+    """In float64, by automatic differentiation of the loss; `[numbers, numbers]`."""
+    numbers = output.numel()
+    hessian = torch.func.hessian(lambda out: objective.losses(out[None], label[None])[0])(output)
+    return hessian.reshape(numbers, numbers)
 
+
+def poisson_losses(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs.exp() - labels.reshape(outputs.shape) * outputs).sum(1)
+
+
+def poisson_columns(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:  # noqa: ARG001
+    return [functional.pad((outputs[:, k : k + 1] / 2).exp(), (k, 2 - k)) for k in range(3)]
+
+
+OWN = Objective("poisson", poisson_losses, no_margins, signed_columns(poisson_columns), poisson_columns)
 
 CASES = [
-    pytest.param(cross_entropy(), torch.tensor(1), id="cross entropy"),
-    pytest.param(squared_error(), torch.tensor([0.3, -1.0, 2.0]).double(), id="squared error"),
+    pytest.param(cross_entropy(), POINT, torch.tensor(1), id="cross-entropy"),
+    pytest.param(cross_entropy(label_smoothing=0.2), POINT, torch.tensor(1), id="smoothed"),
+    pytest.param(cross_entropy(class_weights=CLASS_WEIGHTS), POINT, torch.tensor(1), id="class weights"),
+    pytest.param(
+        cross_entropy(class_weights=CLASS_WEIGHTS, label_smoothing=0.3),
+        POINT,
+        torch.tensor(0),
+        id="class weights, smoothed",
+    ),
+    pytest.param(cross_entropy(), SEQUENCE, TOKENS, id="sequence with padding"),
+    pytest.param(
+        cross_entropy(class_weights=CLASS_WEIGHTS, label_smoothing=0.3), SEQUENCE, TOKENS, id="all at once"
+    ),
+    pytest.param(squared_error(), POINT, torch.tensor([0.3, -1.0, 2.0]).double(), id="squared error"),
+    pytest.param(binary_cross_entropy(), POINT, torch.tensor([True, False, False]), id="multi-label"),
+    pytest.param(
+        binary_cross_entropy(label_smoothing=0.2), POINT[:1], torch.tensor(1.0), id="binary, smoothed"
+    ),
+    pytest.param(OWN, POINT, torch.tensor([1, 0, 4]), id="one's own, by exact columns"),
 ]
 
 
-@pytest.mark.parametrize(("objective", "label"), CASES)
-def test_exact_columns_are_a_root_of_the_output_hessian(objective, label: Tensor) -> None:
-    output = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    root = torch.cat(objective.exact_output_gradients(output[None]))
+@pytest.mark.parametrize(("objective", "output", "label"), CASES)
+def test_exact_columns_are_a_root_of_the_output_hessian(
+    objective: Objective, output: Tensor, label: Tensor
+) -> None:
+    columns = objective.exact_output_gradients(output[None], label[None])
+    root = torch.cat(columns).flatten(1)
     torch.testing.assert_close(root.T @ root, output_hessian(objective, output, label))
 
 
-@pytest.mark.parametrize(("objective", "label"), CASES)
+@pytest.mark.parametrize(("objective", "output", "label"), CASES)
 def test_sampled_gradients_have_mean_zero_and_the_output_hessian_as_covariance(
-    objective, label: Tensor
+    objective: Objective, output: Tensor, label: Tensor
 ) -> None:
-    output = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    uniforms = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    sampled = objective.sampled_output_gradients(output.expand(20_000, 3), uniforms)
-    torch.testing.assert_close(sampled.mean(0), torch.zeros(3).double(), atol=0.03, rtol=0)
-    covariance = sampled.T @ sampled / len(sampled)
-    torch.testing.assert_close(covariance, output_hessian(objective, output, label), atol=0.06, rtol=0)
+    draws = 20_000
+    uniforms = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    sampled = objective.sampled_output_gradients(
+        output.expand(draws, *output.shape), uniforms, label.expand(draws, *label.shape)
+    ).flatten(1)
+    hessian = output_hessian(objective, output, label)
+    size = float(hessian.diagonal().max())
+    torch.testing.assert_close(sampled.mean(0), torch.zeros_like(sampled[0]), atol=0.03 * size**0.5, rtol=0)
+    torch.testing.assert_close(sampled.T @ sampled / draws, hessian, atol=0.03 * size, rtol=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_losses_of_classes_are_torchs(smoothing: float) -> None:
+    objective = cross_entropy(class_weights=CLASS_WEIGHTS, label_smoothing=smoothing)
+    outputs, labels = SEQUENCE, torch.tensor([0, 2, 1, 1])
+    target = (1 - smoothing) * functional.one_hot(labels, 3).double() + smoothing / 3
+    expected = -(CLASS_WEIGHTS * target * outputs.log_softmax(1)).sum(1)
+    torch.testing.assert_close(objective.losses(outputs, labels), expected)
+
+
+def test_a_sequences_loss_is_the_sum_over_its_tokens_without_padding() -> None:
+    outputs = torch.stack([SEQUENCE, SEQUENCE.flip(0)])
+    labels = torch.tensor([[0, 1, -100, -100], [2, 2, 2, 2]])
+    rows = [
+        sum(-outputs[row, token].log_softmax(0)[labels[row, token]] for token in range(count))
+        for row, count in ((0, 2), (1, 4))
+    ]
+    torch.testing.assert_close(cross_entropy().losses(outputs, labels), torch.stack(rows))
+    for columns in (
+        [cross_entropy().sampled_output_gradients(outputs, torch.tensor([0.2, 0.7]).double(), labels)],
+        cross_entropy().exact_output_gradients(outputs, labels),
+    ):
+        assert all(column[0, 2:].abs().max() == 0 for column in columns)
+    assert cross_entropy().margins(outputs, labels) is None
+
+
+def test_tokens_of_a_sequence_are_drawn_independently() -> None:
+    outputs, rows = torch.zeros(4000, 2, 2).double(), torch.arange(4000)
+    uniforms = (rows.double() + 0.5) / 4000
+    sampled = cross_entropy().sampled_output_gradients(outputs, uniforms, torch.zeros(4000, 2).long())
+    first, second = sampled[:, 0, 0], sampled[:, 1, 0]
+    assert abs(float((first * second).mean())) < 0.02  # of ± 1/2 each: three standard errors
+
+
+def test_multi_label_losses_and_margins() -> None:
+    outputs, labels = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1, 0], [1, 0]])
+    chances = outputs.sigmoid()
+    expected = -torch.where(labels == 1, chances, 1 - chances).log().sum(1)
+    torch.testing.assert_close(binary_cross_entropy().losses(outputs, labels), expected)
+    margins = binary_cross_entropy().margins(outputs, labels)
+    assert margins is not None
+    assert margins.tolist() == [1.0, -3.0]
+    smoothed = binary_cross_entropy(label_smoothing=0.4).losses(outputs, labels)
+    softened = binary_cross_entropy().losses(outputs, 0.6 * labels + 0.2)
+    torch.testing.assert_close(smoothed, softened)
+
+
+def test_drawn_labels_of_ones_own_give_the_fisher_information() -> None:
+    """Bernoulli: both outcomes of a label, enumerated with their chances, against the Hessian."""
+    entropy = binary_cross_entropy()
+
+    def draw(outputs: Tensor, uniforms: Tensor) -> Tensor:
+        return (uniforms[:, None] < outputs.sigmoid()).double()
+
+    sampled = gradients_of_drawn_labels(entropy.losses, draw)
+    own = Objective("own", entropy.losses, no_margins, sampled, no_exact_gradients)
+    output = torch.tensor([[0.8]], dtype=torch.float64)
+    chance = output.sigmoid().item()
+    yes, no = (own.sampled_output_gradients(output, torch.tensor([u]).double()) for u in (0.0, 1 - 2.0**-53))
+    covariance = chance * yes.square() + (1 - chance) * no.square()
+    assert (chance * yes + (1 - chance) * no).item() == pytest.approx(0)
+    torch.testing.assert_close(covariance, output_hessian(own, output[0], torch.tensor(1.0)))
+    with pytest.raises(AttributionError, match="no exact output gradients"):
+        own.exact_output_gradients(output)
+
+
+@pytest.mark.parametrize("label", itertools.product([0, 1], repeat=2))
+def test_the_multi_label_hessian_depends_on_no_label(label: tuple[int, int]) -> None:
+    hessian = output_hessian(binary_cross_entropy(), POINT[:2], torch.tensor(label))
+    chances = POINT[:2].sigmoid()
+    torch.testing.assert_close(hessian, torch.diag(chances * (1 - chances)))
 
 
 def test_extreme_uniforms_and_logits_give_a_class_of_the_model() -> None:
@@ -60,8 +189,56 @@ def test_squared_error_sums_over_outputs_and_takes_flat_labels() -> None:
     assert losses.tolist() == [1.0, 4.0]
 
 
-def test_labels_that_dont_fit_and_unknown_losses_are_errors() -> None:
-    with pytest.raises(AttributionError, match="labels"):
-        squared_error().losses(torch.zeros(4, 2), torch.zeros(4))
-    with pytest.raises(AttributionError, match="'hinge'"):
-        get_objective("hinge")
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (lambda: squared_error().losses(torch.zeros(4, 2), torch.zeros(4)), "labels"),
+        (lambda: binary_cross_entropy().losses(torch.zeros(4, 2), torch.zeros(4)), r"labels \(4,\)"),
+        (lambda: cross_entropy().losses(torch.zeros(4, 2), torch.zeros(4, 2).long()), r"labels \(4, 2\)"),
+        (
+            lambda: cross_entropy(class_weights=CLASS_WEIGHTS).losses(
+                torch.zeros(4, 2), torch.zeros(4).long()
+            ),
+            "3 class weights and 2 classes",
+        ),
+        (lambda: cross_entropy(class_weights=torch.tensor([1.0, -1.0])), "positive"),
+        (lambda: cross_entropy(label_smoothing=1.0), "label_smoothing is 1.0"),
+        (lambda: binary_cross_entropy(label_smoothing=-0.1), "label_smoothing is -0.1"),
+        (lambda: cross_entropy().exact_output_gradients(torch.zeros(2, 3, 4)), "depends on the given labels"),
+        (
+            lambda: cross_entropy(class_weights=CLASS_WEIGHTS).exact_output_gradients(torch.zeros(2, 3)),
+            "depends on the given labels",
+        ),
+        (lambda: get_objective("hinge"), "'hinge'"),
+        (lambda: get_objective("squared_error", label_smoothing=0.1), "no option 'label_smoothing'"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(act, named: str) -> None:
+    with pytest.raises(AttributionError, match=named):
+        act()
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"losses": lambda outputs, labels: outputs.sum()}, r"losses .*'own' gives shape \(\) where \(5,\)"),
+        ({"losses": lambda outputs, labels: 0.0}, "losses .* gives float"),
+        ({"margins": lambda outputs, labels: outputs}, "margins .* gives shape"),
+        ({"losses": lambda outputs, labels: outputs.sum(1) / 0}, "NaN or infinity"),
+        ({"sampled": lambda outputs, uniforms, labels: outputs[:, 0]}, "sampled_output_gradients"),
+        ({"exact": lambda outputs, labels: [outputs[:, :2]]}, "exact_output_gradients"),
+    ],
+)
+def test_an_objective_of_ones_own_is_checked(part, named: str) -> None:
+    functions = {
+        "losses": poisson_losses,
+        "margins": no_margins,
+        "sampled": signed_columns(poisson_columns),
+        "exact": poisson_columns,
+    } | part
+    outputs, labels = torch.zeros(5, 3), torch.ones(5, 3)
+    with pytest.raises(AttributionError, match=named):
+        check_objective(
+            Objective("own", *functions.values()), outputs, labels, "exact" if "exact" in part else "sampled"
+        )
+    check_objective(OWN, outputs, labels, "exact")

@@ -95,7 +95,7 @@ def test_the_error_of_a_product_stays_within_its_bound() -> None:
         assert error.max() > 0
 
 
-@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice", "grouped", "tied"])
 def test_products_equal_dense_ones_for_every_kind_of_layer(kind: str) -> None:
     model, batch = model_and_rows(kind)
     expected = loss_matrices(model, ENTROPY, batch.inputs, batch.labels)
@@ -110,7 +110,7 @@ def test_products_equal_dense_ones_for_every_kind_of_layer(kind: str) -> None:
 
 
 @pytest.mark.parametrize("segments", [1, 3])
-@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "grouped", "tied"])
 def test_compressed_filters_equal_the_dense_ones(kind: str, segments: int) -> None:
     prepared = Prepared(kind, segments)
     gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:4], prepared.batch.labels[:4])
@@ -123,7 +123,7 @@ def test_compressed_filters_equal_the_dense_ones(kind: str, segments: int) -> No
 
 
 @pytest.mark.parametrize("segments", [1, 3])
-@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice", "grouped", "tied"])
 def test_influences_are_those_of_dense_queries(kind: str, segments: int) -> None:
     prepared = Prepared(kind, segments, weights=True)
     gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:3], prepared.batch.labels[:3])

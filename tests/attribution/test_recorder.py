@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.attribution import (
     AttributionError,
+    CheckpointError,
     OptimizerError,
     Trajectory,
     TrajectoryRecorder,
@@ -35,7 +36,9 @@ def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) ->
     assert [c.epoch for c in trajectory.checkpoints] == pytest.approx([4 / 6, 8 / 6, 2])
     expected = [sum(rates[:4]), sum(rates[4:8]), sum(rates[8:])]
     assert [c.lr_sum for c in trajectory.checkpoints] == pytest.approx(expected)
-    assert (trajectory.momentum, trajectory.weight_decay, trajectory.train_rows) == (0.9, 0.01, 30)
+    (stage,) = trajectory.stages
+    assert (stage.optimizer.momentum, stage.train_rows) == (0.9, 30)
+    assert [group.weight_decay for group in stage.optimizer.groups] == [0.01]
     torch.testing.assert_close(trajectory.load_weights(1), states[7], atol=0, rtol=0)
     tail = trajectory.load_tail()
     for name in ("0.weight", "1.running_var"):
@@ -50,19 +53,22 @@ def test_checkpoints_are_equally_spaced_and_end_with_training() -> None:
         checkpoint_steps(5, 6)
 
 
-def two_groups(lr: float) -> torch.optim.Optimizer:
+def two_groups(momentum: float) -> torch.optim.Optimizer:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    return torch.optim.SGD([{"params": [a], "lr": lr}, {"params": [b], "lr": 0.1}], lr=0.1)
+    return torch.optim.SGD([{"params": [a], "momentum": momentum}, {"params": [b]}], lr=0.1)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (torch.optim.AdamW(nn.Linear(1, 1).parameters()), "'AdamW'"),
-        (two_groups(0.2), "differ in 'lr'"),
+        (torch.optim.RMSprop(nn.Linear(1, 1).parameters()), "'RMSprop'"),
+        (torch.optim.Adam(nn.Linear(1, 1).parameters(), amsgrad=True), "amsgrad"),
+        (torch.optim.AdamW(nn.Linear(1, 1).parameters(), maximize=True), "maximises"),
+        (two_groups(0.5), "differ in 'momentum'"),
+        (two_groups(0.0), "no parameter of the model"),
         (torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1, maximize=True), "maximises"),
     ],
-    ids=["adamw", "groups", "maximize"],
+    ids=["rmsprop", "amsgrad", "maximize-adamw", "groups", "other-model", "maximize"],
 )
 def test_optimizers_without_a_formula_are_refused(tmp_path: Path, optimizer, message: str) -> None:
     with pytest.raises(OptimizerError, match=message):
@@ -83,3 +89,93 @@ def test_more_steps_than_announced_and_changed_settings_are_errors(tmp_path: Pat
     optimizer.param_groups[0]["weight_decay"] = 0.1
     with pytest.raises(OptimizerError, match="changed"):
         recorder.step()
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_keeps_its_bias_corrected_second_moments(tmp_path: Path, decoupled: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = kind(model.parameters(), lr=0.1, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.0)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, checkpoints=2, steps=6, train_rows=4)
+    squares, moments = torch.zeros(2, 3), []
+    for step in range(6):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3)).square().mean().backward()
+        squares = 0.9 * squares + 0.1 * model.weight.grad.square()
+        moments.append(squares / (1 - 0.9 ** (step + 1)))
+        optimizer.step()
+        recorder.step()
+    trajectory = Trajectory.load(tmp_path)
+    assert trajectory.optimizer.kind == ("adamw" if decoupled else "adam")
+    assert (trajectory.optimizer.momentum, trajectory.optimizer.eps) == (0.8, 1e-3)
+    for place, step in enumerate((2, 5)):
+        torch.testing.assert_close(trajectory.load_second_moments(place)["weight"], moments[step])
+    # All learning rates together, since Adam's averages are corrected.
+    assert sum(sum(c.applied) for c in trajectory.checkpoints) == pytest.approx(0.6)
+    (tmp_path / "6.optimizer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="step 6 has no second moments"):
+        trajectory.load_second_moments(1)
+
+
+def applied_by_hand(rates: list[float], ends: list[int], momentum: float, dampening: float) -> list[float]:
+    """Every gradient's share in every later step."""
+    sums, first = [], 0
+    for end in ends:
+        total = 0.0
+        for entered in range(first, end):
+            share = 1.0 if entered == 0 else 1 - dampening
+            for step in range(entered, len(rates)):
+                total += rates[step] * share * momentum ** (step - entered)
+        sums.append(total)
+        first = end
+    return sums
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.4])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_momentum_enters_by_exact_sums_also_after_an_interruption(
+    tmp_path: Path, dampening: float, interrupted: bool
+) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=dampening)
+    make = {"checkpoints": 3, "steps": 9, "train_rows": 5}
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, **make)
+    rates = [0.1 / (step + 1) for step in range(9)]
+    for step, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        recorder.step()
+        if interrupted and step == 4:
+            state = recorder.state_tensors()
+            recorder = TrajectoryRecorder(model, optimizer, tmp_path, **make)
+            recorder.restore(state)
+    found = [c.applied[0] for c in Trajectory.load(tmp_path).checkpoints]
+    assert found == pytest.approx(applied_by_hand(rates, [3, 6, 9], 0.9, dampening))
+
+
+def test_stages_go_on_counting_and_name_what_they_train(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    first = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, first, tmp_path, checkpoints=2, steps=4, train_rows=5, name="pre")
+    with pytest.raises(AttributionError, match="0 of the 4 steps"):
+        recorder.next_stage(first, steps=3, train_rows=7)
+    for _ in range(4):
+        recorder.step()
+    assert len(Trajectory.load(tmp_path).stages) == 1
+    head = torch.optim.SGD(model[1].parameters(), lr=0.2, weight_decay=0.1)
+    recorder.next_stage(head, steps=3, train_rows=7, checkpoints=3, name="fine")
+    with pytest.raises(CheckpointError, match="no trajectory"):
+        Trajectory.load(tmp_path)
+    for _ in range(3):
+        recorder.step()
+    trajectory = Trajectory.load(tmp_path)
+    assert [c.step for c in trajectory.checkpoints] == [2, 4, 5, 6, 7]
+    assert [(stage.name, stage.train_rows) for stage in trajectory.stages] == [("pre", 5), ("fine", 7)]
+    assert trajectory.optimizer.groups[0].parameters == ("1.weight", "1.bias")
+    cuts = trajectory.segments((2, 1))
+    assert [(cut.stage, cut.checkpoints) for cut in cuts] == [(0, (0,)), (0, (1,)), (1, (2, 3, 4))]
+    assert [cut.lr_sum for cut in cuts] == pytest.approx([0.2, 0.2, 0.6])
+    with pytest.raises(AttributionError, match="2 checkpoints of stage 0 can't be cut into 3"):
+        trajectory.segments(3)
+    with pytest.raises(AttributionError, match="1 numbers of segments for 2 stages"):
+        trajectory.segments([1])

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from pipeline.attribution.capture import covered_layers
+from pipeline.attribution.coverage import covered_layers, matrix_parameters
 from pipeline.attribution.factors import covariance_sums, eigenbases, spectrum_sums
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scale import as_parameters, gauss_newton_form, scale_correction
+from pipeline.attribution.scale import gauss_newton_form, scale_correction
 from pipeline.attribution.spectrum import source_spectrum
 from pipeline.attribution.transport import PreparedSegment, query_filters
 
@@ -37,7 +37,7 @@ def test_the_form_agrees_with_a_dense_gauss_newton_matrix(kind: str, weighted: b
     model, inputs = small(kind)
     direction = random_direction(model)
     weights = torch.rand(7, dtype=torch.float64) if weighted else None
-    tensors = as_parameters(model, direction)
+    tensors = matrix_parameters(model, direction)
     names = list(tensors)
     x = torch.cat([tensors[name].flatten() for name in names])
     parameters = {name: p.detach() for name, p in model.named_parameters()}

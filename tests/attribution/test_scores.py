@@ -75,7 +75,7 @@ class Prepared:
 
 @pytest.mark.parametrize("weights", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice", "grouped", "tied", "transformer"])
 def test_scores_equal_the_formula_with_dense_gradients(kind: str, count: int, weights: bool) -> None:
     prepared = Prepared(kind, count, rows=5, weights=weights)
     scores = prepared.score(split(prepared.batch, 2))
@@ -115,7 +115,7 @@ def test_removing_a_row_that_opposes_the_query_is_predicted_to_help() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens"])
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "grouped", "tied", "transformer"])
 def test_scores_in_single_precision_do_not_depend_on_batches(kind: str, count: int) -> None:
     prepared = Prepared(kind, count, rows=130)
     prepared.model.float()

@@ -69,6 +69,7 @@ class NormFirst(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.first, self.head = nn.LayerNorm(4), nn.Linear(4, 5), nn.Linear(5, 3)
+        self.norm.requires_grad_(False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.head(torch.tanh(self.first(self.norm(inputs))))

@@ -66,3 +66,15 @@ def test_influence_damping_is_given_or_relative_to_the_mean() -> None:
     torch.testing.assert_close(influence_injection(sigma, 0.5), 1 / (sigma + 0.5))
     torch.testing.assert_close(influence_injection(sigma), 1 / (sigma + 0.2))
     assert torch.isfinite(influence_injection(torch.zeros(2, 2))).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(sigma=SIGMA, lr_sum=LR_SUM, decay=DECAY)
+def test_both_factors_are_finite_for_every_curvature(
+    dtype: torch.dtype, sigma: float, lr_sum: float, decay: float
+) -> None:
+    spectrum, value = source_spectrum(lr_sum, decay), torch.tensor([sigma, 0.0, -1e-12], dtype=dtype)
+    injected, kept = spectrum.injection(value), spectrum.transport(value)
+    assert torch.isfinite(injected).all()
+    assert (injected >= 0).all()
+    assert ((kept >= 0) & (kept <= 1)).all()

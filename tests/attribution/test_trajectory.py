@@ -10,6 +10,9 @@ from pipeline.attribution import (
     AttributionError,
     CheckpointError,
     OptimizerError,
+    OptimizerSettings,
+    ParameterGroup,
+    Stage,
     Trajectory,
     save_weights,
     weights_path,
@@ -30,7 +33,10 @@ def written(directory: Path, **settings) -> Path:
             weights_path(directory, int(checkpoint["step"])), {"w": torch.full((2,), checkpoint["step"])}
         )
     save_weights(directory / "tail.safetensors", {"w": torch.tensor([7.0])})
-    write_trajectory(directory, **({"checkpoints": CHECKPOINTS, "steps": 8, "train_rows": 50} | settings))
+    places = {key: settings.pop(key) for key in ("checkpoints", "tail") if key in settings}
+    decay = ParameterGroup(None, settings.pop("weight_decay", 0.0))
+    stages = [Stage(50, OptimizerSettings(groups=(decay,), **settings))]
+    write_trajectory(directory, **({"checkpoints": CHECKPOINTS, "steps": 8, "stages": stages} | places))
     return directory
 
 
@@ -39,8 +45,8 @@ def test_what_was_written_is_loaded(tmp_path: Path) -> None:
     assert [(c.step, c.epoch, c.lr_sum) for c in trajectory.checkpoints] == [
         tuple(c.values()) for c in CHECKPOINTS
     ]
-    assert (trajectory.steps, trajectory.train_rows, trajectory.optimizer) == (8, 50, "sgd")
-    assert (trajectory.momentum, trajectory.dampening, trajectory.weight_decay) == (0.9, 0.1, 0.01)
+    assert (trajectory.steps, trajectory.train_rows) == (8, 50)
+    assert trajectory.optimizer == OptimizerSettings("sgd", (ParameterGroup(None, 0.01),), 0.9, 0.1)
     assert trajectory.load_weights(1)["w"].tolist() == [4, 4]
     assert trajectory.load_tail()["w"].tolist() == [7]
 
@@ -77,12 +83,22 @@ def test_published_setting_gives_the_published_damping(tmp_path: Path) -> None:
 
 
 def test_unknown_optimizers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptimizerError, match="'adamw'"):
-        written(tmp_path, optimizer="adamw")
+    with pytest.raises(OptimizerError, match="'lion'"):
+        written(tmp_path, kind="lion")
     record = json.loads((written(tmp_path) / "trajectory.json").read_text())
-    (tmp_path / "trajectory.json").write_text(json.dumps(record | {"optimizer": "adam"}))
-    with pytest.raises(OptimizerError, match="'adam'"):
+    record["stages"][0]["kind"] = "muon"
+    (tmp_path / "trajectory.json").write_text(json.dumps(record))
+    with pytest.raises(OptimizerError, match="'muon'"):
         Trajectory.load(tmp_path)
+
+
+def test_files_of_earlier_versions_without_stages_are_one_stage(tmp_path: Path) -> None:
+    old = {"optimizer": "sgd", "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01, "train_rows": 50}
+    new = written(tmp_path, momentum=0.9, dampening=0.1, weight_decay=0.01)
+    expected = Trajectory.load(new)
+    record = old | {"checkpoints": CHECKPOINTS, "steps": 8, "tail": "tail.safetensors"}
+    (tmp_path / "trajectory.json").write_text(json.dumps(record))
+    assert Trajectory.load(tmp_path) == expected
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"optimizer": "sgd"}'])

@@ -614,6 +614,10 @@ def test_decisions_that_are_no_table_are_an_error(decided):
     Path("d.parquet").write_text("no Parquet")
     with pytest.raises(InputError, match=r"d\.parquet: can't be read"):
         read_decisions(Path("d.parquet"), decided)
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        Path("d.csv").write_text("row_key,decision\na,keep\n", encoding=encoding)
+        with pytest.raises(InputError, match=r"d\.csv: UTF-16 text, not UTF-8"):
+            read_decisions(Path("d.csv"), decided)
     Path("d.csv").write_text("")
     with pytest.raises(InputError, match=r"d\.csv: empty"):
         read_decisions(Path("d.csv"), decided)

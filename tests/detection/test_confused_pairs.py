@@ -59,6 +59,15 @@ def test_intervals_hold_the_true_number_in_most_of_many_draws() -> None:
     assert np.mean(held) > 0.9
 
 
+def test_no_more_rows_are_estimated_than_there_are() -> None:
+    """The halves see the other label in all rows of class 0 and in three quarters of its own: 100 / .75 > 100."""
+    given, best = np.repeat([0, 1], 100), np.ones(200, dtype=int)
+    validation = np.repeat([0, 1], 40)
+    judged = np.where(np.arange(80) % 4 == 0, 0, validation)[None]
+    (pair,) = confused_pairs(given, best, validation, judged, 2)
+    assert (pair.given, pair.suggested, pair.rows, pair.estimated, pair.high) == (0, 1, 100, 100.0, 100.0)
+
+
 def test_a_class_without_validation_rows_has_no_estimate() -> None:
     given, best, validation, of_validation, _ = simulate(0, FLIPS)
     seen = validation != 1

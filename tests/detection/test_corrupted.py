@@ -21,10 +21,10 @@ from pipeline.detection.corrupted import corrupted_rows
 from pipeline.run import RunDirectory, write_text
 
 
-def judged(folder: Path, table: pa.Table, features: dict[str, str]) -> np.ndarray:
+def judged(folder: Path, table: pa.Table, features: dict[str, str], **options: object) -> np.ndarray:
     """`corrupted_rows` of a prepared run over the table, whose label column is `label`."""
     pq.write_table(table, folder / "train.parquet")
-    data = {"train": str(folder / "train.parquet"), "features": features, "label": "label"}
+    data = {"train": str(folder / "train.parquet"), "features": features, "label": "label"} | options
     config = AuditConfig.model_validate({"name": "broken", "data": data, "compute": {"chunk_rows": 400}})
     context = AuditContext(config, RunDirectory(folder / "run"), Inline(config.compute))
     write_text(folder / "run/config.yaml", config.to_yaml())
@@ -55,6 +55,29 @@ def test_lines_that_are_plain_in_many_images_are_not_missing() -> None:
     across, _ = plain_lines(pixels)
     found = is_cut(across, across.mean(0) > MOST_SHARE)
     assert np.flatnonzero(found).tolist() == [60]
+
+
+def test_flat_and_saturated_lists_are_found_and_no_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = np.clip(
+        rng.normal(size=(400, 12)), -2, 2
+    )  # some elements are at the limit in a tenth of the rows
+    flat, clipped, lost = rng.permutation(400)[:24].reshape(3, 8)
+    values[flat], values[clipped, :7] = rng.normal(size=(8, 1)), 2.0
+    column = [
+        [None if row in lost and at < 6 else each for at, each in enumerate(line)]
+        for row, line in enumerate(values.tolist())
+    ]
+    table = pa.table({"sensor": column, "label": [0, 1] * 200})
+    found = judged(tmp_path, table, {"sensor": "list"}, missing_features="impute")
+    assert np.flatnonzero(found).tolist() == sorted([*flat, *clipped, *lost])
+
+
+def test_what_most_lists_are_like_is_not_held_against_a_row(tmp_path: Path) -> None:
+    counts = np.zeros((200, 8))
+    counts[:, 0] = np.arange(200) % 7  # mostly zeros, and many of zeros alone
+    table = pa.table({"counts": counts.tolist(), "label": [0, 1] * 100})
+    assert not judged(tmp_path, table, {"counts": "list"}).any()
 
 
 def test_impossible_numbers_and_sentinels_stand_alone() -> None:

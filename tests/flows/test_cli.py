@@ -41,10 +41,10 @@ def audit_gives(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the audit give a result instead of running; gives the arguments of its calls."""
     calls: list[tuple[Any, ...]] = []
 
-    def prepare(refused: bool) -> list[tuple[Any, ...]]:
+    def prepare(refused: bool, **changes: Any) -> list[tuple[Any, ...]]:
         paths = {"report": Path("r/report/index.html"), "cleaned": Path("r/cleaned")}
         path = SimpleNamespace(path=Path("r"), run_id="r")
-        result = SimpleNamespace(summary=SUMMARY, refused=refused, run=path, paths=paths)
+        result = SimpleNamespace(summary=SUMMARY | changes, refused=refused, run=path, paths=paths)
         monkeypatch.setattr("flows.audit.run_audit", lambda *given: calls.append(given) or result)
         return calls
 
@@ -174,6 +174,41 @@ def test_refused_export_is_status_3(
     shown = capsys.readouterr().out
     assert "NOT TESTED: Small" in shown
     assert ("not written: the verification gate refused it" in shown) == refused
+
+
+def test_what_was_not_written_is_not_pointed_to(
+    config_path: Path, audit_gives: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit_gives(False)
+    assert run(["audit", str(config_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "r/cleaned" in shown
+    assert "quarantine" not in shown
+    audit_gives(False, decisions=SUMMARY["decisions"] | {"remove": 1})
+    run(["audit", str(config_path)])
+    assert "quarantine/ beside it" in capsys.readouterr().out
+    audit_gives(False, export={"refused": False, "gate": "off", "skipped": "nothing was exported: labels"})
+    run(["audit", str(config_path)])
+    shown = capsys.readouterr().out
+    assert "cleaned dataset" not in shown
+    assert shown.lower().count("nothing was exported") == 1
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_export_says_where_the_dataset_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: bool
+) -> None:
+    facts = {
+        "refused": refused,
+        "verdict": "worse",
+        "rows_kept": 2,
+        "rows_removed": 1,
+        "rows_relabelled": 0,
+    }
+    monkeypatch.setattr("pipeline.runs.export_again", lambda *_: facts)
+    assert run(["export", "here"]) == (3 if refused else 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ([] if refused else ["here/cleaned"])
 
 
 def test_json_is_the_only_thing_on_stdout(

@@ -41,6 +41,11 @@ def make_terminal(is_terminal: bool) -> tuple[Terminal, io.StringIO]:
         ("factors", {}, "6 checkpoints × 14 layers, 99 % of the parameters"),
         ("attribute", {}, "32,960 rows scored"),
         ("detect", {}, "120 rows look wrong, 30 more to look at"),
+        (
+            "detect",
+            {"promise": {"rule": "trusted"}, "removed": 40, "relabelled": 0, "to_review": 110},
+            "rule trusted takes out 40 rows, 110 to look at",
+        ),
         ("detect", {"caps": "9 rows are left"}, "120 rows look wrong, 30 more to look at; 9 rows are left"),
         ("verify", {}, "15 retrainings: improved"),
         ("verify", {"retrainings": 0}, "not tested: no retrainings"),

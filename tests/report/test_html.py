@@ -12,7 +12,7 @@ from pipeline.errors import WinnowError
 from pipeline.report.html import MOST_BYTES, page
 from pipeline.report.stage import report
 from pipeline.report.summary import summary
-from pipeline.run import read_json
+from pipeline.run import read_json, write_json
 
 VOID = {"meta", "img", "br"}
 
@@ -212,6 +212,21 @@ def test_a_second_report_is_the_same(images: Any) -> None:
     first = (context.run / "report/index.html").read_bytes()
     report(context)
     assert (context.run / "report/index.html").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", ["float32", "bf16"])
+def test_what_a_lower_precision_changes_is_said(images: Any, kind: str) -> None:
+    context = images.build()
+    record = context.run.record
+    error = {"rows": 64, "self_influence": 0.0123, "validation_harm": None} if kind == "bf16" else None
+    attribute = {"precision": kind, "precision_error": error}
+    record["stages"]["attribute"] = {"seconds": 1.0, "facts": attribute}
+    write_json(context.run / "record.json", record)
+    text = page(context.run, context.config, summary(context.run))
+    assert ("bf16; of 64 rows drawn at random it changes self-influence by 1.23 %" in text) == (
+        kind == "bf16"
+    )
+    assert ("<td>precision</td>" in text) == (kind == "bf16")
 
 
 def test_minimal_facts_still_make_a_report(images: Any) -> None:

@@ -56,5 +56,5 @@ def test_canaries_are_reported_and_nothing_is_said_to_be_exported(images: Any) -
     change_facts(context.run, "export", skipped="nothing was exported: canaries")
     box, html = said(context)
     assert "labels flipped on purpose: 60, to be removed 54: 90 % (80 – 95)" in box
-    assert "Nothing was exported: canaries." in box
+    assert box.lower().count("nothing was exported") == 1
     assert "cleaned/ was written" not in box + html

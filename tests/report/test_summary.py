@@ -77,6 +77,7 @@ def test_no_evidence_is_said_as_plainly(images: Any) -> None:
         "NO EVIDENCE: cleaning changes holdout accuracy by +0.2 (95 % interval −0.5 … +0.9). "
         "cleaned/ was written as asked; nothing here shows that it helps."
     )
+    assert lines[1] == "as given 83.0 % → cleaned 83.3 %; 5 retrainings each"
 
 
 def test_worse_says_that_nothing_was_exported(images: Any) -> None:
@@ -90,8 +91,11 @@ def test_worse_says_that_nothing_was_exported(images: Any) -> None:
 def test_not_tested_gives_the_note(images: Any) -> None:
     images.verdict = "not tested"
     lines = headline(summary(images.build().run))
-    assert lines[0] == "NOT TESTED: Verification is off (verification.seeds is 0)"
-    assert lines[1] == "cleaned/ was written as asked; whether it helps was not tested."
+    assert lines[0] == (
+        "NOT TESTED: Verification is off (verification.seeds is 0). "
+        "cleaned/ was written as asked; whether it helps was not tested."
+    )
+    assert lines[1] == ""
     assert not any("forecast" in line for line in lines)
 
 
@@ -108,7 +112,7 @@ def test_gain_that_random_removal_shares_is_called_not_shown(images: Any) -> Non
     verification = read_json(context.run / "verification.json") | {"verdict": "no evidence"}
     verification["differences"]["cleaned - random_removal"]["metric"]["low"] = -0.001
     write_json(context.run / "verification.json", verification)
-    assert headline(summary(context.run))[1].endswith("; the gain over that is not shown")
+    assert headline(summary(context.run))[2].endswith("; the gain over that is not shown")
 
 
 def test_calibrated_forecast_names_its_calibration(images: Any) -> None:
@@ -116,7 +120,7 @@ def test_calibrated_forecast_names_its_calibration(images: Any) -> None:
     verification = read_json(context.run / "verification.json") | {"calibrated_by": "alpha"}
     write_json(context.run / "verification.json", verification)
     assert headline(summary(context.run))[-1] == (
-        "forecast of the validation loss −0.212 (calibrated by alpha), measured −0.037"
+        "forecast of the validation loss −0.212 (scaled by a measured factor), measured −0.037"
     )
 
 
@@ -170,7 +174,7 @@ def test_disarmed_backdoor_is_a_reason_to_use_the_cleaned_data(images: Any) -> N
         assert found["backdoors"] == [alarm | {"before": 0.89, "after": after}]
         lines = headline(found)
         assert words in lines[0]
-    assert lines[2] == (
+    assert lines[3] == (
         "backdoor to 7: a patch of 4 × 4 pixels, at any place, 90 rows; "
         "it works on 89.0 % of the holdout as given, on 80.0 % after cleaning"
     )

@@ -21,6 +21,21 @@ def test_sizes(number: float, text: str) -> None:
     assert words.size(number) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-0.02, "−0.0200"),
+        (-0.0198, "−0.0198"),
+        (0.0, "0"),
+        (100.0, "100"),
+        (1.5, "1.50"),
+        (2.1e-5, "2.10e−05"),
+    ],
+)
+def test_numbers_under_each_other_have_as_many_digits(value: float, text: str) -> None:
+    assert words.number(value) == text
+
+
 def test_a_bound_that_is_not_zero_does_not_read_as_zero() -> None:
     assert words.changes([0.018, 0.0001, 0.03], "accuracy") == ["+1.80", "+0.01", "+3.00"]
     assert words.changes([0.02, -0.0004, 0.03], "r2") == ["+0.0200", "−0.0004", "+0.0300"]

@@ -67,7 +67,7 @@ def fresh(recipe: Recipe = RECIPE) -> tuple[nn.Module, torch.optim.SGD]:
 
 
 def made(rows: TrainingRows, recipe: Recipe, model: nn.Module, optimizer: torch.optim.SGD) -> Setup:
-    return Setup(rows._data, model, optimizer, rows, OBJECTIVE, recipe, torch.device("cpu"))
+    return Setup(rows._data, model, optimizer, rows, OBJECTIVE, recipe, torch.device("cpu"), OBJECTIVE)
 
 
 def test_steps_follow_the_update_rule_written_out(rows: TrainingRows) -> None:

@@ -67,6 +67,44 @@ def test_equal_arms_give_an_interval_of_width_0() -> None:
     assert difference_interval(np.zeros((5, 10))).as_json() == {"mean": 0, "low": 0, "high": 0}
 
 
+def test_seeds_that_tie_by_chance_do_not_pass_for_certainty() -> None:
+    """Both seeds are right on one row more, but on different ones: σ_e² alone is left."""
+    tied = np.zeros((2, 100))
+    tied[0, :5], tied[0, 5:9], tied[1, 20:27], tied[1, 27:33] = 1, -1, 1, -1
+    interval = difference_interval(tied)
+    assert interval.mean == pytest.approx(0.01)
+    assert interval.low < 0 < interval.high
+    assert interval.high - interval.low >= 2 * 1.96 * np.sqrt(np.square(tied).mean() / 200) * 0.95
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("rows", "of_seeds", "rest"), [(40, 0.0, 0.3), (150, 0.1, 1.0), (400, 0.4, 0.3)])
+def test_arms_that_differ_by_chance_alone_are_seldom_called_improved_or_worse(
+    seeds: int, rows: int, of_seeds: float, rest: float
+) -> None:
+    """Three arms of equal worth, right where an easiness of the row, the seed and both together exceed 0."""
+    random, experiments = np.random.RandomState(seeds), 1000
+    logit = random.normal(2, 2, (experiments, 1, 1, rows))
+    logit = logit + of_seeds * random.standard_normal((experiments, 3, seeds, 1))
+    right = (logit + rest * random.standard_normal((experiments, 3, seeds, rows)) > 0).astype(float)
+    names = ("cleaned - as_given", "cleaned - random_removal")
+    found = [
+        verdict(
+            {
+                name: {"metric": difference_interval(arms[0] - other).as_json()}
+                for name, other in zip(names, arms[1:])
+            },
+            higher_is_better=True,
+        )
+        for arms in right
+    ]
+    tolerance = 3 * np.sqrt(0.025 * 0.975 / experiments)
+    assert found.count("improved") / experiments <= 0.01
+    assert found.count("worse") / experiments <= 0.025 + tolerance
+    one_group = [difference_interval(arms[0] - arms[1], 1 - 0.05 / 10).high < 0 for arms in right]
+    assert np.mean(one_group) <= 0.0025 + 3 * np.sqrt(0.0025 / experiments)
+
+
 BETTER, WORSE, UNSURE = (0.1, 0.3), (-0.3, -0.1), (-0.1, 0.2)
 
 

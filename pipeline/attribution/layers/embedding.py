@@ -6,29 +6,30 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pipeline.attribution.gradients import LayerGradients
 from pipeline.attribution.indexed_gradients import IndexedGradients
-from pipeline.attribution.layers import register
+from pipeline.attribution.layers import ModuleRule, register
 
 
 @register(nn.Embedding)
-class EmbeddingRule:
+class EmbeddingRule(ModuleRule):
     kind = "embedding"
+    diagonal_input = True
+    transposed = True
 
     def supports(self, module: nn.Embedding) -> bool:
         # max_norm changes weights in the forward pass; scaling by frequency ties gradients to the batch.
         return module.max_norm is None and not module.scale_grad_by_freq
 
-    def matrix_shape(self, module: nn.Embedding, bias: bool) -> tuple[int, int]:  # noqa: ARG002 - has none
+    def weight_shape(self, module: nn.Embedding) -> tuple[int, int]:
         return module.embedding_dim, module.num_embeddings
 
-    def gradients(
+    def weight_gradients(
         self,
         module: nn.Embedding,
         inputs: Tensor,
         output_gradients: Tensor,
         bias: bool,  # noqa: ARG002 - has none
-    ) -> LayerGradients:
+    ) -> IndexedGradients:
         """Inputs are token numbers ``[batch, …]``."""
         positions = prod(inputs.shape[1:])
         tokens = inputs.reshape(len(inputs), positions).long()

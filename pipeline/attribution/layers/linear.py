@@ -7,27 +7,33 @@ from math import prod
 from torch import Tensor, nn
 
 from pipeline.attribution.gradients import OuterProducts
-from pipeline.attribution.layers import register
+from pipeline.attribution.layers import ModuleRule, register
 from pipeline.attribution.products import aligned_empty
 
 
 @register(nn.Linear)
-class LinearRule:
+class LinearRule(ModuleRule):
     kind = "linear"
 
-    def supports(self, module: nn.Linear) -> bool:  # noqa: ARG002 - the protocol's signature
-        return True
+    def weight_shape(self, module: nn.Linear) -> tuple[int, int]:
+        return module.out_features, module.in_features
 
-    def matrix_shape(self, module: nn.Linear, bias: bool) -> tuple[int, int]:
-        return module.out_features, module.in_features + bias
-
-    def gradients(
-        self, module: nn.Linear, inputs: Tensor, output_gradients: Tensor, bias: bool
+    def weight_gradients(
+        self,
+        module: nn.Linear,  # noqa: ARG002 - the inputs say it all
+        inputs: Tensor,
+        output_gradients: Tensor,
+        bias: bool,
     ) -> OuterProducts:
-        positions = prod(inputs.shape[1:-1])
-        flat = inputs.reshape(len(inputs), positions, module.in_features)
-        outputs = output_gradients.reshape(len(inputs), positions, module.out_features)
-        return OuterProducts(with_ones(flat) if bias else flat, outputs)
+        return linear_gradients(inputs, output_gradients, bias)
+
+
+def linear_gradients(inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
+    """Of a product with a weight ``[out, in]``: inputs ``[batch, …, in]``, output gradients ``[batch, …, out]``."""
+    positions = prod(inputs.shape[1:-1])
+    flat = inputs.reshape(len(inputs), positions, inputs.shape[-1])
+    outputs = output_gradients.reshape(len(inputs), positions, output_gradients.shape[-1])
+    return OuterProducts(with_ones(flat) if bias else flat, outputs)
 
 
 def with_ones(inputs: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from pipeline.training.state import save_tensors
 MOST_CLASSES = 64
 CARRIER = 0.5
 """Rows that carry a proved pattern score above it, all others below."""
+SETS = "Backdoors are not looked for where rows have sets of labels."
 NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
 TOO_MANY = "Backdoors were searched for in the {} classes with the most suspect rows."
 SAMPLED = "Backdoors were searched for in a sample of {} train rows, and what was found in all rows."
@@ -45,8 +46,9 @@ class Alarm:
     target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation
     rows of other classes that become the target when it is pasted; purity: share of its
     carriers with the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard
-    error, None where it can't be estimated; carriers: int64 places among the train rows, with the target's
-    label.
+    error, None where it can't be estimated; labels_right: whether the carriers belong to the class and only the
+    pattern was added, so that they are to be reviewed and not removed; carriers: int64 places among the train rows,
+    with the target's label.
     """
 
     target: Any
@@ -58,6 +60,7 @@ class Alarm:
     purity: float
     content: float | None
     content_error: float | None
+    labels_right: bool
     carriers: np.ndarray
 
     def as_json(self) -> dict[str, Any]:
@@ -76,8 +79,16 @@ class BackdoorResult:
 
     def carriers(self, rows: int) -> np.ndarray:
         """bool `[train rows]`: the carriers of any alarm."""
+        return self._carriers(rows, self.alarms)
+
+    def wrong_carriers(self, rows: int) -> np.ndarray:
+        """bool `[train rows]`: the carriers of alarms whose labels are not right."""
+        return self._carriers(rows, [alarm for alarm in self.alarms if not alarm.labels_right])
+
+    @staticmethod
+    def _carriers(rows: int, alarms: list[Alarm]) -> np.ndarray:
         found = np.zeros(rows, dtype=bool)
-        for alarm in self.alarms:
+        for alarm in alarms:
             found[alarm.carriers] = True
         return found
 
@@ -88,6 +99,8 @@ def find_backdoors(context: AuditContext) -> BackdoorResult:
     In regression and without validation rows there is neither a search nor a score; a note says the latter.
     """
     path, data = context.run.path, run_data(context.run.path)
+    if data.encoding.task == "multilabel":
+        return BackdoorResult([], None, [SETS])
     if data.encoding.task != "classification":
         return BackdoorResult([], None, [])
     if not data.count("validation"):
@@ -168,6 +181,7 @@ def facts_of(finding: Finding, names: Names, label: Any) -> dict[str, Any]:
         "purity": evidence.purity,
         "content": value,
         "content_error": error,
+        "labels_right": finding.labels_right,
     }
 
 

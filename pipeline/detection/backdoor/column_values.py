@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.detection.backdoor.items import LEAST_COUNT, Occurrences, promising
+from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Column, Names, Subject
 
@@ -98,14 +100,16 @@ def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[It
 
 def item_incidence(items: list[Item], dense: np.ndarray) -> sparse.csr_matrix:
     """float32 0/1 `[rows, items]`."""
-    members = []
-    for item in items:
-        pattern = pattern_of([item])
-        members.append(np.flatnonzero(pattern.matches(dense)))
-    rows = np.concatenate(members)
+    return incidence_of([pattern_of([item]) for item in items], dense)
+
+
+def incidence_of(patterns: Sequence[Pattern], dense: np.ndarray) -> sparse.csr_matrix:
+    """float32 0/1 `[rows, patterns]`: which rows carry which."""
+    members = [np.flatnonzero(pattern.matches(dense)) for pattern in patterns]
+    rows = np.concatenate([np.empty(0, dtype=np.int64), *members])
     at = np.repeat(np.arange(len(members)), [len(each) for each in members])
     ones = np.ones(len(rows), dtype=np.float32)
-    return sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(items)))
+    return sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(patterns)))
 
 
 def pattern_of(items: list[Item]) -> ColumnValues:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.detection.backdoor.additive import Additive, find_additive
 from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm, may_be_alarm
+from pipeline.detection.backdoor.column_ranges import ColumnRanges, find_column_ranges
 from pipeline.detection.backdoor.column_values import ColumnValues, find_column_values
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.pixels import Pixels, find_pixels
@@ -23,7 +24,7 @@ LEAST_CLASS = 8
 Threshold = Callable[[Pattern, Evidence, np.ndarray, int], bool]
 """Of a pattern with its evidence, the labels of the rows searched and the target."""
 
-KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues)}
+KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues, ColumnRanges)}
 
 
 def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[Pattern]:
@@ -41,6 +42,7 @@ def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[P
         found += find_tokens(subject, target, seeds)
     if "dense" in subject.inputs:
         found += find_column_values(subject, target, seeds)
+        found += find_column_ranges(subject, target, seeds)
     return found
 
 

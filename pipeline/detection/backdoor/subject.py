@@ -38,8 +38,9 @@ class Column:
         return self.width > 1
 
     def word(self, value: float) -> str:
-        """A number as the source had it."""
-        return f"{value * self.std + self.mean:.6g}"
+        """A number as the source had it, as far as 32 bits tell."""
+        number = value * self.std + self.mean
+        return f"{number if abs(number) > 1e-6 * self.std else 0:.6g}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from pipeline.attribution import capture, covered_layers
 
+from ..oracles import NORMS
+
 
 def assert_matches_functional_gradients(model: nn.Module, inputs: Tensor) -> None:
     """The captured gradients of one layer equal ``vmap(grad)`` of a non-linear scalar of its outputs."""
@@ -29,9 +31,14 @@ def assert_matches_functional_gradients(model: nn.Module, inputs: Tensor) -> Non
         return
     expected = torch.func.vmap(torch.func.grad(value), in_dims=(None, 0))(parameters, inputs)
     weight = expected["weight"]
-    matrix = weight.transpose(1, 2) if isinstance(model, nn.Embedding) else weight.flatten(2)
+    if isinstance(model, nn.Embedding):
+        matrix = weight.transpose(1, 2)
+    elif isinstance(model, NORMS):
+        matrix = weight.flatten(1)[:, :, None]
+    else:
+        matrix = weight.flatten(2)
     if layer.bias:
-        matrix = torch.cat([matrix, expected["bias"][:, :, None]], 2)
+        matrix = torch.cat([matrix, expected["bias"].flatten(1)[:, :, None]], 2)
     torch.testing.assert_close(found, matrix)
     torch.testing.assert_close(total, matrix.sum(0))
     torch.testing.assert_close(products, torch.einsum("qoi,boi->qb", filters, matrix))

@@ -1,0 +1,1 @@
+"""How faithful are attributions: predicted against measured changes on retraining with rows left out."""

@@ -1,0 +1,76 @@
+"""Per-example gradients of the scale and shift of a normalisation, whose curvature is taken as diagonal.
+
+The block's matrix is ``[channels, 1]`` (or 2 with a bias): the gradients of the weight and of the bias. Its
+eigenvectors are the identity and Λ = E[G²], the diagonal of the Fisher matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.formed_gradients import FormedGradients
+from pipeline.attribution.gradients import HeldGradients
+
+
+@dataclass(frozen=True)
+class DiagonalGradients(FormedGradients):
+    """Gradients that are stored as they are.
+
+    Attributes:
+        values: ``[batch, channels, 1]``, or 2 with a bias.
+    """
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        batch, size_out, size_in = self.values.shape
+        return batch, size_out, size_in
+
+    @property
+    def positions(self) -> int:
+        return 1
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+    def dense(self, rows: slice) -> Tensor:
+        return self.values[rows]
+
+    def with_inputs_of(self, other: HeldGradients) -> None:  # noqa: ARG002 - inputs aren't kept
+        return None
+
+    def added(self, other: HeldGradients) -> DiagonalGradients:
+        assert isinstance(other, DiagonalGradients)
+        return DiagonalGradients(self.values + other.values)
+
+    def joined(self, others: Sequence[HeldGradients]) -> DiagonalGradients:
+        parts = [other.values for other in others if isinstance(other, DiagonalGradients)]
+        return DiagonalGradients(sum(parts, self.values))
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:  # noqa: ARG002 - in the gradients already
+        """Σ G² per column."""
+        return self.values.double().square().sum((0, 1))
+
+    def gradient_covariance(self) -> Tensor:
+        """Σ G² per channel."""
+        return self.values.double().square().sum((0, 2))
+
+
+def affine_gradients(normalised: Tensor, output_gradients: Tensor, bias: bool) -> DiagonalGradients:
+    """Of weight ∘ normalised + bias.
+
+    Args:
+        normalised: what the weight multiplies, ``[batch, channels, positions]``.
+        output_gradients: of the same shape.
+        bias: whether a bias is trained.
+    """
+    columns = [(normalised * output_gradients).sum(2)]
+    if bias:
+        columns.append(output_gradients.sum(2))
+    return DiagonalGradients(torch.stack(columns, 2))

@@ -1,0 +1,75 @@
+"""Per-example gradients of a layer in groups, each of which sees its own part of the inputs.
+
+The weight ``[out, in]`` has the groups one below the other. Every group of an example is treated as an example of a
+smaller layer of which there are more: A is shared by the groups, S is block diagonal and so are its eigenvectors, and
+Λ is exact for every weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.formed_gradients import FormedGradients
+from pipeline.attribution.gradients import HeldGradients, OuterProducts
+from pipeline.attribution.patch_gradients import PatchGradients
+from pipeline.attribution.products import SUMMED_ROWS, slices_of
+
+
+@dataclass(frozen=True)
+class GroupedGradients(FormedGradients):
+    """Gradients of several small layers side by side.
+
+    Attributes:
+        parts: of ``batch · groups`` examples, the groups of an example one after the other.
+        groups: how many there are.
+    """
+
+    parts: PatchGradients | OuterProducts
+    groups: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        examples, _, size_out = self.parts.outputs.shape
+        return examples // self.groups, self.groups * size_out, self.parts.size_in
+
+    @property
+    def positions(self) -> int:
+        return self.parts.positions
+
+    @property
+    def nbytes(self) -> int:
+        return self.parts.nbytes
+
+    def dense(self, rows: slice) -> Tensor:
+        found = self.parts.dense(slice(rows.start * self.groups, rows.stop * self.groups))
+        return found.reshape(-1, *self.shape[1:])
+
+    def with_inputs_of(self, other: HeldGradients) -> GroupedGradients | None:
+        same = self.parts.with_inputs_of(other.parts) if isinstance(other, GroupedGradients) else None
+        return None if same is None else GroupedGradients(same, self.groups)
+
+    def added(self, other: HeldGradients) -> GroupedGradients:
+        assert isinstance(other, GroupedGradients)
+        return GroupedGradients(self.parts.added(other.parts), self.groups)
+
+    def joined(self, others: Sequence[HeldGradients]) -> GroupedGradients:
+        parts = [other.parts for other in others if isinstance(other, GroupedGradients)]
+        return GroupedGradients(self.parts.joined(parts), self.groups) if parts else self
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        repeated = None if row_scale is None else row_scale.repeat_interleave(self.groups)
+        return self.parts.input_covariance(repeated)
+
+    def gradient_covariance(self) -> Tensor:
+        """Block diagonal."""
+        batch, size_out, _ = self.shape
+        by_group = self.parts.outputs.unflatten(0, (batch, self.groups))
+        size = size_out // self.groups
+        blocks = by_group.new_zeros(size, size, self.groups, dtype=torch.float64)
+        for rows in slices_of(batch, self.positions, SUMMED_ROWS):
+            blocks += torch.einsum("bgpi,bgpj->ijg", by_group[rows], by_group[rows])
+        return torch.block_diag(*blocks.unbind(2))

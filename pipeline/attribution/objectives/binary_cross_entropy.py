@@ -1,0 +1,76 @@
+"""Sigmoid cross-entropy: one yes-or-no label per example, or several at once (multi-label)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.objectives.objective import Objective
+from pipeline.attribution.random_labels import random_signs
+
+
+def binary_cross_entropy(*, label_smoothing: float = 0.0) -> Objective:
+    """Sigmoid cross-entropy in nats, summed over an example's labels.
+
+    Outputs are logits ``[batch, labels]``, labels bool, integer or float in [0, 1], ``[batch, labels]`` or ``[batch]``
+    for one. The margin is that of the label that fits worst: the smallest ±logit.
+
+    Args:
+        label_smoothing: ε in [0, 1); a label y becomes (1 − ε)·y + ε/2. The output Hessian, diag p(1 − p), stays.
+
+    Raises:
+        AttributionError: ``label_smoothing`` is out of its range.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise AttributionError(f"label_smoothing is {label_smoothing}.", "Give a share from 0, less than 1.")
+    rule = _BinaryCrossEntropy(label_smoothing)
+    return Objective("binary_cross_entropy", rule.losses, _margins, _sampled, _exact)
+
+
+@dataclass(frozen=True)
+class _BinaryCrossEntropy:
+    smoothing: float
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        targets = _like(outputs, labels).to(outputs.dtype) * (1 - self.smoothing) + self.smoothing / 2
+        found = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return found.flatten(1).sum(1)
+
+
+def _margins(outputs: Tensor, labels: Tensor) -> Tensor:
+    return torch.where(_like(outputs, labels) > 0.5, outputs, -outputs).flatten(1).amin(1)
+
+
+def _sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    # Random signs have the covariance of labels drawn from the model, and a smaller fourth moment.
+    signs = random_signs(uniforms, outputs[0].numel()).reshape(outputs.shape)
+    return (_deviations(outputs) * signs).to(outputs.dtype)
+
+
+def _exact(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:  # noqa: ARG001
+    deviations = _deviations(outputs).to(outputs.dtype).flatten(1)
+    columns = []
+    for k in range(deviations.shape[1]):
+        column = torch.zeros_like(deviations)
+        column[:, k] = deviations[:, k]
+        columns.append(column.reshape(outputs.shape))
+    return columns
+
+
+def _deviations(outputs: Tensor) -> Tensor:
+    """√(p (1 − p)), float64."""
+    logits = outputs.detach().double()
+    return (torch.sigmoid(logits) * torch.sigmoid(-logits)).sqrt()
+
+
+def _like(outputs: Tensor, labels: Tensor) -> Tensor:
+    if outputs.dim() < 2 or len(labels) != len(outputs) or labels.numel() != outputs.numel():
+        raise AttributionError(
+            f"The model's outputs have shape {tuple(outputs.shape)} but the labels {tuple(labels.shape)}.",
+            "With binary cross-entropy give logits [batch, labels], and a label in [0, 1] for each.",
+        )
+    return labels.reshape(outputs.shape)

@@ -1,0 +1,134 @@
+"""Softmax cross-entropy of one label per example, or of one per token, with class weights and label smoothing.
+
+With target distribution t = (1 − ε)·onehot(y) + ε/K and class weights w the loss is −Σ_c w_c t_c log p_c, as torch's
+``functional.cross_entropy``. Its output Hessian is s·(diag p − p pᵀ) with s = Σ_c w_c t_c: smoothing changes it only
+together with class weights, and these make it depend on the given label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.objectives.objective import Objective
+from pipeline.attribution.random_labels import random_uniforms
+
+IGNORED = -100
+"""The label of padding, which has no loss; torch's default."""
+
+
+def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Objective:
+    """Softmax cross-entropy in nats; an example's loss is the sum over its tokens where it has several.
+
+    Outputs are logits ``[batch, classes]`` with labels int64 ``[batch]``, or ``[batch, tokens, classes]`` with
+    ``[batch, tokens]``; a label of −100 is padding. The margin is the label's logit minus the largest other one;
+    sequences have none.
+
+    Args:
+        class_weights: float ``[classes]``, positive; multiplies as torch's ``weight`` does, but losses are never
+            divided by the sum of the weights.
+        label_smoothing: ε in [0, 1).
+
+    Raises:
+        AttributionError: an option is out of its range.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise AttributionError(f"label_smoothing is {label_smoothing}.", "Give a share from 0, less than 1.")
+    if class_weights is not None and not (
+        class_weights.dim() == 1 and bool((torch.isfinite(class_weights) & (class_weights > 0)).all())
+    ):
+        raise AttributionError("Class weights have to be positive numbers, one per class.", "Correct them.")
+    rule = _CrossEntropy(class_weights, label_smoothing)
+    return Objective("cross_entropy", rule.losses, rule.margins, rule.sampled, rule.exact)
+
+
+@dataclass(frozen=True)
+class _CrossEntropy:
+    class_weights: Tensor | None
+    smoothing: float
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(outputs)
+        losses = functional.cross_entropy(
+            outputs.movedim(-1, 1),
+            self._checked(outputs, labels),
+            weight=weights,
+            ignore_index=IGNORED,
+            reduction="none",
+            label_smoothing=self.smoothing,
+        )
+        return losses if losses.dim() == 1 else losses.flatten(1).sum(1)
+
+    def margins(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
+        if outputs.dim() > 2:
+            return None
+        place = self._checked(outputs, labels).clamp(min=0)[:, None]
+        margins = outputs.gather(1, place).squeeze(1) - outputs.scatter(1, place, float("-inf")).amax(1)
+        return margins.masked_fill(labels == IGNORED, 0.0)
+
+    def sampled(self, outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
+        probabilities = outputs.detach().double().softmax(-1)
+        if outputs.dim() > 2:
+            tokens = outputs.shape[1:-1]
+            uniforms = random_uniforms(uniforms, tokens.numel()).reshape(len(outputs), *tokens)
+        cumulative = probabilities.cumsum(-1)
+        # Scaled by the last entry: rounding may leave it a little off 1.
+        below = cumulative <= uniforms[..., None] * cumulative[..., -1:]
+        sampled = below.sum(-1).clamp(max=outputs.shape[-1] - 1)
+        hot = functional.one_hot(sampled, outputs.shape[-1])
+        return self._scaled(probabilities - hot, outputs, labels)
+
+    def exact(self, outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:
+        """One column per class, and per token where there are several: K·T of them, for short sequences."""
+        probabilities = outputs.detach().double().softmax(-1)
+        identity = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
+        # Σ_k p_k (p − e_k)(p − e_k)ᵀ = diag(p) − p pᵀ.
+        columns = [
+            self._scaled(
+                probabilities[..., k : k + 1].sqrt() * (probabilities - identity[k]), outputs, labels
+            )
+            for k in range(outputs.shape[-1])
+        ]
+        if outputs.dim() == 2:
+            return columns
+        return [only_token(column, token) for column in columns for token in range(outputs.shape[1])]
+
+    def _scaled(self, gradients: Tensor, outputs: Tensor, labels: Tensor | None) -> Tensor:
+        """Times √s, which is 0 at padding."""
+        if labels is None:
+            if self.class_weights is not None or outputs.dim() > 2:
+                raise AttributionError(
+                    "The curvature of cross-entropy with class weights or padding depends on the given labels.",
+                    "Give the rows' labels as `given`.",
+                )
+            return gradients.to(outputs.dtype)
+        kept = (self._checked(outputs, labels) != IGNORED).double()
+        if self.class_weights is not None:
+            weights = self.class_weights.to(kept)
+            own = weights[labels.clamp(min=0)]
+            kept = kept * ((1 - self.smoothing) * own + self.smoothing * weights.mean())
+        return (gradients * kept.sqrt()[..., None]).to(outputs.dtype)
+
+    def _checked(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if outputs.dim() < 2 or labels.shape != outputs.shape[:-1]:
+            raise AttributionError(
+                f"The model's outputs have shape {tuple(outputs.shape)} but the labels {tuple(labels.shape)}.",
+                "With cross-entropy give logits whose last dimension is the classes, and one label for each.",
+            )
+        if self.class_weights is not None and len(self.class_weights) != outputs.shape[-1]:
+            raise AttributionError(
+                f"There are {len(self.class_weights)} class weights and {outputs.shape[-1]} classes.",
+                "Give one weight per class.",
+            )
+        return labels
+
+
+def only_token(column: Tensor, token: int) -> Tensor:
+    """``[batch, tokens, classes]`` with zeros but at one token: tokens have no output Hessian in common."""
+    found = torch.zeros_like(column)
+    found[:, token] = column[:, token]
+    return found

@@ -1,0 +1,139 @@
+"""Methods of training data attribution as data: where gradients are taken, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.conditioners import Conditioner, segment_conditioners
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.spectrum import Spectrum, influence_spectrum, source_spectrum
+from pipeline.attribution.stage_data import StageRows
+from pipeline.attribution.trajectory import Segment, Trajectory
+from pipeline.attribution.weights import RunningMean, restore_weights
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        points: where gradients are taken: at the ``checkpoints`` of every segment, at the ``mean`` of the weights of
+            each segment's checkpoints, or at the ``end`` of training alone.
+        conditioned: whether Adam's scaling of every parameter is taken into account.
+    """
+
+    points: str
+    conditioned: bool
+
+
+METHODS: Mapping[str, Method] = {
+    "source": Method("checkpoints", conditioned=True),
+    "source_sgd_formula": Method("checkpoints", conditioned=False),
+    "fast_source": Method("mean", conditioned=True),
+    "influence": Method("end", conditioned=False),
+    "source_refined": Method("checkpoints", conditioned=True),
+    # Self-influence is SOURCE's, and harm where training is chaotic.
+    "unrolled": Method("checkpoints", conditioned=True),
+    "unrolled_gauss_newton": Method("checkpoints", conditioned=True),
+}
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """What ``prepare_segment`` needs of one segment.
+
+    Attributes:
+        points: where its gradients are taken, as numbers for ``Points.load``.
+        spectrum: what the segment does to a direction of eigenvalue σ.
+        conditioners: what its optimizer does besides.
+        fitted_on: the stage whose rows its curvature is of.
+        stages: those whose rows it trained on.
+        damping: λ with which F_r is about 1/(σ + λ); None where the method has its own.
+    """
+
+    points: tuple[int, ...]
+    spectrum: Spectrum
+    conditioners: Mapping[str, Conditioner]
+    fitted_on: int
+    stages: tuple[int, ...]
+    damping: float | None = None
+
+
+@dataclass
+class Points:
+    """Weights at which gradients are taken: the checkpoints, and after them means of checkpoints that were added."""
+
+    model: nn.Module
+    trajectory: Trajectory
+    _means: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def load(self, point: int) -> None:
+        """Puts the weights into the model."""
+        checkpoints = self.trajectory.checkpoints
+        if point < len(checkpoints):
+            restore_weights(self.model, self.trajectory.load_weights(point), checkpoints[point].path)
+        else:
+            self.model.load_state_dict(self._means[point - len(checkpoints)])
+
+    def add_mean(self, checkpoints: Sequence[int], rows: StageRows) -> int:
+        """The number of the mean of these checkpoints' weights; BatchNorm statistics are those of ``rows``."""
+        mean = RunningMean()
+        for checkpoint in checkpoints:
+            mean.add(self.trajectory.load_weights(checkpoint))
+        path = self.trajectory.checkpoints[checkpoints[-1]].path
+        restore_weights(self.model, mean.mean(), path)
+        if has_batchnorm(self.model):
+            reestimate_batchnorm(self.model, (batch.inputs for batch in rows))
+        self._means.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        return len(self.trajectory.checkpoints) + len(self._means) - 1
+
+
+def plan_segments(
+    points: Points,
+    method: Method,
+    stages: Sequence[StageRows],
+    segments: int | Sequence[int] = 1,
+    damping: float | None = None,
+) -> list[PlannedSegment]:
+    """The segments of a method, first to last.
+
+    Args:
+        points: changed for methods that take gradients at means.
+        stages: the rows of every stage.
+        segments: as in ``Trajectory.segments``.
+        damping: of influence functions, as in ``spectrum.influence_spectrum``.
+
+    Raises:
+        AttributionError: the checkpoints can't be cut so.
+        CheckpointError: a checkpoint has no state of Adam.
+    """
+    trajectory = points.trajectory
+    if method.points == "end":
+        last, every = len(trajectory.checkpoints) - 1, tuple(range(len(stages)))
+        return [PlannedSegment((last,), influence_spectrum(damping), {}, len(stages) - 1, every)]
+    return [_planned(points, method, cut, stages[cut.stage]) for cut in trajectory.segments(segments)]
+
+
+def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> PlannedSegment:
+    conditioners = segment_conditioners(points.model, points.trajectory, cut, conditioned=method.conditioned)
+    where = cut.checkpoints
+    if method.points == "mean":
+        where = (points.add_mean(cut.checkpoints, rows),)
+    spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
+    damping = cut.weight_decay + 1.0 / cut.lr_sum if cut.lr_sum else None
+    return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping)
+
+
+def find_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        AttributionError: there is none of that name.
+    """
+    if name not in METHODS:
+        raise AttributionError(f"There is no method called {name!r}.", f"Use one of: {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,236 @@
+"""Beyond EK-FAC: the query's direction solved for with the true Gauss–Newton matrix, EK-FAC as preconditioner.
+
+With one segment of SGD, SOURCE's filter nearly is (H + λ)⁻¹ q for λ = weight decay + 1/t, t the sum of effective
+learning rates. Here, with G the Gauss–Newton matrix over some rows, each at the weights of one of the segment's
+checkpoints, and Π = EK-FAC + λ:
+
+    (G + λ + γ Π) x = q       some conjugate gradients from 0, preconditioned with Π
+    u = α x,   α = ⟨x, q⟩ / (⟨x, G' x⟩ + λ ‖x‖²)       G' over fresh rows, since x fits its own
+
+γ Π makes up for the curvature that few rows miss; α then gives u the length that forecasts need. Where the optimizer
+scales parameters by P (Adam, or groups with learning rates of their own), all this is in the coordinates of
+``conditioners``, in which training is gradient descent: P^{1/2} G P^{1/2} + decay for G, P^{1/2} q for q, and P^{1/2} x
+back in parameter space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.factors import add_tensors
+from pipeline.attribution.gauss_newton import gauss_newton_forms, gauss_newton_products
+from pipeline.attribution.gradients import rotate, rotate_back
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.row_derivatives import PASS_ROWS, RowSource
+from pipeline.attribution.transport import PreparedSegment
+
+# Layer -> matrices [queries, out, in], float64.
+Matrices = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RefinedSettings:
+    """How a refined solve goes.
+
+    Attributes:
+        prior: γ, the weight of EK-FAC beside the Gauss–Newton matrix of the rows.
+        rows: n, how many rows the matrix is taken over.
+        iterations: m, of conjugate gradients.
+        scale_rows: fresh rows for α.
+        seed: which rows.
+    """
+
+    prior: float = 1.0
+    rows: int = 1024
+    iterations: int = 8
+    scale_rows: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prior < 0 or min(self.rows, self.iterations, self.scale_rows) < 1:
+            raise AttributionError(
+                "A refined solve needs prior ≥ 0 and at least one row, iteration and scale row.",
+                "Leave the settings at their defaults.",
+            )
+
+
+@dataclass(frozen=True)
+class RefinedDirection:
+    """u of the module's text.
+
+    Attributes:
+        filters: layer -> u ``[out, in]`` or ``[queries, out, in]``, float64; the segment's filters for scoring.
+        alpha: α, ``[queries]`` float64, one number for a single query.
+    """
+
+    filters: Matrices
+    alpha: Tensor
+
+
+@dataclass(frozen=True)
+class CurvatureRows:
+    """Rows at the weights of one checkpoint. ``checkpoint``: its place in the trajectory; ``rows``: int64."""
+
+    checkpoint: int
+    rows: Tensor
+
+
+def curvature_rows(
+    train_rows: int, checkpoints: tuple[int, ...], first: int, count: int, seed: int
+) -> list[CurvatureRows]:
+    """``count`` rows from the place ``first`` of a seeded order on, in turn at each of the checkpoints.
+
+    The order starts again where rows run out; a row then comes at another checkpoint.
+    """
+    order = torch.randperm(train_rows, generator=torch.Generator().manual_seed(seed))
+    places = torch.arange(first, first + count)
+    turns = (places + places // train_rows) % len(checkpoints)
+    chosen = [order[places[turns == turn] % train_rows].sort().values for turn in range(len(checkpoints))]
+    return [CurvatureRows(c, rows) for c, rows in zip(checkpoints, chosen, strict=True) if len(rows)]
+
+
+def refined_direction(
+    model: nn.Module,
+    load_checkpoint: Callable[[int], None],
+    objective: Objective,
+    rows: RowSource,
+    train_rows: int,
+    segment: PreparedSegment,
+    query: Mapping[str, Tensor],
+    damping: float,
+    settings: RefinedSettings,
+) -> RefinedDirection:
+    """Solves for one query or several at once.
+
+    Args:
+        model: changed in place by ``load_checkpoint``.
+        rows: gives training rows by their numbers, with labels and weights.
+        train_rows: N.
+        segment: the only one of training.
+        query: layer -> gradient ``[out, in]``, or ``[queries, out, in]``.
+        damping: λ, weight decay plus one over the sum of effective learning rates.
+    """
+    single = next(iter(query.values())).dim() == 2
+    stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
+    gradients = _conditioned(segment, stacked)
+    count, checkpoints = min(settings.rows, train_rows), segment.checkpoints
+    own = curvature_rows(train_rows, checkpoints, 0, count, settings.seed)
+    fresh = curvature_rows(
+        train_rows, checkpoints, count, min(settings.scale_rows, train_rows), settings.seed
+    )
+
+    def mean_product(directions: Matrices) -> Matrices:
+        sums: Matrices = {}
+        for each in own:
+            load_checkpoint(each.checkpoint)
+            for part in each.rows.split(PASS_ROWS):
+                sums = add_tensors(sums, gauss_newton_products(model, objective, rows(part), directions))
+        return {name: value / count for name, value in sums.items()}
+
+    solution = solve(mean_product, segment, gradients, damping, settings)
+    form = torch.zeros(len(next(iter(gradients.values()))), dtype=torch.float64)
+    for each in fresh:
+        load_checkpoint(each.checkpoint)
+        for part in each.rows.split(PASS_ROWS):
+            form += gauss_newton_forms(model, objective, rows(part), _conditioned(segment, solution)).cpu()
+    form /= sum(len(each.rows) for each in fresh)
+    alpha = fresh_scale(segment, solution, gradients, form, damping)
+    filters = _conditioned(segment, {name: alpha[:, None, None] * value for name, value in solution.items()})
+    if single:
+        filters = {name: value[0] for name, value in filters.items()}
+    return RefinedDirection(filters, alpha.cpu())
+
+
+def solve(
+    mean_product: Callable[[Matrices], Matrices],
+    segment: PreparedSegment,
+    query: Matrices,
+    damping: float,
+    settings: RefinedSettings,
+) -> Matrices:
+    """Preconditioned conjugate gradients for (G + λ + γ Π) x = q, each query on its own, in conditioned coordinates.
+
+    Args:
+        mean_product: directions -> G times them, the mean of ``gauss_newton_products`` over the solve's rows.
+    """
+    solution = {name: torch.zeros_like(value) for name, value in query.items()}
+    residual = query
+    preconditioned = _preconditioned(segment, residual, damping, inverse=True)
+    direction, energy = preconditioned, inner(residual, preconditioned)
+    for _ in range(settings.iterations):
+        products = _conditioned(segment, mean_product(_conditioned(segment, direction)))
+        decayed = _decayed(segment, direction, damping)
+        prior = _preconditioned(segment, direction, damping)
+        applied = {
+            name: products[name] + decayed[name] + settings.prior * prior[name] for name in direction
+        }
+        length = _ratio(energy, inner(direction, applied))
+        solution = _plus(solution, length, direction)
+        residual = _plus(residual, -length, applied)
+        preconditioned = _preconditioned(segment, residual, damping, inverse=True)
+        before, energy = energy, inner(residual, preconditioned)
+        direction = _plus(preconditioned, _ratio(energy, before), direction)
+    return solution
+
+
+def fresh_scale(
+    segment: PreparedSegment, solution: Matrices, query: Matrices, form: Tensor, damping: float
+) -> Tensor:
+    """α ``[queries]``. ``form``: ⟨x, G' x⟩, the mean of ``gauss_newton_forms`` over fresh rows; all else is in
+    conditioned coordinates."""
+    length = inner(solution, _decayed(segment, solution, damping))
+    return _ratio(inner(solution, query), form.to(length) + length)
+
+
+def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
+    """Inner products over all layers: ``[queries]``."""
+    return torch.stack([(value * second[name]).flatten(1).sum(1) for name, value in first.items()]).sum(0)
+
+
+def _conditioned(segment: PreparedSegment, matrices: Matrices) -> Matrices:
+    """P^{1/2} ∘ matrices."""
+    scaled = {name: segment.conditioners.get(name) for name in matrices}
+    return {
+        name: value if (found := scaled[name]) is None else found.conditioned(value)
+        for name, value in matrices.items()
+    }
+
+
+def _decayed(segment: PreparedSegment, matrices: Matrices, damping: float) -> Matrices:
+    """(λ + D) ∘ matrices."""
+    found = {}
+    for name, value in matrices.items():
+        conditioner = segment.conditioners.get(name)
+        decay = None if conditioner is None else conditioner.decay
+        found[name] = damping * value if decay is None else (damping + decay.to(value)) * value
+    return found
+
+
+def _preconditioned(
+    segment: PreparedSegment, matrices: Matrices, damping: float, inverse: bool = False
+) -> Matrices:
+    """Π times the matrices, or its inverse; 0 in layers that are frozen."""
+    found = {}
+    for name, value in matrices.items():
+        if segment.frozen(name):
+            found[name] = torch.zeros_like(value)
+            continue
+        basis = segment.bases[name].to(value)
+        spectrum = segment.curvature(name).to(value).clamp(min=0.0) + damping
+        rotated = rotate(value, basis)
+        found[name] = rotate_back(rotated / spectrum if inverse else rotated * spectrum, basis)
+    return found
+
+
+def _plus(first: Matrices, factor: Tensor, second: Matrices) -> Matrices:
+    return {name: value + factor[:, None, None] * second[name] for name, value in first.items()}
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """0 where the denominator is 0: a query that is solved, or has no gradient."""
+    return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1.0), 0.0)

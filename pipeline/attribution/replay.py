@@ -1,0 +1,247 @@
+"""Repeats recorded training piece by piece, and refuses where a repetition isn't the same bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline.attribution.errors import AttributionError, CheckpointError
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.replay_recorder import (
+    RECORD_NAME,
+    REPLAY_TAIL_NAME,
+    STEPS_NAME,
+    check_batchnorm,
+    state_path,
+    state_tensors,
+)
+from pipeline.attribution.row_derivatives import RowSource
+from pipeline.attribution.updates import StepPoint, UpdateRule, update_rule
+from pipeline.attribution.vectors import ParameterVector
+from pipeline.attribution.weights import load_weights, restore_weights
+
+
+class ReplayError(AttributionError):
+    """Repeated training came out differently from the recorded one."""
+
+
+@dataclass(frozen=True)
+class ReplayedStep:
+    """One step of a piece.
+
+    Attributes:
+        step: counted from 0.
+        rows, divisor: of the batch.
+        point: where the step was taken from.
+        random: state of the generator before the forward pass, where that drew numbers.
+    """
+
+    step: int
+    rows: Tensor
+    divisor: float
+    point: StepPoint
+    random: Tensor | None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recording of ``ReplayRecorder``.
+
+    Attributes:
+        directory: where it lies.
+        optimizer: the class's name; groups: options and parameters of its groups.
+        steps, train_rows: T and N.
+        tail_steps: over how many last iterates the query's weights are averaged; 1 for the final weights.
+        stored: steps whose states are stored, ascending from 0 to T.
+        training_modules: names of the modules that trained in training mode.
+        tensors: what was noted of each step.
+    """
+
+    directory: Path
+    optimizer: str
+    groups: list[dict[str, Any]]
+    steps: int
+    train_rows: int
+    tail_steps: int
+    averaged: bool
+    stored: list[int]
+    training_modules: list[str]
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Replay:
+        """Reads what was noted; states are read when they are needed.
+
+        Raises:
+            CheckpointError: the recording is missing or damaged.
+        """
+        directory = Path(directory)
+        path = directory / RECORD_NAME
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            replay = cls(directory=directory, tensors=load_weights(directory / STEPS_NAME), **record)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"There is no recording at {path}.", "Record one with ReplayRecorder while training."
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error!r}).", "Train again to record it anew."
+            ) from error
+        for step in replay.stored:
+            if not state_path(directory, step).is_file():
+                raise CheckpointError(
+                    f"The state {state_path(directory, step)} is missing.", "Restore the file or train again."
+                )
+        return replay
+
+    @property
+    def rule(self) -> UpdateRule:
+        return update_rule(self.optimizer)
+
+    def vector(self, model: nn.Module) -> ParameterVector:
+        """The order of the parameters in vectors, by group."""
+        return ParameterVector(model, [group["parameters"] for group in self.groups])
+
+    def load_query_point(self, model: nn.Module) -> None:
+        """Loads the tail average, or the final weights where none was kept."""
+        if self.averaged:
+            restore_weights(model, load_weights(self.directory / REPLAY_TAIL_NAME), self.directory)
+            return
+        self._restore(model, self.stored[-1], None)
+
+    def pieces_backwards(
+        self, model: nn.Module, objective: Objective, rows: RowSource
+    ) -> Iterator[list[ReplayedStep]]:
+        """The steps between stored states, last piece first, each piece in its order.
+
+        Raises:
+            ReplayError: a piece doesn't end where the recorded one ended.
+        """
+        missing = [name for group in self.groups for name in group["parameters"]]
+        own = dict(model.named_parameters())
+        if any(name not in own for name in missing):
+            raise CheckpointError(
+                "The recording is of a model with other parameters.", "Build it as it was built for training."
+            )
+        trained = set(self.training_modules)
+        for name, module in model.named_modules():
+            module.training = name in trained
+        check_batchnorm(model)
+        offsets = [0, *self.tensors["lengths"].cumsum(0).tolist()]
+        for place in range(len(self.stored) - 1, 0, -1):
+            yield self._piece(model, objective, rows, place, offsets)
+
+    def _piece(
+        self, model: nn.Module, objective: Objective, rows: RowSource, place: int, offsets: list[int]
+    ) -> list[ReplayedStep]:
+        start, stop = self.stored[place - 1], self.stored[place]
+        optimizer = self._optimizer(model)
+        self._restore(model, start, optimizer)
+        vector, drew = self.vector(model), self.tensors["drew"].tolist()
+        random = dict(zip(drew, self.tensors.get("random", ()), strict=True))
+        found = []
+        device = next(model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for step in range(start, stop):
+                chosen = self.tensors["rows"][offsets[step] : offsets[step + 1]]
+                divisor = float(self.tensors["divisors"][step])
+                if step in random:
+                    set_random_state(model, random[step])
+                for group, rate in zip(
+                    optimizer.param_groups, self.tensors["rates"][step].tolist(), strict=True
+                ):
+                    group["lr"] = rate
+                point = self._step(model, optimizer, objective, rows, chosen, divisor, vector)
+                found.append(ReplayedStep(step, chosen, divisor, point, random.get(step)))
+        self._check(model, optimizer, start, stop)
+        return found
+
+    def _step(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        objective: Objective,
+        rows: RowSource,
+        chosen: Tensor,
+        divisor: float,
+        vector: ParameterVector,
+    ) -> StepPoint:
+        """Takes one step; returns where from."""
+        batch, parameters = rows(chosen), dict(model.named_parameters())
+        weights = vector.flatten(parameters)
+        losses = objective.losses(model(batch.inputs), batch.labels)
+        if batch.weights is not None:
+            losses = losses * batch.weights.to(losses)
+        optimizer.zero_grad()
+        (losses.sum() / divisor).backward()
+        rates = tuple(float(group["lr"]) for group in optimizer.param_groups)
+        if self.rule.linear:
+            unused = weights.new_zeros(()).expand_as(weights)
+            point = StepPoint(weights, dict.fromkeys(self.rule.slots, unused), unused, rates, 1)
+        else:
+            state = [optimizer.state.get(parameters[name], {}) for name in vector.shapes]
+            slots = {slot: _slot(vector, parameters, state, slot) for slot in self.rule.slots}
+            gradients = {
+                name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()
+            }
+            number = 1 + int(max(float(each.get("step", 0)) for each in state))
+            point = StepPoint(weights, slots, vector.flatten(gradients), rates, number)
+        optimizer.step()
+        return point
+
+    def _optimizer(self, model: nn.Module) -> Optimizer:
+        parameters = dict(model.named_parameters())
+        groups = [{"params": [parameters[name] for name in group["parameters"]]} for group in self.groups]
+        optimizer = self.rule.optimizer(groups, lr=0.0)  # type: ignore[call-arg]
+        for group, recorded in zip(optimizer.param_groups, self.groups, strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in recorded["options"].items()})
+        return optimizer
+
+    def _restore(self, model: nn.Module, step: int, optimizer: Optimizer | None) -> None:
+        path = state_path(self.directory, step)
+        tensors, parameters = load_weights(path), dict(model.named_parameters())
+        weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+        restore_weights(model, weights, path)
+        if optimizer is None:
+            return
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer/"):
+                slot, parameter = name.removeprefix("optimizer/").split("/", 1)
+                own = parameters[parameter]
+                device = "cpu" if slot == "step" else own.device
+                optimizer.state[own][slot] = tensor.to(device, copy=True)
+
+    def _check(self, model: nn.Module, optimizer: Optimizer, start: int, stop: int) -> None:
+        recorded = load_weights(state_path(self.directory, stop))
+        repeated = state_tensors(model, optimizer)
+        for name, tensor in recorded.items():
+            if name not in repeated or not torch.equal(repeated[name].cpu(), tensor):
+                raise ReplayError(
+                    f"Steps {start + 1} to {stop} don't repeat bit for bit: {name.split('/', 1)[1]!r} differs.",
+                    "Give the same rows in the same order, the loss, device and number of threads of training; a "
+                    "step must be one plain mean loss, without augmentation, clipping or mixed precision.",
+                )
+
+
+def _slot(
+    vector: ParameterVector, parameters: Mapping[str, Tensor], state: list[Mapping[str, Tensor]], slot: str
+) -> Tensor:
+    found = zip(vector.shapes, state, strict=True)
+    return vector.flatten({n: each.get(slot, torch.zeros_like(parameters[n])) for n, each in found})
+
+
+def set_random_state(model: nn.Module, state: Tensor) -> None:
+    """Sets the generator that the model's device draws from."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state.clone())  # a view of a larger tensor isn't taken

@@ -1,0 +1,223 @@
+"""Records a training run so that it can be repeated bit for bit, piece by piece, from stored states.
+
+A recording is a folder:
+
+    replay.json              optimizer, its groups, steps, training rows, which steps' states are stored
+    steps.safetensors        per step: rows, divisor of the summed loss, learning rates, random state if it drew
+    state-<step>.safetensors weights, buffers and optimizer state after so many steps
+    tail.safetensors         the mean of the last iterates
+
+States are stored every √T steps, or less often where the byte budget asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from pipeline.attribution.errors import AttributionError, OptimizerError
+from pipeline.attribution.recorder import first_tail_step
+from pipeline.attribution.updates import check_unrollable, group_records
+from pipeline.attribution.weights import RunningMean, save_weights, write_atomically
+
+RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
+# Bytes that stored states may take, and that the weights of one piece may take while it is repeated.
+BYTE_BUDGET = 2 << 30
+
+
+class ReplayRecorder:
+    """Call ``step(rows)`` after every ``optimizer.step()`` and before the schedule's.
+
+    A step must be: the loss Σ losses / divisor of these rows alone, its gradient as it is, and the optimizer's step.
+    Whether it was shows when the recording is replayed.
+
+    Args:
+        model: in training; without BatchNorm in training mode, since rows of a batch then depend on each other.
+        optimizer: ``SGD`` without dampening, ``Adam`` or ``AdamW`` without amsgrad; options must stay, learning
+            rates may change.
+        directory: where the recording goes.
+        steps: T, how many optimizer steps training takes in all.
+        train_rows: N; rows are numbered from 0 to N − 1.
+        tail: the share of the last steps whose weights are averaged for the query; 0 keeps no average.
+        byte_budget: for stored states, and again for the weights of one piece while it is replayed.
+
+    Raises:
+        OptimizerError: the optimizer can't be unrolled.
+        AttributionError: the model has BatchNorm in training mode, or the budget is too small.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        directory: str | Path,
+        *,
+        steps: int,
+        train_rows: int,
+        tail: float = 0.5,
+        byte_budget: int = BYTE_BUDGET,
+    ) -> None:
+        self._rule = check_unrollable(optimizer)
+        check_batchnorm(model)
+        self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
+        self._total, self._train_rows = steps, train_rows
+        self._first_tail = first_tail_step(steps, tail) if tail > 0 else steps
+        self._mean = RunningMean() if tail > 0 else None
+        self._groups = group_records(model, optimizer)
+        self._every = self._interval(byte_budget)
+        self._rows: list[Tensor] = []
+        self._divisors: list[float] = []
+        self._rates: list[list[float]] = []
+        self._random: dict[int, Tensor] = {}
+        self._stored: list[int] = []
+        self._before = random_state(model)
+        self._drawn: Tensor | None = None
+        self._hooks = [
+            model.register_forward_pre_hook(self._remember),
+            model.register_forward_hook(self._compare),
+        ]
+        self._store()
+
+    def step(self, rows: Tensor, divisor: float | None = None) -> None:
+        """Notes one step.
+
+        Args:
+            rows: int64 ``[batch]``, the numbers of the batch's rows, in their order.
+            divisor: what the sum of the losses was divided by; None means the number of rows.
+
+        Raises:
+            AttributionError: training takes more steps than announced, a row's number is out of range, or BatchNorm
+                is in training mode.
+            OptimizerError: an option other than the learning rate changed.
+        """
+        done = len(self._rows)
+        if done >= self._total:
+            raise AttributionError(
+                f"Training goes on after the {self._total} steps announced.",
+                "Give the recorder the right `steps`.",
+            )
+        if group_records(self._model, self._optimizer) != self._groups:
+            raise OptimizerError(
+                "An option of the optimizer changed during training.", "Change learning rates alone."
+            )
+        check_batchnorm(self._model)
+        rows = rows.detach().to("cpu", torch.int64)
+        if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= self._train_rows:
+            raise AttributionError(
+                f"Step {done + 1} names no rows, or rows outside of 0 to {self._train_rows - 1}.",
+                "Give the numbers of the batch's rows in the training set.",
+            )
+        if done == 0:
+            self._training = training_modules(self._model)
+        self._rows.append(rows.clone())
+        self._divisors.append(float(len(rows) if divisor is None else divisor))
+        self._rates.append([float(group["lr"]) for group in self._optimizer.param_groups])
+        if self._drawn is not None:
+            self._random[done] = self._drawn
+        if self._mean is not None and done + 1 >= self._first_tail:
+            self._mean.add(self._model.state_dict())
+        if (done + 1) % self._every == 0 or done + 1 == self._total:
+            self._store()
+        if done + 1 == self._total:
+            self._finish()
+
+    def _interval(self, budget: int) -> int:
+        """Steps between stored states: √T, or more where states would take more than the budget."""
+        weights = sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
+        others = sum(t.numel() * t.element_size() for t in self._model.state_dict().values()) - weights
+        slots = len(self._rule.slots) * weights
+        held = weights if self._rule.linear else 2 * weights + slots
+        every = max(math.isqrt(self._total - 1) + 1, -(-self._total * (weights + others + slots) // budget))
+        if every * held > budget:
+            needed = math.isqrt(self._total * (weights + others + slots) * held) + 1
+            raise AttributionError(
+                f"{self._total} steps of this model can't be replayed within {budget >> 20} MB.",
+                f"Give a byte_budget of at least {max(needed, every * held) / 2**20:.0f} MB.",
+            )
+        return every
+
+    def _remember(self, _module: nn.Module, _args: Any) -> None:
+        self._before = random_state(self._model)
+
+    def _compare(self, _module: nn.Module, _args: Any, _outputs: Any) -> None:
+        """Keeps the random state before a forward pass that drew from it, as dropout does."""
+        drew = not torch.equal(self._before, random_state(self._model))
+        self._drawn = self._before if drew else None
+
+    def _store(self) -> None:
+        step = len(self._rows)
+        self._stored.append(step)
+        save_weights(state_path(self._directory, step), state_tensors(self._model, self._optimizer))
+
+    def _finish(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        if self._mean is not None:
+            save_weights(self._directory / REPLAY_TAIL_NAME, self._mean.mean())
+        tensors = {
+            "rows": torch.cat(self._rows),
+            "lengths": torch.tensor([len(rows) for rows in self._rows]),
+            "divisors": torch.tensor(self._divisors, dtype=torch.float64),
+            "rates": torch.tensor(self._rates, dtype=torch.float64),
+            "drew": torch.tensor(sorted(self._random), dtype=torch.int64),
+        }
+        if self._random:
+            tensors["random"] = torch.stack([self._random[step] for step in sorted(self._random)])
+        with write_atomically(self._directory / STEPS_NAME) as temporary:
+            save_file(tensors, temporary)
+        record = {
+            "optimizer": type(self._optimizer).__name__,
+            "groups": self._groups,
+            "steps": self._total,
+            "train_rows": self._train_rows,
+            "tail_steps": self._total - self._first_tail + 1,
+            "averaged": self._mean is not None,
+            "stored": self._stored,
+            "training_modules": self._training,
+        }
+        with write_atomically(self._directory / RECORD_NAME) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def state_path(directory: Path, step: int) -> Path:
+    """Where the state after ``step`` steps lies."""
+    return directory / f"state-{step}.safetensors"
+
+
+def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers and the optimizer's tensors, as a flat dictionary for safetensors."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{slot}/{name}"] = value
+    return tensors
+
+
+def random_state(model: nn.Module) -> Tensor:
+    """The state of the generator that the model's device draws from: uint8."""
+    device = next(model.parameters()).device
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def training_modules(model: nn.Module) -> list[str]:
+    """Names of the modules in training mode."""
+    return [name for name, module in model.named_modules() if module.training]
+
+
+def check_batchnorm(model: nn.Module) -> None:
+    """Raises AttributionError where BatchNorm takes its statistics from the batch."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise AttributionError(
+                f"{name!r} is BatchNorm in training mode: rows of a batch depend on each other.",
+                "Unroll a model with GroupNorm or LayerNorm, or attribute with 'source'.",
+            )

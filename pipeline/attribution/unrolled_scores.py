@@ -1,0 +1,110 @@
+"""Puts harm of unrolled training in the place of SOURCE's, where it means something."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.capture import Inputs
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.replay import Replay
+from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.score_table import Scores
+from pipeline.attribution.stage_data import StageRows
+from pipeline.attribution.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
+from pipeline.attribution.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
+
+UNROLLED = ("unrolled", "unrolled_gauss_newton")
+
+
+@dataclass(frozen=True)
+class Unrolling:
+    """What to unroll.
+
+    Attributes:
+        method: one of ``UNROLLED``.
+        recording: folder of ``ReplayRecorder`` or ``PieceRecorder``.
+        seed: of ``unrolled_gauss_newton``'s random batches.
+    """
+
+    method: str
+    recording: str | Path
+    seed: int = 0
+
+
+def find_unrolling(
+    method: str, recording: str | Path | None, queries: bool, stages: int, seed: int
+) -> Unrolling | None:
+    """What ``method`` unrolls; None if it is another method.
+
+    Raises:
+        AttributionError: there is no recording, no mean query loss, or more than one stage.
+    """
+    if method not in UNROLLED:
+        return None
+    if recording is None:
+        kind = "ReplayRecorder" if method == "unrolled" else "PieceRecorder"
+        raise AttributionError(
+            f"method={method!r} needs a recording of training.",
+            f"Record with {kind} and give its `recording`.",
+        )
+    if not queries or stages > 1:
+        raise AttributionError(
+            f"method={method!r} attributes the mean query loss of training in one stage.",
+            "Give queries with reduce_queries=True, or use method='source'.",
+        )
+    return Unrolling(method, recording, seed)
+
+
+def with_unrolled_harm(
+    scores: Scores,
+    unrolling: Unrolling,
+    model: nn.Module,
+    rows: StageRows,
+    query: Iterable[tuple[Inputs, Tensor]],
+) -> Scores:
+    """``scores`` with unrolled harm; as they are, with a warning, where training was chaotic.
+
+    Raises:
+        AttributionError: the rows aren't as many as training had.
+        ReplayError: training doesn't repeat bit for bit.
+    """
+    found = _unrolled(unrolling, model, rows, query)
+    if found.chaotic:
+        warnings.warn(
+            f"Training was chaotic: derivatives grow {found.growth:.3g} times through it, over the limit of "
+            f"{GROWTH_LIMIT:g}, and {unrolling.method} predicts nothing. harm is SOURCE's.",
+            stacklevel=3,
+        )
+        return replace(scores, growth=found.growth)
+    harm = found.harm
+    if rows.row_ids is not None:
+        harm = torch.zeros_like(scores.self_influence).index_add_(0, rows.row_ids, harm)
+    return replace(scores, harm=harm, scale=1.0, method=unrolling.method, growth=found.growth)
+
+
+def _unrolled(
+    unrolling: Unrolling, model: nn.Module, rows: StageRows, query: Iterable[tuple[Inputs, Tensor]]
+) -> UnrolledHarm:
+    given = sum(len(labels) for _, labels in rows.batches)
+    source = row_source(rows.batches)
+    if unrolling.method == "unrolled":
+        replay = Replay.load(unrolling.recording)
+        _check_rows(given, replay.train_rows)
+        return unrolled_harm(model, replay, rows.objective, source, query)
+    pieces = Pieces.load(unrolling.recording)
+    _check_rows(given, pieces.train_rows)
+    return unrolled_gauss_newton_harm(model, pieces, rows.objective, source, query, seed=unrolling.seed)
+
+
+def _check_rows(given: int, recorded: int) -> None:
+    if given != recorded:
+        raise AttributionError(
+            f"{given} training rows are given, but the recorded training had {recorded}.",
+            "Give all rows that training had, in the order of their numbers.",
+        )
