@@ -129,6 +129,7 @@ def case_config(case: Case, folder: Path) -> AuditConfig:
         "data": roles | {"features": features, "label": "label", "validation_is_clean": True, "slices": slices},
         "model": model,
         "training": training,
+        "attribution": {"group_harm": True},
         "detection": {"halves": False, "backdoors": False},
         "compute": {"device": "cpu", "workers": 1},
     }

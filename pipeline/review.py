@@ -20,7 +20,7 @@ from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, ro
 from pipeline.detection.rules import read_candidates
 from pipeline.errors import InputError
 from pipeline.report.sheet import sheet_rows
-from pipeline.run import RunDirectory, read_json, write_atomically
+from pipeline.run import RunDirectory, write_atomically
 from pipeline.runs import existing_run
 
 ANSWERS = "review/answers.parquet"
@@ -64,8 +64,6 @@ class ReviewedRun:
                 f"{path}: labels were flipped on purpose in this run",
                 "Review a run without detection.canaries.",
             )
-        if read_json(self.run / "encoding.json")["task"] == "multilabel":
-            raise InputError(f"{path}: rows with sets of labels can't be reviewed", "See its report instead.")
         rows = pq.read_table(self.run / "rows.parquet", columns=["row_key"], partitioning=None)["row_key"]
         self.candidates = read_candidates(self.run.path)
         self.keys = rows.take(pa.array(self.candidates)).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.compute.worker import drop_kept
 from pipeline.config import AuditConfig
 from pipeline.data.export import export_rows, read_decisions
 from pipeline.errors import InputError
-from pipeline.review import ReviewedRun
+from pipeline.review import write_sheet
 from pipeline.run import RunDirectory, read_json
 from pipeline.stages import audit
 from pipeline.trace.trace import trace
@@ -132,10 +133,19 @@ def test_decisions_of_a_person_relabel_by_the_suggestion_alone(
 
 def test_what_is_not_there_for_sets_is_refused(audited: tuple[Planted, Path]) -> None:
     planted, run = audited
-    with pytest.raises(InputError, match="can't be reviewed"):
-        ReviewedRun(run)
     with pytest.raises(InputError, match="can't be traced"):
         trace(run, planted.config.data.train[0])
+
+
+def test_a_sheet_for_review_shows_sets(audited: tuple[Planted, Path], tmp_path: Path) -> None:
+    planted, run = audited
+    sheet, _ = write_sheet(run, 30, tmp_path / "sheet.csv")
+    with Path(sheet or "").open(newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 30
+    for line in lines:
+        assert line["label"] == (", ".join(sets_of(planted.given[int(line["row_key"][1:])]) or []) or "none")
+    assert any(", " in line["suggested_label"] for line in lines)
 
 
 def test_canaries_are_refused(audited: tuple[Planted, Path], tmp_path: Path) -> None:

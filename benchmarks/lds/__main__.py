@@ -3,7 +3,7 @@
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
-several times (with as many epochs, so with fewer steps), twice for all tasks before more. Retrainings are kept
+several times (with as many epochs, so with fewer steps), few for all tasks before more. Retrainings are kept
 under benchmarks/cache/lds/, so that the same command goes on after an interruption; `--done` sums up what is there.
 Tasks whose data are not in DIR are left out.
 """
@@ -23,7 +23,7 @@ from benchmarks.lds.tasks import TASKS, Data, Removal, Task
 from benchmarks.lds.truth import measure_truth
 from benchmarks.results import HOME, write_results
 
-FIRST = 2
+ROUNDS = (2, 5, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = read_tasks(arguments)
     if not arguments.done:
-        for most in (FIRST, None):
+        for most in ROUNDS:
             for name, (task, data) in found.items():
                 for removed in task.removals:
                     measure_truth(name, task, data, removed, most)

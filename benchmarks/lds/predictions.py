@@ -208,6 +208,7 @@ METHODS = {
     "source": Method(partial(by_attribute, method="source", calibrate=True)),
     "source_3": Method(partial(by_attribute, method="source", segments=3)),
     "fast_source": Method(partial(by_attribute, method="fast_source")),
+    "source_refined": Method(partial(by_attribute, method="source_refined"), ("validation_loss",)),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), adaptive_only=True),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "unrolled": Method(lambda base, *_: by_unrolling(base, False), ("validation_loss",), ("tail",)),

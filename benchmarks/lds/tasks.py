@@ -196,7 +196,7 @@ TASKS = {
         "fashion_mnist",
         FASHION_MLP,
         NOISY,
-        {0.5: Removal(100, 5), 0.1: Removal(60, 6)},
+        {0.5: Removal(100, 20), 0.1: Removal(60, 10)},
     ),
     "fashion_mnist": Task(fashion, "fashion_mnist", FASHION_MLP, FASHION, {0.5: Removal(100, 5)}),
     "rotated_fashion_mnist": Task(

@@ -102,15 +102,15 @@ def attribute(
             _load_query_point(points, rows[-1], query_at)
             gradient = _query_gradient(model, objective, query, reduce_queries)
             filters = query_filters(gradient, prepared)
+            at, calibrated = planned[0].damping, (calibrate or unrolling) and reduce_queries
             if method == "source_refined":
                 settings = refined or RefinedSettings(seed=seed)
                 filters, scale = [_refined(points, rows[0], planned, prepared, gradient, settings)], 1.0
-            queries[_QUERY] = filters
-            if method != "source_refined" and (calibrate or unrolling) and reduce_queries and len(planned) == 1 and planned[0].damping is not None:
-                at = planned[0].damping
+            elif calibrated and len(planned) == 1 and at is not None:
                 scale = measured_scale(
                     model, points.load, rows[0].objective, rows[0], prepared[0], filters[0], at, seed=seed
                 )
+            queries[_QUERY] = filters
         places = sorted({point for each in planned for point in each.points})
         table = ScoreTable(places, reduce_queries)
         for stage, of_stage in enumerate(rows):

@@ -149,7 +149,7 @@ def capture(model: nn.Module) -> Iterator[Capture]:
             module.training = training
 
 
-_LAYER_HINT = "Build it from trained nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.MultiheadAttention or normalisation layers."
+_LAYER_HINT = "Build it from trained Linear, Conv1d, Conv2d, Embedding, MultiheadAttention or normalisation layers of torch.nn."
 
 
 @contextmanager

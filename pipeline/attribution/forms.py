@@ -8,9 +8,10 @@ weighted by F_r(Λ), in one of four forms:
     Gram             pairs of positions, F_r ≈ Σ_k u_k v_kᵀ: Σ_k ((g̃_q ∘ u_k)·g̃_c) ((ã_q ∘ v_k)·ã_c)
     dense            matrices [out, in] per example, in slices
 
-and an embedding is handled token by token, a normalisation's scale and shift number by number. Operations count a multiplication and an addition as two. A dense
-matrix is written and read several times and its bytes count far more than its operations. Gram matrices are not
-exact: they are for several positions, where they save much; with one position the filter costs little.
+and an embedding is handled token by token, a normalisation's scale and shift number by number. Operations count
+a multiplication and an addition as two. A dense matrix is written and read several times and its bytes count
+far more than its operations. Gram matrices are not exact: they are for several positions, where they save much;
+with one position the filter costs little.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def precision_error(plan: Plan) -> dict[str, Any]:
     order = random_state("precision rows", seed).permutation(data.count("train"))[:PRECISION_ROWS]
     parts = []
     for chunk in data.chunks("train"):
-        inside = order[(order >= chunk.first) & (order < chunk.first + chunk.rows)] - chunk.first
+        inside = order[chunk.holds(order)] - chunk.first
         if len(inside):
             parts.append(
                 batch_of(plan.run_path, weighted_rows(plan.run_path, chunk).select(torch.from_numpy(inside)))

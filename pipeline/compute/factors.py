@@ -248,7 +248,7 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
     order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
     tasks, names = [], []
     for chunk in data.chunks("train"):
-        inside = np.flatnonzero((order >= chunk.first) & (order < chunk.first + chunk.rows))
+        inside = chunk.holds(order)
         if len(inside):
             tasks.append((plan, chunk, order[inside] - chunk.first, inside))
             names.append(f"factors: scale, chunk {chunk.id}")

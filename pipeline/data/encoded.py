@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -27,6 +28,10 @@ class Chunk:
     role: str
     rows: int
     first: int  # place of its first row among the role's rows
+
+    def holds(self, places: np.ndarray) -> np.ndarray:
+        """Which of some places among the role's rows lie in this chunk: indices into `places`, int64."""
+        return np.flatnonzero((places >= self.first) & (places < self.first + self.rows))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,6 @@ def check_possible(config: AuditConfig, task: str) -> None:
         return
     unsupported = {
         "detection.repeats": config.detection.repeats > 1,
-        "detection.rule: reviewed": config.detection.rule == "reviewed",
         "training.class_weights": config.training.class_weights != "none",
     }
     for option, used in unsupported.items():

@@ -150,14 +150,18 @@ def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEs
 
 
 def count_rows_of_pairs(
-    pairs: Pairs, suspicion: np.ndarray, row_ids: np.ndarray, noise: NoiseEstimate | None
+    pairs: Pairs, suspicion: np.ndarray, ids: np.ndarray, harm: np.ndarray | None, noise: NoiseEstimate | None
 ) -> Counts:
-    """Pairs are counted by the rules for classes; of as many most suspicious pairs, the rows."""
+    """Pairs are counted by the rules for classes; of as many most suspicious pairs, the rows.
+
+    suspicion: `[rows, labels]`; ids, harm: `[rows]`, harm only with clean validation labels.
+    """
     evidence = [pairs.contradicted, pairs.margin < 0, pairs.neighbours < 0]
+    of_pairs = None if harm is None else np.broadcast_to(harm[:, None], pairs.given.shape)
     counts = count_classification(
-        count_contradictions(evidence, None, pairs.contradicted), noise, pairs.given.size
+        count_contradictions(evidence, of_pairs, pairs.contradicted), noise, pairs.given.size
     )
     labels = pairs.given.shape[1]
-    order = np.lexsort((np.repeat(row_ids, labels), -suspicion.reshape(-1))) // labels
+    order = np.lexsort((np.repeat(ids, labels), -suspicion.reshape(-1))) // labels
     rows = [len(np.unique(order[:number])) for number in (counts.likely_wrong, counts.review)]
     return Counts(*rows)

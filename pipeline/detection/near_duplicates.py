@@ -60,7 +60,7 @@ def load_places(data: EncodedData, places: np.ndarray) -> dict[str, np.ndarray]:
     """Inputs of train rows by kind, in the order of `places`, of which only these rows are read."""
     found: dict[str, np.ndarray] = {}
     for chunk in data.chunks("train"):
-        inside = np.flatnonzero((places >= chunk.first) & (places < chunk.first + chunk.rows))
+        inside = chunk.holds(places)
         if len(inside):
             for kind, values in by_kind(data.load(chunk), data, places[inside] - chunk.first).items():
                 empty = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)

@@ -101,7 +101,7 @@ def write_reference(run_path: Path) -> None:
     chosen = np.sort(order[: max(2, min(config.reference_rows, MOST_BYTES // (4 * width)))])
     parts = []
     for chunk in data.chunks("train"):
-        which = chosen[(chosen >= chunk.first) & (chosen < chunk.first + chunk.rows)] - chunk.first
+        which = chosen[chunk.holds(chosen)] - chunk.first
         if len(which):
             rows = data.load(chunk).select(torch.from_numpy(which))
             parts.append((row_features(run_path, rows).cpu(), rows.labels))

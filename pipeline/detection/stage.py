@@ -137,7 +137,7 @@ def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: i
     own, suggested = pairs.own[np.arange(len(worst)), worst].astype(np.float64), flipped(pairs.given, worst)
     strata = pairs.predicted_sizes
     write_strata(path, strata)
-    counts = count_rows_of_pairs(pairs, suspicious, row_ids, noise.estimate)
+    counts = count_rows_of_pairs(pairs, suspicious, row_ids, harm, noise.estimate)
     opinion = Opinion(own, suggested, np.maximum(own, 1 - own), np.minimum(own, 1 - own))
     probability = np.where(own < 0.5, 1 - own, np.nan)
     labels = Labels(pairs.given, suggested, own < 0.5, probability, strata, counts, None)

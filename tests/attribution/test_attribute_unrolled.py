@@ -91,7 +91,7 @@ def test_all_methods_agree_about_a_calm_training(tmp_path: Path, adam: bool) -> 
     for scores in (exact, smoothed, refined):
         assert scores.harm is not None
         assert scores.scale == 1.0
-        assert scores.harm.topk(6).indices.lt(6).sum() >= 4  # the wrong labels
+        assert scores.harm[:6].mean() > 0 > scores.harm[6:].mean()  # wrong labels harm
         slope = (scores.harm * exact.harm).sum() / exact.harm.square().sum()
         assert 0.5 < slope.item() < 2.0
         torch.testing.assert_close(scores.self_influence, source.self_influence)
@@ -113,7 +113,7 @@ def test_unrolled_is_that_of_the_function(tmp_path: Path) -> None:
 
 def test_chaotic_training_falls_back_to_source_and_says_so(tmp_path: Path) -> None:
     run = Recorded(tmp_path, lr=5.0)
-    with pytest.warns(UserWarning, match="chaotic.*harm is SOURCE's"):
+    with pytest.warns(UserWarning, match=r"chaotic.*harm is SOURCE's"):
         found = run.scores("unrolled", "replay")
     assert found.method == "source"
     assert found.growth is not None
@@ -135,7 +135,7 @@ def test_refined_queries_apart_are_solved_one_by_one(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     run = Recorded(tmp_path)
-    with pytest.raises(AttributionError, match="needs a recording.*ReplayRecorder"):
+    with pytest.raises(AttributionError, match=r"needs a recording.*ReplayRecorder"):
         run.scores("unrolled")
     with pytest.raises(AttributionError, match="mean query loss"):
         run.scores("unrolled", "replay", reduce_queries=False)

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.data.encoded import Chunk
 from pipeline.data.hashing import key_ids
 
 from .small import Prepared, run_prepare, write
@@ -98,3 +99,9 @@ def test_the_source_is_not_touched(tmp_path):
     before = path.read_bytes()
     run_prepare(tmp_path / "run", train=str(path))
     assert path.read_bytes() == before
+
+
+def test_a_chunk_says_which_places_it_holds() -> None:
+    chunk = Chunk("c", "train", rows=4, first=10)
+    assert chunk.holds(np.array([13, 2, 14, 10, 9, 12])).tolist() == [0, 3, 5]
+    assert chunk.holds(np.zeros(0, dtype=np.int64)).tolist() == []

@@ -69,9 +69,11 @@ def test_wrong_answers_come_first_and_a_row_is_as_suspicious_as_its_worst() -> N
 def test_rows_are_counted_by_their_most_suspicious_pairs() -> None:
     one = pairs([(4, 2), (4, 0), (9, 0), (30, 1)])  # four answers of three rows
     found, ids = pair_suspicion(one, np.arange(ROWS)), np.arange(ROWS)
-    counts = count_rows_of_pairs(one, found, ids, None)
+    counts = count_rows_of_pairs(one, found, ids, None, None)
     assert (counts.likely_wrong, counts.review) == (3, 3)
-    few = count_rows_of_pairs(one, found, ids, NoiseEstimate(1 / (ROWS * LABELS), 0.0, 1.0))
+    harm = np.where(ids == 9, 1.0, -1.0)
+    assert count_rows_of_pairs(one, found, ids, harm, None).likely_wrong == 1
+    few = count_rows_of_pairs(one, found, ids, None, NoiseEstimate(1 / (ROWS * LABELS), 0.0, 1.0))
     assert (few.likely_wrong, few.review) == (1, 3)
 
 

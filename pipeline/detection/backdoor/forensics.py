@@ -229,7 +229,8 @@ def is_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: 
     """What would be no alarm of the blind search has to contradict the content of its carriers, whatever its kind."""
     if pattern.kind not in NEEDS_CONTENT and may_be_alarm(pattern, evidence, labels, target):
         return True
-    if evidence.content is None or is_natural(evidence.in_validation, evidence.natural):
+    natural = evidence.natural_part or is_natural(evidence.in_validation, evidence.natural)
+    if evidence.content is None or natural:
         return False
     value, error = evidence.content
     return value + 2 * error <= MOST_CONTENT

@@ -50,7 +50,7 @@ def load_places(data: EncodedData, role: str, places: np.ndarray) -> Rows:
     """The role's rows at these places (ascending)."""
     parts = []
     for chunk in data.chunks(role):
-        inside = places[(places >= chunk.first) & (places < chunk.first + chunk.rows)] - chunk.first
+        inside = places[chunk.holds(places)] - chunk.first
         if len(inside):
             parts.append(data.load(chunk).select(torch.from_numpy(inside)))
     return Rows.concatenate(parts)

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import Finding, distinct, is_alarm
 from pipeline.detection.backdoor.column_values import ColumnValues
+from pipeline.detection.backdoor.forensics import is_proved
 from pipeline.detection.backdoor.subject import Subject
 from pipeline.detection.backdoor.tokens import Tokens
 from pipeline.detection.backdoor.verify import Evidence, verify
@@ -75,6 +76,13 @@ def test_phrase_with_a_word_of_the_class_is_natural_also_where_validation_rows_l
     assert verify(subject, TARGET, natural).natural_part
     assert not verify(subject, TARGET, planted_phrase).natural_part
     assert not verify(subject, TARGET, Tokens(np.array([61]))).natural_part
+
+
+def test_queries_do_not_prove_a_phrase_with_a_word_of_the_class() -> None:
+    labels, phrase = np.full(200, TARGET), Tokens(np.array(PHRASE))
+    few = np.arange(5)  # too few for the blind search, enough beside queries
+    assert is_proved(phrase, evidence_of(200, few), labels, TARGET)
+    assert not is_proved(phrase, evidence_of(200, few, natural_part=True), labels, TARGET)
 
 
 def test_every_threshold_can_stop_an_alarm() -> None:
