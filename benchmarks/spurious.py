@@ -28,7 +28,7 @@ from pipeline.compute.groups import scored_groups
 from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, validate
 from pipeline.data.slices import read_slices
-from pipeline.detection.group_harm import SPURIOUS_SHARE, read_group_harm, spurious_share
+from pipeline.detection.group_harm import SPURIOUS_SHARE, read_group_harm, spurious_share, tied_rows
 from pipeline.run import read_json, write_json
 from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
@@ -38,7 +38,7 @@ TRAIN = 2000
 OTHERS_MARKED = 0.01
 NOISE = 0.1
 WORD = "newsletter"
-THRESHOLDS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 NATURAL = {"adult": ["sex", "race"]}
 
 
@@ -140,16 +140,20 @@ def run_case(case: Case, data: Path) -> dict[str, Any]:
     """Shares of rows named at every threshold: of the planted, of the others, and of those how many are wrong."""
     folder = CACHE / "spurious" / case.key
     label = write_case(case, data, folder)
-    audit(case_config(case, folder), folder / "run")
     run = folder / "run"
+    if not (run / "rows.parquet").exists():
+        audit(case_config(case, folder), run)
     encoded = run_data(run)
     groups, labels = scored_groups(run), role_labels(encoded, "train").numpy()
     assert groups is not None
-    share = np.full(len(labels), -1.0)
+    share, all_codes = np.full(len(labels), -1.0), read_slices(run, "train")
+    tied = [tied_rows(groups, column, labels, codes) for column, codes in enumerate(all_codes)]
+    untied = share.copy()
     for rows, harm in read_group_harm(run, encoded, groups):
-        for column, codes in enumerate(read_slices(run, "train")):
+        for column, codes in enumerate(all_codes):
             mine = spurious_share(groups, column, harm, labels[rows], codes[rows])
-            share[rows] = np.maximum(share[rows], mine)
+            untied[rows] = np.maximum(untied[rows], mine)
+            share[rows] = np.maximum(share[rows], np.where(tied[column][rows], mine, -1.0))
     table = pq.read_table(folder / "train" / "rows.parquet")
     planted = (table["mark"].to_numpy(zero_copy_only=False) == "yes") & (table["label"].to_numpy() == label)
     planted &= case.marked > 0
@@ -158,6 +162,7 @@ def run_case(case: Case, data: Path) -> dict[str, Any]:
         "planted": int(planted.sum()),
         "rows": len(planted),
         "found": {name: int((flags & planted).sum()) for name, flags in named.items()},
+        "by_influence_alone": {f"{t:g}": int(((untied > t) & ~planted).sum()) for t in THRESHOLDS},
         "others": {name: int((flags & ~planted).sum()) for name, flags in named.items()},
     }
 
@@ -176,6 +181,9 @@ def lines(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
             value = each["found"][at] / each["planted"]
             rows.append(line(task, "planted_rows_named", value, each["planted"]))
         rows.append(line(task, "other_rows_named", each["others"][at] / others, others))
+        rows.append(
+            line(task, "other_rows_named_by_influence_alone", each["by_influence_alone"][at] / others, others)
+        )
     return rows
 
 

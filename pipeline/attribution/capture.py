@@ -149,7 +149,10 @@ def capture(model: nn.Module) -> Iterator[Capture]:
             module.training = training
 
 
-_LAYER_HINT = "Build it from trained Linear, Conv1d, Conv2d, Embedding, MultiheadAttention or normalisation layers of torch.nn."
+_LAYER_HINT = (
+    "Build it from trained Linear, Conv1d, Conv2d, Embedding, MultiheadAttention "
+    "or normalisation layers of torch.nn."
+)
 
 
 @contextmanager

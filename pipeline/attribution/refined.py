@@ -166,9 +166,7 @@ def solve(
         products = _conditioned(segment, mean_product(_conditioned(segment, direction)))
         decayed = _decayed(segment, direction, damping)
         prior = _preconditioned(segment, direction, damping)
-        applied = {
-            name: products[name] + decayed[name] + settings.prior * prior[name] for name in direction
-        }
+        applied = {name: products[name] + decayed[name] + settings.prior * prior[name] for name in direction}
         length = _ratio(energy, inner(direction, applied))
         solution = _plus(solution, length, direction)
         residual = _plus(residual, -length, applied)

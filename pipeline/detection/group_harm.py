@@ -14,8 +14,11 @@ from pipeline.data.encoded import EncodedData
 from pipeline.data.slices import read_slices
 from pipeline.detection.combination import Signal
 
-SPURIOUS_SHARE = 0.4
+SPURIOUS_SHARE = 0.1
 """Of a row's influence on the four parts of the validation rows: the harm that it does in its slice alone."""
+LEAST_TIE = 0.15
+LEAST_TIE_ERRORS = 4.0
+"""By how much more train ties a slice to a label than validation does, as a share of rows and in standard errors."""
 
 
 def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterator[tuple[slice, np.ndarray]]:
@@ -44,17 +47,44 @@ def find_spurious(run_path: Path, data: EncodedData, labels: np.ndarray) -> np.n
     """bool `[train rows]`: supports its label in its slice at the expense of the slice's other labels.
 
     labels: class indices `[train rows]`. Validation rows are parted in four, by the row's class and its slice. A row is
-    spurious when it helps its own class in its own slice, harms the other classes there, and the excess of that over
-    its harm to the other classes elsewhere is more than SPURIOUS_SHARE of the four parts' harms in size: a row with a
-    wrong label harms on both sides of the slice, a right one helps or does little. Every part needs FEWEST_CELL_ROWS.
+    spurious when train ties its slice to its label and validation does not, and when it helps its own class in its
+    own slice, harms the other classes there, and the excess of that over its harm to the other classes elsewhere is
+    more than SPURIOUS_SHARE of the four parts' harms in size: a row with a wrong label harms on both sides of the
+    slice, a right one helps or does little. Every part needs FEWEST_CELL_ROWS. The influence alone won't do: rows are
+    likest to those of their slice, so that half of a table's rows harm the other classes there most.
     """
     found, groups = np.zeros(len(labels), dtype=bool), scored_groups(run_path)
     if groups is None or data.encoding.task != "classification":
         return found
     all_codes = read_slices(run_path, "train")
+    tied = [tied_rows(groups, column, labels, codes) for column, codes in enumerate(all_codes)]
     for rows, harm in read_group_harm(run_path, data, groups):
         for column, codes in enumerate(all_codes):
-            found[rows] |= spurious_share(groups, column, harm, labels[rows], codes[rows]) > SPURIOUS_SHARE
+            share = spurious_share(groups, column, harm, labels[rows], codes[rows])
+            found[rows] |= tied[column][rows] & (share > SPURIOUS_SHARE)
+    return found
+
+
+def tied_rows(groups: Groups, column: int, labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """bool `[train rows]`: those whose label is more frequent in their slice than elsewhere, but not in validation.
+
+    What counts is the label's share in train less that in validation, within the slice less elsewhere. Of two slices
+    and two labels, the change of one comes with that of the other: the tied one is where the share changed more.
+    """
+    found = np.zeros(len(labels), dtype=bool)
+    for value, label in sorted(set(zip(codes.tolist(), labels.tolist()))):
+        counts = part_counts(groups, (column, value, label))
+        inside, of_class = codes == value, labels == label
+        if counts is None or inside.all():
+            continue
+        own, own_elsewhere, others, others_elsewhere = counts
+        hits = np.array([(inside & of_class).sum(), (~inside & of_class).sum(), own, own_elsewhere])
+        rows = np.array([inside.sum(), (~inside).sum(), own + others, own_elsewhere + others_elsewhere])
+        share = (hits + 0.5) / (rows + 1)
+        here, elsewhere = share[:2] - share[2:]
+        error = np.sqrt((share * (1 - share) / rows).sum())
+        if here - elsewhere >= max(LEAST_TIE, LEAST_TIE_ERRORS * error) and here > abs(elsewhere):
+            found |= inside & of_class
     return found
 
 
@@ -79,19 +109,26 @@ def four_parts(groups: Groups, cell: tuple[int, int, int], harm: np.ndarray) -> 
 
     cell: column, value and label; harm: `[rows, groups]`. None where a part has fewer than FEWEST_CELL_ROWS.
     """
+    rows = part_counts(groups, cell)
+    if rows is None:
+        return None
+    sums = harm * np.array([group.rows for group in groups.groups])
+    return in_four(groups, cell, sums) / rows[:, None]
+
+
+def part_counts(groups: Groups, cell: tuple[int, int, int]) -> np.ndarray | None:
+    """Validation rows in the four parts, int64 `[4]`; None where one has fewer than FEWEST_CELL_ROWS."""
+    column, value, label = cell
+    if None in [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]:
+        return None
+    rows = in_four(groups, cell, np.array([[group.rows for group in groups.groups]]))[:, 0]
+    return rows if rows.min() >= FEWEST_CELL_ROWS else None
+
+
+def in_four(groups: Groups, cell: tuple[int, int, int], sums: np.ndarray) -> np.ndarray:
+    """Sums over the groups' rows, `[n, groups]`, → over the four parts' rows, `[4, n]`."""
     column, value, label = cell
     places = [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]
-    known = [place for place in places if place is not None]
-    if len(known) < len(places):
-        return None
-    classes = [place for place, group in enumerate(groups.groups) if group.column is None]
-    counts = np.array([group.rows for group in groups.groups])
-    sums = harm * counts
-    (own, of_class, of_slice), total = (sums[:, known].T, sums[:, classes].sum(1))
-    n_own, n_class, n_slice = counts[known]
-    rows = np.array(
-        [n_own, n_class - n_own, n_slice - n_own, counts[classes].sum() - n_class - n_slice + n_own]
-    )
-    if rows.min() < FEWEST_CELL_ROWS:
-        return None
-    return np.stack([own, of_class - own, of_slice - own, total - of_class - of_slice + own]) / rows[:, None]
+    own, of_class, of_slice = (sums[:, place] for place in places)
+    total = sums[:, [place for place, group in enumerate(groups.groups) if group.column is None]].sum(1)
+    return np.stack([own, of_class - own, of_slice - own, total - of_class - of_slice + own])

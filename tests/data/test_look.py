@@ -307,7 +307,7 @@ def test_a_label_that_cannot_be_told_is_asked_for():
     assert look(["a.parquet"], label="mood").label.column == "mood"
     with pytest.raises(InputError, match="--label moon: no such column"):
         look(["a.parquet"], label="moon")
-    write("b.parquet", {"x": [1, 2], "label": [[1], [2]]})
+    write("b.parquet", {"x": [1, 2], "label": [[0.5], [2.5]]})
     with pytest.raises(InputError, match="label column 'label' is list"):
         look(["b.parquet"])
 

@@ -154,6 +154,8 @@ def test_an_unknown_column_comes_with_all_when_none_is_near(tmp_path):
         (pa.array(["a"]).dictionary_encode(), "auto", "classification"),
         (pa.array([True]), "auto", "classification"),
         (pa.array([0.5]), "auto", "regression"),
+        (pa.array([["a"]]), "auto", "multilabel"),
+        (pa.array([[1]]), "multilabel", "multilabel"),
         (pa.array([1]), "regression", "regression"),
     ],
 )
@@ -166,7 +168,8 @@ def test_the_task_follows_the_label(tmp_path, label, asked, task):
     [
         (pa.array([0.5]), "classification", "double, which can't be a class"),
         (pa.array(["a"]), "regression", "string, which can't be a regression target"),
-        (pa.array([[1]]), "auto", "label column 'label' is list"),
+        (pa.array([[0.5]]), "auto", "label column 'label' is list"),
+        (pa.array([[1]]), "classification", "label column 'label' is list"),
     ],
 )
 def test_a_label_that_does_not_fit_the_task_is_an_error(tmp_path, label, asked, words):

@@ -11,7 +11,7 @@ from digits_run import digits_config, run_until
 from spurious_run import LABEL, write_marked_digits
 
 from pipeline.compute.groups import Group, Groups
-from pipeline.detection.group_harm import four_parts, spurious_share
+from pipeline.detection.group_harm import four_parts, spurious_share, tied_rows
 from pipeline.run import RunDirectory
 
 
@@ -103,3 +103,25 @@ def test_a_part_with_few_validation_rows_judges_nobody() -> None:
     groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
     assert four_parts(groups, (0, 0, 0), np.ones((1, 8))) is None
     assert four_parts(groups, (0, 1, 1), np.ones((1, 8))) is None
+
+
+def test_a_slice_is_tied_to_a_label_where_train_says_so_and_validation_does_not() -> None:
+    cells = [Group(0, value, label, 50) for value in range(2) for label in range(2)]
+    classes = [Group(None, None, label, 100) for label in range(2)]
+    slices = [Group(0, value, None, 100) for value in range(2)]
+    groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
+    planted = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [90, 10, 210, 290], axis=0)
+    codes, labels = planted.T
+    np.testing.assert_array_equal(tied_rows(groups, 0, labels, codes), (codes == 1) & (labels == 1))
+    fair = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [52, 48, 245, 255], axis=0)
+    assert not tied_rows(groups, 0, fair[:, 1], fair[:, 0]).any()
+
+
+def test_a_slice_that_goes_with_a_label_in_validation_too_is_not_tied() -> None:
+    counts = {(0, 0): 80, (0, 1): 20, (1, 0): 20, (1, 1): 80}
+    cells = [Group(0, value, label, rows) for (value, label), rows in counts.items()]
+    classes = [Group(None, None, label, 100) for label in range(2)]
+    slices = [Group(0, value, None, 100) for value in range(2)]
+    groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
+    codes, labels = np.repeat(list(counts), [4 * rows for rows in counts.values()], axis=0).T
+    assert not tied_rows(groups, 0, labels, codes).any()
