@@ -1,4 +1,4 @@
-"""Signals to one ranking: equal weights on rank log-odds (the recipe measured best over 82 configurations)."""
+"""Signals to one ranking: the mean of their rank log-odds, with equal weights but for harm's (detection/harm.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Signal:
     """One piece of evidence about every row.
 
     values: float64 `[rows]` as people read it; high_is_suspicious: its direction; words: what it is; counts: whether
-    it is a part of the suspicion.
+    it is a part of the suspicion, and weight how large a part.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Signal:
     high_is_suspicious: bool
     words: str
     counts: bool = True
+    weight: float = 1.0
 
     @property
     def suspicious(self) -> np.ndarray:
@@ -42,16 +43,17 @@ def rank_log_odds(values: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
 
 
 def suspicion(signals: list[Signal], row_ids: np.ndarray) -> np.ndarray:
-    """float64 `[rows]` in (0, 1): the logistic of the mean rank log-odds. A ranking, not a probability.
+    """float64 `[rows]` in (0, 1): the logistic of the weighted mean rank log-odds. A ranking, not a probability.
 
     The mean is over the signals that count; there has to be one.
     """
     counted = [signal for signal in signals if signal.counts]
     total = np.zeros(len(row_ids))
     for signal in counted:
-        total += rank_log_odds(signal.suspicious, row_ids)
+        odds = rank_log_odds(signal.suspicious, row_ids)
+        total += np.multiply(odds, signal.weight, out=odds)
     np.negative(total, out=total)
-    total /= len(counted)
+    total /= sum(signal.weight for signal in counted)
     np.exp(total, out=total)
     total += 1
     return np.divide(1, total, out=total)

@@ -32,6 +32,12 @@ def neighbour_margin(margins: np.ndarray) -> Signal:
     return Signal("neighbour_margin", margins, False, "whether the rows most like it have the same label")
 
 
+def clean_neighbours(margins: np.ndarray) -> Signal:
+    """The same of the nearest validation rows, whose labels are right."""
+    words = "whether the clean validation rows most like it have the same label"
+    return Signal("clean_neighbours", margins, False, words)
+
+
 def build_index(features: Tensor, path: Path, seed: int) -> None:
     """Write an index of unit-length rows, float32 `[rows, width]`; on one thread the same rows give the same bytes."""
     faiss.omp_set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The evidence about every row: five signals that make the suspicion, and others that stand beside them."""
+"""The evidence about every row: six signals that make the suspicion, and others that stand beside them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from pipeline.detection.harm import early_harm
 from pipeline.detection.loss import early_loss
 from pipeline.detection.margin import early_margin
 from pipeline.detection.near_duplicates import near_duplicate
-from pipeline.detection.neighbours import neighbour_margin
+from pipeline.detection.neighbours import clean_neighbours, neighbour_margin
 from pipeline.detection.outliers import representation_outlier
-from pipeline.detection.representation import represent
+from pipeline.detection.representation import CLEAN, represent
 from pipeline.detection.self_influence import self_influence
 from pipeline.detection.validation_harm import validation_harm
 
@@ -87,6 +87,8 @@ def counting(
     if harm is not None:
         yield early_harm(harm)
     yield neighbour_margin(seen["neighbour_margin"])
+    if CLEAN in seen:
+        yield clean_neighbours(seen[CLEAN])
     if config.detection.halves:
         yield half_confidence(opinion)
 

@@ -28,7 +28,7 @@ from pipeline.detection.counts import (
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.halves import Opinion
-from pipeline.detection.harm import early_harm
+from pipeline.detection.harm import early_harm, with_harm_weight
 from pipeline.detection.label_sets import (
     collect_pairs,
     count_rows_of_pairs,
@@ -112,8 +112,9 @@ def weigh(context: AuditContext, row_ids: np.ndarray, given: np.ndarray, early: 
     """Classes and numeric targets."""
     opinion = opinion_of(context)
     signals, nearest = collect_signals(context, opinion, early, window)
-    repeated = repeated_signals(context)
     noise = judge_noise(context, opinion, given, window)
+    signals = with_harm_weight(signals, noise.estimate)
+    repeated = with_harm_weight(repeated_signals(context), noise.estimate)
     if run_data(context.run.path).encoding.task == "classification":
         harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
         counts = count_rows(signals, opinion, given, harm, noise.estimate)
@@ -190,6 +191,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     relabelled = int((decision == RELABEL).sum())
     return {
         "signals": [signal.name for signal in signals if signal.counts],
+        "weights": {signal.name: signal.weight for signal in signals if signal.counts},
         "other_signals": [signal.name for signal in signals if not signal.counts],
         "words": {signal.name: signal.words for signal in signals},
         "early_epoch": early,

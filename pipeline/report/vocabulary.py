@@ -27,6 +27,7 @@ SIGNALS = {
     "early_loss": Signal("hard to learn", True),
     "early_harm": Signal("harms validation", True),
     "neighbour_margin": Signal("neighbours differ", False),
+    "clean_neighbours": Signal("clean neighbours differ", False),
     "half_confidence": Signal("hard to predict", False),
     "final_loss": Signal("badly fitted", True),
     "forgetting": Signal("forgotten", True),
