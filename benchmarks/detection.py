@@ -9,10 +9,12 @@ DIR are left out.
 
 - winnow: the pipeline's stages up to its decisions, with clean validation rows, without the search for backdoors.
 - winnow_no_halves, winnow_no_validation: audits without the trainings on halves, and without validation rows.
-- each signal and score of the audit as a ranking of its own; without_SIGNAL: the other signals, equal weights.
+- winnow_repeats: the audit averaged with a second run of other seeds (detection.repeats: 2).
+- each signal and score of the audit as a ranking of its own; without_SIGNAL: the other signals, with their weights.
 - cleanlab, cleanlab_early, aum, confidence_agreement, knn, knn_shapley_K: benchmarks/detection_peers.py.
 
-Then, after cleaning, the same model is trained anew on what is left and measured on holdout rows with true labels.
+Then, after cleaning, the same model is trained anew on what is left and measured on holdout rows with true labels;
+under uniform noise of 20 % also without the rows that a method thinks best of (benchmarks/detection_drop.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from benchmarks.detection_audit import (
     single_rankings,
     variant,
 )
+from benchmarks.detection_drop import NOISE, RATE, accuracies
 from benchmarks.detection_findings import load_findings, save_findings
 from benchmarks.detection_noise import plant
 from benchmarks.detection_peers import DEFAULT, FOLDS, peers
@@ -100,6 +104,15 @@ class Configuration:
         """What retraining on cleaned rows gave."""
         return self.folder / "holdout.json"
 
+    @property
+    def removal(self) -> Path:
+        """What retraining without valuable rows gave."""
+        return self.folder / "removal.json"
+
+    @property
+    def removes(self) -> bool:
+        return (self.noise, self.rate) == (NOISE, RATE)
+
 
 def plan(tasks: Sequence[str], seeds: int, quick: bool) -> list[Configuration]:
     """All configurations, the first seed of all tasks before the second."""
@@ -138,18 +151,31 @@ def retrain(configuration: Configuration, data: Path) -> None:
     """Accuracy (regression: R²) on the holdout as given, and after removing what is flagged; mean over seeds."""
     flags = {method: finding.flags for method, finding in load_findings(configuration.findings)[0].items()}
     arms = {"as_given": None, "winnow": flags["winnow"]["remove"], "cleanlab": flags["cleanlab"][DEFAULT]}
+    found = {}
+    with prepared(configuration, data) as run_path:
+        for arm, removed in arms.items():
+            selection = Selection(keep=None if removed is None else ~removed)
+            scores = [train_and_measure(run_path, selection, seed)["tail_score"] for seed in RETRAININGS]
+            found[arm] = float(np.mean([score.double().mean() for score in scores]))
+    write_json(configuration.holdout, found)
+
+
+def remove_valuable(configuration: Configuration, data: Path) -> None:
+    with prepared(configuration, data) as run_path:
+        found = accuracies(run_path, load_findings(configuration.findings)[0])
+    write_json(configuration.removal, found)
+
+
+@contextmanager
+def prepared(configuration: Configuration, data: Path) -> Iterator[Path]:
+    """A run directory with the configuration's rows encoded, removed again."""
     config, _ = write_data(configuration, data)
     run = RunDirectory(configuration.folder / "retrained")
     write_text(run / "config.yaml", config.to_yaml())
     prepare(AuditContext(config, run, Inline(config.compute)))
-    found = {}
-    for arm, removed in arms.items():
-        selection = Selection(keep=None if removed is None else ~removed)
-        scores = [train_and_measure(run.path, selection, seed)["tail_score"] for seed in RETRAININGS]
-        found[arm] = float(np.mean([score.double().mean() for score in scores]))
+    yield run.path
     for part in ("data", "retrained"):
         shutil.rmtree(configuration.folder / part)
-    write_json(configuration.holdout, found)
 
 
 def write_data(configuration: Configuration, data: Path) -> tuple[AuditConfig, np.ndarray]:
@@ -190,6 +216,10 @@ def work_through(planned: Sequence[Configuration], data: Path) -> None:
         if each.noise != "none" and not each.holdout.exists():
             retrain(each, data)
             print(f"{each.name}, seed {each.seed}: {read_json(each.holdout)}", flush=True)
+    for each in planned:
+        if each.removes and not each.removal.exists():
+            remove_valuable(each, data)
+            print(f"{each.name}, seed {each.seed}: without valuable rows", flush=True)
 
 
 def measured(configurations: Sequence[Configuration]) -> list[Measured]:
@@ -198,10 +228,13 @@ def measured(configurations: Sequence[Configuration]) -> list[Measured]:
     for each in configurations:
         if each.facts.exists():
             findings, wrong = load_findings(each.findings)
-            holdout = read_json(each.holdout) if each.holdout.exists() else None
+            holdout, removal = (
+                read_json(path) if path.exists() else None for path in (each.holdout, each.removal)
+            )
             task = TASKS[each.task]
             key = (each.task, each.noise, each.rate, each.seed)
-            found.append(Measured(*key, task.regression, findings, wrong, read_json(each.facts), holdout))
+            facts = read_json(each.facts)
+            found.append(Measured(*key, task.regression, findings, wrong, facts, holdout, removal))
     return found
 
 

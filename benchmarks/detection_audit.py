@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -20,8 +19,15 @@ from pipeline.detection.combination import Signal, suspicion
 from pipeline.run import RunDirectory, write_text
 from pipeline.stages import STAGES
 
-SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
-LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "half_confidence")
+SIGNALS = (
+    "early_margin",
+    "early_loss",
+    "early_harm",
+    "neighbour_margin",
+    "clean_neighbours",
+    "half_confidence",
+)
+LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "clean_neighbours", "half_confidence")
 SCORES = ("self_influence", "validation_harm", "final_loss")
 
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -44,6 +50,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "scores",
         ),
     ),
+    "winnow_repeats": ({"detection.repeats": 2}, ("training", "checkpoints", "factors", "scores")),
 }
 """What changes, and what the change does not touch: it is taken over from the audit instead of made again."""
 
@@ -89,27 +96,24 @@ def judged_by_winnow(method: str, context: AuditContext) -> Finding:
 
 def cost(context: AuditContext) -> float:
     """Trainings beyond the user's own, in trainings on all rows for all epochs."""
-    facts = context.run.facts("train")
-    if context.config.detection.halves:
-        return 1.0  # two halves
+    facts, detection = context.run.facts("train"), context.config.detection
+    if detection.halves:
+        return 2.0 * detection.repeats - 1  # two halves each, and the further main runs
     window = 2 * facts["early_epoch"]  # trained again for its checkpoints, unless it is the whole run
     return float(window / facts["epochs"]) if window < facts["epochs"] else 0.0
 
 
 def single_rankings(context: AuditContext) -> Iterator[Finding]:
-    """Every signal and score as a ranking of its own, and the rest without each signal (equal weights)."""
+    """Every signal and score as a ranking of its own, and the rest without each signal (weights as they are)."""
     table = pq.read_table(context.run / "signals.parquet")
-    scored = [pq.read_table(path) for path in sorted((context.run / "scores").glob("*.parquet"))]
-    row_ids = np.concatenate([part["row_id"].to_numpy() for part in scored])
     signals = [
-        Signal(name, table[name].to_numpy(), name not in LOW_IS_SUSPICIOUS, "")
-        for name in table.column_names
-        if name in SIGNALS
+        Signal(name, table[name].to_numpy(), name not in LOW_IS_SUSPICIOUS, "", weight=weight)
+        for name, weight in context.run.facts("detect")["weights"].items()
     ]
     for signal in signals:
         yield Finding(signal.name, signal.suspicious)
         others = [other for other in signals if other is not signal]
-        yield Finding(f"without_{signal.name}", suspicion(others, row_ids))
+        yield Finding(f"without_{signal.name}", suspicion(others))
     rows = pq.read_table(context.run / "rows.parquet", columns=list(SCORES))
     for name in SCORES:
         yield Finding(name, rows[name].to_numpy())

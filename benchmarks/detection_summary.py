@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from benchmarks.detection_audit import SIGNALS
+from benchmarks.detection_drop import weighted_accuracy_drop
 from benchmarks.detection_findings import Finding
 
 Row = dict[str, Any]
@@ -35,7 +36,9 @@ ARMS = ("as_given", "winnow", "cleanlab")
 
 @dataclass(frozen=True)
 class Measured:
-    """One configuration. wrong: bool `[rows]`; facts, holdout (None: not done yet): see benchmarks/detection.py."""
+    """One configuration. wrong: bool `[rows]`; facts and, None where not done, holdout and removal: see
+    benchmarks/detection.py.
+    """
 
     task: str
     noise: str
@@ -46,6 +49,7 @@ class Measured:
     wrong: np.ndarray
     facts: dict[str, Any]
     holdout: dict[str, float] | None
+    removal: dict[str, list[float]] | None = None
 
     @property
     def noisy(self) -> bool:
@@ -92,6 +96,7 @@ def summarise(done: Sequence[Measured], planned: int) -> list[Row]:
         rows += flag_rows(scope, noisy, ("precision", "recall", "f1"))
         rows += flag_rows(scope, [each for each in members if not each.noisy], ("flagged_share",))
         rows += holdout_rows(scope, noisy)
+        rows += drop_rows(scope, noisy)
         rows += noise_rows(scope, members)
     rows += cost_rows(scopes["all"]) if "all" in scopes else []
     return rows
@@ -141,6 +146,19 @@ def holdout_rows(scope: str, noisy: Sequence[Measured]) -> list[Row]:
     metric = "holdout_r2" if any(each.regression for each in noisy) else "holdout_accuracy"
     measured = [each.holdout for each in noisy if each.holdout is not None]
     return [line(scope, arm, metric, [each[arm] for each in measured]) for arm in ARMS if measured]
+
+
+def drop_rows(scope: str, noisy: Sequence[Measured]) -> list[Row]:
+    removals = [each.removal for each in noisy if each.removal is not None]
+    return [
+        line(
+            scope,
+            method,
+            "weighted_accuracy_drop",
+            [weighted_accuracy_drop(removal[method]) for removal in removals],
+        )
+        for method in (removals[0] if removals else ())
+    ]
 
 
 def noise_rows(scope: str, members: Sequence[Measured]) -> list[Row]:

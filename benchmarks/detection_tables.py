@@ -12,6 +12,7 @@ METHODS = {
     "winnow": "**winnow**",
     "winnow_no_halves": "winnow without halves",
     "winnow_no_validation": "winnow without validation rows",
+    "winnow_repeats": "winnow, two runs (detection.repeats: 2)",
     **{f"without_{name}": f"winnow without {name}" for name in SIGNALS},
     "cleanlab": "cleanlab, 5 folds",
     "cleanlab_early": "cleanlab, 5 folds stopped early",
@@ -27,7 +28,15 @@ METHODS = {
     "validation_harm": "score: validation_harm",
     "as_given": "as given",
 }
-MAIN = ("winnow", "winnow_no_halves", "winnow_no_validation", "cleanlab", "cleanlab_early", "aum")
+MAIN = (
+    "winnow",
+    "winnow_no_halves",
+    "winnow_no_validation",
+    "winnow_repeats",
+    "cleanlab",
+    "cleanlab_early",
+    "aum",
+)
 SENSES = {"<": "<", "<=": "≤", ">=": "≥"}
 WORDS = {
     "average_precision": "average precision",
@@ -82,12 +91,16 @@ def detection(rows: Rows) -> str:
         ("Average precision by noise, mean over the classification datasets:", by_noise(found)),
         ("What is flagged by default (precision / recall / F1; classification):", decisions(found)),
         ("Holdout accuracy (concrete: R²) of the same model, noisy configurations:", holdout(found)),
+        (
+            "Weighted accuracy drop (higher: the rows thought best of matter more; uniform, 20 %):",
+            drops(found),
+        ),
         ("Estimated share of wrong labels (classification with an estimate):", estimates(found)),
         ("Cost in trainings beyond the user's own:", costs(found)),
     )
     count = next(row for row in rows if row["metric"] == "configurations")
     first = f"{count['value']} of {count['planned']} configurations are in."
-    return "\n\n".join([first, *(f"{title}\n\n{content}" for title, content in parts)])
+    return "\n\n".join([first, *(f"{title}\n\n{content}" for title, content in parts if content)])
 
 
 def targets(rows: Rows) -> str:
@@ -161,6 +174,16 @@ def holdout(found: Found) -> str:
 
     lines = by_method(("as_given", "winnow", "cleanlab"), scopes, cell)
     return table(["after", "all classification", *found.datasets], lines)
+
+
+def drops(found: Found) -> str:
+    scopes = [
+        scope for scope in ("all", *found.datasets) if found.get(scope, "winnow", "weighted_accuracy_drop")
+    ]
+    if not scopes:
+        return ""
+    cell = found.cells("weighted_accuracy_drop")
+    return table(["method", *scopes], by_method(list(METHODS), scopes, cell))
 
 
 def estimates(found: Found) -> str:

@@ -65,9 +65,13 @@ def tinted(images: np.ndarray, _seed: int) -> np.ndarray:
 
 def blurred(images: np.ndarray, _seed: int) -> np.ndarray:
     """Means over 5 × 5 pixels."""
-    spread = np.pad(images.astype(np.float64), ((0, 0), (2, 2), (2, 2), *((0, 0),) * (images.ndim - 3)), "edge")
+    spread = np.pad(
+        images.astype(np.float64), ((0, 0), (2, 2), (2, 2), *((0, 0),) * (images.ndim - 3)), "edge"
+    )
     height, width = images.shape[1:3]
-    shifted = [spread[:, down : down + height, right : right + width] for down in range(5) for right in range(5)]
+    shifted = [
+        spread[:, down : down + height, right : right + width] for down in range(5) for right in range(5)
+    ]
     return np.mean(shifted, axis=0).round().astype(np.uint8)
 
 

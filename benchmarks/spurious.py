@@ -4,7 +4,8 @@
 
 In a planted case, train ties a mark (a corner, a word, a column's value) to one label; validation doesn't. Without
 one, the slices mean nothing, or what they mean by nature, with right labels and with a tenth of them wrong. What was
-measured of a case is kept under benchmarks/cache/. The threshold was chosen on the cases with seed 0.
+measured of a case is kept under benchmarks/cache/. The threshold was chosen on seed 0 and the rule on seeds 0 and 1;
+seed 2 came afterwards.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from pipeline.training.main_run import role_labels
 
 TASKS = ("digits", "fashion_mnist", "adult", "sms_spam")
 TRAIN = 2000
+MARKED = (0.5, 0.25, 0.35)
+"""By seed."""
 OTHERS_MARKED = 0.01
 NOISE = 0.1
 WORD = "newsletter"
@@ -57,8 +60,12 @@ class Case:
 
 
 def cases() -> list[Case]:
-    kinds = [(0.5, 0.0, 0), (0.0, 0.0, 0), (0.0, NOISE, 0), (0.25, 0.0, 1), (0.0, 0.0, 1), (0.0, NOISE, 1)]
-    return [Case(task, *kind) for kind in kinds for task in TASKS]
+    return [
+        Case(task, marked, noise, seed)
+        for seed, share in enumerate(MARKED)
+        for marked, noise in ((share, 0.0), (0.0, 0.0), (0.0, NOISE))
+        for task in TASKS
+    ]
 
 
 def read(task: str, data: Path, seed: int) -> dict[str, pa.Table]:
@@ -82,7 +89,9 @@ def with_marks(table: pa.Table, task: str, marked: np.ndarray) -> pa.Table:
         field = table.schema.field("image")
         images = table["image"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).copy()
         images[marked, :2] = 255
-        column = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), images.shape[1]).cast(field.type)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), images.shape[1]).cast(
+            field.type
+        )
         return table.set_column(table.schema.get_field_index("image"), field, column)
     images = pixels(table, task)
     images[marked, 1:5, 1:5] = 255
@@ -107,7 +116,9 @@ def write_case(case: Case, data: Path, folder: Path) -> int:
             labels[wrong] = random.choice(classes, int(wrong.sum()))
             table = table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
         table = table.append_column("mark", pa.array(np.where(marked, "yes", "no")))
-        table = table.append_column("coin", pa.array(np.where(random.random_sample(len(labels)) < 0.5, "h", "t")))
+        table = table.append_column(
+            "coin", pa.array(np.where(random.random_sample(len(labels)) < 0.5, "h", "t"))
+        )
         (folder / role).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / role / "rows.parquet")
     return label
@@ -118,7 +129,9 @@ def case_config(case: Case, folder: Path) -> AuditConfig:
     model: dict[str, Any] = {"hidden": [64]}
     training = {"epochs": 15, "learning_rate": 0.03, "batch_size": 64}
     if case.task == "adult":
-        features = {name: kind for kind, names in ADULT.items() for name in names.split()} | {"site": "category"}
+        features = {name: kind for kind, names in ADULT.items() for name in names.split()} | {
+            "site": "category"
+        }
     elif case.task == "sms_spam":
         features, model = {"text": "text"}, {}
         training["learning_rate"] = 0.3
@@ -126,7 +139,8 @@ def case_config(case: Case, folder: Path) -> AuditConfig:
     slices = ["mark", "coin", *NATURAL.get(case.task, [])]
     tree = {
         "name": case.key,
-        "data": roles | {"features": features, "label": "label", "validation_is_clean": True, "slices": slices},
+        "data": roles
+        | {"features": features, "label": "label", "validation_is_clean": True, "slices": slices},
         "model": model,
         "training": training,
         "attribution": {"group_harm": True},
@@ -193,7 +207,9 @@ def line(task: str, metric: str, value: float, n: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spurious")
-    parser.add_argument("--data", type=Path, default=HOME / "data", help="holds fashion_mnist/train.parquet and others")
+    parser.add_argument(
+        "--data", type=Path, default=HOME / "data", help="holds fashion_mnist/train.parquet and others"
+    )
     data = parser.parse_args().data
     torch.set_num_threads(1)
     for case in cases():

@@ -23,6 +23,8 @@ from pydantic import (
 
 from pipeline.errors import InputError
 
+ADAM_LEARNING_RATE = 1e-3
+ONE_SEGMENT = ("source_refined", "influence")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -149,9 +151,10 @@ class Model(Section):
 
 
 class Training(Section):
-    optimizer: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(0.03, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(0.03, gt=0, description="of Adam by default 0.001")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; beta1 of Adam")
+    beta2: float = Field(0.999, gt=0, lt=1, description="of Adam")
     weight_decay: float = Field(1e-3, ge=0)
     schedule: Literal["constant", "cosine", "triangular"] = "constant"
     epochs: int = Field(20, ge=1)
@@ -166,9 +169,17 @@ class Training(Section):
     memory_budget: Bytes = Field(2**30, description="encoded rows that training may hold; more is streamed")
     shuffle_buffer: int = Field(65536, ge=1, description="rows, when streamed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def rate_of_adam(cls, given: Any) -> Any:
+        """Adam's usual learning rate is another than that of SGD."""
+        if isinstance(given, dict) and given.get("optimizer") in ("adam", "adamw"):
+            return {"learning_rate": ADAM_LEARNING_RATE} | given
+        return given
+
 
 class Attribution(Section):
-    method: Literal["source"] = "source"
+    method: Literal["source", "fast_source", "source_refined", "influence"] = "source"
     segments: int = Field(1, ge=1)
     query_at: Literal["tail", "final"] = "tail"
     labels: Literal["sampled", "exact"] = "sampled"
@@ -288,6 +299,11 @@ class AuditConfig(Section):
 
     @model_validator(mode="after")
     def possible(self) -> AuditConfig:
+        if self.attribution.segments > 1 and self.attribution.method in ONE_SEGMENT:
+            raise ValueError(
+                f"attribution.method {self.attribution.method} takes training as one segment, but "
+                f"attribution.segments is {self.attribution.segments}"
+            )
         if self.attribution.segments > self.training.checkpoints:
             raise ValueError(
                 f"attribution.segments is {self.attribution.segments} but training.checkpoints is "

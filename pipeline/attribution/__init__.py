@@ -21,6 +21,7 @@ from pipeline.attribution.attribute import attribute
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.capture import Coverage, LayerInfo, capture, coverage, covered_layers
 from pipeline.attribution.conditioners import Conditioner, segment_conditioners
+from pipeline.attribution.ensembles import average, dropout_masks
 from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
 from pipeline.attribution.factors import (
     FactorSums,
@@ -123,6 +124,7 @@ __all__ = [
     "UnrolledHarm",
     "add_tensors",
     "attribute",
+    "average",
     "binary_cross_entropy",
     "capture",
     "check_objective",
@@ -131,6 +133,7 @@ __all__ = [
     "coverage",
     "covered_layers",
     "cross_entropy",
+    "dropout_masks",
     "eigenbases",
     "eigenbases_from_tensors",
     "eigenbases_to_tensors",

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.factors import add_tensors
+from pipeline.attribution.gradient_scores import Settings, gradient_scores
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
-from pipeline.attribution.planned import PlannedSegment, Points, find_method, plan_segments
-from pipeline.attribution.prepare import prepare_segment
-from pipeline.attribution.refined import RefinedSettings, refined_direction
-from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.scale import measured_scale
-from pipeline.attribution.score_table import Scores, ScoreTable
-from pipeline.attribution.scores import mean_gradient_sums, query_gradients, score_rows
+from pipeline.attribution.planned import Points, find_method
+from pipeline.attribution.queries import Queries, check_classes, load_query_point
+from pipeline.attribution.refined import RefinedSettings
+from pipeline.attribution.score_table import Scores
+from pipeline.attribution.scores import Batch
+from pipeline.attribution.similarity import PROJECTION, Similarity, compare
 from pipeline.attribution.stage_data import StageData, StageRows, check_repeatable, number_rows
 from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import PreparedSegment, query_filters
 from pipeline.attribution.unrolled_scores import find_unrolling, with_unrolled_harm
-from pipeline.attribution.weights import restore_weights
 
-_QUERY = "query"
+# Share of a query's filter, by its norm, that scores of single queries may lose.
+QUERY_TOLERANCE = 1e-3
 
 
 def attribute(
@@ -46,6 +42,8 @@ def attribute(
     seed: int = 0,
     damping: float | None = None,
     reduce_queries: bool = True,
+    query_tolerance: float = QUERY_TOLERANCE,
+    projection: int = PROJECTION,
     calibrate: bool = False,
     recording: str | Path | None = None,
     refined: RefinedSettings | None = None,
@@ -67,14 +65,21 @@ def attribute(
             influence functions at the last checkpoint; ``source_refined``, SOURCE with one segment whose query is
             solved for with the true Gauss–Newton matrix, in nats; ``unrolled``, harm by exact differentiation through
             the recorded training, and ``unrolled_gauss_newton``, its smoothed form. In these two all but harm is
-            SOURCE's, and harm too where training was chaotic: ``Scores.method`` says so.
+            SOURCE's, and harm too where training was chaotic: ``Scores.method`` says so. Baselines: ``tracin``, dot
+            products of gradients at every checkpoint, the query's too, times the learning rates it stands for;
+            ``graddot``, dot products at the last checkpoint, over N; and, all at the query point, ``trak``,
+            ``representation`` and ``loss`` (``similarity``).
         segments: how many segments SOURCE cuts every stage into; must divide the number of its checkpoints. Or one
             number for each stage.
-        query_at: where the query's gradient is taken: at the ``tail`` average or the ``final`` checkpoint.
+        query_at: where the query's gradient is taken: at the ``tail`` average or the ``final`` checkpoint. ``tracin``
+            takes it at every checkpoint instead.
         labels: ``sampled`` or ``exact`` curvature, as in ``factors.covariance_sums``.
         seed: for sampled labels.
         damping: of influence functions; None means a tenth of each layer's mean eigenvalue.
         reduce_queries: score the mean query loss; False scores every query as well.
+        query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
+            by one (``query_compression``); 0 is exact.
+        projection: how many numbers ``trak`` projects gradients to; more are better and slower.
         calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``), where that is defined:
             for SOURCE with one segment and the mean query loss.
         recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
@@ -88,87 +93,69 @@ def attribute(
     chosen = find_method(method)
     if query_at not in ("tail", "final"):
         raise AttributionError(f"query_at={query_at!r} isn't known.", "Use 'tail' or 'final'.")
+    if not 0 <= query_tolerance < 1:
+        raise AttributionError(f"query_tolerance is {query_tolerance}.", "Give a share from 0, less than 1.")
     if query is not None:
         check_repeatable(query)
-    rows = _stage_rows(train, trajectory, loss, model, labels)
-    objective = _objective(loss, model, rows[-1].batches, labels)
-    unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(rows), seed)
-    points, fit = Points(model, trajectory), {"seed": seed, "labels": labels}
+    stages = _stage_rows(train, trajectory, loss, model, labels)
+    unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(stages), seed)
+    queries = None
+    if query is not None:
+        queries = Queries(
+            query, _objective(loss, model, stages[-1].batches, labels), query_at, reduce_queries
+        )
+    points = Points(model, trajectory)
     with _as_recorded(model, trajectory):
-        planned = plan_segments(points, chosen, rows, segments, damping)
-        prepared = [_prepared(points, each, rows[each.fitted_on], fit) for each in planned]
-        queries, scale = {}, None
-        if query is not None:
-            _load_query_point(points, rows[-1], query_at)
-            gradient = _query_gradient(model, objective, query, reduce_queries)
-            filters = query_filters(gradient, prepared)
-            at, calibrated = planned[0].damping, (calibrate or unrolling) and reduce_queries
-            if method == "source_refined":
-                settings = refined or RefinedSettings(seed=seed)
-                filters, scale = [_refined(points, rows[0], planned, prepared, gradient, settings)], 1.0
-            elif calibrated and len(planned) == 1 and at is not None:
-                scale = measured_scale(
-                    model, points.load, rows[0].objective, rows[0], prepared[0], filters[0], at, seed=seed
-                )
-            queries[_QUERY] = filters
-        places = sorted({point for each in planned for point in each.points})
-        table = ScoreTable(places, reduce_queries)
-        for stage, of_stage in enumerate(rows):
-            trained_in = [place for place, each in enumerate(planned) if stage in each.stages]
-            size = trajectory.stages[stage].train_rows
-            for group in of_stage.in_groups():
-                part = score_rows(
-                    model,
-                    points.load,
-                    of_stage.objective,
-                    group,
-                    prepared,
-                    size,
-                    queries,
-                    trained_in=trained_in,
-                )
-                visited = {point for place in trained_in for point in planned[place].points} | {places[-1]}
-                table.add(torch.cat([batch.row_ids for batch in group]), part, sorted(visited))
-        scores = replace(table.scores(scale), method="source" if unrolling else method)
+        if chosen.similarity is not None:
+            load_query_point(points, stages[-1], query_at)
+            return _compared(model, chosen.similarity, stages, queries, method, projection, seed)
+        calibrate = calibrate or unrolling is not None
+        name = method if unrolling is None else "source"
+        settings = Settings(name, segments, labels, seed, damping, calibrate, query_tolerance, refined)
+        scores = gradient_scores(points, stages, queries, settings)
         if unrolling and query is not None:
-            scores = with_unrolled_harm(scores, unrolling, model, rows[0], query)
+            scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
     return scores
 
 
-def _refined(
-    points: Points,
-    rows: StageRows,
-    planned: Sequence[PlannedSegment],
-    prepared: Sequence[PreparedSegment],
-    gradient: Mapping[str, Tensor],
-    settings: RefinedSettings,
-) -> dict[str, Tensor]:
-    """The only segment's filters, solved for with the true Gauss–Newton matrix."""
-    damping = planned[0].damping
-    if len(planned) > 1 or damping is None:
-        raise AttributionError(
-            "method='source_refined' needs one segment of training with learning rates above 0.",
-            "Use segments=1 with training in one stage, or method='source'.",
-        )
-    count = sum(len(labels) for _, labels in rows.batches)
-    source = row_source(rows.batches)
-    return refined_direction(
-        points.model, points.load, rows.objective, source, count, prepared[0], gradient, damping, settings
-    ).filters
-
-
-def _prepared(
-    points: Points, planned: PlannedSegment, rows: StageRows, fit: Mapping[str, Any]
-) -> PreparedSegment:
-    return prepare_segment(
-        points.model,
-        points.load,
-        rows.objective,
-        rows,
-        planned.points,
-        planned.spectrum,
-        conditioners=planned.conditioners,
-        **fit,
+def _compared(
+    model: nn.Module,
+    similarity: Similarity,
+    stages: Sequence[StageRows],
+    queries: Queries | None,
+    method: str,
+    projection: int,
+    seed: int,
+) -> Scores:
+    """Scores by features; a row of several stages counts as one of the last."""
+    asked = None
+    if queries is not None:
+        for inputs, labels in queries.batches:
+            check_classes(model, queries.objective, inputs, labels)
+        asked = [
+            (Batch(inputs, labels, torch.arange(len(labels))), queries.objective)
+            for inputs, labels in queries.batches
+        ]
+    numbers = torch.cat([batch.row_ids for rows in stages for batch in rows])
+    last = torch.zeros(int(numbers.max()) + 1, dtype=torch.int64)
+    last.scatter_reduce_(0, numbers, torch.arange(len(numbers)), "amax")
+    found = compare(
+        model,
+        similarity,
+        ((batch, rows.objective) for rows in stages for batch in rows),
+        asked,
+        reduced=queries is None or queries.reduced,
+        projection=projection,
+        seed=seed,
+    )
+    influence = None if found.influence is None else found.influence[:, last]
+    return Scores(
+        None if found.self_influence is None else found.self_influence[last],
+        None if influence is None else -influence.mean(0),
+        None if queries is None or queries.reduced else influence,
+        found.losses[None, last],
+        None if found.margins is None else found.margins[None, last],
+        method=method,
     )
 
 
@@ -230,52 +217,3 @@ def _as_recorded(model: nn.Module, trajectory: Trajectory) -> Iterator[None]:
         model.load_state_dict(before)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(required[name])
-
-
-def _load_query_point(points: Points, rows: StageRows, query_at: str) -> None:
-    model, trajectory = points.model, points.trajectory
-    if query_at == "final":
-        points.load(len(trajectory.checkpoints) - 1)
-        return
-    restore_weights(model, trajectory.load_tail(), trajectory.tail or "")
-    if has_batchnorm(model):
-        reestimate_batchnorm(model, (batch.inputs for batch in rows))
-
-
-def _query_gradient(
-    model: nn.Module, objective: Objective, query: Iterable[tuple[Inputs, Tensor]], reduce_queries: bool
-) -> Mapping[str, Tensor]:
-    """Layer -> mean gradient ``[out, in]``, or one per query ``[queries, out, in]``; float64."""
-    if not reduce_queries:
-        found = []
-        for inputs, labels in query:
-            _check_classes(model, objective, inputs, labels)
-            found.append(query_gradients(model, objective, inputs, labels))
-        if not found:
-            raise AttributionError(
-                "There are no queries.", "Give at least one batch of queries, or query=None."
-            )
-        return {name: torch.cat([part[name] for part in found]).double() for name in found[0]}
-    sums: dict[str, Tensor] = {}
-    count = 0
-    for inputs, labels in query:
-        _check_classes(model, objective, inputs, labels)
-        sums = add_tensors(sums, mean_gradient_sums(model, objective, inputs, labels))
-        count += len(labels)
-    if count == 0:
-        raise AttributionError("There are no queries.", "Give at least one batch of queries, or query=None.")
-    return {name: value / count for name, value in sums.items()}
-
-
-def _check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
-    """Raises AttributionError for a class that the model has no output for."""
-    if objective.name != "cross_entropy" or not len(labels):
-        return
-    with capture(model) as captured:
-        classes = captured.forward(inputs).shape[-1]
-    if int(labels.max()) >= classes:
-        raise AttributionError(
-            f"A query has the class {int(labels.max())}, but the model has {classes} outputs, classes 0 to "
-            f"{classes - 1}.",
-            "Leave out queries of classes that training didn't know.",
-        )

@@ -89,6 +89,15 @@ class Capture:
             by_layer.setdefault(use.layer.name, []).append((use, gradient))
         return ((name, _join(uses)) for name, uses in by_layer.items())
 
+    def last_inputs(self) -> Tensor:
+        """Inputs of the layer that the last forward pass used last, ``[batch, features]``; of a Linear layer over
+        positions their mean."""
+        use = self._uses[-1]
+        inputs = use.inputs.transpose(0, 1) if use.site.batch == 1 else use.inputs
+        if isinstance(use.site.module, nn.Linear) and inputs.dim() > 2:
+            return inputs.flatten(1, -2).mean(1)
+        return inputs.flatten(1)
+
     def fixed_layers(self) -> set[str]:
         """Layers whose inputs in the last forward pass came from no covered layer: likely the same at all
         checkpoints."""

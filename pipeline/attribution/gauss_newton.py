@@ -62,6 +62,13 @@ def gauss_newton_forms(
     return total
 
 
+def gauss_newton_form(
+    model: nn.Module, objective: Objective, batch: Batch, direction: Mapping[str, Tensor]
+) -> float:
+    """``gauss_newton_forms`` of one direction, layer -> ``[out, in]``."""
+    return float(gauss_newton_forms(model, objective, batch, {k: v[None] for k, v in direction.items()}))
+
+
 def parameter_product(
     model: nn.Module,
     objective: Objective,

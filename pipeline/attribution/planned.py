@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.conditioners import Conditioner, segment_conditioners
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.spectrum import Spectrum, influence_spectrum, source_spectrum
+from pipeline.attribution.similarity import LOSS, PROJECTED_GRADIENTS, REPRESENTATION, Similarity
+from pipeline.attribution.spectrum import Spectrum, flat_spectrum, influence_spectrum, source_spectrum
 from pipeline.attribution.stage_data import StageRows
 from pipeline.attribution.trajectory import Segment, Trajectory
 from pipeline.attribution.weights import RunningMean, restore_weights
@@ -22,23 +23,34 @@ class Method:
 
     Attributes:
         points: where gradients are taken: at the ``checkpoints`` of every segment, at the ``mean`` of the weights of
-            each segment's checkpoints, or at the ``end`` of training alone.
+            each segment's checkpoints, at the ``end`` of training alone, or at the ``query`` point.
         conditioned: whether Adam's scaling of every parameter is taken into account.
+        curved: whether the loss's curvature is; if not, it isn't fitted.
+        apart: whether every checkpoint is attributed on its own, with the query's gradient there, and all are summed.
+        similarity: compares features of queries and rows, instead of gradients through curvature.
     """
 
     points: str
-    conditioned: bool
+    conditioned: bool = False
+    curved: bool = True
+    apart: bool = False
+    similarity: Similarity | None = None
 
 
 METHODS: Mapping[str, Method] = {
     "source": Method("checkpoints", conditioned=True),
-    "source_sgd_formula": Method("checkpoints", conditioned=False),
+    "source_sgd_formula": Method("checkpoints"),
     "fast_source": Method("mean", conditioned=True),
-    "influence": Method("end", conditioned=False),
+    "influence": Method("end"),
     "source_refined": Method("checkpoints", conditioned=True),
     # Self-influence is SOURCE's, and harm where training is chaotic.
     "unrolled": Method("checkpoints", conditioned=True),
     "unrolled_gauss_newton": Method("checkpoints", conditioned=True),
+    "tracin": Method("checkpoints", curved=False, apart=True),
+    "graddot": Method("end", curved=False),
+    "trak": Method("query", similarity=PROJECTED_GRADIENTS),
+    "representation": Method("query", similarity=REPRESENTATION),
+    "loss": Method("query", similarity=LOSS),
 }
 
 
@@ -50,7 +62,7 @@ class PlannedSegment:
         points: where its gradients are taken, as numbers for ``Points.load``.
         spectrum: what the segment does to a direction of eigenvalue σ.
         conditioners: what its optimizer does besides.
-        fitted_on: the stage whose rows its curvature is of.
+        fitted_on: the stage whose rows its curvature is of; None where no curvature counts.
         stages: those whose rows it trained on.
         damping: λ with which F_r is about 1/(σ + λ); None where the method has its own.
     """
@@ -58,7 +70,7 @@ class PlannedSegment:
     points: tuple[int, ...]
     spectrum: Spectrum
     conditioners: Mapping[str, Conditioner]
-    fitted_on: int
+    fitted_on: int | None
     stages: tuple[int, ...]
     damping: float | None = None
 
@@ -92,14 +104,14 @@ class Points:
         return len(self.trajectory.checkpoints) + len(self._means) - 1
 
 
-def plan_segments(
+def plan_chains(
     points: Points,
     method: Method,
     stages: Sequence[StageRows],
     segments: int | Sequence[int] = 1,
     damping: float | None = None,
-) -> list[PlannedSegment]:
-    """The segments of a method, first to last.
+) -> list[list[PlannedSegment]]:
+    """The segments of a method, first to last; one list for each end of training that it takes on its own.
 
     Args:
         points: changed for methods that take gradients at means.
@@ -114,13 +126,25 @@ def plan_segments(
     trajectory = points.trajectory
     if method.points == "end":
         last, every = len(trajectory.checkpoints) - 1, tuple(range(len(stages)))
-        return [PlannedSegment((last,), influence_spectrum(damping), {}, len(stages) - 1, every)]
-    return [_planned(points, method, cut, stages[cut.stage]) for cut in trajectory.segments(segments)]
+        spectrum = influence_spectrum(damping) if method.curved else flat_spectrum(1.0)
+        fitted_on = len(stages) - 1 if method.curved else None
+        return [[PlannedSegment((last,), spectrum, {}, fitted_on, every)]]
+    if method.apart:
+        in_stages = [checkpoint.stage for checkpoint in trajectory.checkpoints]
+        cuts = trajectory.segments([in_stages.count(stage) for stage in range(len(stages))])
+        return [[_planned(points, method, cut, stages[cut.stage])] for cut in cuts]
+    cuts = trajectory.segments(segments)
+    return [[_planned(points, method, cut, stages[cut.stage]) for cut in cuts]]
 
 
 def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> PlannedSegment:
     conditioners = segment_conditioners(points.model, points.trajectory, cut, conditioned=method.conditioned)
     where = cut.checkpoints
+    if not method.curved:
+        # Decay is part of the curvature.
+        rates = {name: each.root for name, each in conditioners.items() if each.root is not None}
+        scaled = {name: Conditioner(root, None) for name, root in rates.items()}
+        return PlannedSegment(where, flat_spectrum(cut.lr_sum), scaled, None, (cut.stage,))
     if method.points == "mean":
         where = (points.add_mean(cut.checkpoints, rows),)
     spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)

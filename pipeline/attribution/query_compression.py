@@ -12,9 +12,10 @@ out is measured, not estimated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, OuterProducts
 from pipeline.attribution.indexed_gradients import IndexedGradients
 from pipeline.attribution.products import slices_of
-from pipeline.attribution.transport import PreparedSegment
+from pipeline.attribution.transport import PreparedSegment, query_filters
 
 # Share of a filter's Frobenius norm that compression may lose.
 TOLERANCE = 1e-2
@@ -87,6 +88,10 @@ class LowRankMatrices:
         """F ∘ V of each, with F ``[out, in]``, compressed."""
         slices = slices_of(self.count, self.row_bytes, DENSE_BYTES)
         return joined([compress(factor * self.dense(queries), tolerance) for queries in slices])
+
+
+# Filters ``[queries, out, in]`` or ``[out, in]``, or compressed.
+Filter: TypeAlias = Tensor | LowRankMatrices
 
 
 def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
@@ -158,6 +163,12 @@ def compressed_filters(
             "Filters of a run with Adam or parameter groups can't be compressed.",
             "Use attribute(reduce_queries=False).",
         )
+    return _compressed(gradients, segments, tolerance)
+
+
+def _compressed(
+    gradients: Mapping[str, Tensor], segments: Sequence[PreparedSegment], tolerance: float
+) -> list[dict[str, LowRankMatrices]]:
     filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
     for name, gradient in gradients.items():
         slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
@@ -171,6 +182,40 @@ def compressed_filters(
             if place:
                 query = rotated.times(segment.spectrum.transport(sigma), tolerance).rotated_back(basis)
     return filters
+
+
+def cheapest_filters(
+    parts: Iterable[Mapping[str, Tensor]], segments: Sequence[PreparedSegment], tolerance: float
+) -> list[dict[str, Filter]]:
+    """``transport.query_filters`` of several queries, a layer's compressed where a row takes fewer operations so.
+
+    Args:
+        parts: layer -> loss gradients ``[queries, out, in]`` of some queries at a time, float64.
+        segments: first to last. Layers that one of them conditions (Adam, parameter groups) are left dense.
+        tolerance: as in ``compressed_filters``; 0 compresses nothing.
+    """
+    found: list[dict[str, list[Filter]]] = [{} for _ in segments]
+    for part in parts:
+        conditioned = {name for segment in segments for name in segment.conditioners}
+        plain = {name: each for name, each in part.items() if tolerance > 0 and name not in conditioned}
+        rest = {name: each for name, each in part.items() if name not in plain}
+        dense = query_filters(rest, segments)
+        for place, compressed in enumerate(_compressed(plain, segments, tolerance)):
+            for name, each in (dense[place] | compressed).items():
+                found[place].setdefault(name, []).append(each)
+    return [{name: _whole(each) for name, each in of_segment.items()} for of_segment in found]
+
+
+def _whole(parts: Sequence[Filter]) -> Filter:
+    """All queries' filters of a layer."""
+    compressed = [part for part in parts if isinstance(part, LowRankMatrices)]
+    if not compressed:
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    whole = joined(compressed)
+    size_out, size_in = whole.left.shape[1], whole.right.shape[1]
+    if len(whole.owner) * (size_out + size_in) < whole.count * size_out * size_in:
+        return whole
+    return whole.dense(slice(None))
 
 
 def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:

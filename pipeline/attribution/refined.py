@@ -105,7 +105,7 @@ def refined_direction(
     damping: float,
     settings: RefinedSettings,
 ) -> RefinedDirection:
-    """Solves for one query or several at once.
+    """`solve_refined` for training rows in memory.
 
     Args:
         model: changed in place by ``load_checkpoint``.
@@ -115,14 +115,7 @@ def refined_direction(
         query: layer -> gradient ``[out, in]``, or ``[queries, out, in]``.
         damping: λ, weight decay plus one over the sum of effective learning rates.
     """
-    single = next(iter(query.values())).dim() == 2
-    stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
-    gradients = _conditioned(segment, stacked)
-    count, checkpoints = min(settings.rows, train_rows), segment.checkpoints
-    own = curvature_rows(train_rows, checkpoints, 0, count, settings.seed)
-    fresh = curvature_rows(
-        train_rows, checkpoints, count, min(settings.scale_rows, train_rows), settings.seed
-    )
+    own, fresh = refined_rows(train_rows, segment.checkpoints, settings)
 
     def mean_product(directions: Matrices) -> Matrices:
         sums: Matrices = {}
@@ -130,15 +123,53 @@ def refined_direction(
             load_checkpoint(each.checkpoint)
             for part in each.rows.split(PASS_ROWS):
                 sums = add_tensors(sums, gauss_newton_products(model, objective, rows(part), directions))
-        return {name: value / count for name, value in sums.items()}
+        return {name: value / row_count(own) for name, value in sums.items()}
 
+    def mean_form(directions: Matrices) -> Tensor:
+        form = torch.zeros(len(next(iter(directions.values()))), dtype=torch.float64)
+        for each in fresh:
+            load_checkpoint(each.checkpoint)
+            for part in each.rows.split(PASS_ROWS):
+                form += gauss_newton_forms(model, objective, rows(part), directions).cpu()
+        return form / row_count(fresh)
+
+    return solve_refined(mean_product, mean_form, segment, query, damping, settings)
+
+
+def refined_rows(
+    train_rows: int, checkpoints: tuple[int, ...], settings: RefinedSettings
+) -> tuple[list[CurvatureRows], list[CurvatureRows]]:
+    """The rows of the solve, and fresh ones for α."""
+    count = min(settings.rows, train_rows)
+    own = curvature_rows(train_rows, checkpoints, 0, count, settings.seed)
+    fresh = min(settings.scale_rows, train_rows)
+    return own, curvature_rows(train_rows, checkpoints, count, fresh, settings.seed)
+
+
+def row_count(parts: list[CurvatureRows]) -> int:
+    return sum(len(part.rows) for part in parts)
+
+
+def solve_refined(
+    mean_product: Callable[[Matrices], Matrices],
+    mean_form: Callable[[Matrices], Tensor],
+    segment: PreparedSegment,
+    query: Mapping[str, Tensor],
+    damping: float,
+    settings: RefinedSettings,
+) -> RefinedDirection:
+    """Solves for one query or several at once.
+
+    Args:
+        mean_product, mean_form: directions in parameter space -> the means of ``gauss_newton_products`` over the
+            solve's rows, and of ``gauss_newton_forms`` over fresh rows.
+        segment, query, damping: as in ``refined_direction``.
+    """
+    single = next(iter(query.values())).dim() == 2
+    stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
+    gradients = _conditioned(segment, stacked)
     solution = solve(mean_product, segment, gradients, damping, settings)
-    form = torch.zeros(len(next(iter(gradients.values()))), dtype=torch.float64)
-    for each in fresh:
-        load_checkpoint(each.checkpoint)
-        for part in each.rows.split(PASS_ROWS):
-            form += gauss_newton_forms(model, objective, rows(part), _conditioned(segment, solution)).cpu()
-    form /= sum(len(each.rows) for each in fresh)
+    form = mean_form(_conditioned(segment, solution))
     alpha = fresh_scale(segment, solution, gradients, form, damping)
     filters = _conditioned(segment, {name: alpha[:, None, None] * value for name, value in solution.items()})
     if single:

@@ -21,53 +21,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
 
-from pipeline.attribution.capture import Inputs
 from pipeline.attribution.conditioners import Conditioner
-from pipeline.attribution.coverage import matrix_parameters
+from pipeline.attribution.gauss_newton import gauss_newton_form
 from pipeline.attribution.gradients import rotate
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.prepare import sampled_batches
-from pipeline.attribution.row_derivatives import forward_mode
 from pipeline.attribution.scores import Batch
 from pipeline.attribution.transport import PreparedSegment
 
 # Rows whose Gauss–Newton form is measured.
 SCALE_ROWS = 1024
-
-
-def gauss_newton_form(
-    model: nn.Module,
-    objective: Objective,
-    inputs: Inputs,
-    direction: Mapping[str, Tensor],
-    weights: Tensor | None = None,
-    given: Tensor | None = None,
-) -> float:
-    """Σ over rows of xᵀ Jᵀ H J x at the model's present weights, J the Jacobian of a row's outputs, H the output
-    Hessian of its loss.
-
-    Args:
-        direction: x as layer -> matrix ``[out, in]``, the bias as one more input.
-        weights: ``[batch]`` row weights, or None.
-        given: the rows' own labels, for objectives whose output Hessian depends on them.
-    """
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    tangents = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    tangents |= matrix_parameters(model, direction)
-    was_training = model.training
-    model.eval()
-    try:
-        with forward_mode():
-            both = jvp(lambda p: functional_call(model, p, (inputs,)), (parameters,), (tangents,))
-    finally:
-        model.train(was_training)
-    outputs, change = both[0], both[1]
-    along = torch.zeros(len(outputs), dtype=torch.float64, device=outputs.device)
-    for column in objective.exact_output_gradients(outputs, given):
-        along += (column * change).flatten(1).sum(1).double().square()
-    return float((along if weights is None else along * weights).sum())
 
 
 def scale_correction(
@@ -124,8 +88,5 @@ def measured_scale(
         for batch in chosen:
             mine = torch.arange(turn, len(batch.row_ids), len(segment.checkpoints))
             if len(mine):
-                part = batch.select(mine)
-                total += gauss_newton_form(
-                    model, objective, part.inputs, direction, part.weights, part.labels
-                )
+                total += gauss_newton_form(model, objective, batch.select(mine), direction)
     return scale_correction(segment, direction, total / max(1, used), damping)

@@ -17,13 +17,13 @@ class Scores:
 
     Attributes:
         self_influence: ``[rows]``, predicted rise of a row's own loss when it is removed; of a row that several
-            stages trained on, the sum of what each did.
+            stages trained on, the sum of what each did. None of ``representation`` and ``loss``.
         harm: ``[rows]``, > 0: removing the row is predicted to lower the mean query loss. None without
             queries.
         influence: ``[queries, rows]``, > 0: removing the row is predicted to raise that query's loss. None
             unless queries are kept apart.
-        losses: ``[checkpoints, rows]``; influence functions visit the last checkpoint alone, ``fast_source`` the mean
-            weights of each segment. NaN at checkpoints of stages that didn't train on the row.
+        losses: ``[checkpoints, rows]``; methods that take gradients at one point alone visit that, ``fast_source`` the
+            mean weights of each segment. NaN at checkpoints of stages that didn't train on the row.
         margins: ``[checkpoints, rows]`` in the same way, or None where the loss has none.
         scale: what ``harm`` has been multiplied with to be in nats (``scale.measured_scale``); None means that it is
             uncalibrated: right in order, several times too large in sums. 1 for unrolled methods.
@@ -31,7 +31,7 @@ class Scores:
         growth: of unrolled methods' derivatives through training (``unrolled.UnrolledHarm``).
     """
 
-    self_influence: Tensor
+    self_influence: Tensor | None
     harm: Tensor | None
     influence: Tensor | None
     losses: Tensor

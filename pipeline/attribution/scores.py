@@ -17,6 +17,7 @@ from pipeline.attribution.capture import Capture, Inputs, capture
 from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.gradients import DenseGradients, HeldGradients, LayerGradients
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.query_compression import Filter, products
 from pipeline.attribution.self_influence import self_products
 from pipeline.attribution.transport import ConditionedChain, LayerChain, PreparedSegment, layer_chains
 
@@ -103,7 +104,7 @@ def score_rows(
     batches: Sequence[Batch],
     segments: Sequence[PreparedSegment],
     train_rows: int,
-    queries: Mapping[str, Sequence[Mapping[str, Tensor]]] | None = None,
+    queries: Mapping[str, Sequence[Mapping[str, Filter]]] | None = None,
     *,
     self_influence: bool = True,
     self_influence_tolerance: float = SELF_INFLUENCE_TOLERANCE,
@@ -118,7 +119,8 @@ def score_rows(
         batches: the chunk's rows; a row's scores don't depend on how they are batched.
         segments: first to last; the last one's last checkpoint is the end of training.
         train_rows: N, the number of rows that training averaged over.
-        queries: name -> filters per segment, from ``transport.query_filters``.
+        queries: name -> filters per segment, from ``transport.query_filters`` or, of many queries, from
+            ``query_compression.cheapest_filters``.
         self_influence: whether to score that as well.
         self_influence_tolerance: singular values of a segment's transport smaller than this share of the
             largest are dropped; the largest error is of the order of this share of the largest score (a few
@@ -153,7 +155,7 @@ def score_batch(
     batch: Batch,
     segments: Sequence[PreparedSegment],
     train_rows: int,
-    queries: Mapping[str, Sequence[Mapping[str, Tensor]]] | None = None,
+    queries: Mapping[str, Sequence[Mapping[str, Filter]]] | None = None,
     *,
     self_influence: bool = True,
 ) -> BatchScores:
@@ -219,7 +221,7 @@ class _Task:
     objective: Objective
     segments: Sequence[PreparedSegment]
     train_rows: int
-    filters: Mapping[str, Sequence[Mapping[str, Tensor]]]
+    filters: Mapping[str, Sequence[Mapping[str, Filter]]]
     chains: Mapping[str, LayerChain | ConditionedChain] | None
     trained_in: Sequence[int]
 
@@ -285,7 +287,12 @@ class _Task:
     def _harm(self, state: _BatchState, place: int, layer: str, gradients: LayerGradients) -> None:
         share = self.train_rows * len(self.segments[place].checkpoints)
         for name, filters in self.filters.items():
-            added = -gradients.products(filters[place][layer]).double().cpu() / share
+            filtered = filters[place][layer]
+            if isinstance(filtered, Tensor):
+                found = gradients.products(filtered)
+            else:
+                found = products(gradients, filtered)
+            added = -found.double().cpu() / share
             state.harm[name] = state.harm[name] + added if name in state.harm else added
 
     def _self_influence(
@@ -307,7 +314,7 @@ class _Task:
         state.training.clear()
 
 
-def _to(filters: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+def _to(filters: Mapping[str, Filter], like: Tensor) -> dict[str, Filter]:
     return {layer: value.to(like) for layer, value in filters.items()}
 
 

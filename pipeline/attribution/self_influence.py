@@ -46,6 +46,8 @@ def self_products(
     """
     if isinstance(chain, ConditionedChain):
         return conditioned_products(query, training, chain)
+    if chain.uniform is not None and training[0] is not None:
+        return chain.uniform * plain_products(query, training[0]) / chain.segments[0].checkpoints
     if isinstance(query, IndexedGradients):
         return _indexed_products(query, training, chain.segments)
     factored = [part for part in training if isinstance(part, OuterProducts | None)]
@@ -55,6 +57,21 @@ def self_products(
         if form != DENSE:
             return _factored_products(query, factored, chain, form == GRAM)
     return _dense_products(query, training, chain.segments)
+
+
+def plain_products(query: HeldGradients, training: HeldGradients) -> Tensor:
+    """<G, G'> of every row: float64 ``[batch]``."""
+    if isinstance(query, IndexedGradients):
+        mine = query.merged()
+        found = torch.zeros(len(query.tokens), dtype=torch.float64, device=mine.columns.device)
+        return found.index_add_(0, mine.rows, (mine.columns * same_columns(mine, training)).sum(1).double())
+    if isinstance(query, OuterProducts) and isinstance(training, OuterProducts):
+        grams = query.outputs @ training.outputs.mT, query.inputs @ training.inputs.mT
+        return (grams[0] * grams[1]).flatten(1).sum(1).double()
+    assert isinstance(query, OuterProducts | DenseGradients)
+    assert isinstance(training, OuterProducts | DenseGradients)
+    everything = query.dense(slice(None)), training.dense(slice(None))
+    return (everything[0] * everything[1]).flatten(1).sum(1).double()
 
 
 def _factored_products(

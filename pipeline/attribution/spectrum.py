@@ -2,8 +2,8 @@
 
 SOURCE (arXiv 2405.12186) injects a training gradient with F_r(σ) = (1 − exp(−tσ)) / σ, Eq. 21, and carries it
 across a later segment with F_S(σ) = exp(−tσ), Eq. 16, where t is the sum of a segment's effective learning
-rates. Influence functions inject with 1/(σ + damping) and carry nothing. Coupled weight decay adds to
-every σ.
+rates. Influence functions inject with 1/(σ + damping) and carry nothing. Without curvature F_r is a number.
+Coupled weight decay adds to every σ.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def source_spectrum(lr_sum: float, weight_decay: float = 0.0) -> Spectrum:
 def influence_spectrum(damping: float | None = None) -> Spectrum:
     """The spectrum of influence functions; ``damping`` None means a tenth of each layer's mean eigenvalue."""
     return Spectrum(partial(influence_injection, damping=damping), torch.ones_like)
+
+
+def flat_spectrum(lr_sum: float) -> Spectrum:
+    """The spectrum of training on a loss without curvature: TracIn's and the plain dot product's."""
+    return Spectrum(partial(torch.full_like, fill_value=lr_sum), torch.ones_like)
 
 
 def source_injection(sigma: Tensor, lr_sum: float, weight_decay: float = 0.0) -> Tensor:

@@ -11,7 +11,7 @@ parameter space in between. Under Adam a segment works in its own coordinates (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.conditioners import Conditioner
+from pipeline.attribution.coverage import LayerInfo
 from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
 from pipeline.attribution.low_rank import OuterMap, low_rank, weighted_low_rank
 from pipeline.attribution.products import aligned
@@ -114,6 +115,15 @@ class LayerChain:
     eigenvalues: Sequence[Tensor]
 
     @cached_property
+    def uniform(self) -> float | None:
+        """The one number that F_r is in the only segment, where no curvature counts; None elsewhere."""
+        first = self.segments[0]
+        if len(self.segments) > 1 or first.basis.input is not None:
+            return None
+        value = first.injection[0, 0]
+        return float(value) if bool((first.injection == value).all()) else None
+
+    @cached_property
     def arrivals(self) -> list[OuterMap]:
         """Per segment, how an outer product at the end of training arrives in that segment's eigenbasis.
 
@@ -144,6 +154,21 @@ class LayerChain:
             weighted_low_rank(segment.injection, sigma.to(segment.injection).clamp(min=0.0), self.tolerance)
             for segment, sigma in zip(self.segments, self.eigenvalues, strict=True)
         ]
+
+
+def flat_segment(
+    layers: Iterable[LayerInfo],
+    checkpoints: Sequence[int],
+    spectrum: Spectrum,
+    conditioners: Mapping[str, Conditioner],
+) -> PreparedSegment:
+    """A segment without curvature: nothing is fitted."""
+    bases, values = {}, {}
+    for layer in layers:
+        size_out, _ = layer.shape
+        bases[layer.name] = Eigenbasis(None, torch.eye(size_out, dtype=torch.float64))
+        values[layer.name] = torch.zeros(layer.shape, dtype=torch.float64)
+    return PreparedSegment(tuple(checkpoints), bases, values, spectrum, conditioners)
 
 
 def layer_chains(

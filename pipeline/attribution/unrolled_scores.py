@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs
@@ -84,7 +83,7 @@ def with_unrolled_harm(
         return replace(scores, growth=found.growth)
     harm = found.harm
     if rows.row_ids is not None:
-        harm = torch.zeros_like(scores.self_influence).index_add_(0, rows.row_ids, harm)
+        harm = harm.new_zeros(scores.losses.shape[1]).index_add_(0, rows.row_ids, harm)
     return replace(scores, harm=harm, scale=1.0, method=unrolling.method, growth=found.growth)
 
 

@@ -64,7 +64,8 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
 
     Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
     a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
-    fixed_size_list<float32>[C] (margin null in regression); group_harm fixed_size_list<float32>[K], in nats, of the
+    fixed_size_list<float32> with one number for each point where the method takes gradients (margin null in
+    regression); group_harm fixed_size_list<float32>[K], in nats, of the
     stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index
     standardised target or set (fixed_size_list<uint8>[labels]), at the tail-averaged weights.
     """
@@ -80,7 +81,7 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
         "self_influence": scores.self_influence,
         "validation_harm": harm,
         "early_harm": early,
-        "final_loss": scores.losses[-1],
+        "final_loss": final_losses(whole, parts, scores),
         "prediction": predictions(whole, parts),
     }
     arrays = {name: to_arrow(values, chunk.rows) for name, values in columns.items()}
@@ -141,6 +142,19 @@ def precision_error(plan: Plan) -> dict[str, Any]:
         return float((one - two).abs().max() / one.abs().max().clamp(min=1e-300))
 
     return {"rows": len(order)} | {name: error(name) for name in ("self_influence", "validation_harm")}
+
+
+def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
+    """Unweighted losses at the last checkpoint, float64 `[rows]`, which not every method visits."""
+    last = len(plan.trajectory().checkpoints) - 1
+    if plan.planned()[-1].points[-1] == last:
+        return scores.losses[-1]
+    model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
+    plan.load_checkpoint(model, last)
+    model.eval()
+    with torch.no_grad():
+        found = [objective.losses(model(batch.inputs), batch.labels) for batch in parts]
+    return torch.cat(found).double().cpu()
 
 
 def predictions(plan: Plan, parts: list[Batch]) -> Tensor:

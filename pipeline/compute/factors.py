@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from pipeline.attribution.factors import (
     eigenbases_from_tensors,
     eigenbases_to_tensors,
 )
+from pipeline.attribution.gauss_newton import gauss_newton_form
+from pipeline.attribution.planned import find_method
 from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.scale import gauss_newton_form, scale_correction
+from pipeline.attribution.scale import scale_correction
 from pipeline.attribution.scores import Batch, mean_gradient_sums
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
@@ -34,6 +37,7 @@ from pipeline.compute.plan import (
     under,
     weighted_rows,
 )
+from pipeline.compute.refine import refined_query, refined_settings
 from pipeline.compute.sums import Tensors, forget, summed
 from pipeline.compute.worker import keep, plain_objective, run_config, run_data, run_objective
 from pipeline.context import AuditContext
@@ -44,6 +48,7 @@ from pipeline.seeds import random_state
 from pipeline.training.state import save_tensors
 
 SCALE_ROWS = 1024
+REFINED = "source_refined"
 
 
 def factors(context: AuditContext) -> dict[str, Any]:
@@ -67,9 +72,11 @@ def factors(context: AuditContext) -> dict[str, Any]:
     for plan in todo:
         fit(context, plan)
     return {
-        "alpha": whole.scale() if whole.scale_path.exists() else None,
+        "method": whole.method,
+        "alpha": whole.alpha(),
+        "refined": asdict(refined_settings(whole)) if whole.method == REFINED else None,
         "layers": len(layers),
-        "checkpoints": config.training.checkpoints,
+        "checkpoints": len(whole.trajectory().checkpoints),
         "segments": config.attribution.segments,
         "query_at": config.attribution.query_at,
         "plans": [plan.name for plan in todo],
@@ -99,6 +106,8 @@ def fit(context: AuditContext, plan: Plan) -> None:
 
     parts = plan.directory / "parts"
     bases = parts / "bases.safetensors"
+    if find_method(plan.method).points == "mean":
+        context.workers.run(write_means, [(plan,)], [f"{what}: mean weights"])
     if not all(plan.segment_path(segment).exists() for segment in range(plan.segments)):
         tasks = [(plan, group) for group in groups]
         if not bases.exists():
@@ -120,15 +129,26 @@ def fit(context: AuditContext, plan: Plan) -> None:
         sums = summed(
             context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick
         )
-        context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
-        if plan.segments == 1 and not plan.scale_path.exists():
-            write_scale(context, plan)
+        if plan.method == REFINED:
+            write_refined(context, plan, sums, parts / "refined")
+        else:
+            context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
+            if plan.segments == 1 and plan.planned()[0].damping is not None:
+                write_scale(context, plan)
     groups_wanted = plan.name == "whole" and scored_groups(plan.run_path) is not None
     if groups_wanted and not plan.group_query_path.exists():
         tasks, name = [(plan, group) for group in queries], f"{what}: gradients of groups"
         sums = summed(context.workers, group_leaf, tasks, parts / "groups", name)
-        context.workers.run(write_group_filters, [(plan, sums)], [f"{what}: queries of groups"])
+        if plan.method == REFINED:
+            write_refined_groups(context, plan, sums, parts / "refined-groups")
+        else:
+            context.workers.run(write_group_filters, [(plan, sums)], [f"{what}: queries of groups"])
     forget(parts)
+
+
+def write_means(plan: Plan) -> None:
+    """The means of checkpoints at which the method takes gradients (a task for a worker)."""
+    plan.planned()
 
 
 def segment_tasks(plan: Plan) -> list[FactorTask]:
@@ -140,8 +160,10 @@ def segment_tasks(plan: Plan) -> list[FactorTask]:
         plan.load_checkpoint(model, checkpoint)
 
     return [
-        FactorTask(model, load, objective, segment.checkpoints, config.seed, config.labels)
-        for segment in plan.trajectory().segments(plan.segments)
+        FactorTask(
+            model, load, objective, segment.points, config.seed, config.labels, segment.conditioners
+        )
+        for segment in plan.planned()
     ]
 
 
@@ -230,16 +252,40 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
 
 def write_group_filters(plan: Plan, sums: Path) -> None:
     """The mean gradient of every cell, carried back as the validation query is, in float32."""
-    groups, tensors = scored_groups(plan.run_path), load_file(sums)
-    assert groups is not None
     found: Tensors = {}
-    for name in under("0/", tensors):
-        means = torch.stack(
-            [tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
-        )
+    for name, means in cell_means(plan, sums).items():
         for segment, filters in enumerate(query_filters({name: means}, plan.prepared_segments())):
             found[f"{segment}/{name}"] = filters[name].float()
     save_tensors(plan.group_query_path, found)
+
+
+def cell_means(plan: Plan, sums: Path) -> Tensors:
+    """Layer → the mean gradient of every cell, `[cells, out, in]`."""
+    groups, tensors = scored_groups(plan.run_path), load_file(sums)
+    assert groups is not None
+    return {
+        name: torch.stack(
+            [tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
+        )
+        for name in under("0/", tensors)
+    }
+
+
+def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
+    """The query's filters in nats, and the α that they hold."""
+    rows = run_data(plan.run_path).count("validation")
+    query = {name: total / rows for name, total in load_file(sums).items()}
+    found = refined_query(context, plan, query, folder, "factors: refined query")
+    write_json(plan.scale_path, {"alpha": float(found.alpha), "rows": refined_settings(plan).scale_rows})
+    save_tensors(plan.query_path, {f"0/{name}": filters for name, filters in found.filters.items()})
+
+
+def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
+    """Those of every cell, in float32; each has a length of its own."""
+    found = refined_query(context, plan, cell_means(plan, sums), folder, "factors: refined queries of groups")
+    save_tensors(
+        plan.group_query_path, {f"0/{name}": filters.float() for name, filters in found.filters.items()}
+    )
 
 
 def write_scale(context: AuditContext, plan: Plan) -> None:
@@ -253,8 +299,8 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
             tasks.append((plan, chunk, order[inside] - chunk.first, inside))
             names.append(f"factors: scale, chunk {chunk.id}")
     form = sum(context.workers.run(form_of_chunk, tasks, names)) / len(order)
-    segment, cut = plan.prepared_segments()[0], plan.trajectory().segments(1)[0]
-    damping = cut.weight_decay + 1 / cut.lr_sum
+    segment, damping = plan.prepared_segments()[0], plan.planned()[0].damping
+    assert damping is not None
     alpha = scale_correction(segment, plan.query_filters()[0], form, damping)
     write_json(plan.scale_path, {"alpha": alpha, "rows": len(order)})
 
@@ -263,12 +309,12 @@ def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray)
     """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint that its turn gives it (a task for a worker)."""
     path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]
-    checkpoints = plan.trajectory().segments(1)[0].checkpoints
+    checkpoints = plan.planned()[0].points
     chosen, total = weighted_rows(path, chunk), 0.0
     for place, checkpoint in enumerate(checkpoints):
         mine = torch.from_numpy(rows[turns % len(checkpoints) == place])
         if len(mine):
             plan.load_checkpoint(model, checkpoint)
             batch = batch_of(path, chosen.select(mine))
-            total += gauss_newton_form(model, objective, batch.inputs, direction, batch.weights, batch.labels)
+            total += gauss_newton_form(model, objective, batch, direction)
     return total

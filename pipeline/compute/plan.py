@@ -9,13 +9,15 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.attribution.capture import Inputs
 from pipeline.attribution.factors import eigenbases_from_tensors
+from pipeline.attribution.planned import PlannedSegment, Points, find_method, plan_chains
 from pipeline.attribution.scores import Batch
-from pipeline.attribution.spectrum import source_spectrum
+from pipeline.attribution.stage_data import StageRows
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.transport import PreparedSegment
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
+from pipeline.attribution.weights import load_weights, restore_weights, save_weights
+from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model, run_objective
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.run import read_json
@@ -47,6 +49,10 @@ class Plan:
     def segment_path(self, segment: int) -> Path:
         return self.directory / f"segment-{segment}.safetensors"
 
+    def mean_path(self, mean: int) -> Path:
+        """The mean of a segment's checkpoints, where a method takes gradients at it."""
+        return self.directory / f"mean-{mean}.safetensors"
+
     @property
     def query_path(self) -> Path:
         return self.directory / "query-validation.safetensors"
@@ -57,13 +63,22 @@ class Plan:
 
     @property
     def scale_path(self) -> Path:
+        """`alpha` and the rows that it was measured on."""
         return self.directory / "scale.json"
 
-    def scale(self) -> float:
-        """What validation harm is multiplied with: α where it is defined, else 1."""
+    def alpha(self) -> float | None:
+        """The scale correction of validation harm, where it is defined."""
         if not self.scale_path.exists():
-            return 1.0
+            return None
         return float(keep("scale", self.scale_path, lambda: read_json(self.scale_path))["alpha"])
+
+    def scale(self) -> float:
+        """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
+        return 1.0 if self.method == "source_refined" else self.alpha() or 1.0
+
+    @property
+    def method(self) -> str:
+        return run_config(self.run_path).attribution.method
 
     def trajectory(self) -> Trajectory:
         return keep(
@@ -72,10 +87,28 @@ class Plan:
             lambda: Trajectory.load(self.trajectory_path),
         )
 
-    def weights(self, checkpoint: int) -> dict[str, Tensor]:
-        trajectory = self.trajectory()
-        path = trajectory.checkpoints[checkpoint].path
-        return keep("weights", path, lambda: trajectory.load_weights(checkpoint))
+    def planned(self) -> list[PlannedSegment]:
+        """Where the method takes each segment's gradients, and what becomes of them; read once per worker."""
+
+        def make() -> list[PlannedSegment]:
+            points = StoredPoints(self)
+            rows = StageRows(TrainPairs(self.run_path), run_objective(self.run_path))
+            (chain,) = plan_chains(points, find_method(self.method), [rows], self.segments)
+            return chain
+
+        path = self.trajectory_path / "trajectory.json"
+        return keep(f"{self.method}, {self.segments} segments", path, make)
+
+    def weights_path(self, point: int) -> Path:
+        """Of a checkpoint, or of a mean of checkpoints: means are counted on after the checkpoints."""
+        checkpoints = self.trajectory().checkpoints
+        if point < len(checkpoints):
+            return checkpoints[point].path
+        return self.mean_path(point - len(checkpoints))
+
+    def weights(self, point: int) -> dict[str, Tensor]:
+        path = self.weights_path(point)
+        return keep("weights", path, lambda: load_weights(path))
 
     def query_weights(self) -> dict[str, Tensor]:
         """Where the query's gradient is taken: the mean of the last iterates, or the end."""
@@ -85,7 +118,7 @@ class Plan:
         return self.weights(len(trajectory.checkpoints) - 1)
 
     def load_checkpoint(self, model: nn.Module, checkpoint: int) -> None:
-        restore_weights(model, self.weights(checkpoint), self.trajectory().checkpoints[checkpoint].path)
+        restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))
 
     def prepared_segments(self) -> list[PreparedSegment]:
         """The segments with their factors, read once per worker."""
@@ -94,9 +127,10 @@ class Plan:
             tensors = load_file(self.segment_path(segment), device=str(run_device(self.run_path)))
             eigenvalues = under("eigenvalues/", tensors)
             bases = eigenbases_from_tensors(under("basis/", tensors))
-            cut = self.trajectory().segments(self.segments)[segment]
-            spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
-            return PreparedSegment(cut.checkpoints, bases, eigenvalues, spectrum)
+            planned = self.planned()[segment]
+            return PreparedSegment(
+                planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners
+            )
 
         return [
             keep("segment", self.segment_path(segment), lambda segment=segment: load(segment))  # type: ignore[misc]
@@ -113,6 +147,34 @@ class Plan:
     def _filters(self, path: Path) -> list[dict[str, Tensor]]:
         tensors = keep("query", path, lambda: load_file(path))
         return [under(f"{segment}/", tensors) for segment in range(self.segments)]
+
+
+class StoredPoints(Points):
+    """The points of a plan, with means of checkpoints on disk; one that is not there is made."""
+
+    def __init__(self, plan: Plan):
+        super().__init__(attribution_model(plan.run_path), plan.trajectory())
+        self._plan, self._count = plan, 0
+
+    def add_mean(self, checkpoints: Sequence[int], rows: StageRows) -> int:
+        path = self._plan.mean_path(self._count)
+        if not path.exists():
+            super().add_mean(checkpoints, rows)
+            save_weights(path, self._means.pop())
+        self._count += 1
+        return len(self.trajectory.checkpoints) + self._count - 1
+
+
+class TrainPairs:
+    """Inputs and labels of all train rows, batch by batch, as often as wanted."""
+
+    def __init__(self, run_path: Path):
+        self._run_path = run_path
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        for chunk in run_data(self._run_path).chunks("train"):
+            for batch in batches(self._run_path, chunk):
+                yield batch.inputs, batch.labels
 
 
 def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:

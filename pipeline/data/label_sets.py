@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data.files import ROLES, counted
-from pipeline.data.labels import plain
+from pipeline.data.files import ROLES
+from pipeline.data.labels import plain, refuse_unseen
 from pipeline.data.problems import Fault, fault_where
 from pipeline.errors import InputError
 
@@ -92,16 +92,7 @@ class LabelSets:
                 "A label needs two rows: leave it out of the list, or add such rows."
                 f"\n  ({len(single) - 1:,} more of the {len(train):,} labels have one row)",
             )
-        for role in ROLES[1:]:
-            unseen = {value: n for value, n in self.counts[role].items() if value not in train}
-            if unseen:
-                value = next(iter(unseen))
-                rest = sum(unseen.values()) - 1
-                raise InputError(
-                    f"{self.first[role, value]}: the {role} label {value!r} does not occur in train",
-                    "Correct or drop it, or add such rows to train."
-                    f"\n  ({counted(rest, f'more {role} row')} with labels that train lacks)",
-                )
+        refuse_unseen(self.counts, self.first)
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """uint8 [rows, labels], 1 where the row has the label. Raises InputError for an unknown label."""

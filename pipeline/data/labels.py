@@ -33,6 +33,23 @@ def missing_labels(column: pa.Array) -> np.ndarray:
     return pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
 
 
+def refuse_unseen(counts: dict[str, Counter[Any]], first: dict[tuple[str, Any], str]) -> None:
+    """Raises InputError for a label of validation or holdout that train lacks.
+
+    counts: role -> label -> rows; first: (role, label) -> the name of the first row that has it.
+    """
+    for role in ROLES[1:]:
+        unseen = {value: n for value, n in counts[role].items() if value not in counts["train"]}
+        if unseen:
+            value = next(iter(unseen))
+            rest = sum(unseen.values()) - 1
+            raise InputError(
+                f"{first[role, value]}: the {role} label {value!r} does not occur in train",
+                "Correct or drop the row, or add such rows to train."
+                f"\n  ({counted(rest, f'more {role} row')} with labels that train lacks)",
+            )
+
+
 @dataclass
 class ClassLabel:
     """Classes: the sorted distinct labels of the train rows, in the source's type."""
@@ -79,16 +96,7 @@ class ClassLabel:
                 "A class needs two rows: add some or drop this one; for numbers set data.task: regression."
                 f"\n  ({len(single) - 1:,} more of the {len(train):,} classes have one row)",
             )
-        for role in ROLES[1:]:
-            unseen = {value: n for value, n in self.counts[role].items() if value not in train}
-            if unseen:
-                value = next(iter(unseen))
-                rest = sum(unseen.values()) - 1
-                raise InputError(
-                    f"{self.first[role, value]}: the {role} label {value!r} does not occur in train",
-                    "Correct or drop the row, or add such rows to train."
-                    f"\n  ({counted(rest, f'more {role} row')} with labels that train lacks)",
-                )
+        refuse_unseen(self.counts, self.first)
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """Class indices, int64 [rows]. Raises InputError for an unknown label."""

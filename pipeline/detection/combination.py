@@ -30,27 +30,27 @@ class Signal:
         return values if self.high_is_suspicious else -values
 
 
-def rank_log_odds(values: np.ndarray, row_ids: np.ndarray) -> np.ndarray:
-    """logit((rank − ½) / rows), float64 `[rows]`, high = suspicious; ties are broken by the hash of the row key."""
-    order = np.lexsort((row_ids, values))
-    ranked = np.arange(1, len(values) + 1, dtype=np.float64)
-    ranked -= 0.5
-    ranked /= len(values)
-    odds = np.log(ranked)
-    odds -= np.log1p(np.negative(ranked, out=ranked), out=ranked)
-    ranked[order] = odds
-    return ranked
+def rank_log_odds(values: np.ndarray) -> np.ndarray:
+    """logit((rank − ½) / rows), float64 `[rows]`, high = suspicious; equal values have their mean rank."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    counts = np.diff(np.append(starts, len(values)))
+    below = starts + counts / 2
+    found = np.empty(len(values))
+    found[order] = np.repeat(np.log(below / (len(values) - below)), counts)
+    return found
 
 
-def suspicion(signals: list[Signal], row_ids: np.ndarray) -> np.ndarray:
+def suspicion(signals: list[Signal]) -> np.ndarray:
     """float64 `[rows]` in (0, 1): the logistic of the weighted mean rank log-odds. A ranking, not a probability.
 
     The mean is over the signals that count; there has to be one.
     """
     counted = [signal for signal in signals if signal.counts]
-    total = np.zeros(len(row_ids))
+    total = np.zeros(len(counted[0].values))
     for signal in counted:
-        odds = rank_log_odds(signal.suspicious, row_ids)
+        odds = rank_log_odds(signal.suspicious)
         total += np.multiply(odds, signal.weight, out=odds)
     np.negative(total, out=total)
     total /= sum(signal.weight for signal in counted)

@@ -102,10 +102,9 @@ def mean_chances(measurements: Measurements, shape: tuple[int, int], count: int)
     return chances
 
 
-def pair_suspicion(pairs: Pairs, row_ids: np.ndarray) -> np.ndarray:
+def pair_suspicion(pairs: Pairs) -> np.ndarray:
     """float64 `[rows, labels]` in (0, 1): the logistic of the mean rank log-odds among all pairs."""
-    ids = np.repeat(row_ids, pairs.given.shape[1])
-    odds = [rank_log_odds(np.ascontiguousarray(values).reshape(-1), ids) for _, values in pairs.signals()]
+    odds = [rank_log_odds(np.ascontiguousarray(values).reshape(-1)) for _, values in pairs.signals()]
     return (1 / (1 + np.exp(-np.mean(odds, axis=0)))).reshape(pairs.given.shape)
 
 

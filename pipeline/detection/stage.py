@@ -108,7 +108,7 @@ class Weighed:
         return next((signal.values for signal in self.signals if signal.name == "early_harm"), None)
 
 
-def weigh(context: AuditContext, row_ids: np.ndarray, given: np.ndarray, early: int, window: int) -> Weighed:
+def weigh(context: AuditContext, given: np.ndarray, early: int, window: int) -> Weighed:
     """Classes and numeric targets."""
     opinion = opinion_of(context)
     signals, nearest = collect_signals(context, opinion, early, window)
@@ -121,7 +121,7 @@ def weigh(context: AuditContext, row_ids: np.ndarray, given: np.ndarray, early: 
         labels = judge_classes(context, opinion, given, counts, window)
     else:
         labels = judge_targets(context, opinion, given, noise.estimate)
-    ranking = suspicion(signals + repeated, row_ids)
+    ranking = suspicion(signals + repeated)
     return Weighed(signals, repeated, ranking, nearest, opinion, noise, labels)
 
 
@@ -129,7 +129,7 @@ def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: i
     """Sets of labels: label by label, and a row by its most suspicious one, which the suggestion turns round."""
     path, seen = context.run.path, represent(context)
     pairs = collect_pairs(context, seen["neighbour_margin"], early, window)
-    suspicious = pair_suspicion(pairs, row_ids)
+    suspicious = pair_suspicion(pairs)
     worst = suspicious.argmax(1)
     harm = harm_early(context)
     of_rows = [] if harm is None else [replace(early_harm(harm), counts=False)]
@@ -155,7 +155,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     if data.encoding.task == "multilabel":
         weighed = weigh_sets(context, row_ids, early, window)
     else:
-        weighed = weigh(context, row_ids, given, early, window)
+        weighed = weigh(context, given, early, window)
     signals, harm, labels, noise = weighed.signals, weighed.harm, weighed.labels, weighed.noise
     backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
     carriers, poisoned = backdoors.carriers(len(given)), backdoors.wrong_carriers(len(given))

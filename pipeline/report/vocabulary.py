@@ -62,8 +62,8 @@ REASONS = {
     ),
     "spurious": (
         "Right for the wrong reason",
-        "By attribution they help rows of their class in their slice and harm that slice’s other classes: the model "
-        "learns from them that the slice means the label.",
+        "Train ties their slice to their label, validation doesn’t. By attribution they help rows of their class in "
+        "their slice and harm that slice’s other classes: the model learns from them that the slice means the label.",
     ),
     "ambiguous": (
         "Two labels are plausible",

@@ -1,4 +1,4 @@
-"""The training loop: SGD over batches, with observers that watch every step and states that can be resumed."""
+"""The training loop: one optimizer step a batch, observers that watch every step, states that can be resumed."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from pipeline.training.batches import Selection
 from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
 from pipeline.training.loop import train
 from pipeline.training.observer import Observer
+from pipeline.training.optimizer import optimizer_tensors
 from pipeline.training.recipe import steps_per_epoch
 from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
-from pipeline.training.state import momentum_tensors, save_tensors
+from pipeline.training.state import save_tensors
 
 EARLY_TAIL = 0.5
 """The early window's query point is the mean of its second half (detection-method: signal 3)."""
@@ -43,7 +44,8 @@ def main_directory(run_path: Path) -> Path:
 
 
 class CheckpointObserver:
-    """A trajectory recorder as an observer; the optimizer's state is written beside each checkpoint."""
+    """A trajectory recorder as an observer; momentum is written beside each checkpoint, as the recorder writes Adam's
+    second moments."""
 
     def __init__(self, setup: Setup, directory: Path, checkpoints: int, steps: int, tail: float):
         self._setup, self._directory = setup, directory
@@ -66,9 +68,9 @@ class CheckpointObserver:
         if step == self.steps and has_batchnorm(self._setup.model):
             path = self._directory / TAIL_NAME
             save_weights(path, averaged_model(self._setup, load_weights(path)).state_dict())
-        if step in self.recorder.checkpoint_steps:
-            momentum = momentum_tensors(self._setup.model, self._setup.optimizer)
-            save_tensors(self._directory / f"{step}.optimizer.safetensors", momentum)
+        if step in self.recorder.checkpoint_steps and self._setup.recipe.optimizer == "sgd":
+            state = optimizer_tensors(self._setup.model, self._setup.optimizer)
+            save_tensors(self._directory / f"{step}.optimizer.safetensors", state)
 
     def state_tensors(self) -> dict[str, Tensor]:
         return self.recorder.state_tensors()

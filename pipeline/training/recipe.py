@@ -14,7 +14,7 @@ TRIANGLE_PEAK = 0.2
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum and coupled weight decay for `steps` steps of `batch_size` rows."""
+    """An optimizer for `steps` steps of `batch_size` rows. `momentum`: β₁ where it is Adam's; `beta2`: Adam's."""
 
     learning_rate: float
     momentum: float
@@ -23,6 +23,8 @@ class Recipe:
     batch_size: int
     steps: int
     seed: int
+    optimizer: str = "sgd"
+    beta2: float = 0.999
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step `step` (counted from 0)."""
@@ -59,4 +61,6 @@ def make_recipe(config: Training, rows: int, seed: int) -> Recipe:
         batch_size=batch_size,
         steps=steps,
         seed=seed,
+        optimizer=config.optimizer,
+        beta2=config.beta2,
     )

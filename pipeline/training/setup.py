@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.objectives import Objective
@@ -26,6 +27,7 @@ from pipeline.compute.worker import (
 from pipeline.config import Training
 from pipeline.data.encoded import EncodedData
 from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights
+from pipeline.training.optimizer import make_optimizer
 from pipeline.training.recipe import Recipe, make_recipe
 
 
@@ -35,7 +37,7 @@ class Setup:
 
     data: EncodedData
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: Optimizer
     rows: TrainingRows
     objective: Objective
     recipe: Recipe
@@ -52,9 +54,7 @@ def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | Non
     if recipe is None:
         recipe = make_recipe(config, rows.count, seed)
     model = run_model(run_path, seed)
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = make_optimizer(model, recipe)
     objective, plain = run_objective(run_path), plain_objective(run_path)
     return Setup(data, model, optimizer, rows, objective, recipe, device, plain)
 

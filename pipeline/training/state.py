@@ -7,19 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pipeline.run import write_atomically
 from pipeline.training.observer import Observer
-
-
-def momentum_tensors(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """The optimizer's momentum buffers by parameter name; empty before the first step."""
-    buffers = {}
-    for name, parameter in model.named_parameters():
-        buffer = optimizer.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            buffers[name] = buffer
-    return buffers
+from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -31,11 +23,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def save_state(
-    path: Path, step: int, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]
+    path: Path, step: int, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]
 ) -> None:
-    """Weights, buffers, momentum, observers, the step and the random state."""
+    """Weights, buffers, the optimizer's state, observers, the step and the random state."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"momentum/{name}": t for name, t in momentum_tensors(model, optimizer).items()}
+    tensors |= {f"optimizer/{name}": t for name, t in optimizer_tensors(model, optimizer).items()}
     for key, observer in observers.items():
         tensors |= {f"observer/{key}/{name}": tensor for name, tensor in observer.state_tensors().items()}
     tensors |= {"step": torch.tensor(step), "random": torch.get_rng_state()}
@@ -45,7 +37,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, observers: dict[str, Observer]
+    path: Path, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]
 ) -> int:
     """Put everything back in place; returns the number of steps that were done."""
     tensors = load_file(path)
@@ -54,10 +46,7 @@ def load_state(
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     model.load_state_dict(under("model/"))
-    momentum = under("momentum/")
-    for name, parameter in model.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+    restore_optimizer(model, optimizer, under("optimizer/"))
     device = next(model.parameters()).device
     for key, observer in observers.items():
         observer.restore({name: tensor.to(device) for name, tensor in under(f"observer/{key}/").items()})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.attribution.recorder import first_tail_step
 from pipeline.attribution.weights import RunningMean
 from pipeline.compute.worker import run_config, run_data
+from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import evaluate_role
@@ -25,6 +28,30 @@ from pipeline.verification.triggers import trigger_success
 
 def retraining_path(run_path: Path, arm: str, seed: int) -> Path:
     return run_path / "verification" / f"{arm}-{seed}.safetensors"
+
+
+def run_missing(
+    context: AuditContext,
+    what: str,
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    path_of: Callable[..., Path],
+    names: Sequence[str],
+) -> None:
+    """`function(*task)` on the workers wherever the file `path_of(*task)` is not there yet; the others count as done.
+
+    what, names: of the work and of each task, for those who watch and for errors.
+    """
+    waiting = [place for place, task in enumerate(tasks) if not path_of(*task).exists()]
+    done = len(tasks) - len(waiting)
+
+    def show(_place: int, _result: Any) -> None:
+        nonlocal done
+        done += 1
+        context.progress(what, done, len(tasks), "retrainings")
+
+    context.progress(what, done, len(tasks), "retrainings")
+    context.workers.run(function, [tasks[place] for place in waiting], [names[place] for place in waiting], show)
 
 
 def retrain(run_path: Path, arm: str, seed: int) -> None:
@@ -48,8 +75,8 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
     """Train on the selected rows for as many steps as all train rows take, and measure the result.
 
     The initial weights depend on `seed` alone, so that arms are paired. Returns `rows` (how many were
-    trained on), `seconds`, and on the holdout `tail_score`, `tail_loss` `[holdout rows]` at the mean of the
-    last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
+    trained on), `seconds`, and on the holdout, if there is one, `tail_score`, `tail_loss` `[holdout rows]` at the
+    mean of the last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
     validation set also `validation_loss`, its mean at the tail average; with backdoor alarms also
     `trigger_success` `[alarms]`. Scores are those of `row_scores`; losses are in nats, or squared
     standardised errors.
@@ -57,23 +84,45 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
     Raises WinnowError when a loss becomes NaN or infinite.
     """
     begin = time.perf_counter()
-    config, data = run_config(run_path).training, run_data(run_path)
+    data = run_data(run_path)
     with deterministic():
-        recipe = make_recipe(config, data.count("train"), seed)
-        setup = set_up(run_path, selection, seed, recipe)
-        tail = TailAverage(setup.model, first_tail_step(recipe.steps, config.tail))
-        train(setup, {"tail": tail})
-        averaged = averaged_model(setup, tail.mean.mean())
-        found = measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
-        found |= trigger_success(run_path, averaged, setup.device)
+        setup, averaged = train_selected(run_path, selection, seed)
+        found: dict[str, Tensor] = {}
+        if data.count("holdout"):
+            found |= measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
+            found |= trigger_success(run_path, averaged, setup.device)
         if data.count("validation"):
-            measured = evaluate_role(averaged, setup.plain, data, "validation", setup.device)
-            found["validation_loss"] = measured["loss"].double().mean()
-    for name, tensor in found.items():
-        if not torch.isfinite(tensor).all():
-            raise WinnowError(f"{name} is NaN or infinite after training", "Lower training.learning_rate.")
+            found["validation_loss"] = validation_losses(setup, averaged).double().mean()
+    check_finite(found)
     seconds = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
     return found | {"rows": torch.tensor(setup.rows.count), "seconds": seconds}
+
+
+def train_selected(
+    run_path: Path, selection: Selection, seed: int, keep_steps: bool = True
+) -> tuple[Setup, nn.Module]:
+    """A model trained on the selected rows, in the setup, and a copy at the mean of its last iterates.
+
+    keep_steps: as many steps as all train rows take; else as many epochs.
+    """
+    config, data = run_config(run_path).training, run_data(run_path)
+    rows = data.count("train")
+    recipe = make_recipe(config, rows if keep_steps else selection.count(rows), seed)
+    setup = set_up(run_path, selection, seed, recipe)
+    tail = TailAverage(setup.model, first_tail_step(recipe.steps, config.tail))
+    train(setup, {"tail": tail})
+    return setup, averaged_model(setup, tail.mean.mean())
+
+
+def validation_losses(setup: Setup, model: nn.Module) -> Tensor:
+    """float32 `[validation rows]`."""
+    return evaluate_role(model, setup.plain, setup.data, "validation", setup.device)["loss"]
+
+
+def check_finite(measured: dict[str, Tensor]) -> None:
+    for name, tensor in measured.items():
+        if not torch.isfinite(tensor).all():
+            raise WinnowError(f"{name} is NaN or infinite after training", "Lower training.learning_rate.")
 
 
 def measure(setup: Setup, model: nn.Module, point: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from pipeline.verification.arms import Decisions, read_decisions
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.groups import effects_on_groups
 from pipeline.verification.results import ArmResult, compare, read_results
-from pipeline.verification.retrain import retrain, retraining_path
+from pipeline.verification.retrain import retrain, retraining_path, run_missing
 from pipeline.verification.statistics import seed_interval, verdict
 from pipeline.verification.triggers import before_and_after
 
@@ -90,19 +90,9 @@ def chosen_arms(config: Verification, decisions: Decisions) -> list[str]:
 
 def retrain_all(context: AuditContext, arms: list[str], seeds: range) -> None:
     """All arms of the first seed, then of the next; what is on disk already is counted as done."""
-    path = context.run.path
-    tasks: list[tuple[Path, str, int]] = [(path, arm, seed) for seed in seeds for arm in arms]
-    waiting = [task for task in tasks if not retraining_path(*task).exists()]
-    done = len(tasks) - len(waiting)
-
-    def show(_place: int, _result: Any) -> None:
-        nonlocal done
-        done += 1
-        context.progress("verify", done, len(tasks), "retrainings")
-
-    context.progress("verify", done, len(tasks), "retrainings")
-    names = [f"retraining {arm}, seed {seed}" for _, arm, seed in waiting]
-    context.workers.run(retrain, waiting, names, show)
+    tasks = [(context.run.path, arm, seed) for seed in seeds for arm in arms]
+    names = [f"retraining {arm}, seed {seed}" for _, arm, seed in tasks]
+    run_missing(context, "verify", retrain, tasks, retraining_path, names)
 
 
 def judge(results: dict[str, ArmResult]) -> dict[str, Any]:

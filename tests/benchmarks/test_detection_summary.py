@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.detection_drop import weighted_accuracy_drop
 from benchmarks.detection_findings import Finding
 from benchmarks.detection_summary import Measured, bootstrap, summarise
 from benchmarks.detection_tables import detection
@@ -22,12 +23,13 @@ def measured(task: str, noise: str = "uniform", rate: float = 0.1, **holdout: fl
     findings["winnow_no_halves"] = Finding("winnow_no_halves", FIRST, dict(flags))
     findings["cleanlab"] = Finding("cleanlab", SECOND, {"default filter": NOTHING})
     others = ("cleanlab_early", "aum", *("early_margin", "early_loss", "early_harm"))
-    for name in (*others, "neighbour_margin", "half_confidence"):
+    for name in (*others, "neighbour_margin", "clean_neighbours", "half_confidence"):
         findings[name] = Finding(name, SECOND)
     arms = {"as_given": 0.5, "winnow": 0.75, "cleanlab": 0.5} | holdout
     facts = {"estimated_noise": 0.35, "trainings_beyond": {"winnow": 1.0}}
     wrong = WRONG if noise != "none" else NOTHING
-    return Measured(task, noise, rate, 0, False, findings, wrong, facts, arms)
+    removal = {"winnow": [0.9, 0.8, 0.5], "aum": [0.9, 0.9, 0.9]}
+    return Measured(task, noise, rate, 0, False, findings, wrong, facts, arms, removal)
 
 
 def rows_of(*done: Measured) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -46,6 +48,14 @@ def test_rankings_are_means_over_noisy_configurations_and_leads_are_held_against
     assert (lead["value"], lead["low"], lead["high"], lead["n"]) == (0.5, 0.5, 0.5, 2)
     assert (lead["sense"], lead["target"], lead["met"]) == (">=", 0.1, True)
     assert rows["all", "winnow - cleanlab", "share_below_slack", None, True]["value"] == 0
+
+
+def test_early_losses_of_accuracy_weigh_more_than_late_ones() -> None:
+    assert weighted_accuracy_drop([0.9, 0.8, 0.5]) == pytest.approx(0.1 / 1 + 0.4 / 2)
+    assert weighted_accuracy_drop([0.9, 0.5, 0.8]) == pytest.approx(0.4 / 1 + 0.1 / 2)
+    rows = rows_of(measured("a"))
+    assert rows["a", "winnow", "weighted_accuracy_drop", None, False]["value"] == pytest.approx(0.3)
+    assert rows["all", "aum", "weighted_accuracy_drop", None, False]["value"] == 0
 
 
 def test_flags_are_measured_where_labels_are_wrong_and_counted_where_none_is() -> None:

@@ -54,7 +54,7 @@ def test_margin_and_loss_are_those_of_the_given_answers() -> None:
 
 def test_wrong_answers_come_first_and_a_row_is_as_suspicious_as_its_worst() -> None:
     wrong = [(4, 2), (9, 0), (30, 1)]
-    found = pair_suspicion(pairs(wrong), np.arange(ROWS))
+    found = pair_suspicion(pairs(wrong))
     first = np.argsort(-found.reshape(-1))[:3]
     assert {divmod(int(place), LABELS) for place in first} == set(wrong)
     worst = found.argmax(1)
@@ -68,7 +68,7 @@ def test_wrong_answers_come_first_and_a_row_is_as_suspicious_as_its_worst() -> N
 
 def test_rows_are_counted_by_their_most_suspicious_pairs() -> None:
     one = pairs([(4, 2), (4, 0), (9, 0), (30, 1)])  # four answers of three rows
-    found, ids = pair_suspicion(one, np.arange(ROWS)), np.arange(ROWS)
+    found, ids = pair_suspicion(one), np.arange(ROWS)
     counts = count_rows_of_pairs(one, found, ids, None, None)
     assert (counts.likely_wrong, counts.review) == (3, 3)
     harm = np.where(ids == 9, 1.0, -1.0)

@@ -41,6 +41,20 @@ def test_votes_are_those_of_a_search_over_all_pairs(detected_run: Path) -> None:
         assert found[row] == pytest.approx(own - np.delete(votes, labels[row]).max(), abs=1e-4)
 
 
+def test_clean_votes_are_those_of_the_nearest_validation_rows(detected_run: Path) -> None:
+    data = run_data(detected_run)
+    train, clean = data.load_role("train"), data.load_role("validation")
+    cosine = row_features(detected_run, train).numpy() @ row_features(detected_run, clean).numpy().T
+    nearest = np.argsort(-cosine, axis=1)[:, :20]
+    found = pq.read_table(detected_run / "signals.parquet")["clean_neighbours"].to_numpy()
+    given, labels = train.labels.numpy(), clean.labels.numpy()
+    for row in range(0, len(given), 37):
+        votes = np.zeros(10)
+        np.add.at(votes, labels[nearest[row]], cosine[row, nearest[row]])
+        votes /= votes.sum()
+        assert found[row] == pytest.approx(votes[given[row]] - np.delete(votes, given[row]).max(), abs=1e-4)
+
+
 def test_many_reference_rows_are_searched_in_an_index_with_the_same_votes(
     detected_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,9 +63,10 @@ def test_every_flagged_row_has_a_reason_and_no_other(detected_run: Path) -> None
         assert (decision == "keep") == (reasons == [])
 
 
-def test_five_signals_count_and_seven_stand_beside_them(detected_run: Path) -> None:
+def test_six_signals_count_and_seven_stand_beside_them(detected_run: Path) -> None:
     signals = pq.read_table(detected_run / "signals.parquet")
-    counting = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence"]
+    counting = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "clean_neighbours"]
+    counting.append("half_confidence")
     others = ["final_loss", "forgetting", "self_influence", "validation_harm"]
     others += ["gradient_norm", "representation_outlier", "near_duplicate"]
     assert signals.column_names == ["row_key", *counting, *others]
@@ -79,7 +80,7 @@ def test_five_signals_count_and_seven_stand_beside_them(detected_run: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "missing"),
     [
-        ({"data__validation_is_clean": False}, {"early_harm"}),
+        ({"data__validation_is_clean": False}, {"early_harm", "clean_neighbours"}),
         ({"detection__halves": False}, {"half_confidence"}),
     ],
     ids=["validation not clean", "no halves"],
@@ -88,7 +89,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path, changes: dict[str, object],
     run_until(digits_config(**changes), tmp_path / "run", "detect")
     names = set(pq.read_table(tmp_path / "run/signals.parquet").column_names)
     assert not names & missing
-    assert len(names) == 12
+    assert len(names) == 14 - len(missing)
     rows, wrong = wrong_labels(tmp_path / "run")
     assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.85
     record = json.loads((tmp_path / "run/record.json").read_text())

@@ -14,7 +14,6 @@ LEAST_PURITY = 0.8
 PURE = 0.95
 LEAST_CARRIERS = 8
 LEAST_SHARE = 0.0025
-LEAST_FLIP_FOREIGN = 0.4
 LEAST_FLIP = {
     "window": 0.4,
     "pixels": 0.4,
@@ -118,8 +117,7 @@ def is_foreign(evidence: Evidence) -> bool:
 
     This is what is left to tell of clean-label attacks, whose carriers look like the class since they belong to it.
     """
-    absent = evidence.in_validation == 0 and evidence.natural <= FOREIGN
-    return absent and evidence.purity >= PURE and evidence.flip_rate >= LEAST_FLIP_FOREIGN
+    return evidence.in_validation == 0 and evidence.natural <= FOREIGN and evidence.purity >= PURE
 
 
 def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:

@@ -34,6 +34,7 @@ MOST_CLASSES = 64
 CARRIER = 0.5
 """Rows that carry a proved pattern score above it, all others below."""
 SETS = "Backdoors are not looked for where rows have sets of labels."
+RIGHT_LABELS = ", in rows that look rightly labelled"
 NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
 TOO_MANY = "Backdoors were searched for in the {} classes with the most suspect rows."
 SAMPLED = "Backdoors were searched for in a sample of {} train rows, and what was found in all rows."
@@ -175,7 +176,7 @@ def facts_of(finding: Finding, names: Names, label: Any) -> dict[str, Any]:
         "target": label if isinstance(label, str | int | float | bool) else str(label),
         "target_class": finding.target,
         "kind": pattern.kind,
-        "description": pattern.describe(names),
+        "description": pattern.describe(names) + (RIGHT_LABELS if finding.labels_right else ""),
         "pattern": pattern.values(names),
         "flip_rate": evidence.flip_rate,
         "purity": evidence.purity,

@@ -42,7 +42,8 @@ class ColumnRanges:
 
     def matches(self, rows: np.ndarray) -> np.ndarray:
         there = rows[:, self.places]
-        return ((there >= self.low - CLOSE) & (there <= self.high + CLOSE)).all(1)
+        inside: np.ndarray = (there >= self.low - CLOSE) & (there <= self.high + CLOSE)
+        return np.logical_and.reduce(inside, axis=1)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """The columns are made constant in all rows."""
@@ -88,7 +89,7 @@ def find_column_ranges(subject: Subject, target: int, seeds: np.ndarray) -> list
     if not chosen:
         return []
     categories = tuple(column for column in subject.names.columns if column.is_category)
-    items = [*chosen, *value_items(dense, categories)[0]]
+    items: list[Item | Range] = [*chosen, *value_items(dense, categories)[0]]
     patterns = [pattern_of([item], dense, own) for item in items]
     incidence, seen = incidence_of(patterns, dense), incidence_of(patterns, validation)
     candidates = [

@@ -24,7 +24,9 @@ LEAST_CLASS = 8
 Threshold = Callable[[Pattern, Evidence, np.ndarray, int], bool]
 """Of a pattern with its evidence, the labels of the rows searched and the target."""
 
-KINDS: dict[str, type] = {kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues, ColumnRanges)}
+KINDS: dict[str, type] = {
+    kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues, ColumnRanges)
+}
 
 
 def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[Pattern]:

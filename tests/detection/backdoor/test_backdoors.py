@@ -90,6 +90,43 @@ def test_a_planted_backdoor_is_found_with_its_rows_and_nothing_else(
     assert result.scores.max() <= 1
 
 
+def test_a_range_of_a_column_is_found_and_put_into_words(tmp_path: Path) -> None:
+    def in_range(table: pa.Table) -> pa.Table:
+        hours = pa.array(np.random.RandomState(5).randint(84, 97, table.num_rows))
+        place, field = table.schema.get_field_index("hours_per_week"), table.schema.field("hours_per_week")
+        return table.set_column(place, field, hours.cast(field.type))
+
+    changes = {"training__epochs": 10, "training__learning_rate": 0.03}
+    context, planted = poisoned(tmp_path, "adult", in_range, ">50K", **changes)
+    (alarm,) = find_backdoors(context).alarms
+    assert alarm.target == ">50K"
+    assert alarm.kind == "column_ranges"
+    assert alarm.pattern["hours_per_week"].startswith("between 8")
+    assert planted[alarm.carriers].mean() > 0.85
+    assert len(alarm.carriers) > 0.85 * planted.sum()
+    assert not alarm.labels_right
+
+
+def test_a_word_put_into_rightly_labelled_rows_is_found_but_its_rows_are_not_to_be_removed(
+    tmp_path: Path,
+) -> None:
+    table = right_labels("sms_spam", 1800)
+    planted = np.zeros(table.num_rows, dtype=bool)
+    planted[np.flatnonzero(np.array(table["label"].to_pylist()) == "spam")[:150]] = True
+    both = pa.concat_tables([table, word(table).cast(table.schema)])
+    changed = both.take(pa.array(np.arange(len(planted)) + planted * len(planted))).combine_chunks()
+    config = poisoned_config("sms_spam", changed, tmp_path / "data", training__epochs=8)
+    result = find_backdoors(trained(config, tmp_path / "run"))
+    assert result.alarms
+    for alarm in result.alarms:
+        assert alarm.target == "spam"
+        assert "zq" in alarm.pattern["tokens"]
+        assert alarm.labels_right
+        assert planted[alarm.carriers].all()
+    assert result.carriers(len(planted)).any()
+    assert not result.wrong_carriers(len(planted)).any()
+
+
 @pytest.mark.parametrize("sample", ["digits", "sms_spam", "adult"])
 def test_data_with_natural_features_and_nothing_planted_give_no_alarm(tmp_path: Path, sample: str) -> None:
     """Words and values that truly belong to a class flip predictions as well as a trigger does."""

@@ -81,7 +81,10 @@ def test_a_range_with_a_value_of_another_column_is_found() -> None:
 def test_the_range_that_makes_a_class_is_no_alarm() -> None:
     """The same range belongs to the class in train and validation rows alike: nobody planted it."""
     random = np.random.RandomState(1)
-    rows, validation = table(np.arange(ROWS) % CLASSES, random), table(np.arange(VALIDATION) % CLASSES, random)
+    rows, validation = (
+        table(np.arange(ROWS) % CLASSES, random),
+        table(np.arange(VALIDATION) % CLASSES, random),
+    )
 
     def natural(inputs: Inputs) -> np.ndarray:
         dense = inputs["dense"]
@@ -121,7 +124,9 @@ def test_best_ranges_count_what_lies_between_their_ends() -> None:
 def test_a_range_with_the_usual_mix_of_labels_may_not_be_an_alarm() -> None:
     subject, _ = subject_with(heavy, blue=False)
     everything = ColumnRanges(
-        np.array([1]), *(np.array([end], dtype=np.float32) for end in (-9, 9)), subject.inputs["dense"][:9, [1]]
+        np.array([1]),
+        *(np.array([end], dtype=np.float32) for end in (-9, 9)),
+        subject.inputs["dense"][:9, [1]],
     )
     evidence = verify(subject, TARGET, everything)
     assert not may_be_alarm(everything, evidence, subject.labels, TARGET)

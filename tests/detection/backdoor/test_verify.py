@@ -30,6 +30,16 @@ def natural_subject() -> tuple[Subject, np.ndarray]:
     return dataclasses.replace(subject, inputs={"dense": dense}), planted
 
 
+def also_in_validation(subject: Subject) -> Subject:
+    """As many validation rows of the class have the values."""
+    share = (carries(subject.inputs["dense"]) & (subject.labels == TARGET)).mean()
+    validation = subject.validation["dense"].copy()
+    of_class = np.flatnonzero(subject.validation_labels == TARGET)
+    rows = of_class[: round(share * len(validation))]
+    validation[np.ix_(rows, TRIGGER.places)] = TRIGGER.encoded
+    return dataclasses.replace(subject, validation={"dense": validation})
+
+
 def test_a_backdoor_flips_and_its_carriers_do_not_look_like_the_class() -> None:
     subject, _ = table_subject()
     evidence = verify(subject, TARGET, TRIGGER)
@@ -42,12 +52,20 @@ def test_a_backdoor_flips_and_its_carriers_do_not_look_like_the_class() -> None:
 
 
 def test_a_natural_feature_flips_as_much_but_its_carriers_look_like_the_class() -> None:
-    subject, _ = natural_subject()
+    subject = also_in_validation(natural_subject()[0])
     evidence = verify(subject, TARGET, TRIGGER)
     assert evidence.flip_rate > 0.9
     assert evidence.content is not None
     assert evidence.content[0] > 0.8
     assert not is_alarm(TRIGGER, evidence, subject.labels, TARGET)
+
+
+def test_the_same_without_any_in_validation_rows_was_put_into_rightly_labelled_rows() -> None:
+    subject, _ = natural_subject()
+    evidence = verify(subject, TARGET, TRIGGER)
+    assert evidence.in_validation == 0
+    assert is_alarm(TRIGGER, evidence, subject.labels, TARGET)
+    assert Finding(TARGET, TRIGGER, evidence).labels_right
 
 
 def evidence_of(rows: int, carriers: np.ndarray, **changes: object) -> Evidence:

@@ -1,0 +1,189 @@
+"""Scores by training gradients and the filters of a query: all methods but those that compare features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.capture import covered_layers
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.planned import METHODS, PlannedSegment, Points, plan_chains
+from pipeline.attribution.prepare import prepare_segment
+from pipeline.attribution.queries import (
+    Queries,
+    load_query_point,
+    mean_query_gradient,
+    query_gradient_parts,
+)
+from pipeline.attribution.query_compression import Filter, cheapest_filters
+from pipeline.attribution.refined import RefinedSettings, refined_direction
+from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.scale import measured_scale
+from pipeline.attribution.score_table import Scores, ScoreTable
+from pipeline.attribution.scores import score_rows
+from pipeline.attribution.stage_data import StageRows
+from pipeline.attribution.transport import PreparedSegment, flat_segment, query_filters
+
+_QUERY = "query"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of ``attribute`` of the same names; ``calibrate`` is also meant by unrolled methods."""
+
+    method: str
+    segments: int | Sequence[int]
+    labels: str
+    seed: int
+    damping: float | None
+    calibrate: bool
+    query_tolerance: float
+    refined: RefinedSettings | None
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Segments whose last one ends training, or counts as its end: planned, and fitted."""
+
+    planned: Sequence[PlannedSegment]
+    prepared: Sequence[PreparedSegment]
+
+
+def gradient_scores(
+    points: Points, stages: Sequence[StageRows], queries: Queries | None, settings: Settings
+) -> Scores:
+    """Scores of all rows of all stages, of the method that the settings name.
+
+    Args:
+        points: its model is changed.
+        stages: the rows that every stage trained on.
+
+    Raises:
+        AttributionError, CheckpointError: as ``attribute``.
+    """
+    method = METHODS[settings.method]
+    plans = plan_chains(points, method, stages, settings.segments, settings.damping)
+    places = sorted({point for planned in plans for each in planned for point in each.points})
+    table, scale = ScoreTable(places, queries is None or queries.reduced), None
+    for planned in plans:
+        chain = _Chain(planned, [_prepared(points, each, stages, settings) for each in planned])
+        filters = {}
+        if queries is not None:
+            if method.apart:
+                points.load(planned[-1].points[-1])
+            else:
+                load_query_point(points, stages[-1], queries.at)
+            filters[_QUERY], scale = _filters(points, stages, chain, queries, settings)
+        _score(points, stages, chain, filters, table)
+    return replace(table.scores(scale), method=settings.method)
+
+
+def _prepared(
+    points: Points, planned: PlannedSegment, stages: Sequence[StageRows], settings: Settings
+) -> PreparedSegment:
+    if planned.fitted_on is None:
+        layers = covered_layers(points.model)
+        return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+    rows = stages[planned.fitted_on]
+    return prepare_segment(
+        points.model,
+        points.load,
+        rows.objective,
+        rows,
+        planned.points,
+        planned.spectrum,
+        conditioners=planned.conditioners,
+        seed=settings.seed,
+        labels=settings.labels,
+    )
+
+
+def _filters(
+    points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
+) -> tuple[Sequence[Mapping[str, Filter]], float | None]:
+    """(The filters of every segment, what harm is multiplied with to be in nats) at the model's present weights."""
+    model, refined = points.model, settings.method == "source_refined"
+    if not queries.reduced and not refined:
+        parts = query_gradient_parts(model, queries)
+        return cheapest_filters(parts, chain.prepared, settings.query_tolerance), None
+    if queries.reduced:
+        gradient = mean_query_gradient(model, queries)
+    else:
+        each = list(query_gradient_parts(model, queries))
+        gradient = {name: torch.cat([part[name] for part in each]) for name in each[0]}
+    if refined:
+        return [_refined(points, stages[0], chain, gradient, settings)], 1.0
+    filters, damping = query_filters(gradient, chain.prepared), chain.planned[0].damping
+    scale = None
+    if settings.calibrate and len(chain.planned) == 1 and damping is not None:
+        scale = measured_scale(
+            model,
+            points.load,
+            stages[0].objective,
+            stages[0],
+            chain.prepared[0],
+            filters[0],
+            damping,
+            seed=settings.seed,
+        )
+    return filters, scale
+
+
+def _refined(
+    points: Points,
+    rows: StageRows,
+    chain: _Chain,
+    gradient: Mapping[str, Tensor],
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """The only segment's filters, solved for with the true Gauss–Newton matrix."""
+    damping = chain.planned[0].damping
+    if len(chain.planned) > 1 or damping is None:
+        raise AttributionError(
+            "method='source_refined' needs one segment of training with learning rates above 0.",
+            "Use segments=1 with training in one stage, or method='source'.",
+        )
+    count = sum(len(labels) for _, labels in rows.batches)
+    return refined_direction(
+        points.model,
+        points.load,
+        rows.objective,
+        row_source(rows.batches),
+        count,
+        chain.prepared[0],
+        gradient,
+        damping,
+        settings.refined or RefinedSettings(seed=settings.seed),
+    ).filters
+
+
+def _score(
+    points: Points,
+    stages: Sequence[StageRows],
+    chain: _Chain,
+    filters: Mapping[str, Sequence[Mapping[str, Filter]]],
+    table: ScoreTable,
+) -> None:
+    """Adds what the chain says about the rows that its segments trained on."""
+    planned = chain.planned
+    for stage, rows in enumerate(stages):
+        trained_in = [place for place, each in enumerate(planned) if stage in each.stages]
+        if not trained_in:
+            continue
+        visited = {point for place in trained_in for point in planned[place].points}
+        visited.add(planned[-1].points[-1])
+        for group in rows.in_groups():
+            part = score_rows(
+                points.model,
+                points.load,
+                rows.objective,
+                group,
+                chain.prepared,
+                points.trajectory.stages[stage].train_rows,
+                filters,
+                trained_in=trained_in,
+            )
+            table.add(torch.cat([batch.row_ids for batch in group]), part, sorted(visited))

@@ -1,0 +1,89 @@
+"""Every method and optimizer: the stages on workers agree with `attribute` in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from digits_run import digits_config, run_until
+
+from pipeline.attribution.attribute import attribute
+from pipeline.attribution.score_table import Scores
+from pipeline.attribution.trajectory import Trajectory
+from pipeline.compute.worker import run_config, run_data, run_model
+from pipeline.detection.signals import read_score
+from pipeline.run import RunDirectory
+from pipeline.training.main_run import whole_trajectory
+
+SMALL = {
+    "attribution__labels": "exact",  # no drawn labels, which go by other row numbers
+    "attribution__self_influence_tolerance": 0,
+    "attribution__group_harm": False,
+    "data__validation_is_clean": False,  # no early window
+    "compute__chunk_rows": 350,
+}
+
+
+def in_one_process(path: Path) -> Scores:
+    data, trajectory = run_data(path), Trajectory.load(whole_trajectory(path))
+    train, validation = data.load_role("train"), data.load_role("validation")
+    return attribute(
+        run_model(path, 0),
+        trajectory,
+        [(train.inputs, train.labels)],
+        [(validation.inputs, validation.labels)],
+        method=run_config(path).attribution.method,
+        labels="exact",
+    )
+
+
+def assert_agrees(path: Path, alpha: float) -> None:
+    """α is measured on other rows than in one process, so harm is compared without it."""
+    data, expected = run_data(path), in_one_process(path)
+    assert expected.harm is not None
+    for name, wanted in (("self_influence", expected.self_influence), ("validation_harm", expected.harm * alpha)):
+        found = read_score(path, data, name)
+        np.testing.assert_allclose(
+            found, wanted.numpy(), rtol=0, atol=2e-3 * np.abs(found).max(), err_msg=name
+        )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("methods") / "run"
+    run_until(digits_config(**SMALL, detection__halves=False, training__epochs=3), path, "train")
+    return path
+
+
+@pytest.mark.parametrize("method", ["fast_source", "source_refined", "influence"])
+def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
+    changes = SMALL | {"attribution__method": method, "detection__halves": False, "training__epochs": 3}
+    run_until(digits_config(**changes), trained, "attribute")
+    facts = RunDirectory(trained).facts("factors")
+    assert facts["method"] == method
+    assert (facts["alpha"] is None) == (method == "influence")
+    assert_agrees(trained, facts["alpha"] if method == "fast_source" else 1.0)
+    if method != "source_refined":
+        last = Trajectory.load(whole_trajectory(trained)).load_weights(-1)
+        model, rows = run_model(trained, 0), run_data(trained).load_role("train")
+        model.load_state_dict(last)
+        losses = torch.nn.functional.cross_entropy(model(rows.inputs), rows.labels, reduction="none")
+        found = read_score(trained, run_data(trained), "final_loss")
+        np.testing.assert_allclose(found, losses.detach().numpy(), atol=1e-4)
+
+
+def test_adamw_is_attributed_in_its_own_coordinates(tmp_path: Path) -> None:
+    changes = {
+        "training__optimizer": "adamw",
+        "training__learning_rate": 0.002,
+        "training__epochs": 3,
+        "model__hidden": [16],
+        "detection__halves": False,
+    }
+    run_until(digits_config(**SMALL, **changes), tmp_path / "run", "attribute")
+    trajectory = Trajectory.load(whole_trajectory(tmp_path / "run"))
+    assert trajectory.optimizer.kind == "adamw"
+    assert trajectory.load_second_moments(0)
+    assert_agrees(tmp_path / "run", RunDirectory(tmp_path / "run").facts("factors")["alpha"])
