@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HOME / "data", help="folder of the original sets")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"by default {SEEDS}")
-    parser.add_argument("--quick", action="store_true", help="two small tasks, one seed, within two minutes")
+    parser.add_argument("--quick", action="store_true", help="two small tasks, one seed, within minutes")
     parser.add_argument("--done", action="store_true", help="sum up what is done, and do no more")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -49,9 +49,11 @@ def detect(facts: Facts) -> str:
 
 
 def verify(facts: Facts) -> str:
+    groups = facts.get("fidelity_groups", 0)
+    more = f"; {words.count(groups)} more for fidelity" if groups else ""
     if not facts["retrainings"]:
-        return "not tested: no retrainings"
-    return f"{words.plural(facts['retrainings'], 'retraining')}: {facts['verdict']}"
+        return f"not tested: no retrainings{more}"
+    return f"{words.plural(facts['retrainings'], 'retraining')}: {facts['verdict']}{more}"
 
 
 def export(facts: Facts) -> str:

@@ -325,7 +325,9 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
     if count:
-        shown[-1] += f" ({words.plural(count, 'retraining')})"
+        groups = fidelity_groups(config, sizes.rows["validation"])
+        more = f" and {words.count(groups)} for fidelity" if groups else ""
+        shown[-1] += f" ({words.plural(count, 'retraining')}{more})"
     return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
 
 
@@ -351,13 +353,20 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     found["detect"] += (config.detection.repeats - 1) * once
     if retrainings(config):
         one = steps + 2 * holdout * costs.evaluated_row
-        found["verify"] = -(-retrainings(config) // sizes.workers) * one
+        count = retrainings(config) + fidelity_groups(config, validation)
+        found["verify"] = -(-count // sizes.workers) * one
     return found
 
 
 def retrainings(config: AuditConfig) -> int:
     """How many verification makes if there is something to remove."""
     return config.verification.seeds * (4 if config.verification.relabelled else 3)
+
+
+def fidelity_groups(config: AuditConfig, validation: int) -> int:
+    """How many more retrainings say how faithful the scores are; `validation`: rows."""
+    wanted = config.verification.seeds and validation and not config.detection.canaries
+    return config.verification.fidelity if wanted else 0
 
 
 def memory_line(config: AuditConfig, sizes: Sizes) -> Line:

@@ -24,6 +24,7 @@ from pydantic import (
 from pipeline.errors import InputError
 
 ADAM_LEARNING_RATE = 1e-3
+FEWEST_GROUPS = 5
 ONE_SEGMENT = ("source_refined", "influence")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -183,6 +184,7 @@ class Attribution(Section):
     segments: int = Field(1, ge=1)
     query_at: Literal["tail", "final"] = "tail"
     labels: Literal["sampled", "exact"] = "sampled"
+    ensemble: int = Field(1, ge=1, description="trainings over which scores are averaged")
     seed: int = Field(0, ge=0)
     batch_size: int = Field(512, ge=1)
     self_influence_tolerance: float = Field(
@@ -263,12 +265,19 @@ class Verification(Section):
     seeds: int = Field(5, ge=0, description="retrainings per arm; 0 leaves verification out")
     gate: Literal["refuse-worse", "require-improved", "off"] = "refuse-worse"
     relabelled: bool = Field(False, description="a fourth arm: the removed rows kept, with suggested labels")
+    fidelity: int = Field(
+        16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
+    )
     seed: int = Field(1, ge=0)
 
     @model_validator(mode="after")
     def enough_seeds(self) -> Verification:
         if self.seeds == 1:
             raise ValueError("one seed gives no interval: `seeds` is 0 (off) or at least 2")
+        if 0 < self.fidelity < FEWEST_GROUPS:
+            raise ValueError(
+                f"`fidelity` is {self.fidelity}: a correlation takes {FEWEST_GROUPS} groups, or 0 (off)"
+            )
         return self
 
 

@@ -16,6 +16,7 @@ SMALL = {
     "model.hidden": [32],
     "compute.workers": 1,
     "verification.seeds": 2,
+    "verification.fidelity": 0,
 }
 
 

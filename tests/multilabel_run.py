@@ -64,7 +64,7 @@ def planted_sets(folder: Path, rate: float = 0.1, train: int = 1100, **changes: 
         "model": {"hidden": [64]},
         "training": {"epochs": 12, "checkpoints": 3, "batch_size": 32},
         "compute": {"workers": 1},
-        "verification": {"seeds": 2},
+        "verification": {"seeds": 2, "fidelity": 0},
     }
     return Planted(validate(tree, "test").with_changes(dict(changes)), truth[:train], given[:train])
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from pipeline.attribution.precision import matrix_products
 from pipeline.attribution.scores import Batch, BatchScores, score_rows
 from pipeline.attribution.weights import restore_weights
+from pipeline.compute.ensemble import average_scores
 from pipeline.compute.groups import scored_groups
 from pipeline.compute.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.compute.worker import run_config, run_data, run_objective
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
+from pipeline.repeats import repeat
 from pipeline.run import write_atomically
 from pipeline.seeds import random_state
 
@@ -29,13 +31,20 @@ def scores_path(run_path: Path, chunk: Chunk) -> Path:
     return run_path / "scores" / f"chunk-{chunk.id}.parquet"
 
 
+def own_scores_path(run_path: Path, chunk: Chunk) -> Path:
+    """Of the audit's own training, before its scores are averaged with those of others."""
+    return run_path / "scores" / "own" / f"chunk-{chunk.id}.parquet"
+
+
 def attribute(context: AuditContext) -> dict[str, Any]:
     """Score every train chunk on the workers, each into its own file; returns the facts for the record."""
     path = context.run.path
     data = run_data(path)
     todo = plans(path, context.config, context.run.facts("train")["early_epoch"])
     chunks = data.chunks("train")
-    waiting = [chunk for chunk in chunks if not scores_path(path, chunk).exists()]
+    ensemble = context.config.attribution.ensemble
+    place_of = scores_path if ensemble == 1 else own_scores_path
+    waiting = [chunk for chunk in chunks if not place_of(path, chunk).exists()]
     rows, done = data.count("train"), data.count("train") - sum(chunk.rows for chunk in waiting)
 
     def tick(place: int, _: None) -> None:
@@ -47,9 +56,15 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     error = None
     if precision != "float32":
         error = context.workers.run(precision_error, [(todo[0],)], [f"attribute: error of {precision}"])[0]
-    tasks = [(todo, chunk) for chunk in waiting]
+    tasks = [(todo, chunk, place_of(path, chunk)) for chunk in waiting]
     context.workers.run(score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
+    if ensemble > 1:
+        members = [repeat(context, number).run.path for number in range(2, ensemble + 1)]
+        for chunk in chunks:
+            of_chunk = [own_scores_path(path, chunk), *(scores_path(member, chunk) for member in members)]
+            average_scores(of_chunk, scores_path(path, chunk))
     return {
+        "ensemble": ensemble,
         "rows": rows,
         "chunks": len(chunks),
         "early_harm": len(todo) > 1,
@@ -59,8 +74,8 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     }
 
 
-def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
-    """Write `scores/chunk-<id>.parquet`, one line per row of the chunk in its order (a task for a worker).
+def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
+    """Write a chunk's scores to `target`, one line per row of the chunk in its order (a task for a worker).
 
     Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
     a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
@@ -92,7 +107,7 @@ def score_chunk(todo: list[Plan], chunk: Chunk) -> None:
     arrays["group_harm"] = to_lists(of_groups, chunk.rows)
     arrays["checkpoint_loss"] = to_lists(scores.losses, chunk.rows)
     arrays["checkpoint_margin"] = to_lists(scores.margins, chunk.rows)
-    with write_atomically(scores_path(path, chunk)) as temporary:
+    with write_atomically(target) as temporary:
         pq.write_table(pa.table(arrays), temporary)
 
 

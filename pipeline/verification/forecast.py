@@ -31,7 +31,13 @@ def run_forecast(run_path: Path, decisions: Decisions) -> float | None:
 
     None without a validation set, and when rows get another label, whose effect attribution doesn't score.
     """
-    harm = pq.read_table(run_path / "rows.parquet", columns=["validation_harm"])["validation_harm"]
-    if harm.null_count or decisions.relabelled.any() or decisions.removed.all():
+    effects = validation_effects(run_path)
+    if effects is None or decisions.relabelled.any() or decisions.removed.all():
         return None
-    return predicted_loss_change(-harm.to_numpy(), decisions.removed)
+    return predicted_loss_change(effects, decisions.removed)
+
+
+def validation_effects(run_path: Path) -> np.ndarray | None:
+    """τ of the mean validation loss, float64 `[rows]`: minus `validation_harm`; None where it was not scored."""
+    harm = pq.read_table(run_path / "rows.parquet", columns=["validation_harm"])["validation_harm"]
+    return None if harm.null_count else -harm.to_numpy()

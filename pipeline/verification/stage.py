@@ -12,6 +12,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.run import write_json
 from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import Decisions, read_decisions
+from pipeline.verification.fidelity import BY_GROUPS, calibration, measure_fidelity
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.groups import effects_on_groups
 from pipeline.verification.results import ArmResult, compare, read_results
@@ -44,6 +45,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "measured_loss_change": None,
         "backdoors": [],
         "groups": [],
+        "fidelity": None,
     }
     canaries = context.config.detection.canaries
     note = CANARIES if canaries else reason_not_to_test(config, data, decisions)
@@ -59,12 +61,27 @@ def verify(context: AuditContext) -> dict[str, Any]:
         report |= judge(results)
         report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
     report["groups"] = effects_on_groups(path, decisions, results)
+    if not canaries:
+        report["fidelity"] = measure_fidelity(context)
+        calibrate(report)
     write_json(context.run / "verification.json", report)
     return {
         "retrainings": sum(len(result.scores) for result in results.values()),
         "seconds_per_training": mean_seconds(list(results.values())),
         "verdict": report["verdict"],
+        "fidelity_groups": report["fidelity"]["groups"] if report["fidelity"] else 0,
     }
+
+
+def calibrate(report: dict[str, Any]) -> None:
+    """Scale all forecasts by the slope that random groups gave, where that is well determined."""
+    factor = calibration(report["fidelity"])
+    if factor is None:
+        return
+    report["calibrated_by"] = BY_GROUPS
+    for forecast in (report, *report["groups"]):
+        if forecast["predicted_loss_change"] is not None:
+            forecast["predicted_loss_change"] *= factor
 
 
 def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:

@@ -19,10 +19,13 @@ from pipeline.training.main_run import whole_trajectory
 
 SMALL = {
     "attribution__labels": "exact",  # no drawn labels, which go by other row numbers
-    "attribution__self_influence_tolerance": 0,
     "attribution__group_harm": False,
     "data__validation_is_clean": False,  # no early window
     "compute__chunk_rows": 350,
+    "detection__halves": False,
+    "training__epochs": 2,
+    "training__checkpoints": 2,
+    "model__hidden": [12],
 }
 
 
@@ -53,14 +56,13 @@ def assert_agrees(path: Path, alpha: float) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("methods") / "run"
-    run_until(digits_config(**SMALL, detection__halves=False, training__epochs=3), path, "train")
+    run_until(digits_config(**SMALL), path, "train")
     return path
 
 
 @pytest.mark.parametrize("method", ["fast_source", "source_refined", "influence"])
 def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
-    changes = SMALL | {"attribution__method": method, "detection__halves": False, "training__epochs": 3}
-    run_until(digits_config(**changes), trained, "attribute")
+    run_until(digits_config(**SMALL, attribution__method=method), trained, "attribute")
     facts = RunDirectory(trained).facts("factors")
     assert facts["method"] == method
     assert (facts["alpha"] is None) == (method == "influence")
@@ -75,13 +77,7 @@ def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
 
 
 def test_adamw_is_attributed_in_its_own_coordinates(tmp_path: Path) -> None:
-    changes = {
-        "training__optimizer": "adamw",
-        "training__learning_rate": 0.002,
-        "training__epochs": 3,
-        "model__hidden": [16],
-        "detection__halves": False,
-    }
+    changes = {"training__optimizer": "adamw", "training__learning_rate": 0.002}
     run_until(digits_config(**SMALL, **changes), tmp_path / "run", "attribute")
     trajectory = Trajectory.load(whole_trajectory(tmp_path / "run"))
     assert trajectory.optimizer.kind == "adamw"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.training.batches import Selection, TrainingRows
 from pipeline.training.loop import train
 from pipeline.training.main_run import CheckpointObserver
+from pipeline.training.optimizer import make_optimizer
 from pipeline.training.recipe import Recipe
 from pipeline.training.setup import Setup
 
@@ -58,15 +60,13 @@ class Small(nn.Module):
         return self.layers(image.float() / 255)
 
 
-def fresh(recipe: Recipe = RECIPE) -> tuple[nn.Module, torch.optim.SGD]:
+def fresh(recipe: Recipe = RECIPE) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = Small()
-    return model, torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    return model, make_optimizer(model, recipe)
 
 
-def made(rows: TrainingRows, recipe: Recipe, model: nn.Module, optimizer: torch.optim.SGD) -> Setup:
+def made(rows: TrainingRows, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> Setup:
     return Setup(rows._data, model, optimizer, rows, OBJECTIVE, recipe, torch.device("cpu"), OBJECTIVE)
 
 
@@ -90,10 +90,13 @@ def test_steps_follow_the_update_rule_written_out(rows: TrainingRows) -> None:
         assert torch.allclose(one, two, atol=1e-6)
 
 
-def test_an_interrupted_training_goes_on_bit_for_bit(rows: TrainingRows, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_an_interrupted_training_goes_on_bit_for_bit(kind: str, rows: TrainingRows, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, optimizer=kind, learning_rate=0.05 if kind == "sgd" else 0.002)
+
     def run(directory: Path, interrupt: int | None) -> nn.Module:
-        model, optimizer = fresh()
-        setup = made(rows, RECIPE, model, optimizer)
+        model, optimizer = fresh(recipe)
+        setup = made(rows, recipe, model, optimizer)
         observer = CheckpointObserver(setup, directory, 5, RECIPE.steps, 0.5)
         observers = {"checkpoints": observer}
         if interrupt is not None:
@@ -114,6 +117,34 @@ def test_an_interrupted_training_goes_on_bit_for_bit(rows: TrainingRows, tmp_pat
     assert "tail.safetensors" in names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_steps_of_adam_follow_the_update_rule_written_out(kind: str, rows: TrainingRows) -> None:
+    recipe = replace(RECIPE, optimizer=kind, learning_rate=0.01, weight_decay=0.1, beta2=0.98)
+    model, optimizer = fresh(recipe)
+    train(made(rows, recipe, model, optimizer), {}, stop_after=7)
+
+    other, _ = fresh(recipe)
+    other.train()
+    torch.manual_seed(recipe.seed)
+    first, second = ([torch.zeros_like(p) for p in other.parameters()] for _ in range(2))
+    for step, batch in enumerate(list(rows.batches(128, recipe.seed, 0))[:7]):
+        rate = recipe.learning_rate_at(step)
+        loss = nn.functional.cross_entropy(other(batch.inputs), batch.labels, reduction="sum") / 128
+        gradients = torch.autograd.grad(loss, list(other.parameters()))
+        with torch.no_grad():
+            for parameter, gradient, m, v in zip(other.parameters(), gradients, first, second):
+                if kind == "adam":
+                    gradient = gradient + 0.1 * parameter
+                else:
+                    parameter *= 1 - rate * 0.1
+                m.mul_(0.9).add_(0.1 * gradient)
+                v.mul_(0.98).add_(0.02 * gradient**2)
+                steps = step + 1
+                parameter -= rate * (m / (1 - 0.9**steps)) / ((v / (1 - 0.98**steps)).sqrt() + 1e-8)
+    for one, two in zip(model.parameters(), other.parameters()):
+        assert torch.allclose(one, two, atol=1e-5)
 
 
 def test_row_weights_scale_the_losses_and_not_the_batch(rows: TrainingRows) -> None:

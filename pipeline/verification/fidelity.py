@@ -1,0 +1,161 @@
+"""Fidelity: how well an audit's own attributions predict what retraining without random groups of rows measures.
+
+Each group is a random tenth of the train rows, the model is retrained without it as verification retrains, and the
+measured change of the mean validation loss is compared with the predicted one. The differences between retrainings
+of all rows with other seeds say how much of what was measured is noise, which no attribution predicts.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from scipy.stats import f as fisher
+
+from pipeline.compute.worker import run_config, run_data
+from pipeline.context import AuditContext
+from pipeline.errors import WinnowError
+from pipeline.run import read_json, remove, write_json
+from pipeline.seeds import random_state
+from pipeline.training.batches import Selection
+from pipeline.training.setup import class_weights
+from pipeline.training.state import save_tensors
+from pipeline.verification.forecast import validation_effects
+from pipeline.verification.lds import LEVELS, Estimate, lds_score, predicted_change, slope
+from pipeline.verification.retrain import retrain, retraining_path, run_missing, train_and_measure
+
+REMOVED_SHARE = 0.1
+HIGH, MODERATE = 0.6, 0.3
+"""Rank correlations from which fidelity is called so; below, or where the interval reaches 0, it is low."""
+TIGHT = 1.0
+"""A slope can calibrate forecasts when its interval excludes 0 and is no wider than this share of it."""
+BY_GROUPS = "fidelity groups"
+
+
+def removed_group(rows: int, group: int, seed: int) -> np.ndarray:
+    """bool `[rows]`: a tenth of the rows, the same for equal numbers and seeds."""
+    removed = np.zeros(rows, dtype=bool)
+    order = random_state("fidelity group", seed, group).permutation(rows)
+    removed[order[: max(1, round(REMOVED_SHARE * rows))]] = True
+    return removed
+
+
+def folder(run_path: Path) -> Path:
+    return run_path / "fidelity"
+
+
+def group_path(run_path: Path, group: int, seed: int) -> Path:
+    return folder(run_path) / f"group-{group}-{seed}.safetensors"
+
+
+def retrain_group(run_path: Path, group: int, seed: int) -> None:
+    """Train without a group and write what `train_and_measure` gives (a task for a worker).
+
+    All groups begin with the same weights, so that they differ by their rows and the order of these.
+
+    Raises WinnowError, with the group, when the training diverges.
+    """
+    data = run_data(run_path)
+    removed = removed_group(data.count("train"), group, seed)
+    selection = Selection(keep=~removed, class_weights=class_weights(run_config(run_path).training, data))
+    try:
+        measured = train_and_measure(run_path, selection, seed)
+    except WinnowError as error:
+        raise WinnowError(f"retraining without group {group}: {error.message}", error.hint) from error
+    save_tensors(group_path(run_path, group, seed), measured)
+
+
+def measure_fidelity(context: AuditContext) -> dict[str, Any] | None:
+    """Retrain without each of `verification.fidelity` groups and compare; for verification.json.
+
+    groups, removed_share, seeds (of the retrainings of all rows); predicted, measured: changes of the mean validation
+    loss in nats, one per group, measured against the mean of the retrainings of all rows; correlation (rank), slope
+    (measured on predicted): value, low, high, 95 % bootstrap intervals over groups; noise: what `noise_share` gives;
+    level: high, moderate or low; retrainings.
+
+    None when it is off or there is no harm to the validation loss.
+    """
+    path, config = context.run.path, context.config.verification
+    effects = validation_effects(path)
+    if not (config.fidelity and config.seeds) or effects is None:
+        return None
+    keep_only_current(context)
+    seeds = range(config.seed, config.seed + config.seeds)
+    whole = [(path, "as_given", seed) for seed in seeds]
+    names = [f"retraining as_given, seed {seed}" for seed in seeds]
+    run_missing(context, "verify: all rows", retrain, whole, retraining_path, names)
+    groups = [(path, group, config.seed) for group in range(config.fidelity)]
+    names = [f"retraining without group {group}" for group in range(config.fidelity)]
+    run_missing(context, "verify: fidelity", retrain_group, groups, group_path, names)
+    given = validation_losses([retraining_path(*task) for task in whole])
+    without = validation_losses([group_path(*task) for task in groups])
+    removed = np.stack([removed_group(len(effects), group, config.seed) for group in range(config.fidelity)])
+    return compare(effects, removed, without, given)
+
+
+def compare(effects: np.ndarray, removed: np.ndarray, without: np.ndarray, given: np.ndarray) -> dict[str, Any]:
+    """effects: τ `[rows]`; removed: bool `[groups, rows]`; validation losses without each group and of all rows."""
+    predicted = predicted_change(effects[None], removed, steps_kept=True)
+    measured = (without - given.mean())[:, None]
+    correlation = lds_score(measured, predicted)
+    return {
+        "groups": len(removed),
+        "removed_share": REMOVED_SHARE,
+        "seeds": len(given),
+        "predicted": predicted[:, 0].tolist(),
+        "measured": measured[:, 0].tolist(),
+        "correlation": correlation.as_json(),
+        "slope": slope(measured, predicted).as_json(),
+        "noise": noise_share(without, given),
+        "level": level(correlation),
+    }
+
+
+def noise_share(without: np.ndarray, given: np.ndarray) -> dict[str, Any]:
+    """How much of the variance between groups is that of retraining, and the correlation that this leaves room for.
+
+    retraining, groups: standard deviations in nats, between seeds of all rows and between groups; share: of variances,
+    value, low, high by the F distribution, at most 1; ceiling: √(1 − share), what a perfect attribution would reach.
+    Groups share their initial weights, which the seeds do not: where those matter, the share is too large.
+    """
+    noise, total = given.var(ddof=1), without.var(ddof=1)
+    ratio = noise / total if total > 0 else math.inf
+    degrees = len(given) - 1, len(without) - 1
+    low, high = (ratio / float(fisher.ppf(1 - each / 100, *degrees)) for each in LEVELS)
+    value, low, high = (min(1.0, each) for each in (ratio, low, high))
+    return {
+        "retraining": float(np.sqrt(noise)),
+        "groups": float(np.sqrt(total)),
+        "share": {"value": value, "low": low, "high": high},
+        "ceiling": math.sqrt(1 - value),
+    }
+
+
+def level(correlation: Estimate) -> str:
+    if correlation.value < MODERATE or correlation.low <= 0:
+        return "low"
+    return "high" if correlation.value >= HIGH else "moderate"
+
+
+def calibration(fidelity: dict[str, Any] | None) -> float | None:
+    """What forecasts are to be multiplied by; None where the slope is not well determined."""
+    if fidelity is None:
+        return None
+    value, low, high = (fidelity["slope"][end] for end in ("value", "low", "high"))
+    return value if low > 0 and high - low <= TIGHT * value else None
+
+
+def validation_losses(paths: list[Path]) -> np.ndarray:
+    return np.array([float(load_file(path)["validation_loss"]) for path in paths])
+
+
+def keep_only_current(context: AuditContext) -> None:
+    """Groups depend on the rows and the training alone: other decisions leave them as they are, other data don't."""
+    marker = folder(context.run.path) / "training.json"
+    current = {"fingerprint": context.run.record["stages"]["train"]["fingerprint"]}
+    if not marker.exists() or read_json(marker) != current:
+        remove(folder(context.run.path))
+        write_json(marker, current)
