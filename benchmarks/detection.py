@@ -9,7 +9,6 @@ DIR are left out.
 
 - winnow: the pipeline's stages up to its decisions, with clean validation rows, without the search for backdoors.
 - winnow_no_halves, winnow_no_validation: audits without the trainings on halves, and without validation rows.
-- winnow_repeats: the audit averaged with a second run of other seeds (detection.repeats: 2).
 - each signal and score of the audit as a ranking of its own; without_SIGNAL: the other signals, with their weights.
 - cleanlab, cleanlab_early, aum, confidence_agreement, knn, knn_shapley_K: benchmarks/detection_peers.py.
 
@@ -111,7 +110,7 @@ class Configuration:
 
     @property
     def removes(self) -> bool:
-        return (self.noise, self.rate) == (NOISE, RATE)
+        return (self.noise, self.rate, self.seed) == (NOISE, RATE, 0)
 
 
 def plan(tasks: Sequence[str], seeds: int, quick: bool) -> list[Configuration]:

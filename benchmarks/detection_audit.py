@@ -50,7 +50,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "scores",
         ),
     ),
-    "winnow_repeats": ({"detection.repeats": 2}, ("training", "checkpoints", "factors", "scores")),
 }
 """What changes, and what the change does not touch: it is taken over from the audit instead of made again."""
 

@@ -8,25 +8,87 @@ from benchmarks.markdown import Rows, table
 
 QUERIES = {"margins": "single queries' margins", "validation_loss": "the mean validation loss"}
 METRICS = {"lds": "LDS", "slope": "Slope of the measured on the predicted change"}
+WORDS = {
+    "lds": "LDS",
+    "slope": "slope",
+    "share_of_ceiling": "LDS, share of the ceiling",
+    "lds_difference": "difference of LDS",
+    "harmful_change": "change without the 2 % most harmful",
+}
+HARMFUL = (
+    "Without the 2 % most harmful rows by each method, the query at the tail average: forecast and measured change of "
+    "the mean validation loss in nats, at the tail average, means over base models, intervals over seeds:"
+)
 Column = tuple[str, str | None, bool]
 
 
 def lds(rows: Rows) -> str:
-    """A table per metric, question and truth, with a line per task and a column per method."""
+    """Targets; then a table per metric, question and truth, with a line per task and a column per method."""
+    plain = [row for row in rows if "target" not in row]
     asked = dict.fromkeys(
         (row["metric"], row["query"], row["removed"], row["truth"])
-        for row in rows
+        for row in plain
         if row["metric"] in METRICS
     )
     parts = []
+    if any("target" in row for row in rows):
+        parts.append(f"Against the targets:\n\n{of_targets(rows)}")
     for metric, query, removed, truth in sorted(asked, key=list(asked).index):
         some = [
-            row for row in rows if (row["query"], row["removed"], row["truth"]) == (query, removed, truth)
+            row
+            for row in plain
+            if "query" in row and (row["query"], row["removed"], row["truth"]) == (query, removed, truth)
         ]
         title = f"{METRICS[metric]}, {QUERIES[query]}, {100 * removed:g} % of the rows removed, measured at "
         title += "the tail average:" if truth == "tail" else "the final weights:"
         parts.append(f"{title}\n\n{of_question(some, metric)}")
+    if any(row["metric"] == "harmful_change" for row in rows):
+        parts.append(f"{HARMFUL}\n\n{of_removals(plain)}")
     return "\n\n".join(parts)
+
+
+def of_targets(rows: Rows) -> str:
+    lines = []
+    for row in rows:
+        if "target" in row:
+            about = [f"{100 * row['removed']:g} % removed", row["truth"]]
+            about = [QUERIES[row["query"]], *about] if "query" in row else about
+            target = row["target"]
+            numbers = " – ".join(f"{one:.2f}" for one in (target if isinstance(target, list) else [target]))
+            aim = row["sense"] if row["sense"] in ("ahead", "not behind") else f"{row['sense']} {numbers}"
+            verdict = "yes" if row["met"] else f"**no** ({missed_by(row):.2f})"
+            lines.append([row["task"], ", ".join(about), what(row), number(row), aim, verdict])
+    return table(["task", "question, truth", "what", "value", "target", "met (else missed by)"], lines)
+
+
+def what(row: dict[str, Any]) -> str:
+    ensembled = ", ensembled" if row.get("ensembled") else ""
+    against = f" − {row['against']}" if "against" in row else ""
+    return f"{row['method']} @{row['at']}{against}{ensembled}: {WORDS[row['metric']]}"
+
+
+def missed_by(row: dict[str, Any]) -> float:
+    """How far the value is from the target; the interval's end where that counts."""
+    target = row["target"] if isinstance(row["target"], list) else [row["target"]] * 2
+    value = {"ahead": row["low"], "not behind": row["high"]}.get(row["sense"], row["value"])
+    return float(
+        max(target[0] - value, value - target[1]) if len(set(target)) > 1 else abs(value - target[0])
+    )
+
+
+def of_removals(rows: Rows) -> str:
+    """A line per task and method."""
+    found = {(row["task"], row["method"], row["metric"]): row for row in rows}
+    lines = [
+        [task, method, f"{found[task, method, 'harmful_forecast']['value']:+.3f}", signed(row)]
+        for (task, method, metric), row in found.items()
+        if metric == "harmful_change"
+    ]
+    return table(["task", "method", "forecast", "measured"], lines)
+
+
+def signed(row: dict[str, Any]) -> str:
+    return f"{row['value']:+.3f} ({row['low']:+.3f} – {row['high']:+.3f})"
 
 
 def of_question(rows: Rows, metric: str) -> str:

@@ -253,6 +253,44 @@ def trace(
 
 
 @app.command()
+def lds(
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG|RUN", help="A config, whose model is trained first, or a run.")
+    ],
+    methods: Annotated[
+        str, typer.Option(help="Of attribution, separated by commas.")
+    ] = "source,influence,tracin,graddot",
+    masks: Annotated[int, typer.Option(help="Random subsets.")] = 50,
+    retrainings: Annotated[int, typer.Option(help="Of each subset; 2 show how noisy they are.")] = 2,
+    removed: Annotated[float, typer.Option(help="Share of the rows that a subset lacks.")] = 0.5,
+    queries: Annotated[int, typer.Option(help="Single validation rows that are asked about.")] = 50,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; by default RUN/lds or runs/<name>/lds.")
+    ] = None,
+    changes: Changes = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Measure how faithful attribution is on your data: retrain on random subsets and compare."""
+    from flows.lds import print_lds
+    from flows.terminal import Terminal
+    from pipeline.faithfulness.measure import Plan
+    from pipeline.faithfulness.measure import lds as measure
+
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    wanted = Plan(named, masks, retrainings, removed, queries)
+    if changes and source.is_dir():
+        raise InputError("--set goes with a config, and a run is given", "A run has a config of its own.")
+    given = source if source.is_dir() else load_config(source, parse_changes(changes))
+    with Terminal(console(as_json)) as terminal:
+        terminal.begins("lds")
+        found, folder = measure(given, wanted, output, terminal.progress, terminal.console.print)
+    if as_json:
+        print_json(found | {"folder": str(folder)})
+    else:
+        print_lds(terminal.console, found, folder)
+
+
+@app.command()
 def schedule(
     config: Config,
     cron: Annotated[str, typer.Option(help='When, as a cron expression: "0 3 * * 1" is Monday at 3.')],

@@ -49,8 +49,8 @@ def detect(facts: Facts) -> str:
 
 
 def verify(facts: Facts) -> str:
-    groups = facts.get("fidelity_groups", 0)
-    more = f"; {words.count(groups)} more for fidelity" if groups else ""
+    further = facts.get("fidelity_retrainings", 0)
+    more = f"; {words.count(further)} more for fidelity" if further else ""
     if not facts["retrainings"]:
         return f"not tested: no retrainings{more}"
     return f"{words.plural(facts['retrainings'], 'retraining')}: {facts['verdict']}{more}"

@@ -15,11 +15,12 @@ _WHERE = {
     "AuditResult": "pipeline.result",
     "AuditConfig": "pipeline.config",
     "load_config": "pipeline.config",
+    "lds": "pipeline.faithfulness.measure",
     "InputError": "pipeline.errors",
     "WinnowError": "pipeline.errors",
 }
 
-__all__ = ["AuditConfig", "AuditResult", "InputError", "WinnowError", "__version__", "audit", "load_config"]
+__all__ = ["AuditConfig", "AuditResult", "InputError", "WinnowError", "__version__", "audit", "lds", "load_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,13 @@ from torch import nn
 
 from pipeline import announce
 from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
-from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.conditioners import Conditioner
+from pipeline.attribution.eigenbases import eigenbases
 from pipeline.attribution.forms import layer_forms
+from pipeline.attribution.planned import find_method
+from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.refined import RefinedSettings
+from pipeline.attribution.scores import Batch
 from pipeline.attribution.unseen import unseen_gradients
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
@@ -42,11 +47,14 @@ from pipeline.training.batches import Selection
 from pipeline.training.dynamics import evaluate
 from pipeline.training.loop import training_step
 from pipeline.training.recipe import Recipe, make_recipe
+from pipeline.training.recorded import check_recorded, load_recorded
 from pipeline.training.setup import Setup, deterministic, set_up
+from pipeline.verification.fidelity import controls
 
 SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
 TRIAL_SECONDS = 1.0
 ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
+PRODUCT_COST = 4.0  # a row's product with the Gauss–Newton matrix, in units of its first pass for the factors
 SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
 SEARCH_ROW = 5e-3  # the same for a row that is searched for backdoors
 WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
@@ -139,12 +147,17 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         rules = rule_lines(config, run.path)
         chunks = write_chunks(sample(survey), encoding, context)
         rows = survey.counts()
+        if config.training.trajectory is not None:
+            recorded = load_recorded(config.training.trajectory)
+            config = config.with_changes({"training.checkpoints": len(recorded.checkpoints)})
         recipe = make_recipe(config.training, rows["train"], config.training.seed)
         data = EncodedData.open(run.path)
         with deterministic():
             setup = set_up(run.path, Selection(), config.training.seed, recipe)
             trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
             check_model(setup.model, data.encoding, trial)
+            if config.training.trajectory is not None:
+                check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)
             unseen = unseen_gradients(setup.model, trial.inputs)
             layers = layer_costs(setup.model, trial.inputs, config)
@@ -168,10 +181,26 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
 def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
     """Of every covered layer, from a pass over a few rows."""
     parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
-    checkpoints, segments = config.training.checkpoints, config.attribution.segments
-    tolerance = config.attribution.self_influence_tolerance
-    forms = layer_forms(model, inputs, checkpoints=checkpoints, segments=segments, tolerance=tolerance)
+    forms = layer_forms(
+        model,
+        inputs,
+        checkpoints=gradient_points(config),
+        segments=config.attribution.segments,
+        tolerance=config.attribution.self_influence_tolerance,
+        conditioned=is_conditioned(config),
+    )
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
+
+
+def is_conditioned(config: AuditConfig) -> bool:
+    """Whether attribution works in the scaled coordinates of Adam, on whole matrices of every row."""
+    return config.training.optimizer != "sgd" and find_method(config.attribution.method).conditioned
+
+
+def gradient_points(config: AuditConfig) -> int:
+    """How often a method takes every row's gradients."""
+    points = find_method(config.attribution.method).points
+    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
 
 
 def sample(survey: Survey) -> Survey:
@@ -203,18 +232,16 @@ def measure(setup: Setup, config: AuditConfig, validation: float) -> Costs:
     rows = rows.select(slice(0, config.attribution.batch_size)).to(setup.device)
     step_seconds = seconds_of(step)
     evaluated = seconds_of(lambda: evaluate(setup.model, setup.objective, rows, setup.device))
-    model, objective, labels = setup.model, setup.objective, config.attribution.labels
-    given = (model, objective, rows.inputs, rows.row_ids)
-
-    def covariance() -> FactorSums:
-        return covariance_sums(*given, seed=0, checkpoint=0, labels=labels)
-
-    sums = covariance()
-    covariance_seconds = seconds_of(covariance)
+    layers = covered_layers(setup.model) if is_conditioned(config) else []
+    scales = {layer.name: Conditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
+    labels, batch = config.attribution.labels, Batch(rows.inputs, rows.labels, rows.row_ids)
+    task = FactorTask(setup.model, lambda _: None, setup.objective, (0,), 0, labels, scales)
+    sums = fit_covariances(task, [batch])
+    covariance_seconds = seconds_of(lambda: fit_covariances(task, [batch]))
     begin = time.perf_counter()
     bases = eigenbases(sums)
     eigenvectors = time.perf_counter() - begin
-    spectrum = seconds_of(lambda: spectrum_sums(*given, bases, seed=0, checkpoint=0, labels=labels))
+    spectrum = seconds_of(lambda: fit_spectrum(task, [batch], bases))
     return Costs(
         step=step_seconds,
         evaluated_row=evaluated / len(rows),
@@ -325,8 +352,8 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
     if count:
-        groups = fidelity_groups(config, sizes.rows["validation"])
-        more = f" and {words.count(groups)} for fidelity" if groups else ""
+        further = fidelity_retrainings(config, sizes.rows["validation"])
+        more = f" and {words.count(further)} for fidelity" if further else ""
         shown[-1] += f" ({words.plural(count, 'retraining')}{more})"
     return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
 
@@ -334,26 +361,34 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
 def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
     """Estimates per stage; what every audit takes to start and to write is left out."""
     train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
-    epochs, checkpoints = config.training.epochs, config.training.checkpoints
+    epochs = config.training.epochs
     steps = recipe.steps * costs.step
-    training = steps + epochs * (train + validation) * costs.evaluated_row
+    evaluation = (train + validation) * costs.evaluated_row
+    training = steps + epochs * evaluation
+    if config.training.trajectory is not None:
+        training = min(epochs, config.training.checkpoints) * evaluation
     half = steps / 2 + epochs * (train / 2 + validation) * costs.evaluated_row
     halves = half * 2 / min(2, sizes.workers) if config.detection.halves else 0.0
-    passes = checkpoints * train / sizes.workers
+    passes = gradient_points(config) * train / sizes.workers
+    refined = RefinedSettings()
+    products = refined.iterations * min(refined.rows, train) / sizes.workers
+    products *= config.attribution.method == "source_refined"
     found = {
         "prepare": 2 * costs.validation,
         "train": halves + training,
         "factors": passes * (costs.covariance_row + costs.spectrum_row)
-        + config.attribution.segments * costs.eigenvectors,
+        + config.attribution.segments * costs.eigenvectors
+        + products * PRODUCT_COST * costs.covariance_row,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
     once = sum(seconds for name, seconds in found.items() if name != "prepare")
     searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
     found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW / sizes.workers
+    found["attribute"] += max(0, config.attribution.ensemble - config.detection.repeats) * once
     found["detect"] += (config.detection.repeats - 1) * once
     if retrainings(config):
         one = steps + 2 * holdout * costs.evaluated_row
-        count = retrainings(config) + fidelity_groups(config, validation)
+        count = retrainings(config) + fidelity_retrainings(config, validation)
         found["verify"] = -(-count // sizes.workers) * one
     return found
 
@@ -363,10 +398,11 @@ def retrainings(config: AuditConfig) -> int:
     return config.verification.seeds * (4 if config.verification.relabelled else 3)
 
 
-def fidelity_groups(config: AuditConfig, validation: int) -> int:
-    """How many more retrainings say how faithful the scores are; `validation`: rows."""
+def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
+    """How many more say how faithful the scores are; `validation`: rows."""
     wanted = config.verification.seeds and validation and not config.detection.canaries
-    return config.verification.fidelity if wanted else 0
+    groups = config.verification.fidelity if wanted else 0
+    return groups + controls(groups)
 
 
 def memory_line(config: AuditConfig, sizes: Sizes) -> Line:

@@ -162,6 +162,9 @@ class Training(Section):
     batch_size: int = Field(64, ge=1)
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
     tail: float = Field(0.25, gt=0, le=1, description="share of the last iterates whose mean is kept")
+    trajectory: str | None = Field(
+        None, description="a folder of TrajectoryRecorder, whose checkpoints are audited instead of a training"
+    )
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of each label that is spread evenly over all classes"
@@ -313,6 +316,8 @@ class AuditConfig(Section):
                 f"attribution.method {self.attribution.method} takes training as one segment, but "
                 f"attribution.segments is {self.attribution.segments}"
             )
+        if self.training.trajectory is not None:
+            return self.with_a_trajectory()
         if self.attribution.segments > self.training.checkpoints:
             raise ValueError(
                 f"attribution.segments is {self.attribution.segments} but training.checkpoints is "
@@ -323,6 +328,13 @@ class AuditConfig(Section):
                 f"training.checkpoints ({self.training.checkpoints}) is not a multiple of "
                 f"attribution.segments ({self.attribution.segments})"
             )
+        return self
+
+    def with_a_trajectory(self) -> AuditConfig:
+        """Its checkpoints are counted when it is read; other trainings would not be the one that it is of."""
+        if self.attribution.ensemble > 1 or self.detection.repeats > 1:
+            key = "attribution.ensemble" if self.attribution.ensemble > 1 else "detection.repeats"
+            raise ValueError(f"`{key}` needs trainings of its own, and training.trajectory is one made elsewhere")
         return self
 
     def as_dict(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     """
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
+    from pipeline.training.recorded import recorded_hash
 
     tree = config.as_dict()
     previous, found = source_fingerprint(config), {}
@@ -81,6 +82,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         for key in EXTRA_KEYS.get(stage.name, ()):
             section, _, name = key.partition(".")
             part[key] = tree[section][name] if name else tree[section]
+        if stage.name == "train" and config.training.trajectory is not None:
+            part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "detect":  # by what the files say: a run, and its answers with it, may be moved
             part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
         previous = found[stage.name] = digest([part, previous, __version__])

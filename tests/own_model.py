@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def build(encoding: Any, width: int) -> nn.Module:
     return nn.Sequential(
         nn.Linear(encoding.input_shapes["dense"][0], width), nn.Tanh(), nn.Linear(width, encoding.outputs)
     )
+
+
+class Pixels(nn.Module):
+    """Grey values from bytes."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1).float() / 16
+
+
+def of_images(width: int) -> nn.Module:
+    return nn.Sequential(Pixels(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
 
 def not_a_module() -> str:

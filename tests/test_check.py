@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert said["data"].startswith("1,797 rows in 5 shards")
     assert said["roles"].startswith("1,200 train, 297 validation, 300 holdout")
     assert said["model"].startswith("mlp, 1,210 parameters, 100 % covered")  # 64·16 + 16 + 16·10 + 10
-    assert "(15 retrainings)   on 2 workers" in said["will take"]
+    assert "(15 retrainings and 20 for fidelity)   on 2 workers" in said["will take"]
     assert "memory per worker" in said["will need"]
     assert "mislabelled" in said["will say"]
     assert set(found.as_dict()) == {"ok", "lines", "layers"}
@@ -187,10 +188,16 @@ class TestTime:
 
     @pytest.mark.parametrize(("workers", "rounds"), [(1, 15), (2, 8), (15, 1), (40, 1)])
     def test_retrainings_run_in_rounds(self, workers: int, rounds: int) -> None:
-        assert seconds(sizes(workers))["verify"] == rounds * 200
+        assert seconds(sizes(workers), verification={"fidelity": 0})["verify"] == rounds * 200
+
+    def test_groups_for_fidelity_and_their_controls_count_where_there_is_a_validation_set(self) -> None:
+        assert seconds(sizes())["verify"] == (15 + 16 + 4) * 200
+        assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (15 + 40 + 10) * 200
+        none = dataclasses.replace(sizes(), rows={"train": 640, "validation": 0, "holdout": 100})
+        assert seconds(none)["verify"] == 15 * 200
 
     def test_relabelled_arm_counts(self) -> None:
-        assert seconds(sizes(), verification={"relabelled": True})["verify"] == 20 * 200
+        assert seconds(sizes(), verification={"relabelled": True, "fidelity": 0})["verify"] == 20 * 200
 
     def test_no_verification_takes_no_time(self) -> None:
         assert "verify" not in seconds(sizes(), verification={"seeds": 0})

@@ -3,71 +3,121 @@
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
-several times (with as many epochs, so with fewer steps), few for all tasks before more. Retrainings are kept
-under benchmarks/cache/lds/, so that the same command goes on after an interruption; `--done` sums up what is there.
-Tasks whose data are not in DIR are left out.
+several times (with as many epochs, so with fewer steps), few for all tasks before more; and, for some tasks, what each
+method takes for the 2 % most harmful rows is removed. Retrainings and scores are kept under benchmarks/cache/lds/, so
+that the same command goes on after an interruption; scores are made anew when the code of the methods changed.
+`--done` sums up what is there, without data, and says how many scores are of other code. Results of tasks that are not
+asked for stay as they are. Tasks whose data are not in DIR are left out. `--quick` writes no results.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.lds.predictions import Base, all_scores
+from benchmarks.lds.bases import Base, base_folder
+from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
+from benchmarks.lds.predictions import Kept, all_scores, kept_scores
+from benchmarks.lds.questions import questions
 from benchmarks.lds.summary import summarise
+from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Data, Removal, Task
 from benchmarks.lds.truth import measure_truth
-from benchmarks.results import HOME, write_results
+from benchmarks.results import HOME, RESULTS, write_results
+from pipeline.run import read_json
 
 ROUNDS = (2, 5, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
+Row = dict[str, Any]
 
 
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(1)
-    found = read_tasks(arguments)
-    if not arguments.done:
-        for most in ROUNDS:
-            for name, (task, data) in found.items():
-                for removed in task.removals:
-                    measure_truth(name, task, data, removed, most)
+    tasks = {name: quick(TASKS[name]) if arguments.quick else TASKS[name] for name in arguments.tasks}
+    found = {} if arguments.done else read_tasks(tasks, arguments.data)
+    for most in ROUNDS:
+        for name, (task, data) in found.items():
+            for removed in task.removals:
+                measure_truth(name, task, data, removed, most)
     if arguments.truth_only:
         return
-    rows: list[dict[str, Any]] = []
     for name, (task, data) in found.items():
         bases = [all_scores(Base(name, task, data, seed)) for seed in range(task.base_models)]
-        for removed in task.removals:
-            rows += summarise(name, task, data, removed, bases)
-        show(rows, name)
-        write_results("lds", rows)
+        if name in RETRAININGS and not arguments.quick:
+            measure_removals(name, task, data, bases)
+    rows = {name: rows_of(name, tasks[name]) for name in (tasks if arguments.done else found)}
+    if not arguments.quick:
+        new = [row for some in rows.values() for row in some]
+        write_results("lds", in_order([*earlier({row["task"] for row in new}), *new]))
 
 
-def read_tasks(arguments: argparse.Namespace) -> dict[str, tuple[Task, Data]]:
+def read_tasks(tasks: dict[str, Task], folder: Path) -> dict[str, tuple[Task, Data]]:
     """The tasks whose data are there."""
     found = {}
-    for name in arguments.tasks:
-        task = quick(TASKS[name]) if arguments.quick else TASKS[name]
-        folder = arguments.data / (task.folder or "")
-        if task.folder and not folder.exists():
-            print(f"{name}: no data in {folder}")
+    for name, task in tasks.items():
+        own = folder / (task.folder or "")
+        if task.folder and not own.exists():
+            print(f"{name}: no data in {own}")
             continue
-        found[name] = task, task.read(folder)
+        found[name] = task, task.read(own)
     return found
 
 
-def show(rows: list[dict[str, Any]], task: str) -> None:
-    """A line per question and method."""
+def rows_of(name: str, task: Task) -> list[Row]:
+    """A task's results, from retrainings and scores that are kept; printed, a line each."""
+    kept = whole_bases(name, task)
+    if not kept or kept[0].stages is None:
+        return []
+    others = sum(each.others for each in kept)
+    if others:
+        print(f"{name}: {others} scores are of other code; run without --done to make them anew")
+    bases = [each.scores for each in kept]
+    asked = list(questions(name, task, kept[0].stages, bases))
+    rows = [row for question in asked for row in summarise(question)] + targets(asked)
+    if name in RETRAININGS:
+        rows += removal_rows(name, task, bases)
     for row in rows:
-        if row["task"] == task and row["metric"] != "slope":
-            asked = f"{row['query']}, {row['removed']:g} removed, truth {row['truth']}"
-            ensembled = ", ensembled" if row.get("ensembled") else ""
-            method = f"{row['method']} {row['metric']}" + (f" @{row['at']}{ensembled}" if "at" in row else "")
-            print(f"{task}: {asked}: {method} {row['value']:.3f} ({row['low']:.3f} – {row['high']:.3f})")
+        if row["metric"] != "slope" or "target" in row:
+            print(line(row))
+    return rows
+
+
+def whole_bases(name: str, task: Task) -> list[Kept]:
+    """Scores of the base models that were asked about as many methods as any."""
+    found = [kept_scores(base_folder(name, task, seed)) for seed in range(task.base_models)]
+    most = max(each.asked for each in found)
+    return [each for each in found if each.asked == most > 0]
+
+
+def earlier(done: set[str]) -> list[Row]:
+    """Rows of the results so far, of tasks other than `done`."""
+    path = RESULTS / "lds.json"
+    rows: list[Row] = read_json(path)["rows"] if path.exists() else []
+    return [row for row in rows if row["task"] in TASKS and row["task"] not in done]
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Rows by task, in the tasks' order."""
+    return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
+
+
+def line(row: Row) -> str:
+    """What a row says."""
+    asked = ", ".join([row.get("query", "most harmful"), f"{row['removed']:g} removed, truth {row['truth']}"])
+    method = f"{row['method']} @{row['at']}" if "at" in row else row["method"]
+    method += f" − {row['against']}" if "against" in row else ""
+    method += ", ensembled" if row.get("ensembled") else ""
+    interval = f" ({row['low']:.3f} – {row['high']:.3f})" if "low" in row else ""
+    verdict = (
+        f" {row['sense']} {row['target']}: {'met' if row['met'] else 'MISSED'}" if "target" in row else ""
+    )
+    return f"{row['task']}: {asked}: {method}: {row['metric']} {row['value']:.3f}{interval}{verdict}"
 
 
 def quick(task: Task) -> Task:
@@ -78,9 +128,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Linear datamodeling score of the attributions.")
     parser.add_argument("--data", type=Path, default=HOME / "data", help="folder of the original sets")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=None, help="NAME,…")
-    parser.add_argument("--quick", action="store_true", help="digits alone, few retrainings")
+    parser.add_argument(
+        "--quick", action="store_true", help="digits alone, few retrainings, no results written"
+    )
     parser.add_argument("--truth-only", action="store_true", help="retrain and stop")
-    parser.add_argument("--done", action="store_true", help="use the retrainings that are there")
+    parser.add_argument("--done", action="store_true", help="use what is there")
     arguments = parser.parse_args()
     arguments.tasks = arguments.tasks or (["digits"] if arguments.quick else list(TASKS))
     for name in set(arguments.tasks) - set(TASKS):

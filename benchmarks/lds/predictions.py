@@ -1,10 +1,12 @@
-"""What attributions predict: models trained on all rows, and the scores of every method for every question."""
+"""What attributions predict: the scores of every method for every question, kept with the code they are from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,123 +15,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.lds.tasks import QUERIES, Data, Task
-from benchmarks.lds.truth import POINTS, TAIL, query_values
-from benchmarks.results import CACHE
-from pipeline.attribution import (
-    Objective,
-    StageData,
-    Trajectory,
-    TrajectoryRecorder,
-    attribute,
-    get_objective,
-    no_margins,
-)
+import pipeline.attribution
+from benchmarks.lds import peer
+from benchmarks.lds.bases import KINDS, Base
+from benchmarks.lds.tasks import Task
+from benchmarks.lds.truth import POINTS, query_values
+from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.piece_recorder import PieceRecorder
 from pipeline.attribution.replay import Replay
-from pipeline.attribution.replay_recorder import ReplayRecorder
 from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.trajectory import FILE_NAME
 from pipeline.attribution.unrolled import unrolled_harm
 from pipeline.attribution.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
-from pipeline.seeds import random_state
 from pipeline.training.state import save_tensors
 
-KINDS = ("margins", "validation_loss")
-BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Base:
-    """A model trained on all rows of a task, with its trajectory."""
-
-    name: str
-    task: Task
-    data: Data
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        return CACHE / "lds" / f"{self.name}-{self.task.fingerprint()}" / f"base-{self.seed}"
-
-    @property
-    def replay(self) -> Path:
-        """The recording that can be repeated bit for bit."""
-        return self.folder / "replay"
-
-    @property
-    def pieces(self) -> Path:
-        """The mean weights of equal pieces of training."""
-        return self.folder / "pieces"
-
-    @cached_property
-    def trajectory(self) -> Trajectory:
-        """Trains if there is none yet."""
-        if not (self.folder / FILE_NAME).exists():
-            train_base(self)
-        return Trajectory.load(self.folder)
-
-    def train_batches(self) -> list[tuple[Tensor, Tensor]]:
-        return in_batches(self.data.inputs, marked(self.data.labels, margin=False))
-
-    def train_stages(self) -> list[StageData]:
-        """The rows of every stage, numbered as they are in the data."""
-        inputs, labels = self.data.inputs, marked(self.data.labels, margin=False)
-        found = []
-        for stage in range(self.data.stages.max() + 1):
-            rows = torch.from_numpy(np.flatnonzero(self.data.stages == stage))
-            found.append(StageData(in_batches(inputs[rows], labels[rows]), rows))
-        return found
-
-    def query_batches(self, kind: str) -> list[tuple[Tensor, Tensor]]:
-        count = QUERIES if kind == "margins" else len(self.data.validation_labels)
-        labels = marked(self.data.validation_labels[:count], margin=kind == "margins")
-        return in_batches(self.data.validation_inputs[:count], labels)
-
-
-def in_batches(inputs: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(inputs.split(BATCH), labels.split(BATCH), strict=True))
-
-
-def train_base(base: Base) -> None:
-    """Trains on all rows, stage after stage; one stage alone is recorded so that it can be replayed, too."""
-    torch.manual_seed(base.seed)
-    task, data, model = base.task, base.data, base.task.build()
-    losses = get_objective(task.recipe.loss).losses
-    stages = [np.flatnonzero(data.stages == stage) for stage in range(data.stages.max() + 1)]
-    steps = task.recipe.steps(tuple(map(len, stages)))
-    recorder, replay, pieces = None, None, None
-    for stage, rows in enumerate(stages):
-        optimizer = task.recipe.make_optimizer(list(model.parameters()), stage)
-        announced: dict[str, Any] = {"steps": steps[stage], "train_rows": len(rows)}
-        if recorder is None:
-            recorder = TrajectoryRecorder(model, optimizer, base.folder, tail=TAIL, **announced)
-            if len(stages) == 1:
-                replay = ReplayRecorder(model, optimizer, base.replay, **announced)
-                size = task.recipe.batch_size
-                pieces = PieceRecorder(model, optimizer, base.pieces, batch_size=size, **announced)
-        else:
-            recorder.next_stage(optimizer, **announced)
-        for batch in batches(task, rows, stage, base.seed):
-            optimizer.zero_grad()
-            (losses(model(data.inputs[batch]), data.labels[batch]).sum() / len(batch)).backward()
-            optimizer.step()
-            recorder.step()
-            if replay is not None and pieces is not None:
-                replay.step(batch)
-                pieces.step()
-
-
-def batches(task: Task, rows: np.ndarray, stage: int, seed: int) -> Iterator[Tensor]:
-    state = random_state("lds base order", seed, stage)
-    for _ in range(task.recipe.epochs[stage]):
-        yield from torch.from_numpy(state.permutation(rows)).split(task.recipe.batch_size)
-
-
-def marked(labels: Tensor, margin: bool) -> Tensor:
-    """`[rows, 2]`: the label, and whether a row's margin is asked for instead of its loss; float64."""
-    return torch.stack([labels.double(), torch.full((len(labels),), float(margin))], 1)
+# (method, kind of query, where its gradient is taken) -> τ, float64 `[queries, rows]`.
+Scores = dict[tuple[str, str, str], np.ndarray]
 
 
 def objective(task: Task) -> Objective:
@@ -146,10 +46,15 @@ def objective(task: Task) -> Objective:
         assert given is not None
         return trained.losses(outputs, given) if measure is None else measure(task, outputs, given)
 
+    def margins(outputs: Tensor, labels: Tensor) -> Tensor | None:
+        given = own(labels)
+        assert given is not None
+        return trained.margins(outputs, given)
+
     return Objective(
         name=f"{trained.name} or margin",
         losses=losses,
-        margins=no_margins,
+        margins=margins,
         sampled_output_gradients=lambda outputs, uniforms, labels=None: trained.sampled_output_gradients(
             outputs, uniforms, own(labels)
         ),
@@ -180,13 +85,16 @@ def by_attribute(base: Base, kind: str, at: str, **options: Any) -> Tensor:
 
 def by_unrolling(base: Base, smoothed: bool) -> Tensor:
     """τ of the mean validation loss, by differentiating through training: float64 `[1, rows]`."""
+    if len(base.task.recipe.epochs) > 1:
+        raise AttributionError("Training in stages is not unrolled.", "Use SOURCE.")
     rows, query = row_source(base.train_batches()), base.query_batches("validation_loss")
-    model, wanted = base.task.build(), objective(base.task)
+    model, wanted, _ = base.task.build(), objective(base.task), base.trajectory
     if smoothed:
-        found = unrolled_gauss_newton_harm(model, Pieces.load(base.pieces), wanted, rows, query)
-    else:
-        found = unrolled_harm(model, Replay.load(base.replay), wanted, rows, query)
-        print(f"{base.name}: the adjoint grows by {found.growth:.2g}, chaotic: {found.chaotic}")
+        return -unrolled_gauss_newton_harm(model, Pieces.load(base.pieces), wanted, rows, query).harm[None]
+    found = unrolled_harm(model, Replay.load(base.replay), wanted, rows, query)
+    print(f"{base.name}: the adjoint grows by {found.growth:.2g}, chaotic: {found.chaotic}")
+    if found.chaotic:
+        raise AttributionError(f"The adjoint grows by {found.growth:.2g}: chaotic.", "Use SOURCE.")
     return -found.harm[None]
 
 
@@ -194,23 +102,33 @@ def by_unrolling(base: Base, smoothed: bool) -> Tensor:
 class Method:
     """scores: (base, kind of query, where its gradient is taken) -> τ; facts: said in its rows of the results.
 
-    adaptive_only: differs from another method only where training used Adam.
+    suits: whether it is asked about a task.
     """
 
     scores: Callable[[Base, str, str], Tensor]
     kinds: tuple[str, ...] = KINDS
     points: tuple[str, ...] = POINTS
     facts: dict[str, Any] = field(default_factory=dict)
-    adaptive_only: bool = False
+    suits: Callable[[Task], bool] = lambda _: True
+
+
+def adaptive(task: Task) -> bool:
+    """Whether training used Adam: else the formula for gradient descent is SOURCE's own."""
+    return task.recipe.optimizer != "sgd"
 
 
 METHODS = {
     "source": Method(partial(by_attribute, method="source", calibrate=True)),
-    "source_3": Method(partial(by_attribute, method="source", segments=3)),
-    "fast_source": Method(partial(by_attribute, method="fast_source")),
+    "source_3": Method(partial(by_attribute, method="source", segments=3), points=("tail",)),
+    "fast_source": Method(partial(by_attribute, method="fast_source"), points=("tail",)),
     "source_refined": Method(partial(by_attribute, method="source_refined"), ("validation_loss",)),
-    "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), adaptive_only=True),
+    "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
+    "kronfluence_influence": Method(peer.kronfluence_influence, points=("final",), suits=peer.suits),
+    # TracIn takes the query's gradient at every checkpoint; baselines are asked as they are usually used.
+    "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
+    "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),
+    "trak": Method(partial(by_attribute, method="trak"), points=("final",)),
     "unrolled": Method(lambda base, *_: by_unrolling(base, False), ("validation_loss",), ("tail",)),
     "unrolled_gauss_newton": Method(
         lambda base, *_: by_unrolling(base, True), ("validation_loss",), ("tail",)
@@ -218,32 +136,72 @@ METHODS = {
 }
 
 
+@cache
+def code_version() -> bytes:
+    """Changes with the source of `pipeline.attribution`."""
+    folder = Path(pipeline.attribution.__file__).parent
+    text = b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
+    return hashlib.sha256(text).digest()[:8]
+
+
 def scores(base: Base, method: str, kind: str, at: str) -> np.ndarray | None:
-    """τ, float64 `[queries, rows]`, kept in the cache; None, with a line that says why, where it is not defined."""
+    """τ, float64 `[queries, rows]`, from the cache if this code made it; None, with a line that says why, where it is
+    not defined.
+    """
     path = base.folder / f"{method}-{kind}-{at}.safetensors"
-    if not path.exists():
+    kept = load_file(path) if path.exists() else {}
+    if "code" not in kept or bytes(kept["code"].numpy()) != code_version():
         try:
             found = METHODS[method].scores(base, kind, at)
         except AttributionError as error:
             print(f"{base.name}: no {method} for {kind} at {at}: {error}")
-            return None
-        save_tensors(path, {"scores": found.contiguous()})
-    return load_file(path)["scores"].double().numpy()
+            found = torch.zeros(0, len(base.data.labels))
+        version = torch.frombuffer(bytearray(code_version()), dtype=torch.uint8)
+        kept = {"scores": found, "code": version, "stages": torch.from_numpy(base.data.stages)}
+        save_tensors(path, kept)
+    return kept["scores"].double().numpy() if len(kept["scores"]) else None
 
 
-def all_scores(base: Base) -> dict[tuple[str, str, str], np.ndarray]:
-    """(method, kind, at) -> τ, of all that are defined."""
-    asked = [
-        (name, kind, at)
-        for name, method in METHODS.items()
-        if base.task.recipe.optimizer != "sgd" or not method.adaptive_only
-        for kind in method.kinds
-        for at in method.points
-    ]
+def all_scores(base: Base) -> Scores:
+    """Of all methods that are defined."""
     found = {}
-    for name, kind, at in asked:
-        print(f"{base.name}, base model {base.seed}: {name} for {kind} at {at}", flush=True)
-        one = scores(base, name, kind, at)
-        if one is not None:
-            found[name, kind, at] = one
+    for name, method in METHODS.items():
+        for kind in method.kinds if method.suits(base.task) else ():
+            for at in method.points:
+                begin = time.perf_counter()
+                one = scores(base, name, kind, at)
+                seconds = time.perf_counter() - begin
+                line = f"{base.name}, base model {base.seed}: {name} for {kind} at {at}, {seconds:.1f} s"
+                print(line, flush=True)
+                if one is not None:
+                    found[name, kind, at] = one
     return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a base model's folder holds.
+
+    stages: as in `Data`, None without scores; asked: how often a method was asked, `scores` are those that are
+    defined; others: how many are of other code.
+    """
+
+    scores: Scores
+    stages: np.ndarray | None
+    asked: int
+    others: int
+
+
+def kept_scores(folder: Path) -> Kept:
+    found, stages, asked, others = {}, None, 0, 0
+    for path in sorted(folder.glob("*-*-*.safetensors")):
+        method, kind, at = path.stem.split("-")
+        kept = load_file(path)
+        if method not in METHODS or at not in METHODS[method].points or "code" not in kept:
+            continue
+        asked += 1
+        others += bytes(kept["code"].numpy()) != code_version()
+        stages = kept["stages"].numpy()
+        if len(kept["scores"]):
+            found[method, kind, at] = kept["scores"].double().numpy()
+    return Kept(found, stages, asked, others)

@@ -225,7 +225,7 @@ TASKS = {
         "cifar10_first4000",
         convnet,
         Recipe((15,), (0.03,), 1e-3, 64),
-        {0.5: Removal(50, 4)},
+        {0.5: Removal(30, 4)},
         base_models=2,
     ),
     "trec_transformer": Task(
@@ -233,7 +233,7 @@ TASKS = {
         "trec",
         partial(TextTransformer, VOCABULARY, 6, POSITIONS),
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
-        {0.5: Removal(50, 4)},
+        {0.5: Removal(30, 4)},
         base_models=2,
     ),
 }

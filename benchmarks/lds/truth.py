@@ -35,11 +35,17 @@ class Piece:
     seed: int
 
     def path(self, task: Task) -> Path:
-        folder = CACHE / "lds" / f"{self.name}-{task.fingerprint()}"
-        return folder / f"{self.removed:g}-{self.first}-{self.last}-{self.seed}.safetensors"
+        return (
+            task_folder(self.name, task)
+            / f"{self.removed:g}-{self.first}-{self.last}-{self.seed}.safetensors"
+        )
 
     def __len__(self) -> int:
         return self.last - self.first
+
+
+def task_folder(name: str, task: Task) -> Path:
+    return CACHE / "lds" / f"{name}-{task.fingerprint()}"
 
 
 def pieces(name: str, task: Task, removed: float) -> list[Piece]:
@@ -52,12 +58,15 @@ def pieces(name: str, task: Task, removed: float) -> list[Piece]:
     ]
 
 
-def removed_rows(data: Data, removed: float, mask: int) -> np.ndarray:
-    """bool `[rows]`: what mask number `mask` leaves out, the same share of every stage."""
-    found = np.zeros(len(data.labels), dtype=bool)
+def removed_rows(stages: np.ndarray, removed: float, mask: int) -> np.ndarray:
+    """bool `[rows]`: what mask number `mask` leaves out, the same share of every stage.
+
+    stages: int64 `[rows]`, as in `Data`.
+    """
+    found = np.zeros(len(stages), dtype=bool)
     state = random_state("lds mask", round(1000 * removed), mask)
-    for stage in range(data.stages.max() + 1):
-        rows = np.flatnonzero(data.stages == stage)
+    for stage in range(stages.max() + 1):
+        rows = np.flatnonzero(stages == stage)
         found[state.permutation(rows)[: round(removed * len(rows))]] = True
     return found
 
@@ -68,7 +77,7 @@ def measure_truth(name: str, task: Task, data: Data, removed: float, most: int |
     missing = [piece for piece in planned if not piece.path(task).exists()]
     left, begin, done = sum(map(len, missing)), time.perf_counter(), 0
     for piece in missing:
-        kept = [~removed_rows(data, removed, mask) for mask in range(piece.first, piece.last)]
+        kept = [~removed_rows(data.stages, removed, mask) for mask in range(piece.first, piece.last)]
         trained = train_many(task, data, kept, piece)
         path = piece.path(task)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +105,8 @@ def train_many(task: Task, data: Data, kept: list[np.ndarray], piece: Piece) -> 
     for value in states.values():
         value.requires_grad_()
     rows = [
-        np.stack([np.flatnonzero(one & (data.stages == stage)) for one in kept]) for stage in stages(data)
+        np.stack([np.flatnonzero(one & (data.stages == stage)) for one in kept])
+        for stage in range(data.stages.max() + 1)
     ]
     steps = task.recipe.steps(tuple(part.shape[1] for part in rows))
     first_tail, step = first_tail_step(sum(steps), TAIL), 0
@@ -125,10 +135,6 @@ def summed_loss(task: Task, model: nn.Module, states: States, inputs: Tensor, la
     if len(inputs) == 1:
         return of_one({name: value[0] for name, value in states.items()}, inputs[0], labels[0])
     return torch.func.vmap(of_one)(states, inputs, labels).sum()
-
-
-def stages(data: Data) -> range:
-    return range(data.stages.max() + 1)
 
 
 def orders(recipe: Recipe, rows: np.ndarray, stage: int, piece: Piece) -> Iterator[Tensor]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,11 @@ def average(scores: Sequence[Scores]) -> Scores:
             f"Scores of different methods can't be averaged: {', '.join(methods)}.",
             "Where unrolling fell back to SOURCE, leave those trainings out or use SOURCE for all.",
         )
-    means = {
+    means: dict[str, Any] = {
         field.name: _mean(field.name, [getattr(each, field.name) for each in scores])
         for field in fields(Scores)
     }
-    return replace(scores[0], **means)
+    return Scores(**means)
 
 
 def _mean(name: str, values: Sequence[Tensor | float | str | None]) -> Tensor | float | str | None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -26,7 +25,7 @@ from torch.optim import Optimizer
 from pipeline.attribution.errors import AttributionError, OptimizerError
 from pipeline.attribution.recorder import first_tail_step
 from pipeline.attribution.updates import check_unrollable, group_records
-from pipeline.attribution.weights import RunningMean, save_weights, write_atomically
+from pipeline.attribution.weights import RunningMean, save_tensors, save_weights, write_atomically
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
 # Bytes that stored states may take, and that the weights of one piece may take while it is repeated.
@@ -172,7 +171,7 @@ class ReplayRecorder:
         if self._random:
             tensors["random"] = torch.stack([self._random[step] for step in sorted(self._random)])
         with write_atomically(self._directory / STEPS_NAME) as temporary:
-            save_file(tensors, temporary)
+            save_tensors(tensors, temporary)
         record = {
             "optimizer": type(self._optimizer).__name__,
             "groups": self._groups,

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, TensorSpec, serialize_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import CheckpointError
@@ -29,6 +29,21 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes tensors that share no memory; safetensors' own function for this needs NumPy."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    specs = {
+        name: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in held.items()
+    }
+    serialize_file(specs, path)
+
+
 def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Saves a state dict; tied tensors (the same memory) are saved once, under their first name."""
     kept = {}
@@ -41,7 +56,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
         # A copy, since safetensors refuses tensors that share memory in any other way.
         kept[name] = tensor.detach().to("cpu", copy=True).contiguous()
     with write_atomically(Path(path)) as temporary:
-        save_file(kept, temporary)
+        save_tensors(kept, temporary)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -41,4 +41,6 @@ def mean(columns: list[pa.ChunkedArray]) -> pa.Array:
     for each in numbers[1:]:
         total = pc.add(total, each.cast(pa.float64()))
     average = pc.divide(total, float(len(columns)))
-    return pa.FixedSizeListArray.from_arrays(average.cast(kind.value_type), kind.list_size) if lists else average
+    return (
+        pa.FixedSizeListArray.from_arrays(average.cast(kind.value_type), kind.list_size) if lists else average
+    )

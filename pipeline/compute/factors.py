@@ -62,7 +62,8 @@ def factors(context: AuditContext) -> dict[str, Any]:
     layers, covered = covered_layers(model), coverage(model)
     if not layers:
         raise InputError(
-            "the model has no layer that attribution covers", "Use Linear, convolution, Embedding or attention layers."
+            "the model has no layer that attribution covers",
+            "Use Linear, convolution, Embedding or attention layers.",
         )
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
     whole = todo[0]
@@ -160,9 +161,7 @@ def segment_tasks(plan: Plan) -> list[FactorTask]:
         plan.load_checkpoint(model, checkpoint)
 
     return [
-        FactorTask(
-            model, load, objective, segment.points, config.seed, config.labels, segment.conditioners
-        )
+        FactorTask(model, load, objective, segment.points, config.seed, config.labels, segment.conditioners)
         for segment in plan.planned()
     ]
 
@@ -264,9 +263,7 @@ def cell_means(plan: Plan, sums: Path) -> Tensors:
     groups, tensors = scored_groups(plan.run_path), load_file(sums)
     assert groups is not None
     return {
-        name: torch.stack(
-            [tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
-        )
+        name: torch.stack([tensors[f"{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)])
         for name in under("0/", tensors)
     }
 

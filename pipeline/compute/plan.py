@@ -128,9 +128,7 @@ class Plan:
             eigenvalues = under("eigenvalues/", tensors)
             bases = eigenbases_from_tensors(under("basis/", tensors))
             planned = self.planned()[segment]
-            return PreparedSegment(
-                planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners
-            )
+            return PreparedSegment(planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners)
 
         return [
             keep("segment", self.segment_path(segment), lambda segment=segment: load(segment))  # type: ignore[misc]

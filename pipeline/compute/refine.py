@@ -29,7 +29,9 @@ FORMS = "forms"
 """The name under which forms, which belong to no layer, are summed."""
 
 
-def refined_query(context: AuditContext, plan: Plan, query: Tensors, folder: Path, name: str) -> RefinedDirection:
+def refined_query(
+    context: AuditContext, plan: Plan, query: Tensors, folder: Path, name: str
+) -> RefinedDirection:
     """The filters of a query or several, in nats; the solve itself is done here, in float64.
 
     query: layer → `[out, in]` or `[queries, out, in]`. folder: for partial sums, of which the caller disposes.
@@ -45,7 +47,9 @@ def refined_query(context: AuditContext, plan: Plan, query: Tensors, folder: Pat
         turn += 1
         path = folder / f"directions-{turn}.safetensors"
         save_tensors(path, directions)
-        tasks = [(plan, chunk, mine, path) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))]
+        tasks = [
+            (plan, chunk, mine, path) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))
+        ]
         sums = summed(context.workers, leaf, tasks, folder / f"product-{turn}", f"{name}: product {turn}")
         return {layer: total / row_count(parts) for layer, total in load_file(sums).items()}
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.config import AuditConfig
 from pipeline.errors import WinnowError
-from pipeline.report import svg, vocabulary, words
+from pipeline.report import fidelity, svg, vocabulary, words
 from pipeline.report.advice import next_steps
 from pipeline.report.breakdown import (
     Breakdown,
@@ -24,6 +24,7 @@ from pipeline.report.breakdown import (
 from pipeline.report.gallery import galleries
 from pipeline.report.groups import group_lines
 from pipeline.report.hurt import hurt_lines, hurt_sentence
+from pipeline.report.method import method_line
 from pipeline.report.originals import class_names, read_schema
 from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line
@@ -96,6 +97,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
         "factors": facts(record, "factors"),
+        "attribution_made": method_line(summary["attribution"]),
         "precision": precision(facts(record, "attribute")),
         "detect": facts(record, "detect"),
         "signals": signals_in_words(facts(record, "detect")),
@@ -105,6 +107,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
         "noise": noise_line(summary),
         "forecast": forecast_line(summary),
+        "fidelity": fidelity.shown(summary["fidelity"], "loss units" if regression else "nats"),
         "settings": words.shorten(settings, MOST_SETTINGS),
         "threads": record.get("threads"),
         "longest_stage": max(filter(None, summary["timings"].values()), default=1.0),

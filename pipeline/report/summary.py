@@ -12,7 +12,9 @@ import yaml
 
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
+from pipeline.report.fidelity import fidelity_line
 from pipeline.report.groups import decisions_by_group
+from pipeline.report.method import attribution
 from pipeline.report.verdict import Summary, levels, verdict
 from pipeline.report.vocabulary import DECISIONS, precedence
 from pipeline.run import RunDirectory, read_json
@@ -54,11 +56,13 @@ def summary(run: RunDirectory) -> Summary:
         "predicted_loss_change": verification.get("predicted_loss_change"),
         "calibrated_by": verification.get("calibrated_by"),
         "measured_loss_change": verification.get("measured_loss_change"),
+        "fidelity": verification.get("fidelity"),
         "timings": {stage: entry.get("seconds") for stage, entry in stages.items()},
         "peak_memory_bytes": max(
             filter(None, (e.get("peak_memory_bytes") for e in stages.values())), default=None
         ),
         "coverage": factors.get("coverage"),
+        "attribution": attribution(facts(record, "train"), factors, facts(record, "attribute")),
         "versions": record.get("versions", {}),
         "seeds": record.get("seeds", {}),
         "device": record.get("device"),
@@ -141,8 +145,8 @@ def headline(summary: Summary) -> list[str]:
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))
     lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
-    forecast = forecast_line(summary)
-    return lines + ([forecast] if forecast else [])
+    accuracy = " · ".join(filter(None, (forecast_line(summary), fidelity_line(summary.get("fidelity")))))
+    return lines + ([accuracy] if accuracy else [])
 
 
 def trigger_lines(summary: Summary) -> list[str]:

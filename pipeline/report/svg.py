@@ -132,8 +132,13 @@ def histogram(bins: Sequence[Sequence[tuple[str, int]]], write: Callable[[int], 
     return svg(body, PLOT_HEIGHT, name)
 
 
-def curves(series: Sequence[Series], mark: tuple[float, str] | None, write: Callable[[float], str]) -> Markup:
-    """Lines over epochs, with an upright line at `mark` (epoch, words)."""
+def curves(
+    series: Sequence[Series],
+    mark: tuple[float, str] | None,
+    write: Callable[[float], str],
+    name: str = "training curve",
+) -> Markup:
+    """Lines over epochs or other whole numbers, with an upright line at `mark` (epoch, words)."""
     across = domain([x for line in series for x, _ in line.points], 0.02)
     up = domain([y for line in series for _, y in line.points])
     body = rules(up, write)
@@ -147,7 +152,27 @@ def curves(series: Sequence[Series], mark: tuple[float, str] | None, write: Call
         body += Markup('<text class="said" x="{}%" dx="{}" y="11" text-anchor="{}">{}</text>').format(
             x, shift, anchor, mark[1]
         )
-    return svg(body + join([path(line, across, up) for line in series]), PLOT_HEIGHT, "training curve")
+    return svg(body + join([path(line, across, up) for line in series]), PLOT_HEIGHT, name)
+
+
+def scatter(
+    points: Sequence[tuple[float, float]], slope: float, write: Callable[[float], str], name: str
+) -> Markup:
+    """A dot per (x, y), and through their mean the line of this slope, within the range of x."""
+    across, up = (domain([point[axis] for point in points], 0.1) for axis in (0, 1))
+    body = rules(up, write)
+    for tick in ticks(across, 5):
+        body += foot(place(tick, across), write(tick))
+    center = [sum(point[axis] for point in points) / len(points) for axis in (0, 1)]
+    ends = [(x, center[1] + slope * (x - center[0])) for x in (min(points)[0], max(points)[0])]
+    body += path(Series("slope", "fit", ends), across, up)
+    dots = [
+        Markup('<circle class="point" cx="{}%" cy="{:.2f}%" r="5"/>').format(
+            place(x, across), 100 - place(y, up)
+        )
+        for x, y in points
+    ]
+    return svg(body + join(dots), PLOT_HEIGHT, name)
 
 
 def path(line: Series, across: Domain, up: Domain) -> Markup:

@@ -13,8 +13,20 @@ from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
-from pipeline.training.main_run import METRICS, read_curve, train_early_window, train_main
+from pipeline.training.main_run import (
+    METRICS,
+    read_curve,
+    train_early_window,
+    train_main,
+    whole_trajectory,
+)
 from pipeline.training.recipe import make_recipe
+from pipeline.training.recorded import (
+    check_recorded,
+    copy_recorded,
+    measure_recorded,
+    recorded_early_window,
+)
 
 
 def train_stage(context: AuditContext) -> dict[str, Any]:
@@ -41,6 +53,9 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
     check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))
+    trajectory = None
+    if config.training.trajectory is not None:
+        trajectory = check_recorded(config, model, data.count("train"))
 
     done: dict[str, tuple[int, int]] = {}
 
@@ -57,11 +72,18 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
             context.workers.run(train_half, tasks, [f"training half {half + 1}" for half in HALVES])
             losses = out_of_sample_losses(path, epochs)
         early = None if losses is None else int(np.argmin(losses)) + 1
-        context.workers.run(train_main, [(path, early)], ["training"])
+        if trajectory is None:
+            context.workers.run(train_main, [(path, early)], ["training"])
+        else:
+            copy_recorded(trajectory, whole_trajectory(path))
+            context.workers.run(measure_recorded, [(path,)], ["recorded checkpoints"])
         curve: list[dict[str, Any]] = [dict(line) for line in read_curve(path, epochs)]
         if early is None:
             early = early_epoch_without_halves(curve)
-            context.workers.run(train_early_window, [(path, early)], ["training the early window"])
+            if trajectory is None:
+                context.workers.run(train_early_window, [(path, early)], ["training the early window"])
+        if trajectory is not None:
+            context.workers.run(recorded_early_window, [(path, early)], ["the early window's checkpoints"])
     finally:
         context.workers.no_progress()
     for line, loss in zip(curve, losses if losses is not None else [None] * epochs):
@@ -71,10 +93,12 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "coverage_share": coverage(model).share,
         "epochs": epochs,
-        "steps": recipe.steps,
-        "checkpoints": config.training.checkpoints,
+        "steps": recipe.steps if trajectory is None else trajectory.steps,
+        "checkpoints": config.training.checkpoints if trajectory is None else len(trajectory.checkpoints),
+        "optimizer": config.training.optimizer,
+        "recorded_in": config.training.trajectory,
         "early_epoch": early,
-        "trainings": 3 if config.detection.halves else 1,
+        "trainings": (2 if config.detection.halves else 0) + (trajectory is None),
         "metric": METRICS[data.encoding.task],
         "validation_metric": curve[-1].get("validation_metric"),
         "curve": curve,

@@ -36,9 +36,7 @@ def save_state(
     save_tensors(path, tensors)
 
 
-def load_state(
-    path: Path, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]
-) -> int:
+def load_state(path: Path, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]) -> int:
     """Put everything back in place; returns the number of steps that were done."""
     tensors = load_file(path)
 

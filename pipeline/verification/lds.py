@@ -60,6 +60,11 @@ def lds_score(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estima
     return _estimate(lambda real, forecast: spearman(real, forecast).mean(), truth, predicted, seed)
 
 
+def linear_correlation(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
+    """Pearson's correlation over masks, averaged over queries (and models): for few masks, in line with `slope`."""
+    return _estimate(lambda real, forecast: pearson(real, forecast).mean(), truth, predicted, seed)
+
+
 def slope(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
     """Slope of the measured on the predicted change by least squares, one for all queries, each about its mean.
 
@@ -109,8 +114,12 @@ def spearman_brown(correlation: np.ndarray, times: float) -> np.ndarray:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Rank correlation over masks of `[…, masks, queries]`: `[…, queries]`; 0 where one of the two is constant."""
-    ranks = [rankdata(each, axis=-2) for each in (first, second)]
-    a, b = (each - each.mean(-2, keepdims=True) for each in ranks)
+    return pearson(rankdata(first, axis=-2), rankdata(second, axis=-2))
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation over masks of `[…, masks, queries]`: `[…, queries]`; 0 where one of the two is constant."""
+    a, b = (each - each.mean(-2, keepdims=True) for each in (first, second))
     norm = np.sqrt(np.square(a).sum(-2) * np.square(b).sum(-2))
     return np.divide((a * b).sum(-2), norm, out=np.zeros(norm.shape), where=norm > 0)
 

@@ -51,7 +51,9 @@ def run_missing(
         context.progress(what, done, len(tasks), "retrainings")
 
     context.progress(what, done, len(tasks), "retrainings")
-    context.workers.run(function, [tasks[place] for place in waiting], [names[place] for place in waiting], show)
+    context.workers.run(
+        function, [tasks[place] for place in waiting], [names[place] for place in waiting], show
+    )
 
 
 def retrain(run_path: Path, arm: str, seed: int) -> None:
@@ -71,10 +73,13 @@ def retrain(run_path: Path, arm: str, seed: int) -> None:
     save_tensors(path, measured)
 
 
-def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[str, Tensor]:
+def train_and_measure(
+    run_path: Path, selection: Selection, seed: int, order: int | None = None
+) -> dict[str, Tensor]:
     """Train on the selected rows for as many steps as all train rows take, and measure the result.
 
-    The initial weights depend on `seed` alone, so that arms are paired. Returns `rows` (how many were
+    The initial weights depend on `seed` alone, so that arms are paired; the order of the rows, and dropout, on `order`,
+    by default the same. Returns `rows` (how many were
     trained on), `seconds`, and on the holdout, if there is one, `tail_score`, `tail_loss` `[holdout rows]` at the
     mean of the last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
     validation set also `validation_loss`, its mean at the tail average; with backdoor alarms also
@@ -86,7 +91,7 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
     begin = time.perf_counter()
     data = run_data(run_path)
     with deterministic():
-        setup, averaged = train_selected(run_path, selection, seed)
+        setup, averaged = train_selected(run_path, selection, seed, order)
         found: dict[str, Tensor] = {}
         if data.count("holdout"):
             found |= measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
@@ -99,7 +104,7 @@ def train_and_measure(run_path: Path, selection: Selection, seed: int) -> dict[s
 
 
 def train_selected(
-    run_path: Path, selection: Selection, seed: int, keep_steps: bool = True
+    run_path: Path, selection: Selection, seed: int, order: int | None = None, keep_steps: bool = True
 ) -> tuple[Setup, nn.Module]:
     """A model trained on the selected rows, in the setup, and a copy at the mean of its last iterates.
 
@@ -107,7 +112,9 @@ def train_selected(
     """
     config, data = run_config(run_path).training, run_data(run_path)
     rows = data.count("train")
-    recipe = make_recipe(config, rows if keep_steps else selection.count(rows), seed)
+    recipe = make_recipe(
+        config, rows if keep_steps else selection.count(rows), seed if order is None else order
+    )
     setup = set_up(run_path, selection, seed, recipe)
     tail = TailAverage(setup.model, first_tail_step(recipe.steps, config.tail))
     train(setup, {"tail": tail})

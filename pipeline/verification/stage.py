@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pipeline.compute.worker import run_data
@@ -69,7 +68,9 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "retrainings": sum(len(result.scores) for result in results.values()),
         "seconds_per_training": mean_seconds(list(results.values())),
         "verdict": report["verdict"],
-        "fidelity_groups": report["fidelity"]["groups"] if report["fidelity"] else 0,
+        "fidelity_retrainings": sum(report["fidelity"][each] for each in ("groups", "controls"))
+        if report["fidelity"]
+        else 0,
     }
 
 

@@ -3,11 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.attribution import cross_entropy, query_filters, query_gradients
+from pipeline.attribution import (
+    Conditioner,
+    Eigenbasis,
+    PreparedSegment,
+    cross_entropy,
+    query_filters,
+    query_gradients,
+    source_spectrum,
+)
 from pipeline.attribution.capture import capture
 from pipeline.attribution.gradients import OuterProducts
 from pipeline.attribution.query_compression import (
     LowRankMatrices,
+    cheapest_filters,
     compress,
     compressed_filters,
     joined,
@@ -145,3 +154,42 @@ def test_joining_keeps_the_queries_in_order() -> None:
     assert isinstance(together, LowRankMatrices)
     assert together.count == 5
     torch.testing.assert_close(together.dense(slice(1, 4)), matrices[1:4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "transformer"])
+def test_filters_in_parts_and_in_their_cheapest_form_give_the_dense_scores(kind: str) -> None:
+    """Whichever layers are compressed, harm of single queries is the dense filters' within the tolerance."""
+    prepared = Prepared(kind, 3)
+    gradients = query_gradients(prepared.model, ENTROPY, prepared.batch.inputs[:4], prepared.batch.labels[:4])
+    parts = [{name: each[some] for name, each in gradients.items()} for some in (slice(0, 3), slice(3, 4))]
+    for tolerance in (0.0, 1e-6):
+        filters = cheapest_filters(parts, prepared.segments, tolerance)
+        prepared.queries = {"one by one": query_filters(gradients, prepared.segments)}
+        dense = prepared.score([prepared.batch], self_influence=False).harm["one by one"]
+        prepared.queries = {"one by one": filters}
+        found = prepared.score([prepared.batch], self_influence=False).harm["one by one"]
+        torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-7 if tolerance else 1e-12)
+
+
+def test_layers_are_compressed_only_where_that_saves_operations_and_none_are_conditioned() -> None:
+    torch.manual_seed(0)
+    sizes = {"wide": (40, 60), "narrow": (2, 2), "conditioned": (40, 60)}
+    bases = {name: Eigenbasis(torch.eye(i).double(), torch.eye(o).double()) for name, (o, i) in sizes.items()}
+    values = {name: torch.rand(size).double() for name, size in sizes.items()}
+    roots = {"conditioned": Conditioner(torch.rand(sizes["conditioned"]).double(), None)}
+    segment = PreparedSegment((0,), bases, values, source_spectrum(1.0), roots)
+    gradients = {
+        name: torch.randn(5, size[0], 1).double() @ torch.randn(5, 1, size[1]).double()
+        for name, size in sizes.items()
+    }
+    (found,) = cheapest_filters([gradients], [segment], 0.1)
+    (dense,) = query_filters(gradients, [segment])
+    assert isinstance(found["wide"], LowRankMatrices)
+    for name in ("narrow", "conditioned"):
+        assert isinstance(found[name], torch.Tensor)
+    torch.testing.assert_close(found["conditioned"], dense["conditioned"])
+    lost = (found["wide"].dense(slice(None)) - dense["wide"]).flatten(1).norm(dim=1)
+    assert (lost <= 0.1 * dense["wide"].flatten(1).norm(dim=1)).all()
+    assert all(
+        isinstance(each, torch.Tensor) for each in cheapest_filters([gradients], [segment], 0.0)[0].values()
+    )

@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch.nn import functional
 
-from benchmarks.lds import truth
+from benchmarks.lds import harmful, predictions, truth
+from benchmarks.lds.bases import Base, marked
 from benchmarks.lds.models import PADDING, TextTransformer, mlp
-from benchmarks.lds.predictions import marked, objective
+from benchmarks.lds.predictions import objective
+from benchmarks.lds.questions import Question
+from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import Data, Recipe, Removal, Task
 from benchmarks.lds_tables import lds
+from pipeline.verification.lds import predicted_change
 
 RECIPE = Recipe((2, 1), (0.1, 0.05), 1e-2, 5, at_once=2)
 
@@ -40,10 +45,10 @@ def small_task(**settings: object) -> Task:
 
 def test_a_mask_removes_the_same_share_of_every_stage() -> None:
     data = small_data()
-    masks = [truth.removed_rows(data, 0.25, mask) for mask in range(4)]
+    masks = [truth.removed_rows(data.stages, 0.25, mask) for mask in range(4)]
     assert all(mask[:20].sum() == 5 and mask[20:].sum() == 3 for mask in masks)
     assert len({mask.tobytes() for mask in masks}) == 4
-    assert np.array_equal(masks[0], truth.removed_rows(data, 0.25, 0))
+    assert np.array_equal(masks[0], truth.removed_rows(data.stages, 0.25, 0))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -51,7 +56,7 @@ def test_a_mask_removes_the_same_share_of_every_stage() -> None:
 def test_models_trained_together_are_those_trained_alone(optimizer: str, count: int) -> None:
     task, data = small_task(optimizer=optimizer), small_data()
     piece = truth.Piece("small", 0.5, 1, 1 + count, seed=3)
-    kept = [~truth.removed_rows(data, 0.5, mask) for mask in range(1, 1 + count)]
+    kept = [~truth.removed_rows(data.stages, 0.5, mask) for mask in range(1, 1 + count)]
     found = truth.train_many(task, data, kept, piece)
     for place, rows in enumerate(kept):
         torch.manual_seed(1003)
@@ -136,3 +141,117 @@ def test_the_table_has_the_ceiling_and_the_ensemble_behind_a_slash() -> None:
     assert "50 % of the rows removed, measured at the tail average" in page
     assert "| ceiling of the truth |  | 0.80 (0.10 – 0.90) |" in page
     assert "| source | tail | 0.50 (0.10 – 0.90) / 0.60 |" in page
+
+
+def test_the_table_says_which_targets_are_missed_and_by_how_much() -> None:
+    common = {"task": "digits", "query": "margins", "removed": 0.5, "truth": "tail", "low": 0.1, "high": 0.9}
+    own = {"method": "source", "at": "tail"}
+    page = lds(
+        [
+            common | own | {"metric": "lds", "value": 0.5, "sense": "≥", "target": 0.6, "met": False},
+            common
+            | own
+            | {"metric": "slope", "value": 1.6, "sense": "within", "target": [0.8, 1.4], "met": False},
+            common
+            | own
+            | {"metric": "lds_difference", "value": 0.2, "sense": "ahead", "target": 0.0, "met": True}
+            | {"against": "influence @tail"},
+        ]
+    )
+    assert "LDS | 0.50 (0.10 – 0.90) | ≥ 0.60 | **no** (0.10)" in page
+    assert "slope | 1.60 (0.10 – 0.90) | within 0.80 – 1.40 | **no** (0.20)" in page
+    assert "source @tail − influence @tail: difference of LDS | 0.20 (0.10 – 0.90) | ahead | yes" in page
+
+
+def small_question() -> Question:
+    """40 masks, 3 retrainings, 5 queries; two methods, of which the second is right."""
+    random = np.random.RandomState(0)
+    change = random.randn(40, 5)
+    truth = change[:, None] + 0.1 * random.randn(40, 3, 5)
+    predicted = {
+        ("influence", "tail"): random.randn(2, 40, 5),
+        ("source", "tail"): np.stack([change, change]),
+    }
+    return Question("fashion_mnist_noisy", "margins", 0.5, "final", truth, predicted)
+
+
+def test_a_paired_difference_is_that_of_the_two_scores() -> None:
+    question = small_question()
+    found = question.difference(("source", "tail"), ("influence", "tail"))
+    mean = question.truth.mean(1)
+    each = [
+        spearmanr(mean[:, query], question.predicted[method, "tail"][model][:, query]).statistic * sign
+        for method, sign in (("source", 1), ("influence", -1))
+        for model in range(2)
+        for query in range(5)
+    ]
+    assert found.value == pytest.approx(sum(each) / 10)
+    assert found.low < found.value < found.high
+    same = question.difference(("source", "tail"), ("source", "tail"))
+    assert same.low == same.high == 0.0
+
+
+def test_source_is_ahead_where_the_whole_interval_is() -> None:
+    rows = {row["sense"]: row for row in targets([small_question()])}
+    assert rows["ahead"]["met"]
+    assert rows["ahead"]["low"] > 0
+    assert rows["not behind"]["against"] == "influence @tail"
+    turned = small_question()
+    turned.predicted["source", "tail"], turned.predicted["influence", "tail"] = (
+        turned.predicted["influence", "tail"],
+        turned.predicted["source", "tail"],
+    )
+    rows = {row["sense"]: row for row in targets([turned])}
+    assert not rows["ahead"]["met"]
+    assert not rows["not behind"]["met"]
+
+
+def test_the_most_harmful_rows_are_those_whose_removal_lowers_the_loss_most() -> None:
+    scores = np.random.RandomState(0).randn(200)
+    assert set(np.flatnonzero(harmful.most_harmful(scores))) == set(np.argsort(scores)[:4])
+
+
+def test_forecasts_follow_the_weights_of_the_rows_that_are_kept() -> None:
+    scores = np.random.RandomState(0).randn(50)
+    removed = np.arange(50) < 5
+    shrunk = harmful.forecast(scores, removed, steps=0.9)
+    assert shrunk == pytest.approx(predicted_change(scores[None], removed[None])[0, 0])
+    kept = harmful.forecast(scores, removed, steps=1.0)
+    assert kept == pytest.approx(predicted_change(scores[None], removed[None], steps_kept=True)[0, 0])
+
+
+def test_scores_are_made_anew_when_the_code_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "CACHE", tmp_path)
+    base = Base("small", small_task(), small_data(), 0)
+    base.folder.mkdir(parents=True)
+    calls = []
+
+    def constant(*_: object) -> torch.Tensor:
+        calls.append(1)
+        return torch.full((1, 32), float(len(calls)))
+
+    monkeypatch.setitem(predictions.METHODS, "source", predictions.Method(constant))
+    for _ in range(2):
+        found = predictions.scores(base, "source", "validation_loss", "tail")
+        assert found is not None
+        assert found[0, 0] == 1
+    monkeypatch.setattr(predictions, "code_version", lambda: b"another!")
+    kept = predictions.kept_scores(base.folder)
+    assert kept.others == kept.asked == 1
+    assert list(kept.scores) == [("source", "validation_loss", "tail")]
+    found = predictions.scores(base, "source", "validation_loss", "tail")
+    assert found is not None
+    assert found[0, 0] == 2
+    assert predictions.kept_scores(base.folder).others == 0
+
+
+def test_all_methods_score_the_rows_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "CACHE", tmp_path)
+    base = Base("small", small_task(epochs=(3, 3)), small_data(), 0)
+    found = predictions.all_scores(base)
+    assert {"source", "source_3", "fast_source", "influence", "tracin", "graddot", "trak"} <= {
+        k[0] for k in found
+    }
+    for (method, kind, _), one in found.items():
+        assert one.shape == (12 if kind == "margins" else 1, 32) and np.isfinite(one).all(), method
+        assert (np.abs(one).max(0)[[0, 25]] > 0).all(), method

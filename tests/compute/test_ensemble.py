@@ -21,7 +21,7 @@ def ensemble_config(**changes: object) -> AuditConfig:
         "training__checkpoints": 1,
         "model__hidden": [12],
         "compute__chunk_rows": 500,
-        "data__slices": ["label"],
+        "attribution__group_harm": True,
     }
     return digits_config(**(small | changes))
 
@@ -37,27 +37,20 @@ def test_scores_are_means_over_trainings_with_other_seeds(tmp_path: Path) -> Non
         found, one, two = (read_score(p, run_data(p), name) for p in (path, single, second))
         assert np.corrcoef(one, two)[0, 1] < 0.999
         np.testing.assert_allclose(found, (one + two) / 2, rtol=1e-12)
-    groups = [
-        np.concatenate([np.stack(pq.read_table(f)["group_harm"].to_numpy()) for f in sorted((p / "scores").glob("*.parquet"))])
-        for p in (path, single, second)
-    ]
+    groups = [group_harm(p) for p in (path, single, second)]
     np.testing.assert_allclose(groups[0], (groups[1] + groups[2]) / 2, rtol=1e-5, atol=1e-9)
     final = [read_score(p, run_data(p), "final_loss") for p in (path, single)]
     np.testing.assert_array_equal(final[0], final[1])
 
     written = (second / "checkpoints/trajectory.json").stat().st_mtime_ns
-    record = RunDirectory(path)
-    record.begin_stage("attribute", "another", ("scores",))
+    for lost in (path / "scores").glob("chunk-*.parquet"):
+        lost.unlink()
+    RunDirectory(path).begin_stage("attribute", "", ())
     run_until(ensemble_config(attribution__ensemble=2), path, "attribute")
     assert (second / "checkpoints/trajectory.json").stat().st_mtime_ns == written
-    np.testing.assert_array_equal(read_score(path, run_data(path), "self_influence"), found_again(path))
+    np.testing.assert_array_equal(read_score(path, run_data(path), "validation_harm"), found)
 
 
-def found_again(path: Path) -> np.ndarray:
-    own = path / "scores/own"
-    members = [own, path / "repeats/2/scores"]
-    parts = [
-        np.mean([pq.read_table(m / f.name)["self_influence"].to_numpy() for m in members], axis=0)
-        for f in sorted(own.glob("*.parquet"))
-    ]
-    return np.concatenate(parts)
+def group_harm(path: Path) -> np.ndarray:
+    files = sorted((path / "scores").glob("*.parquet"))
+    return np.concatenate([np.stack(pq.read_table(file)["group_harm"].to_numpy()) for file in files])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_run import digits_config, run_until
@@ -29,14 +30,14 @@ SMALL = {
 }
 
 
-def in_one_process(path: Path) -> Scores:
+def in_one_process(path: Path, queries: slice | torch.Tensor = slice(None)) -> Scores:
     data, trajectory = run_data(path), Trajectory.load(whole_trajectory(path))
     train, validation = data.load_role("train"), data.load_role("validation")
     return attribute(
         run_model(path, 0),
         trajectory,
         [(train.inputs, train.labels)],
-        [(validation.inputs, validation.labels)],
+        [(validation.inputs[queries], validation.labels[queries])],  # type: ignore[index]
         method=run_config(path).attribution.method,
         labels="exact",
     )
@@ -46,7 +47,10 @@ def assert_agrees(path: Path, alpha: float) -> None:
     """α is measured on other rows than in one process, so harm is compared without it."""
     data, expected = run_data(path), in_one_process(path)
     assert expected.harm is not None
-    for name, wanted in (("self_influence", expected.self_influence), ("validation_harm", expected.harm * alpha)):
+    for name, wanted in (
+        ("self_influence", expected.self_influence),
+        ("validation_harm", expected.harm * alpha),
+    ):
         found = read_score(path, data, name)
         np.testing.assert_allclose(
             found, wanted.numpy(), rtol=0, atol=2e-3 * np.abs(found).max(), err_msg=name
@@ -74,6 +78,22 @@ def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
         losses = torch.nn.functional.cross_entropy(model(rows.inputs), rows.labels, reduction="none")
         found = read_score(trained, run_data(trained), "final_loss")
         np.testing.assert_allclose(found, losses.detach().numpy(), atol=1e-4)
+
+
+def test_refined_harm_to_a_class_is_solved_for_by_itself(trained: Path) -> None:
+    changes = SMALL | {"attribution__method": "source_refined", "attribution__group_harm": True}
+    run_until(digits_config(**changes), trained, "attribute")
+    validation = run_data(trained).load_role("validation")
+    rows = validation.labels == 3
+    expected = in_one_process(trained, rows).harm
+    assert expected is not None
+    names = [group["name"] for group in RunDirectory(trained).facts("attribute")["groups"]]
+    parts = [
+        np.stack(pq.read_table(file)["group_harm"].to_numpy())
+        for file in sorted((trained / "scores").glob("*.parquet"))
+    ]
+    found = np.concatenate(parts)[:, names.index("class 3")]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=2e-3 * np.abs(found).max())
 
 
 def test_adamw_is_attributed_in_its_own_coordinates(tmp_path: Path) -> None:

@@ -1,0 +1,252 @@
+"""The front door of `winnow lds`: retrain on random subsets, compare with every method, and remove what harms most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from pipeline.attribution.planned import METHODS
+from pipeline.compute.cluster import Workers
+from pipeline.compute.worker import run_data
+from pipeline.config import AuditConfig, load_config
+from pipeline.context import AuditContext, Progress, silent
+from pipeline.errors import InputError
+from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
+from pipeline.open_run import open_run
+from pipeline.report import words
+from pipeline.report.lds import lds_page
+from pipeline.run import RUNS, write_json, write_text
+from pipeline.runs import existing_run
+from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.training.main_run import whole_trajectory
+from pipeline.verification.fidelity import keep_only_current
+from pipeline.verification.lds import Estimate, ceiling, lds_score, predicted_change, slope
+from pipeline.verification.retrain import run_missing
+
+DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
+NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")
+MEAN_LOSS_ALONE = ("source_refined",)
+SHARES = (0.02, 0.05, 0.1, 0.2)
+"""Of the rows, that the removal curve takes out."""
+FEWEST_MASKS = 5
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked: how many masks, retrainings of each, which share they remove, how many single queries."""
+
+    methods: Sequence[str] = DEFAULT_METHODS
+    masks: int = 50
+    retrainings: int = 2
+    removed: float = 0.5
+    queries: int = 50
+
+    def check(self) -> None:
+        """Raises InputError for what can't be measured."""
+        known = [name for name in METHODS if name not in NOT_RECORDED]
+        for name in self.methods:
+            if name not in known:
+                raise InputError(f"--methods: {name!r} isn't known", f"Choose of {', '.join(known)}.")
+        if not self.methods:
+            raise InputError("--methods: none is named", f"Choose of {', '.join(known)}.")
+        if self.masks < FEWEST_MASKS:
+            raise InputError(
+                f"--masks is {self.masks}, too few for a rank correlation",
+                f"Ask for {FEWEST_MASKS} at least; 50 give an interval of about ± 0.1.",
+            )
+        if self.retrainings < 1 or self.queries < 1:
+            raise InputError(
+                "--retrainings and --queries are at least 1", "With 2 retrainings noise is known."
+            )
+        if not 0 < self.removed < 1:
+            raise InputError(
+                f"--removed is {self.removed:g}, not a share between 0 and 1", "Write 0.5 or 0.1."
+            )
+
+
+def lds(
+    source: AuditConfig | str | Path,
+    plan: Plan = Plan(),
+    output: str | Path | None = None,
+    progress: Progress = silent,
+    say: Say = lambda text: None,
+) -> tuple[dict[str, Any], Path]:
+    """Measure how well methods of attribution predict retrainings on these data; gives lds.json's content and folder.
+
+    source: a config, whose model is trained first, or the directory of a run. output: by default RUN/lds or
+    runs/<name>/lds; writes lds.json and lds.html. What was retrained before is not retrained again. say: is told
+    beforehand how long it will take.
+
+    Raises InputError for what can't be measured, as without validation rows.
+    """
+    plan.check()
+    with opened(source, output, progress) as (context, folder):
+        check_data(context)
+        work = Work(context.run.path.absolute(), folder.absolute(), plan.removed, plan.queries)
+        keep_only_current(folder, PIECES, context.run)
+        found = measure(context, work, plan, say)
+        write_json(folder / "lds.json", found)
+        write_text(folder / "lds.html", lds_page(found, context.config.name))
+    return found, folder
+
+
+@contextmanager
+def opened(
+    source: AuditConfig | str | Path, output: str | Path | None, progress: Progress
+) -> Iterator[tuple[AuditContext, Path]]:
+    """A run whose model is trained, and the folder for the results."""
+    if not isinstance(source, AuditConfig) and Path(source).is_dir():
+        run = existing_run(source, "train")
+        config = load_config(run / "config.yaml")
+        for needed in (whole_trajectory(run.path) / "trajectory.json", run / "encoding.json"):
+            if not needed.exists():
+                raise InputError(
+                    f"{needed}: not there any more", "Give a config, whose model is trained first."
+                )
+        folder = Path(output) if output is not None else run / "lds"
+        with run.lock(), Workers(config.compute) as workers:
+            yield AuditContext(config, run, workers, progress), folder
+        return
+    config = source if isinstance(source, AuditConfig) else load_config(source)
+    folder = Path(output) if output is not None else RUNS / config.name / "lds"
+    with open_run(config, folder / "run", progress) as context:
+        expected = fingerprints(config)
+        for stage in STAGES[:2]:
+            run_stage(stage, context, expected[stage.name])
+        yield context, folder
+
+
+def check_data(context: AuditContext) -> None:
+    data, config = run_data(context.run.path), context.config
+    if data.count("validation") < 2:
+        raise InputError(
+            "there are no validation rows whose loss could be measured",
+            "Give data.validation, or data.split.",
+        )
+    if config.data.weight is not None or config.training.class_weights != "none":
+        raise InputError(
+            "rows have weights, which `winnow lds` doesn't consider",
+            "Leave out data.weight and training.class_weights: --set training.class_weights=none.",
+        )
+
+
+def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str, Any]:
+    """All retrainings and scores; the content of lds.json."""
+    masks = [(work, mask, seed) for seed in range(plan.retrainings) for mask in range(plan.masks)]
+    names = [f"retraining without mask {mask}, seed {seed}" for _, mask, seed in masks]
+    curve = curve_tasks(work, plan)
+    run_missing(context, "lds: a timed training", retrain_mask, masks[:1], mask_path, names)
+    announce(context, masks, curve, say)
+    score_all(context, work, plan)
+    run_missing(context, "lds: random subsets", retrain_mask, masks, mask_path, names)
+    names = [f"retraining without {share:g} by {method}, seed {seed}" for _, method, share, seed in curve]
+    run_missing(context, "lds: removal curve", retrain_curve, curve, curve_path, names)
+    truth = np.stack(
+        [
+            np.stack([read_losses(mask_path(work, mask, seed)) for seed in range(plan.retrainings)])
+            for mask in range(plan.masks)
+        ]
+    )
+    removed = np.stack([work.removed_rows(mask) for mask in range(plan.masks)])
+    data = run_data(work.run_path)
+    return {
+        "run": str(context.run.path),
+        "rows": data.count("train"),
+        "validation_rows": data.count("validation"),
+        "masks": plan.masks,
+        "retrainings": plan.retrainings,
+        "removed": plan.removed,
+        "queries": len(work.query_rows()),
+        "seconds_per_training": seconds_of(mask_path(*masks[0])),
+        "unit": "loss units" if data.encoding.task == "regression" else "nats",
+        "mean_loss": judged(work, plan, truth.mean(2, keepdims=True), removed, single=False),
+        "single_losses": judged(work, plan, truth[:, :, work.query_rows()], removed, single=True),
+        "curve": read_curve(work, plan),
+    }
+
+
+def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, single: bool) -> dict[str, Any]:
+    """truth: `[masks, retrainings, queries]`. The ceiling, and of each method LDS and slope."""
+    best = ceiling(truth)
+    methods = {}
+    for method in plan.methods:
+        if single and method in MEAN_LOSS_ALONE:
+            continue
+        predicted = predicted_change(work.scores(method, single), removed)
+        figures: dict[str, Estimate] = {
+            "lds": lds_score(truth.mean(1), predicted),
+            "slope": slope(truth.mean(1), predicted),
+        }
+        methods[method] = {name: figure.as_json() for name, figure in figures.items()}
+    return {"ceiling": None if best is None else best.as_json(), "methods": methods}
+
+
+def score_all(context: AuditContext, work: Work, plan: Plan) -> None:
+    tasks = [
+        (work, method, single)
+        for method in plan.methods
+        for single in (False, True)
+        if not (single and method in MEAN_LOSS_ALONE)
+    ]
+    waiting = [task for task in tasks if not work.scores_path(*task[1:]).exists()]
+
+    def show(place: int, _: object) -> None:
+        context.progress("lds: scores", place + 1, len(waiting), "methods")
+
+    context.workers.run(score, waiting, [f"scores of {method}" for _, method, _ in waiting], show)
+
+
+def curve_tasks(work: Work, plan: Plan) -> list[tuple[Work, str, float, int]]:
+    """Nothing removed, then every share by every method and at random."""
+    points = [(RANDOM, 0.0)] + [(method, share) for method in (*plan.methods, RANDOM) for share in SHARES]
+    return [(work, method, share, seed) for seed in range(plan.retrainings) for method, share in points]
+
+
+def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], say: Say) -> None:
+    """How many retrainings are to be made, and how long they will take by the one that is there."""
+    left = sum(not mask_path(*task).exists() for task in masks)
+    left += sum(not curve_path(*task).exists() for task in curve)
+    workers, each = context.workers.count(), seconds_of(mask_path(*masks[0]))
+    say(
+        f"{words.plural(left, 'retraining')} of about {words.duration(each)} on {words.plural(workers, 'worker')}: "
+        f"about {words.duration(left * each / workers)}, and the scores. It can be interrupted and goes on."
+    )
+
+
+def read_curve(work: Work, plan: Plan) -> dict[str, Any]:
+    """Mean validation loss, one per seed: `as_given` and `methods` → a list of share and losses."""
+
+    def losses(method: str, share: float) -> list[float]:
+        paths = [work.curve_path(method, share, seed) for seed in range(plan.retrainings)]
+        return [float(read_losses(path).mean()) for path in paths]
+
+    return {
+        "as_given": losses(RANDOM, 0.0),
+        "methods": {
+            method: [{"share": share, "losses": losses(method, share)} for share in SHARES]
+            for method in (*plan.methods, RANDOM)
+        },
+    }
+
+
+def mask_path(work: Work, mask: int, seed: int) -> Path:
+    return work.mask_path(mask, seed)
+
+
+def curve_path(work: Work, method: str, share: float, seed: int) -> Path:
+    return work.curve_path(method, share, seed)
+
+
+def read_losses(path: Path) -> np.ndarray:
+    return load_file(path)["loss"].astype(np.float64)
+
+
+def seconds_of(path: Path) -> float:
+    return float(load_file(path)["seconds"])

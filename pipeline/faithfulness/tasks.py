@@ -1,0 +1,135 @@
+"""What workers do for `winnow lds`: retrainings on parts of the rows, and the scores of every method."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from pipeline.attribution.attribute import attribute
+from pipeline.attribution.capture import Inputs
+from pipeline.attribution.stage_data import StageData
+from pipeline.attribution.trajectory import Trajectory
+from pipeline.compute.plan import TrainPairs, attribution_model
+from pipeline.compute.worker import plain_objective, run_config, run_data, run_device, run_objective
+from pipeline.seeds import random_state
+from pipeline.training.batches import Selection
+from pipeline.training.main_run import whole_trajectory
+from pipeline.training.setup import deterministic
+from pipeline.training.state import save_tensors
+from pipeline.verification.retrain import check_finite, train_selected, validation_losses
+
+PIECES = ("retrainings", "scores", "curve")
+"""Folders of what is kept, so that an interrupted measurement goes on."""
+RANDOM = "random"
+"""The control of the removal curve."""
+SEED = 1000
+"""Of the first retraining; the model that is attributed has another."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where the pieces of one measurement lie, and what it measures.
+
+    removed: share of the rows that a mask leaves out; queries: single validation rows that are asked about.
+    """
+
+    run_path: Path
+    folder: Path
+    removed: float
+    queries: int
+
+    def mask_path(self, mask: int, seed: int) -> Path:
+        return self.folder / PIECES[0] / f"{self.removed:g}-{mask}-{seed}.safetensors"
+
+    def scores_path(self, method: str, single: bool) -> Path:
+        return self.folder / PIECES[1] / f"{method}-{self.queries if single else 'mean'}.safetensors"
+
+    def curve_path(self, method: str, share: float, seed: int) -> Path:
+        return self.folder / PIECES[2] / f"{method}-{share:g}-{seed}.safetensors"
+
+    def removed_rows(self, mask: int) -> np.ndarray:
+        """bool `[train rows]`: what a mask leaves out."""
+        return drawn(run_data(self.run_path).count("train"), self.removed, "lds mask", mask)
+
+    def query_rows(self) -> np.ndarray:
+        """Places of the single queries among the validation rows."""
+        count = run_data(self.run_path).count("validation")
+        return np.sort(random_state("lds queries").permutation(count)[: self.queries])
+
+    def scores(self, method: str, single: bool) -> np.ndarray:
+        """τ, float64 `[queries, rows]`: the rise of each query's loss, or of the mean loss, on a row's removal."""
+        return load_file(self.scores_path(method, single))["scores"]
+
+
+def drawn(rows: int, share: float, purpose: str, number: int) -> np.ndarray:
+    """bool `[rows]`: a random share of them."""
+    found = np.zeros(rows, dtype=bool)
+    found[random_state(purpose, number).permutation(rows)[: max(1, round(share * rows))]] = True
+    return found
+
+
+def retrain_mask(work: Work, mask: int, seed: int) -> None:
+    """Train without a mask's rows, as many epochs, and write the `loss` of the validation rows and `seconds`."""
+    write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
+
+
+def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
+    """Train without the rows that are most harmful by a method, or random ones, with as many steps as before."""
+    rows = run_data(work.run_path).count("train")
+    if method == RANDOM:
+        removed = drawn(rows, share, "lds random removal", seed) if share else np.zeros(rows, dtype=bool)
+    else:
+        removed = np.zeros(rows, dtype=bool)
+        order = np.argsort(work.scores(method, single=False)[0], kind="stable")
+        removed[order[: max(1, round(share * rows))]] = True
+    write_losses(work.curve_path(method, share, seed), work, ~removed, seed, keep_steps=True)
+
+
+def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
+    begin = time.perf_counter()
+    with deterministic():
+        setup, averaged = train_selected(
+            work.run_path, Selection(keep=keep), SEED + seed, keep_steps=keep_steps
+        )
+        found = {"loss": validation_losses(setup, averaged)}
+    check_finite(found)
+    save_tensors(path, found | {"seconds": torch.tensor(time.perf_counter() - begin, dtype=torch.float64)})
+
+
+def score(work: Work, method: str, single: bool) -> None:
+    """Write the τ of a method for single queries or for the mean validation loss."""
+    path, config = work.run_path, run_config(work.run_path).attribution
+    found = attribute(
+        attribution_model(path),
+        Trajectory.load(whole_trajectory(path)),
+        [StageData(TrainPairs(path), loss=run_objective(path))],
+        query_batches(work, single),
+        loss=plain_objective(path),
+        method=method,
+        query_at=config.query_at,
+        labels=config.labels,
+        seed=config.seed,
+        reduce_queries=not single,
+        calibrate=method == "source" and not single,
+    )
+    effects = found.influence if single else -found.harm[None] if found.harm is not None else None
+    assert effects is not None
+    save_tensors(work.scores_path(method, single), {"scores": effects.double().cpu().contiguous()})
+
+
+def query_batches(work: Work, single: bool) -> list[tuple[Inputs, Tensor]]:
+    data, device = run_data(work.run_path), run_device(work.run_path)
+    chosen = work.query_rows() if single else np.arange(data.count("validation"))
+    found: list[tuple[Inputs, Tensor]] = []
+    for chunk in data.chunks("validation"):
+        inside = chosen[chunk.holds(chosen)] - chunk.first
+        if len(inside):
+            rows = data.load(chunk).select(torch.from_numpy(inside)).to(device)
+            found.append((rows.inputs, rows.labels))
+    return found

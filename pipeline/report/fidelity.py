@@ -1,0 +1,83 @@
+"""How faithful the audit's own scores are, in a line, in sentences and as a plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.report import svg, words
+
+MOSTLY_NOISE = 0.5
+"""Share of the variance between groups from which noise is what stands in the way."""
+HELP = (
+    "What makes training smoother helps: larger batches (training.batch_size), a lower learning rate, fewer epochs "
+    "or some weight decay, a longer average of the last iterates (training.tail)"
+)
+LEVELS = {
+    "high": "High fidelity: where the scores predict a change, retraining measures much the same",
+    "moderate": "Moderate fidelity: the scores predict what retraining measures in part",
+    "low": "Low fidelity: the scores hardly predict what retraining measures",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """For the page: sentences and the scatter plot of measured against predicted changes."""
+
+    sentences: list[str]
+    chart: Markup
+
+
+def fidelity_line(found: dict[str, Any] | None) -> str:
+    """`fidelity of the scores: high, r 0.87 (0.66 – 0.97)`; empty where it was not measured."""
+    if found is None:
+        return ""
+    return f"fidelity of the scores: {found['level']}, r {interval(found['correlation'])}"
+
+
+def interval(found: dict[str, float]) -> str:
+    value, low, high = (f"{found[end]:.2f}".replace("-", words.MINUS) for end in ("value", "low", "high"))
+    return f"{value} ({low} – {high})"
+
+
+def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
+    """unit: of the loss."""
+    if found is None:
+        return None
+    name = f"measured against predicted change of the validation loss in {unit}, a dot per group"
+    points = list(zip(found["predicted"], found["measured"]))
+    chart = svg.scatter(points, found["slope"]["value"], words.number, name)
+    return Shown(sentences(found, unit), chart)
+
+
+def sentences(found: dict[str, Any], unit: str) -> list[str]:
+    """What was done and found, how much of it is noise, and, unless fidelity is high, what helps."""
+    done = (
+        f"{LEVELS[found['level']]}. {words.count(found['groups'])} random groups of "
+        f"{words.percent(found['removed_share'], 0)} of the rows were left out and the model retrained: predicted "
+        f"and measured change of the validation loss correlate with r = {interval(found['correlation'])}, and the "
+        f"measured change is {interval(found['slope'])} times the predicted one (in brackets 95 % intervals)."
+    )
+    noise = found["noise"]
+    share = noise["share"]
+    said = (
+        f"Retrainings of all rows in other orders differ by ±{words.number(noise['retraining'])} "
+        f"{unit}, those without a group by ±{words.number(noise['groups'])}: about {words.percent(share['value'], 0)} "
+        f"of what was measured is noise ({words.percent(share['low'], 0)} – {words.percent(share['high'], 0)})"
+    )
+    if found["level"] == "high":
+        return [done, f"{said}."]
+    if share["value"] >= MOSTLY_NOISE:
+        why = (
+            f", so that even perfect scores would correlate with no more than about {noise['ceiling']:.2f}: it is "
+            "the training that doesn’t answer reproducibly to its rows."
+        )
+    else:
+        why = ", so that it is mainly the scores that miss, and not the retrainings that differ by chance."
+    rest = (
+        f"{HELP}. Which rows are flagged rests on signals of the early epochs as well, not on these scores alone; "
+        "what rests on them alone are harm and the forecast of the loss."
+    )
+    return [done, said + why, rest]

@@ -1,0 +1,40 @@
+"""What attribution was made with, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report import words
+
+METHODS = {
+    "source": "SOURCE",
+    "fast_source": "FAST-SOURCE at the mean weights of its checkpoints",
+    "source_refined": "SOURCE, its query solved for with the true Gauss–Newton matrix",
+    "influence": "influence functions at the end of training",
+}
+
+
+def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
+    """From the facts of the stages: method, segments, checkpoints, layers, alpha (null where the scale of harm is
+    uncalibrated), ensemble (trainings that scores are averaged over), optimizer, recorded_in (a trajectory's folder).
+    """
+    found = {name: factors.get(name) for name in ("segments", "checkpoints", "layers", "alpha")}
+    found |= {"method": factors.get("method", "source"), "ensemble": scored.get("ensemble", 1)}
+    return found | {"optimizer": train.get("optimizer", "sgd"), "recorded_in": train.get("recorded_in")}
+
+
+def method_line(made: dict[str, Any]) -> str:
+    """In a sentence without its stop."""
+    parts = [
+        METHODS.get(made["method"], made["method"]),
+        words.plural(made["checkpoints"] or 0, "checkpoint"),
+    ]
+    parts += [words.plural(made["segments"] or 1, "segment"), words.plural(made["layers"] or 0, "layer")]
+    if made["optimizer"] != "sgd":
+        parts.append(f"trained by {made['optimizer']}")
+    if made["recorded_in"] is not None:
+        parts.append(f"checkpoints recorded in {made['recorded_in']}")
+    if made["ensemble"] > 1:
+        parts.append(f"mean of {words.plural(made['ensemble'], 'training')}")
+    scale = "the scale of harm is uncalibrated" if made["alpha"] is None else f"α = {made['alpha']:.2g}"
+    return ", ".join([*parts, scale])

@@ -1,0 +1,204 @@
+"""Audits with checkpoints that were recorded elsewhere, by `TrajectoryRecorder` in a training loop of the user's own.
+
+The trajectory is copied into the run; its folder is only read. What the main run's training writes after every epoch
+is measured at the checkpoint nearest to that epoch, and the early window is made of the checkpoints in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pipeline.attribution.batchnorm import has_batchnorm
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.trajectory import FILE_NAME, TAIL_NAME, Checkpoint, Trajectory, write_trajectory
+from pipeline.attribution.weights import RunningMean, restore_weights, save_weights
+from pipeline.compute.worker import run_config, run_data
+from pipeline.config import AuditConfig, digest
+from pipeline.data.files import sha256_of
+from pipeline.errors import InputError
+from pipeline.repeats import link
+from pipeline.run import read_json, write_atomically, write_json
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import epoch_path
+from pipeline.training.main_run import (
+    EARLY_TAIL,
+    Curve,
+    early_trajectory,
+    main_directory,
+    whole_trajectory,
+)
+from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
+
+SAME_EPOCHS = 0.5
+"""How far the last checkpoint's epoch may be from `training.epochs`."""
+
+
+def recorded_files(trajectory: Trajectory) -> list[Path]:
+    """All that belongs to a trajectory, `trajectory.json` last: it says that the others are complete."""
+    weights = [each.path for each in trajectory.checkpoints]
+    states = [each.optimizer_path for each in trajectory.checkpoints if each.optimizer_path.exists()]
+    tail = [] if trajectory.tail is None else [trajectory.tail]
+    return [*weights, *states, *tail, trajectory.directory / FILE_NAME]
+
+
+def load_recorded(directory: str) -> Trajectory:
+    """Raises InputError when there is none, or one that is damaged or of an optimizer without a formula."""
+    try:
+        return Trajectory.load(directory)
+    except AttributionError as error:
+        raise InputError(f"training.trajectory: {error.message}", error.hint) from error
+
+
+def recorded_hash(directory: str) -> str:
+    """By what the files say, so that the folder may be moved."""
+    return digest({path.name: sha256_of(str(path)) for path in recorded_files(load_recorded(directory))})
+
+
+def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Trajectory:
+    """The configured trajectory, held against the model, the data and the rest of the config.
+
+    Raises InputError, with what doesn't fit.
+    """
+    assert config.training.trajectory is not None
+    trajectory = load_recorded(config.training.trajectory)
+    where = f"training.trajectory: {trajectory.directory}"
+    if len(trajectory.stages) > 1:
+        raise InputError(
+            f"{where} has {len(trajectory.stages)} stages",
+            "Audit a training in one stage, or use `attribute`.",
+        )
+    if trajectory.train_rows != train_rows:
+        raise InputError(
+            f"{where} was trained on {trajectory.train_rows:,} rows, but the audit has {train_rows:,} train rows",
+            "Audit the very rows that the model was trained on.",
+        )
+    kind = trajectory.optimizer.kind
+    if kind != config.training.optimizer:
+        raise InputError(
+            f"{where} was trained by {kind}, but training.optimizer is {config.training.optimizer}",
+            "Let `training` say how the model was trained: halves and retrainings go by it.",
+        )
+    check_epochs(config, trajectory, where)
+    try:
+        trajectory.segments(config.attribution.segments)
+        for place, checkpoint in enumerate(trajectory.checkpoints):
+            restore_weights(model, trajectory.load_weights(place), checkpoint.path)
+            if trajectory.optimizer.adaptive:
+                trajectory.load_second_moments(place)
+        if trajectory.tail is not None:
+            restore_weights(model, trajectory.load_tail(), trajectory.tail)
+    except AttributionError as error:
+        raise InputError(f"training.trajectory: {error.message}", error.hint) from error
+    return trajectory
+
+
+def check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> None:
+    last, epochs = trajectory.checkpoints[-1].epoch, config.training.epochs
+    if last is not None and abs(last - epochs) > SAME_EPOCHS:
+        raise InputError(
+            f"{where} ends after {last:g} epochs, but training.epochs is {epochs}",
+            f"Set training.epochs to {max(1, round(last))}.",
+        )
+
+
+def copy_recorded(trajectory: Trajectory, target: Path) -> None:
+    """Copy it, where it is not copied yet; one without a tail average gets its last weights as such."""
+    if (target / FILE_NAME).exists():
+        return
+    *weights, record = recorded_files(trajectory)
+    for path in weights:
+        with write_atomically(target / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    if trajectory.tail is None:
+        save_weights(target / TAIL_NAME, trajectory.load_weights(-1))
+    write_json(target / FILE_NAME, json.loads(record.read_text(encoding="utf-8")) | {"tail": TAIL_NAME})
+
+
+def checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
+    """Of every checkpoint; by its share of the steps where the training loop did not say."""
+    return [
+        epochs * each.step / trajectory.steps if each.epoch is None else each.epoch
+        for each in trajectory.checkpoints
+    ]
+
+
+def measure_recorded(run_path: Path) -> None:
+    """What `train_main` writes after every epoch, from the checkpoints (a task for a worker)."""
+    directory, data, epochs = (
+        main_directory(run_path),
+        run_data(run_path),
+        run_config(run_path).training.epochs,
+    )
+    trajectory = Trajectory.load(whole_trajectory(run_path))
+    done = directory / "done"
+    if done.exists():
+        return
+    with deterministic():
+        setup = recorded_setup(run_path)
+        write_tail(setup, trajectory.load_tail(), whole_trajectory(run_path))
+        curve, places = Curve(directory, setup, data, epochs), checkpoint_epochs(trajectory, epochs)
+        measured: dict[int, int] = {}
+        for epoch in range(1, epochs + 1):
+            nearest = min(range(len(places)), key=lambda place: abs(places[place] - epoch))
+            first = measured.setdefault(nearest, epoch)
+            if first == epoch:
+                restore_weights(setup.model, trajectory.load_weights(nearest))
+                curve.after_epoch(epoch)
+                continue
+            link(epoch_path(directory, epoch), epoch_path(directory, first))
+            line = read_json(directory / f"epoch-{first:03d}.json") | {"epoch": epoch}
+            write_json(directory / f"epoch-{epoch:03d}.json", line)
+    done.touch()
+
+
+def recorded_early_window(run_path: Path, early_epoch: int) -> None:
+    """The checkpoints of the first 2·e* epochs as a trajectory, the first one at least (a task for a worker)."""
+    epochs, target = run_config(run_path).training.epochs, early_trajectory(run_path)
+    if 2 * early_epoch >= epochs or (target / FILE_NAME).exists():
+        return
+    trajectory = Trajectory.load(whole_trajectory(run_path))
+    places = checkpoint_epochs(trajectory, epochs)
+    inside = max(1, sum(place <= 2 * early_epoch for place in places))
+    kept = trajectory.checkpoints[:inside]
+    second_half = [place for place in range(inside) if places[place] > 2 * early_epoch * (1 - EARLY_TAIL)]
+    target.mkdir(parents=True, exist_ok=True)
+    for checkpoint in kept:
+        for path in (checkpoint.path, checkpoint.optimizer_path):
+            if path.exists():
+                link(target / path.name, path)
+    mean = RunningMean()
+    for place in second_half or [inside - 1]:
+        mean.add(trajectory.load_weights(place))
+    with deterministic():
+        write_tail(recorded_setup(run_path), mean.mean(), target)
+    write_trajectory(target, checkpoints=records(kept), stages=trajectory.stages, steps=kept[-1].step)
+
+
+def recorded_setup(run_path: Path) -> Setup:
+    config, data = run_config(run_path).training, run_data(run_path)
+    return set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
+
+
+def write_tail(setup: Setup, weights: dict[str, Tensor], directory: Path) -> None:
+    """Averaged weights, with BatchNorm statistics re-estimated on the train rows."""
+    if has_batchnorm(setup.model):
+        weights = averaged_model(setup, weights).state_dict()
+    save_weights(directory / TAIL_NAME, weights)
+
+
+def records(checkpoints: Sequence[Checkpoint]) -> list[dict[str, object]]:
+    return [
+        {
+            "step": each.step,
+            "epoch": each.epoch,
+            "lr_sum": each.lr_sum,
+            "stage": each.stage,
+            "applied": each.applied,
+        }
+        for each in checkpoints
+    ]

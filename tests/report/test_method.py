@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import get_args
+
+from pipeline.attribution.planned import METHODS as KNOWN
+from pipeline.config import Attribution
+from pipeline.report.method import METHODS, attribution, method_line
+
+
+def test_what_was_used_is_said_and_whether_its_scale_is_known() -> None:
+    factors = {"method": "source", "checkpoints": 6, "segments": 3, "layers": 2, "alpha": None}
+    plain = attribution({}, factors, {})
+    assert (
+        method_line(plain) == "SOURCE, 6 checkpoints, 3 segments, 2 layers, the scale of harm is uncalibrated"
+    )
+    train = {"optimizer": "adamw", "recorded_in": "mine"}
+    made = attribution(train, factors | {"method": "fast_source", "alpha": 0.4321}, {"ensemble": 4})
+    said = method_line(made)
+    assert said.startswith(METHODS["fast_source"])
+    for part in ("trained by adamw", "checkpoints recorded in mine", "mean of 4 trainings", "α = 0.43"):
+        assert part in said
+
+
+def test_every_method_of_the_config_has_words() -> None:
+    configured = get_args(Attribution.model_fields["method"].annotation)
+    assert set(configured) == set(METHODS)
+    assert set(configured) <= set(KNOWN)
