@@ -82,7 +82,7 @@ def removal_rows(name: str, task: Task, bases: Sequence[Scores]) -> list[Row]:
             for place, removed in mine.items()
         ]
         measured = np.mean([one for one in changes if one is not None], 0)
-        error = 2 * measured.std(ddof=1) / np.sqrt(len(measured))
+        error = float(2 * measured.std(ddof=1) / np.sqrt(len(measured)))
         value = float(measured.mean())
         common = {"task": name, "method": method, "at": POINT, "truth": POINT, "removed": SHARE}
         common |= {"models": len(mine), "retrainings": len(measured)}

@@ -16,7 +16,7 @@ from pipeline.seeds import random_state
 from pipeline.verification.lds import LEVELS, Estimate, predicted_change, spearman
 
 MEASURED = {"margins": "margins", "validation_loss": "loss"}
-RESAMPLES = 500
+RESAMPLES = 200
 # A method and where its query's gradient is taken.
 Asked = tuple[str, str]
 

@@ -71,11 +71,11 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
         return [done, f"{said}."]
     if share["value"] >= MOSTLY_NOISE:
         why = (
-            f", so that even perfect scores would correlate with no more than about {noise['ceiling']:.2f}: it is "
-            "the training that doesn’t answer reproducibly to its rows."
+            f", so that even perfect scores would correlate with no more than about {noise['ceiling']:.2f}: "
+            "probably it is the training that doesn’t answer reproducibly to its rows."
         )
     else:
-        why = ", so that it is mainly the scores that miss, and not the retrainings that differ by chance."
+        why = ", so that it is probably the scores that miss, and not the retrainings that differ by chance."
     rest = (
         f"{HELP}. Which rows are flagged rests on signals of the early epochs as well, not on these scores alone; "
         "what rests on them alone are harm and the forecast of the loss."

@@ -132,22 +132,24 @@ def compare(
         "measured": measured[:, 0].tolist(),
         "correlation": correlation.as_json(),
         "slope": slope(measured, predicted).as_json(),
-        "noise": noise_share(without, given),
+        "noise": noise_share(without, given, correlation.value),
         "level": level(correlation),
     }
 
 
-def noise_share(without: np.ndarray, given: np.ndarray) -> dict[str, Any]:
+def noise_share(without: np.ndarray, given: np.ndarray, correlation: float = 0.0) -> dict[str, Any]:
     """How much of the variance between groups is that of retraining, and the correlation that this leaves room for.
 
     retraining, groups: standard deviations in nats, of the controls and of the groups; share: of variances, value,
-    low, high by the F distribution, at most 1; ceiling: √(1 − share), what a perfect attribution would reach.
+    low, high by the F distribution, at most 1, and no more than what the scores leave unexplained; ceiling:
+    √(1 − share), what a perfect attribution would reach.
     """
     noise, total = given.var(ddof=1), without.var(ddof=1)
     ratio = noise / total if total > 0 else math.inf
     degrees = len(given) - 1, len(without) - 1
     low, high = (ratio / float(fisher.ppf(1 - each / 100, *degrees)) for each in LEVELS)
-    value, low, high = (min(1.0, float(each)) for each in (ratio, low, high))
+    high, most = min(1.0, float(high)), 1 - max(0.0, correlation) ** 2
+    value, low = (min(most, high, float(each)) for each in (ratio, low))
     return {
         "retraining": float(np.sqrt(noise)),
         "groups": float(np.sqrt(total)),

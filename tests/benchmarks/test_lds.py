@@ -253,5 +253,6 @@ def test_all_methods_score_the_rows_of_both_stages(tmp_path: Path, monkeypatch: 
         k[0] for k in found
     }
     for (method, kind, _), one in found.items():
-        assert one.shape == (12 if kind == "margins" else 1, 32) and np.isfinite(one).all(), method
+        assert one.shape == (12 if kind == "margins" else 1, 32), method
+        assert np.isfinite(one).all(), method
         assert (np.abs(one).max(0)[[0, 25]] > 0).all(), method

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_run import digits_config, run_until
@@ -30,14 +29,14 @@ SMALL = {
 }
 
 
-def in_one_process(path: Path, queries: slice | torch.Tensor = slice(None)) -> Scores:
+def in_one_process(path: Path) -> Scores:
     data, trajectory = run_data(path), Trajectory.load(whole_trajectory(path))
     train, validation = data.load_role("train"), data.load_role("validation")
     return attribute(
         run_model(path, 0),
         trajectory,
         [(train.inputs, train.labels)],
-        [(validation.inputs[queries], validation.labels[queries])],  # type: ignore[index]
+        [(validation.inputs, validation.labels)],
         method=run_config(path).attribution.method,
         labels="exact",
     )
@@ -78,22 +77,6 @@ def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
         losses = torch.nn.functional.cross_entropy(model(rows.inputs), rows.labels, reduction="none")
         found = read_score(trained, run_data(trained), "final_loss")
         np.testing.assert_allclose(found, losses.detach().numpy(), atol=1e-4)
-
-
-def test_refined_harm_to_a_class_is_solved_for_by_itself(trained: Path) -> None:
-    changes = SMALL | {"attribution__method": "source_refined", "attribution__group_harm": True}
-    run_until(digits_config(**changes), trained, "attribute")
-    validation = run_data(trained).load_role("validation")
-    rows = validation.labels == 3
-    expected = in_one_process(trained, rows).harm
-    assert expected is not None
-    names = [group["name"] for group in RunDirectory(trained).facts("attribute")["groups"]]
-    parts = [
-        np.stack(pq.read_table(file)["group_harm"].to_numpy())
-        for file in sorted((trained / "scores").glob("*.parquet"))
-    ]
-    found = np.concatenate(parts)[:, names.index("class 3")]
-    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=2e-3 * np.abs(found).max())
 
 
 def test_adamw_is_attributed_in_its_own_coordinates(tmp_path: Path) -> None:

@@ -187,6 +187,12 @@ def test_the_share_of_noise_is_found_and_lies_in_its_interval() -> None:
     assert np.median(shares) == pytest.approx(0.25, abs=0.06)
 
 
+def test_what_the_scores_explain_is_no_noise() -> None:
+    found = noise_share(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 9.0, 5.0]), correlation=0.8)
+    assert found["share"]["value"] == pytest.approx(1 - 0.8**2)
+    assert found["ceiling"] == pytest.approx(0.8)
+
+
 def test_where_groups_differ_no_more_than_controls_all_is_noise() -> None:
     found = noise_share(np.ones(6), np.array([1.0, 2.0]))
     assert found["share"] == {"value": 1.0, "low": 1.0, "high": 1.0}
