@@ -20,7 +20,16 @@ _WHERE = {
     "WinnowError": "pipeline.errors",
 }
 
-__all__ = ["AuditConfig", "AuditResult", "InputError", "WinnowError", "__version__", "audit", "lds", "load_config"]
+__all__ = [
+    "AuditConfig",
+    "AuditResult",
+    "InputError",
+    "WinnowError",
+    "__version__",
+    "audit",
+    "lds",
+    "load_config",
+]
 
 
 def __getattr__(name: str) -> Any:

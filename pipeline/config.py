@@ -163,7 +163,8 @@ class Training(Section):
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
     tail: float = Field(0.25, gt=0, le=1, description="share of the last iterates whose mean is kept")
     trajectory: str | None = Field(
-        None, description="a folder of TrajectoryRecorder, whose checkpoints are audited instead of a training"
+        None,
+        description="a folder of TrajectoryRecorder, whose checkpoints are audited instead of a training",
     )
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = Field(
@@ -334,7 +335,9 @@ class AuditConfig(Section):
         """Its checkpoints are counted when it is read; other trainings would not be the one that it is of."""
         if self.attribution.ensemble > 1 or self.detection.repeats > 1:
             key = "attribution.ensemble" if self.attribution.ensemble > 1 else "detection.repeats"
-            raise ValueError(f"`{key}` needs trainings of its own, and training.trajectory is one made elsewhere")
+            raise ValueError(
+                f"`{key}` needs trainings of its own, and training.trajectory is one made elsewhere"
+            )
         return self
 
     def as_dict(self) -> dict[str, Any]:

@@ -178,7 +178,9 @@ def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_string(kind):
         return values.cast(kind)
     if is_set(values.type):
-        return pa.array([None if each is None else ", ".join(map(str, each)) for each in values.to_pylist()], kind)
+        return pa.array(
+            [None if each is None else ", ".join(map(str, each)) for each in values.to_pylist()], kind
+        )
     coded = values.dictionary_encode()  # as Python writes them: True, 3, 0.5
     written = pa.array([str(value) for value in coded.dictionary.to_pylist()], kind)
     return written.take(coded.indices)

@@ -85,7 +85,9 @@ def check_possible(config: AuditConfig, task: str) -> None:
     }
     for option, used in unsupported.items():
         if used:
-            raise InputError(f"{option} is not there for sets of labels ({config.data.label!r})", "Leave it out.")
+            raise InputError(
+                f"{option} is not there for sets of labels ({config.data.label!r})", "Leave it out."
+            )
 
 
 def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditContext) -> Survey:

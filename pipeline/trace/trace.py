@@ -104,7 +104,9 @@ def trace(
     check_kept(run, config)
     encoding = run_data(run.path).encoding
     if encoding.task == "multilabel":
-        raise InputError(f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes.")
+        raise InputError(
+            f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
+        )
     asked = read_queries(Path(queries), encoding, config.data)
     if backdoor and encoding.task != "classification":
         raise InputError("--backdoor is for classification", "Leave it out: regression has no target class.")

@@ -46,7 +46,9 @@ def test_the_lower_bound_is_the_least_share_that_the_sample_does_not_contradict(
 
     def chance(each: int) -> Fraction:
         """Of `wrong` or more wrong rows in the sample, exactly."""
-        ways = sum(comb(each, k) * comb(rows - each, sampled - k) for k in range(wrong, min(each, sampled) + 1))
+        ways = sum(
+            comb(each, k) * comb(rows - each, sampled - k) for k in range(wrong, min(each, sampled) + 1)
+        )
         return Fraction(ways, comb(rows, sampled))
 
     possible = range(wrong, rows - (sampled - wrong) + 1)
