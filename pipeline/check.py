@@ -48,7 +48,9 @@ from pipeline.training.dynamics import evaluate
 from pipeline.training.loop import training_step
 from pipeline.training.recipe import Recipe, make_recipe
 from pipeline.training.recorded import check_recorded, load_recorded
+from pipeline.training.replayed import check_replayable
 from pipeline.training.setup import Setup, deterministic, set_up
+from pipeline.verification import unrolled
 from pipeline.verification.fidelity import controls
 
 SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
@@ -156,6 +158,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             setup = set_up(run.path, Selection(), config.training.seed, recipe)
             trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
             check_model(setup.model, data.encoding, trial)
+            check_replayable(config, setup.model, rows, data.nbytes("train") // data.count("train"))
             if config.training.trajectory is not None:
                 check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)
@@ -351,10 +354,16 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
     stages = stage_seconds(config, sizes, costs, recipe)
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
+    made: list[str] = []
     if count:
         further = fidelity_retrainings(config, sizes.rows["validation"])
         more = f" and {words.count(further)} for fidelity" if further else ""
-        shown[-1] += f" ({words.plural(count, 'retraining')}{more})"
+        made.append(f"{words.plural(count, 'retraining')}{more}")
+    if config.verification.unrolled:
+        cost = unrolled.trainings(config.training.epochs)
+        made.append(f"exact differentiation, as long as {cost:.1f} trainings")
+    if made:
+        shown[-1] += f" ({'; '.join(made)})"
     return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
 
 
@@ -390,6 +399,8 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
         one = steps + 2 * holdout * costs.evaluated_row
         count = retrainings(config) + fidelity_retrainings(config, validation)
         found["verify"] = -(-count // sizes.workers) * one
+    if config.verification.unrolled:
+        found["verify"] = found.get("verify", 0.0) + unrolled.trainings(epochs) * steps
     return found
 
 

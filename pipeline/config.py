@@ -272,6 +272,9 @@ class Verification(Section):
     fidelity: int = Field(
         16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
     )
+    unrolled: bool = Field(
+        False, description="hold the scores against exact differentiation through the repeated training"
+    )
     seed: int = Field(1, ge=0)
 
     @model_validator(mode="after")
@@ -317,6 +320,8 @@ class AuditConfig(Section):
                 f"attribution.method {self.attribution.method} takes training as one segment, but "
                 f"attribution.segments is {self.attribution.segments}"
             )
+        if self.verification.unrolled:
+            self.check_unrolled()
         if self.training.trajectory is not None:
             return self.with_a_trajectory()
         if self.attribution.segments > self.training.checkpoints:
@@ -330,6 +335,18 @@ class AuditConfig(Section):
                 f"attribution.segments ({self.attribution.segments})"
             )
         return self
+
+    def check_unrolled(self) -> None:
+        """It repeats a training of the audit's own, and differentiates the validation loss."""
+        if self.training.trajectory is not None:
+            raise ValueError(
+                "`verification.unrolled` repeats the training, and training.trajectory is one made elsewhere"
+            )
+        split = self.data.split
+        if self.data.validation is None and (split is None or (split.fractions and not split.fractions[1])):
+            raise ValueError(
+                "`verification.unrolled` differentiates the validation loss, and there are no validation rows"
+            )
 
     def with_a_trajectory(self) -> AuditConfig:
         """Its checkpoints are counted when it is read; other trainings would not be the one that it is of."""

@@ -24,6 +24,10 @@ def of_images(width: int) -> nn.Module:
     return nn.Sequential(Pixels(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
 
+def with_batchnorm() -> nn.Module:
+    return nn.Sequential(Pixels(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+
+
 def not_a_module() -> str:
     return "a string"
 

@@ -15,7 +15,17 @@ import pytest
 
 from pipeline import check as module
 from pipeline.announce import cut, findings
-from pipeline.check import Costs, Preflight, Sizes, check, disk_line, memory_line, model_line, stage_seconds
+from pipeline.check import (
+    Costs,
+    Preflight,
+    Sizes,
+    check,
+    disk_line,
+    memory_line,
+    model_line,
+    stage_seconds,
+    time_line,
+)
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.training.recipe import make_recipe
@@ -166,6 +176,21 @@ def test_more_checkpoints_than_steps_is_an_error() -> None:
         check(config(training={"epochs": 1, "checkpoints": 60, "batch_size": 64}))
 
 
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"model": {"name": "custom", "target": "own_model:with_batchnorm"}}, "BatchNorm in training mode"),
+        ({"training": {"memory_budget": 1000}}, "rows are streamed"),
+    ],
+)
+def test_a_training_that_cannot_be_unrolled_is_refused(
+    sections: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with pytest.raises(InputError, match=f"verification.unrolled.*{named}"):
+        check(config(**sections, verification={"unrolled": True}))
+
+
 def seconds(sizes: Sizes, costs: Costs = COSTS, **sections: Any) -> dict[str, float]:
     made = config(**sections)
     return stage_seconds(made, sizes, costs, make_recipe(made.training, sizes.rows["train"], 0))
@@ -198,6 +223,15 @@ class TestTime:
 
     def test_relabelled_arm_counts(self) -> None:
         assert seconds(sizes(), verification={"relabelled": True, "fidelity": 0})["verify"] == 20 * 200
+
+    def test_exact_differentiation_is_said_to_take_several_trainings(self) -> None:
+        changes = {"verification": {"seeds": 0, "unrolled": True}}
+        one = 1 + 3 + 24 * (2 / 3) / 20  # record, replay, two backwards, 24 times two thirds of a pass
+        assert seconds(sizes(), **changes)["verify"] == pytest.approx(one * 200)
+        both = seconds(sizes(workers=5), verification={"fidelity": 0, "unrolled": True})
+        assert both["verify"] == pytest.approx((15 / 5 + one) * 200)
+        line = time_line(config(**changes), sizes(), COSTS, make_recipe(config().training, 640, 0))
+        assert "(exact differentiation, as long as 4.8 trainings)   on 1 worker" in line.text
 
     def test_no_verification_takes_no_time(self) -> None:
         assert "verify" not in seconds(sizes(), verification={"seeds": 0})

@@ -54,22 +54,24 @@ def anchors(question: Question) -> Iterator[Row]:
         least, theirs = LOSS[question.task]
         yield from reaches(question, False, least, least / theirs)
     if question.kind == "margins" and question.task in MARGINS:
-        for ensembled, least in zip((False, True), MARGINS[question.task], strict=True):
+        several = len(question.predicted[DEFAULT]) > 1
+        for ensembled, least in list(zip((False, True), MARGINS[question.task], strict=True))[: 1 + several]:
             yield from reaches(question, ensembled, least, least)
 
 
 def reaches(question: Question, ensembled: bool, least: float, share: float) -> Iterator[Row]:
     found = lds_score(question.truth.mean(1), question.of(DEFAULT, ensembled))
     yield aim(question, DEFAULT, "lds", found, "≥", least, ensembled=ensembled)
-    yield aim(
-        question, DEFAULT, "share_of_ceiling", of_ceiling(question, found), "≥", share, ensembled=ensembled
-    )
+    if (of_most := of_ceiling(question, found)) is not None:
+        yield aim(question, DEFAULT, "share_of_ceiling", of_most, "≥", share, ensembled=ensembled)
 
 
-def of_ceiling(question: Question, found: Estimate) -> Estimate:
+def of_ceiling(question: Question, found: Estimate) -> Estimate | None:
+    """None where retrainings agree in nothing."""
     best = ceiling(question.truth)
-    most = best.value if best is not None and best.value > 0 else 1.0
-    return Estimate(found.value / most, found.low / most, found.high / most)
+    if best is None or best.value == 0:
+        return None
+    return Estimate(found.value / best.value, found.low / best.value, found.high / best.value)
 
 
 def small_removals(question: Question) -> Iterator[Row]:
@@ -79,8 +81,10 @@ def small_removals(question: Question) -> Iterator[Row]:
     truth = question.truth.mean(1)
     unrolled, refined = ("unrolled", "tail"), ("source_refined", "tail")
     if question.task in UNROLLED_SHARE and unrolled in question.predicted:
-        found = of_ceiling(question, lds_score(truth, question.predicted[unrolled]))
-        yield aim(question, unrolled, "share_of_ceiling", found, "≥", UNROLLED_SHARE[question.task])
+        of_most = of_ceiling(question, lds_score(truth, question.predicted[unrolled]))
+        if of_most is not None:
+            least = UNROLLED_SHARE[question.task]
+            yield aim(question, unrolled, "share_of_ceiling", of_most, "≥", least)
     for method in CALIBRATED:
         one = (method, "tail")
         if one in question.predicted:

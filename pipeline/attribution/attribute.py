@@ -20,7 +20,7 @@ from pipeline.attribution.refined import RefinedSettings
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.scores import Batch
 from pipeline.attribution.similarity import PROJECTION, Similarity, compare
-from pipeline.attribution.stage_data import StageData, StageRows, check_repeatable, number_rows
+from pipeline.attribution.stage_data import StageData, StageRows, check_batches, number_rows
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.unrolled_scores import find_unrolling, with_unrolled_harm
 
@@ -87,7 +87,8 @@ def attribute(
         refined: of ``source_refined``; None takes the defaults.
 
     Raises:
-        AttributionError: an option is unknown, or ``train`` is empty or can be iterated only once.
+        AttributionError: an option is unknown, or ``train`` can be iterated only once, comes in a random order or has
+            another number of rows than training had.
         CheckpointError: a checkpoint doesn't fit the model, or has no state of the Adam that trained it.
     """
     chosen = find_method(method)
@@ -96,7 +97,7 @@ def attribute(
     if not 0 <= query_tolerance < 1:
         raise AttributionError(f"query_tolerance is {query_tolerance}.", "Give a share from 0, less than 1.")
     if query is not None:
-        check_repeatable(query)
+        check_batches(query)
     stages = _stage_rows(train, trajectory, loss, model, labels)
     unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(stages), seed)
     queries = None
@@ -166,7 +167,8 @@ def _stage_rows(
     model: nn.Module,
     labels: str,
 ) -> list[StageRows]:
-    check_repeatable(train)
+    if not isinstance(trajectory, Trajectory):
+        raise AttributionError(f"trajectory is {trajectory!r}.", "Give Trajectory.load(folder).")
     given = list(train) if isinstance(train, Sequence) else [train]
     stages = [each for each in given if isinstance(each, StageData)]
     if not stages:
@@ -177,14 +179,15 @@ def _stage_rows(
             "Give a list with one StageData for each stage.",
         )
     for stage in stages:
-        check_repeatable(stage.batches)
+        check_batches(stage.batches)
     return [
         StageRows(
             stage.batches,
             _objective(loss if stage.loss is None else stage.loss, model, stage.batches, labels),
             ids,
+            recorded.train_rows,
         )
-        for stage, ids in zip(stages, number_rows(stages), strict=True)
+        for stage, ids, recorded in zip(stages, number_rows(stages), trajectory.stages, strict=True)
     ]
 
 
@@ -194,6 +197,10 @@ def _objective(
     """The objective; one of the caller's own is tried on the first batch first."""
     if isinstance(loss, str):
         return get_objective(loss)
+    if not isinstance(loss, Objective):
+        raise AttributionError(
+            f"loss is {loss!r}, which is no Objective.", "Give a name, or the call: cross_entropy()."
+        )
     for inputs, given in train:
         with capture(model) as captured:
             check_objective(loss, captured.forward(inputs), given, labels)

@@ -12,6 +12,7 @@ from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.factors import add_tensors
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.objectives.cross_entropy import IGNORED
 from pipeline.attribution.planned import Points
 from pipeline.attribution.query_compression import DENSE_BYTES
 from pipeline.attribution.scores import mean_gradient_sums, query_gradients
@@ -91,9 +92,10 @@ def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels
         return
     with capture(model) as captured:
         classes = captured.forward(inputs).shape[-1]
-    if int(labels.max()) >= classes:
+    unknown = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
+    if len(unknown):
         raise AttributionError(
-            f"A query has the class {int(labels.max())}, but the model has {classes} outputs, classes 0 to "
+            f"A query has the class {int(unknown[0])}, but the model has {classes} outputs, classes 0 to "
             f"{classes - 1}.",
             "Leave out queries of classes that training didn't know.",
         )

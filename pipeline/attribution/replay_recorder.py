@@ -64,14 +64,12 @@ class ReplayRecorder:
         tail: float = 0.5,
         byte_budget: int = BYTE_BUDGET,
     ) -> None:
-        self._rule = check_unrollable(optimizer)
-        check_batchnorm(model)
+        self._every = check_recordable(model, optimizer, steps, byte_budget)
         self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
         self._total, self._train_rows = steps, train_rows
         self._first_tail = first_tail_step(steps, tail) if tail > 0 else steps
         self._mean = RunningMean() if tail > 0 else None
         self._groups = group_records(model, optimizer)
-        self._every = self._interval(byte_budget)
         self._rows: list[Tensor] = []
         self._divisors: list[float] = []
         self._rates: list[list[float]] = []
@@ -128,21 +126,6 @@ class ReplayRecorder:
         if done + 1 == self._total:
             self._finish()
 
-    def _interval(self, budget: int) -> int:
-        """Steps between stored states: √T, or more where states would take more than the budget."""
-        weights = sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
-        others = sum(t.numel() * t.element_size() for t in self._model.state_dict().values()) - weights
-        slots = len(self._rule.slots) * weights
-        held = weights if self._rule.linear else 2 * weights + slots
-        every = max(math.isqrt(self._total - 1) + 1, -(-self._total * (weights + others + slots) // budget))
-        if every * held > budget:
-            needed = math.isqrt(self._total * (weights + others + slots) * held) + 1
-            raise AttributionError(
-                f"{self._total} steps of this model can't be replayed within {budget >> 20} MB.",
-                f"Give a byte_budget of at least {max(needed, every * held) / 2**20:.0f} MB.",
-            )
-        return every
-
     def _remember(self, _module: nn.Module, _args: Any) -> None:
         self._before = random_state(self._model)
 
@@ -184,6 +167,31 @@ class ReplayRecorder:
         }
         with write_atomically(self._directory / RECORD_NAME) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def check_recordable(
+    model: nn.Module, optimizer: Optimizer, steps: int, byte_budget: int = BYTE_BUDGET
+) -> int:
+    """Steps between stored states: √T, or more where states would take more than the budget.
+
+    Raises:
+        OptimizerError: the optimizer can't be unrolled.
+        AttributionError: the model has BatchNorm in training mode, or the budget is too small.
+    """
+    rule = check_unrollable(optimizer)
+    check_batchnorm(model)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    others = sum(t.numel() * t.element_size() for t in model.state_dict().values()) - weights
+    slots = len(rule.slots) * weights
+    held = weights if rule.linear else 2 * weights + slots
+    every = max(math.isqrt(steps - 1) + 1, -(-steps * (weights + others + slots) // byte_budget))
+    if every * held > byte_budget:
+        needed = math.isqrt(steps * (weights + others + slots) * held) + 1
+        raise AttributionError(
+            f"{steps} steps of this model can't be replayed within {byte_budget >> 20} MB.",
+            f"Give a byte_budget of at least {max(needed, every * held) / 2**20:.0f} MB.",
+        )
+    return every
 
 
 def state_path(directory: Path, step: int) -> Path:

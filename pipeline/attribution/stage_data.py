@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import RandomSampler
 
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
@@ -41,11 +42,13 @@ class StageRows:
         batches: (inputs, labels).
         objective: what the stage minimised.
         row_ids: int64 ``[rows]``; None numbers them from 0.
+        train_rows: how many rows the stage trained on; None does not compare.
     """
 
     batches: Iterable[tuple[Inputs, Tensor]]
     objective: Objective
     row_ids: Tensor | None = None
+    train_rows: int | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         first = 0
@@ -53,6 +56,11 @@ class StageRows:
             numbers = torch.arange(first, first + len(labels))
             yield Batch(inputs, labels, numbers if self.row_ids is None else self.row_ids[numbers])
             first += len(labels)
+        if self.train_rows not in (None, first):
+            raise AttributionError(
+                f"Training had {self.train_rows} rows, but {first} are given.",
+                "Give all rows that it was recorded with, each once; no drop_last.",
+            )
 
     def in_groups(self) -> Iterator[list[Batch]]:
         """Consecutive batches with at least ``_ROWS_AT_ONCE`` rows together, except for the last."""
@@ -66,10 +74,20 @@ class StageRows:
             yield group
 
 
-def check_repeatable(batches: Iterable[object]) -> None:
-    """Raises AttributionError for an iterator, which gives its batches only once."""
+def check_batches(batches: Iterable[object]) -> None:
+    """Raises AttributionError for batches that are gone after one pass, are shuffled, or are no pairs."""
     if iter(batches) is batches:
         raise AttributionError("The batches can be iterated only once.", "Give a list or a data loader.")
+    if isinstance(getattr(batches, "sampler", None), RandomSampler):
+        raise AttributionError("The data loader shuffles.", "Give one with shuffle=False.")
+    for batch in batches:
+        labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+        if not isinstance(labels, Tensor) or not labels.dim():
+            raise AttributionError(
+                "What is given is not batches of (inputs, labels).",
+                "Give a list of such pairs, [(inputs, labels)], or a data loader.",
+            )
+        break
 
 
 def number_rows(stages: Sequence[StageData]) -> list[Tensor | None]:

@@ -64,6 +64,7 @@ def unrolled_harm(
     rows: RowSource,
     query: Iterable[tuple[Inputs, Tensor]],
     *,
+    query_objective: Objective | None = None,
     pieces: int = PIECES,
 ) -> UnrolledHarm:
     """Differentiates through the recorded training.
@@ -71,9 +72,10 @@ def unrolled_harm(
     Args:
         model: built as for training; its weights and modes are put back at the end.
         replay: the recording.
-        objective: what was trained on; the query's loss too.
+        objective: what was trained on.
         rows: gives training rows by their numbers, as they were in training, with their weights.
         query: rows whose mean loss is differentiated, at the recording's tail average.
+        query_objective: the query's loss; None means the objective's.
         pieces: of order smoothing; 0 differentiates with the recorded order.
 
     Raises:
@@ -84,7 +86,7 @@ def unrolled_harm(
     try:
         replay.load_query_point(model)
         vector = replay.vector(model)
-        gradient = vector.flatten(mean_loss_gradient(model, objective, query))
+        gradient = vector.flatten(mean_loss_gradient(model, query_objective or objective, query))
         run = _Backwards(model, replay, objective, rows, vector, gradient, pieces)
         return run.harm()
     finally:
@@ -93,9 +95,9 @@ def unrolled_harm(
             module.training = training
 
 
-def unrolled_cost(replay: Replay, pieces: int = PIECES) -> float:
-    """What ``unrolled_harm`` costs, in trainings: one repetition, about two backwards, and ⅔ of a pass per piece."""
-    epochs = int(replay.tensors["lengths"].sum()) / replay.train_rows
+def unrolled_cost(epochs: float, pieces: int = PIECES) -> float:
+    """What ``unrolled_harm`` costs after a training of so many passes over the rows, in trainings: one repetition,
+    about two backwards, and ⅔ of a pass per piece."""
     return 3.0 + pieces * (2 / 3) / epochs
 
 

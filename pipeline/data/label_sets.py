@@ -90,7 +90,7 @@ class LabelSets:
             raise InputError(
                 f"{self.first['train', single[0]]}: the only train row with the label {single[0]!r}",
                 "A label needs two rows: leave it out of the list, or add such rows."
-                f"\n  ({len(single) - 1:,} more of the {len(train):,} labels have one row)",
+                f"\n  (labels with one row: {len(single):,} of {len(train):,})",
             )
         refuse_unseen(self.counts, self.first)
 

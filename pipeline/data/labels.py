@@ -94,7 +94,7 @@ class ClassLabel:
             raise InputError(
                 f"{self.first['train', single[0]]}: the only train row of the class {single[0]!r}",
                 "A class needs two rows: add some or drop this one; for numbers set data.task: regression."
-                f"\n  ({len(single) - 1:,} more of the {len(train):,} classes have one row)",
+                f"\n  (classes with one row: {len(single):,} of {len(train):,})",
             )
         refuse_unseen(self.counts, self.first)
 

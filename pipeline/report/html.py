@@ -29,6 +29,7 @@ from pipeline.report.originals import class_names, read_schema
 from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line
 from pipeline.report.triggers import triggers
+from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.run import RunDirectory, read_json
 
@@ -108,6 +109,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "noise": noise_line(summary),
         "forecast": forecast_line(summary),
         "fidelity": fidelity.shown(summary["fidelity"], "loss units" if regression else "nats"),
+        "unrolled": unrolled_sentence(summary["unrolled"]),
         "settings": words.shorten(settings, MOST_SETTINGS),
         "threads": record.get("threads"),
         "longest_stage": max(filter(None, summary["timings"].values()), default=1.0),

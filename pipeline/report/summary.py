@@ -57,6 +57,7 @@ def summary(run: RunDirectory) -> Summary:
         "calibrated_by": verification.get("calibrated_by"),
         "measured_loss_change": verification.get("measured_loss_change"),
         "fidelity": verification.get("fidelity"),
+        "unrolled": verification.get("unrolled"),
         "timings": {stage: entry.get("seconds") for stage, entry in stages.items()},
         "peak_memory_bytes": max(
             filter(None, (e.get("peak_memory_bytes") for e in stages.values())), default=None

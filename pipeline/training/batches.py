@@ -78,16 +78,26 @@ class TrainingRows:
 
     def batches(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Rows]:
         """The batches of one epoch, without the first `skip`."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         if self._held is None:
-            batches = self._streamed(batch_size, generator)
+            batches = self._streamed(batch_size, epoch_generator(seed, epoch))
             for _ in range(skip):
                 next(batches)
             yield from batches
             return
-        order = torch.randperm(self.count, generator=generator).to(self._held.labels.device)
+        order = self.order(seed, epoch).to(self._held.labels.device)
         for start in range(skip * batch_size, self.count, batch_size):
-            yield self._held.select(order[start : start + batch_size])
+            yield self.select(order[start : start + batch_size])
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The numbers of an epoch's rows among those selected, in the order of its batches, where they are held:
+        int64 `[rows]`.
+        """
+        return torch.randperm(self.count, generator=epoch_generator(seed, epoch))
+
+    def select(self, numbers: Tensor) -> Rows:
+        """Rows by their numbers among those selected, where these are held."""
+        assert self._held is not None
+        return self._held.select(numbers.to(self._held.labels.device))
 
     def _streamed(self, batch_size: int, generator: torch.Generator) -> Iterator[Rows]:
         """Chunks in random order through a buffer that is shuffled whenever it is full."""
@@ -115,3 +125,7 @@ class TrainingRows:
             yield buffer.select(order[start : start + batch_size])
         rest = order[whole:]
         return [buffer.select(rest)] if len(rest) else []
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

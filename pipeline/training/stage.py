@@ -27,6 +27,7 @@ from pipeline.training.recorded import (
     measure_recorded,
     recorded_early_window,
 )
+from pipeline.training.replayed import check_replayable
 
 
 def train_stage(context: AuditContext) -> dict[str, Any]:
@@ -53,6 +54,8 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
     check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))
+    counts = {role: data.count(role) for role in ("train", "validation")}
+    check_replayable(config, model, counts, data.nbytes("train") // counts["train"])
     trajectory = None
     if config.training.trajectory is not None:
         trajectory = check_recorded(config, model, data.count("train"))

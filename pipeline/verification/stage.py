@@ -18,6 +18,7 @@ from pipeline.verification.results import ArmResult, compare, read_results
 from pipeline.verification.retrain import retrain, retraining_path, run_missing
 from pipeline.verification.statistics import seed_interval, verdict
 from pipeline.verification.triggers import before_and_after
+from pipeline.verification.unrolled import compare_with_unrolled
 
 COMPARISONS = (
     ("cleaned", "as_given"),
@@ -45,6 +46,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "backdoors": [],
         "groups": [],
         "fidelity": None,
+        "unrolled": compare_with_unrolled(context),
     }
     canaries = context.config.detection.canaries
     note = CANARIES if canaries else reason_not_to_test(config, data, decisions)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.attribution import (
     AttributionError,
@@ -13,6 +14,7 @@ from pipeline.attribution import (
     Trajectory,
     TrajectoryRecorder,
     attribute,
+    cross_entropy,
 )
 
 ROWS, WIDTH = 24, 3
@@ -204,15 +206,24 @@ def test_without_queries_there_is_no_harm(tmp_path: Path) -> None:
         ({"segments": 4}, "4 equal segments"),
         ({"query_tolerance": 1.0}, "query_tolerance is 1"),
         ({"query": []}, "no queries"),
-        ({"train": []}, "no examples"),
+        ({"train": []}, "had 60 rows, but 0 are given"),
         ({"train": iter([])}, "only once"),
+        ({"train": (torch.zeros(60, 4), torch.zeros(60))}, "not batches"),
+        ({"train": TensorDataset(torch.zeros(60, 4), torch.zeros(60))}, "not batches"),
+        ({"train": DataLoader(TensorDataset(torch.zeros(60, 4)), shuffle=True)}, "shuffles"),
+        ({"train": [(torch.zeros(9, 4).double(), torch.zeros(9).long())]}, "had 60 rows, but 9 are given"),
+        ({"train": [(torch.zeros(60, 4).double(), torch.zeros(60).int())]}, "labels are int32"),
+        ({"train": [(torch.zeros(60, 4).double(), torch.full((60,), 3))]}, "none of the model's 3 classes"),
+        ({"query": [(torch.zeros(2, 4).double(), torch.tensor([0, -1]))]}, "class -1"),
+        ({"loss": cross_entropy}, "no Objective"),
+        ({"trajectory": "folder"}, "trajectory is 'folder'"),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_wrong_options_are_named(tmp_path: Path, options: dict, message: str) -> None:
     model, trajectory, train, query = classifier(tmp_path)
     with pytest.raises(AttributionError, match=message):
-        attribute(model, trajectory, **({"train": train, "query": query} | options))
+        attribute(model, **({"trajectory": trajectory, "train": train, "query": query} | options))
 
 
 def test_a_trajectory_of_another_model_is_an_error(tmp_path: Path) -> None:

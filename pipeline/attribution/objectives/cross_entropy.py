@@ -53,14 +53,21 @@ class _CrossEntropy:
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(outputs)
-        losses = functional.cross_entropy(
-            outputs.movedim(-1, 1),
-            self._checked(outputs, labels),
-            weight=weights,
-            ignore_index=IGNORED,
-            reduction="none",
-            label_smoothing=self.smoothing,
-        )
+        labels = self._checked(outputs, labels)
+        try:
+            losses = functional.cross_entropy(
+                outputs.movedim(-1, 1),
+                labels,
+                weight=weights,
+                ignore_index=IGNORED,
+                reduction="none",
+                label_smoothing=self.smoothing,
+            )
+        except IndexError as error:
+            raise AttributionError(
+                f"A label is none of the model's {outputs.shape[-1]} classes ({error})",
+                "Number the classes from 0.",
+            ) from error
         return losses if losses.dim() == 1 else losses.flatten(1).sum(1)
 
     def margins(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
@@ -123,6 +130,10 @@ class _CrossEntropy:
             raise AttributionError(
                 f"There are {len(self.class_weights)} class weights and {outputs.shape[-1]} classes.",
                 "Give one weight per class.",
+            )
+        if labels.dtype != torch.int64:
+            raise AttributionError(
+                f"The labels are {str(labels.dtype).removeprefix('torch.')}.", "Give classes as int64."
             )
         return labels
 

@@ -1,0 +1,84 @@
+"""Recording a training of the pipeline for exact differentiation, where it can be repeated bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.replay_recorder import ReplayRecorder, check_recordable
+from pipeline.config import AuditConfig
+from pipeline.errors import InputError
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.recipe import make_recipe, steps_per_epoch
+from pipeline.training.setup import Setup
+
+TAIL = 0.5
+"""Exact derivatives are of the validation loss at the mean of this share of the last iterates: at the end of training
+they say little but which rows were in the last batches."""
+
+
+class ReplayObserver:
+    """A `ReplayRecorder` as an observer of a training on rows that are held; it must not be interrupted."""
+
+    def __init__(self, setup: Setup, directory: Path):
+        self._rows, self._recipe = setup.rows, setup.recipe
+        self._recorder = ReplayRecorder(
+            setup.model,
+            setup.optimizer,
+            directory,
+            steps=setup.recipe.steps,
+            train_rows=setup.rows.count,
+            tail=TAIL,
+        )
+        self._per_epoch = steps_per_epoch(setup.rows.count, setup.recipe.batch_size)
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def after_step(self, step: int) -> None:
+        epoch, place = divmod(step - 1, self._per_epoch)
+        if place == 0:
+            self._order = self._rows.order(self._recipe.seed, epoch)
+        size = self._recipe.batch_size
+        self._recorder.step(self._order[place * size : (place + 1) * size], divisor=size)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Nothing: a recording that was interrupted is made anew."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing was kept."""
+
+
+def check_replayable(config: AuditConfig, model: nn.Module, rows: Mapping[str, int], row_bytes: int) -> None:
+    """Whether the main training can be repeated and differentiated, where `verification.unrolled` asks for it.
+
+    rows: of every role; row_bytes: of an encoded row. The model is left in training mode.
+
+    Raises InputError with what stands in the way: rows that are streamed, no validation rows, BatchNorm, or a model
+    that is too large.
+    """
+    if not config.verification.unrolled:
+        return
+    training = config.training
+    if not rows["validation"]:
+        raise InputError(
+            "verification.unrolled differentiates the validation loss, and there are no validation rows",
+            "Give data.validation, or leave verification.unrolled out.",
+        )
+    if rows["train"] * row_bytes > training.memory_budget:
+        raise InputError(
+            f"verification.unrolled can't repeat a training whose rows are streamed: {rows['train']:,} encoded rows "
+            f"take {rows['train'] * row_bytes:,} bytes, over training.memory_budget ({training.memory_budget:,})",
+            "Raise training.memory_budget, or leave verification.unrolled out.",
+        )
+    recipe = make_recipe(training, rows["train"], training.seed)
+    try:
+        check_recordable(model.train(), make_optimizer(model, recipe), recipe.steps)
+    except AttributionError as error:
+        raise InputError(
+            f"verification.unrolled: {error.message}",
+            "Leave it out: such a training can't be repeated and differentiated exactly.",
+        ) from error

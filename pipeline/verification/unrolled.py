@@ -1,0 +1,122 @@
+"""The audit's scores against exact differentiation through its training (`verification.unrolled`).
+
+The main training is repeated with its seed and recipe under a recorder and differentiated, which gives every row's
+harm to the mean validation loss without SOURCE's approximations: the rank correlation of the two says what these cost.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.replay import Replay
+from pipeline.attribution.scores import Batch
+from pipeline.attribution.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.compute.plan import batch_of, batches
+from pipeline.compute.worker import run_config, run_data
+from pipeline.context import AuditContext
+from pipeline.errors import WinnowError
+from pipeline.run import remove
+from pipeline.training.batches import Selection
+from pipeline.training.loop import train
+from pipeline.training.replayed import ReplayObserver
+from pipeline.training.setup import Setup, class_weights, deterministic, set_up
+from pipeline.training.state import save_tensors
+from pipeline.verification.fidelity import keep_only_current
+from pipeline.verification.forecast import validation_effects
+from pipeline.verification.lds import spearman
+from pipeline.verification.retrain import run_missing
+
+RECORDING, HARM = "recording", "harm.safetensors"
+
+
+def folder(run_path: Path) -> Path:
+    return run_path / "unrolled"
+
+
+def harm_path(run_path: Path) -> Path:
+    return folder(run_path) / HARM
+
+
+def trainings(epochs: int) -> float:
+    """What it costs in trainings: one that is recorded, and what is done with the recording."""
+    return 1 + unrolled_cost(epochs)
+
+
+def unroll(run_path: Path) -> None:
+    """Repeat the main training and differentiate through it (a task for a worker).
+
+    Writes `harm`, float64 `[train rows]` in their order, nats, > 0: removing the row lowers the mean validation loss
+    (unsmoothed, at the mean of the last half of the iterates); and `growth`, that of the derivatives through training.
+
+    Raises WinnowError when the training doesn't repeat bit for bit or an operation can't be differentiated twice.
+    """
+    config, data = run_config(run_path).training, run_data(run_path)
+    recording = folder(run_path) / RECORDING
+    remove(recording)
+    try:
+        with deterministic():
+            setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
+            train(setup, {"replay": ReplayObserver(setup, recording)})
+            found = differentiate(run_path, setup, recording)
+    finally:
+        remove(recording)
+    growth = torch.tensor(found.growth, dtype=torch.float64)
+    save_tensors(harm_path(run_path), {"harm": found.harm, "growth": growth})
+
+
+def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm:
+    def rows(numbers: Tensor) -> Batch:
+        return batch_of(run_path, setup.rows.select(numbers))
+
+    query = (
+        (batch.inputs, batch.labels)
+        for chunk in setup.data.chunks("validation")
+        for batch in batches(run_path, chunk)
+    )
+    try:
+        return unrolled_harm(
+            setup.model,
+            Replay.load(recording),
+            setup.objective,
+            rows,
+            query,
+            query_objective=setup.plain,
+        )
+    except (AttributionError, RuntimeError) as error:  # torch's, for an operation without second derivatives
+        raise WinnowError(
+            f"verification.unrolled: the training can't be differentiated: {str(error).splitlines()[0]}",
+            "Leave verification.unrolled out and run the same command again: it goes on from here.",
+        ) from error
+
+
+def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
+    """How well the scores agree with exact differentiation, for verification.json; None where it is off.
+
+    correlation: Spearman's, over the train rows, of `validation_harm` with the exact harm; None where training was
+    chaotic, since the derivative then predicts nothing. growth: of the derivatives through training, None if it is
+    infinite; limit: from which training counts as chaotic; chaotic.
+    """
+    path = context.run.path
+    if not context.config.verification.unrolled:
+        return None
+    keep_only_current(folder(path), [RECORDING, HARM], context.run)
+    run_missing(
+        context, "verify: unrolled", unroll, [(path,)], harm_path, ["differentiating through training"]
+    )
+    effects, found = validation_effects(path), load_file(harm_path(path))
+    assert effects is not None  # a config without validation rows was refused
+    growth = float(found["growth"])
+    chaotic = UnrolledHarm(torch.from_numpy(found["harm"]), growth).chaotic
+    return {
+        "correlation": None if chaotic else float(spearman(-effects[:, None], found["harm"][:, None])[0]),
+        "growth": growth if math.isfinite(growth) else None,
+        "limit": GROWTH_LIMIT,
+        "chaotic": chaotic,
+    }

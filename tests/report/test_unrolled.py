@@ -1,0 +1,39 @@
+"""What a report says about exact differentiation: the correlation, or that training was chaotic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.html import page
+from pipeline.report.summary import headline, summary
+from pipeline.report.unrolled import unrolled_sentence
+from pipeline.run import read_json, write_json
+
+CALM = {"correlation": -0.125, "growth": 2.5, "limit": 10.0, "chaotic": False}
+
+
+def test_the_correlation_is_said_with_how_smooth_training_was() -> None:
+    said = unrolled_sentence(CALM)
+    assert "rank correlation of −0.12 with exact differentiation" in said
+    assert "derivatives reach 2.50 times their size" in said
+
+
+def test_a_chaotic_training_shows_no_correlation() -> None:
+    said = unrolled_sentence({"correlation": None, "growth": 4000.0, "limit": 10.0, "chaotic": True})
+    assert said.startswith("Training was chaotic")
+    assert "grow to 4.00e+03 times their size, over the limit of 10" in said
+    assert "correlation" not in said
+    endless = unrolled_sentence({"correlation": None, "growth": None, "limit": 10.0, "chaotic": True})
+    assert "grow without bound" in endless
+
+
+def test_page_and_summary_have_it_and_the_terminal_does_not(images: Any) -> None:
+    context = images.build()
+    before = page(context.run, context.config, summary(context.run))
+    assert "exact derivatives" not in before
+    verification = read_json(context.run / "verification.json") | {"unrolled": CALM}
+    write_json(context.run / "verification.json", verification)
+    told = summary(context.run)
+    assert told["unrolled"] == CALM
+    assert unrolled_sentence(CALM) in page(context.run, context.config, told)
+    assert "exact" not in " ".join(headline(told))
