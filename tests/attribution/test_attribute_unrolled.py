@@ -144,7 +144,5 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(AttributionError, match="at least one row"):
         RefinedSettings(rows=0)
     run.train = run.train[:2]
-    with pytest.raises(
-        AttributionError, match="50 training rows are given, but the recorded training had 60"
-    ):
+    with pytest.raises(AttributionError, match="Training had 60 rows, but 50 are given"):
         run.scores("unrolled", "replay")

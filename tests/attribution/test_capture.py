@@ -40,7 +40,7 @@ def test_the_model_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     captured_matrices(model, cross_entropy(), batch)
     wrong = replace(batch, labels=batch.labels + 100)
-    with pytest.raises(IndexError):
+    with pytest.raises(AttributionError, match="A label is none of the model's"):
         captured_matrices(model, cross_entropy(), wrong)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
