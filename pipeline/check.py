@@ -38,6 +38,7 @@ from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
 from pipeline.detection.answers import Answers
 from pipeline.detection.backdoor.material import MOST_ROWS
+from pipeline.detection.doubts import FEW_ROWS
 from pipeline.detection.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
@@ -324,6 +325,8 @@ def role_status(config: AuditConfig, rows: dict[str, int]) -> str:
         return "warning: without holdout rows nothing can be proved; give data.holdout, or data.split"
     if not rows["validation"]:
         return "warning: without validation rows there is no harm; give data.validation, or data.split"
+    if rows["validation"] < FEW_ROWS:
+        return f"warning: {rows['validation']} validation rows say little about harm and noise; give {FEW_ROWS} or more"
     return OK
 
 

@@ -23,6 +23,7 @@ from pipeline.check import (
     disk_line,
     memory_line,
     model_line,
+    role_status,
     stage_seconds,
     time_line,
 )
@@ -92,6 +93,11 @@ def test_missing_roles_are_warned_about() -> None:
     said = texts(check(config(data={"validation": None})))
     assert "warning: without validation rows" in said["roles"]
     assert "give data.validation" in said["roles"]
+
+
+def test_few_validation_rows_are_warned_about() -> None:
+    assert "warning: 99 validation rows say little" in role_status(config(), {"validation": 99, "holdout": 300})
+    assert role_status(config(), {"validation": 100, "holdout": 300}) == "ok"
 
 
 def test_harmful_is_announced_only_with_clean_validation_labels() -> None:
