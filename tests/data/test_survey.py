@@ -109,7 +109,7 @@ def test_a_label_that_train_lacks_is_named_with_its_row():
 def test_a_class_of_one_row_is_named_with_its_row():
     error = error_of({"label": ["a", "b", "c", "a", "b", "d"]})
     assert error.message == "bad.parquet, row 2: the only train row of the class 'c'"
-    assert "1 more of the 4 classes" in str(error)
+    assert "classes with one row: 2 of 4" in str(error)
 
 
 def test_a_single_class_is_an_error():
