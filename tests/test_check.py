@@ -96,7 +96,9 @@ def test_missing_roles_are_warned_about() -> None:
 
 
 def test_few_validation_rows_are_warned_about() -> None:
-    assert "warning: 99 validation rows say little" in role_status(config(), {"validation": 99, "holdout": 300})
+    assert "warning: 99 validation rows say little" in role_status(
+        config(), {"validation": 99, "holdout": 300}
+    )
     assert role_status(config(), {"validation": 100, "holdout": 300}) == "ok"
 
 
