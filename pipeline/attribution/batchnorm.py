@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.attribution.capture import Inputs
+from pipeline.attribution.modes import evaluation_mode
 
 
 def has_batchnorm(model: nn.Module) -> bool:
@@ -24,19 +25,15 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative mean
-            norm.training = True
-        with torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative mean
+                norm.training = True
             for inputs in batches:
                 model(inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes:
-            module.training = training

@@ -28,6 +28,7 @@ from pipeline.attribution.coverage import (
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import LayerGradients
 from pipeline.attribution.layers import Block, Record
+from pipeline.attribution.modes import evaluation_mode
 from pipeline.attribution.precision import passes
 
 __all__ = ["Capture", "Coverage", "Inputs", "LayerInfo", "capture", "coverage", "covered_layers"]
@@ -140,12 +141,10 @@ def capture(model: nn.Module) -> Iterator[Capture]:
     captured = Capture(model, [layer.info for layer in found])
     if not found:
         raise AttributionError("The model has no layer that attribution covers.", _LAYER_HINT)
-    modes = [(module, module.training) for module in model.modules()]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     watched = {site.module: site.rule for layer in found for site in layer.sites}
     try:
-        model.eval()
-        with ExitStack() as stack:
+        with evaluation_mode(model), ExitStack() as stack:
             for module, rule in watched.items():
                 stack.callback(rule.watch(module, captured.recorder(found, module)))
             for parameter in trained:
@@ -154,8 +153,6 @@ def capture(model: nn.Module) -> Iterator[Capture]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for module, training in modes:
-            module.training = training
 
 
 _LAYER_HINT = (

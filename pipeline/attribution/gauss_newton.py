@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 
 from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
+from pipeline.attribution.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.row_derivatives import forward_mode
 from pipeline.attribution.scores import Batch
@@ -95,14 +96,8 @@ def parameter_product(
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and operations that have forward derivatives."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with forward_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model), forward_mode():
+        yield
 
 
 def _layer_space(

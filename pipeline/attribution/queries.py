@@ -15,7 +15,7 @@ from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.cross_entropy import IGNORED
 from pipeline.attribution.planned import Points
 from pipeline.attribution.query_compression import DENSE_BYTES
-from pipeline.attribution.scores import mean_gradient_sums, query_gradients
+from pipeline.attribution.scores import mean_gradient_sums, query_gradients, select_inputs
 from pipeline.attribution.stage_data import StageRows
 from pipeline.attribution.weights import restore_weights
 
@@ -76,10 +76,7 @@ def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[st
         check_classes(model, queries.objective, inputs, labels)
         for start in range(0, len(labels), step):
             some = slice(start, start + step)
-            few = (
-                inputs[some] if isinstance(inputs, Tensor) else {k: each[some] for k, each in inputs.items()}
-            )
-            found = query_gradients(model, queries.objective, few, labels[some])
+            found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
             yield {name: value.double() for name, value in found.items()}
         count += len(labels)
     if count == 0:
@@ -91,7 +88,7 @@ def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels
     if objective.name != "cross_entropy" or not len(labels):
         return
     with capture(model) as captured:
-        classes = captured.forward(inputs).shape[-1]
+        classes = captured.forward(select_inputs(inputs, slice(1))).shape[-1]
     unknown = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
     if len(unknown):
         raise AttributionError(

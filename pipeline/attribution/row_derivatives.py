@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.scores import Batch
 
@@ -102,16 +103,11 @@ def all_row_products(
     direction: Mapping[str, Tensor],
 ) -> Tensor:
     """``row_products`` of rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluation_mode(model):
         found = [
             row_products(model, objective, rows(part), parameters, direction).double().cpu()
             for part in torch.arange(count).split(PASS_ROWS)
         ]
-    finally:
-        for module, training in modes:
-            module.training = training
     return torch.cat(found)
 
 
@@ -125,9 +121,8 @@ def mean_loss_gradient(
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    count, modes = 0, [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    count = 0
+    with evaluation_mode(model):
         for inputs, labels in query:
             loss = objective.losses(model(inputs), labels).sum()
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -135,9 +130,6 @@ def mean_loss_gradient(
                 if value is not None:
                     sums[name] += value
             count += len(labels)
-    finally:
-        for module, training in modes:
-            module.training = training
     if count == 0:
         raise AttributionError("There are no queries.", "Give at least one batch of queries.")
     return {name: value / count for name, value in sums.items()}

@@ -45,14 +45,15 @@ class Batch:
 
     def select(self, rows: Tensor) -> Batch:
         """Some rows, by their places or a mask."""
-        inputs = self.inputs
-        chosen = (
-            inputs[rows]
-            if isinstance(inputs, Tensor)
-            else {name: value[rows] for name, value in inputs.items()}
-        )
         weights = None if self.weights is None else self.weights[rows]
-        return Batch(chosen, self.labels[rows], self.row_ids[rows], weights)
+        return Batch(select_inputs(self.inputs, rows), self.labels[rows], self.row_ids[rows], weights)
+
+
+def select_inputs(inputs: Inputs, rows: Tensor | slice) -> Inputs:
+    """Some rows of what the model is given, by their places, a mask or a slice."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return {name: value[rows] for name, value in inputs.items()}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs
+from pipeline.attribution.modes import modes_kept
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.replay import Replay, ReplayedStep, set_random_state
 from pipeline.attribution.row_derivatives import (
@@ -82,17 +83,15 @@ def unrolled_harm(
         ReplayError: training doesn't repeat bit for bit.
     """
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        replay.load_query_point(model)
-        vector = replay.vector(model)
-        gradient = vector.flatten(mean_loss_gradient(model, query_objective or objective, query))
-        run = _Backwards(model, replay, objective, rows, vector, gradient, pieces)
-        return run.harm()
+        with modes_kept(model):
+            replay.load_query_point(model)
+            vector = replay.vector(model)
+            gradient = vector.flatten(mean_loss_gradient(model, query_objective or objective, query))
+            run = _Backwards(model, replay, objective, rows, vector, gradient, pieces)
+            return run.harm()
     finally:
         model.load_state_dict(before)
-        for module, training in modes:
-            module.training = training
 
 
 def unrolled_cost(epochs: float, pieces: int = PIECES) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.coverage import matrix_parameters
+from pipeline.attribution.modes import evaluation_mode
 
 # Of the largest number in a gradient; single precision and other orders of summation stay far below.
 _TOLERANCE = 1e-2
@@ -37,14 +38,9 @@ def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
 
 def _gradients(model: nn.Module, inputs: Inputs, weights: Tensor) -> dict[str, Tensor]:
     """Parameter -> gradient of Σ weights · outputs in evaluation mode."""
-    modes = [(module, module.training) for module in model.modules()]
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    try:
-        model.eval()
+    with evaluation_mode(model):
         outputs: Tensor = model(inputs)
-    finally:
-        for module, training in modes:
-            module.training = training
     found = torch.autograd.grad(outputs, list(named.values()), weights.to(outputs), allow_unused=True)
     return {
         name: torch.zeros_like(p) if gradient is None else gradient
