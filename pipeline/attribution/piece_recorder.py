@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.attribution.errors import AttributionError, CheckpointError, OptimizerError
+from pipeline.attribution.errors import CheckpointError
 from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.updates import check_unrollable, group_records
+from pipeline.attribution.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import (
     RunningMean,
     load_weights,
@@ -78,14 +78,7 @@ class PieceRecorder:
             OptimizerError: an option other than the learning rate changed.
         """
         done, total = len(self._rates) + 1, self._sizes["steps"]
-        if done > total:
-            raise AttributionError(
-                f"Training goes on after the {total} steps announced.", "Give the recorder the right `steps`."
-            )
-        if group_records(self._model, self._optimizer) != self._groups:
-            raise OptimizerError(
-                "An option of the optimizer changed during training.", "Change learning rates alone."
-            )
+        check_step(done, total, group_records(self._model, self._optimizer), self._groups)
         self._rates.append([float(group["lr"]) for group in self._optimizer.param_groups])
         state = self._model.state_dict()
         self._piece.add({f"model/{name}": tensor for name, tensor in state.items()} | self._moments())

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from pipeline.attribution.errors import AttributionError, OptimizerError
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.updates import check_unrollable, group_records
+from pipeline.attribution.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import RunningMean, save_tensors, save_weights, write_atomically
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
@@ -96,15 +96,7 @@ class ReplayRecorder:
             OptimizerError: an option other than the learning rate changed.
         """
         done = len(self._rows)
-        if done >= self._total:
-            raise AttributionError(
-                f"Training goes on after the {self._total} steps announced.",
-                "Give the recorder the right `steps`.",
-            )
-        if group_records(self._model, self._optimizer) != self._groups:
-            raise OptimizerError(
-                "An option of the optimizer changed during training.", "Change learning rates alone."
-            )
+        check_step(done + 1, self._total, group_records(self._model, self._optimizer), self._groups)
         check_batchnorm(self._model)
         rows = rows.detach().to("cpu", torch.int64)
         if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= self._train_rows:

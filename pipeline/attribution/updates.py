@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pipeline.attribution.errors import OptimizerError
+from pipeline.attribution.errors import AttributionError, OptimizerError
 from pipeline.attribution.vectors import ParameterVector
 
 Slots = dict[str, Tensor]
@@ -163,6 +163,26 @@ def group_records(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]
         trained = [names[id(p)] for p in group["params"] if p.requires_grad]
         groups.append({"options": plain, "parameters": trained})
     return groups
+
+
+def check_step(step: int, steps: int, groups: list[dict[str, Any]], announced: list[dict[str, Any]]) -> None:
+    """Whether a step, counted from 1, is one that the recording of ``steps`` steps was announced for.
+
+    Args:
+        groups, announced: ``group_records`` of now and of the beginning.
+
+    Raises:
+        AttributionError: training takes more steps than announced.
+        OptimizerError: an option other than the learning rate changed.
+    """
+    if step > steps:
+        raise AttributionError(
+            f"Training goes on after the {steps} steps announced.", "Give the recorder the right `steps`."
+        )
+    if groups != announced:
+        raise OptimizerError(
+            "An option of the optimizer changed during training.", "Change learning rates alone."
+        )
 
 
 def adjoint(
