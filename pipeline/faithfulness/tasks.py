@@ -22,6 +22,7 @@ from pipeline.training.batches import Selection
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
 from pipeline.training.state import save_tensors
+from pipeline.verification.lds import random_mask
 from pipeline.verification.retrain import check_finite, train_selected, validation_losses
 
 PIECES = ("retrainings", "scores", "curve")
@@ -55,7 +56,7 @@ class Work:
 
     def removed_rows(self, mask: int) -> np.ndarray:
         """bool `[train rows]`: what a mask leaves out."""
-        return drawn(run_data(self.run_path).count("train"), self.removed, "lds mask", mask)
+        return random_mask(run_data(self.run_path).count("train"), self.removed, "lds mask", mask)
 
     def query_rows(self) -> np.ndarray:
         """Places of the single queries among the validation rows."""
@@ -67,13 +68,6 @@ class Work:
         return load_file(self.scores_path(method, single))["scores"]
 
 
-def drawn(rows: int, share: float, purpose: str, number: int) -> np.ndarray:
-    """bool `[rows]`: a random share of them."""
-    found = np.zeros(rows, dtype=bool)
-    found[random_state(purpose, number).permutation(rows)[: max(1, round(share * rows))]] = True
-    return found
-
-
 def retrain_mask(work: Work, mask: int, seed: int) -> None:
     """Train without a mask's rows, as many epochs, and write the `loss` of the validation rows and `seconds`."""
     write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
@@ -83,7 +77,9 @@ def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
     """Train without the rows that are most harmful by a method, or random ones, with as many steps as before."""
     rows = run_data(work.run_path).count("train")
     if method == RANDOM:
-        removed = drawn(rows, share, "lds random removal", seed) if share else np.zeros(rows, dtype=bool)
+        removed = (
+            random_mask(rows, share, "lds random removal", seed) if share else np.zeros(rows, dtype=bool)
+        )
     else:
         removed = np.zeros(rows, dtype=bool)
         order = np.argsort(work.scores(method, single=False)[0], kind="stable")

@@ -21,12 +21,18 @@ from pipeline.compute.worker import run_config, run_data
 from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
 from pipeline.run import RunDirectory, read_json, remove, write_json
-from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
 from pipeline.training.state import save_tensors
 from pipeline.verification.forecast import validation_effects
-from pipeline.verification.lds import LEVELS, Estimate, linear_correlation, predicted_change, slope
+from pipeline.verification.lds import (
+    LEVELS,
+    Estimate,
+    linear_correlation,
+    predicted_change,
+    random_mask,
+    slope,
+)
 from pipeline.verification.retrain import run_missing, train_and_measure
 
 REMOVED_SHARE = 0.1
@@ -42,10 +48,7 @@ FIRST_ORDER = 1_000_000
 
 def removed_group(rows: int, group: int, seed: int) -> np.ndarray:
     """bool `[rows]`: a tenth of the rows, the same for equal numbers and seeds."""
-    removed = np.zeros(rows, dtype=bool)
-    order = random_state("fidelity group", seed, group).permutation(rows)
-    removed[order[: max(1, round(REMOVED_SHARE * rows))]] = True
-    return removed
+    return random_mask(rows, REMOVED_SHARE, "fidelity group", seed, group)
 
 
 def folder(run_path: Path) -> Path:

@@ -36,6 +36,13 @@ class Estimate:
         return asdict(self)
 
 
+def random_mask(rows: int, share: float, purpose: str, *numbers: int) -> np.ndarray:
+    """bool `[rows]`: True for a random share of them, at least one; the same for equal purposes and numbers."""
+    found = np.zeros(rows, dtype=bool)
+    found[random_state(purpose, *numbers).permutation(rows)[: max(1, round(share * rows))]] = True
+    return found
+
+
 def predicted_change(scores: np.ndarray, removed: np.ndarray, steps_kept: bool = False) -> np.ndarray:
     """What scores predict for the removal of sets: the rise of what was measured, float `[masks, queries]`.
 

@@ -79,12 +79,11 @@ def train_and_measure(
     """Train on the selected rows for as many steps as all train rows take, and measure the result.
 
     The initial weights depend on `seed` alone, so that arms are paired; the order of the rows, and dropout, on `order`,
-    by default the same. Returns `rows` (how many were
-    trained on), `seconds`, and on the holdout, if there is one, `tail_score`, `tail_loss` `[holdout rows]` at the
-    mean of the last `training.tail` share of iterates and `final_score`, `final_loss` at the last one; with a
-    validation set also `validation_loss`, its mean at the tail average; with backdoor alarms also
-    `trigger_success` `[alarms]`. Scores are those of `row_scores`; losses are in nats, or squared
-    standardised errors.
+    by default the same. Returns `rows` (how many were trained on), `seconds`, and on the holdout, if there is one,
+    `tail_score`, `tail_loss` `[holdout rows]` at the mean of the last `training.tail` share of iterates and
+    `final_score`, `final_loss` at the last one; with a validation set also `validation_loss`, its mean at the tail
+    average; with backdoor alarms also `trigger_success` `[alarms]`. Scores are those of `row_scores`; losses are
+    in nats, or squared standardised errors.
 
     Raises WinnowError when a loss becomes NaN or infinite.
     """
