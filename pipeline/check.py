@@ -19,7 +19,7 @@ from pipeline import announce
 from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
 from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.eigenbases import eigenbases
-from pipeline.attribution.forms import layer_forms
+from pipeline.attribution.gradients.forms import layer_forms
 from pipeline.attribution.planned import find_method
 from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.refined import RefinedSettings

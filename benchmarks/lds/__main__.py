@@ -31,7 +31,7 @@ from benchmarks.lds.truth import measure_truth
 from benchmarks.results import HOME, RESULTS, write_results
 from pipeline.run import read_json
 
-ROUNDS = (2, 5, None)
+ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
 Row = dict[str, Any]
 

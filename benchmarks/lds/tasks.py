@@ -182,50 +182,52 @@ NOISY = replace(FASHION, epochs=(3,), learning_rate=(0.01,), weight_decay=3e-5)
 
 TASKS = {
     "digits": Task(
-        digits, None, partial(mlp, 64, 128, 64, 10), DIGITS, {0.5: Removal(100, 20), 0.1: Removal(60, 20)}
+        digits, None, partial(mlp, 64, 128, 64, 10), DIGITS, {0.5: Removal(100, 40), 0.1: Removal(100, 40)}
     ),
     "digits_noisy": Task(
         partial(digits, flipped=0.2),
         None,
         partial(mlp, 64, 128, 64, 10),
         DIGITS,
-        {0.5: Removal(100, 20), 0.1: Removal(60, 20)},
+        {0.5: Removal(100, 40), 0.1: Removal(100, 40)},
     ),
     "fashion_mnist_noisy": Task(
         partial(fashion, noise=0.3),
         "fashion_mnist",
         FASHION_MLP,
         NOISY,
-        {0.5: Removal(100, 20), 0.1: Removal(60, 10)},
+        {0.5: Removal(100, 20), 0.1: Removal(60, 20)},
     ),
-    "fashion_mnist": Task(fashion, "fashion_mnist", FASHION_MLP, FASHION, {0.5: Removal(100, 5)}),
+    "fashion_mnist": Task(
+        fashion, "fashion_mnist", FASHION_MLP, FASHION, {0.5: Removal(100, 8), 0.1: Removal(60, 3)}
+    ),
     "rotated_fashion_mnist": Task(
         rotated_fashion,
         "fashion_mnist",
         FASHION_MLP,
         replace(FASHION, epochs=(10, 10), learning_rate=(0.03, 0.01)),
-        {0.5: Removal(100, 5)},
+        {0.5: Removal(100, 10), 0.1: Removal(60, 4)},
     ),
     "concrete": Task(
         partial(uci, rows=896, validation=103),
         "uci_concrete",
         partial(mlp, 8, 128, 128, 128, 1),
         UCI,
-        {0.5: Removal(100, 10)},
+        {0.5: Removal(100, 40), 0.1: Removal(100, 40)},
     ),
     "parkinsons": Task(
         partial(uci, rows=5280, validation=587),
         "uci_parkinsons",
         partial(mlp, 19, 128, 128, 128, 1),
         replace(UCI, learning_rate=(0.01,), weight_decay=3e-5),
-        {0.5: Removal(100, 5)},
+        {0.5: Removal(100, 10), 0.1: Removal(60, 10)},
     ),
     "cifar10_convnet": Task(
         cifar10,
         "cifar10_first4000",
         convnet,
         Recipe((15,), (0.03,), 1e-3, 64),
-        {0.5: Removal(30, 4)},
+        {0.5: Removal(100, 4), 0.1: Removal(60, 2)},
         base_models=2,
     ),
     "trec_transformer": Task(
@@ -233,7 +235,7 @@ TASKS = {
         "trec",
         partial(TextTransformer, VOCABULARY, 6, POSITIONS),
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
-        {0.5: Removal(30, 4)},
+        {0.5: Removal(100, 4), 0.1: Removal(60, 2)},
         base_models=2,
     ),
 }

@@ -32,8 +32,8 @@ from pipeline.attribution.factors import (
     eigenbases_to_tensors,
     spectrum_sums,
 )
-from pipeline.attribution.forms import FormChoice, layer_forms
 from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.gradients.forms import FormChoice, layer_forms
 from pipeline.attribution.objectives import (
     Objective,
     binary_cross_entropy,
@@ -47,12 +47,9 @@ from pipeline.attribution.objectives import (
     squared_error,
 )
 from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup
-from pipeline.attribution.piece_recorder import PieceRecorder
 from pipeline.attribution.prepare import prepare_segment
 from pipeline.attribution.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step
 from pipeline.attribution.refined import RefinedDirection, RefinedSettings, refined_direction
-from pipeline.attribution.replay import Replay, ReplayError
-from pipeline.attribution.replay_recorder import ReplayRecorder
 from pipeline.attribution.row_derivatives import RowSource, row_source
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.scores import (
@@ -82,8 +79,11 @@ from pipeline.attribution.trajectory import (
     write_trajectory,
 )
 from pipeline.attribution.transport import PreparedSegment, query_filters
-from pipeline.attribution.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
-from pipeline.attribution.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
+from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
+from pipeline.attribution.unrolling.replay import Replay, ReplayError
+from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
+from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 from pipeline.attribution.weights import RunningMean, load_weights, restore_weights, save_weights
 
 __all__ = [

@@ -22,7 +22,7 @@ from pipeline.attribution.scores import Batch
 from pipeline.attribution.similarity import PROJECTION, Similarity, compare
 from pipeline.attribution.stage_data import StageData, StageRows, check_batches, number_rows
 from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.unrolled_scores import find_unrolling, with_unrolled_harm
+from pipeline.attribution.unrolling.unrolled_scores import find_unrolling, with_unrolled_harm
 
 # Share of a query's filter, by its norm, that scores of single queries may lose.
 QUERY_TOLERANCE = 1e-3

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.coverage import parameter_matrices
-from pipeline.attribution.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.errors import CheckpointError
 from pipeline.attribution.gradients import Eigenbasis, LayerGradients, rotate, row_slices
-from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.optimizers import ParameterGroup
 from pipeline.attribution.trajectory import Segment, Trajectory
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.gradients import LayerGradients
-from pipeline.attribution.grouped_gradients import GroupedGradients
-from pipeline.attribution.patch_gradients import PatchGradients
-from pipeline.attribution.patches import Kernel
+from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
+from pipeline.attribution.gradients.patch_gradients import PatchGradients
+from pipeline.attribution.gradients.patches import Kernel
 
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d
 

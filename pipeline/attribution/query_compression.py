@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, OuterProducts
-from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.products import slices_of
 from pipeline.attribution.transport import PreparedSegment, query_filters
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.forms import DENSE, GRAM, Positions, chain_form
 from pipeline.attribution.gradients import (
     DenseGradients,
     HeldGradients,
@@ -25,7 +24,8 @@ from pipeline.attribution.gradients import (
     rotate_back,
     row_slices,
 )
-from pipeline.attribution.indexed_gradients import IndexedGradients, MergedColumns
+from pipeline.attribution.gradients.forms import DENSE, GRAM, Positions, chain_form
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients, MergedColumns
 from pipeline.attribution.products import CACHE_BYTES, inner_products, product, slices_of
 from pipeline.attribution.transport import ConditionedChain, LayerChain, LayerSegment
 

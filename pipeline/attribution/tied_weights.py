@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.gradients import HeldGradients, OuterProducts
-from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.layers import Block, LayerRule, Piece, Record, find_rule, trained
 from pipeline.attribution.products import aligned_cat
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.replay_recorder import ReplayRecorder, check_recordable
+from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder, check_recordable
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.training.optimizer import make_optimizer

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.replay import Replay
 from pipeline.attribution.scores import Batch
-from pipeline.attribution.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_cost, unrolled_harm
 from pipeline.compute.plan import batch_of, batches
 from pipeline.compute.worker import run_config, run_data
 from pipeline.context import AuditContext

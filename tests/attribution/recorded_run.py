@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution import RunningMean
-from pipeline.attribution.replay_recorder import ReplayRecorder
+from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 
 ROWS, WIDTH, CLASSES = 20, 4, 3
 

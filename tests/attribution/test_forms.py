@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.attribution import LayerInfo, layer_forms
-from pipeline.attribution.forms import (
+from pipeline.attribution.gradients.forms import (
     BY_TOKEN,
     DENSE,
     DIAGONAL,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.attribution import source_spectrum
-from pipeline.attribution.forms import DENSE, GRAM, Positions, chain_form
 from pipeline.attribution.gradients import Eigenbasis, OuterProducts
+from pipeline.attribution.gradients.forms import DENSE, GRAM, Positions, chain_form
 from pipeline.attribution.low_rank import weighted_low_rank
 from pipeline.attribution.self_influence import self_products
 from pipeline.attribution.transport import LayerChain, PreparedSegment, layer_chains

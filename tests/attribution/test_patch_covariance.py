@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.attribution.patch_covariance import correlations_pay, patch_covariance
-from pipeline.attribution.patches import Kernel
+from pipeline.attribution.gradients.patch_covariance import correlations_pay, patch_covariance
+from pipeline.attribution.gradients.patches import Kernel
 
 # (kernel size, padding left right top bottom)
 GEOMETRIES = [

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.gradients import Eigenbasis
-from pipeline.attribution.patch_gradients import Kernel, PatchGradients
+from pipeline.attribution.gradients.patch_gradients import Kernel, PatchGradients
 
 
 def made(seed: int = 0) -> PatchGradients:

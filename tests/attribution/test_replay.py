@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from attribution.recorded_run import ROWS, Run, mlp
 from pipeline.attribution import AttributionError, CheckpointError, OptimizerError
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.replay import Replay, ReplayError
-from pipeline.attribution.replay_recorder import ReplayRecorder, state_path
 from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.unrolling.replay import Replay, ReplayError
+from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder, state_path
 
 ENTROPY = get_objective("cross_entropy")
 

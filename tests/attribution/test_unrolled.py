@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from attribution.recorded_run import CLASSES, OPTIMIZERS, ROWS, Run, mlp, softmax_regression
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.replay import Replay
 from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
 
 
 def unroll(run: Run, directory: Path, pieces: int = 0) -> UnrolledHarm:

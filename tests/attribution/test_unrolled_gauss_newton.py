@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from attribution.recorded_run import ROWS, Run, mlp, softmax_regression
 from attribution.test_gauss_newton import dense_matrix
 from pipeline.attribution import Batch, CheckpointError, OptimizerError, get_objective, load_weights
-from pipeline.attribution.piece_recorder import PieceRecorder
 from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.unrolled import UnrolledHarm
-from pipeline.attribution.unrolled_gauss_newton import Pieces, random_batches, unrolled_gauss_newton_harm
+from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
+from pipeline.attribution.unrolling.unrolled import UnrolledHarm
+from pipeline.attribution.unrolling.unrolled_gauss_newton import (
+    Pieces,
+    random_batches,
+    unrolled_gauss_newton_harm,
+)
 
 PIECES = 3
 

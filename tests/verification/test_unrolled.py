@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.replay import Replay
-from pipeline.attribution.replay_recorder import ReplayRecorder
 from pipeline.attribution.scores import Batch
-from pipeline.attribution.unrolled import UnrolledHarm, unrolled_harm
+from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
+from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_harm
 from pipeline.compute.worker import run_data, run_model
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext

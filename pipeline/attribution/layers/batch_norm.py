@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.diagonal_gradients import DiagonalGradients, affine_gradients
+from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients, affine_gradients
 from pipeline.attribution.layers import ModuleRule, register
 
 

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.layers import ModuleRule, register
 
 

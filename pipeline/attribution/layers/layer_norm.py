@@ -7,7 +7,7 @@ from math import prod
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.diagonal_gradients import DiagonalGradients, affine_gradients
+from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients, affine_gradients
 from pipeline.attribution.layers import ModuleRule, register
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective
-from pipeline.attribution.random_labels import random_uniforms
+from pipeline.attribution.random_labels import random_signs
 
 IGNORED = -100
 """The label of padding, which has no loss; torch's default."""
@@ -78,16 +78,11 @@ class _CrossEntropy:
         return margins.masked_fill(labels == IGNORED, 0.0)
 
     def sampled(self, outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Σ_k ±√p_k (p − e_k): the covariance of labels drawn from the model, without their rare large gradients."""
         probabilities = outputs.detach().double().softmax(-1)
-        if outputs.dim() > 2:
-            tokens = outputs.shape[1:-1]
-            uniforms = random_uniforms(uniforms, tokens.numel()).reshape(len(outputs), *tokens)
-        cumulative = probabilities.cumsum(-1)
-        # Scaled by the last entry: rounding may leave it a little off 1.
-        below = cumulative <= uniforms[..., None] * cumulative[..., -1:]
-        sampled = below.sum(-1).clamp(max=outputs.shape[-1] - 1)
-        hot = functional.one_hot(sampled, outputs.shape[-1])
-        return self._scaled(probabilities - hot, outputs, labels)
+        signs = random_signs(uniforms, outputs[0].numel()).reshape(outputs.shape)
+        parts = signs * probabilities.sqrt()
+        return self._scaled(probabilities * parts.sum(-1, keepdim=True) - parts, outputs, labels)
 
     def exact(self, outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:
         """One column per class, and per token where there are several: K·T of them, for short sequences."""

@@ -24,8 +24,8 @@ from pipeline.attribution.gradients import (
     rotated_first,
     row_slices,
 )
-from pipeline.attribution.patch_covariance import correlations_pay, patch_covariance
-from pipeline.attribution.patches import Kernel
+from pipeline.attribution.gradients.patch_covariance import correlations_pay, patch_covariance
+from pipeline.attribution.gradients.patches import Kernel
 from pipeline.attribution.products import (
     add_upper,
     aligned_empty,

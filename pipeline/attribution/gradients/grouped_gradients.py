@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.formed_gradients import FormedGradients
 from pipeline.attribution.gradients import HeldGradients, OuterProducts
-from pipeline.attribution.patch_gradients import PatchGradients
+from pipeline.attribution.gradients.formed_gradients import FormedGradients
+from pipeline.attribution.gradients.patch_gradients import PatchGradients
 from pipeline.attribution.products import SUMMED_ROWS, slices_of
 
 

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.updates import check_step, check_unrollable, group_records
+from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import RunningMean, save_tensors, save_weights, write_atomically
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pipeline.attribution.errors import AttributionError, OptimizerError
-from pipeline.attribution.vectors import ParameterVector
+from pipeline.attribution.unrolling.vectors import ParameterVector
 
 Slots = dict[str, Tensor]
 

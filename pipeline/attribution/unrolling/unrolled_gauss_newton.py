@@ -19,15 +19,15 @@ from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import CheckpointError
 from pipeline.attribution.gauss_newton import parameter_product
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.piece_recorder import (
+from pipeline.attribution.row_derivatives import RowSource, all_row_products, mean_loss_gradient
+from pipeline.attribution.unrolling.piece_recorder import (
     PIECES_TAIL_NAME,
     SECOND_MOMENT,
     piece_path,
     read_record,
 )
-from pipeline.attribution.row_derivatives import RowSource, all_row_products, mean_loss_gradient
-from pipeline.attribution.unrolled import UnrolledHarm
-from pipeline.attribution.updates import (
+from pipeline.attribution.unrolling.unrolled import UnrolledHarm
+from pipeline.attribution.unrolling.updates import (
     Adjoint,
     Group,
     StepPoint,
@@ -36,7 +36,7 @@ from pipeline.attribution.updates import (
     update_rule,
     vector_groups,
 )
-from pipeline.attribution.vectors import ParameterVector
+from pipeline.attribution.unrolling.vectors import ParameterVector
 from pipeline.attribution.weights import load_weights, restore_weights
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.replay import Replay
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.stage_data import StageRows
-from pipeline.attribution.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
-from pipeline.attribution.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
+from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
+from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 
 UNROLLED = ("unrolled", "unrolled_gauss_newton")
 

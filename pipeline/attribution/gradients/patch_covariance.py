@@ -16,7 +16,7 @@ from itertools import product as pairs_of
 import torch
 from torch import Tensor
 
-from pipeline.attribution.patches import Kernel
+from pipeline.attribution.gradients.patches import Kernel
 from pipeline.attribution.products import SUMMED_ROWS, slices_of
 
 # With fewer channels the products are too thin; patches are small then.

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from pipeline.attribution.capture import Inputs, LayerInfo, capture
-from pipeline.attribution.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.gradients import OuterProducts
-from pipeline.attribution.grouped_gradients import GroupedGradients
-from pipeline.attribution.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients
+from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 
 if TYPE_CHECKING:
     from pipeline.attribution.transport import LayerChain

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError, CheckpointError
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.replay_recorder import (
+from pipeline.attribution.row_derivatives import RowSource
+from pipeline.attribution.unrolling.replay_recorder import (
     RECORD_NAME,
     REPLAY_TAIL_NAME,
     STEPS_NAME,
@@ -22,9 +23,8 @@ from pipeline.attribution.replay_recorder import (
     state_path,
     state_tensors,
 )
-from pipeline.attribution.row_derivatives import RowSource
-from pipeline.attribution.updates import StepPoint, UpdateRule, update_rule
-from pipeline.attribution.vectors import ParameterVector
+from pipeline.attribution.unrolling.updates import StepPoint, UpdateRule, update_rule
+from pipeline.attribution.unrolling.vectors import ParameterVector
 from pipeline.attribution.weights import load_weights, restore_weights
 
 

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.errors import CheckpointError
 from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.updates import check_step, check_unrollable, group_records
+from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import (
     RunningMean,
     load_weights,

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.modes import modes_kept
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.replay import Replay, ReplayedStep, set_random_state
 from pipeline.attribution.row_derivatives import (
     RowSource,
     all_row_products,
     mean_loss_gradient,
     row_and_hessian_products,
 )
-from pipeline.attribution.updates import Adjoint, adjoint, vector_groups
-from pipeline.attribution.vectors import ParameterVector
+from pipeline.attribution.unrolling.replay import Replay, ReplayedStep, set_random_state
+from pipeline.attribution.unrolling.updates import Adjoint, adjoint, vector_groups
+from pipeline.attribution.unrolling.vectors import ParameterVector
 
 # Pieces of order smoothing.
 PIECES = 24
