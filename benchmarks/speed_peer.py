@@ -1,4 +1,4 @@
-"""kronfluence on the benchmark's models: the same curvature labels, damping and rows as Winnow."""
+"""kronfluence on the benchmark's models: the same drawn output gradients, damping and rows as Winnow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 64
 
 
 class Classification(task.Task):
-    """Draws the labels that Winnow draws for checkpoint 5 of a trajectory."""
+    """Takes the output gradients that Winnow draws for checkpoint 5 of a trajectory."""
 
     def compute_train_loss(self, batch: list[Tensor], model: nn.Module, sample: bool = False) -> Tensor:
         inputs, labels, row_ids = batch
@@ -28,7 +28,7 @@ class Classification(task.Task):
         if sample:
             uniforms = row_uniforms(row_ids, seed=0, checkpoint=5)
             drawn = ENTROPY.sampled_output_gradients(outputs.detach(), uniforms)
-            labels = (outputs.detach().softmax(1) - drawn).argmax(1)
+            return (outputs * drawn).sum()
         return nn.functional.cross_entropy(outputs, labels, reduction="sum")
 
     def compute_measurement(self, batch: list[Tensor], model: nn.Module) -> Tensor:

@@ -199,6 +199,7 @@ def review(
     """Ask a person about a sample of the flagged rows, to state their precision."""
     from flows.review import apply_review, print_review
     from flows.terminal import Terminal
+    from pipeline.report import words
     from pipeline.review import review_state, take_answers, write_sheet
 
     if sample is not None and (answers is not None or apply):
@@ -210,7 +211,7 @@ def review(
         elif path is None:
             print(f"Nothing is left to ask: winnow review {run} says what the answers show.")
         else:
-            print(f"Wrote {path}: {rows} rows. Write wrong, right or unsure into the column verdict.")
+            print(f"Wrote {path}: {words.rows(rows)}. Write wrong, right or unsure into the column verdict.")
             print(f"Next: winnow review {run} --answers {path}")
         return DONE
     state = take_answers(run, answers) if answers is not None else review_state(run)

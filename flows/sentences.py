@@ -44,7 +44,8 @@ def detect(facts: Facts) -> str:
         text = f"rule {rule} takes out {words.rows(changed)}, {words.count(facts['to_review'])} to look at"
     else:
         more = facts["review"] - facts["likely_wrong"]
-        text = f"{words.rows(facts['likely_wrong'])} look wrong, {words.count(more)} more to look at"
+        look = "looks" if facts["likely_wrong"] == 1 else "look"
+        text = f"{words.rows(facts['likely_wrong'])} {look} wrong, {words.count(more)} more to look at"
     return f"{text}; {facts['caps']}" if facts["caps"] else text
 
 
@@ -61,7 +62,7 @@ def export(facts: Facts) -> str:
         return str(facts["skipped"])
     if facts["refused"]:
         return f"refused (verdict: {facts['verdict']}), nothing was written"
-    parts = [f"{words.count(facts['rows_kept'])} rows kept", f"{words.count(facts['rows_removed'])} removed"]
+    parts = [f"{words.rows(facts['rows_kept'])} kept", f"{words.count(facts['rows_removed'])} removed"]
     if facts["rows_relabelled"]:
         parts.append(f"{words.count(facts['rows_relabelled'])} relabelled")
     return ", ".join(parts)

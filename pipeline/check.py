@@ -22,11 +22,11 @@ from pipeline.attribution.eigenbases import eigenbases
 from pipeline.attribution.gradients.forms import layer_forms
 from pipeline.attribution.planned import find_method
 from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.refined import RefinedSettings
 from pipeline.attribution.scores import Batch
 from pipeline.attribution.unseen import unseen_gradients
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
+from pipeline.compute.refine import refined_settings
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.data.canaries import draw_canaries
@@ -285,7 +285,7 @@ def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
         text = f"{words.rows(repeated['rows'])} occur more than once, {several} with several labels"
         lines.append(Line("duplicates", text, status))
     if shared:
-        text = f"{words.rows(shared)} stand in two roles"
+        text = f"{words.rows(shared)} {'stands' if shared == 1 else 'stand'} in two roles"
         lines.append(
             Line("", text, "warning: they make validation and holdout too easy; take them out of one role")
         )
@@ -382,8 +382,8 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     half = steps / 2 + epochs * (train / 2 + validation) * costs.evaluated_row
     halves = half * 2 / min(2, sizes.workers) if config.detection.halves else 0.0
     passes = gradient_points(config) * train / sizes.workers
-    refined = RefinedSettings()
-    products = refined.iterations * min(refined.rows, train) / sizes.workers
+    refined = refined_settings(config.attribution).within(train)
+    products = refined.iterations * refined.rows / sizes.workers
     products *= config.attribution.method == "source_refined"
     found = {
         "prepare": 2 * costs.validation,

@@ -186,6 +186,11 @@ class Training(Section):
 class Attribution(Section):
     method: Literal["source", "fast_source", "source_refined", "influence"] = "source"
     segments: int = Field(1, ge=1)
+    refined_prior: float = Field(
+        1.0, ge=0, description="source_refined: weight γ of EK-FAC beside the true Gauss–Newton matrix"
+    )
+    refined_rows: int = Field(1024, ge=1, description="source_refined: rows n that this matrix is taken over")
+    refined_iterations: int = Field(8, ge=1, description="source_refined: conjugate gradients m")
     query_at: Literal["tail", "final"] = "tail"
     labels: Literal["sampled", "exact"] = "sampled"
     ensemble: int = Field(1, ge=1, description="trainings over which scores are averaged")
@@ -207,6 +212,16 @@ class Attribution(Section):
         "auto",
         description="score the harm to every class and slice too; auto: with data.slices, up to 32 groups",
     )
+
+    @model_validator(mode="after")
+    def refined_keys_of_source_refined(self) -> Attribution:
+        fields = type(self).model_fields
+        for key in ("refined_prior", "refined_rows", "refined_iterations"):
+            if self.method != "source_refined" and getattr(self, key) != fields[key].default:
+                raise ValueError(
+                    f"`{key}` is used by `method: source_refined` alone, and the method is {self.method}"
+                )
+        return self
 
 
 class Compute(Section):

@@ -37,6 +37,21 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
         (changed("training", momentum=1.0), "`training.momentum`", "Change"),
         (changed("attribution", segments=7), "attribution.segments is 7", "Change"),
         (changed("attribution", segments=4), "not a multiple", "Change"),
+        (
+            changed("attribution", refined_rows=256),
+            "`refined_rows` is used by `method: source_refined` alone, and the method is source",
+            "Change",
+        ),
+        (
+            changed("attribution", method="source_refined", refined_prior=-0.1),
+            "`attribution.refined_prior` is -0.1",
+            "Change",
+        ),
+        (
+            changed("attribution", method="source_refined", refined_iterations=0),
+            "`attribution.refined_iterations` is 0",
+            "Change",
+        ),
         (changed("compute", workers=0), "`workers` is 0", "Change"),
         (changed("verification", seeds=1), "one seed gives no interval", "Change"),
         (changed("verification", unrolled=True), "there are no validation rows", "Change"),
@@ -133,7 +148,7 @@ def test_changes_are_applied_and_validated() -> None:
 def test_the_option_surface_is_frozen() -> None:
     """Adding an option is a decision: change this number with the documentation, docs/config.md."""
     names = option_names()
-    assert len(names) == len(set(names)) == 98
+    assert len(names) == len(set(names)) == 101
     text = (ROOT / "docs" / "config.md").read_text()
     missing = [name for name in names if f"`{name.rsplit('.', 1)[-1]}`" not in text]
     assert not missing

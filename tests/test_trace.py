@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
 from pipeline.attribution.scores import query_gradients, score_rows
@@ -20,6 +21,7 @@ from pipeline.compute.plan import Plan, attribution_model, batches
 from pipeline.compute.worker import drop_kept, run_data, run_objective
 from pipeline.config import load_config
 from pipeline.context import AuditContext
+from pipeline.data.catalog import catalog_tables
 from pipeline.data.encode import Encoding
 from pipeline.errors import InputError
 from pipeline.models.features import penultimate_features
@@ -51,7 +53,7 @@ def traced(run_path: Path, queries: Path, folder: Path, top: int = 5) -> Trace:
 
 def dense_influences(run_path: Path, inputs: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     """τ `[queries, train rows]` with dense filters, the chunks one after the other."""
-    plan = Plan("whole", run_path, 1)
+    plan = Plan("whole", run_path, load_config(run_path / "config.yaml").attribution.segments)
     model, objective = attribution_model(run_path), run_objective(run_path)
     restore_weights(model, plan.query_weights())
     gradients = query_gradients(model, objective, inputs, labels)
@@ -79,10 +81,10 @@ def found(detected_run: Path, tmp_path: Path) -> Trace:
     return traced(detected_run, queries_file(tmp_path), tmp_path / "trace")
 
 
-def test_rows_and_influences_are_those_of_a_dense_computation(detected_run: Path, found: Trace) -> None:
+def check_against_dense(run_path: Path, found: Trace) -> None:
     inputs = torch.from_numpy(found.queries.inputs["image"])
-    dense = dense_influences(detected_run, inputs, torch.from_numpy(found.answers.labels))
-    keys = pq.read_table(detected_run / "rows.parquet")["row_key"].to_pylist()
+    dense = dense_influences(run_path, inputs, torch.from_numpy(found.answers.labels))
+    keys = pa.concat_tables(catalog_tables(run_path, "train", ["row_key"]))["row_key"].to_pylist()
     for query, values in enumerate(dense):
         largest = np.abs(values).max()
         for direction, sign in (("for", 1), ("against", -1)):
@@ -93,6 +95,19 @@ def test_rows_and_influences_are_those_of_a_dense_computation(detected_run: Path
             assert np.abs(influence - values[there]).max() < 0.02 * largest
             best = -sign * np.sort(-sign * values)[: mine.num_rows]
             assert np.abs(influence - best).max() < 0.02 * largest
+
+
+def test_rows_and_influences_are_those_of_a_dense_computation(detected_run: Path, found: Trace) -> None:
+    check_against_dense(detected_run, found)
+
+
+def test_a_run_that_adamw_trained_is_traced_in_its_own_coordinates(tmp_path: Path) -> None:
+    drop_kept()
+    changes = {"training__optimizer": "adamw", "training__learning_rate": 0.003, "attribution__segments": 3}
+    run_until(digits_config(**changes, detection__halves=False), tmp_path / "run", "attribute")
+    check_against_dense(
+        tmp_path / "run", traced(tmp_path / "run", queries_file(tmp_path), tmp_path / "trace")
+    )
 
 
 def test_rows_carry_their_facts_and_similarities(detected_run: Path, found: Trace) -> None:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import pipeline.attribution
-from benchmarks.lds import peer
 from benchmarks.lds.bases import KINDS, Base
+from benchmarks.lds.peer_curvlinops import curvlinops_influence
+from benchmarks.lds.peer_kronfluence import kronfluence_influence
 from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
@@ -124,7 +125,8 @@ METHODS = {
     "source_refined": Method(partial(by_attribute, method="source_refined"), ("validation_loss",)),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
-    "kronfluence_influence": Method(peer.kronfluence_influence, points=("final",), suits=peer.suits),
+    "kronfluence_influence": Method(kronfluence_influence, points=("final",)),
+    "curvlinops_influence": Method(curvlinops_influence, points=("final",), facts={"labels": "exact"}),
     # TracIn takes the query's gradient at every checkpoint; baselines are asked as they are usually used.
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
     "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),

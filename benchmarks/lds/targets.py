@@ -16,6 +16,7 @@ from pipeline.verification.lds import Estimate, ceiling, lds_score, slope
 Row = dict[str, Any]
 
 DEFAULT: Asked = ("source", "tail")
+REFINED: Asked = ("source_refined", "tail")
 VARIANTS = ("source", "source_3", "fast_source", "source_refined", "source_sgd_formula")
 RIVALS = ("influence", "kronfluence_influence", "tracin", "graddot", "trak")
 # Mean validation loss, half of the rows, final weights, one model: the prototype's, and the ceiling it had.
@@ -47,23 +48,26 @@ def targets(asked: Sequence[Question]) -> list[Row]:
 
 
 def anchors(question: Question) -> Iterator[Row]:
-    """LDS of the default, and its share of the ceiling."""
-    if question.point != "final" or question.removed == SMALL or DEFAULT not in question.predicted:
+    """LDS of the default and of refined SOURCE, and their shares of the ceiling."""
+    if question.point != "final" or question.removed == SMALL:
         return
-    if question.kind == "validation_loss" and question.task in LOSS:
-        least, theirs = LOSS[question.task]
-        yield from reaches(question, False, least, least / theirs)
-    if question.kind == "margins" and question.task in MARGINS:
-        several = len(question.predicted[DEFAULT]) > 1
-        for ensembled, least in list(zip((False, True), MARGINS[question.task], strict=True))[: 1 + several]:
-            yield from reaches(question, ensembled, least, least)
+    for asked in (each for each in (DEFAULT, REFINED) if each in question.predicted):
+        if question.kind == "validation_loss" and question.task in LOSS:
+            least, theirs = LOSS[question.task]
+            yield from reaches(question, asked, False, least, least / theirs)
+        if question.kind == "margins" and question.task in MARGINS:
+            several = len(question.predicted[asked]) > 1
+            for ensembled, least in list(zip((False, True), MARGINS[question.task], strict=True))[
+                : 1 + several
+            ]:
+                yield from reaches(question, asked, ensembled, least, least)
 
 
-def reaches(question: Question, ensembled: bool, least: float, share: float) -> Iterator[Row]:
-    found = lds_score(question.truth.mean(1), question.of(DEFAULT, ensembled))
-    yield aim(question, DEFAULT, "lds", found, "≥", least, ensembled=ensembled)
+def reaches(question: Question, asked: Asked, ensembled: bool, least: float, share: float) -> Iterator[Row]:
+    found = lds_score(question.truth.mean(1), question.of(asked, ensembled))
+    yield aim(question, asked, "lds", found, "≥", least, ensembled=ensembled)
     if (of_most := of_ceiling(question, found)) is not None:
-        yield aim(question, DEFAULT, "share_of_ceiling", of_most, "≥", share, ensembled=ensembled)
+        yield aim(question, asked, "share_of_ceiling", of_most, "≥", share, ensembled=ensembled)
 
 
 def of_ceiling(question: Question, found: Estimate) -> Estimate | None:
@@ -79,7 +83,7 @@ def small_removals(question: Question) -> Iterator[Row]:
     if question.kind != "validation_loss":
         return
     truth = question.truth.mean(1)
-    unrolled, refined = ("unrolled", "tail"), ("source_refined", "tail")
+    unrolled = ("unrolled", "tail")
     if question.task in UNROLLED_SHARE and unrolled in question.predicted:
         of_most = of_ceiling(question, lds_score(truth, question.predicted[unrolled]))
         if of_most is not None:
@@ -90,22 +94,22 @@ def small_removals(question: Question) -> Iterator[Row]:
         if one in question.predicted:
             found = slope(truth, question.predicted[one])
             yield aim(question, one, "slope", found, "within", SLOPES)
-    if question.task in REFINED_LEAD and refined in question.predicted:
-        lead = question.difference(refined, DEFAULT)
-        yield compared(question, refined, DEFAULT, lead, "≥", REFINED_LEAD[question.task])
+    if question.task in REFINED_LEAD and REFINED in question.predicted:
+        lead = question.difference(REFINED, DEFAULT)
+        yield compared(question, REFINED, DEFAULT, lead, "≥", REFINED_LEAD[question.task])
 
 
 def differences(question: Question) -> Iterator[Row]:
     """Half of the rows removed: SOURCE against influence functions, against all rivals, and refined against plain."""
-    influence, refined = ("influence", "tail"), ("source_refined", "tail")
+    influence = ("influence", "tail")
     if question.task in NOT_CONVERGED and influence in question.predicted:
         yield compared(question, DEFAULT, influence, question.difference(DEFAULT, influence), "ahead", 0.0)
     best, rival = best_of(question, VARIANTS), best_of(question, RIVALS)
     if best is not None and rival is not None:
         yield compared(question, best, rival, question.difference(best, rival), "not behind", 0.0)
-    if refined in question.predicted and question.kind == "validation_loss":
-        lead = question.difference(refined, DEFAULT)
-        yield compared(question, refined, DEFAULT, lead, "not behind", 0.0)
+    if REFINED in question.predicted:
+        lead = question.difference(REFINED, DEFAULT)
+        yield compared(question, REFINED, DEFAULT, lead, "not behind", 0.0)
 
 
 def best_of(question: Question, methods: Sequence[str]) -> Asked | None:

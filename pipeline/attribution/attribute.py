@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +16,23 @@ from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradient_scores import Settings, gradient_scores
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
+from pipeline.attribution.options import check_options
 from pipeline.attribution.planned import Points, find_method
 from pipeline.attribution.queries import Queries, check_classes, load_query_point
 from pipeline.attribution.refined import RefinedSettings
+from pipeline.attribution.refused_inputs import refused_inputs_named
 from pipeline.attribution.score_table import Scores
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.scores import Batch, select_inputs
 from pipeline.attribution.similarity import PROJECTION, Similarity, compare
 from pipeline.attribution.stage_data import StageData, StageRows, check_batches, number_rows
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.unrolling.unrolled_scores import find_unrolling, with_unrolled_harm
+from pipeline.attribution.unseen import unseen_gradients
 
 # Share of a query's filter, by its norm, that scores of single queries may lose.
 QUERY_TOLERANCE = 1e-3
+# Rows of the first batch by which weights are looked for that are used outside their layer's call.
+_TRIED_ROWS = 8
 
 
 def attribute(
@@ -87,26 +94,40 @@ def attribute(
         refined: of ``source_refined``; None takes the defaults.
 
     Raises:
-        AttributionError: an option is unknown, or ``train`` can be iterated only once, comes in a random order or has
-            another number of rows than training had.
+        AttributionError: an option is unknown or has no effect with the method, the model can't take a batch, or
+            ``train`` can be iterated only once, comes in a random order or has another number of rows than training
+            had.
         CheckpointError: a checkpoint doesn't fit the model, or has no state of the Adam that trained it.
+
+    Warns:
+        UserWarning: a weight is used outside its layer's call too, and influence through that use isn't seen.
     """
     chosen = find_method(method)
+    cut = any(count != 1 for count in ([segments] if isinstance(segments, int) else segments))
+    given = {"segments": cut, "damping": damping is not None, "projection": projection != PROJECTION}
+    check_options(method, given | {"recording": recording is not None, "refined": refined is not None})
+    if damping is not None and not 0 <= damping < math.inf:
+        raise AttributionError(
+            f"damping is {damping}.",
+            "Give a number that isn't negative, or None for a tenth of each layer's mean eigenvalue.",
+        )
     if query_at not in ("tail", "final"):
         raise AttributionError(f"query_at={query_at!r} isn't known.", "Use 'tail' or 'final'.")
     if not 0 <= query_tolerance < 1:
         raise AttributionError(f"query_tolerance is {query_tolerance}.", "Give a share from 0, less than 1.")
     if query is not None:
         check_batches(query)
-    stages = _stage_rows(train, trajectory, loss, model, labels)
-    unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(stages), seed)
-    queries = None
-    if query is not None:
-        queries = Queries(
-            query, _objective(loss, model, stages[-1].batches, labels), query_at, reduce_queries
-        )
-    points = Points(model, trajectory)
-    with _as_recorded(model, trajectory):
+    data = _stage_data(train, trajectory)
+    with refused_inputs_named(model, _named(data, query)), _as_recorded(model, trajectory):
+        stages = _stage_rows(data, trajectory, loss, model, labels)
+        unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(stages), seed)
+        queries = None
+        if query is not None:
+            objective = _objective(loss, model, stages[-1].batches, labels)
+            queries = Queries(query, objective, query_at, reduce_queries)
+        points = Points(model, trajectory)
+        if chosen.similarity is None or chosen.similarity.metric is not None:
+            _warn_of_unseen_gradients(points, stages[0])
         if chosen.similarity is not None:
             load_query_point(points, stages[-1], query_at)
             return _compared(model, chosen.similarity, stages, queries, method, projection, seed)
@@ -117,6 +138,28 @@ def attribute(
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
     return scores
+
+
+def _named(
+    data: Sequence[StageData], query: Iterable[tuple[Inputs, Tensor]] | None
+) -> dict[str, Iterable[tuple[Inputs, Tensor]]]:
+    """The batches, by what the arguments are called."""
+    several = len(data) > 1
+    found = {f"train, stage {place}" if several else "train": each.batches for place, each in enumerate(data)}
+    return found if query is None else found | {"query": query}
+
+
+def _warn_of_unseen_gradients(points: Points, rows: StageRows) -> None:
+    points.load(0)  # before gradients vanish
+    for batch in rows:
+        unseen = unseen_gradients(points.model, select_inputs(batch.inputs, slice(_TRIED_ROWS)))
+        if unseen:
+            warnings.warn(
+                f"{', '.join(unseen)}: used outside the layer's own call too, and influence through that use is not "
+                "seen. Call the module instead of using its weight.",
+                stacklevel=3,
+            )
+        break
 
 
 def _compared(
@@ -160,13 +203,9 @@ def _compared(
     )
 
 
-def _stage_rows(
-    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
-    trajectory: Trajectory,
-    loss: str | Objective,
-    model: nn.Module,
-    labels: str,
-) -> list[StageRows]:
+def _stage_data(
+    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData], trajectory: Trajectory
+) -> list[StageData]:
     if not isinstance(trajectory, Trajectory):
         raise AttributionError(f"trajectory is {trajectory!r}.", "Give Trajectory.load(folder).")
     given = list(train) if isinstance(train, Sequence) else [train]
@@ -180,6 +219,12 @@ def _stage_rows(
         )
     for stage in stages:
         check_batches(stage.batches)
+    return stages
+
+
+def _stage_rows(
+    stages: Sequence[StageData], trajectory: Trajectory, loss: str | Objective, model: nn.Module, labels: str
+) -> list[StageRows]:
     return [
         StageRows(
             stage.batches,

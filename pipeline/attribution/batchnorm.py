@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.attribution.capture import Inputs
@@ -20,7 +20,8 @@ def has_batchnorm(model: nn.Module) -> bool:
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
     """Sets running statistics to the mean over ``batches`` of inputs, at the model's present weights.
 
-    Only BatchNorm modules run in training mode meanwhile; modes and momenta are put back.
+    Only BatchNorm modules run in training mode meanwhile; modes and momenta are put back. A single row that is left
+    over is left out, having no variance.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -32,8 +33,13 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative mean
                 norm.training = True
-            for inputs in batches:
-                model(inputs)
+            for place, inputs in enumerate(batches):
+                if place == 0 or _rows(inputs) > 1:
+                    model(inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def _rows(inputs: Inputs) -> int:
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))

@@ -202,7 +202,7 @@ def _mean_moments(trajectory: Trajectory, segment: Segment) -> dict[str, Tensor]
 
 
 def _adam_scale(name: str, parameter: Tensor, moments: Mapping[str, Tensor], eps: float) -> Tensor:
-    """1/(√v̂ + ε); 0 for a parameter that never had a gradient, since Adam leaves it alone."""
+    """1/(√v̂ + ε); 0 where there never was a gradient, since Adam leaves that alone."""
     if name not in moments:
         return torch.zeros(parameter.shape, dtype=torch.float64)
     if moments[name].shape != parameter.shape:
@@ -211,4 +211,5 @@ def _adam_scale(name: str, parameter: Tensor, moments: Mapping[str, Tensor], eps
             f"and not the model's {tuple(parameter.shape)}.",
             "Build the model as it was built for training.",
         )
-    return 1.0 / (moments[name].clamp(min=0.0).sqrt() + eps)
+    moment = moments[name]
+    return torch.where(moment > 0, 1.0 / (moment.clamp(min=0.0).sqrt() + eps), 0.0)

@@ -8,6 +8,10 @@ Error: a matrix loses at most the share ``tolerance`` of its Frobenius norm, so 
 gradient G is off by ``tolerance · ‖filter‖ · ‖G‖`` at most (Cauchy–Schwarz). Ranges are found by random projections
 with one power iteration (Halko, Martinsson, Tropp, "Finding structure with randomness", 2011) and what they leave
 out is measured, not estimated.
+
+Under Adam a filter P^{1/2} ∘ V is largest where gradients are smallest, by factors of 10⁴ and more: a share of its norm
+would be those few entries'. So filters are measured with the sizes of gradients, √v̂ ≈ 1/P, and gradients over them; the
+terms needed are more, up to all of them in small layers.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, OuterProducts
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.products import slices_of
@@ -104,8 +107,11 @@ def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
     return LowRankMatrices(left, right, torch.cat(owners), before)
 
 
-def compress(matrices: Tensor, tolerance: float) -> LowRankMatrices:
-    """The fewest terms of each matrix ``[queries, out, in]`` that lose at most ``tolerance`` of its Frobenius norm."""
+def compress(matrices: Tensor, tolerance: float, squared_norms: Tensor | None = None) -> LowRankMatrices:
+    """The fewest terms of each matrix ``[queries, out, in]`` that lose at most ``tolerance`` of its Frobenius norm, or
+    of another norm, whose squares ``[queries]`` are given.
+    """
+    norms = matrices.square().sum((1, 2)) if squared_norms is None else squared_norms
     count, size_out, size_in = matrices.shape
     found: dict[int, tuple[Tensor, Tensor]] = {}
     waiting, size = list(range(count)), _SKETCH
@@ -113,9 +119,10 @@ def compress(matrices: Tensor, tolerance: float) -> LowRankMatrices:
         some = matrices[waiting] if len(waiting) < count else matrices
         whole = 2 * size > min(size_out, size_in)
         left, values, right = _decomposed(some, None if whole else size)
-        total = some.square().sum((1, 2))
-        dropped = total[:, None] - torch.nn.functional.pad(values.square().cumsum(1), (1, 0))
-        enough = dropped <= tolerance**2 * total[:, None]
+        dropped = some.square().sum((1, 2))[:, None] - torch.nn.functional.pad(
+            values.square().cumsum(1), (1, 0)
+        )
+        enough = dropped <= tolerance**2 * norms[waiting, None]
         enough[:, -1] |= whole
         ranks = torch.where(enough.any(1), enough.int().argmax(1), -1).tolist()
         for place, query, rank in zip(range(len(waiting)), waiting, ranks):
@@ -153,35 +160,78 @@ def compressed_filters(
         gradients: layer -> loss gradients ``[queries, out, in]``, float64.
         segments: first to last.
         tolerance: share of a filter's Frobenius norm that is lost at most with one segment; earlier segments add
-            what is lost on the way to them.
+            what is lost on the way to them. Of layers whose parameters Adam or a parameter group scales, share of
+            the norm of filter ∘ sizes of gradients, in every segment.
 
     Returns:
         One dictionary per segment, first to last, of the same layers.
     """
-    if any(segment.conditioners for segment in segments):
-        raise AttributionError(
-            "Filters of a run with Adam or parameter groups can't be compressed.",
-            "Use attribute(reduce_queries=False).",
-        )
-    return _compressed(gradients, segments, tolerance)
-
-
-def _compressed(
-    gradients: Mapping[str, Tensor], segments: Sequence[PreparedSegment], tolerance: float
-) -> list[dict[str, LowRankMatrices]]:
     filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
     for name, gradient in gradients.items():
-        slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
-        query = joined([compress(gradient[queries], EXACT) for queries in slices])
-        for place in range(len(segments) - 1, -1, -1):
-            segment = segments[place]
-            basis, sigma = segment.bases[name].to(gradient), segment.eigenvalues[name].to(gradient)
-            rotated = query.rotated(basis)
-            injected = rotated.times(segment.spectrum.injection(sigma), tolerance)
-            filters[place][name] = injected.rotated_back(basis)
-            if place:
-                query = rotated.times(segment.spectrum.transport(sigma), tolerance).rotated_back(basis)
+        scaled = any(
+            name in each.conditioners and each.conditioners[name].root is not None for each in segments
+        )
+        found = (_scaled_layer if scaled else _plain_layer)(name, gradient, segments, tolerance)
+        for of_segment, each in zip(filters, found, strict=True):
+            of_segment[name] = each
     return filters
+
+
+def _plain_layer(
+    name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
+) -> list[LowRankMatrices]:
+    """A layer's filters per segment; the query stays compressed on its way through them."""
+    slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
+    query = joined([compress(gradient[queries], EXACT) for queries in slices])
+    found: list[LowRankMatrices] = []
+    for segment in reversed(segments):
+        basis, sigma = segment.bases[name].to(gradient), segment.curvature(name).to(gradient)
+        rotated = query.rotated(basis)
+        injected = rotated.times(segment.spectrum.injection(sigma), tolerance)
+        found.insert(0, injected.rotated_back(basis))
+        if len(found) < len(segments):
+            query = rotated.times(segment.spectrum.transport(sigma), tolerance).rotated_back(basis)
+    return found
+
+
+def _scaled_layer(
+    name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
+) -> list[LowRankMatrices]:
+    """The same where an optimizer scales every parameter by itself: P^{1/2} ∘ V has not the rank of V, so queries
+    are dense on their way and only what comes of them is compressed."""
+    found: list[list[LowRankMatrices]] = [[] for _ in segments]
+    for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
+        for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
+            sizes = _gradient_sizes(name, segments[place], gradient)
+            found[place].append(_compress_for(dense[name], sizes, tolerance))
+    return [joined(parts) for parts in found]
+
+
+def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankMatrices:
+    """``compress`` with every entry measured by the ``sizes`` ``[out, in]`` of the gradients that will meet it.
+
+    Filters are largest where gradients are smallest, and would lose the rest to these entries. Sizes per row and column
+    scale the matrices; the norm that ``tolerance`` is a share of is that of the sizes themselves.
+    """
+    squares = sizes.square()
+    rows, columns = squares.mean(1).sqrt(), (squares.mean(0) / squares.mean()).nan_to_num().sqrt()
+    norms = (matrices * sizes).square().sum((1, 2))
+    found = compress(rows[:, None] * matrices * columns, tolerance, norms)
+    left, right = (
+        torch.where(scale > 0, side / scale, 0.0)
+        for side, scale in ((found.left, rows), (found.right, columns))
+    )
+    return LowRankMatrices(left, right, found.owner, found.count)
+
+
+def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor:
+    """What a segment's optimizer takes for the sizes of a layer's gradients ``[out, in]``: 1/P, about √v̂ under Adam,
+    and 0 for what it leaves alone."""
+    conditioner = segment.conditioners.get(name)
+    if conditioner is None or conditioner.root is None:
+        return like.new_ones(like.shape[1:])
+    root = conditioner.root.to(like)
+    return torch.where(root > 0, root**-2, 0.0)
 
 
 def cheapest_filters(
@@ -191,17 +241,16 @@ def cheapest_filters(
 
     Args:
         parts: layer -> loss gradients ``[queries, out, in]`` of some queries at a time, float64.
-        segments: first to last. Layers that one of them conditions (Adam, parameter groups) are left dense.
+        segments: first to last.
         tolerance: as in ``compressed_filters``; 0 compresses nothing.
     """
     found: list[dict[str, list[Filter]]] = [{} for _ in segments]
     for part in parts:
-        conditioned = {name for segment in segments for name in segment.conditioners}
-        plain = {name: each for name, each in part.items() if tolerance > 0 and name not in conditioned}
-        rest = {name: each for name, each in part.items() if name not in plain}
-        dense = query_filters(rest, segments)
-        for place, compressed in enumerate(_compressed(plain, segments, tolerance)):
-            for name, each in (dense[place] | compressed).items():
+        filters: Sequence[Mapping[str, Filter]] = (
+            compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
+        )
+        for place, of_segment in enumerate(filters):
+            for name, each in of_segment.items():
                 found[place].setdefault(name, []).append(each)
     return [{name: _whole(each) for name, each in of_segment.items()} for of_segment in found]
 

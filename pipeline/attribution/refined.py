@@ -16,7 +16,7 @@ back in parameter space.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class RefinedSettings:
                 "A refined solve needs prior ≥ 0 and at least one row, iteration and scale row.",
                 "Leave the settings at their defaults.",
             )
+
+    def within(self, train_rows: int) -> RefinedSettings:
+        """With no more rows, and fresh rows, than there are."""
+        return replace(self, rows=min(self.rows, train_rows), scale_rows=min(self.scale_rows, train_rows))
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,9 @@ def refined_rows(
     train_rows: int, checkpoints: tuple[int, ...], settings: RefinedSettings
 ) -> tuple[list[CurvatureRows], list[CurvatureRows]]:
     """The rows of the solve, and fresh ones for α."""
-    count = min(settings.rows, train_rows)
-    own = curvature_rows(train_rows, checkpoints, 0, count, settings.seed)
-    fresh = min(settings.scale_rows, train_rows)
-    return own, curvature_rows(train_rows, checkpoints, count, fresh, settings.seed)
+    used = settings.within(train_rows)
+    own = curvature_rows(train_rows, checkpoints, 0, used.rows, used.seed)
+    return own, curvature_rows(train_rows, checkpoints, used.rows, used.scale_rows, used.seed)
 
 
 def row_count(parts: list[CurvatureRows]) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.attribution.capture import Inputs, capture
 from pipeline.attribution.coverage import matrix_parameters
 from pipeline.attribution.modes import evaluation_mode
+from pipeline.attribution.precision import matrix_products
 
 # Of the largest number in a gradient; single precision and other orders of summation stay far below.
 _TOLERANCE = 1e-2
@@ -25,14 +26,14 @@ def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
     Raises:
         AttributionError: as ``capture.Capture``.
     """
-    with capture(model) as captured:
-        outputs = captured.forward(inputs)
-        weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-        totals = {name: gradients.total() for name, gradients in captured.gradients(outputs, weights)}
-        missing = {layer.name: layer.shape for layer in captured.layers if layer.name not in totals}
-    totals |= {name: outputs.new_zeros(shape) for name, shape in missing.items()}
-    seen = matrix_parameters(model, totals)
-    actual = _gradients(model, inputs, weights)
+    with matrix_products("float32"):
+        with capture(model) as captured:
+            outputs = captured.forward(inputs)
+            weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+            totals = {name: gradients.total() for name, gradients in captured.gradients(outputs, weights)}
+            missing = {layer.name: layer.shape for layer in captured.layers if layer.name not in totals}
+        totals |= {name: outputs.new_zeros(shape) for name, shape in missing.items()}
+        seen, actual = matrix_parameters(model, totals), _gradients(model, inputs, weights)
     return [name for name, gradient in seen.items() if _differ(gradient, actual[name])]
 
 

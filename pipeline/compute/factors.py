@@ -37,7 +37,7 @@ from pipeline.compute.plan import (
     under,
     weighted_rows,
 )
-from pipeline.compute.refine import refined_query, refined_settings
+from pipeline.compute.refine import REFINED, refined_of, refined_query
 from pipeline.compute.sums import Tensors, forget, summed
 from pipeline.compute.worker import keep, plain_objective, run_config, run_data, run_objective
 from pipeline.context import AuditContext
@@ -48,7 +48,8 @@ from pipeline.seeds import random_state
 from pipeline.training.state import save_tensors
 
 SCALE_ROWS = 1024
-REFINED = "source_refined"
+SOLVED_NUMBERS = 2**24
+"""Numbers in the gradients of groups that are solved for at once: the solve holds about ten float64 copies of them."""
 
 
 def factors(context: AuditContext) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     return {
         "method": whole.method,
         "alpha": whole.alpha(),
-        "refined": asdict(refined_settings(whole)) if whole.method == REFINED else None,
+        "refined": None if whole.alpha() is None or whole.method != REFINED else asdict(refined_of(whole)),
         "layers": len(layers),
         "checkpoints": len(whole.trajectory().checkpoints),
         "segments": config.attribution.segments,
@@ -273,16 +274,21 @@ def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -
     rows = run_data(plan.run_path).count("validation")
     query = {name: total / rows for name, total in load_file(sums).items()}
     found = refined_query(context, plan, query, folder, "factors: refined query")
-    write_json(plan.scale_path, {"alpha": float(found.alpha), "rows": refined_settings(plan).scale_rows})
+    write_json(plan.scale_path, {"alpha": float(found.alpha), "rows": refined_of(plan).scale_rows})
     save_tensors(plan.query_path, {f"0/{name}": filters for name, filters in found.filters.items()})
 
 
 def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
-    """Those of every cell, in float32; each has a length of its own."""
-    found = refined_query(context, plan, cell_means(plan, sums), folder, "factors: refined queries of groups")
-    save_tensors(
-        plan.group_query_path, {f"0/{name}": filters.float() for name, filters in found.filters.items()}
-    )
+    """Those of every cell, in float32, each with an α of its own; as many at once as SOLVED_NUMBERS allow."""
+    means, name = cell_means(plan, sums), "factors: refined queries of groups"
+    cells = len(next(iter(means.values())))
+    step = max(1, SOLVED_NUMBERS * cells // sum(each.numel() for each in means.values()))
+    found: list[Tensors] = []
+    for first in range(0, cells, step):
+        some = {layer: each[first : first + step] for layer, each in means.items()}
+        filters = refined_query(context, plan, some, folder / f"cell-{first}", name).filters
+        found.append({f"0/{layer}": each.float() for layer, each in filters.items()})
+    save_tensors(plan.group_query_path, {key: torch.cat([each[key] for each in found]) for key in found[0]})
 
 
 def write_scale(context: AuditContext, plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from pipeline.training.batches import weighted
 from pipeline.training.main_run import early_trajectory, whole_trajectory
 from pipeline.training.setup import class_weights
 
+Part = TypeVar("Part")
 GROUPS_AT_MOST = 32
 """Partial sums that are kept on disk at a time; a fixed number, so that sums don't depend on the workers."""
 
@@ -188,8 +190,8 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def chunk_groups(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Runs of chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
+def chunk_groups(chunks: Sequence[Part]) -> list[list[Part]]:
+    """Runs of chunks, or of what belongs to chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
     size = max(1, -(-len(chunks) // GROUPS_AT_MOST))
     return [list(chunks[start : start + size]) for start in range(0, len(chunks), size)]
 

@@ -18,15 +18,20 @@ from pipeline.attribution.refined import (
     solve_refined,
 )
 from pipeline.attribution.row_derivatives import PASS_ROWS
-from pipeline.compute.plan import Plan, attribution_model, batch_of, weighted_rows
-from pipeline.compute.sums import Tensors, summed
+from pipeline.compute.plan import Plan, attribution_model, batch_of, chunk_groups, weighted_rows
+from pipeline.compute.sums import Tensors, forget, summed
 from pipeline.compute.worker import run_config, run_data, run_objective
+from pipeline.config import Attribution
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.training.state import save_tensors
 
+REFINED = "source_refined"
 FORMS = "forms"
 """The name under which forms, which belong to no layer, are summed."""
+
+ChunkRows = tuple[Chunk, list[CurvatureRows]]
+"""A chunk and those of its rows that are taken, numbered from its first."""
 
 
 def refined_query(
@@ -34,9 +39,10 @@ def refined_query(
 ) -> RefinedDirection:
     """The filters of a query or several, in nats; the solve itself is done here, in float64.
 
-    query: layer → `[out, in]` or `[queries, out, in]`. folder: for partial sums, of which the caller disposes.
+    query: layer → `[out, in]` or `[queries, out, in]`. folder: for products that an interruption leaves whole, of which
+    the caller disposes.
     """
-    data, settings = run_data(plan.run_path), refined_settings(plan)
+    data, settings = run_data(plan.run_path), refined_of(plan)
     planned = plan.planned()[0]
     assert planned.damping is not None  # learning rates are above 0
     own, fresh = refined_rows(data.count("train"), planned.points, settings)
@@ -45,13 +51,15 @@ def refined_query(
     def chunk_sums(leaf: Callable[..., Tensors], parts: list[CurvatureRows], directions: Tensors) -> Tensors:
         nonlocal turn
         turn += 1
-        path = folder / f"directions-{turn}.safetensors"
-        save_tensors(path, directions)
-        tasks = [
-            (plan, chunk, mine, path) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))
-        ]
-        sums = summed(context.workers, leaf, tasks, folder / f"product-{turn}", f"{name}: product {turn}")
-        return {layer: total / row_count(parts) for layer, total in load_file(sums).items()}
+        working, product = folder / f"product-{turn}", folder / f"product-{turn}.safetensors"
+        if not product.exists():
+            path = working / "directions.safetensors"
+            save_tensors(path, directions)
+            chunks = [(chunk, mine) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))]
+            tasks = [(plan, group, path) for group in chunk_groups(chunks)]
+            summed(context.workers, leaf, tasks, working, f"{name}: product {turn}").rename(product)
+            forget(working)
+        return {layer: total / row_count(parts) for layer, total in load_file(product).items()}
 
     return solve_refined(
         lambda directions: chunk_sums(product_leaf, own, directions),
@@ -63,8 +71,17 @@ def refined_query(
     )
 
 
-def refined_settings(plan: Plan) -> RefinedSettings:
-    return RefinedSettings(seed=run_config(plan.run_path).attribution.seed)
+def refined_settings(config: Attribution) -> RefinedSettings:
+    """What is asked for."""
+    return RefinedSettings(
+        config.refined_prior, config.refined_rows, config.refined_iterations, seed=config.seed
+    )
+
+
+def refined_of(plan: Plan) -> RefinedSettings:
+    """What a plan's solves use: of rows, no more than there are."""
+    settings = refined_settings(run_config(plan.run_path).attribution)
+    return settings.within(run_data(plan.run_path).count("train"))
 
 
 def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
@@ -78,29 +95,26 @@ def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]
     return found
 
 
-def product_leaf(plan: Plan, chunk: Chunk, parts: list[CurvatureRows], directions: Path) -> Tensors:
-    """Σ of the products over some rows of a chunk, each at its checkpoint."""
-    return row_sums(plan, chunk, parts, directions, gauss_newton_products)
+def product_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
+    """Σ of the products over some rows of some chunks, each at its checkpoint."""
+    return row_sums(plan, chunks, directions, gauss_newton_products)
 
 
-def form_leaf(plan: Plan, chunk: Chunk, parts: list[CurvatureRows], directions: Path) -> Tensors:
+def form_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
     """Σ of the forms, `[queries]`."""
-    return row_sums(plan, chunk, parts, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
+    return row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
 
 
 def row_sums(
-    plan: Plan,
-    chunk: Chunk,
-    parts: list[CurvatureRows],
-    directions: Path,
-    function: Callable[..., Tensors],
+    plan: Plan, chunks: list[ChunkRows], directions: Path, function: Callable[..., Tensors]
 ) -> Tensors:
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
-    rows, total = weighted_rows(plan.run_path, chunk), Tensors()
-    along = load_file(directions, device=str(next(model.parameters()).device))
-    for part in parts:
-        plan.load_checkpoint(model, part.checkpoint)
-        for some in part.rows.split(PASS_ROWS):
-            batch = batch_of(plan.run_path, rows.select(some))
-            add_into(total, function(model, objective, batch, along))
+    along, total = load_file(directions, device=str(next(model.parameters()).device)), Tensors()
+    for chunk, parts in chunks:
+        rows = weighted_rows(plan.run_path, chunk)
+        for part in parts:
+            plan.load_checkpoint(model, part.checkpoint)
+            for some in part.rows.split(PASS_ROWS):
+                batch = batch_of(plan.run_path, rows.select(some))
+                add_into(total, function(model, objective, batch, along))
     return total

@@ -21,6 +21,7 @@ from pipeline.data.files import (
     Run,
     Shard,
     check_unchanged,
+    counted,
     find_files,
     open_shards,
     read_runs,
@@ -201,17 +202,19 @@ def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], s
     if repeated["groups"]:
         texts.append(
             f"{repeated['rows']:,} train rows occur more than once, with equal features and label "
-            f"({repeated['groups']:,} different ones): each counts as often as it occurs."
+            f"({counted(repeated['groups'], 'different one')}): each counts as often as it occurs."
         )
     if repeated["conflicting_rows"] and task == "classification":
         texts.append(f"{repeated['conflicting_rows']:,} train rows have equal features and different labels.")
     if shared:
         texts.append(
-            f"{shared:,} rows stand in two roles, with equal features and label: what is measured on "
-            "validation and holdout is a little too good."
+            f"{counted(shared, 'row')} {'stands' if shared == 1 else 'stand'} in two roles, with equal features and "
+            "label: what is measured on validation and holdout is a little too good."
         )
     if dropped:
-        texts.append(f"{dropped:,} rows have no label: they take no part and stay in the export.")
+        so = "has no label: it takes" if dropped == 1 else "have no label: they take"
+        stay = "stays" if dropped == 1 else "stay"
+        texts.append(f"{counted(dropped, 'row')} {so} no part and {stay} in the export.")
     if split and split.column:
         missing = [role for role in ROLES[1:] if counts[role] == 0]
         texts += [f"The split column {split.column!r} gives no row the role {role}." for role in missing]

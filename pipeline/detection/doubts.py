@@ -7,25 +7,33 @@ import math
 import numpy as np
 
 from pipeline.detection.counts import NoiseEstimate
+from pipeline.report import words
 
 FEW_ROWS = 100
 STANDARD_ERRORS = 2.0
 
 
-def doubts(contradicted: np.ndarray, on_validation: np.ndarray, noise: NoiseEstimate) -> list[str]:
-    """contradicted, on_validation: bool `[rows]`, an out-of-sample prediction differs from the label."""
+def doubts(contradicted: np.ndarray, on_validation: np.ndarray, noise: NoiseEstimate | None) -> list[str]:
+    """contradicted, on_validation: `[rows]`, whether (or how often) an out-of-sample prediction differs from the label.
+
+    noise: what was estimated from them, if anything could be.
+    """
     found = []
-    value, low, high = (f"{100 * share:.1f} %" for share in (noise.value, noise.low, noise.high))
     rows, train, validation = len(on_validation), float(contradicted.mean()), float(on_validation.mean())
     if rows < FEW_ROWS:
-        found.append(
-            f"The validation set has {rows:,} rows: an estimate of {value} may as well be {low} or {high}."
-        )
+        found.append(f"The validation set has {words.rows(rows)}{too_few(noise)}.")
     error = math.sqrt(train * (1 - train) / len(contradicted) + validation * (1 - validation) / rows)
     if validation - train > STANDARD_ERRORS * error:
+        so = "" if noise is None else f", and the estimate of {words.percent(noise.value)} means little"
         found.append(
-            f"The halves contradict {100 * validation:.1f} % of the validation labels and {100 * train:.1f} % of the "
-            f"train labels: the validation set looks noisier than the train set, or unlike it, and the estimate of "
-            f"{value} means little."
+            f"The halves contradict {words.percent(validation)} of the validation labels and {words.percent(train)} of "
+            f"the train labels: the validation set looks noisier than the train set, or unlike it{so}."
         )
     return found
+
+
+def too_few(noise: NoiseEstimate | None) -> str:
+    if noise is None:
+        return ", too few to measure how often the halves err on right labels"
+    value, low, high = (words.percent(share) for share in (noise.value, noise.low, noise.high))
+    return f": an estimate of {value} may as well be {low} or {high}"

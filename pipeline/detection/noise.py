@@ -50,12 +50,12 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
         return judge_targets(context, labels, opinion.best, of_validation - best)
     contradicted, contradicted_validation = opinion.best != labels, (best != of_validation).mean(0)
     estimate = estimate_noise(contradicted, contradicted_validation, data.encoding.outputs)
+    said = doubts(contradicted, contradicted_validation, estimate)
     if estimate is None:
-        return Noise(None, HARD, [])
+        return Noise(None, " ".join([HARD, *said]), [])
     notes = [BLIND] if context.config.data.validation_is_clean else [BLIND, DIRTY]
-    notes += doubts(contradicted, contradicted_validation, estimate)
     pairs = confused_pairs(labels, opinion.best, of_validation, best, data.encoding.outputs)
-    return Noise(estimate, " ".join(notes), pairs)
+    return Noise(estimate, " ".join(notes + said), pairs)
 
 
 def judge_targets(

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config import Detection
 from pipeline.detection.reviewed import CutOff, rows_to_remove
 from pipeline.detection.trusted import TrustedFlags
+from pipeline.report import words
 
 UNKNOWN = "precision of the flags: unknown; only a person's answers on a sample can state it (winnow review)"
 CANDIDATES = "The promise is about suspicious labels; rows that carry a backdoor have a search of their own."
@@ -56,8 +57,8 @@ def of_trusted(config: Detection, flags: TrustedFlags) -> Promise:
     if flags.abstains:
         return Promise(
             "trusted",
-            f"no promise, nothing is removed: {flags.used:,} trusted rows, and at least {flags.needed:,} are needed "
-            f"for a false-flag rate of {share(rate)}",
+            f"no promise, nothing is removed: {words.plural(flags.used, 'trusted row')}, and at least {flags.needed:,} "
+            f"are needed for a false-flag rate of {share(rate)}",
             "More trusted rows, or a higher detection.false_flag_rate.",
             abstains=True,
         )
@@ -69,8 +70,8 @@ def of_trusted(config: Detection, flags: TrustedFlags) -> Promise:
     )
     return Promise(
         "trusted",
-        f"on average at most {share(rate)} of the right rows are flagged, {where}, by {flags.used:,} trusted rows; "
-        "which share of the flags is wrong is not promised",
+        f"on average at most {share(rate)} of the right rows are flagged, {where}, by "
+        f"{words.plural(flags.used, 'trusted row')}; which share of the flags is wrong is not promised",
         f"Holds on average over draws of trusted rows, if {drawn}: as good as drawn at random, not chosen for being "
         f"easy. {CANDIDATES}",
         false_flag_rate=rate,

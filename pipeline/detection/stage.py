@@ -66,6 +66,8 @@ from pipeline.detection.signals import (
 )
 from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates, write_rows, write_signals
+from pipeline.detection.undertrained import loss_without_features, undertrained
+from pipeline.report import words
 from pipeline.run import remove
 from pipeline.training.main_run import role_labels
 
@@ -187,8 +189,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
     write_rows(path, judgement)
     remove(columns_directory(path))
     removed = int((decision == REMOVE).sum())
-    wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
     relabelled = int((decision == RELABEL).sum())
+    wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
     return {
         "signals": [signal.name for signal in signals if signal.counts],
         "weights": {signal.name: signal.weight for signal in signals if signal.counts},
@@ -209,9 +211,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "to_review": int((decision == REVIEW).sum()),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
-        "caps": None
-        if removed + relabelled >= wanted
-        else f"{wanted - removed - relabelled} rows that look wrong or poisoned are left for review by the caps",
+        "warnings": training_warnings(context, given),
+        "caps": caps_note(wanted - removed - relabelled),
         "flag_notes": flag_notes(harm) + backdoors.notes,
         "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
@@ -263,6 +264,19 @@ def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -
         MISLABELLED: labels.contradicted,
         AMBIGUOUS: ambiguous(opinion.probability, opinion.runner_up, temperature),
     }
+
+
+def training_warnings(context: AuditContext, given: np.ndarray) -> list[str]:
+    task = run_data(context.run.path).encoding.task
+    warning = undertrained(context.run.facts("train")["curve"], loss_without_features(given, task))
+    return [] if warning is None else [warning]
+
+
+def caps_note(left: int) -> str | None:
+    if left <= 0:
+        return None
+    look, are = ("looks", "is") if left == 1 else ("look", "are")
+    return f"{words.rows(left)} that {look} wrong or poisoned {are} left for review by the caps"
 
 
 def flag_notes(harm: np.ndarray | Column | None) -> list[str]:

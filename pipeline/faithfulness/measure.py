@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from pipeline.attribution.planned import METHODS
 from pipeline.compute.cluster import Workers
+from pipeline.compute.refine import REFINED, refined_settings
 from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext, Progress, silent
@@ -31,7 +32,7 @@ from pipeline.verification.retrain import run_missing
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
 NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")
-MEAN_LOSS_ALONE = ("source_refined",)
+MEAN_LOSS_ALONE = (REFINED,)
 SHARES = (0.02, 0.05, 0.1, 0.2)
 """Of the rows, that the removal curve takes out."""
 FEWEST_MASKS = 5
@@ -164,6 +165,9 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
         "retrainings": plan.retrainings,
         "removed": plan.removed,
         "queries": len(work.query_rows()),
+        "refined": asdict(refined_settings(context.config.attribution).within(data.count("train")))
+        if REFINED in plan.methods
+        else None,
         "seconds_per_training": seconds_of(mask_path(*masks[0])),
         "unit": "loss units" if data.encoding.task == "regression" else "nats",
         "mean_loss": judged(work, plan, truth.mean(2, keepdims=True), removed, single=False),

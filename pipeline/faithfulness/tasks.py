@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from pipeline.attribution.capture import Inputs
 from pipeline.attribution.stage_data import StageData
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.compute.plan import TrainPairs, attribution_model
+from pipeline.compute.refine import REFINED, refined_settings
 from pipeline.compute.worker import plain_objective, run_config, run_data, run_device, run_objective
+from pipeline.config import digest
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import whole_trajectory
@@ -49,10 +52,23 @@ class Work:
         return self.folder / PIECES[0] / f"{self.removed:g}-{mask}-{seed}.safetensors"
 
     def scores_path(self, method: str, single: bool) -> Path:
-        return self.folder / PIECES[1] / f"{method}-{self.queries if single else 'mean'}.safetensors"
+        kept = f"{self.with_settings(method)}-{self.queries if single else 'mean'}.safetensors"
+        return self.folder / PIECES[1] / kept
 
     def curve_path(self, method: str, share: float, seed: int) -> Path:
-        return self.folder / PIECES[2] / f"{method}-{share:g}-{seed}.safetensors"
+        return self.folder / PIECES[2] / f"{self.with_settings(method)}-{share:g}-{seed}.safetensors"
+
+    def with_settings(self, method: str) -> str:
+        """The name of a method and of the settings that it has here: scores of other settings are not its own."""
+        if method == RANDOM:
+            return method
+        return f"{method}-{digest({name: repr(value) for name, value in self.settings(method).items()})}"
+
+    def settings(self, method: str) -> dict[str, Any]:
+        """What the run's config says about a method: arguments of `attribute`."""
+        config = run_config(self.run_path).attribution
+        found = {"query_at": config.query_at, "labels": config.labels, "seed": config.seed}
+        return found | ({"refined": refined_settings(config)} if method == REFINED else {})
 
     def removed_rows(self, mask: int) -> np.ndarray:
         """bool `[train rows]`: what a mask leaves out."""
@@ -100,7 +116,7 @@ def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps
 
 def score(work: Work, method: str, single: bool) -> None:
     """Write the τ of a method for single queries or for the mean validation loss."""
-    path, config = work.run_path, run_config(work.run_path).attribution
+    path = work.run_path
     found = attribute(
         attribution_model(path),
         Trajectory.load(whole_trajectory(path)),
@@ -108,11 +124,9 @@ def score(work: Work, method: str, single: bool) -> None:
         query_batches(work, single),
         loss=plain_objective(path),
         method=method,
-        query_at=config.query_at,
-        labels=config.labels,
-        seed=config.seed,
         reduce_queries=not single,
         calibrate=method == "source" and not single,
+        **work.settings(method),
     )
     effects = found.influence if single else -found.harm[None] if found.harm is not None else None
     assert effects is not None

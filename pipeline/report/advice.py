@@ -10,7 +10,7 @@ from pipeline.report.verdict import Summary, disarmed
 def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     """Steps in the order in which they matter; `path` is the run directory for display."""
     decisions, written = summary["decisions"], summary["export"]["cleaned"]
-    steps = []
+    steps = list(summary.get("warnings", []))
     if summary["verdict"] == "improved" and written:
         steps.append(
             f"Train on {path}/{written}. What was taken out lies beside it in quarantine/, each row with "

@@ -13,7 +13,8 @@ MOSTLY_NOISE = 0.5
 """Share of the variance between groups from which noise is what stands in the way."""
 HELP = (
     "What makes training smoother helps: larger batches (training.batch_size), a lower learning rate, fewer epochs "
-    "or some weight decay, a longer average of the last iterates (training.tail)"
+    "or some weight decay, a longer average of the last iterates (training.tail); so does an ensemble, scores averaged "
+    "over several trainings (attribution.ensemble)"
 )
 LEVELS = {
     "high": "High fidelity: where the scores predict a change, retraining measures much the same",
@@ -35,6 +36,10 @@ def fidelity_line(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     return f"fidelity of the scores: {found['level']}, r {interval(found['correlation'])}"
+
+
+def low_fidelity(found: dict[str, Any] | None) -> bool:
+    return found is not None and found["level"] == "low"
 
 
 def interval(found: dict[str, float]) -> str:
@@ -67,17 +72,18 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
         f"{unit}, those without a group by ±{words.number(noise['groups'])}: about {words.percent(share['value'], 0)} "
         f"of what was measured is noise ({words.percent(share['low'], 0)} – {words.percent(share['high'], 0)})"
     )
+    smooth = (
+        "So smoothly training answers to its rows, by these retrainings: perfect scores would reach a correlation of "
+        f"about {noise['ceiling']:.2f}"
+    )
     if found["level"] == "high":
-        return [done, f"{said}."]
+        return [done, f"{said}. {smooth}."]
     if share["value"] >= MOSTLY_NOISE:
-        why = (
-            f", so that even perfect scores would correlate with no more than about {noise['ceiling']:.2f}: "
-            "probably it is the training that doesn’t answer reproducibly to its rows."
-        )
+        why = ", and no scores more than that. It is probably the training that doesn’t answer reproducibly."
     else:
-        why = ", so that it is probably the scores that miss, and not the retrainings that differ by chance."
+        why = ". It is probably the scores that miss, and not the retrainings that differ by chance."
     rest = (
         f"{HELP}. Which rows are flagged rests on signals of the early epochs as well, not on these scores alone; "
         "what rests on them alone are harm and the forecast of the loss."
     )
-    return [done, said + why, rest]
+    return [done, f"{said}. {smooth}{why}", rest]

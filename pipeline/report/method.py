@@ -16,19 +16,23 @@ METHODS = {
 
 def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
     """From the facts of the stages: method, segments, checkpoints, layers, alpha (null where the scale of harm is
-    uncalibrated), ensemble (trainings that scores are averaged over), optimizer, recorded_in (a trajectory's folder).
+    uncalibrated), refined (prior, rows and iterations of a refined solve, else null), ensemble (trainings that scores
+    are averaged over), optimizer, recorded_in (a trajectory's folder).
     """
     found = {name: factors.get(name) for name in ("segments", "checkpoints", "layers", "alpha")}
     found |= {"method": factors.get("method", "source"), "ensemble": scored.get("ensemble", 1)}
+    used = factors.get("refined")
+    found["refined"] = used and {name: used[name] for name in ("prior", "rows", "iterations")}
     return found | {"optimizer": train.get("optimizer", "sgd"), "recorded_in": train.get("recorded_in")}
 
 
 def method_line(made: dict[str, Any]) -> str:
     """In a sentence without its stop."""
-    parts = [
-        METHODS.get(made["method"], made["method"]),
-        words.plural(made["checkpoints"] or 0, "checkpoint"),
-    ]
+    parts = [METHODS.get(made["method"], made["method"])]
+    if (used := made["refined"]) is not None:
+        rows, iterations = words.plural(used["rows"], "row"), words.plural(used["iterations"], "iteration")
+        parts[0] += f" of {rows} in {iterations} with γ = {used['prior']:g}"
+    parts += [words.plural(made["checkpoints"] or 0, "checkpoint")]
     parts += [words.plural(made["segments"] or 1, "segment"), words.plural(made["layers"] or 0, "layer")]
     if made["optimizer"] != "sgd":
         parts.append(f"trained by {made['optimizer']}")

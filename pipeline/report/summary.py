@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
-from pipeline.report.fidelity import fidelity_line
+from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group
 from pipeline.report.method import attribution
 from pipeline.report.verdict import Summary, levels, verdict
@@ -26,7 +26,7 @@ def summary(run: RunDirectory) -> Summary:
     Counts come from the columns `decision` and `reasons` of rows.parquet. Metrics are as in verification.json
     (shares in 0..1), loss changes and harms in nats, times in seconds.
     """
-    record, verification = run.record, read_json(run / "verification.json")
+    record, verification = run.record, without_poor_forecasts(read_json(run / "verification.json"))
     stages = record["stages"]
     prepare, factors, detect = (facts(record, stage) for stage in ("prepare", "factors", "detect"))
     decisions, reasons = count_decisions(run)
@@ -42,6 +42,7 @@ def summary(run: RunDirectory) -> Summary:
         "estimated_noise_note": detect.get("estimated_noise_note"),
         "confused_pairs": detect.get("confused_pairs") or [],
         "calibration": detect.get("calibration"),
+        "warnings": detect.get("warnings") or [],
         "promise": detect.get("promise"),
         "canaries": detect.get("canaries"),
         "groups": groups(run),
@@ -70,6 +71,14 @@ def summary(run: RunDirectory) -> Summary:
         "export": export_paths(run),
         "report": "report/index.html",
     }
+
+
+def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
+    """Without its forecasts where fidelity is low: scores that predict no retraining forecast nothing."""
+    if not low_fidelity(verification.get("fidelity")):
+        return verification
+    nothing = {"predicted_loss_change": None}
+    return verification | nothing | {"groups": [each | nothing for each in verification.get("groups") or []]}
 
 
 def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -145,6 +154,7 @@ def headline(summary: Summary) -> list[str]:
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))
+    lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
     accuracy = " · ".join(filter(None, (forecast_line(summary), fidelity_line(summary.get("fidelity")))))
     return lines + ([accuracy] if accuracy else [])
@@ -200,6 +210,11 @@ def canaries_line(summary: Summary) -> str:
 def forecast_line(summary: Summary) -> str:
     """Forecast and measurement of the change of the mean validation loss, in nats."""
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
+    if measured is not None and low_fidelity(summary.get("fidelity")):
+        return (
+            "no forecast of the validation loss: fidelity is low; its change was measured as "
+            f"{words.signed(measured['mean'], 3)}"
+        )
     if predicted is None or measured is None:
         return ""
     calibrated = summary["calibrated_by"] not in (None, "uncalibrated")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.report import words
+from pipeline.report.fidelity import interval
 
 
 def unrolled_sentence(found: dict[str, Any] | None) -> str:
@@ -20,9 +21,8 @@ def unrolled_sentence(found: dict[str, Any] | None) -> str:
             "exact differentiation predicts nothing and says nothing about the scores; a lower learning rate, or one "
             "that falls to 0 (training.schedule), makes training smoother."
         )
-    correlation = f"{found['correlation']:.2f}".replace("-", words.MINUS)
     return (
-        f"The rows’ harm to the validation loss has a rank correlation of {correlation} with exact differentiation "
-        f"through the repeated training (going back through it derivatives reach {reached}; up to "
-        f"{limit} they predict)."
+        f"The rows’ harm to the validation loss has a rank correlation of {interval(found['correlation'])} with exact "
+        f"differentiation through the repeated training (in brackets the 95 % interval over rows; going back through "
+        f"it derivatives reach {reached}; up to {limit} they predict)."
     )

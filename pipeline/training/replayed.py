@@ -17,12 +17,12 @@ from pipeline.training.recipe import make_recipe, steps_per_epoch
 from pipeline.training.setup import Setup
 
 TAIL = 0.5
-"""Exact derivatives are of the validation loss at the mean of this share of the last iterates: at the end of training
-they say little but which rows were in the last batches."""
+"""Exact derivatives are of the validation loss at the mean of this share of the last iterates, more than scores ask at
+(training.tail): the nearer to the end, the more they say which rows were in the last batches, and little else."""
 
 
 class ReplayObserver:
-    """A `ReplayRecorder` as an observer of a training on rows that are held; it must not be interrupted."""
+    """A `ReplayRecorder` as an observer of a training on rows that are held; interrupted, it is begun anew."""
 
     def __init__(self, setup: Setup, directory: Path):
         self._rows, self._recipe = setup.rows, setup.recipe

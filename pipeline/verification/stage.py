@@ -8,6 +8,7 @@ from pipeline.compute.worker import run_data
 from pipeline.config import Verification
 from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
+from pipeline.report import words
 from pipeline.run import write_json
 from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import Decisions, read_decisions
@@ -97,7 +98,9 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
         return "Every row was to be removed: nothing is left to train on."
     rows = data.count("holdout")
     if rows < 2:
-        return f"The holdout set has {rows} rows, and only rows that training never saw can prove a gain."
+        return (
+            f"The holdout set has {words.rows(rows)}, and only rows that training never saw can prove a gain."
+        )
     if data.encoding.task == "regression" and len(role_labels(data, "holdout").unique()) == 1:
         return "All holdout targets are equal, which leaves R² undefined."
     return None

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -30,7 +31,7 @@ from pipeline.training.setup import Setup, class_weights, deterministic, set_up
 from pipeline.training.state import save_tensors
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.forecast import validation_effects
-from pipeline.verification.lds import spearman
+from pipeline.verification.lds import Estimate, lds_score
 from pipeline.verification.retrain import run_missing
 
 RECORDING, HARM = "recording", "harm.safetensors"
@@ -99,9 +100,9 @@ def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm
 def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
     """How well the scores agree with exact differentiation, for verification.json; None where it is off.
 
-    correlation: Spearman's, over the train rows, of `validation_harm` with the exact harm; None where training was
-    chaotic, since the derivative then predicts nothing. growth: of the derivatives through training, None if it is
-    infinite; limit: from which training counts as chaotic; chaotic.
+    correlation: Spearman's, over the train rows, of `validation_harm` with the exact harm: value, low, high, a 95 %
+    bootstrap interval over rows; None where training was chaotic, since the derivative then predicts nothing. growth:
+    of the derivatives through training, None if it is infinite; limit: from which training counts as chaotic; chaotic.
     """
     path = context.run.path
     if not context.config.verification.unrolled:
@@ -115,8 +116,13 @@ def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
     growth = float(found["growth"])
     chaotic = UnrolledHarm(torch.from_numpy(found["harm"]), growth).chaotic
     return {
-        "correlation": None if chaotic else float(spearman(-effects[:, None], found["harm"][:, None])[0]),
+        "correlation": None if chaotic else agreement(-effects, found["harm"]).as_json(),
         "growth": growth if math.isfinite(growth) else None,
         "limit": GROWTH_LIMIT,
         "chaotic": chaotic,
     }
+
+
+def agreement(harm: np.ndarray, exact: np.ndarray) -> Estimate:
+    """Spearman's correlation of two harms `[rows]`, with an interval over drawing the rows anew."""
+    return lds_score(exact[:, None], harm[:, None])

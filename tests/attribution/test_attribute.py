@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from pipeline.attribution import (
     AttributionError,
     CheckpointError,
     NonFiniteError,
+    Objective,
+    RefinedSettings,
     Trajectory,
     TrajectoryRecorder,
     attribute,
@@ -215,6 +219,13 @@ def test_without_queries_there_is_no_harm(tmp_path: Path) -> None:
         ({"train": [(torch.zeros(60, 4).double(), torch.zeros(60).int())]}, "labels are int32"),
         ({"train": [(torch.zeros(60, 4).double(), torch.full((60,), 3))]}, "none of the model's 3 classes"),
         ({"query": [(torch.zeros(2, 4).double(), torch.tensor([0, -1]))]}, "class -1"),
+        ({"damping": -1.0, "method": "influence"}, r"damping is -1\.0"),
+        ({"damping": 0.1}, "damping has no effect with method='source'.*method='influence'"),
+        ({"recording": "folder"}, "recording has no effect with method='source'"),
+        ({"refined": RefinedSettings()}, "refined has no effect with method='source'"),
+        ({"segments": 2, "method": "influence"}, "segments has no effect with method='influence'"),
+        ({"segments": (3,), "method": "loss"}, "segments has no effect with method='loss'"),
+        ({"projection": 8}, "projection has no effect with method='source'"),
         ({"loss": cross_entropy}, "no Objective"),
         ({"trajectory": "folder"}, "trajectory is 'folder'"),
     ],
@@ -224,6 +235,64 @@ def test_wrong_options_are_named(tmp_path: Path, options: dict, message: str) ->
     model, trajectory, train, query = classifier(tmp_path)
     with pytest.raises(AttributionError, match=message):
         attribute(model, **({"trajectory": trajectory, "train": train, "query": query} | options))
+
+
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", cross_entropy(label_smoothing=0.1)], ids=["name", "objective"]
+)
+@pytest.mark.parametrize("where", ["train", "query"])
+def test_inputs_that_the_model_refuses_are_named_with_their_batch(
+    tmp_path: Path, where: str, loss: str | Objective
+) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    given = {"train": train, "query": query}
+    inputs, labels = given[where][1]
+    for wrong, shape in ((inputs[:, :3], "float64 [{}, 3]"), (inputs.float(), "float32 [{}, 4]")):
+        changed = given | {where: [given[where][0], (wrong, labels), *given[where][2:]]}
+        said = f"can't take batch 1 of {where}, {shape.format(len(labels))}: RuntimeError: mat1 and mat2"
+        with pytest.raises(AttributionError, match=re.escape(said)) as error:
+            attribute(model, trajectory, **changed, loss=loss)
+        assert isinstance(error.value.__cause__, RuntimeError)
+
+
+def test_an_error_that_is_not_the_inputs_stays_what_it_is(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+
+    def failing(_outputs: Tensor, _labels: Tensor) -> Tensor:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        attribute(model, trajectory, train, query, loss=replace(cross_entropy(), losses=failing))
+
+
+class Untied(nn.Module):
+    """The embedding's weight is used once more, without its module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.mixing = nn.Embedding(5, 4), nn.Linear(4, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.mixing(self.embedding(inputs)).mean(1) @ self.embedding.weight.T
+
+
+@pytest.mark.parametrize("method", ["source", "influence", "trak"])
+def test_a_weight_that_is_used_outside_its_module_is_warned_of_once(tmp_path: Path, method: str) -> None:
+    torch.manual_seed(0)
+    model = Untied()
+    inputs, labels = torch.randint(5, (12, 3)), torch.randint(5, (12,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=2, train_rows=12, checkpoints=2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        recorder.step()
+    data = [(inputs[:6], labels[:6]), (inputs[6:], labels[6:])]
+    with pytest.warns(UserWarning, match=r"embedding\.weight: used outside the layer's own call") as warned:
+        attribute(model, Trajectory.load(tmp_path), data, data, method=method)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
 
 
 def test_a_trajectory_of_another_model_is_an_error(tmp_path: Path) -> None:

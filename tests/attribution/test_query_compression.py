@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
 from pipeline.attribution import (
-    Conditioner,
     Eigenbasis,
     PreparedSegment,
+    Trajectory,
+    TrajectoryRecorder,
+    attribute,
     cross_entropy,
     query_filters,
     query_gradients,
@@ -26,6 +31,7 @@ from pipeline.attribution.query_scores import query_influences
 
 from .models import model_and_rows
 from .oracles import loss_matrices
+from .recorded_run import OPTIMIZERS
 from .test_scores import TRAIN_ROWS, Prepared
 
 ENTROPY = cross_entropy()
@@ -171,13 +177,12 @@ def test_filters_in_parts_and_in_their_cheapest_form_give_the_dense_scores(kind:
         torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-7 if tolerance else 1e-12)
 
 
-def test_layers_are_compressed_only_where_that_saves_operations_and_none_are_conditioned() -> None:
+def test_layers_are_compressed_only_where_that_saves_operations() -> None:
     torch.manual_seed(0)
-    sizes = {"wide": (40, 60), "narrow": (2, 2), "conditioned": (40, 60)}
+    sizes = {"wide": (40, 60), "narrow": (2, 2)}
     bases = {name: Eigenbasis(torch.eye(i).double(), torch.eye(o).double()) for name, (o, i) in sizes.items()}
     values = {name: torch.rand(size).double() for name, size in sizes.items()}
-    roots = {"conditioned": Conditioner(torch.rand(sizes["conditioned"]).double(), None)}
-    segment = PreparedSegment((0,), bases, values, source_spectrum(1.0), roots)
+    segment = PreparedSegment((0,), bases, values, source_spectrum(1.0))
     gradients = {
         name: torch.randn(5, size[0], 1).double() @ torch.randn(5, 1, size[1]).double()
         for name, size in sizes.items()
@@ -185,11 +190,50 @@ def test_layers_are_compressed_only_where_that_saves_operations_and_none_are_con
     (found,) = cheapest_filters([gradients], [segment], 0.1)
     (dense,) = query_filters(gradients, [segment])
     assert isinstance(found["wide"], LowRankMatrices)
-    for name in ("narrow", "conditioned"):
-        assert isinstance(found[name], torch.Tensor)
-    torch.testing.assert_close(found["conditioned"], dense["conditioned"])
+    assert isinstance(found["narrow"], torch.Tensor)
     lost = (found["wide"].dense(slice(None)) - dense["wide"]).flatten(1).norm(dim=1)
     assert (lost <= 0.1 * dense["wide"].flatten(1).norm(dim=1)).all()
     assert all(
         isinstance(each, torch.Tensor) for each in cheapest_filters([gradients], [segment], 0.0)[0].values()
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "two groups"])
+@pytest.mark.parametrize("segments", [1, 3])
+def test_queries_compressed_under_an_optimizer_that_scales_parameters_have_the_dense_influences(
+    optimizer: str, segments: int, tmp_path: Path
+) -> None:
+    """A trained net whose first input is 0 in every row and 1 in the queries: Adam's scale there is 1/ε."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 3)
+    ).double()
+    inputs, labels = torch.randn(60, 12).double(), torch.randint(3, (60,))
+    inputs[:, 0] = 0
+    asked = torch.randn(10, 12).double()
+    asked[:, 0] = 1
+    made = OPTIMIZERS[optimizer](list(model.parameters()))
+    recorder = TrajectoryRecorder(model, made, tmp_path, steps=60, train_rows=60, checkpoints=3)
+    for _ in range(60):
+        rows = torch.randint(60, (20,))
+        made.zero_grad()
+        nn.functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+        made.step()
+        recorder.step()
+    exact, *found = (
+        attribute(
+            model,
+            Trajectory.load(tmp_path),
+            [(inputs, labels)],
+            [(asked, torch.randint(3, (10,), generator=torch.Generator().manual_seed(1)))],
+            segments=segments,
+            reduce_queries=False,
+            query_tolerance=tolerance,
+        ).influence
+        for tolerance in (0.0, 1e-1, 1e-2, 1e-3)
+    )
+    size, errors = exact.square().mean(1).sqrt(), []
+    for tolerance, influence in zip((1e-1, 1e-2, 1e-3), found, strict=True):
+        errors.append((influence - exact).square().mean(1).sqrt() / size)
+        assert (errors[-1] <= 2 * tolerance).all()
+    assert errors[0].max() > 0

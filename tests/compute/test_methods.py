@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_run import digits_config, run_until
 
 from pipeline.attribution.attribute import attribute
+from pipeline.attribution.refined import RefinedSettings
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.trajectory import Trajectory
+from pipeline.compute import factors
 from pipeline.compute.worker import run_config, run_data, run_model
 from pipeline.detection.signals import read_score
 from pipeline.run import RunDirectory
+from pipeline.stages import fingerprints
 from pipeline.training.main_run import whole_trajectory
 
 SMALL = {
@@ -29,9 +34,12 @@ SMALL = {
 }
 
 
-def in_one_process(path: Path) -> Scores:
+def in_one_process(path: Path, refined: RefinedSettings | None = None, label: int | None = None) -> Scores:
+    """label: only the validation rows of a class are asked about."""
     data, trajectory = run_data(path), Trajectory.load(whole_trajectory(path))
     train, validation = data.load_role("train"), data.load_role("validation")
+    if label is not None:
+        validation = validation.select(torch.nonzero(validation.labels == label)[:, 0])
     return attribute(
         run_model(path, 0),
         trajectory,
@@ -39,12 +47,13 @@ def in_one_process(path: Path) -> Scores:
         [(validation.inputs, validation.labels)],
         method=run_config(path).attribution.method,
         labels="exact",
+        refined=refined,
     )
 
 
-def assert_agrees(path: Path, alpha: float) -> None:
+def assert_agrees(path: Path, alpha: float, refined: RefinedSettings | None = None) -> None:
     """α is measured on other rows than in one process, so harm is compared without it."""
-    data, expected = run_data(path), in_one_process(path)
+    data, expected = run_data(path), in_one_process(path, refined)
     assert expected.harm is not None
     for name, wanted in (
         ("self_influence", expected.self_influence),
@@ -77,6 +86,41 @@ def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
         losses = torch.nn.functional.cross_entropy(model(rows.inputs), rows.labels, reduction="none")
         found = read_score(trained, run_data(trained), "final_loss")
         np.testing.assert_allclose(found, losses.detach().numpy(), atol=1e-4)
+
+
+def test_settings_of_a_refined_solve_are_the_configs_and_change_nothing_before_it(trained: Path) -> None:
+    record = RunDirectory(trained).record["stages"]
+    changes = {"attribution__refined_prior": 0.1, "attribution__refined_rows": 300}
+    config = digits_config(
+        **SMALL, **changes, attribution__method="source_refined", attribution__refined_iterations=3
+    )
+    run_until(config, trained, "attribute")
+    settings = RefinedSettings(prior=0.1, rows=300, iterations=3, scale_rows=1024, seed=0)
+    assert RunDirectory(trained).facts("factors")["refined"] == asdict(settings)
+    assert_agrees(trained, 1.0, settings)
+    after = RunDirectory(trained).record["stages"]
+    assert after["train"] == record["train"]
+    again = fingerprints(config.with_changes({"attribution.refined_iterations": 4}))
+    assert again["train"] == after["train"]["fingerprint"]
+    assert again["factors"] != after["factors"]["fingerprint"]
+
+
+def test_refined_groups_are_solved_together_as_each_alone(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered = 12 * 65 + 10 * 13
+    monkeypatch.setattr(factors, "SOLVED_NUMBERS", 4 * covered)  # ten classes in three solves
+    changes = {"attribution__method": "source_refined", "attribution__refined_rows": 300}
+    run_until(digits_config(**SMALL | {"attribution__group_harm": True}, **changes), trained, "attribute")
+    groups = RunDirectory(trained).facts("attribute")["groups"]
+    files = sorted((trained / "scores").glob("*.parquet"))
+    harm = np.concatenate([np.stack(pq.read_table(file)["group_harm"].to_numpy()) for file in files])
+    for label in (0, 3, 9):
+        (place,) = (p for p, group in enumerate(groups) if group["label"] == label)
+        alone = in_one_process(trained, RefinedSettings(rows=300), label).harm
+        assert alone is not None
+        limit = 2e-3 * float(alone.abs().max())
+        np.testing.assert_allclose(harm[:, place], alone.numpy(), rtol=0, atol=limit)
 
 
 def test_adamw_is_attributed_in_its_own_coordinates(tmp_path: Path) -> None:

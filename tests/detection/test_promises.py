@@ -74,3 +74,12 @@ def test_a_small_or_noisier_validation_set_is_doubted_with_the_estimate() -> Non
     noisier = said_about(0.1, 0.3, 500)
     assert "30.0 % of the validation labels and 10.0 % of the train labels" in noisier
     assert "the estimate of 0.0 % means little" in noisier
+
+
+def test_without_an_estimate_the_validation_set_is_doubted_all_the_same() -> None:
+    train, validation = np.arange(2000) < 600, np.arange(40) < 30
+    assert estimate_noise(train, validation, 2) is None
+    few, noisier = doubts(train, validation, None)
+    assert few.startswith("The validation set has 40 rows, too few")
+    assert noisier.endswith("the validation set looks noisier than the train set, or unlike it.")
+    assert doubts(train, validation[:1], None)[0].startswith("The validation set has 1 row, too few")

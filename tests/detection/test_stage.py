@@ -95,3 +95,10 @@ def test_what_is_missing_is_left_out(tmp_path: Path, changes: dict[str, object],
     record = json.loads((tmp_path / "run/record.json").read_text())
     note = record["stages"]["detect"]["facts"]["estimated_noise_note"]
     assert ("not known to be clean" in note) == ("early_harm" in missing)
+
+
+def test_a_training_too_short_to_tell_wrong_labels_is_warned_of(tmp_path: Path) -> None:
+    changes = {"training__epochs": 1, "detection__backdoors": False, "data__validation_is_clean": False}
+    run_until(digits_config(**changes), tmp_path / "run", "detect")
+    (warning,) = RunDirectory(tmp_path / "run").facts("detect")["warnings"]
+    assert "flags may be too many. Raise training.epochs" in warning

@@ -105,6 +105,23 @@ def test_a_run_is_taken_as_it_is(
     assert folder == path / "lds"
     assert found["mean_loss"]["ceiling"] is None
     assert found["single_losses"]["methods"] == {}
+    assert found["refined"]["rows"] == 1024
+
+
+def test_scores_go_by_the_settings_of_the_config(
+    measured: tuple[dict[str, Any], Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    folder, few = measured[1], Plan(["source_refined"], masks=5, retrainings=1)
+    retrained = {path: path.stat().st_mtime_ns for path in folder.glob("retrainings/*")}
+    found = {}
+    for prior in (0.0, 100.0):
+        settings = {"attribution__method": "source_refined", "attribution__refined_prior": prior}
+        found[prior], _ = lds(small(**settings), few, folder)
+        assert found[prior]["refined"]["prior"] == prior
+    slopes = [each["mean_loss"]["methods"]["source_refined"]["slope"]["value"] for each in found.values()]
+    assert slopes[0] != slopes[1]
+    assert {path: path.stat().st_mtime_ns for path in retrained} == retrained
 
 
 @pytest.mark.parametrize(

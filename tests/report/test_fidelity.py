@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.report.fidelity import fidelity_line, sentences, shown
 from pipeline.report.html import page
+from pipeline.report.hurt import hurt_lines
 from pipeline.report.summary import headline, summary
 from pipeline.run import read_json, write_json
 
@@ -44,13 +45,14 @@ def test_high_fidelity_needs_no_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "cause"), [(0.8, "no more than about 0.50"), (0.1, "probably the scores that miss")]
+    ("noise", "cause"), [(0.8, "about 0.50, and no scores more"), (0.1, "probably the scores that miss")]
 )
 def test_low_fidelity_names_its_cause_and_what_helps(noise: float, cause: str) -> None:
     said = " ".join(sentences(found("low", noise), "nats"))
     assert said.startswith("Low fidelity")
     assert cause in said
-    assert all(help in said for help in ("larger batches", "lower learning rate", "average", "early epochs"))
+    assert all(help in said for help in ("larger batches", "lower learning rate", "average", "ensemble"))
+    assert "rests on signals of the early epochs" in said
 
 
 def test_the_plot_has_a_dot_per_group() -> None:
@@ -76,3 +78,24 @@ def test_page_and_headline_show_it(images: Any) -> None:
     assert headline(told)[-1].endswith("fidelity of the scores: high, r 0.81 (−0.10 – 0.90)")
     text = page(context.run, context.config, told)
     assert "Fidelity of the scores" in text
+
+
+def test_no_forecast_is_shown_where_fidelity_is_low(images: Any) -> None:
+    context = images.build()
+    group = {"class": 1, "column": None, "value": None, "most_harmful": 3, "predicted_loss_change": -0.5}
+    group |= {"holdout_rows": 9, "metric": None, "loss": None, "worse": False}
+    written = read_json(context.run / "verification.json") | {"groups": [group]}
+    for level, forecast in (
+        ("moderate", "−0.212"),
+        ("low", "no forecast of the validation loss: fidelity is low"),
+    ):
+        write_json(context.run / "verification.json", written | {"fidelity": found(level)})
+        told = summary(context.run)
+        text = page(context.run, context.config, told)
+        assert forecast in headline(told)[-1]
+        assert (forecast in text) or (forecast.capitalize() in text)
+        shows = level == "moderate"
+        assert ("−0.212" in text) is shows
+        assert (hurt_lines(told, {})[0]["predicted"] == "−0.500") is shows
+        assert (told["predicted_loss_change"] == -0.212) is shows
+        assert ("is in verification.json" in text) is not shows

@@ -21,6 +21,16 @@ def test_what_was_used_is_said_and_whether_its_scale_is_known() -> None:
         assert part in said
 
 
+def test_a_refined_solve_is_said_with_its_settings() -> None:
+    used = {"prior": 0.5, "rows": 1024, "iterations": 1, "scale_rows": 1024, "seed": 0}
+    factors = {"method": "source_refined", "checkpoints": 6, "segments": 1, "layers": 3, "alpha": 0.81}
+    made = attribution({}, factors | {"refined": used}, {})
+    assert made["refined"] == {"prior": 0.5, "rows": 1024, "iterations": 1}
+    wanted = f"{METHODS['source_refined']} of 1,024 rows in 1 iteration with γ = 0.5, 6 checkpoints"
+    assert method_line(made).startswith(wanted)
+    assert method_line(made).endswith("α = 0.81")
+
+
 def test_every_method_of_the_config_has_words() -> None:
     configured = get_args(Attribution.model_fields["method"].annotation)
     assert set(configured) == set(METHODS)

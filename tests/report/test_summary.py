@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
 from pipeline.run import RunDirectory, read_json, write_json
 
@@ -178,3 +179,16 @@ def test_disarmed_backdoor_is_a_reason_to_use_the_cleaned_data(images: Any) -> N
         "backdoor to 7: a patch of 4 × 4 pixels, at any place, 90 rows; "
         "it works on 89.0 % of the holdout as given, on 80.0 % after cleaning"
     )
+
+
+def test_a_warning_stands_in_summary_terminal_and_page(images: Any) -> None:
+    context = images.build()
+    assert summary(context.run)["warnings"] == []
+    record = context.run.record
+    record["stages"]["detect"]["facts"]["warnings"] = ["The model was still learning."]
+    context.run.update_record(**record)
+    told = summary(context.run)
+    assert told["warnings"] == ["The model was still learning."]
+    assert "warning: The model was still learning." in headline(told)
+    text = page(context.run, context.config, told)
+    assert text.count("The model was still learning.") == 2  # what to do next, and how sure this is

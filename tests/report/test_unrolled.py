@@ -9,12 +9,17 @@ from pipeline.report.summary import headline, summary
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.run import read_json, write_json
 
-CALM = {"correlation": -0.125, "growth": 2.5, "limit": 10.0, "chaotic": False}
+CALM = {
+    "correlation": {"value": -0.125, "low": -0.2, "high": 0.05},
+    "growth": 2.5,
+    "limit": 10.0,
+    "chaotic": False,
+}
 
 
 def test_the_correlation_is_said_with_how_smooth_training_was() -> None:
     said = unrolled_sentence(CALM)
-    assert "rank correlation of −0.12 with exact differentiation" in said
+    assert "rank correlation of −0.12 (−0.20 – 0.05) with exact differentiation" in said
     assert "derivatives reach 2.50 times their size" in said
 
 

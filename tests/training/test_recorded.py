@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_run import digits_config, run_until
-from own_model import of_images
+from own_model import of_images, with_batchnorm
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.attribution import Trajectory, TrajectoryRecorder, attribute
@@ -30,11 +32,17 @@ def read(role: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy())
 
 
-def record(folder: Path, kind: type[torch.optim.Optimizer], rate: float, checkpoints: int = 4) -> None:
+def record(
+    folder: Path,
+    kind: type[torch.optim.Optimizer],
+    rate: float,
+    checkpoints: int = 4,
+    build: Callable[[], nn.Module] = lambda: of_images(16),
+) -> None:
     """Ten lines of anybody's."""
     torch.manual_seed(3)
     images, labels = read("train")
-    model = of_images(16)
+    model = build()
     optimizer = kind(model.parameters(), lr=rate)
     steps = EPOCHS * len(labels) // BATCH
     recorder = TrajectoryRecorder(
@@ -117,6 +125,32 @@ def test_few_checkpoints_stand_for_the_epochs_around_them(tmp_path: Path) -> Non
     losses = [read_epoch(main_directory(run), epoch)["loss"] for epoch in range(1, EPOCHS + 1)]
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[1], losses[3])
+
+
+def test_batchnorm_comes_with_its_recorded_statistics(tmp_path: Path) -> None:
+    record(tmp_path / "recorded", torch.optim.SGD, 0.1, build=with_batchnorm)
+    run, trajectory = tmp_path / "run", Trajectory.load(tmp_path / "recorded")
+    changes = {"model__target": "own_model:with_batchnorm", "model__kwargs": {}}
+    changes |= {"attribution__query_at": "final"}
+    run_until(recorded_config(tmp_path / "recorded", **changes), run, "attribute")
+    images, labels = read("train")
+    for epoch, place in ((1, 0), (EPOCHS, 3)):
+        model = with_batchnorm().eval()
+        model.load_state_dict(trajectory.load_weights(place))
+        losses = cross_entropy(model(images), labels, reduction="none").detach()
+        torch.testing.assert_close(
+            read_epoch(main_directory(run), epoch)["loss"], losses, atol=1e-5, rtol=1e-4
+        )
+    given = [(images, labels)], [read("validation")]
+    expected = attribute(with_batchnorm(), trajectory, *given, labels="exact", query_at="final")
+    assert expected.harm is not None
+    alpha = RunDirectory(run).facts("factors")["alpha"]
+    for name, wanted in (
+        ("self_influence", expected.self_influence),
+        ("validation_harm", expected.harm * alpha),
+    ):
+        found = read_score(run, run_data(run), name)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=2e-3 * np.abs(found).max())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,15 @@ def test_harm_and_correlation_are_those_of_the_training_written_out(
     found = read_json(audited.run / "verification.json")["unrolled"]
     assert not found["chaotic"]
     assert found["growth"] == pytest.approx(expected.growth, rel=1e-4)
-    assert found["correlation"] == pytest.approx(spearmanr(scores, expected.harm.numpy())[0], abs=1e-4)
-    assert found["correlation"] > 0.5
+    correlation = found["correlation"]
+    assert correlation["value"] == pytest.approx(spearmanr(scores, expected.harm.numpy())[0], abs=1e-4)
+    assert correlation["value"] > 0.5
+    drawn, state = [], np.random.default_rng(0)
+    for _ in range(300):
+        rows = state.integers(0, len(scores), len(scores))
+        drawn.append(spearmanr(scores[rows], harm[rows])[0])
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert [correlation["low"], correlation["high"]] == pytest.approx([low, high], abs=0.02)
 
 
 def test_nothing_but_the_harm_is_kept_and_it_is_not_computed_again(audited: AuditContext) -> None:
@@ -132,6 +141,32 @@ def test_that_of_another_training_and_a_broken_recording_are_replaced(audited: A
     audited.run.finish_stage("train", stages["train"]["fingerprint"], {"facts": stages["train"]["facts"]})
     assert harm_path(path).stat().st_mtime > 0
     assert (load_file(harm_path(path))["harm"] == before).all()
+    assert not (folder(path) / "recording").exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from pipeline.training.replayed import ReplayObserver
+from pipeline.verification.unrolled import unroll
+
+go_on = ReplayObserver.after_step
+ReplayObserver.after_step = lambda self, step: go_on(self, step) if step < 40 else os._exit(9)
+unroll(Path(sys.argv[1]))
+"""
+
+
+def test_a_recording_that_was_killed_is_made_anew(audited: AuditContext) -> None:
+    path = audited.run.path
+    compare_with_unrolled(audited)
+    before = load_file(harm_path(path))["harm"]
+    harm_path(path).unlink()
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == 9
+    left = {each.name for each in (folder(path) / "recording").iterdir()}
+    assert "state-0.safetensors" in left
+    assert "replay.json" not in left
+    compare_with_unrolled(audited)
+    assert load_file(harm_path(path))["harm"] == pytest.approx(before, rel=1e-4, abs=1e-6)
     assert not (folder(path) / "recording").exists()
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.detection.backdoor.subject import Names, Subject
+from pipeline.report import words
 
 BIN = 16
 SHARED = 0.35
@@ -46,7 +47,7 @@ class Pixels:
         return clear
 
     def describe(self, names: Names) -> str:  # noqa: ARG002
-        return f"{len(self.places)} pixels of fixed values"
+        return f"{words.plural(len(self.places), 'pixel')} of fixed values"
 
     def values(self, names: Names) -> dict[str, Any]:  # noqa: ARG002
         return {
