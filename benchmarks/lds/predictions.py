@@ -122,7 +122,7 @@ METHODS = {
     "source": Method(partial(by_attribute, method="source", calibrate=True)),
     "source_3": Method(partial(by_attribute, method="source", segments=3), points=("tail",)),
     "fast_source": Method(partial(by_attribute, method="fast_source"), points=("tail",)),
-    "source_refined": Method(partial(by_attribute, method="source_refined"), ("validation_loss",)),
+    "source_refined": Method(partial(by_attribute, method="source_refined"), points=("tail",)),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "kronfluence_influence": Method(kronfluence_influence, points=("final",)),

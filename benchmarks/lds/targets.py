@@ -18,7 +18,7 @@ Row = dict[str, Any]
 DEFAULT: Asked = ("source", "tail")
 REFINED: Asked = ("source_refined", "tail")
 VARIANTS = ("source", "source_3", "fast_source", "source_refined", "source_sgd_formula")
-RIVALS = ("influence", "kronfluence_influence", "tracin", "graddot", "trak")
+RIVALS = ("influence", "kronfluence_influence", "curvlinops_influence", "tracin", "graddot", "trak")
 # Mean validation loss, half of the rows, final weights, one model: the prototype's, and the ceiling it had.
 LOSS = {
     "digits": (0.50, 0.96),

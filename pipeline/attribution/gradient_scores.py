@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,12 @@ from pipeline.attribution.queries import (
     mean_query_gradient,
     query_gradient_parts,
 )
-from pipeline.attribution.query_compression import Filter, cheapest_filters
+from pipeline.attribution.query_compression import (
+    Filter,
+    cheapest_filters,
+    compressed_segment,
+    joined_filters,
+)
 from pipeline.attribution.refined import RefinedSettings, refined_direction
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.scale import measured_scale
@@ -106,14 +111,12 @@ def _filters(
 ) -> tuple[Sequence[Mapping[str, Filter]], float | None]:
     """(The filters of every segment, what harm is multiplied with to be in nats) at the model's present weights."""
     model, refined = points.model, settings.method == "source_refined"
-    if not queries.reduced and not refined:
+    if not queries.reduced:
+        if refined:
+            return joined_filters(_refined_parts(points, stages, chain, queries, settings)), 1.0
         parts = query_gradient_parts(model, queries)
         return cheapest_filters(parts, chain.prepared, settings.query_tolerance), None
-    if queries.reduced:
-        gradient = mean_query_gradient(model, queries)
-    else:
-        each = list(query_gradient_parts(model, queries))
-        gradient = {name: torch.cat([part[name] for part in each]) for name in each[0]}
+    gradient = mean_query_gradient(model, queries)
     if refined:
         return [_refined(points, stages[0], chain, gradient, settings)], 1.0
     filters, damping = query_filters(gradient, chain.prepared), chain.planned[0].damping
@@ -130,6 +133,20 @@ def _filters(
             seed=settings.seed,
         )
     return filters, scale
+
+
+def _refined_parts(
+    points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
+) -> Iterator[list[Mapping[str, Filter]]]:
+    """The filters of some queries at a time."""
+    for gradient in query_gradient_parts(points.model, queries):
+        dense = _refined(points, stages[0], chain, gradient, settings)
+        # The solve was at the checkpoints.
+        load_query_point(points, stages[-1], queries.at)
+        if settings.query_tolerance > 0:
+            yield [compressed_segment(dense, chain.prepared[0], settings.query_tolerance)]
+        else:
+            yield [dense]
 
 
 def _refined(

@@ -244,14 +244,33 @@ def cheapest_filters(
         segments: first to last.
         tolerance: as in ``compressed_filters``; 0 compresses nothing.
     """
-    found: list[dict[str, list[Filter]]] = [{} for _ in segments]
+    return joined_filters(
+        compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
+        for part in parts
+    )
+
+
+def compressed_segment(
+    filters: Mapping[str, Tensor], segment: PreparedSegment, tolerance: float
+) -> dict[str, LowRankMatrices]:
+    """Dense filters of one segment, layer -> ``[queries, out, in]``, compressed as in ``compressed_filters``."""
+    found = {}
+    for name, dense in filters.items():
+        sizes = _gradient_sizes(name, segment, dense)
+        slices = slices_of(len(dense), dense[0].nbytes, DENSE_BYTES)
+        found[name] = joined([_compress_for(dense[queries], sizes, tolerance) for queries in slices])
+    return found
+
+
+def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict[str, Filter]]:
+    """The filters of all queries, one dictionary per segment, from those of some queries at a time; a layer's
+    compressed where that takes fewer operations a row."""
+    found: list[dict[str, list[Filter]]] = []
     for part in parts:
-        filters: Sequence[Mapping[str, Filter]] = (
-            compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
-        )
-        for place, of_segment in enumerate(filters):
-            for name, each in of_segment.items():
-                found[place].setdefault(name, []).append(each)
+        found = found or [{} for _ in part]
+        for of_segment, filters in zip(found, part, strict=True):
+            for name, each in filters.items():
+                of_segment.setdefault(name, []).append(each)
     return [{name: _whole(each) for name, each in of_segment.items()} for of_segment in found]
 
 

@@ -192,22 +192,32 @@ def solve(
     Args:
         mean_product: directions -> G times them, the mean of ``gauss_newton_products`` over the solve's rows.
     """
-    solution = {name: torch.zeros_like(value) for name, value in query.items()}
-    residual = query
-    preconditioned = _preconditioned(segment, residual, damping, inverse=True)
+    still = {name: torch.zeros_like(value) for name, value in query.items() if segment.frozen(name)}
+    moving = {name: value for name, value in query.items() if name not in still}
+    # In the eigenbasis Π is diagonal, and one rotation each way is enough for an iteration.
+    bases = {name: segment.bases[name].to(value) for name, value in moving.items()}
+    prior = {
+        name: segment.curvature(name).to(value).clamp(min=0.0) + damping for name, value in moving.items()
+    }
+    solution = {name: torch.zeros_like(value) for name, value in moving.items()}
+    residual = {name: rotate(value, bases[name]) for name, value in moving.items()}
+    preconditioned = {name: value / prior[name] for name, value in residual.items()}
     direction, energy = preconditioned, inner(residual, preconditioned)
     for _ in range(settings.iterations):
-        products = _conditioned(segment, mean_product(_conditioned(segment, direction)))
-        decayed = _decayed(segment, direction, damping)
-        prior = _preconditioned(segment, direction, damping)
-        applied = {name: products[name] + decayed[name] + settings.prior * prior[name] for name in direction}
+        plain = {name: rotate_back(value, bases[name]) for name, value in direction.items()}
+        products = _conditioned(segment, mean_product(_conditioned(segment, plain | still)))
+        decayed = _decayed(segment, plain, damping)
+        applied = {
+            name: rotate(products[name] + decayed[name], bases[name]) + settings.prior * prior[name] * value
+            for name, value in direction.items()
+        }
         length = _ratio(energy, inner(direction, applied))
         solution = _plus(solution, length, direction)
         residual = _plus(residual, -length, applied)
-        preconditioned = _preconditioned(segment, residual, damping, inverse=True)
+        preconditioned = {name: value / prior[name] for name, value in residual.items()}
         before, energy = energy, inner(residual, preconditioned)
         direction = _plus(preconditioned, _ratio(energy, before), direction)
-    return solution
+    return {name: rotate_back(value, bases[name]) for name, value in solution.items()} | still
 
 
 def fresh_scale(
@@ -240,22 +250,6 @@ def _decayed(segment: PreparedSegment, matrices: Matrices, damping: float) -> Ma
         conditioner = segment.conditioners.get(name)
         decay = None if conditioner is None else conditioner.decay
         found[name] = damping * value if decay is None else (damping + decay.to(value)) * value
-    return found
-
-
-def _preconditioned(
-    segment: PreparedSegment, matrices: Matrices, damping: float, inverse: bool = False
-) -> Matrices:
-    """Π times the matrices, or its inverse; 0 in layers that are frozen."""
-    found = {}
-    for name, value in matrices.items():
-        if segment.frozen(name):
-            found[name] = torch.zeros_like(value)
-            continue
-        basis = segment.bases[name].to(value)
-        spectrum = segment.curvature(name).to(value).clamp(min=0.0) + damping
-        rotated = rotate(value, basis)
-        found[name] = rotate_back(rotated / spectrum if inverse else rotated * spectrum, basis)
     return found
 
 
