@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.markdown import Rows, table
@@ -19,21 +20,45 @@ HARMFUL = (
     "Without the 2 % most harmful rows by each method, the query at the tail average: forecast and measured change of "
     "the mean validation loss in nats, at the tail average, means over base models, intervals over seeds:"
 )
+# Metric, query, share removed, truth: the tables that are shown first.
+CHOSEN = (
+    ("lds", "validation_loss", 0.5, "final"),
+    ("lds", "validation_loss", 0.5, "tail"),
+    ("lds", "validation_loss", 0.1, "tail"),
+    ("slope", "validation_loss", 0.1, "tail"),
+    ("lds", "margins", 0.5, "final"),
+    ("lds", "margins", 0.5, "tail"),
+)
 Column = tuple[str, str | None, bool]
 
 
 def lds(rows: Rows) -> str:
-    """Targets; then a table per metric, question and truth, with a line per task and a column per method."""
-    plain = [row for row in rows if "target" not in row]
+    """What the page shows: targets that were missed, the tables of `CHOSEN`, and removals."""
+    parts, targets = [], [row for row in rows if "target" in row]
+    if targets:
+        missed = [row for row in targets if not row["met"]]
+        parts.append(f"{len(targets) - len(missed)} of {len(targets)} targets are met. The others:")
+        parts.append(of_targets(missed))
+    parts += tables_of(rows, lambda *asked: asked in CHOSEN)
+    return "\n\n".join([*parts, *of_removals(rows)])
+
+
+def lds_whole(rows: Rows) -> str:
+    """All targets; then a table per metric, question and truth, with a line per method and a column per task."""
+    parts = [of_targets([row for row in rows if "target" in row])]
+    parts += tables_of(rows, lambda *_: True)
+    return "\n\n".join([*parts, *of_removals(rows)])
+
+
+def tables_of(rows: Rows, wanted: Callable[..., bool]) -> list[str]:
+    """The tables of the questions that are `wanted(metric, query, removed, truth)`."""
+    plain, parts = [row for row in rows if "target" not in row], []
     asked = dict.fromkeys(
         (row["metric"], row["query"], row["removed"], row["truth"])
         for row in plain
         if row["metric"] in METRICS
     )
-    parts = []
-    if any("target" in row for row in rows):
-        parts.append(f"Against the targets:\n\n{of_targets(rows)}")
-    for metric, query, removed, truth in sorted(asked, key=list(asked).index):
+    for metric, query, removed, truth in filter(lambda each: wanted(*each), asked):
         some = [
             row
             for row in plain
@@ -42,22 +67,19 @@ def lds(rows: Rows) -> str:
         title = f"{METRICS[metric]}, {QUERIES[query]}, {100 * removed:g} % of the rows removed, measured at "
         title += "the tail average:" if truth == "tail" else "the final weights:"
         parts.append(f"{title}\n\n{of_question(some, metric)}")
-    if any(row["metric"] == "harmful_change" for row in rows):
-        parts.append(f"{HARMFUL}\n\n{of_removals(plain)}")
-    return "\n\n".join(parts)
+    return parts
 
 
 def of_targets(rows: Rows) -> str:
     lines = []
     for row in rows:
-        if "target" in row:
-            about = [f"{100 * row['removed']:g} % removed", row["truth"]]
-            about = [QUERIES[row["query"]], *about] if "query" in row else about
-            target = row["target"]
-            numbers = " – ".join(f"{one:.2f}" for one in (target if isinstance(target, list) else [target]))
-            aim = row["sense"] if row["sense"] in ("ahead", "not behind") else f"{row['sense']} {numbers}"
-            verdict = "yes" if row["met"] else f"**no** ({missed_by(row):.2f})"
-            lines.append([row["task"], ", ".join(about), what(row), number(row), aim, verdict])
+        about = [f"{100 * row['removed']:g} % removed", row["truth"]]
+        about = [QUERIES[row["query"]], *about] if "query" in row else about
+        target = row["target"]
+        numbers = " – ".join(f"{one:.2f}" for one in (target if isinstance(target, list) else [target]))
+        aim = row["sense"] if row["sense"] in ("ahead", "not behind") else f"{row['sense']} {numbers}"
+        verdict = "yes" if row["met"] else f"**no** ({missed_by(row):.2f})"
+        lines.append([row["task"], ", ".join(about), what(row), number(row), aim, verdict])
     return table(["task", "question, truth", "what", "value", "target", "met (else missed by)"], lines)
 
 
@@ -76,15 +98,15 @@ def missed_by(row: dict[str, Any]) -> float:
     )
 
 
-def of_removals(rows: Rows) -> str:
-    """A line per task and method."""
-    found = {(row["task"], row["method"], row["metric"]): row for row in rows}
+def of_removals(rows: Rows) -> list[str]:
+    """A table with a line per task and method, where anything was removed."""
+    found = {(row["task"], row["method"], row["metric"]): row for row in rows if "target" not in row}
     lines = [
         [task, method, f"{found[task, method, 'harmful_forecast']['value']:+.3f}", signed(row)]
         for (task, method, metric), row in found.items()
         if metric == "harmful_change"
     ]
-    return table(["task", "method", "forecast", "measured"], lines)
+    return [HARMFUL, table(["task", "method", "forecast", "measured"], lines)] if lines else []
 
 
 def signed(row: dict[str, Any]) -> str:

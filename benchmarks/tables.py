@@ -3,7 +3,8 @@
     python -m benchmarks.tables
 
 A section of the page lies between `<!-- results: NAME -->` and `<!-- end -->`; what is between is replaced,
-the rest of the page is left as it is. A section whose results are not there stays as it is.
+the rest of the page is left as it is. A section whose results are not there stays as it is. `NAME whole` stands for
+everything that NAME's results say, where `NAME` alone is a choice.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detection_tables import detection
-from benchmarks.lds_tables import lds
+from benchmarks.lds_tables import lds, lds_whole
 from benchmarks.markdown import Rows, table
 from benchmarks.results import HOME, RESULTS
 from benchmarks.speed_tables import speed
 from pipeline.run import read_json, write_text
 
-PAGES = [HOME.parent / "docs" / name for name in ("benchmarks.md", "performance.md", "faithfulness.md")]
-SECTION = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGE_NAMES = ("benchmarks.md", "performance.md", "faithfulness.md", "faithfulness-tables.md")
+PAGES = [HOME.parent / "docs" / name for name in PAGE_NAMES]
+SECTION = re.compile(r"(<!-- results: ((\w+)(?: whole)?) -->\n).*?(<!-- end -->)", re.DOTALL)
 COMMON = ("task", "method", "metric", "value", "low", "high", "n")
 
 
@@ -35,8 +37,8 @@ def rewrite(page: str, results: Path) -> str:
     """The page with every marked section made from `results`/NAME.json, where that is there."""
 
     def section(found: re.Match[str]) -> str:
-        path = results / f"{found[2]}.json"
-        return found[1] + render(found[2], read_json(path)) + found[3] if path.exists() else found[0]
+        path = results / f"{found[3]}.json"
+        return found[1] + render(found[2], read_json(path)) + found[4] if path.exists() else found[0]
 
     return SECTION.sub(section, page)
 
@@ -152,6 +154,7 @@ def plain(rows: Rows) -> str:
 LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "detection": detection,
     "lds": lds,
+    "lds whole": lds_whole,
     "audit_cost": audit_cost,
     "promises": promises,
     "poison": poison,
