@@ -234,6 +234,14 @@ def trace(
     backdoor: Annotated[
         bool, typer.Option("--backdoor", help="Look for a trigger that the queries share.")
     ] = False,
+    refined: Annotated[
+        bool | None,
+        typer.Option(
+            "--refined/--plain",
+            help="Solve for every query: better and in nats, slower; by default where the run's method is "
+            "source_refined.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where to write; by default RUN/trace/<name of ROWS>.")
     ] = None,
@@ -246,7 +254,7 @@ def trace(
 
     with Terminal(console(as_json)) as terminal:
         terminal.begins("trace")
-        found = trace_queries(run, queries, top, backdoor, output, terminal.progress)
+        found = trace_queries(run, queries, top, backdoor, refined, output, terminal.progress)
     if as_json:
         print_json(tracing.as_json(found))
     else:

@@ -32,7 +32,8 @@ def print_trace(console: Console, found: Trace) -> None:
     print_line(
         console,
         "\nInfluence: predicted rise of the query's loss when the row is removed, in "
-        f"{'nats' if found.answers.outputs.shape[1] > 1 else 'loss units'}.",
+        f"{'nats' if found.answers.outputs.shape[1] > 1 else 'loss units'}"
+        f"{', solved for with the true Gauss–Newton matrix' if found.refined else ''}.",
     )
     for text in trigger_lines(found):
         print_line(console, text)
@@ -70,6 +71,7 @@ def as_json(found: Trace) -> dict[str, Any]:
         "page": str(found.page),
         "table": str(found.folder / "influences.parquet"),
         "queries": len(found.queries),
+        "refined": found.refined,
         "triggers": None if found.forensics is None else found.forensics.findings,
         "notes": [] if found.forensics is None else found.forensics.notes,
     }

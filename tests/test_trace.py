@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,21 +15,27 @@ import torch
 from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
+from pipeline.attribution.attribute import attribute
 from pipeline.attribution.scores import query_gradients, score_rows
+from pipeline.attribution.stage_data import StageData
+from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.transport import query_filters
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches
-from pipeline.compute.worker import drop_kept, run_data, run_objective
+from pipeline.compute.plan import Plan, TrainPairs, attribution_model, batches
+from pipeline.compute.refine import refined_settings
+from pipeline.compute.worker import drop_kept, plain_objective, run_data, run_objective
 from pipeline.config import load_config
 from pipeline.context import AuditContext
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encode import Encoding
 from pipeline.errors import InputError
 from pipeline.models.features import penultimate_features
-from pipeline.run import RunDirectory
+from pipeline.run import RunDirectory, write_text
 from pipeline.trace.queries import read_queries
+from pipeline.trace.refined import check_refined
 from pipeline.trace.strongest import merge, strongest
 from pipeline.trace.trace import Trace, check_kept, trace, write_trace
+from pipeline.training.main_run import whole_trajectory
 
 HOLDOUT = Path(__file__).parents[1] / "data_samples/digits/holdout"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -41,14 +48,14 @@ def queries_file(folder: Path, rows: int = 6, drop: str | None = None) -> Path:
     return path
 
 
-def traced(run_path: Path, queries: Path, folder: Path, top: int = 5) -> Trace:
+def traced(run_path: Path, queries: Path, folder: Path, top: int = 5, refined: bool = False) -> Trace:
     """A trace in this process."""
     config = load_config(run_path / "config.yaml")
     context = AuditContext(config, RunDirectory(run_path), Inline(config.compute))
     encoding = run_data(run_path).encoding
     asked = read_queries(queries, encoding, config.data)
-    made = write_trace(context, asked, top, backdoor=False, folder=folder)
-    return Trace(folder, encoding, asked, *made)
+    made = write_trace(context, asked, top, backdoor=False, refined=refined, folder=folder)
+    return Trace(folder, encoding, asked, *made, refined)
 
 
 def dense_influences(run_path: Path, inputs: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
@@ -108,6 +115,71 @@ def test_a_run_that_adamw_trained_is_traced_in_its_own_coordinates(tmp_path: Pat
     check_against_dense(
         tmp_path / "run", traced(tmp_path / "run", queries_file(tmp_path), tmp_path / "trace")
     )
+
+
+ADAMW = {"training__optimizer": "adamw", "training__learning_rate": 0.003}
+FEWER = {"attribution__refined_rows": 200, "attribution__refined_iterations": 4}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"attribution__method": "source_refined"} | ADAMW | FEWER], ids=["sgd", "adamw"]
+)
+def test_refined_influences_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    monkeypatch.setattr("pipeline.trace.refined.SOLVED_TOGETHER", 4)  # six queries in two solves
+    drop_kept()
+    path = tmp_path / "run"
+    # Drawn labels go by row ids, which one process counts otherwise.
+    config = digits_config(
+        attribution__labels="exact", training__epochs=3, detection__halves=False, **changes
+    )
+    run_until(config, path, "attribute")
+    data = run_data(path)
+    assert len(data.chunks("train")) > 1
+    rows = data.count("train")
+    found = traced(path, queries_file(tmp_path), tmp_path / "trace", top=rows, refined=True)
+    inputs, labels = torch.from_numpy(found.queries.inputs["image"]), torch.from_numpy(found.answers.labels)
+    whole = attribute(
+        attribution_model(path),
+        Trajectory.load(whole_trajectory(path)),
+        [StageData(TrainPairs(path), loss=run_objective(path))],
+        [(inputs, labels)],
+        loss=plain_objective(path),
+        method="source_refined",
+        reduce_queries=False,
+        query_tolerance=0,
+        labels="exact",
+        seed=config.attribution.seed,
+        refined=refined_settings(config.attribution),
+    ).influence
+    assert whole is not None
+    keys = pa.concat_tables(catalog_tables(path, "train", ["row_key"]))["row_key"].to_pylist()
+    places = {key: place for place, key in enumerate(keys)}
+    mine = np.zeros((6, rows))
+    for line in found.table.select(["query", "row_key", "influence"]).to_pylist():
+        mine[line["query"], places[line["row_key"]]] = line["influence"]
+    for query, values in enumerate(whole.numpy()):
+        assert np.abs(mine[query] - values).max() < 0.02 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("method", ["source", "source_refined"])
+def test_the_method_of_the_run_decides_unless_it_is_said(
+    detected_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    drop_kept()
+    monkeypatch.setattr("pipeline.trace.trace.Workers", Inline)
+    write_text(detected_run / "config.yaml", digits_config(attribution__method=method).to_yaml())
+    queries, by_default = queries_file(tmp_path, rows=2), method == "source_refined"
+    found, said, other = (
+        trace(detected_run, queries, refined=refined, output=tmp_path / f"{refined}")
+        for refined in (None, by_default, not by_default)
+    )
+    assert (found.refined, said.refined, other.refined) == (by_default, by_default, not by_default)
+    assert found.table.equals(said.table)
+    assert not found.table.equals(other.table)
+    for each in (found, other):
+        assert ("true Gauss–Newton matrix" in each.page.read_text()) == each.refined
 
 
 def test_rows_carry_their_facts_and_similarities(detected_run: Path, found: Trace) -> None:
@@ -273,6 +345,28 @@ class TestWrongInput:
     def test_a_run_that_has_not_come_far_enough(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a run directory"):
             trace(tmp_path, queries_file(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"attribution__method": "fast_source"}, "attribution.method of the run is fast_source"),
+            ({"attribution__method": "influence"}, "attribution.method of the run is influence"),
+            ({"attribution__segments": 3}, "attribution.segments of the run is 3"),
+        ],
+    )
+    def test_a_refined_trace_of_a_run_without_a_refined_form(
+        self, detected_run: Path, changes: dict[str, object], said: str
+    ) -> None:
+        with pytest.raises(InputError, match=said):
+            check_refined(detected_run, digits_config(**changes).attribution)
+
+    def test_a_refined_trace_of_training_that_stood_still(
+        self, detected_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (moved,) = Plan("whole", detected_run, 1).planned()
+        monkeypatch.setattr(Plan, "planned", lambda self: [replace(moved, damping=None)])
+        with pytest.raises(InputError, match="learning rates above 0"):
+            check_refined(detected_run, digits_config().attribution)
 
     @pytest.mark.parametrize(
         "gone", ["factors/segment-0.safetensors", "encoded/chunks.json", "encoding.json"]

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.lds.bases import Base, base_folder
 from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
-from benchmarks.lds.predictions import Kept, all_scores, kept_scores
+from benchmarks.lds.predictions import Kept, all_scores, asked_in_all, kept_scores
 from benchmarks.lds.questions import questions
 from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
@@ -89,10 +89,14 @@ def rows_of(name: str, task: Task) -> list[Row]:
 
 
 def whole_bases(name: str, task: Task) -> list[Kept]:
-    """Scores of the base models that were asked about as many methods as any."""
-    found = [kept_scores(base_folder(name, task, seed)) for seed in range(task.base_models)]
-    most = max(each.asked for each in found)
-    return [each for each in found if each.asked == most > 0]
+    """Scores of the base models that were asked about all methods, up to the first that was not."""
+    found = []
+    for seed in range(task.base_models):
+        kept = kept_scores(base_folder(name, task, seed))
+        if kept.asked < asked_in_all(task, seed):
+            break
+        found.append(kept)
+    return found
 
 
 def earlier(done: set[str]) -> list[Row]:

@@ -28,7 +28,7 @@ class Question:
     Attributes:
         task, kind, removed, point: names as in the results' rows.
         truth: float64 `[masks, retrainings, queries]`.
-        predicted: by method, `[models, masks, queries]`.
+        predicted: by method, `[models, masks, queries]`; of some methods the first models only.
     """
 
     task: str
@@ -69,7 +69,8 @@ class Question:
             )
             return float((a - b).mean())
 
-        return paired_bootstrap(of_some, (len(self.predicted[first]), *mean.shape))
+        models = min(len(self.predicted[first]), len(self.predicted[second]))
+        return paired_bootstrap(of_some, (models, *mean.shape))
 
 
 def paired_bootstrap(figure: Callable[..., float], sizes: Sequence[int]) -> Estimate:
@@ -81,7 +82,7 @@ def paired_bootstrap(figure: Callable[..., float], sizes: Sequence[int]) -> Esti
 
 
 def questions(name: str, task: Task, stages: np.ndarray, bases: Sequence[Scores]) -> Iterator[Question]:
-    """All that the retrainings so far can answer; methods are those that every base model has."""
+    """All that the retrainings so far can answer; methods are those that the first base model has."""
     for removed, planned in task.removals.items():
         truth = read_truth(name, task, removed)
         if not truth:
@@ -89,10 +90,16 @@ def questions(name: str, task: Task, stages: np.ndarray, bases: Sequence[Scores]
         masks = np.stack([removed_rows(stages, removed, mask) for mask in range(planned.masks)])
         for kind in KINDS:
             predicted = {
-                (method, at): np.stack([predicted_change(base[method, kind, at], masks) for base in bases])
+                (method, at): np.stack(
+                    [
+                        predicted_change(base[method, kind, at], masks)
+                        for base in bases
+                        if (method, kind, at) in base
+                    ]
+                )
                 for method in METHODS
                 for at in POINTS
-                if all((method, kind, at) in base for base in bases)
+                if (method, kind, at) in bases[0]
             }
             for point in POINTS:
                 measured = truth[f"{MEASURED[kind]}_{point}"]

@@ -37,7 +37,7 @@ from pipeline.compute.plan import (
     under,
     weighted_rows,
 )
-from pipeline.compute.refine import REFINED, refined_of, refined_query
+from pipeline.compute.refine import REFINED, SOLVED_NUMBERS, refined_of, refined_query
 from pipeline.compute.sums import Tensors, forget, summed
 from pipeline.compute.worker import keep, plain_objective, run_config, run_data, run_objective
 from pipeline.context import AuditContext
@@ -48,8 +48,6 @@ from pipeline.seeds import random_state
 from pipeline.training.state import save_tensors
 
 SCALE_ROWS = 1024
-SOLVED_NUMBERS = 2**24
-"""Numbers in the gradients of groups that are solved for at once: the solve holds about ten float64 copies of them."""
 
 
 def factors(context: AuditContext) -> dict[str, Any]:

@@ -29,6 +29,10 @@ from pipeline.training.state import save_tensors
 REFINED = "source_refined"
 FORMS = "forms"
 """The name under which forms, which belong to no layer, are summed."""
+SOLVED_NUMBERS = 2**24
+"""Numbers in the gradients that are solved for at once: the solve holds about ten float64 copies of them."""
+PASS_PRODUCTS = 4 * PASS_ROWS
+"""Rows times directions in a pass: each of them holds the activations of a row."""
 
 ChunkRows = tuple[Chunk, list[CurvatureRows]]
 """A chunk and those of its rows that are taken, numbered from its first."""
@@ -110,11 +114,13 @@ def row_sums(
 ) -> Tensors:
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     along, total = load_file(directions, device=str(next(model.parameters()).device)), Tensors()
+    count = len(next(iter(along.values())))
+    size = max(1, min(PASS_ROWS, PASS_PRODUCTS // count))
     for chunk, parts in chunks:
         rows = weighted_rows(plan.run_path, chunk)
         for part in parts:
             plan.load_checkpoint(model, part.checkpoint)
-            for some in part.rows.split(PASS_ROWS):
+            for some in part.rows.split(size):
                 batch = batch_of(plan.run_path, rows.select(some))
                 add_into(total, function(model, objective, batch, along))
     return total

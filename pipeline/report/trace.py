@@ -91,8 +91,10 @@ def trace_page(
     answers: Said,
     table: pa.Table,
     forensics: Found | None,
+    refined: bool,
 ) -> str:
-    """HTML that loads nothing. table: influences.parquet, ordered by query, direction and rank."""
+    """HTML that loads nothing. table: influences.parquet, ordered by query, direction and rank; refined: its influences
+    were solved for."""
     data = run_data(run.path)
     count = min(len(asked.keys), MOST_QUERIES)
     lines = [
@@ -132,6 +134,7 @@ def trace_page(
             left_out=len(asked.keys) - count,
             train_rows=data.count("train"),
             given=answers.given,
+            refined=refined,
             unit="nats" if classification else "loss units",
             forensics=forensics,
             triggers=shown_triggers(run, forensics, names) if forensics is not None else [],

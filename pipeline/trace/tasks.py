@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.attribution.capture import Inputs
 from pipeline.attribution.precision import matrix_products
 from pipeline.attribution.query_compression import LowRankMatrices, compressed_filters, joined
 from pipeline.attribution.query_scores import query_influences
-from pipeline.attribution.scores import Batch, query_gradients
+from pipeline.attribution.scores import Batch, query_gradients, select_inputs
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import Plan, attribution_model, batches, under
 from pipeline.compute.worker import plain_objective, run_config, run_device, run_objective
@@ -34,76 +34,107 @@ FILTER_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Work:
-    """Where the pieces of one trace lie while it runs."""
+    """Where the pieces of one trace lie while it runs.
+
+    part_queries: how many queries are a part; refined: their filters are solved for, in nats.
+    """
 
     run_path: Path
     folder: Path
     segments: int
     queries: int
+    part_queries: int
     top: int
     tolerance: float
+    refined: bool
 
     @property
     def plan(self) -> Plan:
         return Plan("whole", self.run_path, self.segments)
 
     @property
+    def scale(self) -> float:
+        """What influences are multiplied with."""
+        return 1.0 if self.refined else self.plan.scale()
+
+    @property
     def parts(self) -> int:
-        return -(-self.queries // QUERIES_PER_PART)
+        return -(-self.queries // self.part_queries)
 
     @property
     def queries_path(self) -> Path:
         """Inputs by kind and, if they were given, `labels`; `[queries, …]`."""
         return self.folder / "queries.safetensors"
 
-    def part_path(self, part: int) -> Path:
-        """`features`, `outputs`, `labels`, `losses` of the part's queries and `segment/layer/left|right|owner`."""
-        return self.folder / f"part-{part}.safetensors"
+    def answers_path(self, part: int) -> Path:
+        """`features`, `outputs`, `labels`, `losses` of the part's queries."""
+        return self.folder / f"answers-{part}.safetensors"
+
+    def filters_path(self, part: int) -> Path:
+        """`segment/layer/left|right|owner` of the part's queries."""
+        return self.folder / f"filters-{part}.safetensors"
 
     def chunk_path(self, chunk: Chunk) -> Path:
         return self.folder / f"chunk-{chunk.id}.safetensors"
 
     def rows_of(self, part: int) -> slice:
-        return slice(part * QUERIES_PER_PART, min(self.queries, (part + 1) * QUERIES_PER_PART))
+        return slice(part * self.part_queries, min(self.queries, (part + 1) * self.part_queries))
 
 
 def prepare_part(work: Work, part: int) -> None:
-    """Predictions and compressed filters of some queries (a task for a worker)."""
-    path, plan, place = work.run_path, work.plan, work.rows_of(part)
-    model, objective, device = attribution_model(path), plain_objective(path), run_device(path)
+    """Predictions of some queries and, unless they are solved for, compressed filters (a task for a worker)."""
+    path, plan = work.run_path, work.plan
+    model, (inputs, labels) = attribution_model(path), read_part(work, part)
     restore_weights(model, plan.query_weights())
-    given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
-    labels = given.pop("labels", None)
-    inputs = given if len(given) > 1 else next(iter(given.values()))
     features, outputs = features_and_outputs(model, inputs)
     if labels is None:
         labels = outputs.argmax(1)
-    losses = objective.losses(outputs, labels)
-    parts: list[list[dict[str, LowRankMatrices]]] = []
-    count = place.stop - place.start
-    with matrix_products(run_config(path).attribution.precision):
-        numbers = sum(parameter.numel() for parameter in model.parameters())
-        step = max(1, DENSE_BYTES // (8 * numbers))
-        for start in range(0, count, step):
-            some = slice(start, start + step)
-            taken = {name: each[some] for name, each in given.items()}
-            one = taken if len(taken) > 1 else next(iter(taken.values()))
-            gradients = query_gradients(model, objective, one, labels[some])
-            exact = {name: each.double() for name, each in gradients.items()}
-            parts.append(compressed_filters(exact, plan.prepared_segments(), work.tolerance))
+    losses = plain_objective(path).losses(outputs, labels).detach()
     tensors = {"features": functional.normalize(features, dim=1), "outputs": outputs.float()}
-    tensors |= {"labels": labels, "losses": losses.detach()}
+    save_tensors(work.answers_path(part), tensors | {"labels": labels, "losses": losses})
+    if work.refined:
+        return
+    with matrix_products(run_config(path).attribution.precision):
+        step = max(1, DENSE_BYTES // (8 * parameter_count(model)))
+        found = []
+        for some in torch.arange(len(labels), device=labels.device).split(step):
+            gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
+            found.append(compressed_filters(gradients, plan.prepared_segments(), work.tolerance))
+    write_filters(work, part, found)
+
+
+def read_part(work: Work, part: int) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
+    """The part's queries and, if they were given, their labels, on this worker's device."""
+    place, device = work.rows_of(part), run_device(work.run_path)
+    given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
+    labels = given.pop("labels", None)
+    return given if len(given) > 1 else next(iter(given.values())), labels
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def loss_gradients(work: Work, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
+    """Layer → each query's gradient `[queries, out, in]`, float64, at the model's present weights."""
+    found = query_gradients(attribution_model(work.run_path), plain_objective(work.run_path), inputs, labels)
+    return {name: each.double() for name, each in found.items()}
+
+
+def write_filters(work: Work, part: int, found: list[list[dict[str, LowRankMatrices]]]) -> None:
+    """found: of some of the part's queries at a time, a dictionary per segment."""
+    tensors = {}
     for segment in range(work.segments):
-        for layer in parts[0][segment]:
-            whole = joined([each[segment][layer] for each in parts])
+        for layer in found[0][segment]:
+            whole = joined([each[segment][layer] for each in found])
             for name in ("left", "right"):
                 tensors[f"{segment}/{layer}/{name}"] = getattr(whole, name).float()
             tensors[f"{segment}/{layer}/owner"] = whole.owner
-    save_tensors(work.part_path(part), tensors)
+    save_tensors(work.filters_path(part), tensors)
 
 
 def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
-    tensors = load_file(work.part_path(part), device=str(run_device(work.run_path)))
+    tensors = load_file(work.filters_path(part), device=str(run_device(work.run_path)))
     rows = work.rows_of(part)
     found = []
     for segment in range(work.segments):
@@ -129,8 +160,8 @@ def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]
     held = 0
     for part in range(work.parts):
         waiting.append(part)
-        held += work.part_path(part).stat().st_size
-        following = work.part_path(part + 1).stat().st_size if part + 1 < work.parts else FILTER_BYTES
+        held += work.filters_path(part).stat().st_size
+        following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else FILTER_BYTES
         if held + following > FILTER_BYTES:
             parts = [read_filters(work, each) for each in waiting]
             together = [
@@ -145,9 +176,8 @@ def read_answers(work: Work) -> dict[str, Tensor]:
     """`features`, `outputs`, `labels`, `losses` of all queries."""
     found: dict[str, list[Tensor]] = {}
     for part in range(work.parts):
-        with safe_open(work.part_path(part), framework="pt") as file:
-            for name in ("features", "outputs", "labels", "losses"):
-                found.setdefault(name, []).append(file.get_tensor(name))
+        for name, tensor in load_file(work.answers_path(part)).items():
+            found.setdefault(name, []).append(tensor)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
@@ -155,7 +185,7 @@ def trace_chunk(work: Work, chunk: Chunk) -> None:
     """The strongest rows of a chunk for and against every query (a task for a worker).
 
     Writes, `[2 directions, queries, top]` each: places int64 among the train rows (−1: none), row_ids int64,
-    influence float64 in nats, scaled as validation harm is, similarity float32, labels encoded.
+    influence float64 in nats, scaled as validation harm is or solved for, similarity float32, labels encoded.
     """
     path, plan = work.run_path, work.plan
     model, config = attribution_model(path), run_config(path).attribution
@@ -169,7 +199,7 @@ def trace_chunk(work: Work, chunk: Chunk) -> None:
     for queries, filters in blocks(work):
         with matrix_products(config.precision):
             influence = (
-                plan.scale()
+                work.scale
                 * query_influences(
                     model,
                     lambda checkpoint: plan.load_checkpoint(model, checkpoint),

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from pipeline.attribution.query_compression import TOLERANCE
 from pipeline.compute.cluster import Workers
 from pipeline.compute.plan import Plan
+from pipeline.compute.refine import REFINED
 from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, load_config
 from pipeline.context import AuditContext, Progress, silent
@@ -28,9 +29,10 @@ from pipeline.report.trace import trace_page
 from pipeline.run import RunDirectory, write_atomically, write_text
 from pipeline.runs import existing_run
 from pipeline.trace.queries import Queries, read_queries
+from pipeline.trace.refined import check_refined, refine_part, solved_at_once
 from pipeline.trace.rows import TrainRows, read_rows
 from pipeline.trace.strongest import DIRECTIONS, Table, merge
-from pipeline.trace.tasks import Work, prepare_part, read_answers, trace_chunk
+from pipeline.trace.tasks import QUERIES_PER_PART, Work, prepare_part, read_answers, trace_chunk
 from pipeline.training.state import save_tensors
 
 FOLDER_NAME = "trace"
@@ -62,7 +64,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Trace:
-    """A finished trace; folder: influences.parquet and index.html, and with forensics what `Forensics` tells."""
+    """A finished trace.
+
+    folder: influences.parquet and index.html, and with forensics what `Forensics` tells. refined: queries were solved
+    for with the true Gauss–Newton matrix.
+    """
 
     folder: Path
     encoding: Encoding
@@ -70,6 +76,7 @@ class Trace:
     answers: Answers
     table: pa.Table
     forensics: Forensics | None
+    refined: bool
 
     def decode(self, label: float) -> Any:
         """A class index or standardised target as the source has it."""
@@ -85,6 +92,7 @@ def trace(
     queries: str | Path,
     top: int = TOP,
     backdoor: bool = False,
+    refined: bool | None = None,
     output: str | Path | None = None,
     progress: Progress = silent,
 ) -> Trace:
@@ -92,10 +100,12 @@ def trace(
 
     queries: a Parquet file with the run's feature columns; without its label column a query asks for the model's own
     prediction. top: rows for and rows against per query. backdoor: look for a trigger that the queries share.
+    refined: solve for every query with the true Gauss–Newton matrix, which orders rows better and in nats but takes
+    longer; by default where `attribution.method` of the run is `source_refined`.
     output: by default RUN/trace/<name of the queries' file>; what is there from an earlier trace is replaced.
 
-    Raises InputError for a run that has not come to the end of `attribute` or of which parts were deleted, and for
-    what is wrong with the queries.
+    Raises InputError for a run that has not come to the end of `attribute`, of which parts were deleted or for which
+    refined solves aren't defined, and for what is wrong with the queries.
     """
     if top < 1:
         raise InputError(f"top is {top}", "Ask for one row at least.")
@@ -107,6 +117,9 @@ def trace(
         raise InputError(
             f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
         )
+    refined = config.attribution.method == REFINED if refined is None else refined
+    if refined:
+        check_refined(run.path, config.attribution)
     asked = read_queries(Path(queries), encoding, config.data)
     if backdoor and encoding.task != "classification":
         raise InputError("--backdoor is for classification", "Leave it out: regression has no target class.")
@@ -117,13 +130,13 @@ def trace(
         working = folder.with_name(f".{folder.name}.working")
         shutil.rmtree(working, ignore_errors=True)
         try:
-            made = write_trace(context, asked, top, backdoor, working)
+            made = write_trace(context, asked, top, backdoor, refined, working)
             shutil.rmtree(working / "work")
             shutil.rmtree(folder, ignore_errors=True)
             working.rename(folder)
         finally:
             shutil.rmtree(working, ignore_errors=True)
-    return Trace(folder, encoding, asked, *made)
+    return Trace(folder, encoding, asked, *made, refined)
 
 
 def check_output(folder: Path) -> None:
@@ -153,12 +166,20 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
 
 
 def write_trace(
-    context: AuditContext, asked: Queries, top: int, backdoor: bool, folder: Path
+    context: AuditContext, asked: Queries, top: int, backdoor: bool, refined: bool, folder: Path
 ) -> tuple[Answers, pa.Table, Forensics | None]:
     """All files of a trace, in `folder`."""
     path = context.run.path
-    segments = context.config.attribution.segments
-    work = Work(path.absolute(), (folder / "work").absolute(), segments, len(asked), top, TOLERANCE)
+    work = Work(
+        run_path=path.absolute(),
+        folder=(folder / "work").absolute(),
+        segments=context.config.attribution.segments,
+        queries=len(asked),
+        part_queries=solved_at_once(path) if refined else QUERIES_PER_PART,
+        top=top,
+        tolerance=TOLERANCE,
+        refined=refined,
+    )
     answers, found = influences(context, work, asked)
     rows = read_rows(path, found["places"][found["places"] >= 0])
     table = as_table(run_data(path).encoding.decode_labels, asked, found, rows)
@@ -167,7 +188,7 @@ def write_trace(
     forensics = None
     if backdoor:
         forensics = investigate(context, asked.inputs, answers.predictions, found["places"][0], folder)
-    page = trace_page(context.run, context.config, asked, answers, table, forensics)
+    page = trace_page(context.run, context.config, asked, answers, table, forensics, refined)
     write_text(folder / "index.html", page)
     return answers, table, forensics
 
@@ -186,6 +207,10 @@ def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answe
     parts = range(work.parts)
     names = [f"trace: queries {work.rows_of(part).start:,} and following" for part in parts]
     context.workers.run(prepare_part, [(work, part) for part in parts], names, prepared)
+    if work.refined:
+        for part in parts:
+            refine_part(context, work, part)
+            context.progress("trace: refined queries", work.rows_of(part).stop, len(asked), "queries")
     data = run_data(work.run_path)
     chunks = data.chunks("train")
 

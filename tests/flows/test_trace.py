@@ -40,8 +40,9 @@ def test_the_rows_behind_predictions_are_printed_and_written(
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["seen"]
     assert "No common pattern was found" in (folder / "index.html").read_text()
-    assert run([*arguments, "--json"]) == DONE
+    assert run([*arguments, "--refined", "--json"]) == DONE
     document = json.loads(capsys.readouterr().out)
+    assert document["refined"]
     assert document["triggers"] is None
     assert document["page"] == str(folder / "index.html")
     assert not (folder / "carriers.parquet").exists()
