@@ -278,7 +278,7 @@ def lds(
     ] = None,
     changes: Changes = [],  # noqa: B006
     as_json: Json = False,
-) -> None:
+) -> int:
     """Measure how faithful attribution is on your data: retrain on random subsets and compare."""
     from flows.lds import print_lds
     from flows.terminal import Terminal
@@ -287,16 +287,23 @@ def lds(
 
     named = [name.strip() for name in methods.split(",") if name.strip()]
     wanted = Plan(named, masks, retrainings, removed, queries)
+    if not source.exists():
+        raise InputError(f"{source}: no such config file or run", "`winnow runs` lists the runs.")
     if changes and source.is_dir():
         raise InputError("--set goes with a config, and a run is given", "A run has a config of its own.")
     given = source if source.is_dir() else load_config(source, parse_changes(changes))
     with Terminal(console(as_json)) as terminal:
         terminal.begins("lds")
-        found, folder = measure(given, wanted, output, terminal.progress, terminal.console.print)
+        try:
+            found, folder = measure(given, wanted, output, terminal.progress, terminal.console.print)
+        except KeyboardInterrupt:
+            print(terminal.stopped(), file=sys.stderr)
+            return INTERRUPTED
     if as_json:
         print_json(found | {"folder": str(folder)})
     else:
         print_lds(terminal.console, found, folder)
+    return DONE
 
 
 @app.command()

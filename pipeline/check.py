@@ -18,6 +18,7 @@ from torch import nn
 from pipeline import announce
 from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
 from pipeline.attribution.conditioners import Conditioner
+from pipeline.attribution.coverage import WELL_COVERED
 from pipeline.attribution.eigenbases import eigenbases
 from pipeline.attribution.gradients.forms import layer_forms
 from pipeline.attribution.planned import find_method
@@ -62,7 +63,6 @@ SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by
 SEARCH_ROW = 5e-3  # the same for a row that is searched for backdoors
 WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
 WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
-WELL_COVERED = 0.9
 NAMED = 3  # parameters that are named at most
 OK, TOO_MUCH = "ok", "error: "
 

@@ -84,6 +84,12 @@ def by_attribute(base: Base, kind: str, at: str, **options: Any) -> Tensor:
     return -found.harm[None]
 
 
+def source(base: Base, kind: str, at: str) -> Tensor:
+    """SOURCE with one segment a stage, in nats where that is defined."""
+    in_nats = kind == "validation_loss" and len(base.task.recipe.epochs) == 1
+    return by_attribute(base, kind, at, method="source", calibrate=in_nats)
+
+
 def by_unrolling(base: Base, smoothed: bool) -> Tensor:
     """τ of the mean validation loss, by differentiating through training: float64 `[1, rows]`."""
     if len(base.task.recipe.epochs) > 1:
@@ -129,7 +135,7 @@ def first_or_small(task: Task, seed: int) -> bool:
 
 
 METHODS = {
-    "source": Method(partial(by_attribute, method="source", calibrate=True)),
+    "source": Method(source),
     "source_3": Method(partial(by_attribute, method="source", segments=3), points=("tail",)),
     "fast_source": Method(partial(by_attribute, method="fast_source"), points=("tail",)),
     "source_refined": Method(partial(by_attribute, method="source_refined"), points=("tail",)),

@@ -235,7 +235,7 @@ TASKS = {
         "cifar10_first4000",
         convnet,
         Recipe((15,), (0.03,), 1e-3, 64),
-        {0.5: Removal(100, 2), 0.1: Removal(50, 2)},
+        {0.5: Removal(100, 2), 0.1: Removal(30, 2)},
         base_models=2,
     ),
     "trec_transformer": Task(
@@ -243,7 +243,7 @@ TASKS = {
         "trec",
         partial(TextTransformer, VOCABULARY, 6, POSITIONS),
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
-        {0.5: Removal(100, 2), 0.1: Removal(50, 2)},
+        {0.5: Removal(100, 2), 0.1: Removal(30, 2)},
         base_models=2,
     ),
 }

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.attribution.batchnorm import check_running_statistics
 from pipeline.attribution.capture import Inputs, capture
+from pipeline.attribution.coverage import WELL_COVERED, coverage
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradient_scores import Settings, gradient_scores
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
-from pipeline.attribution.options import check_options
+from pipeline.attribution.options import check_calibration, check_options, check_values, is_cut
 from pipeline.attribution.planned import Points, find_method
 from pipeline.attribution.queries import Queries, check_classes, load_query_point
 from pipeline.attribution.refined import RefinedSettings
 from pipeline.attribution.refused_inputs import refused_inputs_named
+from pipeline.attribution.repeated_batches import RepeatedBatches
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.scores import Batch, select_inputs
 from pipeline.attribution.similarity import PROJECTION, Similarity, compare
-from pipeline.attribution.stage_data import StageData, StageRows, check_batches, number_rows
+from pipeline.attribution.stage_data import StageData, StageRows, number_rows
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.unrolling.unrolled_scores import find_unrolling, with_unrolled_harm
 from pipeline.attribution.unseen import unseen_gradients
@@ -87,46 +90,58 @@ def attribute(
         query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
             by one (``query_compression``); 0 is exact.
         projection: how many numbers ``trak`` projects gradients to; more are better and slower.
-        calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``), where that is defined:
-            for SOURCE with one segment and the mean query loss.
+        calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``). That is defined for
+            SOURCE with one segment and the mean query loss.
         recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
             the query is at its tail average.
         refined: of ``source_refined``; None takes the defaults.
 
     Raises:
-        AttributionError: an option is unknown or has no effect with the method, the model can't take a batch, or
-            ``train`` can be iterated only once, comes in a random order or has another number of rows than training
-            had.
+        AttributionError: an option is unknown or has no effect with the method, the model can't take a batch or makes
+            its rows depend on each other, the recording is of another training, ``train`` or ``query`` can be iterated
+            only once or comes in another order or with other values each time, or ``train`` has another number of rows
+            than training had.
+        NonFiniteError: a row, a query or the training has NaN or infinity.
         CheckpointError: a checkpoint doesn't fit the model, or has no state of the Adam that trained it.
 
     Warns:
-        UserWarning: a weight is used outside its layer's call too, and influence through that use isn't seen.
+        UserWarning: less than ``coverage.WELL_COVERED`` of the parameters are covered; a weight is used outside its
+            layer's call too, and influence through that use isn't seen; training was chaotic.
     """
+    check_values(
+        {
+            "segments": segments,
+            "query_at": query_at,
+            "labels": labels,
+            "seed": seed,
+            "damping": damping,
+            "query_tolerance": query_tolerance,
+            "projection": projection,
+        }
+    )
     chosen = find_method(method)
-    cut = any(count != 1 for count in ([segments] if isinstance(segments, int) else segments))
-    given = {"segments": cut, "damping": damping is not None, "projection": projection != PROJECTION}
-    check_options(method, given | {"recording": recording is not None, "refined": refined is not None})
-    if damping is not None and not 0 <= damping < math.inf:
-        raise AttributionError(
-            f"damping is {damping}.",
-            "Give a number that isn't negative, or None for a tenth of each layer's mean eigenvalue.",
-        )
-    if query_at not in ("tail", "final"):
-        raise AttributionError(f"query_at={query_at!r} isn't known.", "Use 'tail' or 'final'.")
-    if not 0 <= query_tolerance < 1:
-        raise AttributionError(f"query_tolerance is {query_tolerance}.", "Give a share from 0, less than 1.")
-    if query is not None:
-        check_batches(query)
+    given = {"segments": is_cut(segments), "damping": damping is not None, "calibrate": calibrate}
+    given |= {"projection": projection != PROJECTION, "recording": recording is not None}
+    check_options(method, given | {"refined": refined is not None})
     data = _stage_data(train, trajectory)
-    with refused_inputs_named(model, _named(data, query)), _as_recorded(model, trajectory):
+    if query is not None:
+        query = RepeatedBatches(query, "query")
+    mean_query = query is not None and reduce_queries
+    if calibrate:
+        check_calibration(segments, len(data), mean_query)
+    check_running_statistics(model)
+    batches = [*(stage.batches for stage in data), query]
+    repeated = [each for each in batches if isinstance(each, RepeatedBatches)]
+    with refused_inputs_named(model, repeated), _as_recorded(model, trajectory):
         stages = _stage_rows(data, trajectory, loss, model, labels)
-        unrolling = find_unrolling(method, recording, query is not None and reduce_queries, len(stages), seed)
+        unrolling = find_unrolling(method, recording, trajectory, mean_query, seed)
         queries = None
         if query is not None:
             objective = _objective(loss, model, stages[-1].batches, labels)
             queries = Queries(query, objective, query_at, reduce_queries)
         points = Points(model, trajectory)
         if chosen.similarity is None or chosen.similarity.metric is not None:
+            _warn_of_uncovered(model)
             _warn_of_unseen_gradients(points, stages[0])
         if chosen.similarity is not None:
             load_query_point(points, stages[-1], query_at)
@@ -140,13 +155,14 @@ def attribute(
     return scores
 
 
-def _named(
-    data: Sequence[StageData], query: Iterable[tuple[Inputs, Tensor]] | None
-) -> dict[str, Iterable[tuple[Inputs, Tensor]]]:
-    """The batches, by what the arguments are called."""
-    several = len(data) > 1
-    found = {f"train, stage {place}" if several else "train": each.batches for place, each in enumerate(data)}
-    return found if query is None else found | {"query": query}
+def _warn_of_uncovered(model: nn.Module) -> None:
+    found = coverage(model)
+    if found.share < WELL_COVERED:
+        warnings.warn(
+            f"Attribution covers {found.share:.0%} of the parameters: influence through "
+            f"{', '.join(found.uncovered)} is not seen ({', '.join(found.types)}).",
+            stacklevel=3,
+        )
 
 
 def _warn_of_unseen_gradients(points: Points, rows: StageRows) -> None:
@@ -217,9 +233,11 @@ def _stage_data(
             f"Training had {len(trajectory.stages)} stages, but rows of {len(stages)} are given.",
             "Give a list with one StageData for each stage.",
         )
-    for stage in stages:
-        check_batches(stage.batches)
-    return stages
+    names = [f"train, stage {place}" for place in range(len(stages))] if len(stages) > 1 else ["train"]
+    return [
+        replace(stage, batches=RepeatedBatches(stage.batches, name))
+        for stage, name in zip(stages, names, strict=True)
+    ]
 
 
 def _stage_rows(

@@ -9,12 +9,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.attribution.capture import Inputs
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.modes import evaluation_mode
 
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Whether any module keeps BatchNorm statistics."""
     return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+
+
+def check_running_statistics(model: nn.Module) -> None:
+    """Raises AttributionError for BatchNorm that takes its statistics from the batch in evaluation too."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and not module.track_running_stats:
+            raise AttributionError(
+                f"Layer {name!r} is BatchNorm without running statistics: rows of a batch depend on each other.",
+                "Train with track_running_stats=True, or with GroupNorm or LayerNorm.",
+            )
 
 
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:

@@ -55,12 +55,18 @@ class Capture:
         self.model = model
         self.layers = layers
         self._uses: list[_Use] = []
+        self._in_backward = False
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The model's outputs for one batch; forgets the batch before."""
         self._uses.clear()
         with torch.enable_grad(), passes(_parameter(self.model).device), _plain_attention():
             outputs: Tensor = self.model(inputs)
+        if not isinstance(outputs, Tensor):
+            raise AttributionError(
+                f"The model returns {type(outputs).__name__} and not a tensor.",
+                "Wrap it in a module whose forward returns the outputs alone, such as the logits.",
+            )
         if outputs.dtype == torch.bfloat16:
             outputs = outputs.to(_parameter(self.model).dtype)
         if not outputs.requires_grad:
@@ -81,7 +87,13 @@ class Capture:
             (layer name, gradients); all uses of a layer in one.
         """
         edges = [use.edge for use in self._uses]
-        found = torch.autograd.grad([target], edges, [weights], retain_graph=retain_graph, allow_unused=True)
+        self._in_backward = True
+        try:
+            found = torch.autograd.grad(
+                [target], edges, [weights], retain_graph=retain_graph, allow_unused=True
+            )
+        finally:
+            self._in_backward = False
         by_layer: dict[str, list[tuple[_Use, Tensor]]] = {}
         for use, gradient in zip(self._uses, found, strict=True):
             _check_batch(use, len(target))
@@ -118,6 +130,12 @@ class Capture:
             if block.name not in sites:
                 return output
             layer, site = sites[block.name]
+            if self._in_backward or not torch.is_grad_enabled():
+                raise AttributionError(
+                    f"Layer {layer.name!r} runs under torch.no_grad() or torch.utils.checkpoint, where its gradients "
+                    "can't be read.",
+                    "Switch that off for attribution; a layer that isn't trained needs requires_grad=False.",
+                )
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             # In-place operations that follow are forbidden on a leaf and would move a view's gradient edge.

@@ -12,6 +12,9 @@ from pipeline.attribution.layers import Block, LayerRule, Piece, find_rule
 from pipeline.attribution.layers.attention import sequence_first_modules
 from pipeline.attribution.tied_weights import tied_rules
 
+# Share of the trained numbers below which it is warned of what attribution doesn't see.
+WELL_COVERED = 0.9
+
 
 @dataclass(frozen=True)
 class LayerInfo:

@@ -27,7 +27,7 @@ def average(scores: Sequence[Scores]) -> Scores:
     ``scale`` is the mean of the scales, ``growth`` the largest.
 
     Raises:
-        AttributionError: there are none, or their rows, queries or methods differ.
+        AttributionError: there are none, their rows, queries or methods differ, or only some have ``harm``.
     """
     if not scores:
         raise AttributionError("There are no scores to average.", "Give the scores of at least one training.")
@@ -36,6 +36,10 @@ def average(scores: Sequence[Scores]) -> Scores:
         raise AttributionError(
             f"Scores of different methods can't be averaged: {', '.join(methods)}.",
             "Where unrolling fell back to SOURCE, leave those trainings out or use SOURCE for all.",
+        )
+    if len({each.harm is None for each in scores}) > 1:
+        raise AttributionError(
+            "Scores with and without harm can't be averaged.", "Attribute all with the same queries."
         )
     means: dict[str, Any] = {
         field.name: _mean(field.name, [getattr(each, field.name) for each in scores])

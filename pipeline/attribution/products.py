@@ -20,6 +20,9 @@ SUMMED_ROWS = 4096
 _BLOCK = 192
 # Numbers that a row's storage is a multiple of.
 _ALIGNMENT = 16
+# Dtypes whose rows are aligned. torch's bfloat16 product on the CPU reads beyond the rows of its left factor, times 0,
+# and NaN times 0 is NaN: what lies between rows must not be uninitialised.
+_ALIGNED_DTYPES = (torch.float32, torch.float64)
 
 
 def aligned_width(width: int) -> int:
@@ -27,12 +30,14 @@ def aligned_width(width: int) -> int:
 
 
 def aligned_empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialised, in the dtype and on the device of ``like``, its rows aligned."""
+    """Uninitialised, in the dtype and on the device of ``like``, its rows aligned in single and double precision."""
+    if like.dtype not in _ALIGNED_DTYPES:
+        return like.new_empty(*shape)
     return like.new_empty(*shape[:-1], aligned_width(shape[-1]))[..., : shape[-1]]
 
 
 def aligned(values: Tensor) -> Tensor:
-    """The same values with aligned rows; ``values`` itself where they are already."""
+    """The same values with rows as in ``aligned_empty``; ``values`` itself where they are already."""
     if values.stride(-1) == 1 and values.stride(-2) % _ALIGNMENT == 0:
         return values
     return aligned_empty(values.shape, values).copy_(values)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.capture import Inputs, capture
-from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.factors import add_tensors
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.cross_entropy import IGNORED
@@ -55,6 +57,7 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
 
     Raises:
         AttributionError: there are no queries, or one has a class that the model doesn't know.
+        NonFiniteError: a query's gradient has NaN or infinity; names the query.
     """
     sums: dict[str, Tensor] = {}
     count = 0
@@ -64,6 +67,8 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
         count += len(labels)
     if count == 0:
         raise AttributionError(*_NONE)
+    if not all(bool(torch.isfinite(value).all()) for value in sums.values()):
+        _raise_not_finite(model, queries)
     return {name: value / count for name, value in sums.items()}
 
 
@@ -77,10 +82,32 @@ def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[st
         for start in range(0, len(labels), step):
             some = slice(start, start + step)
             found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
-            yield {name: value.double() for name, value in found.items()}
+            parts = {name: value.double() for name, value in found.items()}
+            if not all(bool(torch.isfinite(value).all()) for value in parts.values()):
+                _raise_not_finite(model, queries)
+            yield parts
         count += len(labels)
     if count == 0:
         raise AttributionError(*_NONE)
+
+
+def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
+    """Looks for the query, one by one."""
+    count = 0
+    for inputs, labels in queries.batches:
+        for row in range(len(labels)):
+            one = slice(row, row + 1)
+            found = mean_gradient_sums(model, queries.objective, select_inputs(inputs, one), labels[one])
+            if not all(bool(torch.isfinite(value).all()) for value in found.values()):
+                raise NonFiniteError(
+                    f"The gradient of query {count + row} has NaN or infinity.",
+                    "Look for NaN in its inputs and label, and for a training run that diverged.",
+                )
+        count += len(labels)
+    raise NonFiniteError(
+        "The gradient of the queries has NaN or infinity, that of no query alone.",
+        "Look for very large numbers in the queries.",
+    )
 
 
 def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:

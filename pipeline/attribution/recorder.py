@@ -45,6 +45,15 @@ def first_tail_step(steps: int, share: float) -> int:
     return steps - max(1, round(share * steps)) + 1
 
 
+def check_announced(steps: int, train_rows: int, tail: float) -> None:
+    """Raises AttributionError where a training can't be as it is announced to a recorder."""
+    for name, number in (("steps", steps), ("train_rows", train_rows)):
+        if number < 1:
+            raise AttributionError(f"{name} is {number}.", "Give how many there are in training.")
+    if not 0 <= tail <= 1:
+        raise AttributionError(f"tail is {tail}.", "Give a share of the steps, from 0 to 1.")
+
+
 class TrajectoryRecorder:
     """Writes checkpoints, the learning rates between them and the mean of the last iterates while you train.
 
@@ -56,7 +65,7 @@ class TrajectoryRecorder:
         model: the model in training; its state dict is saved, buffers included.
         optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``; parameter groups may differ in learning rate and
             weight decay, and learning rate schedules are fine.
-        directory: where the trajectory goes.
+        directory: where the trajectory goes; one that is there already is given up.
         checkpoints: how many, equally spaced.
         steps: how many optimizer steps the stage takes in all.
         train_rows: N, how many rows are trained on.
@@ -65,7 +74,7 @@ class TrajectoryRecorder:
 
     Raises:
         OptimizerError: the optimizer isn't one as above.
-        AttributionError: there are fewer steps than checkpoints.
+        AttributionError: there are fewer steps than checkpoints or no training rows, or the tail is no share.
     """
 
     def __init__(
@@ -101,8 +110,6 @@ class TrajectoryRecorder:
                 f"The stage has done {self._step} of the {self._steps} steps announced.",
                 "Begin the next stage when it is complete, or announce fewer steps.",
             )
-        # What is there ends with the stage before.
-        (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._begin(optimizer, steps, train_rows, checkpoints, name)
 
     def step(self, epoch: float | None = None) -> None:
@@ -120,7 +127,10 @@ class TrajectoryRecorder:
                 "Give the recorder the right `steps`.",
             )
         if constant_settings(self._optimizer) != self._constants:
-            raise OptimizerError("Momentum or weight decay changed during training.", "Keep them constant.")
+            raise OptimizerError(
+                "Momentum or weight decay changed during training.",
+                "Keep them constant; OneCycleLR changes momentum unless cycle_momentum=False.",
+            )
         self._step += 1
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._lr_sum += rates[0]
@@ -161,10 +171,15 @@ class TrajectoryRecorder:
         self._first_tail = record["first_tail"]
         mean = {name.removeprefix("mean/"): t for name, t in state.items() if name.startswith("mean/")}
         self._mean = RunningMean.from_tensors(mean) if mean else RunningMean()
+        if self._step == self._steps:
+            self._write_trajectory()
 
     def _begin(self, optimizer: Optimizer, steps: int, train_rows: int, checkpoints: int, name: str) -> None:
+        check_announced(steps, train_rows, self._tail)
         settings = read_settings(self._model, optimizer)
         self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
+        # What is there is of another training, or ends with the stage before.
+        (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
         self._steps += steps
         self._stages.append(Stage(train_rows, settings, name))
@@ -189,6 +204,9 @@ class TrajectoryRecorder:
     def _finish(self) -> None:
         if self._first_tail is not None:
             save_weights(self._directory / TAIL_NAME, self._mean.mean())
+        self._write_trajectory()
+
+    def _write_trajectory(self) -> None:
         write_trajectory(
             self._directory,
             checkpoints=[

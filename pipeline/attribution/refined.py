@@ -15,6 +15,7 @@ back in parameter space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -52,11 +53,14 @@ class RefinedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.prior < 0 or min(self.rows, self.iterations, self.scale_rows) < 1:
-            raise AttributionError(
-                "A refined solve needs prior ≥ 0 and at least one row, iteration and scale row.",
-                "Leave the settings at their defaults.",
-            )
+        allowed = {"prior": 0 <= self.prior < math.inf}
+        allowed |= {name: getattr(self, name) >= 1 for name in ("rows", "iterations", "scale_rows")}
+        for name, is_allowed in allowed.items():
+            if not is_allowed:
+                raise AttributionError(
+                    f"RefinedSettings.{name} is {getattr(self, name)}.",
+                    "A refined solve needs a prior from 0 and at least one row, iteration and scale row.",
+                )
 
     def within(self, train_rows: int) -> RefinedSettings:
         """With no more rows, and fresh rows, than there are."""

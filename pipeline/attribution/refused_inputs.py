@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,28 +11,27 @@ from torch import Tensor, nn
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.modes import evaluation_mode
+from pipeline.attribution.repeated_batches import RepeatedBatches
 
 
 @contextmanager
-def refused_inputs_named(
-    model: nn.Module, given: Mapping[str, Iterable[tuple[Inputs, Tensor]]]
-) -> Iterator[None]:
+def refused_inputs_named(model: nn.Module, given: Sequence[RepeatedBatches]) -> Iterator[None]:
     """An error inside becomes an AttributionError that names the batch, if the model can't take one of these.
 
     Args:
-        given: what batches are called -> batches of (inputs, labels).
+        given: all that the model is called with inside.
     """
     try:
         yield
     except AttributionError:
         raise
     except Exception as error:
-        for name, batches in given.items():
+        for batches in given:
             for place, (inputs, _) in enumerate(batches):
                 said = _refusal(model, inputs)
                 if said is not None:
                     raise AttributionError(
-                        f"The model can't take batch {place} of {name}, {_described(inputs)}: {said}",
+                        f"The model can't take batch {place} of {batches.name}, {_described(inputs)}: {said}",
                         "Give inputs of the shape and type that it was trained with.",
                     ) from error
         raise

@@ -306,6 +306,8 @@ class _Task:
             state.hold(place, layer, compact)
         total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
         for layer, query in state.query.items():
+            if layer not in chains:  # frozen in all segments
+                continue
             held = [state.training.get((place, layer)) for place in range(len(self.segments))]
             training = [None if parts is None else parts[0].joined(parts[1:]) for parts in held]
             mine = query.compact() if isinstance(query, LayerGradients) else query

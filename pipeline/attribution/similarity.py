@@ -214,7 +214,9 @@ PROJECTED_GRADIENTS = Similarity(_projected_loss, _projected_loss, _projected_ma
 def _check_finite(features: Mapping[str, Tensor | None]) -> None:
     for name, values in features.items():
         if values is not None and not torch.isfinite(values).all():
+            place = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0])
+            what = f"query {place}" if name == "queries" else f"training row {place}, in the order given,"
             raise NonFiniteError(
-                f"The {name} have a NaN or an infinity.",
-                "Look for NaN in the rows and for a training run that diverged.",
+                f"What the model makes of {what} has a NaN or an infinity.",
+                "Look for NaN in it and for a training run that diverged.",
             )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import RandomSampler
 
 from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
@@ -72,22 +71,6 @@ class StageRows:
                 group = []
         if group:
             yield group
-
-
-def check_batches(batches: Iterable[object]) -> None:
-    """Raises AttributionError for batches that are gone after one pass, are shuffled, or are no pairs."""
-    if iter(batches) is batches:
-        raise AttributionError("The batches can be iterated only once.", "Give a list or a data loader.")
-    if isinstance(getattr(batches, "sampler", None), RandomSampler):
-        raise AttributionError("The data loader shuffles.", "Give one with shuffle=False.")
-    for batch in batches:
-        labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-        if not isinstance(labels, Tensor) or not labels.dim():
-            raise AttributionError(
-                "What is given is not batches of (inputs, labels).",
-                "Give a list of such pairs, [(inputs, labels)], or a data loader.",
-            )
-        break
 
 
 def number_rows(stages: Sequence[StageData]) -> list[Tensor | None]:

@@ -102,9 +102,10 @@ def train_places(run_path: Path, named: dict[str, str]) -> np.ndarray:
                     places.append(before)
                 before += role == "train"
     if waiting:
-        key, place = next(iter(waiting.items()))
+        (key, place), others = next(iter(waiting.items())), len(waiting) - 1
+        more = f"\n({others:,} more {'is' if others == 1 else 'are'} unknown)" if others else ""
         raise InputError(
             f"{place}: no row of the dataset has the key {key!r}",
-            f"Keys are those of data.key, else shard-path#row.\n  ({len(waiting) - 1:,} more are unknown)",
+            f"Keys are those of data.key, else shard-path#row.{more}",
         )
     return np.array(places, dtype=np.int64)

@@ -32,10 +32,11 @@ from pipeline.verification.retrain import run_missing
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
 NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")
-MEAN_LOSS_ALONE = (REFINED,)
 SHARES = (0.02, 0.05, 0.1, 0.2)
 """Of the rows, that the removal curve takes out."""
 FEWEST_MASKS = 5
+KEPT_PER_OUTPUT = 2
+"""Rows that a subset must keep for every class, or other output of the model."""
 Say = Callable[[str], None]
 
 
@@ -57,15 +58,17 @@ class Plan:
                 raise InputError(f"--methods: {name!r} isn't known", f"Choose of {', '.join(known)}.")
         if not self.methods:
             raise InputError("--methods: none is named", f"Choose of {', '.join(known)}.")
+        twice = [name for place, name in enumerate(self.methods) if name in self.methods[:place]]
+        if twice:
+            raise InputError(f"--methods: {twice[0]!r} is named twice", "Name each once.")
         if self.masks < FEWEST_MASKS:
             raise InputError(
                 f"--masks is {self.masks}, too few for a rank correlation",
                 f"Ask for {FEWEST_MASKS} at least; 50 give an interval of about ± 0.1.",
             )
-        if self.retrainings < 1 or self.queries < 1:
-            raise InputError(
-                "--retrainings and --queries are at least 1", "With 2 retrainings noise is known."
-            )
+        for option, number in (("--retrainings", self.retrainings), ("--queries", self.queries)):
+            if number < 1:
+                raise InputError(f"{option} is {number}", "Ask for 1 at least.")
         if not 0 < self.removed < 1:
             raise InputError(
                 f"--removed is {self.removed:g}, not a share between 0 and 1", "Write 0.5 or 0.1."
@@ -88,9 +91,15 @@ def lds(
     Raises InputError for what can't be measured, as without validation rows.
     """
     plan.check()
-    with opened(source, output, progress) as (context, folder):
-        check_data(context)
-        work = Work(context.run.path.absolute(), folder.absolute(), plan.removed, plan.queries)
+    with opened(source, plan, output, progress) as (context, folder):
+        validation_rows = run_data(context.run.path).count("validation")
+        if plan.queries > validation_rows:
+            say(
+                f"--queries is {words.count(plan.queries)}, and there are {words.count(validation_rows)} validation "
+                "rows: all of them are asked about."
+            )
+        queries = min(plan.queries, validation_rows)
+        work = Work(context.run.path.absolute(), folder.absolute(), plan.removed, queries)
         keep_only_current(folder, PIECES, context.run)
         found = measure(context, work, plan, say)
         write_json(folder / "lds.json", found)
@@ -100,9 +109,9 @@ def lds(
 
 @contextmanager
 def opened(
-    source: AuditConfig | str | Path, output: str | Path | None, progress: Progress
+    source: AuditConfig | str | Path, plan: Plan, output: str | Path | None, progress: Progress
 ) -> Iterator[tuple[AuditContext, Path]]:
-    """A run whose model is trained, and the folder for the results."""
+    """A run with data that the plan fits, whose model is trained, and the folder for the results."""
     if not isinstance(source, AuditConfig) and Path(source).is_dir():
         run = existing_run(source, "train")
         config = load_config(run / "config.yaml")
@@ -113,18 +122,22 @@ def opened(
                 )
         folder = Path(output) if output is not None else run / "lds"
         with run.lock(), Workers(config.compute) as workers:
-            yield AuditContext(config, run, workers, progress), folder
+            context = AuditContext(config, run, workers, progress)
+            check_data(context, plan)
+            yield context, folder
         return
     config = source if isinstance(source, AuditConfig) else load_config(source)
     folder = Path(output) if output is not None else RUNS / config.name / "lds"
     with open_run(config, folder / "run", progress) as context:
-        expected = fingerprints(config)
-        for stage in STAGES[:2]:
-            run_stage(stage, context, expected[stage.name])
+        expected, (prepare, train) = fingerprints(config), STAGES[:2]
+        run_stage(prepare, context, expected[prepare.name])
+        check_data(context, plan)
+        run_stage(train, context, expected[train.name])
         yield context, folder
 
 
-def check_data(context: AuditContext) -> None:
+def check_data(context: AuditContext, plan: Plan) -> None:
+    """Raises InputError for data on which the plan can't be measured."""
     data, config = run_data(context.run.path), context.config
     if data.count("validation") < 2:
         raise InputError(
@@ -135,6 +148,14 @@ def check_data(context: AuditContext) -> None:
         raise InputError(
             "rows have weights, which `winnow lds` doesn't consider",
             "Leave out data.weight and training.class_weights: --set training.class_weights=none.",
+        )
+    rows, needed = data.count("train"), KEPT_PER_OUTPUT * data.encoding.outputs
+    removed = round(plan.removed * rows)
+    if removed < 1 or rows - removed < needed:
+        raise InputError(
+            f"--removed is {plan.removed:g}, which removes {words.count(removed)} of {words.rows(rows)} and keeps "
+            f"{words.count(rows - removed)}",
+            f"Remove 1 at least, and keep {needed:,}: {KEPT_PER_OUTPUT} for each output of the model.",
         )
 
 
@@ -181,8 +202,6 @@ def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, singl
     best = ceiling(truth)
     methods = {}
     for method in plan.methods:
-        if single and method in MEAN_LOSS_ALONE:
-            continue
         predicted = predicted_change(work.scores(method, single), removed)
         figures: dict[str, Estimate] = {
             "lds": lds_score(truth.mean(1), predicted),
@@ -193,12 +212,7 @@ def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, singl
 
 
 def score_all(context: AuditContext, work: Work, plan: Plan) -> None:
-    tasks = [
-        (work, method, single)
-        for method in plan.methods
-        for single in (False, True)
-        if not (single and method in MEAN_LOSS_ALONE)
-    ]
+    tasks = [(work, method, single) for method in plan.methods for single in (False, True)]
     waiting = [task for task in tasks if not work.scores_path(*task[1:]).exists()]
 
     def show(place: int, _: object) -> None:

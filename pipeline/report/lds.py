@@ -13,7 +13,7 @@ SHOWN = {"mean_loss": "The mean validation loss", "single_losses": "Losses of si
 
 def lds_page(found: dict[str, Any], name: str) -> str:
     """found: the content of lds.json."""
-    questions = [(title, chart(found[key])) for key, title in SHOWN.items() if found[key]["methods"]]
+    questions = [(title, chart(found[key])) for key, title in SHOWN.items()]
     template = environment().get_template("lds.html.j2")
     return template.render(found=found, name=name, questions=questions, curve=curve(found["curve"]))
 

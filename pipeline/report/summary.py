@@ -15,6 +15,7 @@ from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group
 from pipeline.report.method import attribution
+from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
 from pipeline.report.vocabulary import DECISIONS, precedence
 from pipeline.run import RunDirectory, read_json
@@ -157,7 +158,7 @@ def headline(summary: Summary) -> list[str]:
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
     accuracy = " · ".join(filter(None, (forecast_line(summary), fidelity_line(summary.get("fidelity")))))
-    return lines + ([accuracy] if accuracy else [])
+    return lines + [line for line in (accuracy, unrolled_line(summary.get("unrolled"))) if line]
 
 
 def trigger_lines(summary: Summary) -> list[str]:

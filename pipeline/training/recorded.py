@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -48,10 +49,17 @@ def recorded_files(trajectory: Trajectory) -> list[Path]:
 
 def load_recorded(directory: str) -> Trajectory:
     """Raises InputError when there is none, or one that is damaged or of an optimizer without a formula."""
-    try:
+    with refused("training.trajectory"):
         return Trajectory.load(directory)
+
+
+@contextmanager
+def refused(key: str, hint: str | None = None) -> Iterator[None]:
+    """Turns an AttributionError into an InputError about a key of the config; `hint`: instead of its own."""
+    try:
+        yield
     except AttributionError as error:
-        raise InputError(f"training.trajectory: {error.message}", error.hint) from error
+        raise InputError(f"{key}: {error.message}", hint or error.hint) from error
 
 
 def recorded_hash(directory: str) -> str:
@@ -84,16 +92,19 @@ def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Tr
             "Let `training` say how the model was trained: halves and retrainings go by it.",
         )
     check_epochs(config, trajectory, where)
-    try:
+    with refused("attribution.segments"):
         trajectory.segments(config.attribution.segments)
+    with refused("training.trajectory"):
         for place, checkpoint in enumerate(trajectory.checkpoints):
             restore_weights(model, trajectory.load_weights(place), checkpoint.path)
-            if trajectory.optimizer.adaptive:
-                trajectory.load_second_moments(place)
         if trajectory.tail is not None:
             restore_weights(model, trajectory.load_tail(), trajectory.tail)
-    except AttributionError as error:
-        raise InputError(f"training.trajectory: {error.message}", error.hint) from error
+    if trajectory.optimizer.adaptive:
+        with refused(
+            "training.trajectory", "Record it again with TrajectoryRecorder, which keeps Adam's state."
+        ):
+            for place in range(len(trajectory.checkpoints)):
+                trajectory.load_second_moments(place)
     return trajectory
 
 

@@ -209,6 +209,21 @@ def test_without_queries_there_is_no_harm(tmp_path: Path) -> None:
         ({"loss": "hinge"}, "'hinge'"),
         ({"segments": 4}, "4 equal segments"),
         ({"query_tolerance": 1.0}, "query_tolerance is 1"),
+        ({"query_tolerance": "x"}, "query_tolerance is 'x'"),
+        ({"segments": "3"}, "segments is '3'"),
+        ({"segments": 2.0}, r"segments is 2\.0"),
+        ({"segments": (1, "x")}, r"segments is \(1, 'x'\)"),
+        ({"damping": "x", "method": "influence"}, "damping is 'x'"),
+        ({"damping": float("nan"), "method": "influence"}, "damping is nan"),
+        ({"seed": "a"}, "seed is 'a'"),
+        ({"projection": 8.5, "method": "trak"}, r"projection is 8\.5"),
+        ({"labels": "drawn"}, "labels is 'drawn'"),
+        ({"labels": "drawn", "method": "loss"}, "labels is 'drawn'"),
+        ({"calibrate": True, "method": "influence"}, "calibrate has no effect with method='influence'"),
+        ({"calibrate": True, "method": "tracin"}, "calibrate has no effect with method='tracin'"),
+        ({"calibrate": True, "segments": 2}, "calibrate has no effect with segments=2"),
+        ({"calibrate": True, "reduce_queries": False}, "calibrate has no effect without the mean query loss"),
+        ({"calibrate": True, "query": None}, "calibrate has no effect without the mean query loss"),
         ({"query": []}, "no queries"),
         ({"train": []}, "had 60 rows, but 0 are given"),
         ({"train": iter([])}, "only once"),
@@ -330,4 +345,42 @@ def test_a_scale_is_measured_where_it_is_defined(tmp_path: Path) -> None:
     assert scaled.scale is not None
     assert 0 < scaled.scale < 1
     torch.testing.assert_close(scaled.harm, plain.harm * scaled.scale)
-    assert attribute(model, trajectory, train, query, calibrate=True, segments=2).scale is None
+
+
+@pytest.mark.parametrize("method", ["source", "fast_source", "source_refined", "tracin", "influence", "trak"])
+@pytest.mark.parametrize("reduce_queries", [True, False])
+def test_a_nan_in_a_query_names_the_query_and_no_training_row(
+    tmp_path: Path, method: str, reduce_queries: bool
+) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    broken = [(inputs.clone(), labels) for inputs, labels in query]
+    broken[1][0][3, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="query 28 has") as error:
+        attribute(model, trajectory, train, broken, method=method, reduce_queries=reduce_queries)
+    assert "row" not in error.value.message
+
+
+def test_a_nan_in_a_row_is_named_where_features_are_compared(tmp_path: Path) -> None:
+    model, trajectory, train, query = classifier(tmp_path)
+    broken = [(inputs.clone(), labels) for inputs, labels in train]
+    broken[1][0][3, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="training row 28"):
+        attribute(model, trajectory, broken, query, method="representation")
+
+
+def test_it_is_warned_of_much_that_is_not_covered(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Bilinear(6, 6, 2)).double()
+    model[2].forward = lambda hidden: nn.Bilinear.forward(model[2], hidden, hidden)
+    inputs, labels = torch.randn(12, 4).double(), torch.arange(12) % 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=2, train_rows=12, checkpoints=2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        recorder.step()
+    said = r"covers 27% of the parameters: influence through 1\.weight, 2\.weight, 2\.bias is not seen \(Bilinear"
+    with pytest.warns(UserWarning, match=said) as warned:
+        attribute(model, Trajectory.load(tmp_path), [(inputs, labels)], [(inputs, labels)])
+    assert [each.filename for each in warned] == [__file__]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution import (
+    AttributionError,
     Trajectory,
     TrajectoryRecorder,
     attribute,
@@ -63,6 +64,19 @@ def test_a_single_row_that_is_left_over_is_left_out(named: bool) -> None:
     parts = inputs[:8].split(4)
     torch.testing.assert_close(norm.running_mean, torch.stack([p.mean(0) for p in parts]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([p.var(0) for p in parts]).mean(0))
+
+
+@pytest.mark.parametrize("method", ["source", "loss"])
+def test_batchnorm_without_running_statistics_is_refused_by_name(tmp_path: Path, method: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    inputs, labels = torch.randn(6, 4), torch.arange(6) % 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=1, train_rows=6, checkpoints=1)
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
+    recorder.step()
+    with pytest.raises(AttributionError, match="Layer '1' is BatchNorm without running statistics"):
+        attribute(model, Trajectory.load(tmp_path), [(inputs, labels)], [(inputs, labels)], method=method)
 
 
 def convnet() -> nn.Module:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.attribution import AttributionError, Batch, capture, coverage, covered_layers, cross_entropy
 from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
@@ -196,6 +198,52 @@ def test_a_layer_without_the_batch_first_is_named() -> None:
         outputs = captured.forward(torch.randn(4, 6))
         with pytest.raises(AttributionError, match="'inner'"):
             captured.gradients(outputs, torch.ones_like(outputs))
+
+
+class Partly(nn.Module):
+    """Two layers, the first of which is called by a function of the caller's."""
+
+    def __init__(self, call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.inner, self.head, self.call = nn.Linear(4, 5), nn.Linear(5, 3), call
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.call(self.inner, inputs))
+
+
+def without_gradients(inner: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return inner(inputs)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        without_gradients,
+        lambda inner, inputs: checkpoint(lambda each: torch.tanh(inner(each)), inputs, use_reentrant=False),
+        lambda inner, inputs: checkpoint(inner, inputs.requires_grad_(), use_reentrant=True),
+    ],
+    ids=["no_grad", "checkpoint", "reentrant checkpoint"],
+)
+def test_a_layer_whose_gradients_cannot_be_read_is_named(call: Callable) -> None:
+    _, batch = model_and_rows("mlp")
+    with pytest.raises(AttributionError, match=r"Layer 'inner' runs under torch\.no_grad\(\) or torch"):
+        captured_matrices(Partly(call).double(), cross_entropy(), batch)
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple"])
+def test_a_model_that_returns_no_tensor_is_told_to_be_wrapped(kind: str) -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, inputs: torch.Tensor) -> object:
+            return {"logits": self.head(inputs)} if kind == "dict" else (self.head(inputs), inputs)
+
+    _, batch = model_and_rows("mlp")
+    with pytest.raises(AttributionError, match=f"returns {kind} and not a tensor.*Wrap it"):
+        captured_matrices(Several().double(), cross_entropy(), batch)
 
 
 def test_a_model_without_covered_layers_is_an_error() -> None:

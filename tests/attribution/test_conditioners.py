@@ -13,6 +13,7 @@ from pipeline.attribution import (
     CheckpointError,
     Conditioner,
     PreparedSegment,
+    Scores,
     Trajectory,
     TrajectoryRecorder,
     attribute,
@@ -261,3 +262,40 @@ def test_a_scale_is_measured_in_conditioned_coordinates(tmp_path: Path) -> None:
     assert plain.scale is None
     assert scaled.scale == pytest.approx(1.0, rel=1e-9)
     assert math.isclose(scaled.harm[3], plain.harm[3] * scaled.scale)
+
+
+@pytest.mark.parametrize(
+    ("method", "segments"),
+    [
+        ("source", 1),
+        ("source", 2),
+        ("fast_source", 1),
+        ("fast_source", 2),
+        ("source_refined", 1),
+        ("tracin", 1),
+    ],
+)
+def test_parameters_with_a_learning_rate_of_0_throughout_count_as_frozen(
+    tmp_path: Path, method: str, segments: int
+) -> None:
+    def scores(directory: Path, frozen: bool) -> Scores:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        inputs = torch.randn(30, 4).double()
+        rows = [(inputs, inputs[:, :3].argmax(1))]
+        model[0].requires_grad_(not frozen)
+        groups = [{"params": model[2].parameters(), "lr": 0.1}]
+        groups += [] if frozen else [{"params": model[0].parameters(), "lr": 0.0}]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.5)
+        recorder = TrajectoryRecorder(model, optimizer, directory, steps=8, train_rows=30, checkpoints=2)
+        for _ in range(8):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), rows[0][1]).backward()
+            optimizer.step()
+            recorder.step()
+        trajectory = Trajectory.load(directory)
+        return attribute(model, trajectory, rows, rows, method=method, segments=segments)
+
+    still, without = scores(tmp_path / "still", False), scores(tmp_path / "frozen", True)
+    torch.testing.assert_close(still.harm, without.harm)
+    torch.testing.assert_close(still.self_influence, without.self_influence, rtol=1e-3, atol=1e-6)

@@ -34,6 +34,8 @@ def test_what_cannot_be_averaged_is_named(tmp_path: Path) -> None:
         average([scores, replace(scores, method="unrolled")])
     with pytest.raises(AttributionError, match="self_influence has different shapes"):
         average([scores, replace(scores, self_influence=scores.self_influence[:-1])])
+    with pytest.raises(AttributionError, match="Scores with and without harm can't be averaged"):
+        average([scores, replace(scores, harm=None)])
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,11 @@ def test_squared_error_sums_over_outputs_and_takes_flat_labels() -> None:
     [
         (lambda: squared_error().losses(torch.zeros(4, 2), torch.zeros(4)), "labels"),
         (lambda: binary_cross_entropy().losses(torch.zeros(4, 2), torch.zeros(4)), r"labels \(4,\)"),
+        (lambda: binary_cross_entropy().losses(torch.zeros(2, 1), torch.tensor([1, 2])), "A label is 2"),
+        (
+            lambda: binary_cross_entropy().losses(torch.zeros(2, 1), torch.tensor([1, -0.5])),
+            r"A label is -0\.5",
+        ),
         (lambda: cross_entropy().losses(torch.zeros(4, 2), torch.zeros(4, 2).long()), r"labels \(4, 2\)"),
         (
             lambda: cross_entropy(class_weights=CLASS_WEIGHTS).losses(

@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from pipeline.attribution.products import aligned, aligned_cat, covariance, inner_products, product, slices_of
+from pipeline.attribution.products import (
+    aligned,
+    aligned_cat,
+    aligned_empty,
+    covariance,
+    inner_products,
+    product,
+    slices_of,
+)
 
 
 @pytest.mark.parametrize("width", [1, 16, 17, 200])
@@ -20,6 +29,21 @@ def test_aligning_keeps_values_and_what_is_aligned() -> None:
     assert torch.equal(wider, values)
     assert wider.stride(0) == 16
     assert aligned(wider) is wider
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_what_lies_in_uninitialised_storage_takes_no_part_in_products(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    def filled(like: Tensor, *shape: int) -> Tensor:
+        return like.new_full(shape, float("nan"))
+
+    monkeypatch.setattr(Tensor, "new_empty", filled)
+    torch.manual_seed(0)
+    left, right = torch.randn(600, 13).to(dtype), torch.randn(13, 13).to(dtype)
+    held = aligned_empty(left.shape, left).copy_(left)
+    for found in (product(aligned(left), aligned(right)), product(held, right), held @ right):
+        torch.testing.assert_close(found.double(), left.double() @ right.double(), rtol=0.05, atol=0.05)
 
 
 def test_aligned_concatenation_goes_along_the_positions() -> None:

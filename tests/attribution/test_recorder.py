@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,15 @@ from pipeline.attribution import (
     AttributionError,
     CheckpointError,
     OptimizerError,
+    PieceRecorder,
+    ReplayRecorder,
     Trajectory,
     TrajectoryRecorder,
     checkpoint_steps,
 )
+from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
+from pipeline.attribution.weights import save_weights
 
 
 def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) -> None:
@@ -89,6 +95,80 @@ def test_more_steps_than_announced_and_changed_settings_are_errors(tmp_path: Pat
     optimizer.param_groups[0]["weight_decay"] = 0.1
     with pytest.raises(OptimizerError, match="changed"):
         recorder.step()
+
+
+def test_a_cycled_momentum_is_named(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=6, train_rows=5)
+    optimizer.step()
+    recorder.step()
+    schedule.step()
+    optimizer.step()
+    with pytest.raises(OptimizerError, match="cycle_momentum=False"):
+        recorder.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_rows": 0}, "train_rows is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"tail": 1.5}, "tail is 1.5"),
+        ({"tail": -0.1}, "tail is -0.1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "recorder", [TrajectoryRecorder, ReplayRecorder, partial(PieceRecorder, batch_size=2)]
+)
+def test_a_training_that_can_not_be_is_refused_before_it_begins(
+    tmp_path: Path, recorder, change: dict[str, float], message: str
+) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(AttributionError, match=message):
+        recorder(model, optimizer, tmp_path, **({"steps": 6, "train_rows": 5} | change))
+
+
+@pytest.mark.parametrize(
+    ("recorder", "load"),
+    [
+        (TrajectoryRecorder, Trajectory.load),
+        (ReplayRecorder, Replay.load),
+        (partial(PieceRecorder, batch_size=2), Pieces.load),
+    ],
+    ids=["trajectory", "replay", "pieces"],
+)
+def test_recording_again_ends_what_was_there(tmp_path: Path, recorder, load) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def record(steps: int) -> None:
+        recording = recorder(model, optimizer, tmp_path, steps=6, train_rows=5)
+        for _ in range(steps):
+            recording.step(*([[0, 1]] if recorder is ReplayRecorder else []))
+
+    record(6)
+    load(tmp_path)
+    record(4)
+    with pytest.raises(CheckpointError, match="There is no"):
+        load(tmp_path)
+
+
+def test_a_restored_recorder_that_was_done_has_its_trajectory_again(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=6, train_rows=5)
+    for _ in range(6):
+        recorder.step()
+    save_weights(
+        tmp_path / "tail.safetensors", {"weight": torch.ones(1, 2)}
+    )  # with other BatchNorm statistics, say
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    restored = TrajectoryRecorder(model, optimizer, tmp_path, steps=6, train_rows=5)
+    restored.restore(recorder.state_tensors())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 @pytest.mark.parametrize("decoupled", [False, True])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attribution.models import model_and_rows, perturbed_states
 from attribution.test_gauss_newton import dense_matrix
-from pipeline.attribution import Batch, covered_layers, get_objective, source_spectrum
+from pipeline.attribution import AttributionError, Batch, covered_layers, get_objective, source_spectrum
 from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.prepare import prepare_segment
@@ -189,3 +189,12 @@ def test_a_query_without_a_gradient_gets_none() -> None:
     found = problem.refined(query, rows=5, iterations=3)
     assert found.alpha.item() == 0
     assert all(not value.any() for value in found.filters.values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prior", float("nan")), ("prior", -1.0), ("prior", float("inf")), ("rows", 0), ("iterations", 0)],
+)
+def test_a_setting_out_of_its_range_is_named(field: str, value: float) -> None:
+    with pytest.raises(AttributionError, match=rf"RefinedSettings\.{field} is {value}"):
+        RefinedSettings(**{field: value})

@@ -141,6 +141,25 @@ def test_wrong_steps_are_errors(tmp_path: Path) -> None:
         recorder.step(torch.tensor([0]))
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([True, False]), "by torch.bool"),
+        ([0.0, 1.0], "by torch.float32"),
+        ([], "names no rows"),
+        (torch.tensor(3), "names no rows"),
+        ([-1, 2], "outside of 0 to 19"),
+    ],
+)
+def test_rows_that_are_no_row_numbers_are_refused(tmp_path: Path, rows, message: str) -> None:
+    model = mlp()
+    recorder = ReplayRecorder(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), tmp_path, steps=1, train_rows=ROWS
+    )
+    with pytest.raises(AttributionError, match=message):
+        recorder.step(rows)
+
+
 def test_missing_and_damaged_recordings_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no recording"):
         Replay.load(tmp_path)

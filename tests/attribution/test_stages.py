@@ -105,6 +105,12 @@ def test_other_methods_take_stages_too(tmp_path: Path, method: str) -> None:
     assert torch.isfinite(scores.self_influence).all()
 
 
+def test_no_scale_is_defined_for_several_stages(tmp_path: Path) -> None:
+    run = TwoStages(tmp_path, head_only=False)
+    with pytest.raises(AttributionError, match="calibrate has no effect with 2 stages"):
+        attribute(run.model, run.trajectory, run.data(), [rows_of(30, 1)], calibrate=True)
+
+
 def test_wrong_numbers_of_stages_and_rows_are_named(tmp_path: Path) -> None:
     run = TwoStages(tmp_path, head_only=False)
     query = [rows_of(30, 1)]

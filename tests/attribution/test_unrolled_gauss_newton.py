@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from attribution.recorded_run import ROWS, Run, mlp, softmax_regression
 from attribution.test_gauss_newton import dense_matrix
-from pipeline.attribution import Batch, CheckpointError, OptimizerError, get_objective, load_weights
+from pipeline.attribution import (
+    AttributionError,
+    Batch,
+    CheckpointError,
+    OptimizerError,
+    get_objective,
+    load_weights,
+)
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm
@@ -132,3 +139,6 @@ def test_wrong_recordings_are_errors(tmp_path: Path) -> None:
         PieceRecorder(
             model, torch.optim.Adagrad(model.parameters()), tmp_path, steps=6, train_rows=9, batch_size=2
         )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(AttributionError, match="batch_size is 0"):
+        PieceRecorder(model, optimizer, tmp_path, steps=6, train_rows=9, batch_size=0)

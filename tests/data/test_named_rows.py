@@ -72,6 +72,18 @@ def test_what_is_wrong_with_the_file_is_said_before_any_work(
     assert str(path) in error.value.message
 
 
+@pytest.mark.parametrize(("keys", "more"), [("99", ""), ("99\n98", "(1 more is unknown)")])
+def test_only_further_unknown_keys_are_counted(
+    prepared: dict[str, Any], tmp_path: Path, keys: str, more: str
+) -> None:
+    path = tmp_path / "trusted.csv"
+    path.write_text(f"id\n3\n{keys}\n")
+    run_prepare(tmp_path / "run", **prepared)
+    with pytest.raises(InputError, match="no row of the dataset has the key '99'") as error:
+        trusted_rows(with_trusted(prepared, path), tmp_path / "run")
+    assert (error.value.hint or "").endswith(f"shard-path#row.{more and chr(10) + more}")
+
+
 def test_without_a_key_column_rows_are_named_by_shard_and_row(
     prepared: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -100,11 +100,14 @@ def test_a_run_is_taken_as_it_is(
 ) -> None:
     monkeypatch.setattr(module, "Workers", Here)
     path = measured[1] / "run"
-    few = Plan(["source_refined"], masks=5, retrainings=1)
-    found, folder = lds(path, few)
+    few = Plan(["source_refined"], masks=5, retrainings=1, queries=1000)
+    said: list[str] = []
+    found, folder = lds(path, few, say=said.append)
+    assert said[0].startswith("--queries is 1,000, and there are 297 validation rows")
+    assert found["queries"] == 297
     assert folder == path / "lds"
     assert found["mean_loss"]["ceiling"] is None
-    assert found["single_losses"]["methods"] == {}
+    assert list(found["single_losses"]["methods"]) == ["source_refined"]
     assert found["refined"]["rows"] == 1024
 
 
@@ -132,7 +135,9 @@ def test_scores_go_by_the_settings_of_the_config(
         (["--methods", "unrolled"], "'unrolled' isn't known"),
         (["--methods", ","], "none is named"),
         (["--removed", "1"], "--removed is 1"),
-        (["--retrainings", "0"], "at least 1"),
+        (["--retrainings", "0"], "--retrainings is 0"),
+        (["--queries", "0"], "--queries is 0"),
+        (["--methods", "source,graddot,source"], "'source' is named twice"),
     ],
 )
 def test_what_can_not_be_measured_is_said_at_once(
@@ -148,6 +153,18 @@ def test_without_validation_rows_there_is_nothing_to_measure(
     monkeypatch.setattr("pipeline.open_run.Workers", Here)
     with pytest.raises(InputError, match="no validation rows"):
         lds(small(data__validation=None, data__validation_is_clean=False), PLAN, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("removed", "said"), [(0.9995, "removes 1,199 of 1,200 rows and keeps 1"), (0.0001, "removes 0 of")]
+)
+def test_masks_that_leave_too_little_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: float, said: str
+) -> None:
+    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    with pytest.raises(InputError, match=said):
+        lds(small(), Plan(["source"], removed=removed), tmp_path / "out")
+    assert not (tmp_path / "out/run/training").exists()
 
 
 def test_row_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

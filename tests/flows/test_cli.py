@@ -140,6 +140,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["audit", "small.yaml", "--set", "training.epoch=3"], "unknown key `training.epoch`"),
         (["report", "nowhere"], "nowhere: not a run directory"),
         (["compare", "one", "two"], "one: not a finished run"),
+        (["lds", "nowhere"], "nowhere: no such config file or run"),
     ],
 )
 @pytest.mark.usefixtures("config_path")
@@ -162,6 +163,19 @@ def test_interrupted_audit_says_that_it_goes_on(
     monkeypatch.setattr("flows.audit.run_audit", run_audit)
     assert run(["audit", str(config_path)]) == 130
     said = "stopped in attribute, 21,504 of 32,960 rows done. The same command goes on from here.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_interrupted_lds_says_that_it_goes_on(
+    config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lds(_source: Any, _plan: Any, _output: Any, progress: Any, _say: Any) -> None:
+        progress("lds: random subsets", 3, 100, "retrainings")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.faithfulness.measure.lds", lds)
+    assert run(["lds", str(config_path)]) == 130
+    said = "stopped in lds, 3 of 100 retrainings done. The same command goes on from here.\n"
     assert capsys.readouterr().err == said
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
-from pipeline.report.unrolled import unrolled_sentence
+from pipeline.report.unrolled import unrolled_line, unrolled_sentence
 from pipeline.run import read_json, write_json
 
 CALM = {
@@ -20,7 +20,7 @@ CALM = {
 def test_the_correlation_is_said_with_how_smooth_training_was() -> None:
     said = unrolled_sentence(CALM)
     assert "rank correlation of −0.12 (−0.20 – 0.05) with exact differentiation" in said
-    assert "derivatives reach 2.50 times their size" in said
+    assert "derivatives grow to 2.50 times their size" in said
 
 
 def test_a_chaotic_training_shows_no_correlation() -> None:
@@ -32,7 +32,16 @@ def test_a_chaotic_training_shows_no_correlation() -> None:
     assert "grow without bound" in endless
 
 
-def test_page_and_summary_have_it_and_the_terminal_does_not(images: Any) -> None:
+def test_the_line_has_the_correlation_or_that_training_was_chaotic() -> None:
+    assert unrolled_line(CALM).endswith("rank correlation with the scores −0.12 (−0.20 – 0.05)")
+    chaotic = CALM | {"correlation": None, "growth": 4000.0, "chaotic": True}
+    assert unrolled_line(chaotic).endswith(
+        "training is chaotic, derivatives grow to 4.00e+03 times their size"
+    )
+    assert unrolled_line(None) == ""
+
+
+def test_page_summary_and_terminal_have_it(images: Any) -> None:
     context = images.build()
     before = page(context.run, context.config, summary(context.run))
     assert "exact derivatives" not in before
@@ -41,4 +50,4 @@ def test_page_and_summary_have_it_and_the_terminal_does_not(images: Any) -> None
     told = summary(context.run)
     assert told["unrolled"] == CALM
     assert unrolled_sentence(CALM) in page(context.run, context.config, told)
-    assert "exact" not in " ".join(headline(told))
+    assert headline(told)[-1] == unrolled_line(CALM)

@@ -159,7 +159,7 @@ def test_batchnorm_comes_with_its_recorded_statistics(tmp_path: Path) -> None:
         ({"training__epochs": 7}, "ends after 4 epochs, but training.epochs is 7", "training.epochs to 4"),
         ({"training__optimizer": "adam"}, "was trained by sgd, but training.optimizer is adam", "`training`"),
         ({"model__kwargs": {"width": 15}}, r"'1.weight' has shape \(16, 64\)", "as it was built"),
-        ({"attribution__segments": 3}, "4 checkpoints can't be cut into 3", "divides"),
+        ({"attribution__segments": 3}, "attribution.segments: 4 checkpoints can't be cut into 3", "divides"),
         (
             {"data__train": "data_samples/digits/train/part-000.parquet"},
             "was trained on 1,200 rows",
@@ -179,3 +179,13 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(InputError, match=said) as error:
         run_until(recorded_config(folder, **changes), tmp_path / "run", "train")
     assert hint in (error.value.hint or "")
+
+
+def test_adam_without_its_state_is_to_be_recorded_again(tmp_path: Path) -> None:
+    record(tmp_path / "adam", torch.optim.Adam, 0.01, checkpoints=1)
+    (state,) = (tmp_path / "adam").glob("*.optimizer.safetensors")
+    state.unlink()
+    changes = {"training__optimizer": "adam", "training__learning_rate": 0.01}
+    with pytest.raises(InputError, match="no second moments") as error:
+        run_until(recorded_config(tmp_path / "adam", **changes), tmp_path / "run", "train")
+    assert "which keeps Adam's state" in (error.value.hint or "")

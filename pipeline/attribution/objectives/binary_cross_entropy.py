@@ -36,6 +36,11 @@ class _BinaryCrossEntropy:
     smoothing: float
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if bool(((labels < 0) | (labels > 1)).any()):
+            wrong = labels[(labels < 0) | (labels > 1)][0]
+            raise AttributionError(
+                f"A label is {float(wrong):g}.", "With binary cross-entropy give labels from 0 to 1."
+            )
         targets = _like(outputs, labels).to(outputs.dtype) * (1 - self.smoothing) + self.smoothing / 2
         found = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return found.flatten(1).sum(1)

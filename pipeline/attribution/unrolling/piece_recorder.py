@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.attribution.errors import CheckpointError
-from pipeline.attribution.recorder import first_tail_step
+from pipeline.attribution.errors import AttributionError, CheckpointError
+from pipeline.attribution.recorder import check_announced, first_tail_step
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import (
     RunningMean,
@@ -38,7 +38,7 @@ class PieceRecorder:
 
     Args:
         model, optimizer: in training; ``SGD`` without dampening, ``Adam`` or ``AdamW`` without amsgrad.
-        directory: where the recording goes.
+        directory: where the recording goes; one that is there already is given up.
         steps: T, how many optimizer steps training takes in all.
         train_rows: N.
         batch_size: rows of a batch, by which the sum of their losses is divided.
@@ -47,6 +47,7 @@ class PieceRecorder:
 
     Raises:
         OptimizerError: the optimizer can't be unrolled.
+        AttributionError: there are no steps, training rows, rows of a batch or pieces, or the tail is no share.
     """
 
     def __init__(
@@ -61,6 +62,10 @@ class PieceRecorder:
         pieces: int = 24,
         tail: float = 0.5,
     ) -> None:
+        check_announced(steps, train_rows, tail)
+        for name, number in (("batch_size", batch_size), ("pieces", pieces)):
+            if number < 1:
+                raise AttributionError(f"{name} is {number}.", "Give 1 at least.")
         self._rule = check_unrollable(optimizer)
         self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
         self._sizes = {"steps": steps, "train_rows": train_rows, "batch_size": batch_size}
@@ -69,6 +74,8 @@ class PieceRecorder:
         self._groups = group_records(model, optimizer)
         self._rates: list[list[float]] = []
         self._piece, self._tail = RunningMean(), RunningMean()
+        # What is there is of another training.
+        (self._directory / RECORD_NAME).unlink(missing_ok=True)
 
     def step(self) -> None:
         """Notes one step.

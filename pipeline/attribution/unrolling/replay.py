@@ -117,6 +117,10 @@ class Replay:
             return
         self._restore(model, self.stored[-1], None)
 
+    def final_weights(self) -> dict[str, Tensor]:
+        """The state dict after the last step."""
+        return _state_dict(load_weights(state_path(self.directory, self.stored[-1])))
+
     def pieces_backwards(
         self, model: nn.Module, objective: Objective, rows: RowSource
     ) -> Iterator[list[ReplayedStep]]:
@@ -208,8 +212,7 @@ class Replay:
     def _restore(self, model: nn.Module, step: int, optimizer: Optimizer | None) -> None:
         path = state_path(self.directory, step)
         tensors, parameters = load_weights(path), dict(model.named_parameters())
-        weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
-        restore_weights(model, weights, path)
+        restore_weights(model, _state_dict(tensors), path)
         if optimizer is None:
             return
         for name, tensor in tensors.items():
@@ -229,6 +232,11 @@ class Replay:
                     "Give the same rows in the same order, the loss, device and number of threads of training; a "
                     "step must be one plain mean loss, without augmentation, clipping or mixed precision.",
                 )
+
+
+def _state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and buffers of a stored state."""
+    return {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
 
 
 def _slot(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.recorder import first_tail_step
+from pipeline.attribution.recorder import check_announced, first_tail_step
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 from pipeline.attribution.weights import RunningMean, save_tensors, save_weights, write_atomically
 
@@ -42,7 +43,7 @@ class ReplayRecorder:
         model: in training; without BatchNorm in training mode, since rows of a batch then depend on each other.
         optimizer: ``SGD`` without dampening, ``Adam`` or ``AdamW`` without amsgrad; options must stay, learning
             rates may change.
-        directory: where the recording goes.
+        directory: where the recording goes; one that is there already is given up.
         steps: T, how many optimizer steps training takes in all.
         train_rows: N; rows are numbered from 0 to N − 1.
         tail: the share of the last steps whose weights are averaged for the query; 0 keeps no average.
@@ -50,7 +51,8 @@ class ReplayRecorder:
 
     Raises:
         OptimizerError: the optimizer can't be unrolled.
-        AttributionError: the model has BatchNorm in training mode, or the budget is too small.
+        AttributionError: the model has BatchNorm in training mode, the budget is too small, there are no steps or
+            training rows, or the tail is no share.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ReplayRecorder:
         tail: float = 0.5,
         byte_budget: int = BYTE_BUDGET,
     ) -> None:
+        check_announced(steps, train_rows, tail)
         self._every = check_recordable(model, optimizer, steps, byte_budget)
         self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
         self._total, self._train_rows = steps, train_rows
@@ -75,6 +78,8 @@ class ReplayRecorder:
         self._rates: list[list[float]] = []
         self._random: dict[int, Tensor] = {}
         self._stored: list[int] = []
+        # What is there is of another training.
+        (self._directory / RECORD_NAME).unlink(missing_ok=True)
         self._before = random_state(model)
         self._drawn: Tensor | None = None
         self._hooks = [
@@ -83,31 +88,26 @@ class ReplayRecorder:
         ]
         self._store()
 
-    def step(self, rows: Tensor, divisor: float | None = None) -> None:
+    def step(self, rows: Tensor | Sequence[int], divisor: float | None = None) -> None:
         """Notes one step.
 
         Args:
-            rows: int64 ``[batch]``, the numbers of the batch's rows, in their order.
+            rows: integers ``[batch]``, the numbers of the batch's rows, in their order.
             divisor: what the sum of the losses was divided by; None means the number of rows.
 
         Raises:
-            AttributionError: training takes more steps than announced, a row's number is out of range, or BatchNorm
-                is in training mode.
+            AttributionError: training takes more steps than announced, ``rows`` aren't numbers from 0 to N − 1, or
+                BatchNorm is in training mode.
             OptimizerError: an option other than the learning rate changed.
         """
         done = len(self._rows)
         check_step(done + 1, self._total, group_records(self._model, self._optimizer), self._groups)
         check_batchnorm(self._model)
-        rows = rows.detach().to("cpu", torch.int64)
-        if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= self._train_rows:
-            raise AttributionError(
-                f"Step {done + 1} names no rows, or rows outside of 0 to {self._train_rows - 1}.",
-                "Give the numbers of the batch's rows in the training set.",
-            )
+        numbers = row_numbers(rows, self._train_rows, done + 1)
         if done == 0:
             self._training = training_modules(self._model)
-        self._rows.append(rows.clone())
-        self._divisors.append(float(len(rows) if divisor is None else divisor))
+        self._rows.append(numbers)
+        self._divisors.append(float(len(numbers) if divisor is None else divisor))
         self._rates.append([float(group["lr"]) for group in self._optimizer.param_groups])
         if self._drawn is not None:
             self._random[done] = self._drawn
@@ -159,6 +159,23 @@ class ReplayRecorder:
         }
         with write_atomically(self._directory / RECORD_NAME) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def row_numbers(rows: Tensor | Sequence[int], train_rows: int, step: int) -> Tensor:
+    """The rows of a step, counted from 1, as int64 ``[batch]`` of its own on the CPU.
+
+    Raises:
+        AttributionError: there are none, or they aren't whole numbers from 0 to ``train_rows`` − 1.
+    """
+    given = rows.detach().cpu() if isinstance(rows, Tensor) else torch.as_tensor(rows)
+    hint = "Give the numbers of the batch's rows in the training set."
+    if not given.numel() or given.dim() != 1:
+        raise AttributionError(f"Step {step} names no rows: its shape is {list(given.shape)}.", hint)
+    if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
+        raise AttributionError(f"Step {step} names rows by {given.dtype}, not by whole numbers.", hint)
+    if int(given.min()) < 0 or int(given.max()) >= train_rows:
+        raise AttributionError(f"Step {step} names rows outside of 0 to {train_rows - 1}.", hint)
+    return given.to(torch.int64, copy=True)
 
 
 def check_recordable(

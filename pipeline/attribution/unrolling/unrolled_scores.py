@@ -14,7 +14,9 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.stage_data import StageRows
+from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
+from pipeline.attribution.unrolling.same_training import check_same_training
 from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 
@@ -27,22 +29,24 @@ class Unrolling:
 
     Attributes:
         method: one of ``UNROLLED``.
-        recording: folder of ``ReplayRecorder`` or ``PieceRecorder``.
+        recording: of ``ReplayRecorder`` or ``PieceRecorder``.
         seed: of ``unrolled_gauss_newton``'s random batches.
     """
 
     method: str
-    recording: str | Path
+    recording: Replay | Pieces
     seed: int = 0
 
 
 def find_unrolling(
-    method: str, recording: str | Path | None, queries: bool, stages: int, seed: int
+    method: str, recording: str | Path | None, trajectory: Trajectory, queries: bool, seed: int
 ) -> Unrolling | None:
     """What ``method`` unrolls; None if it is another method.
 
     Raises:
-        AttributionError: there is no recording, no mean query loss, or more than one stage.
+        AttributionError: there is no recording, no mean query loss, or more than one stage; or the recording is of
+            another training than the trajectory.
+        CheckpointError: the recording is missing or damaged.
     """
     if method not in UNROLLED:
         return None
@@ -52,12 +56,15 @@ def find_unrolling(
             f"method={method!r} needs a recording of training.",
             f"Record with {kind} and give its `recording`.",
         )
-    if not queries or stages > 1:
+    if not queries or len(trajectory.stages) > 1:
         raise AttributionError(
             f"method={method!r} attributes the mean query loss of training in one stage.",
             "Give queries with reduce_queries=True, or use method='source'.",
         )
-    return Unrolling(method, recording, seed)
+    load = Replay.load if method == "unrolled" else Pieces.load
+    found = load(recording)
+    check_same_training(trajectory, found)
+    return Unrolling(method, found, seed)
 
 
 def with_unrolled_harm(
@@ -70,7 +77,6 @@ def with_unrolled_harm(
     """``scores`` with unrolled harm; as they are, with a warning, where training was chaotic.
 
     Raises:
-        AttributionError: the rows aren't as many as training had.
         ReplayError: training doesn't repeat bit for bit.
     """
     found = _unrolled(unrolling, model, rows, query)
@@ -90,20 +96,7 @@ def with_unrolled_harm(
 def _unrolled(
     unrolling: Unrolling, model: nn.Module, rows: StageRows, query: Iterable[tuple[Inputs, Tensor]]
 ) -> UnrolledHarm:
-    given = sum(len(labels) for _, labels in rows.batches)
-    source = row_source(rows.batches)
-    if unrolling.method == "unrolled":
-        replay = Replay.load(unrolling.recording)
-        _check_rows(given, replay.train_rows)
-        return unrolled_harm(model, replay, rows.objective, source, query)
-    pieces = Pieces.load(unrolling.recording)
-    _check_rows(given, pieces.train_rows)
-    return unrolled_gauss_newton_harm(model, pieces, rows.objective, source, query, seed=unrolling.seed)
-
-
-def _check_rows(given: int, recorded: int) -> None:
-    if given != recorded:
-        raise AttributionError(
-            f"{given} training rows are given, but the recorded training had {recorded}.",
-            "Give all rows that training had, in the order of their numbers.",
-        )
+    recording, source = unrolling.recording, row_source(rows.batches)
+    if isinstance(recording, Replay):
+        return unrolled_harm(model, recording, rows.objective, source, query)
+    return unrolled_gauss_newton_harm(model, recording, rows.objective, source, query, seed=unrolling.seed)

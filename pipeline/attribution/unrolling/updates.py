@@ -181,7 +181,8 @@ def check_step(step: int, steps: int, groups: list[dict[str, Any]], announced: l
         )
     if groups != announced:
         raise OptimizerError(
-            "An option of the optimizer changed during training.", "Change learning rates alone."
+            "An option of the optimizer changed during training.",
+            "Change learning rates alone; OneCycleLR changes momentum unless cycle_momentum=False.",
         )
 
 
