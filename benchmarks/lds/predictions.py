@@ -17,6 +17,7 @@ from torch import Tensor
 
 import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
+from benchmarks.lds.models import mlp
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import kronfluence_influence
 from benchmarks.lds.tasks import Task
@@ -109,36 +110,42 @@ def by_unrolling(base: Base, smoothed: bool) -> Tensor:
 class Method:
     """scores: (base, kind of query, where its gradient is taken) -> τ; facts: said in its rows of the results.
 
-    suits: whether it is asked about a task's base model of this seed.
+    suits: whether it is asked about a task's base model of this seed, with this kind of query.
     """
 
     scores: Callable[[Base, str, str], Tensor]
     kinds: tuple[str, ...] = KINDS
     points: tuple[str, ...] = POINTS
     facts: dict[str, Any] = field(default_factory=dict)
-    suits: Callable[[Task, int], bool] = lambda *_: True
+    suits: Callable[[Task, int, str], bool] = lambda *_: True
 
-    @property
-    def questions(self) -> list[tuple[str, str]]:
-        """(kind of query, where its gradient is taken)."""
-        return [(kind, at) for kind in self.kinds for at in self.points]
+    def questions(self, task: Task, seed: int) -> list[tuple[str, str]]:
+        """(kind of query, where its gradient is taken), of what is asked about a base model."""
+        return [(kind, at) for kind in self.kinds for at in self.points if self.suits(task, seed, kind)]
 
 
-def adaptive(task: Task, _: int) -> bool:
+def adaptive(task: Task, *_: object) -> bool:
     """Whether training used Adam: else the formula for gradient descent is SOURCE's own."""
     return task.recipe.optimizer != "sgd"
 
 
-def first_or_small(task: Task, seed: int) -> bool:
+def first_or_small(task: Task, seed: int, _: str) -> bool:
     """Peers take minutes for each of the larger MLPs."""
     return seed == 0 or task.folder != "fashion_mnist"
+
+
+def one_solve_or_mlp(task: Task, _: int, kind: str) -> bool:
+    """A hundred solves take a quarter of an hour with convolutions or attention."""
+    return kind == "validation_loss" or getattr(task.build, "func", None) is mlp
 
 
 METHODS = {
     "source": Method(source),
     "source_3": Method(partial(by_attribute, method="source", segments=3), points=("tail",)),
     "fast_source": Method(partial(by_attribute, method="fast_source"), points=("tail",)),
-    "source_refined": Method(partial(by_attribute, method="source_refined"), points=("tail",)),
+    "source_refined": Method(
+        partial(by_attribute, method="source_refined"), points=("tail",), suits=one_solve_or_mlp
+    ),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "kronfluence_influence": Method(kronfluence_influence, points=("final",), suits=first_or_small),
@@ -186,7 +193,7 @@ def all_scores(base: Base) -> Scores:
     """Of all methods that are defined."""
     found = {}
     for name, method in METHODS.items():
-        for kind, at in method.questions if method.suits(base.task, base.seed) else ():
+        for kind, at in method.questions(base.task, base.seed):
             begin = time.perf_counter()
             one = scores(base, name, kind, at)
             seconds = time.perf_counter() - begin
@@ -199,7 +206,7 @@ def all_scores(base: Base) -> Scores:
 
 def asked_in_all(task: Task, seed: int) -> int:
     """How often methods are asked about a base model."""
-    return sum(len(method.questions) for method in METHODS.values() if method.suits(task, seed))
+    return sum(len(method.questions(task, seed)) for method in METHODS.values())
 
 
 @dataclass(frozen=True)

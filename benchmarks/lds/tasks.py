@@ -236,7 +236,7 @@ TASKS = {
         convnet,
         Recipe((15,), (0.03,), 1e-3, 64),
         {0.5: Removal(100, 2), 0.1: Removal(30, 2)},
-        base_models=2,
+        base_models=1,
     ),
     "trec_transformer": Task(
         trec,
@@ -244,6 +244,6 @@ TASKS = {
         partial(TextTransformer, VOCABULARY, 6, POSITIONS),
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
         {0.5: Removal(100, 2), 0.1: Removal(30, 2)},
-        base_models=2,
+        base_models=1,
     ),
 }
