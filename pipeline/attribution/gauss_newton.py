@@ -17,7 +17,7 @@ from torch.func import functional_call, jvp, vjp, vmap
 from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.row_derivatives import forward_mode
+from pipeline.attribution.row_derivatives import contiguous, forward_mode
 from pipeline.attribution.scores import Batch
 
 Tensors = dict[str, Tensor]
@@ -80,7 +80,9 @@ def parameter_product(
     """The product with one direction in the space of the parameters, at ``parameters``: parameter -> tensor."""
 
     def both(values: Tensors) -> tuple[Tensor, Tensor]:
-        found = jvp(lambda p: functional_call(model, p, (batch.inputs,)), (values,), (dict(direction),))
+        found = jvp(
+            lambda p: functional_call(model, p, (contiguous(batch.inputs),)), (values,), (dict(direction),)
+        )
         return found[0], found[1]
 
     with _evaluated(model):
@@ -109,8 +111,10 @@ def _layer_space(
     apart = [matrix_parameters(model, _direction(directions, place)) for place in range(count)]
     tangents = {name: torch.stack([each[name] for each in apart]) for name in apart[0]}
 
+    inputs = contiguous(batch.inputs)
+
     def evaluate(covered: Tensors) -> Tensor:
-        outputs: Tensor = functional_call(model, fixed | covered, (batch.inputs,))
+        outputs: Tensor = functional_call(model, fixed | covered, (inputs,))
         return outputs
 
     return evaluate, {name: fixed[name] for name in tangents}, tangents

@@ -49,11 +49,20 @@ def row_source(pairs: Iterable[tuple[Inputs, Tensor]]) -> RowSource:
     return lambda rows: Batch({name: values[rows] for name, values in named.items()}, labels[rows], rows)
 
 
+def contiguous(inputs: Inputs) -> Inputs:
+    """The same values in plain layout: torch's forward derivative of group norm takes no permuted images."""
+    if isinstance(inputs, Tensor):
+        return inputs.contiguous()
+    return {name: value.contiguous() for name, value in inputs.items()}
+
+
 def row_losses(
     model: nn.Module, objective: Objective, batch: Batch, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     """Weighted losses ``[batch]`` with ``parameters`` in place of the model's own."""
-    losses = objective.losses(functional_call(model, dict(parameters), (batch.inputs,)), batch.labels)
+    losses = objective.losses(
+        functional_call(model, dict(parameters), (contiguous(batch.inputs),)), batch.labels
+    )
     return losses if batch.weights is None else losses * batch.weights.to(losses)
 
 

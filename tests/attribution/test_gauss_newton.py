@@ -11,6 +11,7 @@ from attribution.models import Tokens, Twice, convnet, mlp
 from pipeline.attribution import Batch, covered_layers, get_objective
 from pipeline.attribution.coverage import matrix_parameters
 from pipeline.attribution.gauss_newton import gauss_newton_forms, gauss_newton_products, parameter_product
+from pipeline.attribution.row_derivatives import row_products
 
 ROWS, CLASSES = 7, 3
 
@@ -84,3 +85,33 @@ def test_the_product_of_all_parameters_agrees_with_a_dense_matrix(kind: str) -> 
     expected = dense @ torch.cat([value.flatten() for value in direction.values()])
     flat = torch.cat([found[name].flatten() for name in parameters])
     torch.testing.assert_close(flat, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_images_with_permuted_axes_are_taken() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 3)
+    ).double()
+    images, labels = torch.randn(6, 5, 5, 3, dtype=torch.float64).permute(0, 3, 1, 2), torch.arange(6) % 3
+    directions = {
+        layer.name: torch.randn(2, *layer.shape, dtype=torch.float64) for layer in covered_layers(model)
+    }
+    parameters = dict(model.named_parameters())
+    permuted, plain = (Batch(inputs, labels, torch.arange(6)) for inputs in (images, images.contiguous()))
+    found, expected = (
+        gauss_newton_products(model, get_objective("cross_entropy"), batch, directions)
+        for batch in (permuted, plain)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    found, expected = (
+        parameter_product(model, get_objective("cross_entropy"), batch, parameters, parameters)
+        for batch in (permuted, plain)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    losses = [
+        row_products(model, get_objective("cross_entropy"), batch, parameters, parameters)
+        for batch in (permuted, plain)
+    ]
+    torch.testing.assert_close(*losses)
