@@ -13,7 +13,7 @@ from benchmarks.lds.predictions import METHODS, Scores
 from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import POINTS, read_truth, removed_rows
 from pipeline.seeds import random_state
-from pipeline.verification.lds import LEVELS, Estimate, predicted_change, spearman
+from pipeline.verification.lds import LEVELS, Estimate, pearson, predicted_change, ranks
 
 MEASURED = {"margins": "margins", "validation_loss": "loss"}
 RESAMPLES = 200
@@ -60,13 +60,12 @@ class Question:
 
         Masks, queries and models are drawn anew for the interval, the same for both.
         """
-        mean = self.truth.mean(1)
+        mean = ranks(self.truth.mean(1))
+        both = [ranks(self.predicted[one]) for one in (first, second)]
 
         def of_some(models: np.ndarray, masks: np.ndarray, queries: np.ndarray) -> float:
             real = mean[masks][:, queries]
-            a, b = (
-                spearman(real, self.predicted[one][models][:, masks][..., queries]) for one in (first, second)
-            )
+            a, b = (pearson(real, each[models][:, masks][..., queries]) for each in both)
             return float((a - b).mean())
 
         models = min(len(self.predicted[first]), len(self.predicted[second]))

@@ -64,7 +64,9 @@ def lds_score(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estima
 
     The correlation with a constant is 0.
     """
-    return _estimate(lambda real, forecast: spearman(real, forecast).mean(), truth, predicted, seed)
+    return _estimate(
+        lambda real, forecast: pearson(real, forecast).mean(), ranks(truth), ranks(predicted), seed
+    )
 
 
 def linear_correlation(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
@@ -89,10 +91,13 @@ def ceiling(truth: np.ndarray, seed: int = 0) -> Estimate | None:
     retrainings = truth.shape[1]
     if retrainings < 2:
         return None
-    halves = [(truth[:, list(a)].mean(1), truth[:, list(b)].mean(1)) for a, b in splits(retrainings, seed)]
+    halves = [
+        (ranks(truth[:, list(a)].mean(1)), ranks(truth[:, list(b)].mean(1)))
+        for a, b in splits(retrainings, seed)
+    ]
 
     def of_some(masks: np.ndarray, queries: np.ndarray) -> float:
-        parts = [spearman(a[masks][:, queries], b[masks][:, queries]) for a, b in halves]
+        parts = [pearson(a[masks][:, queries], b[masks][:, queries]) for a, b in halves]
         return float(np.sqrt(spearman_brown(np.mean(parts, 0), retrainings / (retrainings // 2))).mean())
 
     return _bootstrap(of_some, truth.shape[0], truth.shape[2], seed, RESAMPLES // 2)
@@ -119,9 +124,11 @@ def spearman_brown(correlation: np.ndarray, times: float) -> np.ndarray:
     return times * positive / (1 + (times - 1) * positive)
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rank correlation over masks of `[…, masks, queries]`: `[…, queries]`; 0 where one of the two is constant."""
-    return pearson(rankdata(first, axis=-2), rankdata(second, axis=-2))
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks over masks of `[…, masks, queries]`, of the same shape. Taken once, of all masks: a bootstrap draws masks
+    with the ranks that they have, which is far faster than ranking anew what was drawn."""
+    found: np.ndarray = rankdata(values, axis=-2)
+    return found
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
