@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -67,7 +67,7 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
         count += len(labels)
     if count == 0:
         raise AttributionError(*_NONE)
-    if not all(bool(torch.isfinite(value).all()) for value in sums.values()):
+    if not _finite(sums):
         _raise_not_finite(model, queries)
     return {name: value / count for name, value in sums.items()}
 
@@ -83,12 +83,16 @@ def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[st
             some = slice(start, start + step)
             found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
             parts = {name: value.double() for name, value in found.items()}
-            if not all(bool(torch.isfinite(value).all()) for value in parts.values()):
+            if not _finite(parts):
                 _raise_not_finite(model, queries)
             yield parts
         count += len(labels)
     if count == 0:
         raise AttributionError(*_NONE)
+
+
+def _finite(gradients: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in gradients.values())
 
 
 def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
@@ -98,7 +102,7 @@ def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
         for row in range(len(labels)):
             one = slice(row, row + 1)
             found = mean_gradient_sums(model, queries.objective, select_inputs(inputs, one), labels[one])
-            if not all(bool(torch.isfinite(value).all()) for value in found.values()):
+            if not _finite(found):
                 raise NonFiniteError(
                     f"The gradient of query {count + row} has NaN or infinity.",
                     "Look for NaN in its inputs and label, and for a training run that diverged.",
