@@ -363,7 +363,7 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
         more = f" and {words.count(further)} for fidelity" if further else ""
         made.append(f"{words.plural(count, 'retraining')}{more}")
     if config.verification.unrolled:
-        cost = unrolled.trainings(config.training.epochs)
+        cost = unrolled.trainings(config.training)
         made.append(f"exact differentiation, as long as {cost:.1f} trainings")
     if made:
         shown[-1] += f" ({'; '.join(made)})"
@@ -403,7 +403,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
         count = retrainings(config) + fidelity_retrainings(config, validation)
         found["verify"] = -(-count // sizes.workers) * one
     if config.verification.unrolled:
-        found["verify"] = found.get("verify", 0.0) + unrolled.trainings(epochs) * steps
+        found["verify"] = found.get("verify", 0.0) + unrolled.trainings(config.training) * steps
     return found
 
 

@@ -240,6 +240,8 @@ class TestTime:
         assert both["verify"] == pytest.approx((15 / 5 + one) * 200)
         line = time_line(config(**changes), sizes(), COSTS, make_recipe(config().training, 640, 0))
         assert "(exact differentiation, as long as 4.8 trainings)   on 1 worker" in line.text
+        adam = changes | {"training": {"optimizer": "adamw"}}
+        assert seconds(sizes(), **adam)["verify"] == pytest.approx(4 * 200)
 
     def test_no_verification_takes_no_time(self) -> None:
         assert "verify" not in seconds(sizes(), verification={"seeds": 0})

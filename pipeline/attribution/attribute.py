@@ -72,8 +72,8 @@ def attribute(
             Of the queries, and of stages that don't say otherwise.
         method: ``source``; ``fast_source``, with one fit and one pass over the rows a segment, at the mean weights of
             its checkpoints; ``source_sgd_formula``, which takes Adam for gradient descent; ``influence``, for
-            influence functions at the last checkpoint; ``source_refined``, SOURCE with one segment whose query is
-            solved for with the true Gauss–Newton matrix, in nats; ``unrolled``, harm by exact differentiation through
+            influence functions at the last checkpoint; ``source_refined``, SOURCE whose query is solved for with the
+            true Gauss–Newton matrix of every segment, in nats; ``unrolled``, harm by exact differentiation through
             the recorded training, and ``unrolled_gauss_newton``, its smoothed form. In these two all but harm is
             SOURCE's, and harm too where training was chaotic: ``Scores.method`` says so. Baselines: ``tracin``, dot
             products of gradients at every checkpoint, the query's too, times the learning rates it stands for;

@@ -24,7 +24,7 @@ from pipeline.attribution.query_compression import (
     compressed_segment,
     joined_filters,
 )
-from pipeline.attribution.refined import RefinedSettings, refined_direction
+from pipeline.attribution.refined import RefinedSettings, passed_on, refined_direction
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.scale import measured_scale
 from pipeline.attribution.score_table import Scores, ScoreTable
@@ -118,7 +118,7 @@ def _filters(
         return cheapest_filters(parts, chain.prepared, settings.query_tolerance), None
     gradient = mean_query_gradient(model, queries)
     if refined:
-        return [_refined(points, stages[0], chain, gradient, settings)], 1.0
+        return _refined(points, stages, chain, gradient, settings), 1.0
     filters, damping = query_filters(gradient, chain.prepared), chain.planned[0].damping
     scale = None
     if settings.calibrate and len(chain.planned) == 1 and damping is not None:
@@ -137,44 +137,54 @@ def _filters(
 
 def _refined_parts(
     points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
-) -> Iterator[list[Mapping[str, Filter]]]:
+) -> Iterator[Sequence[Mapping[str, Filter]]]:
     """The filters of some queries at a time."""
+    tolerance = settings.query_tolerance
     for gradient in query_gradient_parts(points.model, queries):
-        dense = _refined(points, stages[0], chain, gradient, settings)
-        # The solve was at the checkpoints.
+        dense = _refined(points, stages, chain, gradient, settings)
+        # The solves were at the checkpoints.
         load_query_point(points, stages[-1], queries.at)
-        if settings.query_tolerance > 0:
-            yield [compressed_segment(dense, chain.prepared[0], settings.query_tolerance)]
+        if tolerance > 0:
+            yield [
+                compressed_segment(filters, segment, tolerance)
+                for filters, segment in zip(dense, chain.prepared, strict=True)
+            ]
         else:
-            yield [dense]
+            yield dense
 
 
 def _refined(
     points: Points,
-    rows: StageRows,
+    stages: Sequence[StageRows],
     chain: _Chain,
     gradient: Mapping[str, Tensor],
     settings: Settings,
-) -> dict[str, Tensor]:
-    """The only segment's filters, solved for with the true Gauss–Newton matrix."""
-    damping = chain.planned[0].damping
-    if len(chain.planned) > 1 or damping is None:
-        raise AttributionError(
-            "method='source_refined' needs one segment of training with learning rates above 0.",
-            "Use segments=1 with training in one stage, or method='source'.",
-        )
-    count = sum(len(labels) for _, labels in rows.batches)
-    return refined_direction(
-        points.model,
-        points.load,
-        rows.objective,
-        row_source(rows.batches),
-        count,
-        chain.prepared[0],
-        gradient,
-        damping,
-        settings.refined or RefinedSettings(seed=settings.seed),
-    ).filters
+) -> list[dict[str, Tensor]]:
+    """Every segment's filters, solved for with the true Gauss–Newton matrix of its stage, from the last on."""
+    filters: list[dict[str, Tensor]] = []
+    for planned, prepared in reversed(list(zip(chain.planned, chain.prepared, strict=True))):
+        if planned.damping is None or planned.fitted_on is None:
+            raise AttributionError(
+                "method='source_refined' needs learning rates above 0, and those up to checkpoint "
+                f"{planned.points[-1]} are 0.",
+                "Use method='source'.",
+            )
+        rows = stages[planned.fitted_on]
+        found = refined_direction(
+            points.model,
+            points.load,
+            rows.objective,
+            row_source(rows.batches),
+            sum(len(labels) for _, labels in rows.batches),
+            prepared,
+            gradient,
+            planned.damping,
+            settings.refined or RefinedSettings(seed=settings.seed),
+        ).filters
+        filters.insert(0, found)
+        if len(filters) < len(chain.planned):
+            gradient = passed_on(prepared, gradient, found, planned.lr_sum)
+    return filters
 
 
 def _score(

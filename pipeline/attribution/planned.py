@@ -64,7 +64,9 @@ class PlannedSegment:
         conditioners: what its optimizer does besides.
         fitted_on: the stage whose rows its curvature is of; None where no curvature counts.
         stages: those whose rows it trained on.
-        damping: λ with which F_r is about 1/(σ + λ); None where the method has its own.
+        damping: λ with which F_r is about 1/(σ + λ); None where the method has its own, or the segment has learning
+            rates of 0 alone.
+        lr_sum: the sum of its effective learning rates; 0 where the method doesn't take it.
     """
 
     points: tuple[int, ...]
@@ -73,6 +75,7 @@ class PlannedSegment:
     fitted_on: int | None
     stages: tuple[int, ...]
     damping: float | None = None
+    lr_sum: float = 0.0
 
 
 @dataclass
@@ -149,7 +152,7 @@ def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> P
         where = (points.add_mean(cut.checkpoints, rows),)
     spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
     damping = cut.weight_decay + 1.0 / cut.lr_sum if cut.lr_sum else None
-    return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping)
+    return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping, cut.lr_sum)
 
 
 def find_method(name: str) -> Method:

@@ -1,6 +1,6 @@
 """Beyond EK-FAC: the query's direction solved for with the true Gauss–Newton matrix, EK-FAC as preconditioner.
 
-With one segment of SGD, SOURCE's filter nearly is (H + λ)⁻¹ q for λ = weight decay + 1/t, t the sum of effective
+In a segment of SGD, SOURCE's filter nearly is (H + λ)⁻¹ q for λ = weight decay + 1/t, t the sum of its effective
 learning rates. Here, with G the Gauss–Newton matrix over some rows, each at the weights of one of the segment's
 checkpoints, and Π = EK-FAC + λ:
 
@@ -11,6 +11,10 @@ checkpoints, and Π = EK-FAC + λ:
 scales parameters by P (Adam, or groups with learning rates of their own), all this is in the coordinates of
 ``conditioners``, in which training is gradient descent: P^{1/2} G P^{1/2} + decay for G, P^{1/2} q for q, and P^{1/2} x
 back in parameter space.
+
+A filter F_r = (H + λ)⁻¹ belongs to F_S = 1 − (H + weight decay) F_r = F_r / t (``transport``): what a segment passes on
+to the one before is its own solution over t, so that several segments or stages are solved one after the other, from
+the last, and each in nats.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.factors import add_tensors
 from pipeline.attribution.gauss_newton import gauss_newton_forms, gauss_newton_products
@@ -117,9 +122,9 @@ def refined_direction(
 
     Args:
         model: changed in place by ``load_checkpoint``.
-        rows: gives training rows by their numbers, with labels and weights.
+        rows: gives the segment's training rows by their numbers, with labels and weights.
         train_rows: N.
-        segment: the only one of training.
+        segment: its factors.
         query: layer -> gradient ``[out, in]``, or ``[queries, out, in]``.
         damping: λ, weight decay plus one over the sum of effective learning rates.
     """
@@ -182,6 +187,24 @@ def solve_refined(
     if single:
         filters = {name: value[0] for name, value in filters.items()}
     return RefinedDirection(filters, alpha.cpu())
+
+
+def passed_on(
+    segment: PreparedSegment, query: Mapping[str, Tensor], filters: Mapping[str, Tensor], lr_sum: float
+) -> Matrices:
+    """The query of the segment before: F_S q = u / t; what the segment leaves as it is passes through unchanged.
+
+    Args:
+        query, filters: q and u, layer -> ``[..., out, in]``.
+        lr_sum: t.
+    """
+    passed = {}
+    for name, given in query.items():
+        conditioner = segment.conditioners.get(name, Conditioner(None, None))
+        # P^{-1/2} x / t with x = P^{-1/2} u.
+        solution = conditioner.passed(torch.zeros_like(filters[name]), filters[name])
+        passed[name] = conditioner.passed(given, solution / lr_sum)
+    return passed
 
 
 def solve(

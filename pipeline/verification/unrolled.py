@@ -18,9 +18,16 @@ from torch import Tensor
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.scores import Batch
 from pipeline.attribution.unrolling.replay import Replay
-from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_cost, unrolled_harm
+from pipeline.attribution.unrolling.unrolled import (
+    GROWTH_LIMIT,
+    UnrolledHarm,
+    smoothing_pieces,
+    unrolled_cost,
+    unrolled_harm,
+)
 from pipeline.compute.plan import batch_of, batches
 from pipeline.compute.worker import run_config, run_data
+from pipeline.config import Training
 from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
 from pipeline.run import remove
@@ -45,9 +52,9 @@ def harm_path(run_path: Path) -> Path:
     return folder(run_path) / HARM
 
 
-def trainings(epochs: int) -> float:
+def trainings(training: Training) -> float:
     """What it costs in trainings: one that is recorded, and what is done with the recording."""
-    return 1 + unrolled_cost(epochs)
+    return 1 + unrolled_cost(training.epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
 
 
 def unroll(run_path: Path) -> None:

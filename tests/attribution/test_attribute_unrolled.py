@@ -149,8 +149,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         run.scores("unrolled")
     with pytest.raises(AttributionError, match="mean query loss"):
         run.scores("unrolled", "replay", reduce_queries=False)
-    with pytest.raises(AttributionError, match="one segment"):
-        run.scores("source_refined", segments=2)
     with pytest.raises(AttributionError, match="at least one row"):
         RefinedSettings(rows=0)
     run.train = run.train[:2]

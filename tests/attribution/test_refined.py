@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from pipeline.attribution import AttributionError, Batch, covered_layers, get_ob
 from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.prepare import prepare_segment
-from pipeline.attribution.refined import RefinedSettings, curvature_rows, refined_direction
+from pipeline.attribution.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
 from pipeline.attribution.row_derivatives import row_source
 
 ENTROPY = get_objective("cross_entropy")
@@ -130,6 +132,28 @@ def test_adam_is_solved_in_its_coordinates() -> None:
     assert found.alpha.item() == pytest.approx(alpha.item(), rel=1e-6)
     direction = flat(problem.model, found.filters)[0]
     assert (direction - alpha * solution).norm() < 1e-6 * (alpha * solution).norm()
+
+
+def test_under_adam_an_implicit_step_is_passed_on() -> None:
+    """F_S = 1 / (1 + tσ) in Adam's coordinates is (1 + t (G P + D))⁻¹ in those of the parameters."""
+    problem, lr_sum = Problem("mlp"), 1 / DAMPING
+    torch.manual_seed(7)
+    conditioners = {
+        layer.name: Conditioner(torch.rand(layer.shape).double() + 0.5, torch.rand(layer.shape).double())
+        for layer in covered_layers(problem.model)
+    }
+    problem.segment = replace(problem.segment, conditioners=conditioners)
+    query = problem.query()
+    found = problem.refined(query, prior=0.0, rows=1000, iterations=150)
+    passed = passed_on(
+        problem.segment, query, {name: u / found.alpha for name, u in found.filters.items()}, lr_sum
+    )
+    wanted, names = flat(problem.model, query)
+    root = flat(problem.model, {name: each.root for name, each in conditioners.items()})[0]
+    decay = flat(problem.model, {name: each.decay for name, each in conditioners.items()})[0]
+    matrix = problem.dense(0, names) * root.square() + torch.diag(decay)
+    expected = torch.linalg.solve(torch.eye(len(matrix)).double() + lr_sum * matrix, wanted)
+    torch.testing.assert_close(flat(problem.model, passed)[0], expected, rtol=1e-6, atol=1e-8)
 
 
 def test_alpha_is_one_where_ekfac_is_exact() -> None:

@@ -15,7 +15,7 @@ from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
 
 
-def unroll(run: Run, directory: Path, pieces: int = 0) -> UnrolledHarm:
+def unroll(run: Run, directory: Path, pieces: int | None = 0) -> UnrolledHarm:
     run.train(directory)
     return unrolled_harm(
         run.model(),
@@ -88,6 +88,12 @@ def test_order_smoothing_agrees_with_brute_force(tmp_path: Path, pieces: int) ->
     expected = smoothed_by_brute_force(run, pieces)
     found = unroll(run, tmp_path, pieces).harm
     assert (found - expected).abs().max() < 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("optimizer", "pieces"), [("momentum", 24), ("adamw", 0)])
+def test_the_order_is_smoothed_where_steps_are_linear(tmp_path: Path, optimizer: str, pieces: int) -> None:
+    run = Run(mlp, optimizer)
+    assert torch.equal(unroll(run, tmp_path, None).harm, unroll(run, tmp_path, pieces).harm)
 
 
 def test_growth_tells_calm_training_from_chaos(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution.recorded_run import ROWS, Run, mlp, softmax_regression
+from attribution.recorded_run import OPTIMIZERS, ROWS, Run, mlp, softmax_regression
 from attribution.test_gauss_newton import dense_matrix
 from pipeline.attribution import (
     AttributionError,
@@ -70,8 +70,9 @@ def dense_harm(run: Run, directory: Path) -> Tensor:
     batches = random_batches(ROWS, run.batch, 4)
     weights, slot = torch.zeros_like(query), torch.zeros_like(query)
     harm = torch.zeros(ROWS, dtype=torch.float64)
+    recorded = [load_weights(directory / f"piece-{piece}.safetensors") for piece in range(PIECES)]
     for piece in reversed(range(PIECES)):
-        tensors = load_weights(directory / f"piece-{piece}.safetensors")
+        tensors = recorded[piece]
         model.load_state_dict(
             {name.removeprefix("model/"): t for name, t in tensors.items() if "model/" in name}
         )
@@ -84,7 +85,10 @@ def dense_harm(run: Run, directory: Path) -> Tensor:
                 entered = slot - 0.1 * decrease * weights
                 slot, kept = 0.9 * entered, weights + 0.02 * entered
             else:  # AdamW: lr .05, betas .9 and .999, eps 1e-3, decoupled decay .1
-                moment = torch.cat([tensors[f"exp_avg_sq/{name}"].flatten() for name in names])
+                moments = [
+                    torch.cat([each[f"exp_avg_sq/{name}"].flatten() for name in names]) for each in recorded
+                ]
+                moment = torch.maximum(moments[piece], 0.01 * torch.stack(moments).mean(0))
                 scale = 1.0 / ((moment / (1 - 0.999 ** (step + 1))).sqrt() + 1e-3)
                 mean = slot - 0.05 * decrease / (1 - 0.9 ** (step + 1)) * scale * weights
                 entered, slot, kept = 0.1 * mean, 0.9 * mean, weights * (1 - 0.05 * decrease * 0.1)
@@ -108,6 +112,31 @@ def test_agrees_with_dense_gauss_newton_unrolling(tmp_path: Path, optimizer: str
     expected = dense_harm(run, tmp_path)
     assert (found.harm - expected).abs().max() < 1e-9 * expected.abs().max()
     assert not found.chaotic
+
+
+class LateWord(PieceRun):
+    """A feature that no row has before the last third of the steps: Adam's second moments are 0 until then."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.inputs[:, 0] = 0.0
+        self.inputs[:4, 0] = 1.0
+        early = torch.arange(4, ROWS)
+        self.order[: 2 * self.steps // 3 + 1] = [early[:6]] * (2 * self.steps // 3 + 1)
+        self.order[-1] = torch.arange(6)
+
+
+def test_a_weight_without_gradients_so_far_does_not_move_1_over_epsilon_fold(tmp_path: Path) -> None:
+    OPTIMIZERS["adam of words"] = lambda p: torch.optim.AdamW(p, lr=0.05)
+    try:
+        run = LateWord(softmax_regression, "adam of words")
+        harm = smoothed(run, tmp_path).harm.abs()
+    finally:
+        del OPTIMIZERS["adam of words"]
+    moments = [load_weights(tmp_path / f"piece-{piece}.safetensors") for piece in range(PIECES)]
+    assert not moments[0]["exp_avg_sq/0.weight"][:, 0].any()
+    assert moments[-1]["exp_avg_sq/0.weight"][:, 0].any()
+    assert harm[:4].max() < 30 * harm[4:].max()
 
 
 def test_piece_means_and_the_tail_are_those_of_the_iterates(tmp_path: Path) -> None:

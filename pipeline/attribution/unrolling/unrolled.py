@@ -10,7 +10,9 @@ The query's gradient enters at its weights: 1/n of it at each of the last n step
 iterates. The derivative with respect to a row's weight is its harm: what removing it would lower the loss by.
 
 *Order smoothing* puts the sum of a over a piece of training times all rows' gradients at the piece's middle, divided
-by N, in place of the rows that happened to be in each batch.
+by N, in place of the rows that happened to be in each batch. That takes a step which is linear in its gradient: what
+Adam makes of one depends on the others of its batch and is 1/ε-fold where a weight never had any, as the embedding of
+a rare word. Under Adam the recorded order counts.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def unrolled_harm(
     query: Iterable[tuple[Inputs, Tensor]],
     *,
     query_objective: Objective | None = None,
-    pieces: int = PIECES,
+    pieces: int | None = None,
 ) -> UnrolledHarm:
     """Differentiates through the recorded training.
 
@@ -77,7 +79,7 @@ def unrolled_harm(
         rows: gives training rows by their numbers, as they were in training, with their weights.
         query: rows whose mean loss is differentiated, at the recording's tail average.
         query_objective: the query's loss; None means the objective's.
-        pieces: of order smoothing; 0 differentiates with the recorded order.
+        pieces: of order smoothing; 0 differentiates with the recorded order, None is ``smoothing_pieces``.
 
     Raises:
         ReplayError: training doesn't repeat bit for bit.
@@ -88,10 +90,15 @@ def unrolled_harm(
             replay.load_query_point(model)
             vector = replay.vector(model)
             gradient = vector.flatten(mean_loss_gradient(model, query_objective or objective, query))
-            run = _Backwards(model, replay, objective, rows, vector, gradient, pieces)
-            return run.harm()
+            smoothed = smoothing_pieces(replay.rule.linear) if pieces is None else pieces
+            return _Backwards(model, replay, objective, rows, vector, gradient, smoothed).harm()
     finally:
         model.load_state_dict(before)
+
+
+def smoothing_pieces(linear: bool) -> int:
+    """Pieces of order smoothing where nobody says otherwise. ``linear``: whether a step is linear in its gradient."""
+    return PIECES if linear else 0
 
 
 def unrolled_cost(epochs: float, pieces: int = PIECES) -> float:

@@ -2,7 +2,8 @@
 
 Fresh random batches take the place of the recorded order and the Gauss–Newton matrix that of the Hessian, so nothing
 is replayed and the adjoint stays bounded where exact unrolling explodes. Adam's second moments are held at their mean
-in a piece.
+in a piece, but at no less than a share of their mean over training: a weight that has had no gradient yet, as the
+embedding of a rare word, would move 1/ε-fold.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ from pipeline.attribution.unrolling.updates import (
     vector_groups,
 )
 from pipeline.attribution.unrolling.vectors import ParameterVector
-from pipeline.attribution.weights import load_weights, restore_weights
+from pipeline.attribution.weights import RunningMean, load_weights, restore_weights
+
+# Share of its mean over training that a second moment is held at, at least.
+LEAST_MOMENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,24 @@ class Pieces:
 
     def load_piece(self, model: nn.Module, piece: int) -> Mapping[str, Tensor]:
         """Loads a piece's mean weights; returns Adam's mean second moments by parameter."""
-        path = piece_path(self.directory, piece)
+        weights, moments = self._read(piece)
+        restore_weights(model, weights, piece_path(self.directory, piece))
+        return moments
+
+    def mean_moments(self) -> Mapping[str, Tensor]:
+        """Adam's second moments by parameter, means over the pieces."""
+        mean = RunningMean()
+        for piece in range(len(self.starts)):
+            mean.add(self._read(piece)[1])
+        return mean.mean()
+
+    def _read(self, piece: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(weights, Adam's second moments), means over a piece."""
         found: dict[str, dict[str, Tensor]] = {"model": {}, SECOND_MOMENT: {}}
-        for name, tensor in load_weights(path).items():
+        for name, tensor in load_weights(piece_path(self.directory, piece)).items():
             kind, own = name.split("/", 1)
             found[kind][own] = tensor
-        restore_weights(model, found["model"], path)
-        return found[SECOND_MOMENT]
+        return found["model"], found[SECOND_MOMENT]
 
 
 def unrolled_gauss_newton_harm(
@@ -124,7 +139,8 @@ def unrolled_gauss_newton_harm(
         pieces.load_query_point(model)
         vector = pieces.vector(model)
         gradient = vector.flatten(mean_loss_gradient(model, objective, query))
-        return _Smoothed(model, pieces, objective, rows, vector, gradient, seed).harm()
+        moments = pieces.mean_moments()
+        return _Smoothed(model, pieces, objective, rows, vector, gradient, seed, moments).harm()
     finally:
         model.load_state_dict(before)
 
@@ -140,7 +156,7 @@ def random_batches(train_rows: int, batch_size: int, seed: int) -> Iterator[Tens
 
 @dataclass(frozen=True)
 class _Smoothed:
-    """The recursion's fixed parts."""
+    """The recursion's fixed parts. ``moments``: Adam's, means over training."""
 
     model: nn.Module
     pieces: Pieces
@@ -149,6 +165,7 @@ class _Smoothed:
     vector: ParameterVector
     gradient: Tensor
     seed: int
+    moments: Mapping[str, Tensor]
 
     def harm(self) -> UnrolledHarm:
         pieces, zeros = self.pieces, torch.zeros_like(self.gradient)
@@ -197,8 +214,11 @@ class _Smoothed:
         slots = dict.fromkeys(self.pieces.rule.slots, zeros)
         if SECOND_MOMENT not in slots:
             return StepPoint(weights, slots, zeros, (), 0)
-        held = {name: moments.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
-        slots[SECOND_MOMENT], gradient = self.vector.flatten(held), zeros.clone()
+        here, everywhere = (
+            self.vector.flatten({name: each.get(name, torch.zeros_like(p)) for name, p in parameters.items()})
+            for each in (moments, self.moments)
+        )
+        slots[SECOND_MOMENT], gradient = torch.maximum(here, LEAST_MOMENT * everywhere), zeros.clone()
         for group in groups:
             slots[SECOND_MOMENT][group.place] /= group.options["betas"][1]
             if not group.options.get("decoupled_weight_decay", False):
