@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.lds.tasks import QUERIES, Data, Task
-from benchmarks.lds.truth import TAIL, task_folder
+from benchmarks.lds.truth import task_folder
 from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder, get_objective
 from pipeline.attribution.trajectory import FILE_NAME
 from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
@@ -22,6 +22,8 @@ from pipeline.seeds import random_state
 
 KINDS = ("margins", "validation_loss")
 BATCH = 1024
+# Share of the last iterates at whose mean queries are taken: the recorder's and the config's default.
+QUERY_TAIL = 0.5
 
 
 def base_folder(name: str, task: Task, seed: int) -> Path:
@@ -97,7 +99,7 @@ def train_base(base: Base) -> None:
         optimizer = task.recipe.make_optimizer(list(model.parameters()), stage)
         announced: dict[str, Any] = {"steps": steps[stage], "train_rows": len(rows)}
         if recorder is None:
-            recorder = TrajectoryRecorder(model, optimizer, base.folder, tail=TAIL, **announced)
+            recorder = TrajectoryRecorder(model, optimizer, base.folder, tail=QUERY_TAIL, **announced)
             if len(stages) == 1:
                 replay = ReplayRecorder(model, optimizer, base.replay, **announced)
                 size = task.recipe.batch_size

@@ -17,7 +17,6 @@ from torch import Tensor
 
 import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
-from benchmarks.lds.models import mlp
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import kronfluence_influence
 from benchmarks.lds.tasks import Task
@@ -134,18 +133,11 @@ def first_or_small(task: Task, seed: int, _: str) -> bool:
     return seed == 0 or task.folder != "fashion_mnist"
 
 
-def one_solve_or_mlp(task: Task, _: int, kind: str) -> bool:
-    """A hundred solves take a quarter of an hour with convolutions or attention."""
-    return kind == "validation_loss" or getattr(task.build, "func", None) is mlp
-
-
 METHODS = {
     "source": Method(source),
     "source_3": Method(partial(by_attribute, method="source", segments=3), points=("tail",)),
     "fast_source": Method(partial(by_attribute, method="fast_source"), points=("tail",)),
-    "source_refined": Method(
-        partial(by_attribute, method="source_refined"), points=("tail",), suits=one_solve_or_mlp
-    ),
+    "source_refined": Method(partial(by_attribute, method="source_refined"), points=("tail",)),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "kronfluence_influence": Method(kronfluence_influence, points=("final",), suits=first_or_small),

@@ -205,7 +205,7 @@ TASKS = {
         FASHION_MLP,
         FASHION,
         {0.5: Removal(100, 5), 0.1: Removal(60, 2)},
-        base_models=2,
+        base_models=3,
     ),
     "rotated_fashion_mnist": Task(
         rotated_fashion,
@@ -213,7 +213,7 @@ TASKS = {
         FASHION_MLP,
         replace(FASHION, epochs=(10, 10), learning_rate=(0.03, 0.01)),
         {0.5: Removal(100, 5), 0.1: Removal(60, 2)},
-        base_models=1,
+        base_models=2,
     ),
     "concrete": Task(
         partial(uci, rows=896, validation=103),
@@ -243,7 +243,7 @@ TASKS = {
         "trec",
         partial(TextTransformer, VOCABULARY, 6, POSITIONS),
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
-        {0.5: Removal(100, 2), 0.1: Removal(30, 2)},
+        {0.5: Removal(100, 2), 0.1: Removal(100, 2)},
         base_models=1,
     ),
 }

@@ -19,6 +19,7 @@ from pipeline.attribution.recorder import first_tail_step
 from pipeline.seeds import random_state
 from pipeline.training.state import save_tensors
 
+# Share of the last iterates at whose mean retrained models are measured.
 TAIL = 0.25
 POINTS = ("final", "tail")
 States = dict[str, Tensor]

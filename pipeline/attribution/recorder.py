@@ -86,7 +86,7 @@ class TrajectoryRecorder:
         steps: int,
         train_rows: int,
         checkpoints: int = 6,
-        tail: float = 0.25,
+        tail: float = 0.5,
         name: str = "",
     ) -> None:
         self._model, self._directory, self._tail = model, Path(directory), tail

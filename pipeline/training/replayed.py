@@ -16,15 +16,11 @@ from pipeline.training.optimizer import make_optimizer
 from pipeline.training.recipe import make_recipe, steps_per_epoch
 from pipeline.training.setup import Setup
 
-TAIL = 0.5
-"""Exact derivatives are of the validation loss at the mean of this share of the last iterates, more than scores ask at
-(training.tail): the nearer to the end, the more they say which rows were in the last batches, and little else."""
-
 
 class ReplayObserver:
     """A `ReplayRecorder` as an observer of a training on rows that are held; interrupted, it is begun anew."""
 
-    def __init__(self, setup: Setup, directory: Path):
+    def __init__(self, setup: Setup, directory: Path, tail: float):
         self._rows, self._recipe = setup.rows, setup.recipe
         self._recorder = ReplayRecorder(
             setup.model,
@@ -32,7 +28,7 @@ class ReplayObserver:
             directory,
             steps=setup.recipe.steps,
             train_rows=setup.rows.count,
-            tail=TAIL,
+            tail=tail,
         )
         self._per_epoch = steps_per_epoch(setup.rows.count, setup.recipe.batch_size)
         self._order = torch.empty(0, dtype=torch.int64)

@@ -61,7 +61,7 @@ def unroll(run_path: Path) -> None:
     """Repeat the main training and differentiate through it (a task for a worker).
 
     Writes `harm`, float64 `[train rows]` in their order, nats, > 0: removing the row lowers the mean validation loss
-    (unsmoothed, at the mean of the last half of the iterates); and `growth`, that of the derivatives through training.
+    (unsmoothed, at the mean of the last iterates); and `growth`, that of the derivatives through training.
 
     Raises WinnowError when the training doesn't repeat bit for bit or an operation can't be differentiated twice.
     """
@@ -71,7 +71,7 @@ def unroll(run_path: Path) -> None:
     try:
         with deterministic():
             setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
-            train(setup, {"replay": ReplayObserver(setup, recording)})
+            train(setup, {"replay": ReplayObserver(setup, recording, config.tail)})
             found = differentiate(run_path, setup, recording)
     finally:
         remove(recording)
