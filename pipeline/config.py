@@ -161,7 +161,12 @@ class Training(Section):
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
-    tail: float = Field(0.5, gt=0, le=1, description="share of the last iterates whose mean is kept")
+    tail: float = Field(
+        0.25, gt=0, le=1, description="share of the last iterates at whose mean retrained models are measured"
+    )
+    query_tail: float = Field(
+        0.5, gt=0, le=1, description="share of the last iterates at whose mean attribution takes its queries"
+    )
     trajectory: str | None = Field(
         None,
         description="a folder of TrajectoryRecorder, whose checkpoints are audited instead of a training",

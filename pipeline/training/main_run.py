@@ -91,7 +91,7 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
         setup = set_up(run_path, selection, config.seed)
         observers: dict[str, Observer] = {
             "whole": CheckpointObserver(
-                setup, whole_trajectory(run_path), config.checkpoints, setup.recipe.steps, config.tail
+                setup, whole_trajectory(run_path), config.checkpoints, setup.recipe.steps, config.query_tail
             )
         }
         if early_epoch is not None and 2 * early_epoch < config.epochs:

@@ -71,7 +71,7 @@ def unroll(run_path: Path) -> None:
     try:
         with deterministic():
             setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
-            train(setup, {"replay": ReplayObserver(setup, recording, config.tail)})
+            train(setup, {"replay": ReplayObserver(setup, recording, config.query_tail)})
             found = differentiate(run_path, setup, recording)
     finally:
         remove(recording)

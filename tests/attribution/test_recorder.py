@@ -48,7 +48,7 @@ def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) ->
     torch.testing.assert_close(trajectory.load_weights(1), states[7], atol=0, rtol=0)
     tail = trajectory.load_tail()
     for name in ("0.weight", "1.running_var"):
-        torch.testing.assert_close(tail[name], torch.stack([state[name] for state in states[9:]]).mean(0))
+        torch.testing.assert_close(tail[name], torch.stack([state[name] for state in states[6:]]).mean(0))
 
 
 def test_checkpoints_are_equally_spaced_and_end_with_training() -> None:
