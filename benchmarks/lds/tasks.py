@@ -204,7 +204,7 @@ TASKS = {
         "fashion_mnist",
         FASHION_MLP,
         FASHION,
-        {0.5: Removal(100, 5), 0.1: Removal(60, 2)},
+        {0.5: Removal(100, 8), 0.1: Removal(60, 2)},
         base_models=3,
     ),
     "rotated_fashion_mnist": Task(

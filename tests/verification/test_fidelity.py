@@ -31,7 +31,7 @@ from pipeline.verification.stage import verify
 
 from .small_run import InlineWorkers
 
-GROUPS = 10
+GROUPS = 16
 SMOOTH = {
     "training__weight_decay": 1e-3,
     "training__epochs": 6,
