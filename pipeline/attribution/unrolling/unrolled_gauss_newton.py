@@ -102,7 +102,9 @@ class Pieces:
         return moments
 
     def mean_moments(self) -> Mapping[str, Tensor]:
-        """Adam's second moments by parameter, means over the pieces."""
+        """Adam's second moments by parameter, means over the pieces; none of another optimizer."""
+        if SECOND_MOMENT not in self.rule.slots:
+            return {}
         mean = RunningMean()
         for piece in range(len(self.starts)):
             mean.add(self._read(piece)[1])
