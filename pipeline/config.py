@@ -45,6 +45,11 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def as_columns(value: Any) -> Any:
+    return [] if value is None else as_list(value)
+
+
+Columns = Annotated[list[str], BeforeValidator(as_columns)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Paths = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -100,7 +105,9 @@ class Data(Section):
     task: Literal["auto", "classification", "regression", "multilabel"] = "auto"
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
-    group: str | None = Field(None, description="a column that the report breaks flags down by")
+    group: Columns = Field(
+        [], description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels"
+    )
     slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
         description="columns by whose values validation and holdout rows are cut: harm to each, and the proof",
@@ -110,7 +117,13 @@ class Data(Section):
     )
     missing_label: Literal["error", "drop"] = "error"
     validation_is_clean: bool = Field(
-        False, description="true only if the validation labels can be trusted: harm then counts as evidence"
+        False,
+        description="true only if the validation labels can be trusted: else they are taken to be as noisy as train's",
+    )
+    holdout_is_clean: bool | None = Field(
+        None,
+        description="the same of the holdout labels; by default as validation_is_clean where both are files of their "
+        "own, else false",
     )
     max_categories: int = Field(64, ge=1, description="the most frequent values of a category that are kept")
     max_tokens: int = Field(64, ge=1, description="tokens of a text that the model sees")
@@ -126,9 +139,22 @@ class Data(Section):
         clash = sorted(set(self.features) & {name for name in used if name})
         if clash:
             raise ValueError(f"column {clash[0]!r} is a feature and has another role as well")
+        if self.label in self.group or len(set(self.group)) < len(self.group):
+            raise ValueError("`group` names the label, or a column twice")
         if self.label in self.slices or len(set(self.slices)) < len(self.slices):
             raise ValueError("`slices` names the label, whose classes are groups already, or a column twice")
         return self
+
+    @property
+    def holdout_labels_are_clean(self) -> bool:
+        """`holdout_is_clean`, or what follows where it is not given."""
+        if self.holdout_is_clean is not None:
+            return self.holdout_is_clean
+        return self.validation_is_clean and self.validation is not None and self.holdout is not None
+
+    def labels_are_clean(self, role: str) -> bool:
+        """Whether the labels of `train`, `validation` or `holdout` rows are declared right; train's never are."""
+        return {"validation": self.validation_is_clean, "holdout": self.holdout_labels_are_clean}.get(role, False)
 
 
 class Model(Section):
@@ -254,7 +280,16 @@ class Detection(Section):
     max_removed: Share = Field(0.3, description="share of the rows that may be removed")
     max_removed_per_class: Share = Field(0.5, description="share of a class that may be removed")
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="relabel instead of remove when the suggested label is at least this probable"
+        0.8,
+        description="relabel instead of remove when the suggested label is at least this probable; none: never",
+    )
+    decisions: str | None = Field(
+        None, description="a file of decisions by people (CSV or Parquet), which bind; docs/decisions.md"
+    )
+    panel: bool = Field(True, description="plain models of other families judge every row out of fold as well")
+    panel_folds: int = Field(5, ge=2, description="folds of the panel")
+    panel_rows: int = Field(
+        100000, ge=100, description="train rows that a judge of the panel is fitted on at most, a seeded sample"
     )
     trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
     false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
@@ -287,8 +322,14 @@ class Detection(Section):
 
 class Verification(Section):
     seeds: int = Field(5, ge=0, description="retrainings per arm; 0 leaves verification out")
-    gate: Literal["refuse-worse", "require-improved", "off"] = "refuse-worse"
-    relabelled: bool = Field(False, description="a fourth arm: the removed rows kept, with suggested labels")
+    gate: Literal["supported", "refuse-worse", "require-improved", "off"] = Field(
+        "supported", description="what may be exported, given the verdict; docs/rules.md"
+    )
+    arms: list[Literal["removed", "relabelled", "mixed"]] = Field(
+        ["removed", "relabelled", "mixed"],
+        min_length=1,
+        description="ways of cleaning that are retrained; the best on validation is proved on the holdout",
+    )
     fidelity: int = Field(
         16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
     )

@@ -35,7 +35,7 @@ def value_type(kind: pa.DataType) -> pa.DataType:
 
 def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError for a configured column that a shard lacks, or has with another type."""
-    names = used_columns(data) + ([data.group] if data.group else []) + data.slices
+    names = used_columns(data) + data.group + data.slices
     for shard in shards:
         for name in names:
             check_column(shard, shards[0], name)

@@ -151,8 +151,7 @@ def decision_bar(summary: Summary) -> Markup:
 
 def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown]]:
     found = [("shard", by_shard(rows))]
-    if config.data.group is not None:
-        found.insert(0, (config.data.group, by_group(rows, config.data.group)))
+    found = [*((name, by_group(rows, name)) for name in config.data.group), *found]
     return [(words.shorten(name, 60), lines) for name, lines in found if lines.lines]
 
 

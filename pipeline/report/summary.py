@@ -133,10 +133,11 @@ def export_paths(run: RunDirectory) -> dict[str, Any]:
 
 
 def groups(run: RunDirectory) -> dict[str, Any] | None:
-    """Decisions by the values of data.group; None without such a column."""
-    column = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"].get("group")
-    if column is None:
+    """Decisions by the values of the first column of data.group; None without such a column."""
+    columns = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"].get("group")
+    if not columns:
         return None
+    column = columns if isinstance(columns, str) else columns[0]
     rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"])
     return {"column": column, "values": decisions_by_group(rows, column)}
 
