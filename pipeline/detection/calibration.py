@@ -31,7 +31,7 @@ from pipeline.detection.halves import (
     pieces,
     reading,
     reading_train,
-    validation_files,
+    role_files,
 )
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
@@ -62,7 +62,7 @@ def calibrate(run_path: Path, window: int) -> Calibration | None:
     if not run_data(run_path).count("validation"):
         both = Calibration(*fit_both(*train), "train rows out of sample")
         return both if both.noise >= TOO_LITTLE else None
-    files = [validation_files(run_path, half, window) for half in HALVES]
+    files = [role_files(run_path, half, "validation", window) for half in HALVES]
     parts = [sample(run_path, "validation", reading(each), window) for each in files]
     probabilities, labels = (torch.cat(each) for each in zip(*parts))
     temperature = fit_temperature(probabilities, labels)

@@ -63,7 +63,10 @@ def on_validation(run_path: Path, window: int) -> np.ndarray:
     return np.stack(
         [
             average(
-                run_data(run_path), "validation", reading(validation_files(run_path, half, window)), window
+                run_data(run_path),
+                "validation",
+                reading(role_files(run_path, half, "validation", window)),
+                window,
             ).best
             for half in HALVES
         ]
@@ -80,8 +83,9 @@ def reading_train(run_path: Path, window: int) -> Measurements:
     return measurements
 
 
-def validation_files(run_path: Path, half: int, window: int) -> list[RowsFile]:
-    directory = half_directory(run_path, half) / "validation"
+def role_files(run_path: Path, half: int, role: str, window: int) -> list[RowsFile]:
+    """What a half makes of the rows of another role than train, an epoch each."""
+    directory = half_directory(run_path, half) / role
     return [RowsFile(epoch_path(directory, epoch)) for epoch in range(1, window + 1)]
 
 

@@ -26,7 +26,7 @@ from pipeline.detection.counts import (
     count_contradictions,
     estimate_noise,
 )
-from pipeline.detection.halves import Measurements, pieces, reading, reading_train, validation_files
+from pipeline.detection.halves import Measurements, pieces, reading, reading_train, role_files
 from pipeline.training.dynamics import epoch_path
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import main_directory, role_labels
@@ -141,7 +141,7 @@ def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEs
     """The share of all answers that are wrong; the interval takes a row's labels as one observation."""
     labels = role_labels(run_data(run_path), "validation").numpy()
     wrong = [
-        (mean_chances(reading(validation_files(run_path, half, window)), labels.shape, window) > 0.5)
+        (mean_chances(reading(role_files(run_path, half, "validation", window)), labels.shape, window) > 0.5)
         != labels
         for half in HALVES
     ]

@@ -51,9 +51,8 @@ def train_half(run_path: Path, half: int) -> None:
         def after_epoch(epoch: int) -> None:
             path, given = epoch_path(directory, epoch), (setup.model, setup.plain, data)
             evaluate_role(*given, "train", setup.device, halves != half, path)
-            if data.count("validation"):
-                path = epoch_path(directory / "validation", epoch)
-                evaluate_role(*given, "validation", setup.device, path=path)
+            for role in other_roles(run_path):
+                evaluate_role(*given, role, setup.device, path=epoch_path(directory / role, epoch))
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
         train(
@@ -62,6 +61,13 @@ def train_half(run_path: Path, half: int) -> None:
             after_epoch=after_epoch,
         )
     done.touch()
+
+
+def other_roles(run_path: Path) -> list[str]:
+    """The roles that the halves judge beside train: validation, and the holdout where its labels are judged too."""
+    config, data = run_config(run_path).data, run_data(run_path)
+    wanted = {"validation": True, "holdout": not config.labels_are_clean("holdout")}
+    return [role for role, is_wanted in wanted.items() if is_wanted and data.count(role)]
 
 
 def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
