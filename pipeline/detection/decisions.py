@@ -11,6 +11,10 @@ from pipeline.config import Detection
 DECISIONS = ("keep", "review", "remove", "relabel")
 KEEP, REVIEW, REMOVE, RELABEL = range(len(DECISIONS))
 
+DECIDERS = (None, "rule", "person", "history")
+"""Who set a row's decision; nobody where a row is plainly kept."""
+NOBODY, RULE, PERSON, HISTORY = range(len(DECIDERS))
+
 
 @dataclass(frozen=True)
 class Ranked:

@@ -173,7 +173,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    write_signals(path, signals + weighed.repeated)
+    write_signals(path, {"train": signals + weighed.repeated})
     by_name = {signal.name: signal.values for signal in signals}
     judgement = Judgement(
         suspicion=weighed.ranking,
@@ -186,7 +186,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         mean_loss=by_name["early_loss"],
         mean_margin=by_name.get("early_margin"),
     )
-    write_rows(path, judgement)
+    write_rows(path, {"train": judgement})
     remove(columns_directory(path))
     removed = int((decision == REMOVE).sum())
     relabelled = int((decision == RELABEL).sum())

@@ -1,10 +1,14 @@
-"""Writing signals.parquet and rows.parquet: one line per audited row, in the order of the shards, a part at a time."""
+"""Writing signals.parquet and rows.parquet: one line per audited row, a part at a time.
+
+Train rows come first, then validation, then holdout rows, each in the order of the encoded rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +17,15 @@ import pyarrow.parquet as pq
 
 from pipeline.compute.attribute import scores_path
 from pipeline.compute.worker import run_config, run_data
+from pipeline.config import AuditConfig
 from pipeline.data.catalog import catalog_tables
+from pipeline.data.encoded import EncodedData
+from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.data.labels import plain
 from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal
-from pipeline.detection.decisions import DECISIONS
+from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
 from pipeline.run import write_atomically
 
@@ -28,10 +35,15 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What detection found out about every row, all `[rows]`; the docs of rows.parquet say what it is.
+    """What detection found out about every row of a role, all `[rows]`; docs/run-directory.md says what each is.
 
     decision: places in DECISIONS; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
     hold where the given label is contradicted.
+
+    decided_by: places in DECIDERS, None: the rule, wherever the row is not kept. own_labels: place among the role's
+    rows → the label that a person gave it, as the source has labels. removal_effect, relabel_effect: float64 nats, NaN
+    where nothing was forecast. predicted, final_loss: of rows that were in no training (train rows have theirs in
+    scores/), encoded labels and float64; None: not known.
     """
 
     suspicion: np.ndarray
@@ -40,18 +52,36 @@ class Judgement:
     contradicted: np.ndarray
     decision: np.ndarray
     reasons: np.ndarray
-    backdoor_scores: np.ndarray | None
-    mean_loss: np.ndarray | Column
-    mean_margin: np.ndarray | Column | None
+    backdoor_scores: np.ndarray | None = None
+    mean_loss: np.ndarray | Column | None = None
+    mean_margin: np.ndarray | Column | None = None
+    decided_by: np.ndarray | None = None
+    own_labels: Mapping[int, Any] = field(default_factory=dict)
+    removal_effect: np.ndarray | Column | None = None
+    relabel_effect: np.ndarray | Column | None = None
+    predicted: np.ndarray | None = None
+    final_loss: np.ndarray | Column | None = None
+
+    @property
+    def deciders(self) -> np.ndarray:
+        """uint8 `[rows]`, places in DECIDERS."""
+        if self.decided_by is not None:
+            return self.decided_by
+        return np.where(self.decision == KEEP, NOBODY, RULE).astype(np.uint8)
+
+
+def judged_roles(config: AuditConfig, data: EncodedData) -> list[str]:
+    """The roles that have rows whose labels are not declared right: theirs stand in rows.parquet."""
+    return [role for role in ROLES if data.count(role) and not config.data.labels_are_clean(role)]
 
 
 def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write the tables (equal schemas, at least one) as a Parquet file, each as a row group."""
+    """Write the tables (at least one) as a Parquet file, each as a row group, in the types of the first."""
     with write_atomically(path) as temporary:
         writer: pq.ParquetWriter | None = None
         for table in tables:
             writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            writer.write_table(table.cast(writer.schema), row_group_size=ROW_GROUP)
         assert writer is not None
         writer.close()
 
@@ -72,14 +102,28 @@ def in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def write_signals(run_path: Path, signals: list[Signal]) -> None:
+def write_signals(run_path: Path, signals: Mapping[str, list[Signal]]) -> None:
+    """signals.parquet, of the same rows in the same order as rows.parquet.
+
+    signals: role → its signals. A role may lack some of them: its rows have nulls there.
+    """
+    kinds = {each.name: each.values.dtype for role in ROLES for each in signals.get(role, [])}
+
     def tables() -> Iterator[pa.Table]:
-        done = 0
-        for keys in in_parts(catalog_tables(run_path, "train", ["row_key"])):
-            place = slice(done, done + keys.num_rows)
-            done = place.stop
-            columns = {signal.name: pa.array(signal.values[place]) for signal in signals}
-            yield pa.table({"row_key": keys["row_key"]} | columns)
+        for role in ROLES:
+            of_role, done = {signal.name: signal.values for signal in signals.get(role, [])}, 0
+            if not of_role:
+                continue
+            for keys in in_parts(catalog_tables(run_path, role, ["row_key"])):
+                place = slice(done, done + keys.num_rows)
+                done = place.stop
+                columns = {
+                    name: pa.array(of_role[name][place])
+                    if name in of_role
+                    else pa.nulls(keys.num_rows, pa.from_numpy_dtype(kind))
+                    for name, kind in kinds.items()
+                }
+                yield pa.table({"row_key": keys["row_key"]} | columns)
 
     write_tables(run_path / "signals.parquet", tables())
 
@@ -115,63 +159,110 @@ def with_labels(tables: Iterable[pa.Table], label: str) -> Iterator[pa.Table]:
         yield table.append_column("label", reader.take(table["row"].to_numpy()))
 
 
-def conflicting_duplicates(run_path: Path) -> np.ndarray:
-    """bool `[train rows]`: the same features occur in the train set with another label."""
-    rows, done = run_data(run_path).count("train"), 0
-    features, contents = np.empty((2, rows), dtype=np.int64)
-    for table in catalog_tables(run_path, "train", ["features_hash", "content_hash"]):
-        place = slice(done, done + table.num_rows)
-        done = place.stop
-        features[place], contents[place] = (ids_of_hex(column.combine_chunks()) for column in table.columns)
-    return with_several(features, contents)
+def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
+    """bool `[rows of the role]`: the same features occur in the train set, or the role, with another label.
+
+    Nothing about a train row depends on the other roles.
+    """
+    data = run_data(run_path)
+    roles, done = list(dict.fromkeys(["train", role])), 0
+    features, contents = np.empty((2, sum(map(data.count, roles))), dtype=np.int64)
+    for each in roles:
+        for table in catalog_tables(run_path, each, ["features_hash", "content_hash"]):
+            place = slice(done, done + table.num_rows)
+            done = place.stop
+            features[place], contents[place] = (
+                ids_of_hex(column.combine_chunks()) for column in table.columns
+            )
+    return with_several(features, contents)[done - data.count(role) :]
 
 
-def write_rows(run_path: Path, judgement: Judgement) -> None:
-    """rows.parquet: docs/run-directory.md says what each column means."""
-    data, label = run_data(run_path), run_config(run_path).data.label
-    catalog = catalog_tables(run_path, "train", ["row_key", "shard", "row"])
-    scores = (
-        pq.read_table(scores_path(run_path, chunk), columns=list(SCORES)) for chunk in data.chunks("train")
-    )
+def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> None:
+    """rows.parquet: docs/run-directory.md says what each column means.
+
+    judgements: role → what is thought of its rows, train's always; roles without one, and those whose labels are
+    declared right, are left out.
+    """
+    label = run_config(run_path).data.label
+    roles = judged_roles(run_config(run_path), run_data(run_path))
+    columns = ["row_key", "shard", "row"]
 
     def tables() -> Iterator[pa.Table]:
-        done = 0
-        for places, scored in zip(in_parts(with_labels(catalog, label)), in_parts(scores), strict=True):
-            place = slice(done, done + places.num_rows)
-            done = place.stop
-            yield rows_table(run_path, judgement, place, places, scored)
+        for role in roles:
+            judgement, done = judgements.get(role), 0
+            if judgement is None:
+                continue
+            lines = in_parts(with_labels(catalog_tables(run_path, role, columns), label))
+            scored = in_parts(train_scores(run_path)) if role == "train" else None
+            for places in lines:
+                place = slice(done, done + places.num_rows)
+                done = place.stop
+                scores = next(scored) if scored is not None else None
+                yield rows_table(run_path, role, judgement, place, places, scores)
 
     write_tables(run_path / "rows.parquet", tables())
 
 
+def train_scores(run_path: Path) -> Iterator[pa.Table]:
+    for chunk in run_data(run_path).chunks("train"):
+        yield pq.read_table(scores_path(run_path, chunk), columns=list(SCORES))
+
+
 def rows_table(
-    run_path: Path, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table
+    run_path: Path, role: str, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table | None
 ) -> pa.Table:
-    """The rows of `place`; `places`: row_key, shard, row, label; `scored`: SCORES."""
+    """The rows of `place`; `places`: row_key, shard, row, label; `scored`: SCORES, None where there was no training."""
     encoding, labels, rows = run_data(run_path).encoding, places["label"], places.num_rows
     contradicted, probability = judgement.contradicted[place], judgement.suggested_probability[place]
     suggested = encoding.decode_labels(judgement.suggested[place]).cast(labels.type)
-    margin, backdoor = judgement.mean_margin, judgement.backdoor_scores
+    suggested = pc.if_else(pa.array(contradicted), suggested, pa.scalar(None, labels.type))
+    nothing, decision = pa.nulls(rows, pa.float64()), judgement.decision[place]
+    if scored is not None:
+        predicted = encoding.decode_labels(predictions(scored["prediction"])).cast(labels.type)
+    elif judgement.predicted is not None:
+        predicted = encoding.decode_labels(judgement.predicted[place]).cast(labels.type)
+    else:
+        predicted = pa.nulls(rows, labels.type)
     columns = {
         "row_key": places["row_key"],
         "shard": places["shard"],
         "row": places["row"],
-        "split": pa.repeat("train", rows),
+        "split": pa.repeat(role, rows),
         "label": labels,
-        "predicted_label": encoding.decode_labels(predictions(scored["prediction"])).cast(labels.type),
-        "suggested_label": pc.if_else(pa.array(contradicted), suggested, pa.scalar(None, labels.type)),
+        "predicted_label": predicted,
+        "suggested_label": suggested,
         "suggested_probability": pa.array(probability, mask=~contradicted | np.isnan(probability)),
-        "self_influence": scored["self_influence"],
-        "validation_harm": scored["validation_harm"],
-        "mean_loss": nullable(judgement.mean_loss[place], rows),
-        "final_loss": scored["final_loss"],
-        "mean_margin": nullable(None if margin is None else margin[place], rows),
+        "self_influence": nothing if scored is None else scored["self_influence"],
+        "validation_harm": nothing if scored is None else scored["validation_harm"],
+        "mean_loss": nullable(judgement.mean_loss, place, rows),
+        "final_loss": nullable(judgement.final_loss, place, rows) if scored is None else scored["final_loss"],
+        "mean_margin": nullable(judgement.mean_margin, place, rows),
         "suspicion": pa.array(judgement.suspicion[place]),
-        "backdoor_score": nullable(None if backdoor is None else backdoor[place], rows),
-        "decision": pa.array(DECISIONS, pa.string()).take(pa.array(judgement.decision[place])),
+        "backdoor_score": nullable(judgement.backdoor_scores, place, rows),
+        "decision": pa.array(DECISIONS, pa.string()).take(pa.array(decision)),
+        "proposed": pa.nulls(rows, pa.string()),
+        "new_label": new_labels(judgement, place, suggested),
+        "decided_by": pa.array(DECIDERS, pa.string()).take(pa.array(judgement.deciders[place])),
         "reasons": in_words(judgement.reasons[place]),
+        "removal_effect": nullable(judgement.removal_effect, place, rows),
+        "relabel_effect": nullable(judgement.relabel_effect, place, rows),
     }
     return pa.table(columns)
+
+
+def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Array:
+    """What relabelled rows get: a person's own label, else the suggestion; null for all others."""
+    relabelled = pa.array(judgement.decision[place] == RELABEL)
+    found = pc.if_else(relabelled, suggested, pa.scalar(None, suggested.type))
+    own = {
+        at - place.start: new for at, new in judgement.own_labels.items() if place.start <= at < place.stop
+    }
+    if not own:
+        return found
+    given = pa.array([own.get(at) for at in range(len(found))], suggested.type)
+    is_own = np.zeros(len(found), dtype=bool)
+    is_own[list(own)] = True
+    return pc.if_else(pc.and_(pa.array(is_own), relabelled), given, found)
 
 
 def predictions(column: pa.ChunkedArray) -> np.ndarray:
@@ -181,8 +272,10 @@ def predictions(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
-def nullable(values: np.ndarray | None, rows: int) -> pa.Array:
-    """Null throughout where a score does not exist."""
-    if values is None or np.isnan(values).all():
+def nullable(values: np.ndarray | Column | None, place: slice, rows: int) -> pa.Array:
+    """The values of `place`, null throughout where a score does not exist and null where it is NaN for a row."""
+    if values is None:
         return pa.nulls(rows, pa.float64())
-    return pa.array(values)
+    part = np.asarray(values[place])
+    missing = np.isnan(part)
+    return pa.nulls(rows, pa.float64()) if missing.all() else pa.array(part, mask=missing)

@@ -16,7 +16,8 @@ from pipeline.run import RunDirectory
 
 ROWS_COLUMNS = (
     "row_key shard row split label predicted_label suggested_label suggested_probability self_influence "
-    "validation_harm mean_loss final_loss mean_margin suspicion backdoor_score decision reasons"
+    "validation_harm mean_loss final_loss mean_margin suspicion backdoor_score decision "
+    "proposed new_label decided_by reasons removal_effect relabel_effect"
 )
 
 
