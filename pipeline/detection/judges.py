@@ -97,9 +97,7 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
     roles = [role for role in ("train", "validation", "holdout") if data.count(role)]
     shares = np.bincount(given, minlength=data.encoding.outputs) / len(given)
     without = float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum())
-    paths = {
-        judge.name: {role: panel.path(judge.name, role) for role in roles} for judge in panel.judges
-    }
+    paths = {judge.name: {role: panel.path(judge.name, role) for role in roles} for judge in panel.judges}
     explained = {
         judge.name: 1 - (judge.log_loss or 0.0) / without if without > 0 else 0.0 for judge in panel.judges
     }
@@ -190,7 +188,8 @@ def write_opinions(run_path: Path, role: str, path: Path, window: int, temperatu
 def pooled(opinions: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """The weighted geometric mean of probabilities, float32 `[rows, classes]`, rows summing to 1."""
     total = sum(
-        weight * np.log(np.maximum(opinion, TINY)) for weight, opinion in zip(weights / weights.sum(), opinions)
+        weight * np.log(np.maximum(opinion, TINY))
+        for weight, opinion in zip(weights / weights.sum(), opinions)
     )
     total -= total.max(1, keepdims=True)
     np.exp(total, out=total)
