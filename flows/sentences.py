@@ -37,6 +37,15 @@ def attribute(facts: Facts) -> str:
     return f"{words.rows(facts['rows'])} scored"
 
 
+def panel(facts: Facts) -> str:
+    count = len(facts["judges"])
+    if not count:
+        return "not asked for"
+    left_out = sum(not judge["counts"] for judge in facts["judges"])
+    more = f", {words.count(left_out)} left out as clearly worse" if left_out else ""
+    return f"{words.plural(count, 'judge')}, each over {words.plural(facts['folds'], 'fold')}{more}"
+
+
 def detect(facts: Facts) -> str:
     rule = (facts.get("promise") or {}).get("rule")
     if rule in ("trusted", "reviewed"):  # these remove what they can vouch for, not what looks wrong
@@ -74,5 +83,5 @@ def report(facts: Facts) -> str:
 
 SENTENCES: dict[str, Callable[[Facts], str]] = {
     function.__name__: function
-    for function in (prepare, train, factors, attribute, detect, verify, export, report)
+    for function in (prepare, train, factors, attribute, panel, detect, verify, export, report)
 }

@@ -41,6 +41,7 @@ STAGES = (
     Stage("train", "pipeline.training.stage:train_stage", ("model", "training"), ("training", "checkpoints")),
     Stage("factors", "pipeline.compute.factors:factors", ("attribution",), ("factors",)),
     Stage("attribute", "pipeline.compute.attribute:attribute", (), ("scores",)),
+    Stage("panel", "pipeline.panel.stage:panel_stage", (), ("panel",)),
     Stage(
         "detect",
         "pipeline.detection.stage:detect",
@@ -60,6 +61,7 @@ STAGES = (
 EXTRA_KEYS: dict[str, tuple[str, ...]] = {
     "prepare": ("compute.chunk_rows", "detection.canaries"),
     "train": ("detection.halves", "compute.device"),
+    "panel": ("detection.panel", "detection.panel_folds", "detection.panel_rows", "detection.seed"),
     "export": ("verification.gate",),
     "report": ("name",),
 }

@@ -60,6 +60,7 @@ def test_the_record_says_how_the_result_came_about(result: AuditResult) -> None:
         "train",
         "factors",
         "attribute",
+        "panel",
         "detect",
         "verify",
         "export",
@@ -74,7 +75,7 @@ def test_the_record_says_how_the_result_came_about(result: AuditResult) -> None:
 
 def test_nothing_is_pickled_and_nothing_partial_is_left(result: AuditResult) -> None:
     suffixes = {p.suffix for p in result.run.path.rglob("*") if p.is_file()}
-    assert suffixes <= {".parquet", ".safetensors", ".json", ".yaml", ".html", "", ".lock"}
+    assert suffixes <= {".parquet", ".safetensors", ".json", ".yaml", ".html", ".npy", "", ".lock"}
 
 
 def test_the_flagged_rows_come_most_suspicious_first(result: AuditResult) -> None:

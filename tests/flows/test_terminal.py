@@ -20,6 +20,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "train": {"epochs": 12, "checkpoints": 6, "metric": "accuracy", "validation_metric": 0.831},
     "factors": {"checkpoints": 6, "layers": 14, "coverage": {"share": 0.994}},
     "attribute": {"rows": 32960},
+    "panel": {"judges": [{"counts": True}, {"counts": True}, {"counts": False}], "folds": 5},
     "detect": {"likely_wrong": 120, "review": 150, "caps": None},
     "verify": {"retrainings": 15, "verdict": "improved"},
     "export": {"refused": False, "rows_kept": 1080, "rows_removed": 120, "rows_relabelled": 0},
@@ -40,6 +41,8 @@ def make_terminal(is_terminal: bool) -> tuple[Terminal, io.StringIO]:
         ("train", {"validation_metric": None, "epochs": 1}, "1 epoch, 6 checkpoints"),
         ("factors", {}, "6 checkpoints × 14 layers, 99 % of the parameters"),
         ("attribute", {}, "32,960 rows scored"),
+        ("panel", {}, "3 judges, each over 5 folds, 1 left out as clearly worse"),
+        ("panel", {"judges": []}, "not asked for"),
         ("detect", {}, "120 rows look wrong, 30 more to look at"),
         (
             "detect",

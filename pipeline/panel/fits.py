@@ -1,0 +1,116 @@
+"""One fit of a judge: on the folds but one, with opinions on that fold and on the other roles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pipeline.compute.worker import keep, run_data
+from pipeline.data.encoded import EncodedData
+from pipeline.data.files import ROLES
+from pipeline.panel.judges import BY_NAME, Fitted
+from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
+from pipeline.panel.opinions import write_opinions
+from pipeline.run import write_atomically
+from pipeline.seeds import random_state
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A judge fitted without one fold of a repeat, and without some columns (`blind`: any)."""
+
+    judge: str
+    repeat: int
+    fold: int
+    without: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        blind = " without the group" if self.without else ""
+        return f"panel: {self.judge}{blind}, fold {self.fold + 1}"
+
+    def path(self, run_path: Path, role: str) -> Path:
+        """Its opinions on a role's rows: of train those of the fold, in their order."""
+        folder = f"{self.judge}{'-blind' if self.without else ''}"
+        return run_path / WORK / folder / f"{self.repeat}-{self.fold}-{role}.npy"
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def folds_path(run_path: Path) -> Path:
+    """int16 `[repeats, train rows]`."""
+    return run_path / WORK / "folds.npy"
+
+
+def sample_path(run_path: Path) -> Path:
+    """Places of the train rows that judges are fitted on, int64, ascending."""
+    return run_path / WORK / "sample.npy"
+
+
+def role_labels(data: EncodedData, role: str) -> np.ndarray:
+    """Labels of all rows of a role as encoded."""
+    return np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks(role)])
+
+
+def sample_blocks(run_path: Path, without: Sequence[str]) -> Blocks:
+    """The features of the sampled train rows; read once per worker."""
+
+    def load() -> Blocks:
+        places = np.load(sample_path(run_path))
+        parts = []
+        for piece in pieces(run_data(run_path), "train"):
+            inside = places[(places >= piece.first) & (places < piece.place.stop)] - piece.first
+            if len(inside):
+                parts.append(load_blocks(run_path, piece, without).select(inside))
+        return Blocks.concatenate(parts)
+
+    kind = "panel blocks without " + ", ".join(without) if without else "panel blocks"
+    return keep(kind, sample_path(run_path), load)
+
+
+def train_labels(run_path: Path) -> np.ndarray:
+    return keep("panel labels", sample_path(run_path), lambda: role_labels(run_data(run_path), "train"))
+
+
+def run_fit(run_path: Path, fit: Fit, seed: int) -> None:
+    """Fit and judge (a task for a worker); what is on disk is not made again."""
+    data = run_data(run_path)
+    roles = [role for role in ROLES if data.count(role)]
+    if all(fit.path(run_path, role).exists() for role in roles):
+        return
+    folds, places = np.load(folds_path(run_path))[fit.repeat], np.load(sample_path(run_path))
+    inside = np.flatnonzero(folds[places] != fit.fold)
+    labels = train_labels(run_path)[places[inside]]
+    blocks = sample_blocks(run_path, fit.without).select(inside)
+    of_fit = int(random_state(f"panel {fit.judge}", seed, fit.repeat, fit.fold).randint(2**31))
+    with threadpool_limits(1):
+        encoding = data.encoding
+        fitted = Fitted(BY_NAME[fit.judge], blocks, labels, encoding.task, encoding.outputs, of_fit)
+        del blocks
+        for role in roles:
+            judge_role(run_path, fit, fitted, role, folds == fit.fold)
+
+
+def judge_role(run_path: Path, fit: Fit, fitted: Fitted, role: str, mine: np.ndarray) -> None:
+    """Write the opinions on a role's rows; of train rows those that are `mine`, bool `[rows]`."""
+    data = run_data(run_path)
+    rows = int(mine.sum()) if role == "train" else data.count(role)
+    shape = (rows,) if fitted.task == "regression" else (rows, fitted.outputs)
+    at = 0
+    with write_opinions(fit.path(run_path, role), shape) as target:
+        for piece in pieces(data, role):
+            which = mine[piece.place] if role == "train" else np.ones(piece.rows, dtype=bool)
+            count = int(which.sum())
+            if count:
+                blocks = load_blocks(run_path, piece, fit.without)
+                target[at : at + count] = fitted.judge(
+                    blocks if count == piece.rows else blocks.select(which)
+                )
+                at += count

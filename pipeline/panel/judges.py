@@ -1,0 +1,184 @@
+"""The judges: plain, strongly regularised models of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.naive_bayes import ComplementNB
+
+from pipeline.panel.material import Blocks
+from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
+
+MOST_BOOSTED = 30
+"""Classes or labels above which nothing is boosted: a tree of each class is grown in every round."""
+FLOOR = 1e-3
+"""Share of the classes' shares that is mixed into every opinion, so that none is impossible."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A kind of model. family, words: for people. fits: whether it can judge such blocks (and so many outputs).
+
+    classifier, regressor: (rows, seed) → an estimator that is not fitted; None where the kind has none.
+    """
+
+    name: str
+    family: str
+    words: str
+    space: Callable[[], Space]
+    fits: Callable[[Blocks, int], bool]
+    classifier: Callable[[int, int], Any]
+    regressor: Callable[[int, int], Any] | None
+
+
+def logistic(rows: int, seed: int) -> LogisticRegression:  # noqa: ARG001
+    return LogisticRegression(C=0.5, tol=1e-3, max_iter=200)
+
+
+def ridge(rows: int, seed: int) -> Ridge:  # noqa: ARG001
+    return Ridge(alpha=10.0, solver="auto")
+
+
+def bayes(rows: int, seed: int) -> ComplementNB:  # noqa: ARG001
+    return ComplementNB(alpha=1.0)
+
+
+def boosting_options(rows: int, seed: int) -> dict[str, Any]:
+    """60 rounds of trees with leaves of 60 rows, or of a fiftieth of the rows where those are few."""
+    leaf = max(5, min(60, rows // 50))
+    return {
+        "max_iter": 60,
+        "min_samples_leaf": leaf,
+        "l2_regularization": 5.0,
+        "early_stopping": False,
+        "random_state": seed,
+    }
+
+
+def tree_options(rows: int, seed: int) -> dict[str, Any]:
+    """150 trees with leaves of 5 rows, of 2 below a thousand rows."""
+    return {
+        "n_estimators": 150,
+        "min_samples_leaf": 5 if rows >= 1000 else 2,
+        "n_jobs": 1,
+        "random_state": seed,
+    }
+
+
+def has_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
+    return bool(blocks.texts)
+
+
+def has_more_than_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
+    return bool(blocks.ordinals or blocks.wide)
+
+
+JUDGES = (
+    Judge(
+        "linear",
+        "linear",
+        "linear model of n-grams of text, scaled columns and components of pixels",
+        LinearSpace,
+        lambda blocks, outputs: True,
+        logistic,
+        ridge,
+    ),
+    Judge(
+        "naive_bayes",
+        "counting",
+        "complement naive Bayes on n-grams of text",
+        TextSpace,
+        has_text,
+        bayes,
+        None,
+    ),
+    Judge(
+        "boosting",
+        "trees",
+        "gradient boosting with small trees",
+        TreeSpace,
+        lambda blocks, outputs: has_more_than_text(blocks, outputs) and outputs <= MOST_BOOSTED,
+        lambda rows, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
+        lambda rows, seed: HistGradientBoostingRegressor(**boosting_options(rows, seed)),
+    ),
+    Judge(
+        "extra_trees",
+        "random trees",
+        "extremely randomised trees with large leaves",
+        TreeSpace,
+        has_more_than_text,
+        lambda rows, seed: ExtraTreesClassifier(**tree_options(rows, seed)),
+        lambda rows, seed: ExtraTreesRegressor(**tree_options(rows, seed)),
+    ),
+)
+BY_NAME = {judge.name: judge for judge in JUDGES}
+
+
+def choose_judges(blocks: Blocks, task: str, outputs: int) -> list[Judge]:
+    """The judges of such features; nobody where there are none."""
+    return [
+        judge
+        for judge in JUDGES
+        if judge.fits(blocks, outputs) and (task != "regression" or judge.regressor is not None)
+    ]
+
+
+class Fitted:
+    """A judge fitted on some rows.
+
+    labels: int64 classes, float32 targets or uint8 sets `[rows, labels]`; outputs: classes or labels.
+    """
+
+    def __init__(self, judge: Judge, blocks: Blocks, labels: np.ndarray, task: str, outputs: int, seed: int):
+        self.task, self.outputs = task, outputs
+        self._space = judge.space()
+        self._space.fit(blocks, seed)
+        matrix = self._space.transform(blocks)
+        rows = len(labels)
+        if task == "regression":
+            assert judge.regressor is not None
+            self._models = [judge.regressor(rows, seed).fit(matrix, labels)]
+        elif task == "multilabel":
+            self._share = labels.mean(0)
+            self._models = [fit_classes(judge, matrix, labels[:, place], seed) for place in range(outputs)]
+        else:
+            self._share = np.bincount(labels, minlength=outputs) / rows
+            self._models = [fit_classes(judge, matrix, labels, seed)]
+
+    def judge(self, blocks: Blocks) -> np.ndarray:
+        """float32 `[rows, classes]`, `[rows, labels]` probabilities, or `[rows]` predicted targets."""
+        matrix = self._space.transform(blocks)
+        if self.task == "regression":
+            return self._models[0].predict(matrix).astype(np.float32)
+        if self.task == "multilabel":
+            opinions = np.stack([probabilities(model, matrix, 2)[:, 1] for model in self._models], 1)
+        else:
+            opinions = probabilities(self._models[0], matrix, self.outputs)
+        return ((1 - FLOOR) * opinions + FLOOR * self._share).astype(np.float32)
+
+
+def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, seed: int) -> Any:
+    """The fitted classifier, or the only class that there is."""
+    if (labels == labels[0]).all():
+        return int(labels[0])
+    return judge.classifier(len(labels), seed).fit(matrix, labels)
+
+
+def probabilities(model: Any, matrix: Any, outputs: int) -> np.ndarray:
+    """`[rows, outputs]`: 0 for a class that the model has not seen."""
+    found = np.zeros((matrix.shape[0], outputs))
+    if isinstance(model, int):
+        found[:, model] = 1
+    else:
+        found[:, model.classes_.astype(np.int64)] = model.predict_proba(matrix)
+    return found

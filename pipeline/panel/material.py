@@ -1,0 +1,291 @@
+"""What judges look at: the features of the rows, read once, in blocks by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from pipeline.compute.worker import run_config, run_data
+from pipeline.data.catalog import catalog_tables
+from pipeline.data.encoded import EncodedData, Rows
+from pipeline.data.encoders.base import Encoder
+from pipeline.data.encoders.numeric import usable
+from pipeline.data.labels import numbers, plain
+from pipeline.errors import InputError
+from pipeline.panel.ngrams import HASHES, text_blocks
+from pipeline.run import write_atomically
+
+WORK = Path("panel/work")
+"""What lies in the run directory while the stage runs."""
+PIECE_ROWS = 2048
+"""Rows whose features are read and judged at a time."""
+TASKS = 32
+"""Tasks of a role at most: each streams through the files that hold its rows."""
+BATCH_ROWS = 4096
+SIDE = 32
+"""Pixels of an image's longer side that judges look at; a larger image is averaged down."""
+KINDS = ("texts", "columns", "ordinals", "wide")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of a role, in the order of the encoded rows."""
+
+    role: str
+    first: int
+    rows: int
+
+    @property
+    def place(self) -> slice:
+        return slice(self.first, self.first + self.rows)
+
+    def path(self, run_path: Path) -> Path:
+        return run_path / WORK / "features" / f"{self.role}-{self.first:09d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Features of some rows, by kind and by `column/part`.
+
+    texts: float32 `[rows, HASHES]`, sublinear counts of n-grams. columns: float32 `[rows, width]`, scaled numbers,
+    booleans and one-hot categories. ordinals: float32 `[rows, width]`, the same for trees: numbers, the rank of a
+    category, flags of missing values. wide: float32 `[rows, width]`, pixels in 0..1 and lists of numbers.
+    """
+
+    texts: dict[str, sparse.csr_matrix]
+    columns: dict[str, np.ndarray]
+    ordinals: dict[str, np.ndarray]
+    wide: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        parts = [*self.texts.values(), *self.columns.values(), *self.wide.values()]
+        return int(parts[0].shape[0])
+
+    def select(self, which: np.ndarray) -> Blocks:
+        """The rows of a mask or of places."""
+        return change([self], lambda parts: parts[0][which])
+
+    def without(self, names: Sequence[str]) -> Blocks:
+        """Leave some columns of the source out."""
+        kept = {
+            kind: {
+                key: part for key, part in getattr(self, kind).items() if key.rpartition("/")[0] not in names
+            }
+            for kind in KINDS
+        }
+        return Blocks(**kept)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Blocks]) -> Blocks:
+        return parts[0] if len(parts) == 1 else change(parts, stacked)
+
+
+def change(parts: Sequence[Blocks], how: Callable[[list[Any]], Any]) -> Blocks:
+    """Blocks whose every matrix is made from the same matrix of all parts."""
+    made = {
+        kind: {key: how([getattr(part, kind)[key] for part in parts]) for key in getattr(parts[0], kind)}
+        for kind in KINDS
+    }
+    return Blocks(**made)
+
+
+def stacked(matrices: list[Any]) -> Any:
+    return sparse.vstack(matrices, "csr") if sparse.issparse(matrices[0]) else np.concatenate(matrices)
+
+
+def pieces(data: EncodedData, role: str) -> list[Piece]:
+    """All rows of a role, piece by piece."""
+    rows = data.count(role)
+    return [Piece(role, first, min(PIECE_ROWS, rows - first)) for first in range(0, rows, PIECE_ROWS)]
+
+
+def piece_groups(found: Sequence[Piece]) -> list[list[Piece]]:
+    """Runs of consecutive pieces, at most TASKS of them."""
+    size = max(1, -(-len(found) // TASKS))
+    return [list(found[start : start + size]) for start in range(0, len(found), size)]
+
+
+def write_features(run_path: Path, group: Sequence[Piece]) -> None:
+    """Write the features of consecutive pieces of one role (a task for a worker)."""
+    waiting = [place for place, piece in enumerate(group) if not piece.path(run_path).exists()]
+    if not waiting:
+        return
+    data, todo = run_data(run_path), group[waiting[0] :]
+    sources = source_batches(run_path, todo[0].role, todo[0].first, todo[-1].place.stop)
+    for piece, source in zip(todo, sources):
+        if not piece.path(run_path).exists():
+            save_blocks(piece.path(run_path), make_blocks(data, encoded_rows(data, piece), source))
+
+
+def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
+    parts = []
+    for chunk in data.chunks(piece.role):
+        start, stop = max(piece.first, chunk.first), min(piece.place.stop, chunk.first + chunk.rows)
+        if start < stop:
+            parts.append(data.load(chunk).select(slice(start - chunk.first, stop - chunk.first)))
+    return Rows.concatenate(parts)
+
+
+def source_columns(run_path: Path) -> list[str]:
+    """Columns that are read from the source once more: texts, and numbers that may be missing."""
+    impute = run_config(run_path).data.missing_features == "impute"
+    features = run_data(run_path).encoding.features
+    return [
+        each.column
+        for each in features
+        if each.kind == "text" or (impute and each.kind in ("numeric", "boolean"))
+    ]
+
+
+def source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
+    """The source columns of a role's rows first … last − 1, a piece at a time; empty dicts where none is needed."""
+    columns = source_columns(run_path)
+    starts = range(first, last, PIECE_ROWS)
+    if not columns:
+        yield from ({} for _ in starts)
+        return
+    waiting: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    ready = 0
+    for table in wanted_rows(run_path, role, first, last, columns):
+        for name in columns:
+            waiting[name] += table[name].chunks
+        ready += table.num_rows
+        while ready >= PIECE_ROWS:
+            yield {name: taken(waiting, name, PIECE_ROWS) for name in columns}
+            ready -= PIECE_ROWS
+    if ready:
+        yield {name: taken(waiting, name, ready) for name in columns}
+
+
+def taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
+    """The first rows of what waits, which then no longer waits."""
+    whole = pa.chunked_array(waiting[name])
+    waiting[name] = whole.slice(rows).chunks
+    return plain(pa.concat_arrays(whole.slice(0, rows).chunks))
+
+
+def wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
+    """The source's rows behind a role's rows first … last − 1, in their order."""
+    before = 0
+    for table in catalog_tables(run_path, role, ["shard", "row"]):
+        inside = table.slice(
+            max(0, first - before), max(0, min(last, before + table.num_rows) - max(first, before))
+        )
+        before += table.num_rows
+        shards, rows = inside["shard"].to_pylist(), inside["row"].to_numpy()
+        begins = [0, *(place for place in range(1, len(shards)) if shards[place] != shards[place - 1])]
+        for begin, end in zip(begins, [*begins[1:], len(shards)]):
+            if end > begin:
+                yield from shard_rows(shards[begin], rows[begin:end], columns)
+
+
+def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
+    """Rows (ascending) of one shard. Raises InputError when it can no longer be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = [g for g in range(len(sizes)) if ((rows >= starts[g]) & (rows < starts[g + 1])).any()]
+            for group in groups:
+                begin = int(starts[group])
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                    inside = rows[(rows >= begin) & (rows < begin + batch.num_rows)] - begin
+                    begin += batch.num_rows
+                    if len(inside):
+                        yield pa.Table.from_batches([batch]).take(pa.array(inside))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: can't be read any more ({type(error).__name__})",
+            "Put the file back as it was, and run the same command again.",
+        ) from None
+
+
+def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:
+    """Blocks of encoded rows and of what was read from the source."""
+    blocks = Blocks({}, {}, {}, {})
+    inputs = (
+        rows.inputs
+        if isinstance(rows.inputs, dict)
+        else {next(iter(data.encoding.input_shapes)): rows.inputs}
+    )
+    dense = inputs["dense"].numpy() if "dense" in inputs else None
+    at = 0
+    for encoder in data.encoding.features:
+        name = encoder.column
+        if encoder.input == "tokens":
+            texts = text_blocks(source[name].to_pylist())
+            blocks.texts.update({f"{name}/{part}": matrix for part, matrix in texts.items()})
+        elif encoder.input == "image":
+            blocks.wide[f"{name}/pixels"] = pixels(inputs["image"].numpy())
+        elif dense is not None:
+            part = np.ascontiguousarray(dense[:, at : at + encoder.shape[0]])
+            at += encoder.shape[0]
+            add_dense(blocks, encoder, part, source.get(name))
+    return blocks
+
+
+def add_dense(blocks: Blocks, encoder: Encoder, part: np.ndarray, source: pa.Array | None) -> None:
+    name = encoder.column
+    if encoder.kind == "list":
+        blocks.wide[f"{name}/list"] = part
+        return
+    blocks.columns[f"{name}/scaled"] = part
+    is_category = encoder.kind == "category"
+    blocks.ordinals[f"{name}/value"] = part.argmax(1)[:, None].astype(np.float32) if is_category else part
+    if source is not None:
+        _, missing = usable(numbers(source)[:, None])
+        blocks.columns[f"{name}/missing"] = blocks.ordinals[f"{name}/missing"] = missing.astype(np.float32)
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """uint8 `[rows, C, H, W]` → float32 `[rows, pixels]` in 0..1, averaged over squares where a side is above SIDE."""
+    rows, channels, height, width = images.shape
+    square = -(-max(height, width) // SIDE)
+    kept_height, kept_width = max(1, height // square), max(1, width // square)
+    if square == 1:
+        return images.reshape(rows, -1).astype(np.float32) / 255
+    if height < square or width < square:
+        square_height, square_width = min(square, height), min(square, width)
+    else:
+        square_height = square_width = square
+    cut = images[:, :, : kept_height * square_height, : kept_width * square_width]
+    shape = (rows, channels, kept_height, square_height, kept_width, square_width)
+    return cut.reshape(shape).mean((3, 5), dtype=np.float32).reshape(rows, -1) / 255
+
+
+def save_blocks(path: Path, blocks: Blocks) -> None:
+    tensors: dict[str, np.ndarray] = {}
+    for key, matrix in blocks.texts.items():
+        for part in ("data", "indices", "indptr"):
+            tensors[f"texts/{key}/{part}"] = np.ascontiguousarray(getattr(matrix, part))
+    for kind in KINDS[1:]:
+        tensors |= {
+            f"{kind}/{key}": np.ascontiguousarray(part) for key, part in getattr(blocks, kind).items()
+        }
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def load_blocks(run_path: Path, piece: Piece, without: Sequence[str] = ()) -> Blocks:
+    """The features of a piece, without some columns of the source."""
+    made: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    sparse_parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in load_file(piece.path(run_path)).items():
+        kind, _, key = name.partition("/")
+        if kind == "texts":
+            key, _, part = key.rpartition("/")
+            sparse_parts.setdefault(key, {})[part] = tensor
+        else:
+            made[kind][key] = tensor
+    for key, parts in sparse_parts.items():
+        shape = (len(parts["indptr"]) - 1, HASHES)
+        made["texts"][key] = sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape)
+    return Blocks(**made).without(without)

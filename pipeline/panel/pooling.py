@@ -1,0 +1,208 @@
+"""From the fits' opinions to the panel's: every judge calibrated and weighed out of fold, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from pipeline.compute.worker import run_data
+from pipeline.data.files import ROLES
+from pipeline.panel.fits import Fit, folds_path, role_labels
+from pipeline.panel.judges import Judge
+from pipeline.panel.opinions import FOLDER, MEAN, TINY, opinions_path, write_opinions
+from pipeline.panel.weights import Measured, Weighed, weigh
+
+NUMBERS = 2**21
+"""Probabilities that are held at a time."""
+CALIBRATION_ROWS = 20_000
+"""Rows that a temperature is fitted on at most: the first ones."""
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What the fits of one judge say, averaged over repeats and, outside train, over folds."""
+
+    run_path: Path
+    judge: str
+    folds: np.ndarray  # int16 [repeats, train rows]
+    count: int  # folds
+    hidden: tuple[str, ...] = ()
+
+    def read(self, role: str, place: slice) -> np.ndarray:
+        """float64 `[rows, classes]`, `[rows, labels]` or `[rows]`."""
+        repeats = [self._repeat(role, repeat, place) for repeat in range(len(self.folds))]
+        return np.asarray(np.mean(repeats, axis=0))
+
+    def _repeat(self, role: str, repeat: int, place: slice) -> np.ndarray:
+        parts = [
+            np.load(Fit(self.judge, repeat, fold, self.hidden).path(self.run_path, role), mmap_mode="r")
+            for fold in range(self.count)
+        ]
+        if role != "train":
+            return np.asarray(np.mean([part[place] for part in parts], axis=0, dtype=np.float64))
+        folds = self.folds[repeat]
+        mine = folds[place]
+        found = np.empty((len(mine), *parts[0].shape[1:]))
+        for fold, part in enumerate(parts):
+            first = int(np.count_nonzero(folds[: place.start] == fold))
+            inside = mine == fold
+            found[inside] = part[first : first + int(inside.sum())]
+        return found
+
+
+def row_slices(rows: int, outputs: int) -> Iterator[slice]:
+    size = max(1, NUMBERS // outputs)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def tempered(opinions: np.ndarray, temperature: float, task: str) -> np.ndarray:
+    """Probabilities whose logarithms (of sets: log odds) are divided by a temperature; targets stay as they are."""
+    if task == "regression":
+        return opinions
+    if task == "multilabel":
+        yes = np.clip(opinions, TINY, 1 - TINY)
+        return 1 / (1 + ((1 - yes) / yes) ** (1 / temperature))
+    return normalised(np.log(np.maximum(opinions, TINY)) / temperature)
+
+
+def normalised(logs: np.ndarray) -> np.ndarray:
+    """Logarithms `[rows, classes]`, up to a constant per row → probabilities."""
+    raised = np.exp(logs - logs.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def row_losses(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
+    """Nats per row (of sets: the mean over labels), or the absolute error; float64 `[rows]`."""
+    if task == "regression":
+        return np.abs(opinions - labels)
+    if task == "multilabel":
+        given = np.where(labels > 0, opinions, 1 - opinions)
+        return -np.log(np.maximum(given, TINY)).mean(1)
+    return -np.log(np.maximum(opinions[np.arange(len(labels)), labels], TINY))
+
+
+def right(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
+    """Where the most probable answer is the given one: share per row, float64 `[rows]`."""
+    if task == "multilabel":
+        return ((opinions > 0.5) == (labels > 0)).mean(1)
+    return (opinions.argmax(1) == labels).astype(np.float64)
+
+
+def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> float:
+    """The temperature of the least log loss on given labels, out of fold."""
+
+    def loss(log_temperature: float) -> float:
+        return float(row_losses(tempered(opinions, np.exp(log_temperature), task), labels, task).mean())
+
+    found = minimize_scalar(
+        loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-3}
+    )
+    return float(np.exp(found.x))
+
+
+def baseline_loss(labels: np.ndarray, task: str) -> float:
+    """The loss of whoever knows how frequent the classes are (in regression: the median), and nothing else."""
+    if task == "regression":
+        return float(np.abs(labels - np.median(labels)).mean())
+    shares = np.bincount(labels) / len(labels) if labels.ndim == 1 else labels.mean(0)
+    return float(row_losses(np.broadcast_to(shares, (len(labels), len(shares))), labels, task).mean())
+
+
+def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
+    """Out of fold on the judged train rows, after calibration."""
+    data = run_data(opinions.run_path)
+    task, outputs = data.encoding.task, data.encoding.outputs
+    temperature = 1.0
+    if task != "regression":
+        places = np.flatnonzero(judged)[:CALIBRATION_ROWS]
+        last = slice(0, int(places[-1]) + 1)
+        temperature = fit_temperature(opinions.read("train", last)[places], labels[places], task)
+    losses, hits = [], []
+    for place in row_slices(len(labels), outputs):
+        mine = judged[place]
+        found = tempered(opinions.read("train", place), temperature, task)[mine]
+        losses.append(row_losses(found, labels[place][mine], task))
+        if task != "regression":
+            hits.append(right(found, labels[place][mine], task))
+    accuracy = float(np.concatenate(hits).mean()) if hits else None
+    return Measured(opinions.judge, temperature, np.concatenate(losses), accuracy)
+
+
+def pool(
+    run_path: Path,
+    judges: Sequence[Judge],
+    hidden: Sequence[str],
+    blind_judges: Sequence[Judge],
+    count: int,
+    judged: np.ndarray,
+) -> dict[str, Any]:
+    """Write the opinions of every judge and their mean; returns what judges.json says of them.
+
+    hidden: columns that blind judges don't see; count: folds; judged: bool `[train rows]`.
+    """
+    data = run_data(run_path)
+    task, labels, folds = data.encoding.task, role_labels(data, "train"), np.load(folds_path(run_path))
+    baseline = baseline_loss(labels[judged], task)
+    entries: list[dict[str, Any]] = []
+    for blind, some in ((False, judges), (True, blind_judges)):
+        if not some:
+            continue
+        of_all = [
+            Opinions(run_path, judge.name, folds, count, tuple(hidden) if blind else ()) for judge in some
+        ]
+        weighed = weigh([measure(each, labels, judged) for each in of_all], baseline)
+        for role in ROLES:
+            if data.count(role) and not (blind and role == "train"):
+                write_role(run_path, role, blind, list(zip(of_all, weighed)))
+        if not blind:
+            entries = [describe(judge, each, task) for judge, each in zip(judges, weighed)]
+    return {"judges": entries, "baseline_log_loss": baseline}
+
+
+def describe(judge: Judge, weighed: Weighed, task: str) -> dict[str, Any]:
+    loss = "error" if task == "regression" else "log_loss"
+    entry = {
+        "name": judge.name,
+        "family": judge.family,
+        "words": judge.words,
+        "weight": weighed.weight,
+        "counts": weighed.weight > 0,
+        "why": weighed.why,
+        loss: float(weighed.measured.losses.mean()),
+    }
+    return entry if weighed.measured.accuracy is None else entry | {"accuracy": weighed.measured.accuracy}
+
+
+def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
+    """Each judge calibrated, and the weighted mean, over all rows of a role."""
+    data = run_data(run_path)
+    task, outputs, rows = data.encoding.task, data.encoding.outputs, data.count(role)
+    shape = (rows,) if task == "regression" else (rows, outputs)
+    for opinions, weighed in parts:
+        with write_opinions(opinions_path(run_path / FOLDER, opinions.judge, role, blind), shape) as target:
+            for place in row_slices(rows, outputs):
+                target[place] = tempered(opinions.read(role, place), weighed.measured.temperature, task)
+    paths = [opinions_path(run_path / FOLDER, opinions.judge, role, blind) for opinions, _ in parts]
+    weights = [weighed.weight for _, weighed in parts]
+    with write_opinions(opinions_path(run_path / FOLDER, MEAN, role, blind), shape) as target:
+        for place in row_slices(rows, outputs):
+            target[place] = mean_opinion(
+                [np.load(path, mmap_mode="r")[place] for path in paths], weights, task
+            )
+
+
+def mean_opinion(opinions: Sequence[np.ndarray], weights: Sequence[float], task: str) -> np.ndarray:
+    """The weighted mean of log probabilities (of sets: log odds; of targets: of the targets), as probabilities."""
+    if task == "regression":
+        return np.average(opinions, axis=0, weights=weights)
+    arrays = [np.clip(each.astype(np.float64), TINY, 1 - TINY) for each in opinions]
+    if task == "multilabel":
+        odds = np.average([np.log(each) - np.log1p(-each) for each in arrays], axis=0, weights=weights)
+        return 1 / (1 + np.exp(-odds))
+    return normalised(np.average([np.log(each) for each in arrays], axis=0, weights=weights))

@@ -1,0 +1,136 @@
+"""What a judge is given: matrices made from blocks, with statistics of the rows that it is fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import PCA, TruncatedSVD
+
+from pipeline.panel.material import Blocks
+
+FEWEST_ROWS = 2
+"""Rows that an n-gram has to occur in."""
+MOST_NGRAMS = 100_000
+"""Of a block of text: the n-grams that occur in the most rows."""
+COMPONENTS = 60
+"""Of pixels and of long lists, which trees and linear judges see by their principal components."""
+TOPICS = 50
+"""Of a text, which trees see beside other columns."""
+PCA_ROWS = 10_000
+"""Rows that principal components are fitted on at most: the first of the sample."""
+
+
+class Space(Protocol):
+    """Blocks → a matrix `[rows, width]`, dense or sparse."""
+
+    def fit(self, blocks: Blocks, seed: int) -> None: ...
+
+    def transform(self, blocks: Blocks) -> Any: ...
+
+
+class Ngrams:
+    """Sublinear counts of one block → TF-IDF of unit length, without n-grams of a single row."""
+
+    def __init__(self, counts: sparse.csr_matrix):
+        rows = np.bincount(counts.indices, minlength=counts.shape[1])
+        kept = np.flatnonzero(rows >= FEWEST_ROWS)
+        if len(kept) > MOST_NGRAMS:
+            kept = np.sort(kept[np.argsort(-rows[kept], kind="stable")[:MOST_NGRAMS]])
+        self.width = len(kept)
+        self._place = np.full(counts.shape[1], -1, dtype=np.int32)
+        self._place[kept] = np.arange(len(kept), dtype=np.int32)
+        self._weight = (np.log((1 + counts.shape[0]) / (1 + rows[kept])) + 1).astype(np.float32)
+
+    def transform(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        places = self._place[counts.indices]
+        there = places >= 0
+        ends = np.concatenate([[0], np.cumsum(there)])[counts.indptr]
+        places = places[there]
+        values = counts.data[there] * self._weight[places]
+        row = np.repeat(np.arange(counts.shape[0]), np.diff(ends))
+        lengths = np.sqrt(np.bincount(row, values**2, minlength=counts.shape[0]))
+        values = (values / np.maximum(lengths, 1e-12)[row]).astype(np.float32)
+        return sparse.csr_matrix((values, places, ends), (counts.shape[0], self.width))
+
+
+class TextSpace:
+    """All blocks of all texts side by side, each of unit length: nothing in it is negative."""
+
+    def fit(self, blocks: Blocks, seed: int) -> None:  # noqa: ARG002
+        self._ngrams = {key: Ngrams(counts) for key, counts in blocks.texts.items()}
+
+    def transform(self, blocks: Blocks) -> sparse.csr_matrix:
+        return sparse.hstack([each.transform(blocks.texts[key]) for key, each in self._ngrams.items()], "csr")
+
+
+class WideSpace:
+    """Pixels and lists: each as it is, or by its principal components where it is wider than `COMPONENTS`."""
+
+    def fit(self, blocks: Blocks, seed: int) -> None:
+        self._components: dict[str, PCA | None] = {}
+        for key, values in blocks.wide.items():
+            first = values[:PCA_ROWS]
+            count = min(COMPONENTS, *first.shape)
+            pca = (
+                PCA(count, svd_solver="randomized", random_state=seed)
+                if first.shape[1] > COMPONENTS
+                else None
+            )
+            self._components[key] = pca if pca is None else pca.fit(first)
+
+    def transform(self, blocks: Blocks) -> list[np.ndarray]:
+        return [
+            blocks.wide[key] if pca is None else pca.transform(blocks.wide[key])
+            for key, pca in self._components.items()
+        ]
+
+
+class LinearSpace:
+    """Text beside scaled columns and standardised components of pixels and lists."""
+
+    def fit(self, blocks: Blocks, seed: int) -> None:
+        self._text, self._wide = TextSpace(), WideSpace()
+        self._text.fit(blocks, seed)
+        self._wide.fit(blocks, seed)
+        parts = self._wide.transform(blocks)
+        self._means = [part.mean(0) for part in parts]
+        self._scales = [1 / max(float(part.std(0).max()), 1e-12) for part in parts]
+
+    def transform(self, blocks: Blocks) -> Any:
+        wide = [
+            (part - mean) * scale
+            for part, mean, scale in zip(self._wide.transform(blocks), self._means, self._scales)
+        ]
+        dense = [*blocks.columns.values(), *wide]
+        if not blocks.texts:
+            return joined(dense)
+        text = self._text.transform(blocks)
+        return sparse.hstack([text, sparse.csr_matrix(joined(dense))], "csr") if dense else text
+
+
+class TreeSpace:
+    """Columns as numbers and ranks beside components of pixels and lists and topics of texts."""
+
+    def fit(self, blocks: Blocks, seed: int) -> None:
+        self._text, self._wide = TextSpace(), WideSpace()
+        self._wide.fit(blocks, seed)
+        self._topics: TruncatedSVD | None = None
+        if blocks.texts:
+            self._text.fit(blocks, seed)
+            counts = self._text.transform(blocks)
+            if min(counts.shape) > 1:
+                topics = min(TOPICS, *(side - 1 for side in counts.shape))
+                self._topics = TruncatedSVD(topics, random_state=seed).fit(counts[:PCA_ROWS])
+
+    def transform(self, blocks: Blocks) -> np.ndarray:
+        parts = [*blocks.ordinals.values(), *self._wide.transform(blocks)]
+        if self._topics is not None:
+            parts.append(self._topics.transform(self._text.transform(blocks)))
+        return joined(parts)
+
+
+def joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.ascontiguousarray(np.concatenate(list(parts), axis=1), dtype=np.float32)

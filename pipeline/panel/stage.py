@@ -1,0 +1,113 @@
+"""The stage `panel`: plain models of several families judge every row, train rows out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.compute.worker import run_data
+from pipeline.context import AuditContext
+from pipeline.data.catalog import read_catalog
+from pipeline.data.encoded import EncodedData
+from pipeline.data.files import ROLES
+from pipeline.data.hashing import ids_of_hex
+from pipeline.panel.fits import Fit, folds_path, role_labels, run_fit, sample_path, save_array
+from pipeline.panel.folds import assign_folds, draw_sample, rare_classes, strata_of
+from pipeline.panel.judges import Judge, choose_judges
+from pipeline.panel.material import WORK, load_blocks, piece_groups, pieces, write_features
+from pipeline.panel.opinions import FOLDER, JUDGED
+from pipeline.panel.pooling import pool
+from pipeline.run import remove, write_json
+
+REPEATS = 1
+
+
+def panel_stage(context: AuditContext) -> dict[str, Any]:
+    """Write panel/; returns the facts for the record."""
+    config, path = context.config.detection, context.run.path
+    if not config.panel:
+        return {"judges": []}
+    data = run_data(path)
+    task, outputs = data.encoding.task, data.encoding.outputs
+    make_features(context, data)
+    labels = role_labels(data, "train")
+    strata = strata_of(labels, task)
+    features = ids_of_hex(read_catalog(path, "train", ["features_hash"])["features_hash"])
+    dealt = [
+        assign_folds(features, strata, config.panel_folds, config.seed, repeat) for repeat in range(REPEATS)
+    ]
+    save_array(folds_path(path), np.stack(dealt))
+    sample = draw_sample(strata, config.panel_rows, config.seed)
+    save_array(sample_path(path), sample)
+    first, hidden = load_blocks(path, pieces(data, "train")[0]), hidden_columns(context, data)
+    judges = choose_judges(first, task, outputs)
+    blind = choose_judges(first.without(hidden), task, outputs) if hidden else []
+    make_fits(context, judges, hidden, blind)
+    rare = rare_classes(labels, task, outputs, config.panel_folds)
+    judged = write_judged(path, data, rare)
+    facts = {
+        "folds": config.panel_folds,
+        "repeats": REPEATS,
+        "fitted_rows": int(np.count_nonzero(dealt[0][sample] != 0)),
+        "not_judged_classes": [data.encoding.classes[place] for place in rare.tolist()],
+    }
+    facts |= pool(path, judges, hidden, blind, config.panel_folds, judged)
+    write_json(path / FOLDER / "judges.json", facts)
+    remove(path / WORK)
+    return facts
+
+
+def make_features(context: AuditContext, data: EncodedData) -> None:
+    """The features of all rows, on the workers."""
+    path = context.run.path
+    groups = [group for role in ROLES for group in piece_groups(pieces(data, role))]
+    total, done = sum(data.count(role) for role in ROLES), 0
+
+    def tick(place: int, _: None) -> None:
+        nonlocal done
+        done += sum(piece.rows for piece in groups[place])
+        context.progress("panel: features", done, total, "rows")
+
+    names = [f"panel: features of {group[0].role}" for group in groups]
+    context.workers.run(write_features, [(path, group) for group in groups], names, tick)
+
+
+def hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:
+    """Features that say where a row comes from: blind judges don't see them, if that leaves them anything."""
+    features = [encoder.column for encoder in data.encoding.features]
+    hidden = [name for name in features if name in context.config.data.group]
+    return hidden if len(hidden) < len(features) else []
+
+
+def make_fits(
+    context: AuditContext, judges: Sequence[Judge], hidden: Sequence[str], blind: Sequence[Judge]
+) -> None:
+    """All fits, on the workers: the longest kinds first."""
+    config, path = context.config.detection, context.run.path
+    places = [(repeat, fold) for repeat in range(REPEATS) for fold in range(config.panel_folds)]
+    fits = [Fit(judge.name, *place) for judge in judges for place in places]
+    fits += [Fit(judge.name, *place, tuple(hidden)) for judge in blind for place in places]
+    done = 0
+
+    def tick(place: int, _: None) -> None:  # noqa: ARG001
+        nonlocal done
+        done += 1
+        context.progress("panel", done, len(fits), "fits")
+
+    tasks = [(path, fit, config.seed) for fit in fits]
+    context.workers.run(run_fit, tasks, [fit.name for fit in fits], tick)
+
+
+def write_judged(path: Path, data: EncodedData, rare: np.ndarray) -> np.ndarray:
+    """Which rows the panel has an opinion on: panel/judged/; returns that of train rows."""
+    for role in ROLES:
+        if data.count(role):
+            labels = role_labels(data, role)
+            judged = (
+                ~np.isin(labels, rare) if labels.ndim == 1 and len(rare) else np.ones(len(labels), dtype=bool)
+            )
+            save_array(path / FOLDER / JUDGED / f"{role}.npy", judged)
+    return np.load(path / FOLDER / JUDGED / "train.npy")
