@@ -159,15 +159,29 @@ def report(run: Run) -> None:
 def export(
     run: Run,
     decisions: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet with row_key and decision, applied first.")
+        Path | None,
+        typer.Option(help="Decisions by people, CSV or Parquet: detect, verify and export again with them."),
     ] = None,
+    proposed: Annotated[
+        bool,
+        typer.Option("--proposed", help="Export what the rule proposed and verification left for review."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
-    from pipeline.runs import export_again
+    from pipeline.runs import export_again, take_decisions
 
-    facts = export_again(run, decisions)
+    if decisions is not None:
+        from flows.audit import run_audit
+        from flows.terminal import Terminal
+
+        changes = take_decisions(run, decisions)
+        with Terminal(console(as_json)) as terminal:
+            result = run_audit(str(run / "config.yaml"), changes, str(run), terminal)
+        if not proposed:
+            return finish(result, terminal, as_json)
+    facts = export_again(run, None, proposed)
     if as_json:
         print_json(facts)
     else:

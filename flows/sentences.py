@@ -74,7 +74,12 @@ def export(facts: Facts) -> str:
     parts = [f"{words.rows(facts['rows_kept'])} kept", f"{words.count(facts['rows_removed'])} removed"]
     if facts["rows_relabelled"]:
         parts.append(f"{words.count(facts['rows_relabelled'])} relabelled")
-    return ", ".join(parts)
+    text = ", ".join(parts)
+    return (
+        f"{text}; as proposed, whatever verification says"
+        if facts.get("proposed")
+        else text
+    )
 
 
 def report(facts: Facts) -> str:

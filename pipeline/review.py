@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import load_config
-from pipeline.data.export import read_entries
+from pipeline.config import AuditConfig, load_config
+from pipeline.data.decisions_file import Line
+from pipeline.data.entries import read_entries
 from pipeline.data.hashing import key_ids
 from pipeline.detection.answers import VERDICTS, Answers, ranking_hash
+from pipeline.detection.people import find_rows
 from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, rows_to_ask, rows_to_remove
 from pipeline.detection.rules import read_candidates
 from pipeline.errors import InputError
+from pipeline.report import words
+from pipeline.report.originals import class_names
 from pipeline.report.sheet import sheet_rows
 from pipeline.run import RunDirectory, write_atomically
 from pipeline.runs import existing_run
@@ -187,18 +192,38 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
         )
     plan = review.answers.plan
     asked = {review.keys[place] for cutoff in plan.cutoffs for place in plan.sample(cutoff).tolist()}
-    found = read_verdicts(Path(sheet), asked, review.answers)
+    lines = read_verdicts(Path(sheet), asked, review.answers)
+    found = {key: line.word for key, line in lines.items()}
     earlier = review.answers.verdicts
     changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
     with review.run.lock():
-        review.answers = review.answers.with_verdicts(found)
+        review.answers = review.answers.with_verdicts(found, new_labels(review.run, review.config, lines))
         review.answers.save(review.run / ANSWERS)
     return replace(review.state(), changed=changed)
 
 
-def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, str]:
-    """Row key → verdict, of the lines that have one."""
-    found: dict[str, str] = {}
+def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]) -> dict[str, str]:
+    """Row key → the right label as a person wrote it, where it is another than the sheet had.
+
+    Raises InputError for a label that is none, and for a new label on a row that is not called wrong.
+    """
+    wanted = pc.field("row_key").isin(pa.array(list(lines), pa.string()))
+    rows = pq.read_table(
+        run / "rows.parquet", columns=["row_key", "label", "shard"], filters=wanted, partitioning=None
+    )
+    edited = []
+    for row in rows.to_pylist():
+        line, names = lines[row["row_key"]], class_names(pq.read_schema(row["shard"]), config.data.label)
+        if line.label is not None and line.label not in (words.label(row["label"], names), str(row["label"])):
+            edited.append(line)
+    found = find_rows(config, run.path, edited) if edited else {}
+    own = {word.line.key: word for of_role in found.values() for word in of_role.values()}
+    return {key: word.line.label for key, word in own.items() if word.label is not None}
+
+
+def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:
+    """Row key → its line, of the lines that have a verdict."""
+    found: dict[str, Line] = {}
     unknown: list[str] = []
     contradicted: list[str] = []
     for place, entry in sheet_entries(sheet):
@@ -218,7 +243,9 @@ def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, st
                 f"{place}: the sheet belongs to another sample ({entry['sample'] or 'none'}, not {before.sample_id})",
                 "Fill in a sheet that was written for this run.",
             )
-        if found.setdefault(key, verdict) != verdict and key not in contradicted:
+        label = (entry.get("label") or "").strip() or None
+        first = found.setdefault(key, Line(key, verdict, label, "", "", "", place))
+        if (first.word, first.label) != (verdict, label) and key not in contradicted:
             contradicted.append(key)
     if unknown:
         raise InputError(

@@ -29,9 +29,9 @@ class Stage:
     sections: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, context: AuditContext) -> dict[str, Any]:
+    def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(context)
+        return getattr(importlib.import_module(module), name)(context, **options)
 
 
 STAGES = (
@@ -54,7 +54,12 @@ STAGES = (
         ("verification",),
         ("verification", "verification.json"),
     ),
-    Stage("export", "pipeline.data.export:export", ("export",), ("exported", "cleaned", "quarantine")),
+    Stage(
+        "export",
+        "pipeline.data.export:export",
+        ("export",),
+        ("exported", "cleaned", "cleaned.json", "quarantine"),
+    ),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
 )
 
@@ -94,18 +99,19 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
 
 def named_files(config: AuditConfig) -> dict[str, str]:
     """Files that a person gave to detection, by their keys: a changed one is judged anew."""
-    named = {"trusted": config.detection.trusted, "answers": config.detection.answers}
+    detection = config.detection
+    named = {"trusted": detection.trusted, "answers": detection.answers, "decisions": detection.decisions}
     return {key: path for key, path in named.items() if path is not None}
 
 
-def run_stage(stage: Stage, context: AuditContext, fingerprint: str) -> bool:
-    """Run one stage unless its output with this fingerprint is complete; True if it had to run."""
+def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: Any) -> bool:
+    """Run one stage, with its own options, unless its output with this fingerprint is complete; True if it had to."""
     run = context.run
     if run.is_complete(stage.name, fingerprint):
         return False
     run.begin_stage(stage.name, fingerprint, stage.outputs)
     begin = time.perf_counter()
-    facts = stage.run(context)
+    facts = stage.run(context, **options)
     peak = max(peak_resident_bytes(), context.workers.peak_memory())
     entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak, "facts": facts}
     run.finish_stage(stage.name, fingerprint, entry)

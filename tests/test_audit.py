@@ -34,7 +34,7 @@ def test_counts_agree_everywhere(result: AuditResult) -> None:
     assert result.summary["decisions"] == {
         d: decisions.count(d) for d in ("keep", "review", "remove", "relabel")
     }
-    manifest = json.loads((result.run / "cleaned/_manifest.json").read_text())
+    manifest = json.loads((result.run / "cleaned.json").read_text())
     assert (manifest["rows_in"], manifest["rows_removed"]) == (1200, removed)
     assert result.cleaned.count_rows() == 1200 - removed
     assert result.flagged.num_rows == len(decisions) - decisions.count("keep")

@@ -152,15 +152,6 @@ def test_export_is_made_anew_with_its_report(finished: tuple[RunDirectory, list[
     assert run.is_complete("export", "export")
 
 
-def test_decisions_are_applied_before_the_export(
-    finished: tuple[RunDirectory, list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, calls = finished
-    monkeypatch.setattr("pipeline.data.export.read_decisions", lambda path, _: calls.append(path.name))
-    export_again(run.path, "mine.csv")
-    assert calls == ["mine.csv", "export", "report"]
-
-
 def test_interrupted_attempt_does_not_stand_in_the_way(
     finished: tuple[RunDirectory, list[str]],
 ) -> None:

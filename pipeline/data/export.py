@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +22,13 @@ from pipeline.data.labels import plain
 from pipeline.data.rewrite import Changes, difference, rewrite
 from pipeline.errors import InputError, WinnowError
 from pipeline.run import RunDirectory, read_json, remove, write_atomically, write_json
+from pipeline.verification.settle import refused_by, settle
 
 if TYPE_CHECKING:
     from pipeline.context import AuditContext
 
-DECISIONS = ("keep", "review", "remove", "relabel")
-MANIFEST = "cleaned/_manifest.json"
+MANIFEST = "cleaned.json"
+EARLIER_MANIFEST = "cleaned/_manifest.json"
 CANARIES = "nothing was exported: labels were flipped on purpose in this run (detection.canaries)"
 FINISHED = "exported"  # a small record for each finished file, until the manifest is there
 HASHED_ROWS = 8192
@@ -43,20 +39,25 @@ EVIDENCE = {
     "winnow_self_influence": ("self_influence", pa.float64()),
     "winnow_validation_harm": ("validation_harm", pa.float64()),
     "winnow_suggested_label": ("suggested_label", pa.string()),
+    "winnow_new_label": ("new_label", pa.string()),
+    "winnow_decided_by": ("decided_by", pa.string()),
+    "winnow_proposed": ("proposed", pa.string()),
 }
 
 
-def export(context: AuditContext) -> dict[str, Any]:
-    """The stage: see `export_rows`."""
-    return export_rows(context.run, context.config)
+def export(context: AuditContext, proposed: bool = False) -> dict[str, Any]:
+    """The stage: the decisions are settled, then see `export_rows`. proposed: what detection proposed is exported."""
+    settle(context.run, context.config, as_proposed=proposed)
+    return export_rows(context.run, context.config, proposed)
 
 
-def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None = None) -> dict[str, Any]:
-    """Write cleaned/, quarantine/ and the manifest for the decisions in rows.parquet (or `rows_path`).
+def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) -> dict[str, Any]:
+    """Write cleaned/, quarantine/ and the manifest for the decisions in rows.parquet.
 
-    All shards that have audited rows are exported; their other rows (validation, holdout, no label) stay as
-    they are. Files that an interrupted export finished are kept. The manifest is written last, when every
-    file has been read again and "cleaned + quarantine = source" holds row for row.
+    All shards that have audited rows are exported; their other rows (of roles that are declared clean, or without a
+    label) stay as they are. Files that an interrupted export finished are kept. The manifest is written last, when
+    every file has been read again and "cleaned + quarantine = source" holds row for row; it says whether the decisions
+    are those that were `proposed`, whatever verification says.
 
     Returns counts of rows, files and bytes; or `{"refused": True, "verdict": …}` when the gate forbids the
     export, or `{"refused": False, "skipped": why}` for a run with canaries: then nothing is written. Raises
@@ -67,9 +68,10 @@ def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None =
     verdict = refused_by(run, config)
     if verdict is not None:
         return {"refused": True, "verdict": verdict}
-    path = rows_path or run / "rows.parquet"
+    path = run / "rows.parquet"
     shards = shard_names(path)
-    (run / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, EARLIER_MANIFEST):
+        (run / name).unlink(missing_ok=True)
     sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
     files, relabelled = [], 0
     for shard, name in zip(shards, output_names(shards)):
@@ -85,18 +87,15 @@ def export_rows(run: RunDirectory, config: AuditConfig, rows_path: Path | None =
         "run_id": run.run_id,
         "config_hash": config.hash(),
         "decisions_hash": decisions_hash(path),
+        "proposed": proposed,
         **counts,
         "files": files,
     }
     write_json(run / MANIFEST, manifest)
     remove(run / FINISHED)
     paths = [run / file[kind] for file in files for kind in ("cleaned", "quarantine") if file[kind]]
-    return counts | {"files": len(files), "bytes": sum(p.stat().st_size for p in paths), "refused": False}
-
-
-def read_rows(path: Path) -> pa.Table:
-    check_there(path)
-    return pq.read_table(path)
+    size = sum(p.stat().st_size for p in paths)
+    return counts | {"files": len(files), "bytes": size, "refused": False, "proposed": proposed}
 
 
 def check_there(path: Path) -> None:
@@ -116,20 +115,14 @@ def shard_names(path: Path) -> list[str]:
 
 def changed_rows(path: Path, shard: str) -> pa.Table:
     """The rows of one shard that are to be removed or relabelled, with what the export needs of them."""
-    columns = ["row", *(column for column, _ in EVIDENCE.values())]
+    columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
     wanted = (pc.field("shard") == shard) & pc.field("decision").isin(["remove", "relabel"])
     return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
 
 
-def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
-    """The verdict for which `verification.gate` forbids an export, or None. Untested is not refused."""
-    path = run / "verification.json"
-    verdict = read_json(path)["verdict"] if path.exists() else "not tested"
-    gate = config.verification.gate
-    if gate == "off" or verdict == "not tested":
-        return None
-    refused = verdict == "worse" if gate == "refuse-worse" else verdict != "improved"
-    return verdict if refused else None
+def manifest_path(run: RunDirectory) -> Path | None:
+    """The manifest of the export, beside cleaned/ or, in runs of earlier versions, within; None without an export."""
+    return next((run / name for name in (MANIFEST, EARLIER_MANIFEST) if (run / name).exists()), None)
 
 
 def output_names(shards: list[str]) -> list[str]:
@@ -167,7 +160,7 @@ def changes_of(rows: pa.Table, label_column: str) -> Changes:
     return Changes(
         rows["row"].to_numpy().astype(np.int64),
         pc.equal(rows["decision"], "relabel").to_numpy().astype(bool),
-        plain(rows["suggested_label"].combine_chunks()),
+        plain(rows["new_label"].combine_chunks()),
         pa.table(evidence),
         label_column,
     )
@@ -265,152 +258,12 @@ def failed_check(shard: str, problem: str) -> WinnowError:
 
 
 def decisions_hash(path: Path) -> str:
-    """SHA-256 over row_key, decision and suggested_label of all rows in order, a JSON line each."""
+    """SHA-256 over row_key, decision and new_label of all rows in order, a JSON line each."""
     found = hashlib.sha256()
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(HASHED_ROWS, columns=["row_key", "decision", "suggested_label"]):
-            columns = (batch[name].to_pylist() for name in ("row_key", "decision", "suggested_label"))
+        for batch in file.iter_batches(HASHED_ROWS, columns=["row_key", "decision", "new_label"]):
+            columns = (batch[name].to_pylist() for name in ("row_key", "decision", "new_label"))
             for key, decision, label in zip(*columns):
                 line = json.dumps([key, decision, None if label is None else str(label)])
                 found.update(f"{line}\n".encode())
     return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a file of decisions; `place` says where it stands, for messages."""
-
-    place: str
-    key: str
-    decision: str
-    label: str | None
-
-
-def read_decisions(path: Path, run: RunDirectory) -> pa.Table:
-    """Apply a person's decisions to rows.parquet, write it and return it.
-
-    `path`: CSV or Parquet with row_key, decision and, if wanted, suggested_label; `relabel` without a label
-    takes the one that rows.parquet suggests. Rows that change get the reason `reviewed`. Raises InputError
-    for an unknown key, decision or class, for lines that contradict each other, and for a relabelling
-    without a new label.
-    """
-    rows = read_rows(run / "rows.parquet")
-    place_of = {key: place for place, key in enumerate(rows["row_key"].to_pylist())}
-    given, decisions, suggested, reasons = (
-        rows[name].to_pylist() for name in ("label", "decision", "suggested_label", "reasons")
-    )
-    task = read_json(run / "encoding.json")["task"]
-    known = spellings(set(given)) if task == "classification" else {}
-    for line in decision_lines(path):
-        place = place_of.get(line.key)
-        if place is None:
-            raise InputError(
-                f"{line.place}: no audited row has the key {line.key!r}",
-                f"Keys are the column row_key of {run / 'rows.parquet'}.",
-            )
-        label = suggested[place]
-        if line.label is not None and task == "multilabel":
-            raise InputError(
-                f"{line.place}: a set of labels can't be given here",
-                "Leave suggested_label out: relabel takes the set that rows.parquet suggests.",
-            )
-        if line.label is not None:
-            label = number_in(line) if task == "regression" else class_in(line, known)
-        if line.decision == "relabel" and (label is None or label == given[place]):
-            what = "no label is suggested" if label is None else f"it has the label {label!r} already"
-            raise InputError(
-                f"{line.place}: row {line.key!r} can't be relabelled: {what}", "Give suggested_label."
-            )
-        if (line.decision, label) != (decisions[place], suggested[place]):
-            decisions[place], suggested[place] = line.decision, label
-            reasons[place] = [*dict.fromkeys([*(reasons[place] or []), "reviewed"])]
-    for name, values in (("decision", decisions), ("suggested_label", suggested), ("reasons", reasons)):
-        at = rows.schema.get_field_index(name)
-        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))
-    with write_atomically(run / "rows.parquet") as temporary:
-        pq.write_table(rows, temporary, compression="zstd")
-    return rows
-
-
-def decision_lines(path: Path) -> list[Line]:
-    """All lines, one per key. Raises InputError for an unknown decision or a contradiction."""
-    lines: dict[str, Line] = {}
-    for place, entry in read_entries(path):
-        missing = [name for name in ("row_key", "decision") if not entry.get(name)]
-        if missing:
-            raise InputError(f"{place}: no {missing[0]}", "The columns row_key and decision are needed.")
-        line = Line(place, entry["row_key"], entry["decision"], entry.get("suggested_label") or None)
-        if line.decision not in DECISIONS:
-            raise InputError(
-                f"{place}: unknown decision {line.decision!r}", f"Known: {', '.join(DECISIONS)}."
-            )
-        other = lines.setdefault(line.key, line)
-        if (other.decision, other.label) != (line.decision, line.label):
-            raise InputError(
-                f"{place}: contradicts {other.place}: both are about row {line.key!r}",
-                "Leave one of the two lines out.",
-            )
-    return list(lines.values())
-
-
-def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Place and values, as text, of each line of a CSV or Parquet file."""
-    try:
-        if path.suffix == ".csv":
-            check_utf8(path)
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header = file.readline()
-                file.seek(0)
-                reader = csv.DictReader(file, delimiter=separator(header))
-                if not reader.fieldnames:
-                    raise InputError(f"{path}: empty", "Its first line names the columns.")
-                for entry in reader:
-                    yield f"{path}, line {reader.line_num}", entry
-        else:
-            for row, entry in enumerate(pq.read_table(path).to_pylist()):
-                yield f"{path}, row {row}", {k: "" if v is None else str(v) for k, v in entry.items()}
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: can't be read ({reason})", "Give a Parquet or a CSV file.") from None
-
-
-def check_utf8(path: Path) -> None:
-    """Raises InputError for the encodings of text that some spreadsheets write."""
-    with path.open("rb") as file:
-        first = file.read(4)
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first:
-        raise InputError(f"{path}: UTF-16 text, not UTF-8", "Save it as CSV in UTF-8 (`CSV UTF-8` in Excel).")
-
-
-def separator(header: str) -> str:
-    """Of a CSV file's values: spreadsheets write semicolons where the comma is the decimal sign, or tabs."""
-    return next((each for each in ",;\t" if each in header), ",")
-
-
-def spellings(classes: set[Any]) -> dict[str, Any]:
-    """Ways to write each class: as Python writes it, booleans in lower case, numbers as integer or float."""
-    found = {}
-    for value in classes:
-        found[str(value)] = value
-        if isinstance(value, bool):
-            found[str(value).lower()] = value
-        elif isinstance(value, int):
-            found[str(float(value))] = value
-    return found
-
-
-def class_in(line: Line, known: dict[str, Any]) -> Any:
-    if line.label not in known:
-        some = ", ".join(sorted(known)[:10])
-        raise InputError(f"{line.place}: {line.label!r} is no class of this run", f"Classes: {some}.")
-    return known[line.label]
-
-
-def number_in(line: Line) -> float:
-    try:
-        number = float(line.label or "")
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{line.place}: {line.label!r} is no number", "The label is a regression target.")
-    return number

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
 from pipeline.data.catalog import NAME
-from pipeline.data.export import read_entries
+from pipeline.data.entries import read_entries
 from pipeline.data.files import sha256_of
 from pipeline.data.labels import plain
 from pipeline.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,14 @@ VERDICTS = {"wrong": WRONG, "right": RIGHT, "unsure": UNSURE}
 
 @dataclass(frozen=True)
 class Answers:
-    """ranking: a hash of the candidates in order, which the plan is about; verdicts: row key → word of VERDICTS."""
+    """ranking: a hash of the candidates in order, which the plan is about; verdicts: row key → word of VERDICTS;
+    labels: row key → the right label as a person wrote it, of some rows that are called wrong.
+    """
 
     plan: Plan
     ranking: str
     verdicts: dict[str, str]
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def sample_id(self) -> str:
@@ -34,8 +37,10 @@ class Answers:
         text = json.dumps([self.plan.as_json(), self.ranking])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-    def with_verdicts(self, more: dict[str, str]) -> Answers:
-        return replace(self, verdicts=self.verdicts | more)
+    def with_verdicts(self, more: dict[str, str], labels: dict[str, str]) -> Answers:
+        """With newer verdicts, which take the place of earlier ones, and the labels that go with them."""
+        kept = {key: label for key, label in self.labels.items() if key not in more}
+        return replace(self, verdicts=self.verdicts | more, labels=kept | labels)
 
     def of_candidates(self, row_ids: np.ndarray) -> np.ndarray:
         """UNANSWERED, RIGHT, UNSURE or WRONG by candidate, int8; row_ids: int64, of the candidates in order."""
@@ -51,6 +56,7 @@ class Answers:
             {
                 "row_key": pa.array(list(self.verdicts), pa.string()),
                 "verdict": pa.array(list(self.verdicts.values()), pa.string()),
+                "label": pa.array([self.labels.get(key) for key in self.verdicts], pa.string()),
             }
         ).replace_schema_metadata({METADATA: about.encode()})
         with write_atomically(path) as temporary:
@@ -71,7 +77,11 @@ class Answers:
                 f"{path}: not a file of answers", "Give review/answers.parquet of a reviewed run."
             ) from None
         verdicts = dict(zip(table["row_key"].to_pylist(), table["verdict"].to_pylist()))
-        return cls(Plan.from_json(about["plan"]), about["ranking"], verdicts)
+        labels = {}
+        if "label" in table.column_names:
+            given = zip(verdicts, table["label"].to_pylist())
+            labels = {key: label for key, label in given if label is not None}
+        return cls(Plan.from_json(about["plan"]), about["ranking"], verdicts, labels)
 
 
 def ranking_hash(row_ids: np.ndarray, plan: Plan) -> str:

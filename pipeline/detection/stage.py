@@ -38,6 +38,7 @@ from pipeline.detection.label_sets import (
 )
 from pipeline.detection.noise import Noise, judge_answers, judge_noise, pairs_as_json
 from pipeline.detection.outliers import belongs_nowhere
+from pipeline.detection.people import apply_people, count_people, read_people
 from pipeline.detection.reasons import (
     AMBIGUOUS,
     BACKDOOR,
@@ -168,7 +169,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     decision = decide(config.detection, ranked, choice)
     spurious = find_spurious(path, data, given)
     decision[(decision == KEEP) & (corrupted | spurious | carriers) & ~choice.right] = REVIEW
-    evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: choice.confirmed}
+    applied = apply_people(decision, read_people(config, path).get("train"), labels.contradicted)
+    decision, reviewed = applied.decision, choice.confirmed | applied.people
+    evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: reviewed}
     evidence |= explain(path, labels, weighed.opinion, weighed.nearest)
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
@@ -185,6 +188,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
         backdoor_scores=backdoors.scores,
         mean_loss=by_name["early_loss"],
         mean_margin=by_name.get("early_margin"),
+        decided_by=applied.decided_by,
+        own_labels=applied.own_labels,
     )
     write_rows(path, {"train": judgement})
     remove(columns_directory(path))
@@ -209,6 +214,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "removed": removed,
         "relabelled": relabelled,
         "to_review": int((decision == REVIEW).sum()),
+        "by_people": count_people([applied]),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
         "warnings": training_warnings(context, given),

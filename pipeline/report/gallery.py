@@ -163,8 +163,13 @@ def card(
 
 def numbers(row: dict[str, Any]) -> str:
     """The scores themselves; self-influence and harm in nats."""
-    parts = [f"suspicion {row['suspicion']:.3f}", f"final loss {words.number(row['final_loss'])}"]
-    parts.append(f"self-influence {words.number(row['self_influence'])}")
+    parts = [f"suspicion {row['suspicion']:.3f}"]
+    if row["split"] != "train":
+        parts.insert(0, f"{row['split']} row")
+    if row["final_loss"] is not None:
+        parts.append(f"final loss {words.number(row['final_loss'])}")
+    if row["self_influence"] is not None:
+        parts.append(f"self-influence {words.number(row['self_influence'])}")
     if row["validation_harm"] is not None:
         parts.append(f"harm {words.number(row['validation_harm'])}")
     if row["backdoor_score"]:

@@ -6,10 +6,13 @@ from collections import Counter
 from statistics import fmean
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.data.export import EARLIER_MANIFEST, MANIFEST
+from pipeline.data.files import ROLES
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
@@ -38,6 +41,9 @@ def summary(run: RunDirectory) -> Summary:
         "rows": prepare.get("rows", {}),
         "rows_audited": sum(decisions.values()),
         "decisions": decisions,
+        "decisions_by_role": count_by_role(run),
+        "proposed": count_proposed(run),
+        "by_people": detect.get("by_people"),
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
@@ -112,6 +118,31 @@ def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
     }
 
 
+def count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
+    """Role → rows per decision, of the roles whose rows are judged."""
+    rows = stored_columns(run, ["split", "decision"])
+    if "split" not in rows.column_names:
+        return {}
+    counted = rows.group_by(["split", "decision"]).aggregate([([], "count_all")]).to_pylist()
+    counts = {(line["split"], line["decision"]): line["count_all"] for line in counted}
+    roles = [role for role in ROLES if role in {line["split"] for line in counted}]
+    return {role: {name: counts.get((role, name), 0) for name in DECISIONS} for role in roles}
+
+
+def count_proposed(run: RunDirectory) -> dict[str, int]:
+    """Rows that the rule would change and verification left otherwise, by what was proposed."""
+    rows = stored_columns(run, ["proposed"])
+    proposed = Counter(rows["proposed"].to_pylist()) if rows.column_names else Counter()
+    return {name: proposed[name] for name in ("remove", "relabel")}
+
+
+def stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:
+    """Those of the columns that rows.parquet has; runs of earlier versions lack some."""
+    path = run / "rows.parquet"
+    there = set(pq.read_schema(path).names)
+    return read_rows(path, [name for name in names if name in there])
+
+
 def arm_means(arm: dict[str, Any]) -> dict[str, Any]:
     return {
         "rows": arm.get("rows"),
@@ -126,8 +157,11 @@ def export_paths(run: RunDirectory) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
-    places = {"cleaned": "cleaned", "quarantine": "quarantine", "manifest": "cleaned/_manifest.json"}
+    places = {"cleaned": "cleaned", "quarantine": "quarantine", "manifest": MANIFEST}
     there = {name: path if (run / path).exists() else None for name, path in places.items()}
+    if there["manifest"] is None and (run / EARLIER_MANIFEST).exists():
+        there["manifest"] = EARLIER_MANIFEST
+    there["proposed"] = bool(exported.get("proposed"))
     found = {"refused": refused, "gate": config["verification"]["gate"], **there}
     return found | ({"skipped": skipped} if skipped else {})
 

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.config import AuditConfig
 from pipeline.data import export as module
-from pipeline.data.export import export, export_rows, output_names, read_decisions
+from pipeline.data.export import export, export_rows, manifest_path, output_names
 from pipeline.data.rewrite import difference
 from pipeline.errors import InputError, WinnowError
 from pipeline.run import RunDirectory, write_json
@@ -72,6 +72,12 @@ def make_run(
             "validation_harm": pa.nulls(len(lines), pa.float64()),
             "suspicion": np.linspace(1, 0, len(lines), dtype=np.float32),
             "decision": decisions,
+            "proposed": pa.nulls(len(lines), pa.string()),
+            "new_label": pa.array(
+                [new if decision == "relabel" else None for new, decision in zip(suggestions, decisions)],
+                label_type,
+            ),
+            "decided_by": pa.array(["rule" if flag else None for flag in flagged], pa.string()),
             "reasons": pa.array(
                 [["mislabelled", "harmful"] if flag else [] for flag in flagged], pa.list_(pa.string())
             ),
@@ -319,7 +325,7 @@ def test_the_manifest_says_what_became_of_every_file():
         ["a.parquet", "b.parquet"], {("b.parquet", 0): ("relabel", 1), ("b.parquet", 2): ("remove", None)}
     )
     export_rows(run, config())
-    manifest = json.loads((run / "cleaned/_manifest.json").read_text())
+    manifest = json.loads((run / "cleaned.json").read_text())
     assert manifest["run_id"] == "1"
     assert manifest["config_hash"] == config().hash()
     lines = [["a.parquet#0", "keep", None], ["a.parquet#1", "keep", None], ["a.parquet#2", "keep", None]]
@@ -490,7 +496,7 @@ def test_an_interrupted_export_goes_on_where_it_stopped(monkeypatch):
     monkeypatch.setattr(module, "rewrite", stops_at_c)
     with pytest.raises(KeyboardInterrupt):
         export_rows(run, config())
-    assert not (run / "cleaned/_manifest.json").exists()
+    assert not (run / "cleaned.json").exists()
     (run / "cleaned/b.parquet").write_bytes(b"damaged")
     facts = export_rows(run, config())
     assert written == ["a.parquet", "b.parquet", "stop", "b.parquet", "c.parquet"]
@@ -529,100 +535,3 @@ def test_the_gate(gate, verdict, refused):
     assert (run / "cleaned").exists() is not refused
     if refused:
         assert facts == {"refused": True, "verdict": verdict}
-
-
-@pytest.fixture
-def decided() -> RunDirectory:
-    simple("a.parquet", ["ham", "spam", "ham", "spam"])
-    return make_run(
-        ["a.parquet"], {("a.parquet", 1): ("remove", "ham"), ("a.parquet", 2): ("review", "spam")}
-    )
-
-
-def write_decisions(name: str, columns: dict) -> Path:
-    write = pq.write_table if name.endswith("parquet") else pa.csv.write_csv
-    write(pa.table(columns), name)
-    return Path(name)
-
-
-@pytest.mark.parametrize("name", ["d.csv", "d.parquet"])
-def test_decisions_of_a_person_go_before_those_of_the_run(decided, name):
-    keys = ["a.parquet#0", "a.parquet#1", "a.parquet#2"]
-    columns = {
-        "row_key": keys,
-        "decision": ["relabel", "keep", "relabel"],
-        "suggested_label": ["spam", None, None],
-    }
-    rows = read_decisions(write_decisions(name, columns), decided)
-    assert rows["decision"].to_pylist() == ["relabel", "keep", "relabel", "keep"]
-    assert rows["suggested_label"].to_pylist() == ["spam", "ham", "spam", None]
-    assert rows["reasons"].to_pylist()[0] == ["reviewed"]
-    assert rows["reasons"].to_pylist()[3] == []
-    assert pq.read_table(decided / "rows.parquet").equals(rows)
-    export_rows(decided, config())
-    assert pq.read_table(decided / "cleaned/a.parquet")["label"].to_pylist() == [
-        "spam",
-        "spam",
-        "spam",
-        "spam",
-    ]
-
-
-def test_integer_classes_may_be_written_as_floats_as_pandas_does():
-    simple("a.parquet", [0, 1, 2])
-    run = make_run(["a.parquet"], {})
-    Path("d.csv").write_text(
-        "row_key,decision,suggested_label\na.parquet#0,relabel,2.0\na.parquet#1,remove,\n"
-    )
-    rows = read_decisions(Path("d.csv"), run)
-    assert rows["suggested_label"].to_pylist() == [2, None, None]
-    assert rows["decision"].to_pylist() == ["relabel", "remove", "keep"]
-
-
-def test_a_regression_target_may_be_any_number():
-    simple("a.parquet", [0.5, 1.5])
-    run = make_run(["a.parquet"], {})
-    write_json(run / "encoding.json", {"task": "regression"})
-    Path("d.csv").write_text("row_key,decision,suggested_label\na.parquet#0,relabel,2.25\n")
-    assert read_decisions(Path("d.csv"), run)["suggested_label"].to_pylist() == [2.25, None]
-    Path("d.csv").write_text("row_key,decision,suggested_label\na.parquet#0,relabel,much\n")
-    with pytest.raises(InputError, match="'much' is no number"):
-        read_decisions(Path("d.csv"), run)
-
-
-WRONG = {
-    "unknown key": ("z,keep,", "line 2: no audited row has the key 'z'"),
-    "unknown decision": ("a.parquet#0,drop,", "unknown decision 'drop'"),
-    "unknown class": ("a.parquet#0,relabel,eggs", "'eggs' is no class"),
-    "no label": ("a.parquet#0,relabel,", "no label is suggested"),
-    "its own label": ("a.parquet#0,relabel,ham", "has the label 'ham' already"),
-    "contradiction": ("a.parquet#0,keep,\na.parquet#0,remove,", "line 3: contradicts .*line 2"),
-    "empty key": (",keep,", "no row_key"),
-}
-
-
-@pytest.mark.parametrize(("lines", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_decisions_are_errors_that_name_the_line_and_change_nothing(decided, lines, message):
-    before = sha256(decided / "rows.parquet")
-    Path("d.csv").write_text(f"row_key,decision,suggested_label\n{lines}\n")
-    with pytest.raises(InputError, match=message):
-        read_decisions(Path("d.csv"), decided)
-    assert sha256(decided / "rows.parquet") == before
-
-
-def test_decisions_that_are_no_table_are_an_error(decided):
-    Path("d.parquet").write_text("no Parquet")
-    with pytest.raises(InputError, match=r"d\.parquet: can't be read"):
-        read_decisions(Path("d.parquet"), decided)
-    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
-        Path("d.csv").write_text("row_key,decision\na,keep\n", encoding=encoding)
-        with pytest.raises(InputError, match=r"d\.csv: UTF-16 text, not UTF-8"):
-            read_decisions(Path("d.csv"), decided)
-    Path("d.csv").write_text("")
-    with pytest.raises(InputError, match=r"d\.csv: empty"):
-        read_decisions(Path("d.csv"), decided)
-    Path("d.csv").write_text("key,answer\na,keep\n")
-    with pytest.raises(InputError, match="no row_key"):
-        read_decisions(Path("d.csv"), decided)
-    with pytest.raises(InputError, match="can't be read"):
-        read_decisions(Path("missing.csv"), decided)

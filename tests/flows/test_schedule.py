@@ -108,7 +108,7 @@ def test_served_deployment_runs_the_audit_when_triggered(tmp_path: Path) -> None
     assert state == "Completed", message
     run = tmp_path / message
     assert run.parent == tmp_path / "runs/nightly"
-    assert (run / "cleaned/_manifest.json").exists()
+    assert (run / "cleaned.json").exists()
     assert (run / "report/index.html").exists()
 
 

@@ -70,7 +70,7 @@ class RunBuilder:
         if self.with_export and not self.refused:
             (run / "cleaned").mkdir()
             (run / "quarantine").mkdir()
-            write_json(run / "cleaned/_manifest.json", {})
+            write_json(run / "cleaned.json", {})
         return Context(config, run)
 
     def write_shards(self) -> list[tuple[str, int]]:

@@ -55,7 +55,7 @@ def test_arms_are_means_over_seeds_and_the_summary_is_json(images: Any) -> None:
         "gate": "refuse-worse",
         "cleaned": "cleaned",
         "quarantine": "quarantine",
-        "manifest": "cleaned/_manifest.json",
+        "manifest": "cleaned.json",
     }
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 

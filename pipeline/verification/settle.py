@@ -1,0 +1,108 @@
+"""What verification makes of the decisions: rows.parquet after the verdict, the gate and the choice of the arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig
+from pipeline.detection.reasons import BACKDOOR, DUPLICATE_CONFLICT
+from pipeline.detection.table import write_tables
+from pipeline.run import RunDirectory, read_json
+
+MIXED, REMOVED, RELABELLED = "mixed", "removed", "relabelled"
+NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
+
+
+def settle(run: RunDirectory, config: AuditConfig, as_proposed: bool = False) -> None:
+    """Rewrite rows.parquet so that `decision` is what holds, and `proposed` what detection had proposed instead.
+
+    Rows that a rule wants removed or relabelled are treated as the exported arm treats them. Under the gate `supported`
+    they are only removed or relabelled when the verdict is `improved`: else they are left for review, but for proven
+    backdoors and exact duplicates that contradict each other. What people decided stands. as_proposed: everything
+    becomes what detection proposed.
+
+    Settling again gives the same file, and a new verdict or gate starts from what detection proposed.
+    """
+    verification = read_verification(run)
+    arm = MIXED if as_proposed else verification.get("exported") or MIXED
+    proved = verification["verdict"] == IMPROVED or config.verification.gate != "supported" or as_proposed
+    path = run / "rows.parquet"
+
+    def tables() -> Iterator[pa.Table]:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield settled(complete(file.read_row_group(group)), arm, proved)
+
+    write_tables(path, tables())
+
+
+def read_verification(run: RunDirectory) -> dict[str, Any]:
+    path = run / "verification.json"
+    return read_json(path) if path.exists() else {"verdict": NOT_TESTED}
+
+
+def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
+    """The verdict for which `verification.gate` forbids an export, or None. Untested is not refused."""
+    verdict, gate = read_verification(run)["verdict"], config.verification.gate
+    if gate == "off" or verdict == NOT_TESTED:
+        return None
+    refused = verdict != IMPROVED if gate == "require-improved" else verdict == WORSE
+    return verdict if refused else None
+
+
+def complete(rows: pa.Table) -> pa.Table:
+    """With the columns that rows.parquet of earlier versions lacks."""
+    flagged, relabelled = (pc.not_equal(rows["decision"], "keep"), pc.equal(rows["decision"], "relabel"))
+    kind = rows.schema.field("suggested_label").type
+    missing = {
+        "proposed": lambda: pa.nulls(rows.num_rows, pa.string()),
+        "new_label": lambda: pc.if_else(relabelled, rows["suggested_label"], pa.scalar(None, kind)),
+        "decided_by": lambda: pc.if_else(flagged, "rule", pa.scalar(None, pa.string())),
+    }
+    for name, make in missing.items():
+        if name not in rows.column_names:
+            rows = rows.append_column(name, make())
+    return rows
+
+
+def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
+    """Some rows with the columns decision, proposed and new_label as they hold; `rows` has all columns."""
+    proposal = pc.coalesce(rows["proposed"], rows["decision"])
+    by_rule = pc.fill_null(pc.equal(rows["decided_by"], "rule"), False)
+    free = pc.and_(by_rule, pc.is_in(proposal, pa.array(["remove", "relabel"])))
+    suggested = rows["suggested_label"]
+    acted: Any = proposal
+    if not proved:
+        conflict = pc.and_(has_reason(rows["reasons"], DUPLICATE_CONFLICT), pc.equal(proposal, "remove"))
+        acted = pc.if_else(pc.or_(conflict, has_reason(rows["reasons"], BACKDOOR)), proposal, "review")
+    elif arm == REMOVED:
+        acted = "remove"
+    elif arm == RELABELLED:
+        acted = pc.if_else(suggested.is_valid(), "relabel", "remove")
+    decision = pc.if_else(free, acted, proposal)
+    changed = pc.not_equal(decision, proposal)
+    suggestion = pc.if_else(pc.equal(decision, "relabel"), suggested, pa.scalar(None, suggested.type))
+    columns = {
+        "decision": decision,
+        "proposed": pc.if_else(changed, proposal, pa.scalar(None, pa.string())),
+        "new_label": pc.if_else(by_rule, suggestion, rows["new_label"]),
+    }
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(place), values.cast(rows.schema.field(place).type))
+    return rows
+
+
+def has_reason(reasons: pa.ChunkedArray, code: str) -> pa.Array:
+    """bool `[rows]`."""
+    lists = reasons.combine_chunks()
+    holds = pc.equal(pc.list_flatten(lists), code)
+    found = np.zeros(len(lists), dtype=bool)
+    found[pc.list_parent_indices(lists).filter(holds).to_numpy()] = True
+    return pa.array(found)
