@@ -43,9 +43,7 @@ def plant(task: str, train: pa.Table, noise: str, rate: float, seed: int) -> tup
     return pa.array(names[given], labels.type), others >= 0
 
 
-def plant_targets(
-    labels: pa.Array, count: int, random: np.random.RandomState
-) -> tuple[pa.Array, np.ndarray]:
+def plant_targets(labels: pa.Array, count: int, random: np.random.RandomState) -> tuple[pa.Array, np.ndarray]:
     """`count` rows get the target of another of them; the targets, and which of them changed, bool `[rows]`."""
     places = random.permutation(len(labels))[:count]
     values = labels.to_numpy().copy()

@@ -141,7 +141,9 @@ def work_through(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.one_file")
     parser.add_argument("--data", type=Path, default=HOME / "data", help="folder of the original sets")
-    parser.add_argument("--cache", type=Path, help="where pieces are kept; by default benchmarks/cache/one_file")
+    parser.add_argument(
+        "--cache", type=Path, help="where pieces are kept; by default benchmarks/cache/one_file"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="SET[/NOISE[/RATE]]")
     parser.add_argument("--seeds", type=int, default=configurations.SEEDS)
     parser.add_argument("--quick", action="store_true", help="two small sets, rankings only, kept apart")
@@ -149,8 +151,12 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--ranking-only", action="store_true", help="no retrainings")
     which.add_argument("--core", action="store_true", help="only what is retrained")
-    which.add_argument("--peers", action="store_true", help="only what does not depend on this project's audits")
-    which.add_argument("--naming", action="store_true", help="only files with a column of sources, more seeds")
+    which.add_argument(
+        "--peers", action="store_true", help="only what does not depend on this project's audits"
+    )
+    which.add_argument(
+        "--naming", action="store_true", help="only files with a column of sources, more seeds"
+    )
     which.add_argument("--done", action="store_true", help="sum up what is done, and do no more")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

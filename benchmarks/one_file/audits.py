@@ -93,9 +93,13 @@ def read_audit(file: OneFile, run_path: Path, seconds: float) -> Audited:
     findings = [
         Finding(WINNOW, suspicion, {FLAGGED: flagged}),
         Finding(REMOVE, suspicion, {FLAGGED: wrong}),
-        *panel_finding(run_path, rows, back),
         *signal_findings(run, rows, order),
     ]
+    panel = panel_opinions(run_path, rows)
+    if panel is not None:
+        against = np.where(judged, panel[0][np.maximum(back, 0)], np.nan)
+        findings.append(Finding(PANEL, against))
+    predicted = {WINNOW: rows["predicted_label"], PANEL: panel[1] if panel is not None else None}
     given = file.rows[GIVEN].combine_chunks()
     arms = arms_of_decisions(given, proposals, lines)
     summary = read_json(run / "report/summary.json")
@@ -108,7 +112,8 @@ def read_audit(file: OneFile, run_path: Path, seconds: float) -> Audited:
         lines["suggested_label"].combine_chunks(),
         as_floats(lines["suggested_probability"]),
         arms | ({} if exported is None else {"exported": exported}),
-        facts_of(run, summary) | {"seconds": seconds},
+        facts_of(run, summary)
+        | {"seconds": seconds, "error_true": errors_on_true_labels(file, order, predicted)},
     )
 
 
@@ -140,27 +145,43 @@ def high_is_suspicious(name: str) -> bool:
     return not (name in LOW_IS_SUSPICIOUS or name.startswith("panel_"))
 
 
-def panel_finding(run_path: Path, rows: pa.Table, back: np.ndarray) -> Iterator[Finding]:
-    """The panel's mean as a ranking of its own, where the code and the run have a panel."""
+def panel_opinions(run_path: Path, rows: pa.Table) -> tuple[np.ndarray, pa.Array | None] | None:
+    """How much the panel's mean speaks against each label, float64, and the class that it prefers (regression: None).
+
+    Both in the order of rows.parquet; None where the code or the run has no panel.
+    """
     try:
         from pipeline.panel.opinions import panel_margin, read_panel
     except ImportError:
-        return
+        return None
     panel = read_panel(run_path)
     if panel is None:
-        return
+        return None
     from pipeline.compute.worker import run_data
     from pipeline.training.main_run import role_labels
 
-    data, found = run_data(run_path), []
+    data, values, preferred = run_data(run_path), [], []
     for role in dict.fromkeys(rows["split"].to_pylist()):
         opinions, labels = np.asarray(panel.mean(role)), role_labels(data, role).numpy()
         if data.encoding.task == "regression":
-            found.append(np.abs(opinions.ravel() - labels.ravel()))
+            values.append(np.abs(opinions.ravel() - labels.ravel()))
         else:
-            found.append(-panel_margin(opinions, labels))
-    values = np.concatenate(found)
-    yield Finding(PANEL, np.where(back < 0, np.nan, values[np.maximum(back, 0)]))
+            values.append(-panel_margin(opinions, labels))
+            preferred.append(opinions.argmax(axis=1))
+    classes = data.encoding.decode_labels(np.concatenate(preferred)) if preferred else None
+    return np.concatenate(values), classes
+
+
+def errors_on_true_labels(
+    file: OneFile, order: pa.Array, predicted: dict[str, pa.Array | pa.ChunkedArray | None]
+) -> dict[str, float]:
+    """The share of rows whose true label is another than that predicted, by who predicts it; classification only."""
+    found = {}
+    for name, labels in predicted.items():
+        if labels is not None and not file.regression:
+            equal = pc.equal(labels.take(order).cast(file.true.type), file.true)
+            found[name] = 1 - float(pc.mean(pc.cast(equal, pa.float64())).as_py())
+    return found
 
 
 def facts_of(run: RunDirectory, summary: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,7 @@ class OneFile:
     """
 
     path: Path
+    regression: bool
     rows: pa.Table
     true: pa.Array
     noisy: Noisy
@@ -175,7 +176,8 @@ def make_file(configuration: Configuration, data: Path, folder: Path) -> OneFile
         random = np.random.RandomState(configuration.seed)
         of_test = noisy.sources[random.randint(len(noisy.sources), size=test.num_rows)]
         test = test.append_column(SOURCE_COLUMN, pa.array(of_test))
-    found = OneFile(folder / f"{configuration.dataset}.parquet", given, true, noisy, test)
+    path = folder / f"{configuration.dataset}.parquet"
+    found = OneFile(path, known.regression, given, true, noisy, test)
     for path, table in ((found.path, given), (found.test_path, test)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as temporary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +97,7 @@ def audit_rows(file: OneFile, audited: Audited, bad: str | None) -> list[Row]:
         named = facts["worst_source"]
         right = named == bad if bad is not None else named is None
         found.append(row("winnow", "source_named", float(right), n=1, named=named, bad=bad))
+    found += [row(method, "error_true", value) for method, value in facts["error_true"].items()]
     found.append(row("winnow", "verdict", facts["verdict"]))
     found.append(row("winnow", "seconds", facts["seconds"]))
     found += [row("winnow", f"seconds_{stage}", seconds) for stage, seconds in facts["timings"].items()]
@@ -142,7 +142,3 @@ def paired(differences: np.ndarray) -> tuple[float, float, float]:
     spread = float(differences.std(ddof=1) / np.sqrt(len(differences)))
     half = float(t.ppf(0.975, len(differences) - 1)) * spread
     return mean, mean - half, mean + half
-
-
-def mean_of(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None

@@ -19,7 +19,7 @@ OTHER_SOURCES = 0.05
 
 @dataclass(frozen=True)
 class Noisy:
-    """given: the labels of the file; wrong: bool `[rows]`; sources: a name per row or None; bad: the bad one of them."""
+    """given: the labels of the file; wrong: bool `[rows]`; sources: a name per row or None; bad: the worst one."""
 
     given: pa.Array
     wrong: np.ndarray

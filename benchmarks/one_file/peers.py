@@ -132,9 +132,7 @@ def datalab(codes: np.ndarray, probabilities: np.ndarray) -> Iterator[Opinion]:
 
 def of_regression(known: OneFileSet, rows: pa.Table, seed: int) -> Opinion:
     """cleanlab's own search for wrong targets, with boosting."""
-    names = [
-        name for name in columns_of(known, rows) if not pa.types.is_string(rows.schema.field(name).type)
-    ]
+    names = [name for name in columns_of(known, rows) if not pa.types.is_string(rows.schema.field(name).type)]
     columns = [rows[name].to_numpy().astype(np.float64) for name in names]
     if SOURCE_COLUMN in rows.column_names:
         sources = rows[SOURCE_COLUMN].to_numpy()

@@ -116,13 +116,17 @@ def targets(done: Sequence[Measured]) -> list[Row]:
         at_most("noise_error", values(plain, "winnow", "noise_error"), 0.03),
         at_most("noise_error, feature-dependent", values(by_features, "winnow", "noise_error"), 0.08),
         at_most("estimates below 1 % of 5 % and more", too_low(audited), 0.0),
-        at_most("noise_estimate on clean easy sets, largest", values(clean, "winnow", "noise_estimate"), 0.02, max),
+        at_most(
+            "noise_estimate on clean easy sets, largest", values(clean, "winnow", "noise_estimate"), 0.02, max
+        ),
         at_least("noise_estimated", values(audited, "winnow", "noise_estimated"), 0.8),
         at_least("noise_interval_holds", values(audited, "winnow", "noise_interval_holds"), 0.9),
         *leads(noisy, "f1", lambda each: [each.main_peer]),
         *leads(noisy, "average_precision", usual_peers),
         at_least("average_precision over the best single judge", over_judges(noisy), 0.0),
-        at_least("precision of remove", values(judged, "winnow_remove", "precision"), 0.7, min_of_sets(judged)),
+        at_least(
+            "precision of remove", values(judged, "winnow_remove", "precision"), 0.7, min_of_sets(judged)
+        ),
         at_least("recall of remove", values(judged, "winnow_remove", "recall"), 0.4, min_of_sets(judged)),
         at_most("calibration_error", values(class_noisy, "winnow", "calibration_error"), 0.05),
         *sources(done),
@@ -231,7 +235,13 @@ def leads(
     worst = min(lead, key=lambda dataset: lead[dataset])
     count = sum(map(len, by_set.values()))
     return [
-        line(f"{metric} over cleanlab", mean(list(lead.values())), 0.05, mean(list(lead.values())) >= 0.05, count),
+        line(
+            f"{metric} over cleanlab",
+            mean(list(lead.values())),
+            0.05,
+            mean(list(lead.values())) >= 0.05,
+            count,
+        ),
         line(
             f"{metric} over cleanlab, lowest of a set",
             lead[worst],
@@ -250,9 +260,7 @@ def over_judges(done: Sequence[Measured]) -> list[float]:
     for dataset in sorted({each.configuration.dataset for each in done}):
         members = [each for each in done if each.configuration.dataset == dataset]
         members = [each for each in members if each.value("winnow", "average_precision") is not None]
-        judges = {
-            method for each in members for method, _ in each.values if method.startswith("panel_")
-        }
+        judges = {method for each in members for method, _ in each.values if method.startswith("panel_")}
         means = {judge: values(members, judge, "average_precision") for judge in judges}
         whole = [judge for judge, each in means.items() if len(each) == len(members) and each]
         if whole:
@@ -282,9 +290,7 @@ def of_core(done: Sequence[Measured]) -> list[Row | None]:
     if not done:
         return []
     both = [each for each in done if each.of_core("relabelled", "accuracy_gain") is not None]
-    better = [
-        max(first, second) for first, second in zip(gains("removed", both), gains("relabelled", both))
-    ]
+    better = [max(first, second) for first, second in zip(gains("removed", both), gains("relabelled", both))]
     much = [each for each in both if each.share >= 0.195]
     worth = [each for each in done if (each.of_core("planted", "accuracy_gain") or 0) >= CLEAR_GAIN]
     short = [float(mine >= best - 0.005) for mine, best in zip(gains("exported", both), better)]
@@ -292,7 +298,9 @@ def of_core(done: Sequence[Measured]) -> list[Row | None]:
     improved = [float(each.of_core("winnow", "verdict") == "improved") for each in worth]
     return [
         at_most("got_worse of the export", [each.of_core("exported", "got_worse") for each in done], 0.02),
-        at_most("lower_at_all of the export", [each.of_core("exported", "lower_at_all") for each in done], 1.0),
+        at_most(
+            "lower_at_all of the export", [each.of_core("exported", "lower_at_all") for each in done], 1.0
+        ),
         at_least("export within .5 points of the better of removed and relabelled", short, 0.95),
         at_least("export over removal at 20 % and more", ahead, 0.005),
         at_least("improved where removing the planted rows gains a point", improved, 0.6),

@@ -63,7 +63,9 @@ def rankings(rows: Rows) -> str:
         values.append(cell(selected(rows, dataset, "panel", "average_precision", ["audit"])))
         values += [cell(selected(rows, dataset, peer, "average_precision", ["peers"])) for peer in peers]
         for method, part in (("winnow", "audit"), ("winnow_remove", "audit"), (MAIN[known.kind], "peers")):
-            scores = [cell(selected(rows, dataset, method, m, [part]), 2) for m in ("precision", "recall", "f1")]
+            scores = [
+                cell(selected(rows, dataset, method, m, [part]), 2) for m in ("precision", "recall", "f1")
+            ]
             values.append(" / ".join(scores))
         if any(value.strip(" –/") for value in values):
             lines.append([dataset, *values])
