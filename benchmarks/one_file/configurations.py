@@ -19,7 +19,7 @@ from pipeline.run import write_atomically
 
 KEY = "id"
 SEEDS = 2
-NAMING_SEEDS = 8
+NAMING_SEEDS = 9
 """Of the configurations that say whether a bad source is named, with one and without one."""
 
 CLASS_NOISES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
@@ -116,11 +117,11 @@ def inputs_of(known: OneFileSet, rows: pa.Table) -> np.ndarray | list[str]:
 
 def datalab(codes: np.ndarray, probabilities: np.ndarray) -> Iterator[Opinion]:
     """Datalab on the same probabilities; left out, with a line that says so, where `datasets` is not installed."""
-    try:
-        from cleanlab import Datalab
-    except ImportError as error:
-        print(f"datalab: left out ({error})")
+    if find_spec("datasets") is None:
+        print("datalab: left out, it needs the package `datasets`")
         return
+    from cleanlab import Datalab
+
     lab = Datalab({GIVEN: codes.tolist()}, label_name=GIVEN, verbosity=0)
     lab.find_issues(pred_probs=probabilities, issue_types={"label": {}})
     found = lab.get_issues("label")
