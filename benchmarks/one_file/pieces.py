@@ -40,6 +40,7 @@ class Pieces:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.commit = commit()
 
     def path(self, part: str, configuration: Configuration, ending: str = "jsonl") -> Path:
         return self.folder / part / f"{configuration.file_name}.{ending}"
@@ -50,7 +51,7 @@ class Pieces:
         header = {
             "configuration": configuration.hash,
             "version": VERSIONS[part],
-            "commit": commit(),
+            "commit": self.commit,
             "date": date.today().isoformat(),
             "seconds": round(seconds, 1),
         } | more
@@ -71,4 +72,4 @@ class Pieces:
     def is_stale(self, part: str, configuration: Configuration) -> bool:
         """Whether a piece that depends on the project's code was made by another commit than the present one."""
         piece = self.read(part, configuration)
-        return part in OF_WINNOW and piece is not None and piece.commit != commit()
+        return part in OF_WINNOW and piece is not None and piece.commit != self.commit

@@ -77,8 +77,9 @@ def summarise(configurations: Sequence[Configuration], pieces: Pieces) -> list[R
     """All lines of results; prints the targets, what failed and which pieces are of other commits."""
     done = measured(configurations, pieces)
     for part in PARTS:
-        there = sum(pieces.read(part, each) is not None for each in configurations)
-        print(f"{part}: {there} of {len(configurations)} configurations are in")
+        planned = [each for each in configurations if part != CORE or each.is_core]
+        there = sum(pieces.read(part, each) is not None for each in planned)
+        print(f"{part}: {there} of {len(planned)} configurations are in")
     stale = [
         f"{part} {each.task}, seed {each.seed}"
         for part in PARTS
@@ -96,8 +97,14 @@ def summarise(configurations: Sequence[Configuration], pieces: Pieces) -> list[R
             piece = pieces.read(part, each)
             for row in piece.rows if piece else []:
                 origin = {"task": each.task, "seed": each.seed, "part": part, "commit": piece.commit}
-                lines.append(origin | row | {"stale": True} if pieces.is_stale(part, each) else origin | row)
+                stale_too = {"stale": True} if pieces.is_stale(part, each) else {}
+                lines.append(rounded(origin | row | stale_too))
     return lines
+
+
+def rounded(row: Row) -> Row:
+    """With numbers to six digits, which keeps the file of results small."""
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 def targets(done: Sequence[Measured]) -> list[Row]:

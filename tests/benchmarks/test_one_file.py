@@ -66,6 +66,7 @@ def test_only_what_depends_on_the_code_goes_stale(tmp_path: Path, monkeypatch: p
         pieces.write(part, CANCER, [], 1.0)
     assert not pieces.is_stale(AUDIT, CANCER)
     monkeypatch.setattr(of_pieces, "commit", lambda: "another")
+    pieces = Pieces(tmp_path)
     assert pieces.is_stale(AUDIT, CANCER)
     assert not pieces.is_stale(PEERS, CANCER)
 
