@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-SAMPLE ?= fashion_mnist
+SAMPLE ?= fashion_mnist_file
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint environment clean

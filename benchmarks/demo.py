@@ -32,16 +32,18 @@ DONE, REFUSED = 0, 3
 def main() -> int:
     names = sorted(path.parent.name for path in SAMPLES.glob("*/truth.parquet"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo")
-    parser.add_argument("sample", nargs="?", default="fashion_mnist", choices=names)
+    parser.add_argument("sample", nargs="?", default="fashion_mnist_file", choices=names)
     sample = parser.parse_args().sample
     config = f"configs/{sample}.yaml"
     print(f"$ winnow audit {config}", flush=True)
     status = subprocess.run([*WINNOW, "audit", config], cwd=ROOT).returncode
     if status in (DONE, REFUSED):
         result = AuditResult(newest_run(load_config(ROOT / config).name))
-        wrong = planted(SAMPLES / sample / "truth.parquet", result.rows["row_key"])
+        truth = SAMPLES / sample / "truth.parquet"
+        wrong = planted(truth, result.rows["row_key"])
+        everywhere = pc.sum(pq.read_table(truth, columns=["is_wrong"])["is_wrong"]).as_py()
         report = result.paths["report"].relative_to(ROOT)
-        print(f"{truth_line(result.rows, wrong, result.refused)} Report: {report}")
+        print(f"{truth_line(result.rows, wrong, everywhere)} Report: {report}")
     return status
 
 
@@ -64,18 +66,28 @@ def planted(truth: Path, row_keys: pa.ChunkedArray) -> np.ndarray:
     return table["is_wrong"].take(places).to_numpy()
 
 
-def truth_line(rows: pa.Table, wrong: np.ndarray, refused: bool) -> str:
-    """How many planted labels there are, how many of the removed rows have one, and how well they are ranked.
+def truth_line(rows: pa.Table, wrong: np.ndarray, everywhere: int) -> str:
+    """How many planted labels there are, how many of them were found, and how well they are ranked.
 
-    rows: rows.parquet; wrong: bool `[rows]`; refused: the gate kept the cleaned dataset from being written.
+    rows: rows.parquet; wrong: bool `[rows]`; everywhere: planted labels in the whole sample, audited or not. A row
+    counts as found when the rule proposes to remove or to relabel it, whatever the gate then exports.
     """
-    removed = pc.equal(rows["decision"], "remove").to_numpy()
-    hits = int((removed & wrong).sum())
-    count = f"{'To be removed' if refused else 'Removed'}: {removed.sum():,}"
-    if removed.any():
-        count += f", of which {hits:,} were planted (precision {100 * hits / removed.sum():.1f} %)"
+    proposals = rows["decision"]
+    if "proposed" in rows.column_names:
+        proposals = pc.coalesce(rows["proposed"], proposals)
+    found = pc.is_in(proposals, pa.array(["remove", "relabel"])).to_numpy()
+    review = pc.equal(proposals, "review").to_numpy()
+    hits = int((found & wrong).sum())
+    planted_line = f"Planted wrong labels: {everywhere:,}"
+    if everywhere > wrong.sum():
+        planted_line += f", {wrong.sum():,} of them in the {len(rows):,} rows that were judged"
+    count = f"To remove or relabel: {found.sum():,}"
+    if found.any():
+        count += f", of which {hits:,} were planted (precision {100 * hits / found.sum():.1f} %)"
+    if review.any():
+        count += f"; for review: {review.sum():,}, of which {(review & wrong).sum():,} were planted"
     ranked = average_precision_score(wrong, rows["suspicion"].to_numpy())
-    return f"Planted wrong labels: {wrong.sum():,}. {count}; ranked: average precision {ranked:.3f}."
+    return f"{planted_line}. {count}; ranked: average precision {ranked:.3f}."
 
 
 if __name__ == "__main__":

@@ -35,20 +35,24 @@ def plant(task: str, train: pa.Table, noise: str, rate: float, seed: int) -> tup
     random = random_state(f"planted {task} {noise}", seed, round(1000 * rate))
     count = round(rate * len(labels))
     if noise == "targets":
-        places = random.permutation(len(labels))[:count]
-        values = labels.to_numpy().copy()
-        values[places] = values[np.roll(places, 1)]
-        wrong = values != labels.to_numpy()
-        return pa.array(values), wrong
+        return plant_targets(labels, count, random)
     names = np.unique(labels.to_numpy(zero_copy_only=False))
     codes = np.searchsorted(names, labels.to_numpy(zero_copy_only=False))
-    others = other_classes(task, train, codes, len(names), noise, count, random)
+    others = other_classes(TASKS[task].features, train, codes, len(names), noise, count, random)
     given = np.where(others < 0, codes, others)
     return pa.array(names[given], labels.type), others >= 0
 
 
+def plant_targets(labels: pa.Array, count: int, random: np.random.RandomState) -> tuple[pa.Array, np.ndarray]:
+    """`count` rows get the target of another of them; the targets, and which of them changed, bool `[rows]`."""
+    places = random.permutation(len(labels))[:count]
+    values = labels.to_numpy().copy()
+    values[places] = values[np.roll(places, 1)]
+    return pa.array(values), values != labels.to_numpy()
+
+
 def other_classes(
-    task: str,
+    features: dict[str, str],
     train: pa.Table,
     codes: np.ndarray,
     classes: int,
@@ -60,7 +64,7 @@ def other_classes(
     others = np.full(len(codes), -1)
     if noise == "features":
         probabilities = cross_val_predict(
-            LogisticRegression(max_iter=200), vectors(task, train), codes, cv=5, method="predict_proba"
+            LogisticRegression(max_iter=200), vectors(features, train), codes, cv=5, method="predict_proba"
         )
         probabilities[np.arange(len(codes)), codes] = 0
         best = probabilities.max(1)
@@ -73,9 +77,8 @@ def other_classes(
     return others
 
 
-def vectors(task: str, rows: pa.Table) -> np.ndarray | csr_matrix:
+def vectors(features: dict[str, str], rows: pa.Table) -> np.ndarray | csr_matrix:
     """Simple features of the rows: TF-IDF of texts, principal components of pictures, columns of tables."""
-    features = TASKS[task].features
     name, kind = next(iter(features.items()))
     if kind == "text":
         return TfidfVectorizer(min_df=2).fit_transform(rows[name].to_pylist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -11,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipeline.run import write_json
+from pipeline.run import read_json, write_json, write_text
 
 HOME = Path(__file__).parent
 CACHE = HOME / "cache"
@@ -24,10 +25,32 @@ def write_results(name: str, rows: Sequence[dict[str, Any]]) -> Path:
     A row has `task`, `method`, `metric` and `value`; `low`, `high`, `n` and others where there are any.
     """
     path = RESULTS / f"{name}.json"
-    command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
-    header = {"commit": commit(), "date": date.today().isoformat(), "machine": machine(), "command": command}
-    write_json(path, header | {"rows": list(rows)})
+    write_json(path, header_of(name) | {"rows": list(rows)})
     return path
+
+
+def write_lines(name: str, rows: Sequence[dict[str, Any]], folder: Path | None = None) -> Path:
+    """Write `benchmarks/results/NAME.jsonl`, or into another folder: the header, then one row a line."""
+    path = (folder or RESULTS) / f"{name}.jsonl"
+    write_text(path, "".join(json.dumps(each) + "\n" for each in (header_of(name), *rows)))
+    return path
+
+
+def read_results(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
+    """What `write_results` or `write_lines` wrote, with the rows under `rows`; None where neither is there."""
+    if (folder / f"{name}.json").exists():
+        return read_json(folder / f"{name}.json")
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        return None
+    header, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return header | {"rows": rows}
+
+
+def header_of(name: str) -> dict[str, Any]:
+    """Commit, date, machine and command."""
+    command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+    return {"commit": commit(), "date": date.today().isoformat(), "machine": machine(), "command": command}
 
 
 def commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md, performance.md and faithfulness.md anew from benchmarks/results/*.json.
+"""Write the tables of docs/benchmarks.md, performance.md and faithfulness.md anew from benchmarks/results/.
 
     python -m benchmarks.tables
 
@@ -17,9 +17,10 @@ from typing import Any
 from benchmarks.detection_tables import detection
 from benchmarks.lds_tables import lds, lds_whole
 from benchmarks.markdown import Rows, table
-from benchmarks.results import HOME, RESULTS
+from benchmarks.one_file.tables import one_file
+from benchmarks.results import HOME, RESULTS, read_results
 from benchmarks.speed_tables import speed
-from pipeline.run import read_json, write_text
+from pipeline.run import write_text
 
 PAGE_NAMES = ("benchmarks.md", "performance.md", "faithfulness.md", "faithfulness-tables.md")
 PAGES = [HOME.parent / "docs" / name for name in PAGE_NAMES]
@@ -34,11 +35,11 @@ def main() -> None:
 
 
 def rewrite(page: str, results: Path) -> str:
-    """The page with every marked section made from `results`/NAME.json, where that is there."""
+    """The page with every marked section made from the results of its NAME, where they are there."""
 
     def section(found: re.Match[str]) -> str:
-        path = results / f"{found[3]}.json"
-        return found[1] + render(found[2], read_json(path)) + found[4] if path.exists() else found[0]
+        there = read_results(found[3], results)
+        return found[0] if there is None else found[1] + render(found[2], there) + found[4]
 
     return SECTION.sub(section, page)
 
@@ -153,6 +154,7 @@ def plain(rows: Rows) -> str:
 
 LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "detection": detection,
+    "one_file": one_file,
     "lds": lds,
     "lds whole": lds_whole,
     "audit_cost": audit_cost,

@@ -1,10 +1,10 @@
-"""Make the sample datasets: draw three disjoint roles, plant wrong labels in train, write Parquet shards.
+"""Make the sample datasets: draw disjoint roles, or rows of one file, plant wrong labels, write Parquet files.
 
     python -m data_samples.make --only digits                remade from scikit-learn alone
     python -m data_samples.make --source DIR                 all of them; DIR: see data_samples/originals.py
 
-Each sample becomes `NAME/{train,validation,holdout}/part-000.parquet …` and `NAME/truth.parquet`. Seeds are
-fixed: with the same pyarrow the same files come out, byte for byte.
+Each sample becomes `NAME/{train,validation,holdout}/part-000.parquet …`, or the one file `NAME/NAME.parquet`, and
+`NAME/truth.parquet`. Seeds are fixed: with the same pyarrow the same files come out, byte for byte.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.errors import InputError, WinnowError
 from pipeline.run import write_atomically
 
 SHARE_WRONG = 0.10
+SHARE_WRONG_IN_FILE = 0.20
 ROLE_SEED = 0
 NOISE_SEED = 1
 
@@ -35,14 +36,21 @@ Noise = Literal["uniform", "class pairs"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one sample is made of; `rows` is the size of each role."""
+    """What one sample is made of; `rows` is the size of each role, or of the one file.
+
+    Wrong labels, `share_wrong` of them, are planted in train or in all of the one file.
+    """
 
     read: Callable[[Path], Original] | None  # None: scikit-learn's digits, which need no folder
     rows: dict[str, int]
     rows_per_shard: int
     rows_per_group: int
     noise: Noise = "uniform"
+    share_wrong: float = SHARE_WRONG
 
+
+ONE_FILE = "file"
+"""The one role of a sample that is a single file with wrong labels in every part of it."""
 
 _DIGITS_ROWS = {"train": 1200, "validation": 297, "holdout": 300}
 
@@ -51,6 +59,9 @@ RECIPES = {
     "digits_pairs": Recipe(None, _DIGITS_ROWS, 400, 100, "class pairs"),
     "fashion_mnist": Recipe(
         originals.fashion_mnist, {"train": 6000, "validation": 1500, "holdout": 3000}, 1500, 500
+    ),
+    "fashion_mnist_file": Recipe(
+        originals.fashion_mnist, {ONE_FILE: 4000}, 4000, 1000, share_wrong=SHARE_WRONG_IN_FILE
     ),
     "adult": Recipe(originals.adult, {"train": 6000, "validation": 1500, "holdout": 3000}, 1500, 500),
     "sms_spam": Recipe(originals.sms_spam, {"train": 3400, "validation": 1000, "holdout": 1100}, 1700, 500),
@@ -91,14 +102,14 @@ def draw_roles(original: Original, rows: dict[str, int]) -> dict[str, Integers]:
     return roles
 
 
-def plant_wrong_labels(classes: Integers, class_count: int, noise: Noise) -> Integers:
-    """Replace the class of exactly 10 % of the rows (rounded), drawn at random without replacement.
+def plant_wrong_labels(classes: Integers, class_count: int, noise: Noise, share: float) -> Integers:
+    """Replace the class of exactly `share` of the rows (rounded), drawn at random without replacement.
 
     `uniform`: by one of the C − 1 other classes, each as likely. `class pairs`: c by (c + 1) mod C.
     Takes and gives codes 0 … C − 1, int64 [rows]; the argument is not changed.
     """
     random = np.random.RandomState(NOISE_SEED)
-    wrong = random.choice(len(classes), size=round(SHARE_WRONG * len(classes)), replace=False)
+    wrong = random.choice(len(classes), size=round(share * len(classes)), replace=False)
     shift = random.randint(1, class_count, size=len(wrong)) if noise == "uniform" else 1
     given = classes.copy()
     given[wrong] = (classes[wrong] + shift) % class_count
@@ -120,19 +131,24 @@ def make(name: str, source: Path | None, output: Path) -> None:
             f"'{name}' is made from original files and no folder was given.",
             hint="Give it with --source, or make only the digits with --only digits.",
         )
+    share = f"{100 * recipe.share_wrong:g} % wrong labels"
+    whole = f"{share} in all of the file ({recipe.noise})"
+    in_train = f"{share} in train ({recipe.noise}); validation and holdout as they were"
     for role, rows in draw_roles(original, recipe.rows).items():
         classes = original.classes[rows]
         given = classes
-        if role == "train":
-            given = plant_wrong_labels(classes, len(original.labels), recipe.noise)
+        if role in ("train", ONE_FILE):
+            given = plant_wrong_labels(classes, len(original.labels), recipe.noise, recipe.share_wrong)
             _write(_truth(original, rows, given), output / name / "truth.parquet", recipe.rows_per_group)
         table = _rows(original, rows, given)
-        table = table.replace_schema_metadata(
-            table.schema.metadata
-            | {"planted": f"10 % wrong labels in train ({recipe.noise}); validation and holdout as they were"}
-        )
+        planted = whole if role == ONE_FILE else in_train
+        table = table.replace_schema_metadata(table.schema.metadata | {"planted": planted})
         for number, start in enumerate(range(0, len(table), recipe.rows_per_shard)):
-            path = output / name / role / f"part-{number:03d}.parquet"
+            path = (
+                output
+                / name
+                / (f"{name}.parquet" if role == ONE_FILE else f"{role}/part-{number:03d}.parquet")
+            )
             _write(table.slice(start, recipe.rows_per_shard), path, recipe.rows_per_group)
 
 

@@ -106,6 +106,30 @@ def test_uniform_errors_go_to_every_other_class_alike() -> None:
     assert counts[1:].max() < 66.7 + 4 * 7.7
 
 
+def test_the_one_file_has_wrong_labels_in_every_part_and_a_truth_beside_it() -> None:
+    folder = SAMPLES / "fashion_mnist_file"
+    table, known = pq.read_table(folder / "fashion_mnist_file.parquet"), truth("fashion_mnist_file")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "LICENSE",
+        "README.md",
+        "fashion_mnist_file.parquet",
+        "truth.parquet",
+    ]
+    assert len(table) == 4000
+    assert known["index"].equals(table["index"])
+    assert known["given_label"].equals(table["label"])
+    wrong = known["is_wrong"].to_numpy()
+    assert wrong.sum() == 800
+    assert min(part.sum() for part in np.split(wrong, 4)) > 150  # 200 each, standard deviation 11
+    shifts = np.bincount(class_shifts("fashion_mnist_file"), minlength=10)
+    # 800 errors over nine shifts: 88.9 each, standard deviation 8.9.
+    assert shifts[0] == 0
+    assert np.abs(shifts[1:] - 88.9).max() < 4 * 8.9
+    text = (folder / "README.md").read_text()
+    assert "MIT" in text
+    assert "--only fashion_mnist_file" in text
+
+
 def test_class_pair_errors_go_to_the_next_class() -> None:
     assert set(class_shifts("digits_pairs")) == {1}
     assert set(truth("digits_pairs").filter(pc.field("is_wrong"))["true_label"].to_pylist()) == {*range(10)}

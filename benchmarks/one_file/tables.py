@@ -1,0 +1,107 @@
+"""The tables of the benchmark `one_file` in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from benchmarks.markdown import Rows, table
+from benchmarks.one_file.configurations import SEEDS
+from benchmarks.one_file.peers import MAIN
+from benchmarks.one_file.sets import SETS
+from benchmarks.one_file.summary import usual_peer_names
+
+ACCURACY_ARMS = ("planted", "removed", "relabelled", "mixed", "exported", "cleanlab")
+
+
+def one_file(rows: Rows) -> str:
+    """Targets; then per set Winnow beside its peers; then accuracy on true labels after cleaning."""
+    return "\n\n".join(
+        part for part in (targets(rows), rankings(rows), estimates(rows), accuracies(rows)) if part
+    )
+
+
+def targets(rows: Rows) -> str:
+    lines = [
+        [
+            row["metric"] + (f" ({row['set']})" if "set" in row else ""),
+            f"{row['value']:.3f}",
+            f"{row['target']:.3f}",
+            "yes" if row["met"] else f"missed by {abs(row['value'] - row['target']):.3f}",
+            str(row["n"]),
+        ]
+        for row in rows
+        if row["task"] == "all"
+    ]
+    return table(["what", "value", "target", "met", "n"], lines) if lines else ""
+
+
+def selected(rows: Rows, dataset: str, method: str, metric: str, parts: Iterable[str]) -> list[float]:
+    """Values of a set over its configurations; not those of the further seeds for naming sources."""
+    return [
+        row["value"]
+        for row in rows
+        if row["task"].partition("/")[0] == dataset
+        and (row["method"], row["metric"]) == (method, metric)
+        and row.get("part") in parts
+        and row.get("seed", 0) < SEEDS
+        and row["value"] is not None
+    ]
+
+
+def cell(found: list[float], digits: int = 3) -> str:
+    return f"{np.mean(found):.{digits}f}" if found else "–"
+
+
+def rankings(rows: Rows) -> str:
+    """Means over the noisy configurations of a set."""
+    peers = usual_peer_names(rows)
+    lines = []
+    for dataset, known in SETS.items():
+        values = [cell(selected(rows, dataset, "winnow", "average_precision", ["audit"]))]
+        values.append(cell(selected(rows, dataset, "panel", "average_precision", ["audit"])))
+        values += [cell(selected(rows, dataset, peer, "average_precision", ["peers"])) for peer in peers]
+        for method, part in (("winnow", "audit"), ("winnow_remove", "audit"), (MAIN[known.kind], "peers")):
+            scores = [
+                cell(selected(rows, dataset, method, m, [part]), 2) for m in ("precision", "recall", "f1")
+            ]
+            values.append(" / ".join(scores))
+        if any(value.strip(" –/") for value in values):
+            lines.append([dataset, *values])
+    if not lines:
+        return ""
+    head = ["set", "AP winnow", "panel", *peers, "P / R / F1 remove + review", "remove", "cleanlab"]
+    return table(head, lines)
+
+
+def estimates(rows: Rows) -> str:
+    lines = []
+    for dataset in SETS:
+        metrics = ("noise_estimated", "noise_error", "noise_interval_holds", "calibration_error", "seconds")
+        found = [selected(rows, dataset, "winnow", metric, ["audit"]) for metric in metrics]
+        if any(found):
+            lines.append([dataset, *map(cell, found)])
+    if not lines:
+        return ""
+    return table(["set", "estimated", "error", "interval holds", "calibration error", "seconds"], lines)
+
+
+def accuracies(rows: Rows) -> str:
+    """Points gained on test rows with true labels, one line per configuration that was retrained."""
+    found: dict[tuple[str, int], dict[tuple[str, str], object]] = {}
+    for row in rows:
+        if row.get("part") in ("gains", "core"):
+            found.setdefault((row["task"], row["seed"]), {})[row["method"], row["metric"]] = row["value"]
+    lines = []
+    for (task, seed), values in found.items():
+        given = values.get(("as_given", "accuracy_true"))
+        if given is None:
+            continue
+        gains = [values.get((arm, "accuracy_gain")) for arm in ACCURACY_ARMS]
+        texts = ["–" if gain is None else f"{100 * float(str(gain)):+.1f}" for gain in gains]
+        verdict = str(values.get(("winnow", "verdict"), "–"))
+        lines.append([task, str(seed), f"{100 * float(str(given)):.1f}", *texts, verdict])
+    if not lines:
+        return ""
+    return table(["task", "seed", "as given, %", *ACCURACY_ARMS, "verdict"], lines)
