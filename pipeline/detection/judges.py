@@ -25,7 +25,7 @@ from pipeline.detection.halves import (
     reading_train,
     role_files,
 )
-from pipeline.panel.opinions import Panel, read_panel
+from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel
 from pipeline.run import write_atomically
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
@@ -97,7 +97,10 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
     roles = [role for role in ("train", "validation", "holdout") if data.count(role)]
     shares = np.bincount(given, minlength=data.encoding.outputs) / len(given)
     without = float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum())
-    paths = {judge.name: {role: panel.path(judge.name, role) for role in roles} for judge in panel.judges}
+    paths = {
+        judge.name: {role: opinions_path(path / FOLDER, judge.name, role, False) for role in roles}
+        for judge in panel.judges
+    }
     explained = {
         judge.name: 1 - (judge.log_loss or 0.0) / without if without > 0 else 0.0 for judge in panel.judges
     }

@@ -11,7 +11,7 @@ from pipeline.detection.combination import Signal
 from pipeline.panel.opinions import Panel, panel_margin
 
 NAME = "panel"
-SHARE_OF_TRAINING = 0.5
+SHARE_OF_TRAINING = 0.25
 """What all signals of the audited training weigh together beside the panel, where the model is as good as the panel.
 
 Average precision on 14 sets with planted errors (docs/measurements): the panel alone .877, with half a vote of the
