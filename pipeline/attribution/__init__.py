@@ -50,6 +50,7 @@ from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup
 from pipeline.attribution.prepare import prepare_segment
 from pipeline.attribution.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step
 from pipeline.attribution.refined import RefinedDirection, RefinedSettings, refined_direction
+from pipeline.attribution.relabelling import relabel_effects
 from pipeline.attribution.row_derivatives import RowSource, row_source
 from pipeline.attribution.score_table import Scores
 from pipeline.attribution.scores import (
@@ -153,6 +154,7 @@ __all__ = [
     "query_gradients",
     "reestimate_batchnorm",
     "refined_direction",
+    "relabel_effects",
     "restore_weights",
     "row_source",
     "save_weights",

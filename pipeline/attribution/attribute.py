@@ -18,7 +18,13 @@ from pipeline.attribution.coverage import WELL_COVERED, coverage
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradient_scores import Settings, gradient_scores
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
-from pipeline.attribution.options import check_calibration, check_options, check_values, is_cut
+from pipeline.attribution.options import (
+    check_calibration,
+    check_options,
+    check_relabelling,
+    check_values,
+    is_cut,
+)
 from pipeline.attribution.planned import Points, find_method
 from pipeline.attribution.queries import Queries, check_classes, load_query_point
 from pipeline.attribution.refined import RefinedSettings
@@ -57,6 +63,7 @@ def attribute(
     calibrate: bool = False,
     recording: str | Path | None = None,
     refined: RefinedSettings | None = None,
+    relabel: Tensor | None = None,
 ) -> Scores:
     """Attributes the query loss, and every row's own, to the training rows.
 
@@ -95,6 +102,9 @@ def attribute(
         recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
             the query is at its tail average.
         refined: of ``source_refined``; None takes the defaults.
+        relabel: ``[rows, …]`` another label for every training row, in the order of the scores; gives
+            ``Scores.relabel_effect``, what the mean query loss changes by when a row gets that label. A row whose label
+            stays the same has 0.
 
     Raises:
         AttributionError: an option is unknown or has no effect with the method, the model can't take a batch or makes
@@ -122,11 +132,13 @@ def attribute(
     chosen = find_method(method)
     given = {"segments": is_cut(segments), "damping": damping is not None, "calibrate": calibrate}
     given |= {"projection": projection != PROJECTION, "recording": recording is not None}
-    check_options(method, given | {"refined": refined is not None})
+    check_options(method, given | {"refined": refined is not None, "relabel": relabel is not None})
     data = _stage_data(train, trajectory)
     if query is not None:
         query = RepeatedBatches(query, "query")
     mean_query = query is not None and reduce_queries
+    if relabel is not None:
+        check_relabelling(mean_query)
     if calibrate:
         check_calibration(segments, len(data), mean_query)
     check_running_statistics(model)
@@ -149,7 +161,7 @@ def attribute(
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
         settings = Settings(name, segments, labels, seed, damping, calibrate, query_tolerance, refined)
-        scores = gradient_scores(points, stages, queries, settings)
+        scores = gradient_scores(points, stages, queries, settings, relabel)
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
     return scores

@@ -25,6 +25,7 @@ from pipeline.attribution.query_compression import (
     joined_filters,
 )
 from pipeline.attribution.refined import RefinedSettings, passed_on, refined_direction
+from pipeline.attribution.relabelling import check_new_labels, relabel_effects
 from pipeline.attribution.row_derivatives import row_source
 from pipeline.attribution.scale import measured_scale
 from pipeline.attribution.score_table import Scores, ScoreTable
@@ -58,17 +59,23 @@ class _Chain:
 
 
 def gradient_scores(
-    points: Points, stages: Sequence[StageRows], queries: Queries | None, settings: Settings
+    points: Points,
+    stages: Sequence[StageRows],
+    queries: Queries | None,
+    settings: Settings,
+    relabel: Tensor | None = None,
 ) -> Scores:
     """Scores of all rows of all stages, of the method that the settings name.
 
     Args:
         points: its model is changed.
         stages: the rows that every stage trained on.
+        relabel: another label for every row, ``[rows, …]``; with a mean query loss alone.
 
     Raises:
         AttributionError, CheckpointError: as ``attribute``.
     """
+    check_new_labels(relabel, stages)
     method = METHODS[settings.method]
     plans = plan_chains(points, method, stages, settings.segments, settings.damping)
     places = sorted({point for planned in plans for each in planned for point in each.points})
@@ -82,7 +89,7 @@ def gradient_scores(
             else:
                 load_query_point(points, stages[-1], queries.at)
             filters[_QUERY], scale = _filters(points, stages, chain, queries, settings)
-        _score(points, stages, chain, filters, table)
+        _score(points, stages, chain, filters, table, relabel)
     return replace(table.scores(scale), method=settings.method)
 
 
@@ -193,6 +200,7 @@ def _score(
     chain: _Chain,
     filters: Mapping[str, Sequence[Mapping[str, Filter]]],
     table: ScoreTable,
+    relabel: Tensor | None,
 ) -> None:
     """Adds what the chain says about the rows that its segments trained on."""
     planned = chain.planned
@@ -213,4 +221,20 @@ def _score(
                 filters,
                 trained_in=trained_in,
             )
-            table.add(torch.cat([batch.row_ids for batch in group]), part, sorted(visited))
+            row_ids = torch.cat([batch.row_ids for batch in group])
+            table.add(row_ids, part, sorted(visited))
+            if relabel is None:
+                continue
+            effects = relabel_effects(
+                points.model,
+                points.load,
+                rows.objective,
+                group,
+                [relabel[batch.row_ids] for batch in group],
+                chain.prepared,
+                points.trajectory.stages[stage].train_rows,
+                filters[_QUERY],
+                harm=part.harm[_QUERY],
+                trained_in=trained_in,
+            )
+            table.add_relabelling(row_ids, effects)

@@ -16,6 +16,15 @@ METHODS_OF: Mapping[str, tuple[str, ...]] = {
     "recording": UNROLLED,
     "refined": ("source_refined",),
     "calibrate": ("source", "fast_source", "source_sgd_formula", "source_refined", *UNROLLED),
+    "relabel": (
+        "source",
+        "fast_source",
+        "source_sgd_formula",
+        "influence",
+        "source_refined",
+        "tracin",
+        "graddot",
+    ),
 }
 
 
@@ -54,6 +63,15 @@ def check_calibration(segments: int | Sequence[int], stages: int, mean_query: bo
     else:
         return
     raise AttributionError(f"calibrate has no effect {condition}.", hint)
+
+
+def check_relabelling(mean_query: bool) -> None:
+    """Raises AttributionError where ``relabel`` has no effect, since no query's loss could change."""
+    if not mean_query:
+        raise AttributionError(
+            "relabel has no effect without the mean query loss.",
+            "Give queries with reduce_queries=True, or leave it out.",
+        )
 
 
 def is_cut(segments: int | Sequence[int]) -> bool:

@@ -29,6 +29,8 @@ class Scores:
             uncalibrated: right in order, several times too large in sums. 1 for unrolled methods.
         method: whose ``harm`` is: ``source`` also where unrolling fell back.
         growth: of unrolled methods' derivatives through training (``unrolled.UnrolledHarm``).
+        relabel_effect: ``[rows]``, predicted change of the mean query loss when the row gets the label that ``relabel``
+            has for it: < 0 helps. With ``harm``'s scale. None without ``relabel``.
     """
 
     self_influence: Tensor | None
@@ -39,6 +41,7 @@ class Scores:
     scale: float | None = None
     method: str = "source"
     growth: float | None = None
+    relabel_effect: Tensor | None = None
 
 
 @dataclass
@@ -53,10 +56,15 @@ class ScoreTable:
     points: Sequence[int]
     reduced: bool
     _parts: list[tuple[Tensor, BatchScores, list[int]]] = field(default_factory=list)
+    _relabelled: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, row_ids: Tensor, part: BatchScores, points: Sequence[int]) -> None:
         """Adds scores of rows ``row_ids`` ``[rows]``, whose losses are of ``points``."""
         self._parts.append((row_ids, part, [self.points.index(point) for point in points]))
+
+    def add_relabelling(self, row_ids: Tensor, effects: Tensor) -> None:
+        """Adds what new labels do, ``[rows]``, of rows ``row_ids``."""
+        self._relabelled.append((row_ids, effects))
 
     def scores(self, scale: float | None) -> Scores:
         rows = 1 + max(int(row_ids.max()) for row_ids, _, _ in self._parts)
@@ -80,4 +88,7 @@ class ScoreTable:
             influence, harm = -harm, harm.mean(0)
         if harm is not None and scale is not None:
             harm = harm * scale
-        return Scores(own, harm, influence, losses, margins, scale)
+        relabelled = own.new_zeros(rows) if self._relabelled else None
+        for row_ids, effects in self._relabelled:
+            relabelled.index_add_(0, row_ids.cpu(), effects * (1.0 if scale is None else scale))
+        return Scores(own, harm, influence, losses, margins, scale, relabel_effect=relabelled)

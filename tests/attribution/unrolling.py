@@ -6,7 +6,7 @@ truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.attribution import Scores, StageData, Trajectory, TrajectoryRecorder, attribute
 
+RowLosses = Callable[[Sequence[Tensor], tuple[Tensor, Tensor], Tensor], Tensor]
+"""Parameters, the rows and their places among all → every row's loss."""
 WIDTH = 3
 TRUTH = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 
@@ -82,13 +84,39 @@ class LinearRun:
         ``frozen_scale``: Adam's second moments don't depend on the weights.
         """
         weights = torch.ones(len(self.rows[1]), dtype=torch.float64, requires_grad=True)
+        found = self._query_loss(lambda values, part, rows: weights[rows] * losses(values, part), frozen_scale)
+        return torch.autograd.grad(found, weights)[0]
+
+    def unrolled_relabelling(self, labels: Tensor) -> Tensor:
+        """d(mean query loss)/dε where a row's loss is (1 − ε) times its own and ε times that with another label."""
+        shares = torch.zeros(len(labels), dtype=torch.float64, requires_grad=True)
+
+        def mixed(values: Sequence[Tensor], part: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+            own, other = losses(values, part), losses(values, (part[0], labels[rows]))
+            return own + shares[rows] * (other - own)
+
+        return torch.autograd.grad(self._query_loss(mixed, frozen_scale=True), shares)[0]
+
+    def retrained_relabelling(self, labels: Tensor, row: int) -> Tensor:
+        """The change of the mean query loss when a row is trained on with its other label."""
+        given = self.rows[1].clone()
+        given[row] = labels[row]
+
+        def query_loss(targets: Tensor) -> Tensor:
+            return self._query_loss(
+                lambda values, part, rows: losses(values, (part[0], targets[rows])), frozen_scale=False
+            )
+
+        return (query_loss(given) - query_loss(self.rows[1])).detach()
+
+    def _query_loss(self, row_losses: RowLosses, frozen_scale: bool) -> Tensor:
         values = [value.clone().requires_grad_() for value in self.start]
         for spec in self.stages:
-            values = self._unroll(spec, values, weights[torch.as_tensor(list(spec.rows))], frozen_scale)
-        return torch.autograd.grad(losses(values, self.query).mean(), weights)[0]
+            values = self._unroll(spec, values, row_losses, frozen_scale)
+        return losses(values, self.query).mean()
 
     def _unroll(
-        self, spec: StageSpec, values: list[Tensor], weights: Tensor, frozen_scale: bool
+        self, spec: StageSpec, values: list[Tensor], row_losses: RowLosses, frozen_scale: bool
     ) -> list[Tensor]:
         optimizer = spec.make([value.detach().clone().requires_grad_() for value in values])
         groups = iter(optimizer.param_groups)
@@ -97,7 +125,7 @@ class LinearRun:
         second = [torch.zeros_like(value) for value in values]
         for step in range(spec.steps):
             set_rate(optimizer, spec, step)
-            loss = (weights * losses(values, self.part(spec))).mean()
+            loss = row_losses(values, self.part(spec), torch.as_tensor(list(spec.rows))).mean()
             gradients = torch.autograd.grad(loss, values, create_graph=True)
             moved = []
             for place, (value, gradient, group) in enumerate(zip(values, gradients, of_value, strict=True)):
