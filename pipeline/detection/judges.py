@@ -73,6 +73,12 @@ class Judges:
     def model(self) -> Judge | None:
         return next((judge for judge in self.judges if judge.name == MODEL), None)
 
+    @property
+    def vote_of_training(self) -> float:
+        """How much what the audited training says counts beside the panel, 0 … 1."""
+        model = self.model
+        return 1.0 if model is None else 2 * model.weight
+
     def weights(self) -> np.ndarray:
         return np.array([judge.weight for judge in self.counting])
 
@@ -83,6 +89,14 @@ class Judges:
     def opinions(self, role: str) -> list[np.ndarray]:
         """Of the judges that count, in their order."""
         return [self.of(judge.name, role) for judge in self.counting]
+
+    def together(self, role: str) -> np.ndarray:
+        """What those that count say together, float32 `[rows, classes]`."""
+        return pooled(self.opinions(role), self.weights())
+
+    def of_panel(self, role: str, blind: bool = False) -> np.ndarray:
+        """The same of the panel's models alone, and without the columns of `data.group` if `blind`."""
+        return np.asarray(self.panel.mean(role, blind))
 
     def as_json(self) -> list[dict[str, Any]]:
         return [asdict(judge) for judge in self.judges]

@@ -39,7 +39,7 @@ class Pairs:
 
     given: uint8; margin, loss: float32, of the main run early in training; own: float32, probability of the given
     answer, by a training that did not see the row where there are halves; neighbours: float64, vote for the given
-    answer minus that for the other.
+    answer minus that for the other; panel: float32, probability of the given answer by the panel, None without one.
     """
 
     given: np.ndarray
@@ -48,11 +48,17 @@ class Pairs:
     own: np.ndarray
     neighbours: np.ndarray
     halves: bool
+    panel: np.ndarray | None = None
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Out of sample: by the panel where there is one, else `own`."""
+        return self.own if self.panel is None else self.panel
 
     @property
     def contradicted(self) -> np.ndarray:
         """bool: the other answer is more probable."""
-        return self.own < 0.5
+        return self.judged < 0.5
 
     @property
     def predicted_sizes(self) -> np.ndarray:
@@ -66,6 +72,8 @@ class Pairs:
         yield "neighbour_margin", -self.neighbours
         if self.halves:
             yield "half_confidence", -self.own
+        if self.panel is not None:
+            yield "panel_wrong", 1 - self.panel
 
 
 def collect_pairs(context: AuditContext, neighbours: np.ndarray, early: int, window: int) -> Pairs:
@@ -126,6 +134,9 @@ def row_signals(pairs: Pairs, worst: np.ndarray) -> list[Signal]:
     if pairs.halves:
         words = f"what a model that never saw the row thinks of {said}"
         found.append(Signal("half_confidence", of_worst(pairs.own), False, words))
+    if pairs.panel is not None:
+        words = f"how improbable models that never saw the row find {said}"
+        found.append(Signal("panel_wrong", of_worst(1 - pairs.panel), True, words))
     return found
 
 

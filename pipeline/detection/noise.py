@@ -16,11 +16,17 @@ from pipeline.detection.decisions import KEEP
 from pipeline.detection.doubts import doubts
 from pipeline.detection.halves import Opinion, on_validation
 from pipeline.detection.label_sets import Pairs, estimate_wrong_answers
+from pipeline.detection.wrong_share import estimate_wrong_answers as estimate_answers_alone
 from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
 
 BLIND = "Blind to wrong labels that follow the model's own confusion; the interval covers sampling alone."
-DIRTY = "The validation labels are not known to be clean: if they are wrong too, the estimate is too low."
+CONFUSION = (
+    "By judges that never saw the rows, without any row whose label is known to be right; blind to wrong labels that "
+    "follow the judges' own confusion."
+)
+UNCLEAR = "The judges predict too little of the labels to tell wrong labels from their own errors."
+DIRTY = "The validation labels are not declared clean, so the train labels can't be compared with them."
 NO_VALIDATION = "Without validation rows there is nothing to compare the train labels with."
 NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidence to estimate from."
 HARD = "The classes are too hard to tell apart for an estimate."
@@ -41,10 +47,9 @@ class Noise:
 def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, window: int) -> Noise:
     """By what the halves make of train and validation rows; labels: encoded, `[train rows]`."""
     path, data = context.run.path, run_data(context.run.path)
-    if not context.config.detection.halves:
-        return Noise(None, NO_HALVES, [])
-    if not data.count("validation"):
-        return Noise(None, NO_VALIDATION, [])
+    missing = nothing_to_compare(context)
+    if missing is not None:
+        return Noise(None, missing, [])
     of_validation, best = role_labels(data, "validation").numpy(), on_validation(path, window)
     if data.encoding.task == "regression":
         return judge_targets(context, labels, opinion.best, of_validation - best)
@@ -53,9 +58,8 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
     said = doubts(contradicted, contradicted_validation, estimate)
     if estimate is None:
         return Noise(None, " ".join([HARD, *said]), [])
-    notes = [BLIND] if context.config.data.validation_is_clean else [BLIND, DIRTY]
     pairs = confused_pairs(labels, opinion.best, of_validation, best, data.encoding.outputs)
-    return Noise(estimate, " ".join(notes + said), pairs)
+    return Noise(estimate, " ".join([BLIND, *said]), pairs)
 
 
 def judge_targets(
@@ -66,22 +70,30 @@ def judge_targets(
     estimate = estimate_wrong_targets(targets - predicted, of_validation, targets[order] - predicted)
     if estimate is None:
         return Noise(None, WEAK, [])
-    notes = [RESIDUALS] if context.config.data.validation_is_clean else [RESIDUALS, DIRTY]
-    return Noise(estimate, " ".join(notes), [])
+    return Noise(estimate, RESIDUALS, [])
 
 
 def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
     """The same for sets of labels: the share of wrong answers (yes or no), one for every label of every row."""
     path = context.run.path
+    if answers.panel is not None:
+        chances = np.where(answers.given > 0, answers.panel, 1 - answers.panel)
+        estimate = estimate_answers_alone(chances, answers.given, context.config.detection.seed)
+        return Noise(estimate, f"{ANSWERS} {CONFUSION}", [])
+    missing = nothing_to_compare(context)
+    if missing is not None:
+        return Noise(None, missing, [])
+    found = estimate_wrong_answers(path, answers, window)
+    return Noise(found, HARD if found is None else f"{ANSWERS} {BLIND}", [])
+
+
+def nothing_to_compare(context: AuditContext) -> str | None:
+    """Why train rows can't be compared with validation rows; None where they can."""
     if not context.config.detection.halves:
-        return Noise(None, NO_HALVES, [])
-    if not run_data(path).count("validation"):
-        return Noise(None, NO_VALIDATION, [])
-    estimate = estimate_wrong_answers(path, answers, window)
-    if estimate is None:
-        return Noise(None, HARD, [])
-    notes = [ANSWERS, BLIND] if context.config.data.validation_is_clean else [ANSWERS, BLIND, DIRTY]
-    return Noise(estimate, " ".join(notes), [])
+        return NO_HALVES
+    if not run_data(context.run.path).count("validation"):
+        return NO_VALIDATION
+    return None if context.config.data.validation_is_clean else DIRTY
 
 
 def pairs_as_json(

@@ -1,8 +1,7 @@
 """Judging validation and holdout rows of one noisy file: by models that were fitted on train rows alone.
 
-Nothing here decides about a train row. A row of another role has the panel's margin, which is compared with the
-margins of the train rows out of fold; so its suspicion is on the scale of theirs, and what is removed among them is
-removed here.
+Nothing here decides about a train row. A row of another role gets the suspicion of the train rows that the judges
+doubt as much, and what was decided about those is decided about it.
 """
 
 from __future__ import annotations
@@ -11,8 +10,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.compute.unseen_rows import predict_unseen
+from pipeline.compute.worker import run_data
 from pipeline.config import Detection
+from pipeline.context import AuditContext
+from pipeline.detection.combination import Signal
+from pipeline.detection.counts import DOUBTFUL_TARGET
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, within_caps
+from pipeline.detection.flips import right_label, wrong_label
+from pipeline.detection.label_sets import flipped
+from pipeline.detection.panel_signals import judge_signals, panel_residual, panel_wrong
+from pipeline.detection.people import Applied, People, apply_people
+from pipeline.detection.protection import LEAST_WRONG, rare_classes
+from pipeline.detection.reasons import (
+    AMBIGUOUS,
+    DUPLICATE_CONFLICT,
+    MISLABELLED,
+    REVIEWED,
+    ambiguous,
+    reasons,
+)
+from pipeline.detection.strata import prediction_strata
+from pipeline.detection.table import Judgement, conflicting_duplicates
+from pipeline.detection.weigh import Weighed, best_other
+from pipeline.training.main_run import role_labels
 
 RULES = ("budget",)
 """Rules whose removals reach other roles; the promises of the others are about train rows."""
@@ -26,6 +47,133 @@ class Cuts:
     review: float | None
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the judges make of a role's rows, all `[rows]`.
+
+    doubt: float64, high is suspicious, on the scale of the train rows' `Weighed.doubt`; suggested: encoded labels or
+    sets; probability: of the suggestion, NaN without one; contradicted: bool; removable: bool, may be removed without a
+    person's word; strata: int; is_ambiguous: bool.
+    """
+
+    doubt: np.ndarray
+    suggested: np.ndarray
+    probability: np.ndarray
+    contradicted: np.ndarray
+    removable: np.ndarray
+    strata: np.ndarray
+    is_ambiguous: np.ndarray
+    signals: list[Signal]
+
+
+@dataclass(frozen=True)
+class JudgedRole:
+    judgement: Judgement
+    signals: list[Signal]
+    applied: Applied
+
+
+def judge_role(
+    context: AuditContext, role: str, weighed: Weighed, cuts: Cuts, people: People | None
+) -> JudgedRole | None:
+    """Judge the rows of `validation` or `holdout`. None without a panel."""
+    path, config, data = context.run.path, context.config.detection, run_data(context.run.path)
+    given = role_labels(data, role).numpy()
+    doubt = weighed.doubt
+    if doubt is None:
+        return None
+    if weighed.judges is not None:
+        seen = of_classes(weighed, role, given)
+    elif weighed.targets is not None:
+        seen = of_targets(weighed, role, given)
+    else:
+        seen = of_sets(weighed, role, given)
+    suspicion = suspicion_like_train(seen.doubt, doubt, weighed.ranking)
+    decision = decide_role(config, suspicion, seen, cuts)
+    applied = apply_people(decision, people, seen.contradicted)
+    evidence = {
+        DUPLICATE_CONFLICT: conflicting_duplicates(path, role),
+        MISLABELLED: seen.contradicted,
+        AMBIGUOUS: seen.is_ambiguous,
+        REVIEWED: applied.people,
+    }
+    judgement = Judgement(
+        suspicion=suspicion,
+        suggested=seen.suggested,
+        suggested_probability=np.where(seen.contradicted, seen.probability, np.nan),
+        contradicted=seen.contradicted,
+        decision=applied.decision,
+        reasons=reasons(applied.decision, evidence),
+        decided_by=applied.decided_by,
+        own_labels=applied.own_labels,
+        predicted=predict_unseen(context, role),
+    )
+    return JudgedRole(judgement, seen.signals, applied)
+
+
+def of_classes(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+    judges, flips = weighed.judges, weighed.flips
+    assert judges is not None and flips is not None
+    together = judges.together(role)
+    posterior = right_label(together, given, flips)
+    wrong = wrong_label(posterior, given)
+    suggested, probability = best_other(posterior, given)
+    best = together.argmax(1)
+    two = -np.partition(-together, 1, axis=1)[:, :2].astype(np.float64)
+    strong = weighed.may_remove
+    removable = (
+        (wrong >= LEAST_WRONG) & ~rare_classes(weighed.labels.given, together.shape[1])[given] & strong
+    )
+    signals = [panel_wrong(wrong), *judge_signals(judges.panel, role, given)]
+    return Evidence(
+        wrong,
+        suggested,
+        probability,
+        best != given,
+        removable & judges.panel.judged(role),
+        given.astype(np.int64),
+        ambiguous(two[:, 0], two[:, 1], 1.0),
+        signals,
+    )
+
+
+def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+    judges = weighed.targets
+    assert judges is not None
+    predicted, deviation = judges.predicted(role), judges.deviation(role, given)
+    nothing, rows = np.full(len(given), np.nan), len(given)
+    signals = [panel_residual(deviation), *judges.signals(role, given)]
+    return Evidence(
+        deviation,
+        predicted,
+        nothing,
+        deviation > DOUBTFUL_TARGET,
+        np.full(rows, weighed.may_remove),
+        prediction_strata(predicted),
+        np.zeros(rows, dtype=bool),
+        signals,
+    )
+
+
+def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+    panel = weighed.panel
+    assert panel is not None
+    chance = np.asarray(panel.mean(role), dtype=np.float64)
+    own = np.where(given > 0, chance, 1 - chance)
+    worst = own.argmin(1)
+    least = own[np.arange(len(given)), worst]
+    return Evidence(
+        1 - least,
+        flipped(given, worst),
+        1 - least,
+        least < LEAST_WRONG,
+        np.full(len(given), weighed.may_remove),
+        (chance > 0.5).sum(1).astype(np.int64),
+        np.zeros(len(given), dtype=bool),
+        [panel_wrong(1 - least), *judge_signals(panel, role, given)],
+    )
+
+
 def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray) -> Cuts:
     """by_ranking: bool `[train rows]`, rows without a person's word or a reason of their own."""
     removed = suspicion[by_ranking & np.isin(decision, (REMOVE, RELABEL))]
@@ -35,39 +183,45 @@ def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray)
     )
 
 
-def suspicion_like_train(
-    margin: np.ndarray, train_margin: np.ndarray, train_suspicion: np.ndarray
-) -> np.ndarray:
-    """float64 `[rows]`: the suspicion of train rows with the same rank of margin, low margins being suspicious.
+def suspicion_like_train(doubt: np.ndarray, of_train: np.ndarray, suspicion: np.ndarray) -> np.ndarray:
+    """float64 `[rows]`: the suspicion at the same rank among train rows.
 
-    margin: `[rows]`; train_margin, train_suspicion: `[train rows]`.
+    doubt: `[rows]`; of_train, suspicion: the doubt and the suspicion of the train rows.
     """
-    by_margin, by_suspicion = np.sort(-train_margin), np.sort(train_suspicion)
-    rank = np.searchsorted(by_margin, -margin, side="right") / len(by_margin)
+    by_doubt, by_suspicion = np.sort(of_train), np.sort(suspicion)
+    low, high = (np.searchsorted(by_doubt, doubt, side=side) for side in ("left", "right"))
+    rank = (low + high) / 2 / len(by_doubt)
     return np.interp(rank, (np.arange(len(by_suspicion)) + 0.5) / len(by_suspicion), by_suspicion)
 
 
-def decide_role(
-    config: Detection,
-    suspicion: np.ndarray,
-    strata: np.ndarray,
-    suggested_probability: np.ndarray,
-    removable: np.ndarray,
-    cuts: Cuts,
-) -> np.ndarray:
-    """uint8 `[rows]`: as train rows of the same suspicion were decided, within the same caps.
-
-    strata: classes; suggested_probability: NaN without one; removable: bool `[rows]`, not protected.
-    """
+def decide_role(config: Detection, suspicion: np.ndarray, seen: Evidence, cuts: Cuts) -> np.ndarray:
+    """uint8 `[rows]`: as train rows of the same suspicion were decided, within the same caps."""
     decision = np.full(len(suspicion), KEEP, dtype=np.uint8)
     if cuts.review is not None:
         decision[suspicion >= cuts.review] = REVIEW
     if cuts.remove is None or config.rule not in RULES:
         return decision
     order = np.argsort(-suspicion, kind="stable")
-    candidates = order[(suspicion >= cuts.remove)[order] & removable[order]]
-    changed = within_caps(config, candidates, strata)
+    candidates = order[(suspicion >= cuts.remove)[order] & seen.removable[order]]
+    changed = within_caps(config, candidates, seen.strata)
     decision[changed] = REMOVE
     if config.relabel_above is not None:
-        decision[changed[suggested_probability[changed] >= config.relabel_above]] = RELABEL
+        sure = seen.contradicted[changed] & (seen.probability[changed] >= config.relabel_above)
+        decision[changed[sure]] = RELABEL
     return decision
+
+
+def judge_other_roles(
+    context: AuditContext,
+    roles: list[str],
+    weighed: Weighed,
+    decision: np.ndarray,
+    by_ranking: np.ndarray,
+    people: dict[str, People],
+) -> dict[str, JudgedRole]:
+    """Every role but train that the judges can judge; decision, by_ranking: of the train rows, see `cuts_of`."""
+    cuts = cuts_of(weighed.ranking, decision, by_ranking)
+    found = {
+        role: judge_role(context, role, weighed, cuts, people.get(role)) for role in roles if role != "train"
+    }
+    return {role: judged for role, judged in found.items() if judged is not None}

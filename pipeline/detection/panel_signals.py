@@ -1,4 +1,4 @@
-"""Signals: what the panel's models think of a row that they were not fitted on (low margins are suspicious)."""
+"""Signals: what models that never saw a row think of its label; the panel's models, and all judges together."""
 
 from __future__ import annotations
 
@@ -10,21 +10,32 @@ import numpy as np
 from pipeline.detection.combination import Signal
 from pipeline.panel.opinions import Panel, panel_margin
 
-NAME = "panel"
+WRONG, RESIDUAL = "panel_wrong", "panel_residual"
 SHARE_OF_TRAINING = 0.25
-"""What all signals of the audited training weigh together beside the panel, where the model is as good as the panel.
-
-Average precision on 14 sets with planted errors (docs/measurements): the panel alone .877, with half a vote of the
-training .884, with a whole one .880."""
+"""What all signals of the audited training weigh together beside the panel, where the model is as good as the panel."""
 
 
-def panel_signals(panel: Panel, role: str, labels: np.ndarray) -> Iterator[Signal]:
-    """The panel's margin, which counts, and each model's, which stand beside it; labels: encoded `[rows]`."""
-    words = "how much plain models that never saw the row prefer its label to any other"
-    yield Signal(NAME, panel_margin(panel.mean(role), labels), False, words)
+def panel_wrong(wrong: np.ndarray) -> Signal:
+    """P(given label is wrong), float64 `[rows]`, by all judges that count."""
+    return Signal(
+        WRONG, wrong, True, "how probable models that never saw the row make it that its label is wrong"
+    )
+
+
+def panel_residual(deviation: np.ndarray) -> Signal:
+    """Robust deviations of the target from what the judges predict, float64 `[rows]`."""
+    return Signal(
+        RESIDUAL, deviation, True, "how far the target is from what models that never saw the row predict"
+    )
+
+
+def judge_signals(panel: Panel, role: str, labels: np.ndarray) -> Iterator[Signal]:
+    """Each model's margin: of the label over the best other. They stand beside the ranking; labels: `[rows]`."""
     for judge in panel.judges:
         margin = panel_margin(panel.of(judge.name, role), labels)
-        yield Signal(judge.signal, margin, False, f"the same by one of them: {judge.words}", counts=False)
+        yield Signal(
+            judge.signal, margin, False, f"how much it prefers the label: {judge.words}", counts=False
+        )
 
 
 def shared_out(of_training: Sequence[Signal], vote: float) -> list[Signal]:

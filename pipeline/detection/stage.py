@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from pipeline.compute.label_changes import label_change_effects
 from pipeline.compute.worker import run_data
+from pipeline.config import AuditConfig
 from pipeline.context import AuditContext
+from pipeline.data.encoded import EncodedData
+from pipeline.data.situation import situation
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
-from pipeline.detection.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.canaries import canary_recall
 from pipeline.detection.columns import Column, columns_directory
-from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.corrupted import corrupted_rows
-from pipeline.detection.counts import (
-    DOUBTFUL_TARGET,
-    Counts,
-    NoiseEstimate,
-    count_classification,
-    count_contradictions,
-    count_regression,
-    robust_deviation,
-)
+from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.halves import Opinion
-from pipeline.detection.harm import early_harm, with_harm_weight
-from pipeline.detection.label_sets import (
-    collect_pairs,
-    count_rows_of_pairs,
-    flipped,
-    pair_suspicion,
-    row_signals,
-)
-from pipeline.detection.noise import Noise, judge_answers, judge_noise, pairs_as_json
+from pipeline.detection.measures import write_measures
+from pipeline.detection.noise import pairs_as_json
+from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
 from pipeline.detection.outliers import belongs_nowhere
+from pipeline.detection.panel_signals import WRONG
 from pipeline.detection.people import apply_people, count_people, read_people
+from pipeline.detection.protection import (
+    LEAST_WRONG,
+    flags_of_rare,
+    held_back,
+    rare_classes,
+    rare_note,
+)
 from pipeline.detection.reasons import (
     AMBIGUOUS,
     BACKDOOR,
@@ -53,100 +50,24 @@ from pipeline.detection.reasons import (
     outliers,
     reasons,
 )
-from pipeline.detection.repeats import repeated_signals
-from pipeline.detection.representation import represent
 from pipeline.detection.rules import choose, write_candidates
 from pipeline.detection.signals import (
-    collect_signals,
     early_window,
-    harm_early,
-    opinion_of,
-    others,
     read_score,
-    stored,
 )
-from pipeline.detection.strata import prediction_strata, write_strata
-from pipeline.detection.table import Judgement, conflicting_duplicates, write_rows, write_signals
+from pipeline.detection.table import (
+    Judgement,
+    conflicting_duplicates,
+    judged_roles,
+    write_rows,
+    write_signals,
+)
 from pipeline.detection.undertrained import loss_without_features, undertrained
+from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
+from pipeline.detection.wrong_share import mean_of_shares, share_of_rows
 from pipeline.report import words
 from pipeline.run import remove
 from pipeline.training.main_run import role_labels
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is thought of the given labels, all `[rows]` but the last two.
-
-    given, suggested: encoded, sets of labels `[rows, labels]`; contradicted: bool, the suggested label fits better;
-    probability: float64, that it is right, NaN without one; strata: int; counts: how many rows to flag; calibration:
-    None where nothing was fitted.
-    """
-
-    given: np.ndarray
-    suggested: np.ndarray
-    contradicted: np.ndarray
-    probability: np.ndarray
-    strata: np.ndarray
-    counts: Counts
-    calibration: Calibration | None
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """The evidence, and what it says of the labels.
-
-    ranking: float64 `[rows]`, the suspicion; nearest: float32 `[rows]`, distance to the nearest class.
-    """
-
-    signals: list[Signal]
-    repeated: list[Signal]
-    ranking: np.ndarray
-    nearest: np.ndarray
-    opinion: Opinion
-    noise: Noise
-    labels: Labels
-
-    @property
-    def harm(self) -> np.ndarray | Column | None:
-        return next((signal.values for signal in self.signals if signal.name == "early_harm"), None)
-
-
-def weigh(context: AuditContext, given: np.ndarray, early: int, window: int) -> Weighed:
-    """Classes and numeric targets."""
-    opinion = opinion_of(context)
-    signals, nearest = collect_signals(context, opinion, early, window)
-    noise = judge_noise(context, opinion, given, window)
-    signals = with_harm_weight(signals, noise.estimate)
-    repeated = with_harm_weight(repeated_signals(context), noise.estimate)
-    if run_data(context.run.path).encoding.task == "classification":
-        harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
-        counts = count_rows(signals, opinion, given, harm, noise.estimate)
-        labels = judge_classes(context, opinion, given, counts, window)
-    else:
-        labels = judge_targets(context, opinion, given, noise.estimate)
-    ranking = suspicion(signals + repeated)
-    return Weighed(signals, repeated, ranking, nearest, opinion, noise, labels)
-
-
-def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: int) -> Weighed:
-    """Sets of labels: label by label, and a row by its most suspicious one, which the suggestion turns round."""
-    path, seen = context.run.path, represent(context)
-    pairs = collect_pairs(context, seen["neighbour_margin"], early, window)
-    suspicious = pair_suspicion(pairs)
-    worst = suspicious.argmax(1)
-    harm = harm_early(context)
-    of_rows = [] if harm is None else [replace(early_harm(harm), counts=False)]
-    signals = [stored(path, each) for each in [*row_signals(pairs, worst), *of_rows, *others(context, seen)]]
-    noise = judge_answers(context, pairs, window)
-    own, suggested = pairs.own[np.arange(len(worst)), worst].astype(np.float64), flipped(pairs.given, worst)
-    strata = pairs.predicted_sizes
-    write_strata(path, strata)
-    counts = count_rows_of_pairs(pairs, suspicious, row_ids, harm, noise.estimate)
-    opinion = Opinion(own, suggested, np.maximum(own, 1 - own), np.minimum(own, 1 - own))
-    probability = np.where(own < 0.5, 1 - own, np.nan)
-    labels = Labels(pairs.given, suggested, own < 0.5, probability, strata, counts, None)
-    nearest = seen["nearest_distance"]
-    return Weighed(signals, [], suspicious.max(1), nearest, opinion, noise, labels)
 
 
 def detect(context: AuditContext) -> dict[str, Any]:
@@ -167,17 +88,24 @@ def detect(context: AuditContext) -> dict[str, Any]:
     choice, promise = choose(config, path, ranked, labels.counts)
     write_candidates(path, removable(config.detection, ranked))
     decision = decide(config.detection, ranked, choice)
+    protected = protected_rows(config, weighed, given, data.encoding.outputs) & ~poisoned
+    decision = held_back(decision, protected)
     spurious = find_spurious(path, data, given)
+    by_ranking = (decision != KEEP) & ~carriers & ~choice.confirmed
     decision[(decision == KEEP) & (corrupted | spurious | carriers) & ~choice.right] = REVIEW
-    applied = apply_people(decision, read_people(config, path).get("train"), labels.contradicted)
+    people = read_people(config, path)
+    applied = apply_people(decision, people.get("train"), labels.contradicted)
+    others = judge_other_roles(
+        context, judged_roles(config, data), weighed, decision, by_ranking & ~applied.people, people
+    )
     decision, reviewed = applied.decision, choice.confirmed | applied.people
     evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: reviewed}
     evidence |= explain(path, labels, weighed.opinion, weighed.nearest)
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    write_signals(path, {"train": signals + weighed.repeated})
     by_name = {signal.name: signal.values for signal in signals}
+    removal, relabelling = effects(context, decision, labels)
     judgement = Judgement(
         suspicion=weighed.ranking,
         suggested=labels.suggested,
@@ -190,22 +118,32 @@ def detect(context: AuditContext) -> dict[str, Any]:
         mean_margin=by_name.get("early_margin"),
         decided_by=applied.decided_by,
         own_labels=applied.own_labels,
+        removal_effect=removal,
+        relabel_effect=relabelling,
     )
-    write_rows(path, {"train": judgement})
+    write_measures(context, weighed)
+    of_roles = {role: found.signals for role, found in others.items()}
+    write_signals(path, {"train": signals + weighed.repeated} | of_roles)
+    write_rows(path, {"train": judgement} | {role: found.judgement for role, found in others.items()})
     remove(columns_directory(path))
     removed = int((decision == REMOVE).sum())
     relabelled = int((decision == RELABEL).sum())
     wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
+    kept_back = (
+        wanted - removed - relabelled - int((protected & np.isin(np.arange(len(given)), choice.wrong)).sum())
+    )
     return {
         "signals": [signal.name for signal in signals if signal.counts],
         "weights": {signal.name: signal.weight for signal in signals if signal.counts},
         "other_signals": [signal.name for signal in signals if not signal.counts],
         "words": {signal.name: signal.words for signal in signals},
+        "judges": [] if weighed.judges is None else weighed.judges.as_json(),
+        "explained": weighed.explains,
+        "labels": situation(config, data),
         "early_epoch": early,
         "window_epochs": window,
-        "estimated_noise": None if noise.estimate is None else asdict(noise.estimate),
-        "estimated_noise_note": noise.note,
-        "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, weighed.opinion.best, decision),
+        **noise_facts(weighed, others),
+        "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, labels.suggested, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
         "corrupted": int(corrupted.sum()),
         "spurious": int(spurious.sum()),
@@ -214,51 +152,96 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "removed": removed,
         "relabelled": relabelled,
         "to_review": int((decision == REVIEW).sum()),
-        "by_people": count_people([applied]),
+        "by_people": count_people([applied, *(found.applied for found in others.values())]),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
-        "warnings": training_warnings(context, given),
-        "caps": caps_note(wanted - removed - relabelled),
-        "flag_notes": flag_notes(harm) + backdoors.notes,
+        "warnings": training_warnings(context, given) + judge_warnings(weighed),
+        "caps": caps_note(kept_back),
+        "flag_notes": flag_notes(harm) + rare_notes(data, decision, given) + backdoors.notes,
         "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
 
 
-def count_rows(
-    signals: list[Signal],
-    opinion: Opinion,
-    given: np.ndarray,
-    harm: np.ndarray | Column | None,
-    noise: NoiseEstimate | None,
-) -> Counts:
-    evidence = [opinion.best != given]
-    evidence += [np.asarray(s.values) < 0 for s in signals if s.name in ("early_margin", "neighbour_margin")]
-    of_rows = None if harm is None else np.asarray(harm)
-    contradictions = count_contradictions(evidence, of_rows, opinion.probability > 0.5)
-    return count_classification(contradictions, noise, len(given))
+def protected_rows(config: AuditConfig, weighed: Weighed, given: np.ndarray, classes: int) -> np.ndarray:
+    """bool `[rows]`: not removed without a person's word, or a promise about the rows that the rule removes."""
+    if config.detection.rule not in RULES:
+        return np.zeros(len(given), dtype=bool)
+    if not weighed.may_remove:
+        return np.ones(len(given), dtype=bool)
+    wrong = weighed.labels.wrong
+    if wrong is None:
+        return np.zeros(len(given), dtype=bool)
+    found = (wrong < LEAST_WRONG) | rare_classes(given, classes)[given]
+    return found if weighed.panel is None else found | ~weighed.panel.judged("train")
 
 
-def judge_classes(
-    context: AuditContext, opinion: Opinion, given: np.ndarray, counts: Counts, window: int
-) -> Labels:
-    path = context.run.path
-    calibration = calibrate(path, window) if context.config.detection.halves else None
-    probability = opinion.probability
-    if calibration is not None:
-        probability = suggestion_probability(path, window, calibration)
-    contradicted = opinion.best != given
-    probability = np.where(contradicted, probability, np.nan)
-    return Labels(given, opinion.best, contradicted, probability, given, counts, calibration)
+def effects(
+    context: AuditContext, decision: np.ndarray, labels: Labels
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Forecast change of the mean validation loss when a row goes, and when it gets the suggested label: nats `[rows]`.
+
+    The first for every row, the second for flagged rows with a suggestion (NaN for others). None without validation.
+    """
+    path, data = context.run.path, run_data(context.run.path)
+    if not data.count("validation"):
+        return None, None
+    removal = -read_score(path, data, "validation_harm")
+    places = np.flatnonzero((decision != KEEP) & labels.contradicted)
+    if not len(places) or context.config.training.trajectory is not None:
+        return removal, None
+    new = torch.from_numpy(np.ascontiguousarray(labels.suggested[places]))
+    changes = label_change_effects(context, places, new)
+    relabelling = np.full(len(decision), np.nan)
+    if changes is not None:
+        relabelling[places] = changes
+    return removal, relabelling
 
 
-def judge_targets(
-    context: AuditContext, opinion: Opinion, given: np.ndarray, noise: NoiseEstimate | None
-) -> Labels:
-    deviation, strata = robust_deviation(given, opinion.best), prediction_strata(opinion.best)
-    write_strata(context.run.path, strata)
-    contradicted = deviation > DOUBTFUL_TARGET
-    counts = count_regression(deviation, noise)
-    return Labels(given, opinion.best, contradicted, opinion.probability, strata, counts, None)
+def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
+    """The share of wrong labels among train rows, among all rows that were judged, and among holdout rows."""
+    estimate, note = weighed.noise.estimate, weighed.noise.note
+    facts = {"estimated_noise": None if estimate is None else asdict(estimate), "estimated_noise_note": note}
+    of_roles: dict[str, NoiseEstimate | None] = dict.fromkeys(others)
+    if estimate is not None and weighed.labels.wrong is not None:
+        for role, found in others.items():
+            wrong = np.asarray(next(each for each in found.signals if each.name == WRONG).values)
+            of_roles[role] = share_of_rows(wrong, estimate)
+    parts = [(len(weighed.ranking), estimate)]
+    parts += [(len(found.judgement.decision), of_roles[role]) for role, found in others.items()]
+    known = [(rows, each) for rows, each in parts if each is not None]
+    whole = mean_of_shares(known) if len(known) == len(parts) else None
+    holdout = of_roles.get("holdout")
+    return facts | {
+        "estimated_noise_file": None if whole is None else asdict(whole),
+        "estimated_noise_holdout": None if holdout is None else asdict(holdout),
+    }
+
+
+def judge_warnings(weighed: Weighed) -> list[str]:
+    """Where the panel is clearly better than the audited model, or nobody knows enough."""
+    found = []
+    if not weighed.may_remove:
+        found.append(
+            f"No judge predicts much of the labels: the best explains {words.percent(max(0.0, weighed.explains or 0.0))} "
+            "of the loss that is left without looking at the features. Nothing is removed without a person's word."
+        )
+    model = None if weighed.judges is None else weighed.judges.model
+    if weighed.judges is not None and model is not None and model.weight == 0:
+        best = max(weighed.judges.judges, key=lambda judge: judge.explains)
+        found.append(
+            f"Your model predicts unseen rows clearly worse than a plain model does ({best.words}): it explains "
+            f"{words.percent(max(0.0, model.explains))} of the loss without features, the plain model "
+            f"{words.percent(best.explains)}. Its training has no say in the ranking."
+        )
+    return found
+
+
+def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> list[str]:
+    if data.encoding.task != "classification":
+        return []
+    found = flags_of_rare(decision, given, data.encoding.outputs)
+    note = rare_note(found, data.encoding.classes, len(given))
+    return [] if note is None else [note]
 
 
 def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:
