@@ -15,12 +15,16 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import ComplementNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.panel.material import Blocks
 from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
 
-MOST_BOOSTED = 30
+MOST_BOOSTED = 10
 """Classes or labels above which nothing is boosted: a tree of each class is grown in every round."""
+NEIGHBOURS = 20
+MOST_SEARCHED = 20_000
+"""Rows that neighbours are looked for among: a seeded sample of more."""
 FLOOR = 1e-3
 """Share of the classes' shares that is mixed into every opinion, so that none is impossible."""
 
@@ -39,6 +43,7 @@ class Judge:
     fits: Callable[[Blocks, int], bool]
     classifier: Callable[[int, int], Any]
     regressor: Callable[[int, int], Any] | None
+    most_rows: int | None = None  # that it is fitted on, where that is fewer than the panel's
 
 
 def logistic(rows: int, seed: int) -> LogisticRegression:  # noqa: ARG001
@@ -107,7 +112,7 @@ JUDGES = (
         "trees",
         "gradient boosting with small trees",
         TreeSpace,
-        lambda blocks, outputs: has_more_than_text(blocks, outputs) and outputs <= MOST_BOOSTED,
+        lambda blocks, outputs: bool(blocks.ordinals) and outputs <= MOST_BOOSTED,
         lambda rows, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
         lambda rows, seed: HistGradientBoostingRegressor(**boosting_options(rows, seed)),
     ),
@@ -119,6 +124,16 @@ JUDGES = (
         has_more_than_text,
         lambda rows, seed: ExtraTreesClassifier(**tree_options(rows, seed)),
         lambda rows, seed: ExtraTreesRegressor(**tree_options(rows, seed)),
+    ),
+    Judge(
+        "neighbours",
+        "neighbours",
+        "the labels of the nearest rows by lists of numbers",
+        LinearSpace,
+        lambda blocks, outputs: any(key.endswith("/list") for key in blocks.wide),
+        lambda rows, seed: KNeighborsClassifier(min(NEIGHBOURS, max(1, rows // 10)), weights="distance"),
+        lambda rows, seed: KNeighborsRegressor(min(NEIGHBOURS, max(1, rows // 10)), weights="distance"),
+        MOST_SEARCHED,
     ),
 )
 BY_NAME = {judge.name: judge for judge in JUDGES}
@@ -141,6 +156,9 @@ class Fitted:
 
     def __init__(self, judge: Judge, blocks: Blocks, labels: np.ndarray, task: str, outputs: int, seed: int):
         self.task, self.outputs = task, outputs
+        if judge.most_rows is not None and len(labels) > judge.most_rows:
+            some = np.sort(np.random.RandomState(seed).permutation(len(labels))[: judge.most_rows])
+            blocks, labels = blocks.select(some), labels[some]
         self._space = judge.space()
         self._space.fit(blocks, seed)
         matrix = self._space.transform(blocks)
