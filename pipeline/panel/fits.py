@@ -87,6 +87,8 @@ def run_fit(run_path: Path, fit: Fit, seed: int) -> None:
         return
     folds, places = np.load(folds_path(run_path))[fit.repeat], np.load(sample_path(run_path))
     inside = np.flatnonzero(folds[places] != fit.fold)
+    if not len(inside):  # all rows are copies of one
+        inside = np.arange(len(places))
     labels = train_labels(run_path)[places[inside]]
     blocks = sample_blocks(run_path, fit.without).select(inside)
     of_fit = int(random_state(f"panel {fit.judge}", seed, fit.repeat, fit.fold).randint(2**31))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,23 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import ComplementNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.panel.material import Blocks
 from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
 
-MOST_BOOSTED = 30
+MOST_BOOSTED = 10
 """Classes or labels above which nothing is boosted: a tree of each class is grown in every round."""
+MOST_LEAF_NUMBERS = 100_000
+"""Of a tree: leaves times classes."""
+MOST_LABELS = 30
+"""Of sets, above which trees don't judge: every label takes a forest."""
+NEIGHBOURS = 20
+MOST_SEARCHED = 20_000
+"""Rows that neighbours are looked for among: a seeded sample of more."""
 FLOOR = 1e-3
 """Share of the classes' shares that is mixed into every opinion, so that none is impossible."""
 
@@ -29,28 +39,29 @@ FLOOR = 1e-3
 class Judge:
     """A kind of model. family, words: for people. fits: whether it can judge such blocks (and so many outputs).
 
-    classifier, regressor: (rows, seed) → an estimator that is not fitted; None where the kind has none.
+    classifier, regressor: (rows, outputs, seed) → an estimator that is not fitted; None where the kind has none.
     """
 
     name: str
     family: str
     words: str
-    space: Callable[[], Space]
+    space: Callable[[int], Space]
     fits: Callable[[Blocks, int], bool]
-    classifier: Callable[[int, int], Any]
-    regressor: Callable[[int, int], Any] | None
+    classifier: Callable[[int, int, int], Any]
+    regressor: Callable[[int, int, int], Any] | None
+    most_rows: int | None = None  # that it is fitted on, where that is fewer than the panel's
 
 
-def logistic(rows: int, seed: int) -> LogisticRegression:  # noqa: ARG001
+def logistic(rows: int, outputs: int, seed: int) -> LogisticRegression:  # noqa: ARG001
     return LogisticRegression(C=0.5, tol=1e-3, max_iter=200)
 
 
-def ridge(rows: int, seed: int) -> Ridge:  # noqa: ARG001
+def ridge(rows: int, outputs: int, seed: int) -> Ridge:  # noqa: ARG001
     return Ridge(alpha=10.0, solver="auto")
 
 
-def bayes(rows: int, seed: int) -> ComplementNB:  # noqa: ARG001
-    return ComplementNB(alpha=1.0)
+def bayes(rows: int, outputs: int, seed: int) -> ComplementNB:  # noqa: ARG001
+    return ComplementNB(alpha=0.5)
 
 
 def boosting_options(rows: int, seed: int) -> dict[str, Any]:
@@ -65,11 +76,12 @@ def boosting_options(rows: int, seed: int) -> dict[str, Any]:
     }
 
 
-def tree_options(rows: int, seed: int) -> dict[str, Any]:
-    """150 trees with leaves of 5 rows, of 2 below a thousand rows."""
+def tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
+    """150 trees with leaves of 5 rows, of 2 below a thousand rows, of more where the leaves would not fit memory."""
+    least = 5 if rows >= 1000 else 2
     return {
         "n_estimators": 150,
-        "min_samples_leaf": 5 if rows >= 1000 else 2,
+        "min_samples_leaf": max(least, -(-rows * outputs // MOST_LEAF_NUMBERS)),
         "n_jobs": 1,
         "random_state": seed,
     }
@@ -107,9 +119,9 @@ JUDGES = (
         "trees",
         "gradient boosting with small trees",
         TreeSpace,
-        lambda blocks, outputs: has_more_than_text(blocks, outputs) and outputs <= MOST_BOOSTED,
-        lambda rows, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
-        lambda rows, seed: HistGradientBoostingRegressor(**boosting_options(rows, seed)),
+        lambda blocks, outputs: bool(blocks.ordinals) and outputs <= MOST_BOOSTED,
+        lambda rows, outputs, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
+        lambda rows, outputs, seed: HistGradientBoostingRegressor(**boosting_options(rows, seed)),
     ),
     Judge(
         "extra_trees",
@@ -117,8 +129,22 @@ JUDGES = (
         "extremely randomised trees with large leaves",
         TreeSpace,
         has_more_than_text,
-        lambda rows, seed: ExtraTreesClassifier(**tree_options(rows, seed)),
-        lambda rows, seed: ExtraTreesRegressor(**tree_options(rows, seed)),
+        lambda rows, outputs, seed: ExtraTreesClassifier(**tree_options(rows, outputs, seed)),
+        lambda rows, outputs, seed: ExtraTreesRegressor(**tree_options(rows, outputs, seed)),
+    ),
+    Judge(
+        "neighbours",
+        "neighbours",
+        "the labels of the nearest rows by lists of numbers",
+        LinearSpace,
+        lambda blocks, outputs: any(key.endswith("/list") for key in blocks.wide),
+        lambda rows, outputs, seed: KNeighborsClassifier(
+            min(NEIGHBOURS, max(1, rows // 10)), weights="distance"
+        ),
+        lambda rows, outputs, seed: KNeighborsRegressor(
+            min(NEIGHBOURS, max(1, rows // 10)), weights="distance"
+        ),
+        MOST_SEARCHED,
     ),
 )
 BY_NAME = {judge.name: judge for judge in JUDGES}
@@ -126,11 +152,12 @@ BY_NAME = {judge.name: judge for judge in JUDGES}
 
 def choose_judges(blocks: Blocks, task: str, outputs: int) -> list[Judge]:
     """The judges of such features; nobody where there are none."""
-    return [
-        judge
-        for judge in JUDGES
-        if judge.fits(blocks, outputs) and (task != "regression" or judge.regressor is not None)
-    ]
+    able = [judge for judge in JUDGES if judge.fits(blocks, outputs)]
+    if task == "regression":
+        return [judge for judge in able if judge.regressor is not None]
+    if task == "multilabel" and outputs > MOST_LABELS:
+        return [judge for judge in able if judge.space is not TreeSpace]
+    return able
 
 
 class Fitted:
@@ -141,19 +168,22 @@ class Fitted:
 
     def __init__(self, judge: Judge, blocks: Blocks, labels: np.ndarray, task: str, outputs: int, seed: int):
         self.task, self.outputs = task, outputs
-        self._space = judge.space()
+        if judge.most_rows is not None and len(labels) > judge.most_rows:
+            some = np.sort(np.random.RandomState(seed).permutation(len(labels))[: judge.most_rows])
+            blocks, labels = blocks.select(some), labels[some]
+        self._space = judge.space(outputs)
         self._space.fit(blocks, seed)
         matrix = self._space.transform(blocks)
         rows = len(labels)
         if task == "regression":
             assert judge.regressor is not None
-            self._models = [judge.regressor(rows, seed).fit(matrix, labels)]
+            self._models = [judge.regressor(rows, outputs, seed).fit(matrix, labels)]
         elif task == "multilabel":
             self._share = labels.mean(0)
-            self._models = [fit_classes(judge, matrix, labels[:, place], seed) for place in range(outputs)]
+            self._models = [fit_classes(judge, matrix, labels[:, place], 2, seed) for place in range(outputs)]
         else:
             self._share = np.bincount(labels, minlength=outputs) / rows
-            self._models = [fit_classes(judge, matrix, labels, seed)]
+            self._models = [fit_classes(judge, matrix, labels, outputs, seed)]
 
     def judge(self, blocks: Blocks) -> np.ndarray:
         """float32 `[rows, classes]`, `[rows, labels]` probabilities, or `[rows]` predicted targets."""
@@ -167,11 +197,13 @@ class Fitted:
         return ((1 - FLOOR) * opinions + FLOOR * self._share).astype(np.float32)
 
 
-def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, seed: int) -> Any:
+def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, outputs: int, seed: int) -> Any:
     """The fitted classifier, or the only class that there is."""
     if (labels == labels[0]).all():
         return int(labels[0])
-    return judge.classifier(len(labels), seed).fit(matrix, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum is good enough
+        return judge.classifier(len(labels), outputs, seed).fit(matrix, labels)
 
 
 def probabilities(model: Any, matrix: Any, outputs: int) -> np.ndarray:

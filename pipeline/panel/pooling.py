@@ -78,9 +78,7 @@ def normalised(logs: np.ndarray) -> np.ndarray:
 
 
 def row_losses(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """Nats per row (of sets: the mean over labels), or the absolute error; float64 `[rows]`."""
-    if task == "regression":
-        return np.abs(opinions - labels)
+    """Nats per row (of sets: the mean over labels), float64 `[rows]`."""
     if task == "multilabel":
         given = np.where(labels > 0, opinions, 1 - opinions)
         return -np.log(np.maximum(given, TINY)).mean(1)
@@ -106,12 +104,26 @@ def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> floa
     return float(np.exp(found.x))
 
 
-def baseline_loss(labels: np.ndarray, task: str) -> float:
-    """The loss of whoever knows how frequent the classes are (in regression: the median), and nothing else."""
+def squared_errors(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
+    """Squared error of the probabilities per row, summed over classes or labels; in regression the absolute error."""
     if task == "regression":
-        return float(np.abs(labels - np.median(labels)).mean())
-    shares = np.bincount(labels) / len(labels) if labels.ndim == 1 else labels.mean(0)
-    return float(row_losses(np.broadcast_to(shares, (len(labels), len(shares))), labels, task).mean())
+        return np.abs(opinions - labels)
+    given = labels if task == "multilabel" else np.eye(opinions.shape[1])[labels]
+    return np.square(opinions - given).sum(1)
+
+
+def baselines(labels: np.ndarray, task: str, outputs: int) -> tuple[float, float | None]:
+    """Error and log loss of whoever knows how frequent the classes are (in regression: the median) and nothing else."""
+    if task == "regression":
+        error = float(np.abs(labels - np.median(labels)).mean())
+        return error, None
+    shares = np.bincount(labels, minlength=outputs) / len(labels) if labels.ndim == 1 else labels.mean(0)
+    errors, losses = [], []
+    for place in row_slices(len(labels), outputs):
+        bare, some = np.broadcast_to(shares, (len(labels[place]), outputs)), labels[place]
+        errors.append(squared_errors(bare, some, task))
+        losses.append(row_losses(bare, some, task))
+    return float(np.concatenate(errors).mean()), float(np.concatenate(losses).mean())
 
 
 def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
@@ -123,15 +135,17 @@ def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measu
         places = np.flatnonzero(judged)[:CALIBRATION_ROWS]
         last = slice(0, int(places[-1]) + 1)
         temperature = fit_temperature(opinions.read("train", last)[places], labels[places], task)
-    losses, hits = [], []
+    found: dict[str, list[np.ndarray]] = {"error": [], "log_loss": [], "accuracy": []}
     for place in row_slices(len(labels), outputs):
         mine = judged[place]
-        found = tempered(opinions.read("train", place), temperature, task)[mine]
-        losses.append(row_losses(found, labels[place][mine], task))
+        some = labels[place][mine]
+        calibrated = tempered(opinions.read("train", place), temperature, task)[mine]
+        found["error"].append(squared_errors(calibrated, some, task))
         if task != "regression":
-            hits.append(right(found, labels[place][mine], task))
-    accuracy = float(np.concatenate(hits).mean()) if hits else None
-    return Measured(opinions.judge, temperature, np.concatenate(losses), accuracy)
+            found["log_loss"].append(row_losses(calibrated, some, task))
+            found["accuracy"].append(right(calibrated, some, task))
+    means = {name: float(np.concatenate(parts).mean()) for name, parts in found.items() if parts}
+    return Measured(opinions.judge, temperature, **means)
 
 
 def pool(
@@ -148,7 +162,7 @@ def pool(
     """
     data = run_data(run_path)
     task, labels, folds = data.encoding.task, role_labels(data, "train"), np.load(folds_path(run_path))
-    baseline = baseline_loss(labels[judged], task)
+    baseline, baseline_log_loss = baselines(labels[judged], task, data.encoding.outputs)
     entries: list[dict[str, Any]] = []
     for blind, some in ((False, judges), (True, blind_judges)):
         if not some:
@@ -161,22 +175,24 @@ def pool(
             if data.count(role) and not (blind and role == "train"):
                 write_role(run_path, role, blind, list(zip(of_all, weighed)))
         if not blind:
-            entries = [describe(judge, each, task) for judge, each in zip(judges, weighed)]
-    return {"judges": entries, "baseline_log_loss": baseline}
+            entries = [describe(judge, each) for judge, each in zip(judges, weighed)]
+    return {"judges": entries, "baseline_log_loss": baseline_log_loss}
 
 
-def describe(judge: Judge, weighed: Weighed, task: str) -> dict[str, Any]:
-    loss = "error" if task == "regression" else "log_loss"
-    entry = {
+def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
+    found = weighed.measured
+    measured = {"error": found.error} if found.log_loss is None else {"log_loss": found.log_loss}
+    if found.accuracy is not None:
+        measured["accuracy"] = found.accuracy
+    return {
         "name": judge.name,
         "family": judge.family,
         "words": judge.words,
         "weight": weighed.weight,
         "counts": weighed.weight > 0,
         "why": weighed.why,
-        loss: float(weighed.measured.losses.mean()),
+        **measured,
     }
-    return entry if weighed.measured.accuracy is None else entry | {"accuracy": weighed.measured.accuracy}
 
 
 def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:

@@ -14,17 +14,22 @@ from pipeline.panel.material import Blocks
 FEWEST_ROWS = 2
 """Rows that an n-gram has to occur in."""
 MOST_NGRAMS = 100_000
-"""Of a block of text: the n-grams that occur in the most rows."""
+"""Of a block of text: those that occur in the most rows."""
+MOST_COEFFICIENTS = 2_000_000
+"""Of a linear judge and a block of text: n-grams times classes."""
 COMPONENTS = 60
 """Of pixels and of long lists, which trees and linear judges see by their principal components."""
 TOPICS = 50
 """Of a text, which trees see beside other columns."""
+WIDE_DEVIATION = 0.5
+"""Standard deviation of the leading component of pixels and lists, beside 1 of a scaled column: a smaller one is
+regularised more."""
 PCA_ROWS = 10_000
 """Rows that principal components are fitted on at most: the first of the sample."""
 
 
 class Space(Protocol):
-    """Blocks → a matrix `[rows, width]`, dense or sparse."""
+    """Blocks → a matrix `[rows, width]`, dense or sparse; made with the number of classes or labels."""
 
     def fit(self, blocks: Blocks, seed: int) -> None: ...
 
@@ -34,11 +39,11 @@ class Space(Protocol):
 class Ngrams:
     """Sublinear counts of one block → TF-IDF of unit length, without n-grams of a single row."""
 
-    def __init__(self, counts: sparse.csr_matrix):
+    def __init__(self, counts: sparse.csr_matrix, most: int):
         rows = np.bincount(counts.indices, minlength=counts.shape[1])
         kept = np.flatnonzero(rows >= FEWEST_ROWS)
-        if len(kept) > MOST_NGRAMS:
-            kept = np.sort(kept[np.argsort(-rows[kept], kind="stable")[:MOST_NGRAMS]])
+        if len(kept) > most:
+            kept = np.sort(kept[np.argsort(-rows[kept], kind="stable")[:most]])
         self.width = len(kept)
         self._place = np.full(counts.shape[1], -1, dtype=np.int32)
         self._place[kept] = np.arange(len(kept), dtype=np.int32)
@@ -59,8 +64,11 @@ class Ngrams:
 class TextSpace:
     """All blocks of all texts side by side, each of unit length: nothing in it is negative."""
 
+    def __init__(self, outputs: int):
+        self._most = max(1, min(MOST_NGRAMS, MOST_COEFFICIENTS // outputs))
+
     def fit(self, blocks: Blocks, seed: int) -> None:  # noqa: ARG002
-        self._ngrams = {key: Ngrams(counts) for key, counts in blocks.texts.items()}
+        self._ngrams = {key: Ngrams(counts, self._most) for key, counts in blocks.texts.items()}
 
     def transform(self, blocks: Blocks) -> sparse.csr_matrix:
         return sparse.hstack([each.transform(blocks.texts[key]) for key, each in self._ngrams.items()], "csr")
@@ -89,15 +97,17 @@ class WideSpace:
 
 
 class LinearSpace:
-    """Text beside scaled columns and standardised components of pixels and lists."""
+    """Text beside scaled columns and components of pixels and lists."""
+
+    def __init__(self, outputs: int):
+        self._text, self._wide = TextSpace(outputs), WideSpace()
 
     def fit(self, blocks: Blocks, seed: int) -> None:
-        self._text, self._wide = TextSpace(), WideSpace()
         self._text.fit(blocks, seed)
         self._wide.fit(blocks, seed)
         parts = self._wide.transform(blocks)
         self._means = [part.mean(0) for part in parts]
-        self._scales = [1 / max(float(part.std(0).max()), 1e-12) for part in parts]
+        self._scales = [WIDE_DEVIATION / max(float(part.std(0).max()), 1e-12) for part in parts]
 
     def transform(self, blocks: Blocks) -> Any:
         wide = [
@@ -114,8 +124,10 @@ class LinearSpace:
 class TreeSpace:
     """Columns as numbers and ranks beside components of pixels and lists and topics of texts."""
 
+    def __init__(self, outputs: int):
+        self._text, self._wide = TextSpace(outputs), WideSpace()
+
     def fit(self, blocks: Blocks, seed: int) -> None:
-        self._text, self._wide = TextSpace(), WideSpace()
         self._wide.fit(blocks, seed)
         self._topics: TruncatedSVD | None = None
         if blocks.texts:

@@ -23,6 +23,8 @@ from pipeline.panel.pooling import pool
 from pipeline.run import remove, write_json
 
 REPEATS = 1
+SAMPLE_BYTES = 2**28
+"""Of the features of the rows that judges are fitted on; a worker holds about four times as much."""
 
 
 def panel_stage(context: AuditContext) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
         assign_folds(features, strata, config.panel_folds, config.seed, repeat) for repeat in range(REPEATS)
     ]
     save_array(folds_path(path), np.stack(dealt))
-    sample = draw_sample(strata, config.panel_rows, config.seed)
+    sample = draw_sample(strata, min(config.panel_rows, rows_that_fit(path, data)), config.seed)
     save_array(sample_path(path), sample)
     first, hidden = load_blocks(path, pieces(data, "train")[0]), hidden_columns(context, data)
     judges = choose_judges(first, task, outputs)
@@ -73,6 +75,12 @@ def make_features(context: AuditContext, data: EncodedData) -> None:
 
     names = [f"panel: features of {group[0].role}" for group in groups]
     context.workers.run(write_features, [(path, group) for group in groups], names, tick)
+
+
+def rows_that_fit(path: Path, data: EncodedData) -> int:
+    """Train rows whose features take SAMPLE_BYTES."""
+    written = sum(piece.path(path).stat().st_size for piece in pieces(data, "train"))
+    return max(1, SAMPLE_BYTES * data.count("train") // max(1, written))
 
 
 def hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:

@@ -111,7 +111,7 @@ def texts(rows: int, seed: int = 0, noise: float = 0.1) -> tuple[dict[str, Any],
     truth = random.randint(0, 3, rows)
     given, wrong = truth.copy(), random.rand(rows) < noise
     given[wrong] = (truth[wrong] + random.randint(1, 3, wrong.sum())) % 3
-    common = "the a of and in it that said".split()
+    common = ["the", "a", "of", "and", "in", "it", "that", "said"]
     sentences = []
     for row in range(rows):
         about = random.choice(WORDS[truth[row]].split(), 3)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 
+from pipeline.config import AuditConfig
+from pipeline.data.prepare import prepare
 from pipeline.panel.opinions import panel_margin, read_panel
 from pipeline.panel.stage import panel_stage
 
-from .small import COLUMNS, Judged, columns, config, judge, make_context, texts
+from .small import COLUMNS, Judged, columns, config, judge, judged, make_context, texts
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,9 @@ def test_the_mean_finds_wrong_labels(table: tuple[Judged, np.ndarray]) -> None:
     assert average_precision_score(wrong, -margin) > 0.85
 
 
-def test_weights_add_up_and_a_judge_that_does_not_count_has_a_reason(table: tuple[Judged, np.ndarray]) -> None:
+def test_weights_add_up_and_a_judge_that_does_not_count_has_a_reason(
+    table: tuple[Judged, np.ndarray],
+) -> None:
     judges = table[0].panel.judges
     assert sum(each.weight for each in judges) == pytest.approx(1)
     assert all(each.counts == (each.weight > 0) == (each.why == "") for each in judges)
@@ -125,8 +130,8 @@ def test_a_class_with_fewer_rows_than_folds_is_not_judged(tmp_path: Path) -> Non
     train["label"][:3] = 7
     train["label"][3:9] = 8
     found = judge(tmp_path, {"train": train}, COLUMNS)
-    judged = found.panel.judged("train")
-    assert (~judged).nonzero()[0].tolist() == [0, 1, 2]
+    known = found.panel.judged("train")
+    assert (~known).nonzero()[0].tolist() == [0, 1, 2]
     assert found.facts["not_judged_classes"] == [7]
     assert np.isfinite(found.panel.mean("train")).all()
 
@@ -138,15 +143,13 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_opinions(tmp_path: Path) ->
 
     def dies_in_the_middle(function, tasks, names, on_done=lambda place, result: None):
         nonlocal calls
-        for place, task in enumerate(tasks):
+        for place, (task, _) in enumerate(zip(tasks, names)):
             calls += 1
             if calls == 9:
                 raise KeyboardInterrupt
             on_done(place, function(*task))
 
     context = make_context(whole_config(tmp_path), tmp_path / "killed")
-    from pipeline.data.prepare import prepare
-
     prepare(context)
     alive, context.workers.run = context.workers.run, dies_in_the_middle
     with pytest.raises(KeyboardInterrupt):
@@ -160,15 +163,13 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_opinions(tmp_path: Path) ->
     np.testing.assert_array_equal(found.mean("train"), whole.panel.mean("train"))
 
 
-def whole_config(folder: Path):
+def whole_config(folder: Path) -> AuditConfig:
     return config(COLUMNS, train=str(folder / "whole/train.parquet"))
 
 
 def test_rows_are_read_in_the_order_of_the_encoded_rows(tmp_path: Path) -> None:
     """Fractions cut one file, in several row groups, into roles: each text has to meet its own label."""
-    train, wrong = texts(900, noise=0.0)
-    import pyarrow.parquet as pq
-
+    train, _ = texts(900, noise=0.0)
     (tmp_path / "shards").mkdir()
     whole = pa.table(train)
     pq.write_table(whole.slice(0, 500), tmp_path / "shards/a.parquet", row_group_size=70)
@@ -180,11 +181,82 @@ def test_rows_are_read_in_the_order_of_the_encoded_rows(tmp_path: Path) -> None:
 
 
 def judge_shards(folder: Path) -> Judged:
-    from pipeline.data.prepare import prepare
-
-    from .small import judged
-
     split = {"fractions": [0.6, 0.2, 0.2]}
-    context = make_context(config({"text": "text"}, train=str(folder / "shards"), split=split), folder / "run")
+    context = make_context(
+        config({"text": "text"}, train=str(folder / "shards"), split=split), folder / "run"
+    )
     prepare(context)
     return judged(context)
+
+
+def test_targets_are_predicted_out_of_fold(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    values = random.normal(0, 1, (400, 2))
+    target = 3 * values[:, 0] + values[:, 1] ** 2 + random.normal(0, 0.1, 400) + 50
+    wrong = random.rand(400) < 0.1
+    target[wrong] = random.permutation(target)[wrong]
+    train = {"a": values[:, 0], "b": values[:, 1], "label": target}
+    found = judge(
+        tmp_path, {"train": train, "holdout": train}, {"a": "numeric", "b": "numeric"}, task="regression"
+    )
+    assert [each.name for each in found.panel.judges] == ["linear", "boosting", "extra_trees"]
+    assert all(each.error is not None and each.log_loss is None for each in found.panel.judges)
+    residual = np.abs(found.panel.mean("train") - found.labels())
+    assert residual.shape == (400,)
+    assert average_precision_score(wrong, residual) > 0.6
+    assert found.panel.mean("holdout").shape == (400,)
+
+
+def test_every_label_of_a_set_is_judged_by_itself(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    values = random.normal(0, 1, (400, 2))
+    truth = values > 0
+    wrong = random.rand(400) < 0.1
+    given = truth ^ (wrong[:, None] & np.array([[True, False]]))
+    sets = [[name for name, there in zip("ab", row) if there] for row in given]
+    train = {"x": values[:, 0], "y": values[:, 1], "label": pa.array(sets, pa.list_(pa.string()))}
+    found = judge(tmp_path, {"train": train}, {"x": "numeric", "y": "numeric"})
+    opinions = np.array(found.panel.mean("train"))
+    assert opinions.shape == (400, 2)
+    margin = panel_margin(opinions, found.labels())
+    assert average_precision_score(wrong, -margin) > 0.8
+
+
+def test_images_and_mixed_rows_are_judged(tmp_path: Path) -> None:
+    train, wrong = texts(300)
+    bright = np.clip(random_pixels(train["label"], 0), 0, 255).astype(np.uint8)
+    train |= {
+        "number": np.arange(300.0),
+        "picture": pa.FixedSizeListArray.from_arrays(pa.array(bright.reshape(-1)), 81),
+    }
+    features = {"text": "text", "number": "numeric", "picture": "image"}
+    found = judge(tmp_path, {"train": train}, features)
+    assert [each.name for each in found.panel.judges] == ["linear", "naive_bayes", "boosting", "extra_trees"]
+    margin = panel_margin(np.array(found.panel.mean("train")), found.labels())
+    assert average_precision_score(wrong, -margin) > 0.8
+
+
+def random_pixels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Noise that knows nothing of the labels, `[rows, 9 · 9]`."""
+    return np.random.RandomState(seed).normal(120, 40, (len(labels), 81))
+
+
+def test_missing_numbers_are_seen_as_missing(tmp_path: Path) -> None:
+    """Whether the number is there tells the class; its value tells nothing."""
+    random = np.random.RandomState(0)
+    label = random.randint(0, 2, 300)
+    value = np.where(label == 1, None, random.normal(0, 1, 300))
+    other = random.normal(0, 1, 300)
+    train = {"x": pa.array(value.tolist(), pa.float64()), "other": other, "label": label}
+    features = {"x": "numeric", "other": "numeric"}
+    found = judge(tmp_path, {"train": train}, features, missing_features="impute")
+    for name in ("linear", "boosting", "extra_trees"):
+        assert (found.panel.of(name, "train").argmax(1) == label).mean() > 0.98
+
+
+def test_above_the_bound_judges_are_fitted_on_a_sample_and_judge_all_rows(tmp_path: Path) -> None:
+    train, wrong = columns(1500)
+    found = judge(tmp_path, {"train": train}, COLUMNS, {"panel_rows": 400})
+    assert 250 < found.facts["fitted_rows"] <= 400
+    margin = panel_margin(np.array(found.panel.mean("train")), found.labels())
+    assert average_precision_score(wrong, -margin) > 0.8

@@ -1,0 +1,63 @@
+"""Features of judges, against scikit-learn's own."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from pipeline.panel.material import Blocks, pixels
+from pipeline.panel.ngrams import text_blocks
+from pipeline.panel.spaces import LinearSpace, TextSpace, TreeSpace
+
+TEXTS = ["The match, the goal.", "A goal for the team", "", "the market and the bank", "银行市场", None]
+
+
+def blocks(wide: np.ndarray | None = None) -> Blocks:
+    texts = {f"review/{part}": matrix for part, matrix in text_blocks(TEXTS).items()}
+    return Blocks(texts, {}, {}, {} if wide is None else {"picture/pixels": wide})
+
+
+def test_words_are_the_tf_idf_of_scikit_learn() -> None:
+    peer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    expected = peer.fit_transform([text or "" for text in TEXTS])
+    given = blocks()
+    space = TextSpace(2)
+    space.fit(given, 0)
+    found = space.transform(given)[:, : expected.shape[1]]
+    np.testing.assert_allclose((found @ found.T).toarray(), (expected @ expected.T).toarray(), atol=1e-6)
+
+
+def test_what_was_not_fitted_on_is_left_out() -> None:
+    given = blocks()
+    space = TextSpace(2)
+    space.fit(given.select(np.array([0, 1])), 0)
+    width = space.transform(given).shape[1]
+    assert width < space.transform(given).shape[0] * 100
+    assert space.transform(given.select(np.array([4]))).nnz == 0
+
+
+def test_blocks_keep_their_rows_through_selecting_and_joining() -> None:
+    given = blocks(np.arange(12.0, dtype=np.float32).reshape(6, 2))
+    parts = [given.select(np.array([0, 1, 2])), given.select(np.array([3, 4, 5]))]
+    joined = Blocks.concatenate(parts)
+    assert len(joined) == 6
+    np.testing.assert_array_equal(joined.wide["picture/pixels"], given.wide["picture/pixels"])
+    assert (joined.texts["review/words"] != given.texts["review/words"]).nnz == 0
+    assert given.without(["review"]).texts == {}
+
+
+def test_wide_blocks_become_components() -> None:
+    values = np.random.RandomState(0).normal(size=(200, 300)).astype(np.float32)
+    given = Blocks({}, {}, {}, {"picture/pixels": values})
+    for space in (LinearSpace(3), TreeSpace(3)):
+        space.fit(given, 0)
+        assert space.transform(given).shape == (200, 60)
+
+
+def test_large_images_are_averaged_over_squares() -> None:
+    images = np.random.RandomState(0).randint(0, 256, (2, 3, 64, 96), dtype=np.uint8)
+    found = pixels(images).reshape(2, 3, 21, 32)
+    np.testing.assert_allclose(found[0, 1, 2, 5], images[0, 1, 6:9, 15:18].mean() / 255, rtol=1e-5)
+    small = images[:, :, :8, :8]
+    np.testing.assert_allclose(pixels(small), small.reshape(2, -1) / 255, rtol=1e-5)
+    assert pixels(np.ones((1, 1, 500, 3), np.uint8)).shape[1] > 0
