@@ -40,7 +40,7 @@ def one_file_config(source: Path, **verification: object) -> AuditConfig:
         "name": "one",
         "data": {
             "train": str(source),
-            "split": {"validation": 0.2, "holdout": 0.2},
+            "split": {"fractions": [0.6, 0.2, 0.2]},
             "features": {"x": "numeric", "y": "numeric"},
             "label": "label",
             "key": "id",

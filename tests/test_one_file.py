@@ -15,6 +15,7 @@ from one_file_run import ROWS, judge_all_roles, one_file_config, write_source
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
+from pipeline.report.verdict import consequence
 from pipeline.result import AuditResult
 from pipeline.review import take_answers, write_sheet
 from pipeline.reviewing.holdout import (
@@ -115,8 +116,11 @@ def test_what_is_not_supported_is_left_for_review_and_can_be_exported_as_propose
     counts = Counter(wanted.values())
     assert AuditResult(run).summary["proposed"] == {name: counts[name] for name in ("remove", "relabel")}
 
+    assert "left for review" in consequence(AuditResult(run).summary)
+
     facts = export_again(run.path, proposed=True)
     assert (facts["rows_removed"], facts["rows_relabelled"]) == (counts["remove"], counts["relabel"])
+    assert "what was proposed" in consequence(AuditResult(run).summary)
     assert facts["proposed"] is True
     assert json.loads((run / "cleaned.json").read_text())["proposed"] is True
     assert AuditResult(run).summary["export"]["proposed"] is True
@@ -131,8 +135,7 @@ def test_a_proposal_that_makes_things_worse_is_not_exported_either(run: RunDirec
     judge_all_roles(run)
     write_json(run / "verification.json", {"verdict": "worse"})
     before = (run / "cleaned/all.parquet").read_bytes()
-    with pytest.raises(KeyError):  # the report needs a whole verification.json
-        export_again(run.path, proposed=True)
+    assert export_again(run.path, proposed=True) == {"refused": True, "verdict": "worse"}
     assert (run / "cleaned/all.parquet").read_bytes() == before
 
 

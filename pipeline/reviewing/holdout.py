@@ -1,4 +1,4 @@
-"""Asking a person about holdout rows, `winnow review RUN --holdout N`: answers that measure and never train anything."""
+"""Asking a person about holdout rows, `winnow review RUN --holdout N`; nothing is trained on the answers."""
 
 from __future__ import annotations
 

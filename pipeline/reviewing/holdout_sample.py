@@ -44,8 +44,8 @@ def row_sizes(wrong: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
     """q, float64 `[rows]`, adding up to 1: the rows whose answers decide the most have the largest.
 
     wrong: float `[rows]`, the chance that the label is wrong; disagreement: float `[rows]` in 0..1, by how much the
-    arms differ on the row. An answer tells most about a label that may as well be right as wrong (the best sizes for the
-    share alone are proportional to √p(1 − p)), and moves the comparison of the arms only where they differ.
+    arms differ on the row. An answer tells most about a label that may as well be right as wrong (the best sizes for
+    the share alone are proportional to √p(1 − p)), and moves the comparison of the arms only where they differ.
     """
     size = np.sqrt(wrong * (1 - wrong)) * (FLOOR + (1 - FLOOR) * disagreement)
     total, rows = size.sum(), len(wrong)
