@@ -19,7 +19,7 @@ from pipeline.data.decisions_file import read_decisions
 from pipeline.detection.people import Word, check_lines, find_rows
 from pipeline.errors import InputError
 from pipeline.review import write_sheet
-from pipeline.run import RunDirectory, read_json
+from pipeline.run import read_json
 from pipeline.stages import audit
 from pipeline.trace.trace import trace
 from pipeline.training.dynamics import f1_of_rows
