@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -84,13 +85,18 @@ def take_over(source: Path, target: Path) -> None:
 
 
 def judged_by_winnow(method: str, context: AuditContext) -> Finding:
-    """The ranking and the decisions of an audit."""
-    rows = pq.read_table(context.run / "rows.parquet", columns=["suspicion", "decision"])
+    """The ranking of the train rows and the decisions that an audit proposes about them."""
+    rows = train_rows(context, ["suspicion", "decision", "proposed"])
+    proposed = pc.coalesce(rows["proposed"], rows["decision"])
     flags = {
-        "remove": pc.equal(rows["decision"], "remove").to_numpy(),
-        "remove + review": pc.not_equal(rows["decision"], "keep").to_numpy(),
+        "remove": pc.equal(proposed, "remove").to_numpy(),
+        "remove + review": pc.not_equal(proposed, "keep").to_numpy(),
     }
     return Finding(method, rows["suspicion"].to_numpy(), flags)
+
+
+def train_rows(context: AuditContext, columns: list[str]) -> pa.Table:
+    return pq.read_table(context.run / "rows.parquet", columns=columns, filters=pc.field("split") == "train")
 
 
 def cost(context: AuditContext) -> float:
@@ -104,7 +110,8 @@ def cost(context: AuditContext) -> float:
 
 def single_rankings(context: AuditContext) -> Iterator[Finding]:
     """Every signal and score as a ranking of its own, and the rest without each signal (weights as they are)."""
-    table = pq.read_table(context.run / "signals.parquet")
+    rows = train_rows(context, list(SCORES))
+    table = pq.read_table(context.run / "signals.parquet").slice(0, rows.num_rows)  # train rows come first
     signals = [
         Signal(name, table[name].to_numpy(), name not in LOW_IS_SUSPICIOUS, "", weight=weight)
         for name, weight in context.run.facts("detect")["weights"].items()
@@ -113,6 +120,5 @@ def single_rankings(context: AuditContext) -> Iterator[Finding]:
         yield Finding(signal.name, signal.suspicious)
         others = [other for other in signals if other is not signal]
         yield Finding(f"without_{signal.name}", suspicion(others))
-    rows = pq.read_table(context.run / "rows.parquet", columns=list(SCORES))
     for name in SCORES:
         yield Finding(name, rows[name].to_numpy())

@@ -11,6 +11,7 @@ from flows.terminal import Terminal
 from pipeline.report import words
 from pipeline.result import AuditResult
 from pipeline.review import Review, reviewed_changes
+from pipeline.reviewing.holdout import HoldoutState
 
 MOST_ASKED = 200  # in one sheet, unless somebody wants more
 STATES = {"holds": "shown", "fails": "not shown", "open": "answers missing"}
@@ -45,6 +46,26 @@ def print_review(console: Console, review: Review, run: Path) -> None:
         print_line(console, "More answers can't extend that: the tests end at the first that fails.")
     for step in next_steps(review, run):
         print_line(console, step)
+
+
+def print_holdout(console: Console, state: HoldoutState, run: Path) -> None:
+    if state.changed:
+        print_line(console, f"{words.plural(state.changed, 'earlier answer')} changed: the newer ones count.")
+    print_line(
+        console, f"{words.plural(state.answered, 'answer')} about {words.rows(state.rows)} of the holdout."
+    )
+    if state.share is None:
+        print_line(console, "The share of wrong labels takes two answers.")
+    else:
+        value, low, high = (
+            words.percent(each) for each in (state.share.value, state.share.low, state.share.high)
+        )
+        print_line(console, f"Wrong labels in the holdout: {value} (95 % interval {low} – {high}).")
+    if state.open:
+        print_line(console, f"{words.rows(state.open)} on the sheets are without an answer.")
+    print_line(
+        console, f"More answers make the interval narrower: winnow review {run} --holdout {MOST_ASKED // 4}"
+    )
 
 
 def next_steps(review: Review, run: Path) -> list[str]:

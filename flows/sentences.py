@@ -75,11 +75,7 @@ def export(facts: Facts) -> str:
     if facts["rows_relabelled"]:
         parts.append(f"{words.count(facts['rows_relabelled'])} relabelled")
     text = ", ".join(parts)
-    return (
-        f"{text}; as proposed, whatever verification says"
-        if facts.get("proposed")
-        else text
-    )
+    return f"{text}; as proposed, whatever verification says" if facts.get("proposed") else text
 
 
 def report(facts: Facts) -> str:

@@ -15,10 +15,11 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from pipeline.compute.worker import drop_kept
 from pipeline.config import AuditConfig
-from pipeline.data.export import export_rows, read_decisions
+from pipeline.data.decisions_file import read_decisions
+from pipeline.detection.people import Word, check_lines, find_rows
 from pipeline.errors import InputError
 from pipeline.review import write_sheet
-from pipeline.run import RunDirectory, read_json
+from pipeline.run import read_json
 from pipeline.stages import audit
 from pipeline.trace.trace import trace
 from pipeline.training.dynamics import f1_of_rows
@@ -111,24 +112,27 @@ def test_metric_is_the_mean_f1_of_scikit_learn() -> None:
     assert float(f1_of_rows(predicted, given).mean()) == pytest.approx(expected)
 
 
-def test_decisions_of_a_person_relabel_by_the_suggestion_alone(
+def test_a_person_may_give_a_set_or_take_the_suggested_one(
     audited: tuple[Planted, Path], rows: pa.Table, tmp_path: Path
 ) -> None:
-    run = RunDirectory(audited[1])
-    before = (audited[1] / "rows.parquet").read_bytes()
-    place = next(p for p, each in enumerate(rows["suggested_label"].to_pylist()) if each is not None)
-    key = rows["row_key"][place].as_py()
+    config, run = audited[0].config, audited[1]
+    suggested = rows["suggested_label"].to_pylist()
+    place = next(p for p, each in enumerate(suggested) if each is not None)
+    key, without = rows["row_key"][place].as_py(), rows["row_key"][suggested.index(None)].as_py()
     given = tmp_path / "own.csv"
-    given.write_text(f"row_key,decision,suggested_label\n{key},relabel,even\n")
-    with pytest.raises(InputError, match="a set of labels can't be given here"):
-        read_decisions(given, run)
-    given.write_text(f"row_key,decision\n{key},relabel\n")
-    try:
-        changed = read_decisions(given, run)
-        assert changed["decision"][place].as_py() == "relabel"
-        assert export_rows(run, audited[0].config)["rows_relabelled"] > 0
-    finally:
-        (audited[1] / "rows.parquet").write_bytes(before)
+
+    def read(text: str) -> Word:
+        given.write_text(f"row_key,decision,label\n{text}\n")
+        lines = read_decisions(given)
+        check_lines(config, run, lines)
+        return find_rows(config, run, lines)["train"][place]
+
+    assert read(f'{key},wrong,"prime, even"').label in (["even", "prime"], None)
+    assert read(f"{key},relabel,").label is None
+    with pytest.raises(InputError, match="'odd' is no class"):
+        read(f"{key},relabel,odd")
+    with pytest.raises(InputError, match="no label is suggested"):
+        read(f"{without},relabel,")
 
 
 def test_what_is_not_there_for_sets_is_refused(audited: tuple[Planted, Path]) -> None:

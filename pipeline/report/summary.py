@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.data.export import EARLIER_MANIFEST, MANIFEST
+from pipeline.data.export import manifest_path
 from pipeline.data.files import ROLES
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
@@ -157,10 +157,11 @@ def export_paths(run: RunDirectory) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
-    places = {"cleaned": "cleaned", "quarantine": "quarantine", "manifest": MANIFEST}
-    there = {name: path if (run / path).exists() else None for name, path in places.items()}
-    if there["manifest"] is None and (run / EARLIER_MANIFEST).exists():
-        there["manifest"] = EARLIER_MANIFEST
+    there: dict[str, Any] = {
+        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine")
+    }
+    manifest = manifest_path(run)
+    there["manifest"] = None if manifest is None else str(manifest.relative_to(run.path))
     there["proposed"] = bool(exported.get("proposed"))
     found = {"refused": refused, "gate": config["verification"]["gate"], **there}
     return found | ({"skipped": skipped} if skipped else {})

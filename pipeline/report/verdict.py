@@ -109,6 +109,12 @@ def consequence(summary: Summary) -> str:
         return f"cleaned/ was not written (verification.gate: {summary['export']['gate']})."
     if refused is None or summary["verdict"] == "improved":
         return ""
+    if summary["export"].get("proposed"):
+        return "cleaned/ has what was proposed, as asked; nothing here shows that it helps."
+    left = sum((summary.get("proposed") or {}).values())
+    if left and summary["export"]["gate"] == "supported":
+        rows = f"{words.rows(left)} {'is' if left == 1 else 'are'} left for review"
+        return f"cleaned/ was written without the changes that this does not support: {rows}."
     if summary["verdict"] == "no evidence" and disarmed(summary):
         return "cleaned/ was written: the model is about as good with it, and the trigger no longer works."
     if summary["verdict"] == "no evidence":

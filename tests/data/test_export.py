@@ -292,6 +292,9 @@ def test_quarantine_has_the_evidence():
     assert away["winnow_validation_harm"].to_pylist() == [None, None]
     assert away["winnow_suggested_label"].to_pylist() == [None, "1"]
     assert away.schema.field("winnow_suggested_label").type == pa.string()
+    assert away["winnow_new_label"].to_pylist() == [None, "1"]
+    assert away["winnow_decided_by"].to_pylist() == ["rule", "rule"]
+    assert away["winnow_proposed"].to_pylist() == [None, None]
 
 
 def test_rows_that_were_not_audited_stay():
@@ -332,6 +335,7 @@ def test_the_manifest_says_what_became_of_every_file():
     lines += [["b.parquet#0", "relabel", "1"], ["b.parquet#1", "keep", None], ["b.parquet#2", "remove", None]]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     assert manifest["decisions_hash"] == hashlib.sha256(text.encode()).hexdigest()
+    assert manifest["proposed"] is False
     assert [manifest[f"rows_{what}"] for what in ("in", "kept", "removed", "relabelled")] == [6, 5, 1, 1]
     assert manifest["files"] == [
         {
@@ -378,6 +382,17 @@ def test_a_source_that_changed_or_is_gone_is_an_error():
     with pytest.raises(InputError, match=r"a\.parquet: can't be read"):
         export_rows(run, config())
     assert not (run / "cleaned").exists()
+
+
+def test_the_manifest_of_an_earlier_version_is_found_and_makes_way():
+    simple("a.parquet", [0, 1])
+    run = make_run(["a.parquet"], {("a.parquet", 0): ("remove", None)})
+    assert manifest_path(run) is None
+    write_json(run / "cleaned/_manifest.json", {})
+    assert manifest_path(run) == run / "cleaned/_manifest.json"
+    export_rows(run, config())
+    assert manifest_path(run) == run / "cleaned.json"
+    assert [path.name for path in (run / "cleaned").iterdir()] == ["a.parquet"]
 
 
 def test_the_quarantine_of_an_earlier_audit_is_refused_by_column():

@@ -52,10 +52,11 @@ def test_arms_are_means_over_seeds_and_the_summary_is_json(images: Any) -> None:
     assert found["peak_memory_bytes"] == 900_000_000
     assert found["export"] == {
         "refused": False,
-        "gate": "refuse-worse",
+        "gate": "supported",
         "cleaned": "cleaned",
         "quarantine": "quarantine",
         "manifest": "cleaned.json",
+        "proposed": False,
     }
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -86,7 +87,7 @@ def test_worse_says_that_nothing_was_exported(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == "WORSE: removing 21 rows (7.0 %) lowers holdout accuracy"
     assert "−2.8 … −1.4" in lines[1]
-    assert "cleaned/ was not written (verification.gate: refuse-worse)." in lines
+    assert "cleaned/ was not written (verification.gate: supported)." in lines
 
 
 def test_not_tested_gives_the_note(images: Any) -> None:

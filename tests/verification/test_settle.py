@@ -88,7 +88,9 @@ def settled_rows(run: RunDirectory) -> list[tuple[str, str | None, str | None]]:
 
 
 @pytest.mark.parametrize(("gate", "verdict", "arm"), [*itertools.product(GATES, VERDICTS, ARMS)])
-def test_decisions_follow_verdict_gate_and_arm(tmp_path: Path, gate: str, verdict: str, arm: str | None) -> None:
+def test_decisions_follow_verdict_gate_and_arm(
+    tmp_path: Path, gate: str, verdict: str, arm: str | None
+) -> None:
     run = make_run(tmp_path, verdict, arm)
     settle(run, configured(gate))
     assert settled_rows(run) == [expected(row, gate, verdict, arm) for row in range(len(ROWS))]
