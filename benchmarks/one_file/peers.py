@@ -105,12 +105,12 @@ def category_columns(known: OneFileSet, rows: pa.Table) -> list[int]:
 
 
 def inputs_of(known: OneFileSet, rows: pa.Table) -> np.ndarray | list[str]:
-    """Texts; pixels as float64 `[rows, pixels]` of mean 0; or columns as objects `[rows, columns]`."""
+    """Texts; pixels as float32 `[rows, pixels]` of mean 0; or columns as objects `[rows, columns]`."""
     if known.kind == "text":
         return rows["text"].to_pylist()
     if known.kind == "pixels":
         pixels = rows["image"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
-        scaled = pixels / 255.0
+        scaled = pixels.astype(np.float32) / 255
         return scaled - scaled.mean(axis=0)
     return np.array([rows[name].to_pylist() for name in columns_of(known, rows)], dtype=object).T
 
