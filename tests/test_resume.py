@@ -90,7 +90,7 @@ def test_a_killed_worker_changes_nothing(config_path: Path, undisturbed: Path, t
     process = start(config_path, run)
     for pattern in ("training/half-*/epoch-002*", "scores/*.parquet", "verification/*.safetensors"):
         wait_for(some(run, pattern), process)
-        workers = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
+        workers = [c for c in psutil.Process(process.pid).children() if "local_worker" in " ".join(c.cmdline())]
         workers[0].kill()
     assert process.wait(PATIENCE_SECONDS) == 0
     assert_same_results(run, undisturbed)
