@@ -174,4 +174,3 @@ def wait_for_workers(cluster: SpecCluster, count: int) -> None:
                 "Lower compute.workers, or try again when the machine is less busy.",
             )
         time.sleep(0.01)
-

@@ -41,7 +41,9 @@ class Ending:
             closing = worker.close(timeout=CLOSE_SECONDS, executor_wait=False, reason="the parent has ended")
             try:
                 asyncio.run_coroutine_threadsafe(closing, loop).result(CLOSE_SECONDS)
-            except BaseException:  # a task that holds the interpreter, a scheduler that is gone: end all the same
+            except (
+                BaseException
+            ):  # a task that holds the interpreter, a scheduler that is gone: end all the same
                 os._exit(1)
         os._exit(0)
 
