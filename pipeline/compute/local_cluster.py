@@ -7,6 +7,7 @@ and so needs a `__main__` guard there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -76,11 +77,9 @@ class LocalWorker(ProcessInterface):
     def _tell(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # of one that has died, which `_watch` sees
             self._process.stdin.write(line)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died, which is seen elsewhere
 
     async def _watch(self) -> None:
         while True:
@@ -112,10 +111,8 @@ class LocalWorker(ProcessInterface):
     @staticmethod
     def _release(process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
 
 
 def resident_bytes(process_id: int) -> int:
