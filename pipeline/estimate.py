@@ -200,7 +200,9 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     if config.detection.panel:
         folds = config.detection.panel_folds
         fitted = min(train, config.detection.panel_rows)
-        found["panel"] = folds * panel_seconds(fitted, sizes.kinds, sizes.classes) / min(sizes.workers, folds)
+        judged_twice = any(name in config.data.features for name in config.data.group)  # without these too
+        fits = folds * (1 + judged_twice) * panel_seconds(fitted, sizes.kinds, sizes.classes)
+        found["panel"] = fits / min(sizes.workers, folds)
     searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
     found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW[searched_as(sizes.kinds)] / sizes.workers
     found["attribute"] += max(0, config.attribution.ensemble - config.detection.repeats) * once
