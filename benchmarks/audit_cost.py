@@ -41,7 +41,7 @@ TARGETS = {
 }
 """At most this much, of the full version."""
 KINDS = {
-    "spawn_main": "Dask worker",
+    "local_worker": "Dask worker",
     "flows.server": "Prefect server",
     "resource_tracker": "resource tracker",
 }

@@ -45,6 +45,38 @@ def findings(config: AuditConfig, task: str, rows: dict[str, int]) -> str:
     return "; ".join([", ".join(codes), *missing])
 
 
+FOLLOWS = {
+    (
+        "validation",
+        True,
+    ): "harm to their loss counts as evidence, and train's share of wrong labels is read from them",
+    (
+        "validation",
+        False,
+    ): "they are judged like the train rows, and no estimate rests on what tells them from these",
+    ("holdout", True): "the verdict is measured on these labels",
+    (
+        "holdout",
+        False,
+    ): "labels as given alone prove nothing: the verdict also looks at rows that no judge contradicts",
+}
+"""(Role, whether its labels are declared clean) → what follows."""
+
+
+def labels(config: AuditConfig, rows: dict[str, int]) -> list[tuple[str, str]]:
+    """For validation and holdout, where there are rows, in which situation the audit is, and a warning or `ok`."""
+    found = []
+    for role in ("validation", "holdout"):
+        if not rows[role]:
+            continue
+        clean = config.data.labels_are_clean(role)
+        what = "declared clean" if clean else "as noisy as train"
+        warned = f"warning: these rows come from the files of train; {role}_is_clean: true only if people checked them"
+        status = warned if clean and config.data.split is not None else "ok"
+        found.append((f"{role} {what}: {FOLLOWS[role, clean]}", status))
+    return found
+
+
 def slices(survey: Survey, chunk_rows: int) -> list[tuple[str, str]]:
     """For every column of `data.slices` what it is cut into, and a warning or nothing."""
     values = validation_values(survey, chunk_rows)

@@ -6,28 +6,20 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from torch import nn
 
 from pipeline import announce
 from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
-from pipeline.attribution.conditioners import Conditioner
 from pipeline.attribution.coverage import WELL_COVERED
-from pipeline.attribution.eigenbases import eigenbases
 from pipeline.attribution.gradients.forms import layer_forms
-from pipeline.attribution.planned import find_method
-from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.scores import Batch
 from pipeline.attribution.unseen import unseen_gradients
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
-from pipeline.compute.refine import refined_settings
 from pipeline.config import AuditConfig
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.data.canaries import draw_canaries
@@ -38,29 +30,29 @@ from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
 from pipeline.detection.answers import Answers
-from pipeline.detection.backdoor.material import MOST_ROWS
 from pipeline.detection.doubts import FEW_ROWS
 from pipeline.detection.trusted import needed_rows
+from pipeline.estimate import (
+    Sizes,
+    fidelity_retrainings,
+    gradient_points,
+    is_conditioned,
+    measure,
+    retrainings,
+    stage_seconds,
+)
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.report import words
 from pipeline.run import RUNS, RunDirectory, write_text
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import evaluate
-from pipeline.training.loop import training_step
-from pipeline.training.recipe import Recipe, make_recipe
+from pipeline.training.recipe import make_recipe
 from pipeline.training.recorded import check_recorded, load_recorded
 from pipeline.training.replayed import check_replayable
-from pipeline.training.setup import Setup, deterministic, set_up
+from pipeline.training.setup import deterministic, set_up
 from pipeline.verification import unrolled
-from pipeline.verification.fidelity import controls
 
 SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
-TRIAL_SECONDS = 1.0
-ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
-PRODUCT_COST = 4.0  # a row's product with the Gauss–Newton matrix, in units of its first pass for the factors
-SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
-SEARCH_ROW = 5e-3  # the same for a row that is searched for backdoors
 WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
 WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
 NAMED = 3  # parameters that are named at most
@@ -90,10 +82,11 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What `check` found; not `ok` when the audit can't be run as it is configured."""
+    """What `check` found; not `ok` when the audit can't be run as it is configured. seconds: a stage's, estimated."""
 
     lines: list[Line]
     layers: list[LayerCost] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -101,32 +94,7 @@ class Preflight:
 
     def as_dict(self) -> dict[str, Any]:
         lines, layers = ([asdict(each) for each in found] for found in (self.lines, self.layers))
-        return {"ok": self.ok, "lines": lines, "layers": layers}
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds on one worker: per training step, and per row of an evaluation and of the two factor passes;
-    of all eigendecompositions; of the pass that validated the data."""
-
-    step: float
-    evaluated_row: float
-    covariance_row: float
-    spectrum_row: float
-    eigenvectors: float
-    validation: float
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the estimates are made from. `factor_numbers`: in the covered layers' covariances."""
-
-    rows: dict[str, int]
-    row_bytes: int
-    parameters: int
-    factor_numbers: int
-    source_bytes: int
-    workers: int
+        return {"ok": self.ok, "lines": lines, "layers": layers, "seconds": self.seconds}
 
 
 def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
@@ -148,7 +116,9 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         encoding.save(run / "encoding.json")
         draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
         rules = rule_lines(config, run.path)
+        begin = time.perf_counter()
         chunks = write_chunks(sample(survey), encoding, context)
+        encoding_seconds = time.perf_counter() - begin
         rows = survey.counts()
         if config.training.trajectory is not None:
             recorded = load_recorded(config.training.trajectory)
@@ -165,21 +135,32 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             covered = coverage(setup.model)
             unseen = unseen_gradients(setup.model, trial.inputs)
             layers = layer_costs(setup.model, trial.inputs, config)
-            costs = measure(setup, config, validation)
+        count = workers.count() if config.compute.scheduler else workers.local_count()
+        costs = measure(workers, count, run.path, recipe)
+        encoded = sum(chunk.rows for chunk in chunks)
+        costs = replace(costs, validation=validation, encoded_row=encoding_seconds / max(1, encoded))
         sizes = Sizes(
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
             parameters=covered.total,
             factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
             source_bytes=sum(shard.size for shard in shards),
-            workers=workers.count() if config.compute.scheduler else workers.local_count(),
+            workers=count,
+            kinds=frozenset(feature.kind for feature in data.encoding.features),
+            classes=data.encoding.outputs if data.encoding.task != "regression" else 0,
         )
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = data_lines(config, survey) + [Line("slices", text, status or OK) for text, status in sliced]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
-    lines += [time_line(config, sizes, costs, recipe), memory_line(config, sizes), disk_line(config, sizes)]
-    return Preflight([*lines, Line("will say", announce.findings(config, encoding.task, rows))], layers)
+    lines += [
+        Line("" if place else "labels", *said) for place, said in enumerate(announce.labels(config, rows))
+    ]
+    seconds = stage_seconds(config, sizes, costs, recipe)
+    lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
+    # The line with the power of verification stands here, before what the audit will say about rows.
+    lines.append(Line("will say", announce.findings(config, encoding.task, rows)))
+    return Preflight(lines, layers, seconds)
 
 
 def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
@@ -196,17 +177,6 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
 
 
-def is_conditioned(config: AuditConfig) -> bool:
-    """Whether attribution works in the scaled coordinates of Adam, on whole matrices of every row."""
-    return config.training.optimizer != "sgd" and find_method(config.attribution.method).conditioned
-
-
-def gradient_points(config: AuditConfig) -> int:
-    """How often a method takes every row's gradients."""
-    points = find_method(config.attribution.method).points
-    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
-
-
 def sample(survey: Survey) -> Survey:
     """The same survey with as many shards as hold SAMPLE_ROWS train rows."""
     part, found = copy.copy(survey), 0
@@ -217,55 +187,6 @@ def sample(survey: Survey) -> Survey:
             part.shards.append(shard)
             found += train
     return part
-
-
-def measure(setup: Setup, config: AuditConfig, validation: float) -> Costs:
-    """Time real steps and passes over one batch of the sample."""
-    batches = [
-        batch.to(setup.device)
-        for _, batch in zip(range(8), setup.rows.batches(setup.recipe.batch_size, 0, 0))
-    ]
-    turn = 0
-
-    def step() -> None:
-        nonlocal turn
-        training_step(setup, batches[turn % len(batches)], 0)
-        turn += 1
-
-    rows = setup.data.load(setup.data.chunks("train")[0])
-    rows = rows.select(slice(0, config.attribution.batch_size)).to(setup.device)
-    step_seconds = seconds_of(step)
-    evaluated = seconds_of(lambda: evaluate(setup.model, setup.objective, rows, setup.device))
-    layers = covered_layers(setup.model) if is_conditioned(config) else []
-    scales = {layer.name: Conditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
-    labels, batch = config.attribution.labels, Batch(rows.inputs, rows.labels, rows.row_ids)
-    task = FactorTask(setup.model, lambda _: None, setup.objective, (0,), 0, labels, scales)
-    sums = fit_covariances(task, [batch])
-    covariance_seconds = seconds_of(lambda: fit_covariances(task, [batch]))
-    begin = time.perf_counter()
-    bases = eigenbases(sums)
-    eigenvectors = time.perf_counter() - begin
-    spectrum = seconds_of(lambda: fit_spectrum(task, [batch], bases))
-    return Costs(
-        step=step_seconds,
-        evaluated_row=evaluated / len(rows),
-        covariance_row=covariance_seconds / len(rows),
-        spectrum_row=spectrum / len(rows),
-        eigenvectors=eigenvectors,
-        validation=validation,
-    )
-
-
-def seconds_of(work: Callable[[], Any]) -> float:
-    """The mean time of a call, after one to warm up."""
-    work()
-    count, begin = 0, time.perf_counter()
-    while count < 3 or (time.perf_counter() - begin < TRIAL_SECONDS and count < 200):
-        work()
-        count += 1
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - begin) / count
 
 
 def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
@@ -353,8 +274,8 @@ def unseen_lines(names: list[str]) -> list[Line]:
     return [Line("", text, f"warning: {hint}")]
 
 
-def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> Line:
-    stages = stage_seconds(config, sizes, costs, recipe)
+def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Line:
+    """stages: seconds of each, as `stage_seconds` gives them."""
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
     made: list[str] = []
@@ -368,55 +289,6 @@ def time_line(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -
     if made:
         shown[-1] += f" ({'; '.join(made)})"
     return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
-
-
-def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
-    """Estimates per stage; what every audit takes to start and to write is left out."""
-    train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
-    epochs = config.training.epochs
-    steps = recipe.steps * costs.step
-    evaluation = (train + validation) * costs.evaluated_row
-    training = steps + epochs * evaluation
-    if config.training.trajectory is not None:
-        training = min(epochs, config.training.checkpoints) * evaluation
-    half = steps / 2 + epochs * (train / 2 + validation) * costs.evaluated_row
-    halves = half * 2 / min(2, sizes.workers) if config.detection.halves else 0.0
-    passes = gradient_points(config) * train / sizes.workers
-    refined = refined_settings(config.attribution).within(train)
-    products = refined.iterations * refined.rows / sizes.workers
-    products *= config.attribution.method == "source_refined"
-    found = {
-        "prepare": 2 * costs.validation,
-        "train": halves + training,
-        "factors": passes * (costs.covariance_row + costs.spectrum_row)
-        + config.attribution.segments * costs.eigenvectors
-        + products * PRODUCT_COST * costs.covariance_row,
-        "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
-    }
-    once = sum(seconds for name, seconds in found.items() if name != "prepare")
-    searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
-    found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW / sizes.workers
-    found["attribute"] += max(0, config.attribution.ensemble - config.detection.repeats) * once
-    found["detect"] += (config.detection.repeats - 1) * once
-    if retrainings(config):
-        one = steps + 2 * holdout * costs.evaluated_row
-        count = retrainings(config) + fidelity_retrainings(config, validation)
-        found["verify"] = -(-count // sizes.workers) * one
-    if config.verification.unrolled:
-        found["verify"] = found.get("verify", 0.0) + unrolled.trainings(config.training) * steps
-    return found
-
-
-def retrainings(config: AuditConfig) -> int:
-    """How many verification makes if there is something to remove."""
-    return config.verification.seeds * (4 if config.verification.relabelled else 3)
-
-
-def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
-    """How many more say how faithful the scores are; `validation`: rows."""
-    wanted = config.verification.seeds and validation and not config.detection.canaries
-    groups = config.verification.fidelity if wanted else 0
-    return groups + controls(groups)
 
 
 def memory_line(config: AuditConfig, sizes: Sizes) -> Line:

@@ -44,3 +44,14 @@ def refuse(_: int) -> None:
 
 def nan(_: int) -> None:
     raise NonFiniteError("The input covariance of layer '1' has a NaN.", "Look for NaN.")
+
+
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def grow(size: int) -> int:
+    """Hold `size` bytes for a while."""
+    held = bytearray(b"1") * size
+    time.sleep(30)
+    return len(held)

@@ -13,26 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import check as module
-from pipeline.announce import cut, findings
-from pipeline.check import (
-    Costs,
-    Preflight,
-    Sizes,
-    check,
-    disk_line,
-    memory_line,
-    model_line,
-    role_status,
-    stage_seconds,
-    time_line,
-)
+from pipeline import check as check_module
+from pipeline import estimate as module
+from pipeline.announce import cut, findings, labels
+from pipeline.check import Preflight, check, disk_line, memory_line, model_line, role_status, time_line
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
+from pipeline.estimate import Costs, Sizes, panel_seconds, stage_seconds
 from pipeline.training.recipe import make_recipe
 
 DIGITS = Path(__file__).parents[1] / "data_samples/digits"
-STEPS_ALONE = {"evaluated_row": 0, "covariance_row": 0, "spectrum_row": 0, "eigenvectors": 0, "validation": 0}
+STEPS_ALONE = dict.fromkeys(
+    ("average", "evaluated_row", "covariance_row", "spectrum_row", "eigenvectors", "loaded_row"), 0.0
+)
 COSTS = Costs(step=1.0, **STEPS_ALONE)
 
 
@@ -65,10 +58,10 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert said["data"].startswith("1,797 rows in 5 shards")
     assert said["roles"].startswith("1,200 train, 297 validation, 300 holdout")
     assert said["model"].startswith("mlp, 1,210 parameters, 100 % covered")  # 64·16 + 16 + 16·10 + 10
-    assert "(15 retrainings and 20 for fidelity)   on 2 workers" in said["will take"]
+    assert "(25 retrainings and 20 for fidelity)   on 2 workers" in said["will take"]
     assert "memory per worker" in said["will need"]
     assert "mislabelled" in said["will say"]
-    assert set(found.as_dict()) == {"ok", "lines", "layers"}
+    assert set(found.as_dict()) == {"ok", "lines", "layers", "seconds"}
     assert [(layer.parameters, layer.form) for layer in found.layers] == [
         (1040, "rank one"),
         (170, "rank one"),
@@ -106,6 +99,33 @@ def test_harmful_is_announced_only_with_clean_validation_labels() -> None:
     assert "only with data.validation_is_clean" in texts(check(config()))["will say"]
     said = texts(check(config(data={"validation_is_clean": True})))["will say"]
     assert "harmful, backdoor; spurious only with data.slices" in said
+
+
+def test_the_situation_is_said_of_each_role_with_what_follows() -> None:
+    rows = {"train": 100, "validation": 50, "holdout": 50}
+    noisy = labels(config(), rows)
+    assert [(text.partition(":")[0], status) for text, status in noisy] == [
+        ("validation as noisy as train", "ok"),
+        ("holdout as noisy as train", "ok"),
+    ]
+    clean = labels(config(data={"validation_is_clean": True}), rows)
+    assert [text.partition(":")[0] for text, _ in clean] == [
+        "validation declared clean",
+        "holdout declared clean",
+    ]
+    assert labels(config(), rows | {"validation": 0, "holdout": 0}) == []
+    assert "as noisy as train" in texts(check(config()))["labels"]
+
+
+@pytest.mark.parametrize("role", ["validation", "holdout"])
+@pytest.mark.parametrize("split", [{"fractions": [0.8, 0.1, 0.1]}, {"column": "part"}])
+def test_clean_rows_cut_from_the_files_of_train_are_warned_about(role: str, split: dict[str, Any]) -> None:
+    cut_from_one = {"validation": None, "holdout": None, "split": split}
+    rows = {"train": 100, "validation": 50, "holdout": 50}
+    found = labels(config(data=cut_from_one | {f"{role}_is_clean": True}), rows)
+    warned = [text.split()[0] for text, status in found if status.startswith("warning")]
+    assert warned == [role]
+    assert not any(status != "ok" for _, status in labels(config(data={f"{role}_is_clean": True}), rows))
 
 
 def test_reasons_are_announced_where_the_audit_can_give_them() -> None:
@@ -224,21 +244,31 @@ class TestTime:
         assert seconds(sizes(workers), verification={"fidelity": 0})["verify"] == rounds * 200
 
     def test_groups_for_fidelity_and_their_controls_count_where_there_is_a_validation_set(self) -> None:
-        assert seconds(sizes())["verify"] == (15 + 16 + 4) * 200
-        assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (15 + 40 + 10) * 200
+        assert seconds(sizes())["verify"] == (25 + 16 + 4) * 200
+        assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (25 + 40 + 10) * 200
         none = dataclasses.replace(sizes(), rows={"train": 640, "validation": 0, "holdout": 100})
-        assert seconds(none)["verify"] == 15 * 200
+        assert seconds(none)["verify"] == 25 * 200
 
-    def test_relabelled_arm_counts(self) -> None:
-        assert seconds(sizes(), verification={"relabelled": True, "fidelity": 0})["verify"] == 20 * 200
+    def test_every_arm_counts_beside_the_rows_as_given_and_one_control(self) -> None:
+        assert seconds(sizes(), verification={"arms": ["removed"], "fidelity": 0})["verify"] == 15 * 200
+
+    def test_a_retraining_is_loaded_averaged_and_measured(self) -> None:
+        costs = Costs(step=0.0, **STEPS_ALONE | {"average": 1.0, "evaluated_row": 0.1, "loaded_row": 0.01})
+        one = 0.25 * 200 + (2 * 100 + 100) * 0.1 + 640 * 0.01
+        found = seconds(sizes(), costs, verification={"arms": ["removed"], "fidelity": 0})
+        assert found["verify"] == pytest.approx(15 * one)
+
+    def test_every_epoch_ends_with_a_look_at_the_rows(self) -> None:
+        costs = Costs(step=0.0, **STEPS_ALONE | {"evaluated_row": 0.01})
+        assert seconds(sizes(), costs)["train"] == pytest.approx(20 * 0.01 * (740 + 420 + 420))
 
     def test_exact_differentiation_is_said_to_take_several_trainings(self) -> None:
         changes = {"verification": {"seeds": 0, "unrolled": True}}
         one = 1 + 3 + 24 * (2 / 3) / 20  # record, replay, two backwards, 24 times two thirds of a pass
         assert seconds(sizes(), **changes)["verify"] == pytest.approx(one * 200)
         both = seconds(sizes(workers=5), verification={"fidelity": 0, "unrolled": True})
-        assert both["verify"] == pytest.approx((15 / 5 + one) * 200)
-        line = time_line(config(**changes), sizes(), COSTS, make_recipe(config().training, 640, 0))
+        assert both["verify"] == pytest.approx((25 / 5 + one) * 200)
+        line = time_line(config(**changes), sizes(), seconds(sizes(), **changes))
         assert "(exact differentiation, as long as 4.8 trainings)   on 1 worker" in line.text
         adam = changes | {"training": {"optimizer": "adamw"}}
         assert seconds(sizes(), **adam)["verify"] == pytest.approx(4 * 200)
@@ -247,13 +277,24 @@ class TestTime:
         assert "verify" not in seconds(sizes(), verification={"seeds": 0})
 
     def test_detection_takes_time_for_every_row_and_for_the_search(self) -> None:
-        assert seconds(sizes(workers=2))["detect"] == pytest.approx(640 * 2e-4 + 640 * 5e-3 / 2)
+        assert seconds(sizes(workers=2))["detect"] == pytest.approx(640 * 2e-4 + 640 * 1e-3 / 2)
         assert seconds(sizes(), detection={"backdoors": False})["detect"] == pytest.approx(640 * 2e-4)
         twice = seconds(sizes(workers=2), detection={"repeats": 2})["detect"]
-        assert twice == pytest.approx(300 + 640 * 2e-4 + 640 * 5e-3 / 2)
+        assert twice == pytest.approx(300 + 640 * 2e-4 + 640 * 1e-3 / 2)
+
+    def test_the_panel_takes_longer_with_more_rows_classes_and_kinds(self) -> None:
+        table = panel_seconds(2000, frozenset({"numeric"}), 2)
+        assert panel_seconds(8000, frozenset({"numeric"}), 2) > table
+        assert panel_seconds(2000, frozenset({"numeric"}), 10) > table
+        assert panel_seconds(2000, frozenset({"numeric", "text"}), 2) > table
+        assert "panel" not in seconds(sizes(), detection={"panel": False})
+        folds = panel_seconds(640, frozenset({"numeric"}), 3)
+        found = seconds(sizes(workers=2, kinds=frozenset({"numeric"}), classes=3))
+        assert found["panel"] == pytest.approx(5 * folds / 2)
 
     def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:
-        costs = Costs(0.0, 0.0, covariance_row=1.0, spectrum_row=2.0, eigenvectors=7.0, validation=0.0)
+        passes = {"covariance_row": 1.0, "spectrum_row": 2.0, "eigenvectors": 7.0}
+        costs = Costs(step=0.0, **STEPS_ALONE | passes)
         assert seconds(sizes(workers=2), costs)["factors"] == 6 * 320 * 3 + 7
         assert seconds(sizes(workers=2), costs, training={"checkpoints": 3})["factors"] == 3 * 320 * 3 + 7
 
@@ -264,11 +305,11 @@ class TestNeeds:
         assert line.status.startswith("warning: set compute.memory_per_worker to ")
 
     def test_more_workers_than_memory_says_to_lower_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+        monkeypatch.setattr(check_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
         assert "lower compute.workers from 64" in memory_line(config(), sizes(workers=64)).status
 
     def test_full_disk_stands_in_the_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        monkeypatch.setattr(check_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         line = disk_line(config(), sizes())
         assert line.status.startswith("error: only 1.0 kB are free")
         assert not Preflight([line]).ok
@@ -282,7 +323,7 @@ class TestNeeds:
         )
 
     def test_a_weight_that_is_used_behind_its_layers_back_is_named(self) -> None:
-        (line,) = module.unseen_lines(["head.weight"])
+        (line,) = check_module.unseen_lines(["head.weight"])
         assert line.text == "head.weight used outside the layer's own call"
         assert line.status.startswith("warning: influence through that use is not seen")
-        assert module.unseen_lines([]) == []
+        assert check_module.unseen_lines([]) == []

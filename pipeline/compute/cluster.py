@@ -12,12 +12,13 @@ from typing import Any
 
 import dask
 import torch
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, SpecCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from pipeline import __version__
 from pipeline.attribution.errors import AttributionError
+from pipeline.compute.local_cluster import start_cluster
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
 
@@ -30,9 +31,15 @@ SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": "10s",
+    # A worker that died is started again; on a busy machine that takes its time.
+    "distributed.deploy.lost-worker-timeout": "60s",
+}
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OPENBLAS_NUM_THREADS": "1",
     # What a worker has to say comes back as an error; its log would stand in the middle of ours. It reads this
     # while it imports dask, so the variable has to be there before it starts.
-    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    "DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
@@ -52,7 +59,7 @@ class Workers:
             raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
         self._config = config
         self._client: Client | None = None
-        self._cluster: LocalCluster | None = None
+        self._cluster: SpecCluster | None = None
 
     def __enter__(self) -> Workers:
         return self
@@ -112,16 +119,7 @@ class Workers:
             "MKL_NUM_THREADS": threads,
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         }
-        dask.config.set(
-            {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in before.items()}
-        )
-        self._cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=self._config.memory_per_worker,
-        )
+        self._cluster = start_cluster(count, self._config.memory_per_worker, WORKER_ENVIRONMENT | before)
         return Client(self._cluster, set_as_default=False)
 
     def local_count(self) -> int:

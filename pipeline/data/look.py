@@ -42,14 +42,50 @@ LABEL_NAMES = (
 )
 LABEL_WORDS = {"label", "labels", "target", "class"}
 KEY_NAMES = {"id", "key", "index", "uuid"}
-GROUP_WORDS = {"source", "group", "origin", "annotator", "worker", "subject", "site", "domain", "batch"}
+GROUP_WORDS = {
+    "source",
+    "group",
+    "origin",
+    "annotator",
+    "annotators",
+    "worker",
+    "subject",
+    "site",
+    "domain",
+    "batch",
+}
+GROUP_WORDS |= {
+    "vendor",
+    "labeler",
+    "labeller",
+    "rater",
+    "coder",
+    "device",
+    "country",
+    "provider",
+    "supplier",
+}
+GROUP_WORDS |= {
+    "agency",
+    "team",
+    "lab",
+    "hospital",
+    "clinic",
+    "scanner",
+    "camera",
+    "sensor",
+    "region",
+    "channel",
+}
+DESCRIBING_WORDS = {"country", "region", "device", "site", "domain", "channel", "camera", "sensor", "scanner"}
+"""Of groups that describe the row as well as who labelled it: they are features too."""
 SPLIT_NAMES = {"split", "subset", "fold", "partition"}
 WEIGHT_NAMES = {"sample_weight", "instance_weight", "row_weight"}
 TIME_NAMES = re.compile(r"(^|_)(timestamp|datetime|date)$|_at$")
 TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 SAMPLE_GROUPS, SAMPLE_ROWS = 8, 2048  # row groups looked into, rows of each
 MOST_CLASSES = 1000
-MOST_GROUPS = 100
+MOST_GROUPS = 200
 CLASSES_OF_INTEGERS = 100  # more distinct integers than that are a number to predict
 FEW_NUMBERS = 20  # so few whole numbers in a float column may have been meant as classes
 UNIQUE_SHARE = 0.5  # of distinct values in short strings: above it they are names, not categories
@@ -278,8 +314,8 @@ def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
     if pa.types.is_temporal(kind) or TIME_NAMES.search(column.lower()):
         return Choice(None, "time")
     distinct = count_distinct(values)
-    if words(column) & GROUP_WORDS and 2 <= distinct <= MOST_GROUPS:
-        return Choice(None, f"kept as a group for the report: {distinct} values", group=True)
+    if is_group(column, kind, distinct):
+        return judge_group(column, values, distinct)
     if words(column) & LABEL_WORDS:
         return Choice(None, "looks like another label")
     if column.lower() in SPLIT_NAMES or is_id(column):
@@ -287,6 +323,22 @@ def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
     if distinct < 2:
         return Choice(None, "always the same")
     return judge_values(values, distinct, b"categories" in (field.metadata or {}))
+
+
+def is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
+    """A column of few strings or whole numbers that is named like a source of labels."""
+    fits = pa.types.is_integer(kind) or ENCODERS["text"].supports(kind)
+    return fits and bool(words(column) & GROUP_WORDS) and 2 <= distinct <= MOST_GROUPS
+
+
+def judge_group(column: str, values: pa.Array, distinct: int) -> Choice:
+    """A group says who may have made the wrong labels; one that describes the row as well stays a feature."""
+    remark = f"a group, who made the wrong labels: {distinct} values"
+    if words(column) & DESCRIBING_WORDS and ENCODERS["text"].supports(values.type) and not is_id(column):
+        kind = judge_values(values, distinct, coded=False).kind
+        if kind == "category":
+            return Choice(kind, remark, group=True)
+    return Choice(None, remark, group=True)
 
 
 def judge_values(values: pa.Array, distinct: int, coded: bool) -> Choice:
@@ -356,7 +408,7 @@ def only_what_fits(choices: dict[str, Choice]) -> dict[str, Choice]:
     fitting = dict(choices)
     for column, choice in choices.items():
         if images and choice.kind and column != images[0]:
-            fitting[column] = Choice(None, f"{choice.kind} beside an image")
+            fitting[column] = Choice(None, f"{choice.kind} beside an image", group=choice.group)
         elif choice.kind == "text" and column != longest:
             fitting[column] = Choice(None, f"a second text beside {longest}")
     return fitting

@@ -21,11 +21,11 @@ LATER_LINES = (
     "  rule: budget  # ranking: only rank the rows, remove nothing",
     "  max_removed: 0.3  # at most this share of the rows",
     "  max_removed_per_class: 0.5  # and of each class",
-    "  relabel_above: null  # 0.9: relabel instead of remove where another label is that probable",
+    "  relabel_above: 0.8  # relabel instead of remove where another label is that probable; null: never",
     "",
     "verification:",
     "  seeds: 5  # retrainings of each arm; 0 leaves the proof out",
-    "  gate: refuse-worse  # require-improved: export only what is shown to help; off: always",
+    "  gate: supported  # changes that no retraining supports wait for review; docs/rules.md has the others",
 )
 
 
@@ -48,7 +48,7 @@ class Sources:
             )
         shares = ", ".join(f"{100 * share:g} % {role}" for role, share in zip(ROLES, self.split["fractions"]))
         why = "no files for all three roles" if self.untouched else "no split column"
-        return f"{why}: {shares} by a hash of the key"
+        return f"{why}: {shares} by a hash of the features"
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,21 @@ class Proposal:
     validation_is_clean: bool | None
 
     @property
+    def situation(self) -> str:
+        """Which labels can be trusted, in plain words."""
+        if self.validation_is_clean:
+            return "validation labels are clean, as you said: what train rows do to them counts"
+        return "not known to be clean in any role: every row is judged, none is taken for right"
+
+    @property
     def features(self) -> dict[str, str]:
         """Column → kind."""
         return {name: choice.kind for name, choice in self.choices.items() if choice.kind}
 
     @property
-    def group(self) -> str | None:
-        return next((name for name, choice in self.choices.items() if choice.group), None)
+    def groups(self) -> list[str]:
+        """Columns that say who may have made the wrong labels; they may be features as well."""
+        return [name for name, choice in self.choices.items() if choice.group]
 
     @property
     def headline(self) -> str:
@@ -118,7 +126,10 @@ class Proposal:
             lines.append(("left out", ", ".join(left)))
         if self.gaps:
             lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
+        if self.groups:
+            lines.append(("group", f"{some(self.groups)}: who made the wrong labels is looked for"))
         lines.append(("roles", self.sources.describe()))
+        lines.append(("labels", self.situation))
         if self.sources.untouched:
             lines.append(("not used", some(self.sources.untouched)))
         return lines
@@ -162,17 +173,23 @@ class Proposal:
         lines.append(f"  key: {flow(self.key)}  # " + ("unique" if self.key else "a row is named file#row"))
         if self.weight:
             lines.append(f"  weight: {flow(self.weight)}  # of a row in the training loss")
-        if self.group:
-            lines.append(f"  group: {flow(self.group)}  # the report breaks flags down by it")
+        if self.groups:
+            lines.append(
+                f"  group: {flow(self.groups)}  # who made the wrong labels: each is held against the rest"
+            )
         known = self.validation_is_clean is not None
-        return [
-            *lines,
+        lines += [
             "  # Can the labels of the validation rows be trusted? "
-            + ("As you said." if known else "Not known: say true if somebody has checked them."),
-            "  # true: harm to their loss counts as evidence against a row; false: it is only reported.",
+            + ("As you said." if known else "Not known: say true only if somebody has checked them."),
+            "  # true: harm to their loss counts as evidence, and the share of wrong train labels is read from them.",
+            "  # false: they are taken to be as noisy as the train rows, and are judged like these.",
             f"  validation_is_clean: {str(bool(self.validation_is_clean)).lower()}",
-            "",
         ]
+        if not self.validation_is_clean:
+            lines.append(
+                "  # holdout_is_clean: the same question for the holdout rows; false unless you say otherwise"
+            )
+        return [*lines, ""]
 
     def model_lines(self) -> list[str]:
         """A model and a recipe that suit kind and size: a start, not the best that there is."""

@@ -47,12 +47,11 @@ def test_tasks_run_in_separate_processes(workers: Workers) -> None:
 
 @pytest.mark.parametrize("count", [1, os.cpu_count() or 1])
 def test_workers_share_the_cores(count: int) -> None:
-    """In a fresh process, since Dask leaves what it sets for workers in its own environment."""
+    """In a fresh process, since this one's environment has a number of threads."""
     code = (
         "from cluster_tasks import torch_threads; from pipeline.compute.cluster import Workers\n"
         "from pipeline.config import Compute\n"
-        "if __name__ == '__main__':\n"
-        f"    with Workers(Compute(workers={count})) as w: print(w.run(torch_threads, [(0,)], ['t'])[0])"
+        f"with Workers(Compute(workers={count})) as w: print(w.run(torch_threads, [(0,)], ['t'])[0])"
     )
     free = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     found = subprocess.run(

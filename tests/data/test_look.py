@@ -60,8 +60,10 @@ def test_reviews_as_in_the_first_contact():
         "label": "sentiment 2 classes: negative 75 %, positive 25 %",
         "text": "review median 8 words",
         "key": "review_id unique",
-        "left out": "created_at (time), source (kept as a group for the report: 4 values)",
-        "roles": "no split column: 80 % train, 10 % validation, 10 % holdout by a hash of the key",
+        "left out": "created_at (time), source (a group, who made the wrong labels: 4 values)",
+        "group": "source: who made the wrong labels is looked for",
+        "roles": "no split column: 80 % train, 10 % validation, 10 % holdout by a hash of the features",
+        "labels": "not known to be clean in any role: every row is judged, none is taken for right",
     }
     config = config_of(proposal)
     assert config.name == "reviews"
@@ -69,7 +71,7 @@ def test_reviews_as_in_the_first_contact():
     assert config.data.split.fractions == (0.8, 0.1, 0.1)
     assert config.data.features == {"review": "text"}
     assert (config.data.label, config.data.task) == ("sentiment", "classification")
-    assert (config.data.key, config.data.group) == ("review_id", "source")
+    assert (config.data.key, config.data.group) == ("review_id", ["source"])
     assert config.model.name == "bag_of_embeddings"
 
 
@@ -341,7 +343,34 @@ def test_whether_validation_is_clean_is_asked(said, value):
     write("a.parquet", simple())
     proposal = look(["a.parquet"], validation_is_clean=said)
     assert config_of(proposal).data.validation_is_clean is value
+    assert config_of(proposal).data.labels_are_clean("holdout") is False  # cut from the same file
     assert ("Not known" in proposal.to_yaml()) is (said is None)
+    assert ("validation labels are clean, as you said" in lines_of(proposal)["labels"]) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "groups", "feature"),
+    [
+        ("vendor", [f"v{i % 5}" for i in range(ROWS)], ["vendor"], None),
+        ("annotator_id", [i % 7 for i in range(ROWS)], ["annotator_id"], None),
+        ("Country", ["de", "fr", "it"] * 40, ["Country"], "category"),
+        ("device_id", [f"d{i % 6}" for i in range(ROWS)], ["device_id"], None),
+        ("country", ["de"] * ROWS, [], None),
+        ("source", np.linspace(0, 1, ROWS), [], "numeric"),
+        ("colour", ["red", "blue"] * 60, [], "category"),
+    ],
+)
+def test_few_values_under_the_name_of_a_source_are_a_group(name, values, groups, feature):
+    write("a.parquet", simple(**{name: values}))
+    config = config_of(look(["a.parquet"]))
+    assert config.data.group == groups
+    assert config.data.features.get(name) == feature
+
+
+def test_more_values_than_a_group_has_are_none():
+    few = [f"w{i % 200}" for i in range(600)]
+    write("a.parquet", simple(600, worker=few, rater=[f"r{i % 201}" for i in range(600)]), row_group_size=600)
+    assert config_of(look(["a.parquet"])).data.group == ["worker"]
 
 
 def test_awkward_names_survive_the_yaml():
