@@ -165,10 +165,13 @@ def compare_values(
     if not len(values):
         return {}
     use = opinions.judged & (column.codes >= 0)
-    codes, contradicted = column.codes[use], opinions.contradicted[use]
+    # All other values count as one more.
+    place_of = np.full(len(column.values), len(values))
+    place_of[list(values)] = np.arange(len(values))
+    codes, contradicted = place_of[column.codes[use]], opinions.contradicted[use]
     strata = strata_of(opinions.predicted[use], opinions.certainty[use], codes if column.seen else None)
     width = int(strata.max()) + 1
-    cells, shape = codes * width + strata, (len(column.values), width)
+    cells, shape = codes * width + strata, (len(values) + 1, width)
     rows = np.bincount(cells, minlength=shape[0] * width).reshape(shape).astype(np.float64)
     against = np.bincount(cells, contradicted, shape[0] * width).reshape(shape)
     all_rows, all_against = rows.sum(0), against.sum(0)
@@ -176,8 +179,8 @@ def compare_values(
     found_by = detection_rate(rate, opinions.classes, base_share(rate, all_rows, overall))
     leverage = found_by / np.maximum(rate * (1 - rate), LEAST_RATE * (1 - LEAST_RATE))
     return {
-        code: against_the_rest(rows[code], against[code], all_rows, all_against, leverage, found_by)
-        for code in values
+        code: against_the_rest(rows[place], against[place], all_rows, all_against, leverage, found_by)
+        for place, code in enumerate(values)
     }
 
 
