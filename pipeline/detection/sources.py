@@ -27,10 +27,15 @@ MOST_VALUES = 200
 CERTAINTY_BINS = 5
 ROWS_OF_BIN = 40
 """Rows of a predicted class for each bin of certainty."""
-LEVEL = 0.01
+LEVEL = 0.05
 """Of the test that names a source, over all values together."""
 MARGIN = 0.03
 """A source is named when its share of wrong labels is surely higher than the others' by more than this."""
+SUREST = 0.95
+"""The quantile of certainty at which sources are made equal when the judges saw them."""
+MIX_STEPS = 30
+PRIOR_ROWS = 20
+"""Of the estimate of a source's mix of classes: steps, and rows that all sources' mix counts as."""
 LEAST_RATE = 0.02
 """Rates of contradiction count as at least this large in weights, so that no rare event decides alone."""
 DOUBTFUL_TARGET = 2.0
@@ -58,14 +63,17 @@ class Opinions:
 
     contradicted: bool; predicted: int, the class or another stratum of which mistakes are typical; certainty: float,
     higher where the judges are surer; judged: bool, False where there is no opinion; classes: K, None where shares of
-    wrong labels can't be told from contradictions (numeric targets and sets of labels).
+    wrong labels can't be told from contradictions (numeric targets and sets of labels). probabilities `[rows, classes]`
+    and given classes: None where there are no classes.
     """
 
     contradicted: np.ndarray
     predicted: np.ndarray
     certainty: np.ndarray
     judged: np.ndarray
-    classes: int | None
+    classes: int | None = None
+    probabilities: np.ndarray | None = None
+    given: np.ndarray | None = None
 
 
 def class_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndarray | None = None) -> Opinions:
@@ -73,7 +81,9 @@ def class_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndar
     predicted = probabilities.argmax(1)
     certainty = probabilities[np.arange(len(given)), predicted].astype(np.float64)
     everywhere = np.ones(len(given), dtype=bool) if judged is None else np.asarray(judged)
-    return Opinions(predicted != given, predicted, certainty, everywhere, probabilities.shape[1])
+    return Opinions(
+        predicted != given, predicted, certainty, everywhere, probabilities.shape[1], probabilities, given
+    )
 
 
 def target_opinions(predictions: np.ndarray, targets: np.ndarray, judged: np.ndarray | None = None) -> Opinions:
@@ -87,7 +97,7 @@ def target_opinions(predictions: np.ndarray, targets: np.ndarray, judged: np.nda
     fifths = np.argsort(np.argsort(predictions, kind="stable")) * CERTAINTY_BINS // max(1, len(targets))
     everywhere = np.ones(len(targets), dtype=bool) if judged is None else np.asarray(judged)
     return Opinions(
-        np.abs(residuals) > DOUBTFUL_TARGET * deviation, fifths, np.zeros(len(targets)), everywhere, None
+        np.abs(residuals) > DOUBTFUL_TARGET * deviation, fifths, np.zeros(len(targets)), everywhere
     )
 
 
@@ -96,7 +106,7 @@ def set_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndarra
     predicted = probabilities > 0.5
     certainty = np.abs(probabilities - 0.5).min(1).astype(np.float64)
     everywhere = np.ones(len(given), dtype=bool) if judged is None else np.asarray(judged)
-    return Opinions((predicted != given.astype(bool)).any(1), predicted.sum(1), certainty, everywhere, None)
+    return Opinions((predicted != given.astype(bool)).any(1), predicted.sum(1), certainty, everywhere)
 
 
 def find_sources(
@@ -168,8 +178,9 @@ def compare_values(
     # All other values count as one more.
     place_of = np.full(len(column.values), len(values))
     place_of[list(values)] = np.arange(len(values))
-    codes, contradicted = place_of[column.codes[use]], opinions.contradicted[use]
-    strata = strata_of(opinions.predicted[use], opinions.certainty[use], codes if column.seen else None)
+    codes = place_of[column.codes[use]]
+    contradicted, predicted, certainty = of_sources(opinions, use, codes, len(values), column.seen)
+    strata = strata_of(predicted, certainty)
     width = int(strata.max()) + 1
     cells, shape = codes * width + strata, (len(values) + 1, width)
     rows = np.bincount(cells, minlength=shape[0] * width).reshape(shape).astype(np.float64)
@@ -184,21 +195,59 @@ def compare_values(
     }
 
 
-def strata_of(predicted: np.ndarray, certainty: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
-    """int64 `[rows]`: predicted class and bin of certainty among its rows.
+def of_sources(
+    opinions: Opinions, use: np.ndarray, codes: np.ndarray, values: int, seen: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Contradicted, predicted, certainty), all `[rows of use]`, made comparable between sources.
 
-    codes: rank certainty among the rows of the same value, since judges that saw the column are less certain of all
-    rows of a bad source; None: among all rows.
+    Judges that didn't see the source expect the same mix of classes from all; they are told each source's own. Judges
+    that did see it are less certain of all rows of a bad source, and what this takes from the surest is given back.
     """
+    contradicted, predicted = opinions.contradicted[use], opinions.predicted[use]
+    certainty = opinions.certainty[use]
+    if opinions.probabilities is None or opinions.given is None:
+        return contradicted, predicted, certainty
+    probabilities, given = opinions.probabilities[use].astype(np.float64), opinions.given[use]
+    if seen:
+        chance = 1 / probabilities.shape[1]
+        surest = max(np.quantile(certainty, SUREST), chance)
+        for code in range(values):
+            mine = codes == code
+            own = max(np.quantile(certainty[mine], SUREST), chance + 1e-6)
+            certainty[mine] = chance + (certainty[mine] - chance) * (surest - chance) / (own - chance)
+        return contradicted, predicted, certainty
+    for code in range(values):
+        mine = codes == code
+        probabilities[mine] = with_own_classes(probabilities[mine], probabilities.mean(0))
+    predicted = probabilities.argmax(1)
+    return predicted != given, predicted, probabilities[np.arange(len(given)), predicted]
+
+
+def with_own_classes(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Probabilities `[rows, classes]` of judges who expected classes in the `shares`, for the rows' own mix of classes.
+
+    The mix is found by expectation maximisation (Saerens, Latinne and Decaestecker 2002), held to `shares` as by
+    PRIOR_ROWS more rows.
+    """
+    shares = np.maximum(shares, 1e-6)
+    own, adjusted = shares, probabilities
+    for _ in range(MIX_STEPS):
+        adjusted = probabilities * (own / shares)
+        adjusted /= adjusted.sum(1, keepdims=True)
+        own = (adjusted.sum(0) + PRIOR_ROWS * shares) / (len(probabilities) + PRIOR_ROWS)
+    return adjusted
+
+
+def strata_of(predicted: np.ndarray, certainty: np.ndarray) -> np.ndarray:
+    """int64 `[rows]`: predicted class and bin of certainty among its rows."""
     _, classes = np.unique(predicted, return_inverse=True)
-    owners = classes if codes is None else codes * (int(classes.max()) + 1) + classes
-    sizes = np.bincount(owners)[owners]
-    order = np.lexsort((certainty, owners))
-    places = np.empty(len(owners), dtype=np.int64)
-    grouped = owners[order]
-    places[order] = np.arange(len(owners)) - np.searchsorted(grouped, grouped)
-    bins = np.clip(np.bincount(classes) // ROWS_OF_BIN, 1, CERTAINTY_BINS)[classes]
-    return classes * CERTAINTY_BINS + places * bins // sizes
+    sizes = np.bincount(classes)
+    order = np.lexsort((certainty, classes))
+    places = np.empty(len(classes), dtype=np.int64)
+    grouped = classes[order]
+    places[order] = np.arange(len(classes)) - np.searchsorted(grouped, grouped)
+    bins = np.clip(sizes // ROWS_OF_BIN, 1, CERTAINTY_BINS)[classes]
+    return classes * CERTAINTY_BINS + places * bins // sizes[classes]
 
 
 def base_share(rate: np.ndarray, rows: np.ndarray, overall: dict[str, float] | None) -> float:
