@@ -22,7 +22,7 @@ from pipeline.report.breakdown import (
     suspicion_bins,
 )
 from pipeline.report.gallery import galleries
-from pipeline.report.groups import group_lines
+from pipeline.report.groups import group_tables, sources_lines
 from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
 from pipeline.report.originals import class_names, read_schema
@@ -92,7 +92,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "pairs": pair_lines(summary["confused_pairs"], names),
         "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
         "breakdowns": breakdowns(rows, config),
-        "group_lines": group_lines(summary["groups"]) if summary["groups"] else [],
+        "group_tables": group_tables(summary["groups"]),
+        "sources_said": sources_lines(summary["sources"]),
         "hurt": hurt_lines(summary, names),
         "hurt_sentence": hurt_sentence(summary, names),
         "prepare": facts(record, "prepare"),

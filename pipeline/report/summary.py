@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.config import load_config
 from pipeline.data.export import manifest_path
 from pipeline.data.files import ROLES
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
-from pipeline.report.groups import decisions_by_group
+from pipeline.report.groups import decisions_by_group, sources_lines
 from pipeline.report.method import attribution
 from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
@@ -52,7 +53,8 @@ def summary(run: RunDirectory) -> Summary:
         "warnings": detect.get("warnings") or [],
         "promise": detect.get("promise"),
         "canaries": detect.get("canaries"),
-        "groups": groups(run),
+        "groups": groups(run, sources(detect, verification)),
+        "sources": sources(detect, verification),
         "group_effects": verification.get("groups") or [],
         "backdoors": backdoors(detect.get("backdoors") or [], verification.get("backdoors") or []),
         "verdict": verification["verdict"],
@@ -85,7 +87,10 @@ def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
     if not low_fidelity(verification.get("fidelity")):
         return verification
     nothing = {"predicted_loss_change": None}
-    return verification | nothing | {"groups": [each | nothing for each in verification.get("groups") or []]}
+    return verification | nothing | {
+        "groups": [each | nothing for each in verification.get("groups") or []],
+        "sources": [each | {"forecast": None} for each in verification.get("sources") or []],
+    }
 
 
 def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -167,14 +172,18 @@ def export_paths(run: RunDirectory) -> dict[str, Any]:
     return found | ({"skipped": skipped} if skipped else {})
 
 
-def groups(run: RunDirectory) -> dict[str, Any] | None:
-    """Decisions by the values of the first column of data.group; None without such a column."""
-    columns = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"].get("group")
-    if not columns:
-        return None
-    column = columns if isinstance(columns, str) else columns[0]
-    rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"])
-    return {"column": column, "values": decisions_by_group(rows, column)}
+def sources(detect: dict[str, Any], verification: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line for every value that may have made wrong labels; with effects where verification has them."""
+    return verification.get("sources") or detect.get("sources") or []
+
+
+def groups(run: RunDirectory, of_sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Decisions by the values of every column of data.group."""
+    columns = load_config(run / "config.yaml").data.group
+    rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"]) if columns else None
+    return [
+        {"column": column, "values": decisions_by_group(rows, column, of_sources)} for column in columns
+    ]
 
 
 def headline(summary: Summary) -> list[str]:
@@ -191,6 +200,7 @@ def headline(summary: Summary) -> list[str]:
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))
+    lines += sources_lines(summary.get("sources") or [])
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
     accuracy = " · ".join(filter(None, (forecast_line(summary), fidelity_line(summary.get("fidelity")))))
