@@ -341,7 +341,9 @@ class Verification(Section):
         16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
     )
     sources: int = Field(
-        1, ge=0, description="named sources of wrong labels without whose rows is retrained once each; 0: none"
+        1,
+        ge=0,
+        description="named sources of wrong labels without whose rows is retrained once each; 0: none",
     )
     unrolled: bool = Field(
         False, description="hold the scores against exact differentiation through the repeated training"

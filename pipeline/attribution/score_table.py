@@ -88,7 +88,8 @@ class ScoreTable:
             influence, harm = -harm, harm.mean(0)
         if harm is not None and scale is not None:
             harm = harm * scale
-        relabelled = own.new_zeros(rows) if self._relabelled else None
+        relabelled = None
         for row_ids, effects in self._relabelled:
+            relabelled = own.new_zeros(rows) if relabelled is None else relabelled
             relabelled.index_add_(0, row_ids.cpu(), effects * (1.0 if scale is None else scale))
         return Scores(own, harm, influence, losses, margins, scale, relabel_effect=relabelled)

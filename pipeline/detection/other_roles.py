@@ -113,7 +113,8 @@ def judge_role(
 
 def of_classes(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
     judges, flips = weighed.judges, weighed.flips
-    assert judges is not None and flips is not None
+    assert judges is not None
+    assert flips is not None
     together = judges.together(role)
     posterior = right_label(together, given, flips)
     wrong = wrong_label(posterior, given)

@@ -55,6 +55,7 @@ from pipeline.detection.signals import (
     early_window,
     read_score,
 )
+from pipeline.detection.source_findings import sources_of_run
 from pipeline.detection.table import (
     Judgement,
     conflicting_duplicates,
@@ -137,6 +138,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "weights": {signal.name: signal.weight for signal in signals if signal.counts},
         "other_signals": [signal.name for signal in signals if not signal.counts],
         "words": {signal.name: signal.words for signal in signals},
+        "sources": sources_of_run(path, weighed.panel, given, decision, noise.estimate),
         "judges": [] if weighed.judges is None else weighed.judges.as_json(),
         "explained": weighed.explains,
         "labels": situation(config, data),
@@ -222,8 +224,8 @@ def judge_warnings(weighed: Weighed) -> list[str]:
     found = []
     if not weighed.may_remove:
         found.append(
-            f"No judge predicts much of the labels: the best explains {words.percent(max(0.0, weighed.explains or 0.0))} "
-            "of the loss that is left without looking at the features. Nothing is removed without a person's word."
+            "No judge predicts much of the labels: the best explains "
+            f"{words.percent(max(0.0, weighed.explains or 0.0))} of the loss that is left without looking at the features. Nothing is removed without a person's word."
         )
     model = None if weighed.judges is None else weighed.judges.model
     if weighed.judges is not None and model is not None and model.weight == 0:

@@ -120,9 +120,7 @@ def test_a_hard_source_is_not_taken_for_a_bad_one() -> None:
 def test_p_values_without_a_difference_are_seldom_small() -> None:
     """The corrected p-value: below .05 in at most 5 % of the columns, chance allowed for."""
     rng = random_state("null", 0)
-    least = [
-        min(line["p_value"] for line in simulate(rng, 1000, np.full(5, 0.1), 3)[0]) for _ in range(150)
-    ]
+    least = [min(line["p_value"] for line in simulate(rng, 1000, np.full(5, 0.1), 3)[0]) for _ in range(150)]
     assert np.mean(np.array(least) < 0.05) <= 0.09
 
 

@@ -79,7 +79,7 @@ def test_the_source_that_is_named_stands_in_terminal_summary_and_first_on_the_pa
     assert found["sources"] == lines
     assert "annotator carol: 31 % of its labels wrong (27 – 35), others 8 %" in headline(found)
     (group,) = found["groups"]
-    assert [line["value"] for line in group["values"]][0] == "carol"
+    assert next(line["value"] for line in group["values"]) == "carol"
     by_value = {line["value"]: line["source"] for line in group["values"]}
     assert (by_value["anna"], by_value["bert"]) == (lines[0], None)
     text = page(context.run, context.config, found)
