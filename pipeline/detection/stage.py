@@ -225,7 +225,8 @@ def judge_warnings(weighed: Weighed) -> list[str]:
     if not weighed.may_remove:
         found.append(
             "No judge predicts much of the labels: the best explains "
-            f"{words.percent(max(0.0, weighed.explains or 0.0))} of the loss that is left without looking at the features. Nothing is removed without a person's word."
+            f"{words.percent(max(0.0, weighed.explains or 0.0))} of the loss that is left without looking at the "
+            "features. Nothing is removed without a person's word."
         )
     model = None if weighed.judges is None else weighed.judges.model
     if weighed.judges is not None and model is not None and model.weight == 0:
