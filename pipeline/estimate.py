@@ -100,18 +100,24 @@ def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Cos
     """The mean of trials that run side by side on `count` workers, as the stages do."""
     count = min(count, TRIALS)
     names = [f"trial {place + 1}" for place in range(count)]
-    found = workers.run(trial, [(run_path, recipe)] * count, names)
+    found = workers.run(trial, [(run_path, recipe, TRIAL_SECONDS)] * count, names)
     return Costs(**{f.name: float(np.mean([getattr(each, f.name) for each in found])) for f in fields(Costs)})
 
 
-def trial(run_path: Path, recipe: Recipe) -> Costs:
-    """Time real steps and passes over the sample in the run directory (a task for a worker)."""
+def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
+    """Time real steps and passes over the sample in the run directory (a task for a worker).
+
+    seconds: how long each of them is repeated.
+    """
     with deterministic():
-        return timed(run_path, recipe)
+        return timed(run_path, recipe, seconds)
 
 
-def timed(run_path: Path, recipe: Recipe) -> Costs:
+def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     config = run_config(run_path)
+
+    def seconds_of(work: Callable[[], Any]) -> float:
+        return mean_seconds(work, seconds)
 
     def start() -> Setup:
         return set_up(run_path, Selection(), config.training.seed, recipe)
@@ -161,11 +167,11 @@ def endless(setup: Setup) -> Iterator[Rows]:
         yield from setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch)
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    """The mean time of a call, after one to warm up."""
+def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
+    """The mean time of a call, after one to warm up, over about so many seconds."""
     work()
     count, begin = 0, time.perf_counter()
-    while count < 2 or (time.perf_counter() - begin < TRIAL_SECONDS and count < 500):
+    while count < 2 or (time.perf_counter() - begin < seconds and count < 500):
         work()
         count += 1
     if torch.cuda.is_available():

@@ -239,7 +239,7 @@ class TestTime:
         assert seconds(sizes(workers=9))["train"] == 300
         assert seconds(sizes(), detection={"halves": False})["train"] == 200
 
-    @pytest.mark.parametrize(("workers", "rounds"), [(1, 15), (2, 8), (15, 1), (40, 1)])
+    @pytest.mark.parametrize(("workers", "rounds"), [(1, 25), (2, 13), (25, 1), (40, 1)])
     def test_retrainings_run_in_rounds(self, workers: int, rounds: int) -> None:
         assert seconds(sizes(workers), verification={"fidelity": 0})["verify"] == rounds * 200
 
