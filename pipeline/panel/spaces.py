@@ -83,11 +83,7 @@ class WideSpace:
         for key, values in blocks.wide.items():
             first = values[:PCA_ROWS]
             count = min(COMPONENTS, *first.shape)
-            pca = (
-                PCA(count, svd_solver="randomized", random_state=seed)
-                if first.shape[1] > COMPONENTS
-                else None
-            )
+            pca = PCA(count, svd_solver="randomized", random_state=seed) if first.shape[1] > WIDEST else None
             self._components[key] = pca if pca is None else pca.fit(first)
 
     def transform(self, blocks: Blocks) -> list[np.ndarray]:
