@@ -70,6 +70,7 @@ def test_kills_at_every_stage_change_nothing(config_path: Path, undisturbed: Pat
         "main run": some(run, "training/main/epoch-003*"),
         "factors": some(run, "factors/parts/covariance/leaf-*", 2),
         "attribute": some(run, "scores/*.parquet", 2),
+        "panel": some(run, "panel/**/*.npy", 4),
         "detect": some(run, "detection/*"),
         "verify": some(run, "verification/*.safetensors", 2),
         "export": some(run, "cleaned/*.parquet"),

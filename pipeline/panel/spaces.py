@@ -17,8 +17,9 @@ MOST_NGRAMS = 100_000
 """Of a block of text: those that occur in the most rows."""
 MOST_COEFFICIENTS = 2_000_000
 """Of a linear judge and a block of text: n-grams times classes."""
+WIDEST = 100
+"""Pixels or numbers of a list that are looked at as they are; more are seen by their principal components."""
 COMPONENTS = 60
-"""Of pixels and of long lists, which trees and linear judges see by their principal components."""
 TOPICS = 50
 """Of a text, which trees see beside other columns."""
 WIDE_DEVIATION = 0.5
@@ -75,18 +76,14 @@ class TextSpace:
 
 
 class WideSpace:
-    """Pixels and lists: each as it is, or by its principal components where it is wider than `COMPONENTS`."""
+    """Pixels and lists: each as it is, or by its principal components where it is wider than WIDEST."""
 
     def fit(self, blocks: Blocks, seed: int) -> None:
         self._components: dict[str, PCA | None] = {}
         for key, values in blocks.wide.items():
             first = values[:PCA_ROWS]
             count = min(COMPONENTS, *first.shape)
-            pca = (
-                PCA(count, svd_solver="randomized", random_state=seed)
-                if first.shape[1] > COMPONENTS
-                else None
-            )
+            pca = PCA(count, svd_solver="randomized", random_state=seed) if first.shape[1] > WIDEST else None
             self._components[key] = pca if pca is None else pca.fit(first)
 
     def transform(self, blocks: Blocks) -> list[np.ndarray]:
