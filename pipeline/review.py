@@ -218,7 +218,7 @@ def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]
             edited.append(line)
     found = find_rows(config, run.path, edited) if edited else {}
     own = {word.line.key: word for of_role in found.values() for word in of_role.values()}
-    return {key: word.line.label for key, word in own.items() if word.label is not None}
+    return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
 
 
 def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:

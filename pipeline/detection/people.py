@@ -106,7 +106,7 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dic
             f"{line.place}: no audited row has the key {line.key!r}{more}",
             f"Keys are those of the column row_key of {run_path / 'rows.parquet'}.",
         )
-    return found
+    return dict(found)
 
 
 def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
