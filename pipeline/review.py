@@ -217,8 +217,8 @@ def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]
         if line.label is not None and line.label not in (words.label(row["label"], names), str(row["label"])):
             edited.append(line)
     found = find_rows(config, run.path, edited) if edited else {}
-    own = (word for of_role in found.values() for word in of_role.values())
-    return {word.line.key: str(word.line.label) for word in own if word.label is not None}
+    own = {word.line.key: word for of_role in found.values() for word in of_role.values()}
+    return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
 
 
 def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:
