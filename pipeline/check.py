@@ -408,14 +408,14 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
 
 
 def retrainings(config: AuditConfig) -> int:
-    """How many verification makes if there is something to remove."""
-    return config.verification.seeds * (4 if config.verification.relabelled else 3)
+    """How many verification makes at most, if there is something to remove: as given, the arms and a control."""
+    return config.verification.seeds * (2 + len(config.verification.arms))
 
 
 def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
     """How many more say how faithful the scores are; `validation`: rows."""
     wanted = config.verification.seeds and validation and not config.detection.canaries
-    groups = config.verification.fidelity if wanted else 0
+    groups = config.verification.fidelity_groups(flagged=True) if wanted else 0
     return groups + controls(groups)
 
 

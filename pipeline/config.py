@@ -24,6 +24,8 @@ from pydantic import (
 from pipeline.errors import InputError
 
 ADAM_LEARNING_RATE = 1e-3
+FIDELITY_GROUPS = 16
+"""Groups of `verification.fidelity: auto`."""
 FEWEST_GROUPS = 5
 ONE_SEGMENT = ("source_refined", "influence")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -106,7 +108,8 @@ class Data(Section):
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: Columns = Field(
-        [], description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels"
+        [],
+        description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels",
     )
     slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
@@ -154,7 +157,9 @@ class Data(Section):
 
     def labels_are_clean(self, role: str) -> bool:
         """Whether the labels of `train`, `validation` or `holdout` rows are declared right; train's never are."""
-        return {"validation": self.validation_is_clean, "holdout": self.holdout_labels_are_clean}.get(role, False)
+        return {"validation": self.validation_is_clean, "holdout": self.holdout_labels_are_clean}.get(
+            role, False
+        )
 
 
 class Model(Section):
@@ -286,10 +291,14 @@ class Detection(Section):
     decisions: str | None = Field(
         None, description="a file of decisions by people (CSV or Parquet), which bind; docs/decisions.md"
     )
-    panel: bool = Field(True, description="plain models of other families judge every row out of fold as well")
+    panel: bool = Field(
+        True, description="plain models of other families judge every row out of fold as well"
+    )
     panel_folds: int = Field(5, ge=2, description="folds of the panel")
     panel_rows: int = Field(
-        100000, ge=100, description="train rows that a judge of the panel is fitted on at most, a seeded sample"
+        100000,
+        ge=100,
+        description="train rows that a judge of the panel is fitted on at most, a seeded sample",
     )
     trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
     false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
@@ -330,8 +339,10 @@ class Verification(Section):
         min_length=1,
         description="ways of cleaning that are retrained; the best on validation is proved on the holdout",
     )
-    fidelity: int = Field(
-        16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
+    fidelity: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="retrainings without random groups, which say how faithful scores are; 0: none; auto: 16 where "
+        "something is to be removed or relabelled",
     )
     unrolled: bool = Field(
         False, description="hold the scores against exact differentiation through the repeated training"
@@ -342,11 +353,15 @@ class Verification(Section):
     def enough_seeds(self) -> Verification:
         if self.seeds == 1:
             raise ValueError("one seed gives no interval: `seeds` is 0 (off) or at least 2")
-        if 0 < self.fidelity < FEWEST_GROUPS:
+        if self.fidelity != "auto" and 0 < self.fidelity < FEWEST_GROUPS:
             raise ValueError(
                 f"`fidelity` is {self.fidelity}: a correlation takes {FEWEST_GROUPS} groups, or 0 (off)"
             )
         return self
+
+    def fidelity_groups(self, flagged: bool) -> int:
+        """How many retrainings without a random group are made; `flagged`: whether rows are to be changed."""
+        return (FIDELITY_GROUPS if flagged else 0) if self.fidelity == "auto" else self.fidelity
 
 
 class Export(Section):

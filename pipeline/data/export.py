@@ -128,7 +128,7 @@ def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
     gate = config.verification.gate
     if gate == "off" or verdict == "not tested":
         return None
-    refused = verdict == "worse" if gate == "refuse-worse" else verdict != "improved"
+    refused = verdict != "improved" if gate == "require-improved" else verdict == "worse"
     return verdict if refused else None
 
 
