@@ -54,15 +54,23 @@ def test_a_retraining_is_that_of_a_plain_loop_over_the_kept_rows(run_path: Path)
             iterates.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
         epoch += 1
 
-    def losses() -> torch.Tensor:
+    def logs() -> torch.Tensor:
         with torch.no_grad():
-            return nn.functional.cross_entropy(model(holdout.inputs), holdout.labels, reduction="none")
+            return model(holdout.inputs).log_softmax(1)
+
+    def right() -> torch.Tensor:
+        return (logs().argmax(1) == holdout.labels).float()
 
     assert len(iterates) == 60
-    assert torch.allclose(found["final_loss"], losses(), rtol=1e-3, atol=1e-5)
+    assert (found["final_score"] == right()).float().mean() > 0.99
     nn.utils.vector_to_parameters(torch.stack(iterates[-15:]).mean(0), model.parameters())
-    assert torch.allclose(found["tail_loss"], losses(), rtol=1e-3, atol=1e-5)
-    assert not torch.allclose(found["tail_loss"], found["final_loss"], rtol=1e-3)
+    losses = nn.functional.nll_loss(logs(), holdout.labels, reduction="none")
+    assert torch.allclose(found["tail_losses"], losses, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(found["tail_log_probability"].float(), logs(), rtol=2e-3, atol=1e-3)
+    assert (found["tail_top"] == logs().argmax(1)).float().mean() > 0.99
+    assert (found["tail_score"] == right()).float().mean() > 0.99
+    assert len(found["validation_losses"]) == len(found["validation_top"]) == len(found["validation_score"])
+    assert torch.isclose(found["validation_loss"], found["validation_losses"].double().mean())
     assert found["rows"] == 900
 
 
