@@ -27,8 +27,9 @@ def effects_on_groups(
 
     class: the label; column, value: of the slice; null where it is not that. most_harmful: flagged rows that harm it
     most of all classes, or of all slices of its column; null where harm to groups was not scored.
-    predicted_loss_change: the forecast for the removals of `arm`, in nats of its mean validation loss, or null. metric, loss:
-    the cleaned arm minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or null. worse: that the
+    predicted_loss_change: the forecast for the removals of `arm`, in nats of its mean validation loss, or null.
+    metric, loss: the cleaned arm minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or
+    null. worse: that the
     difference lies on the bad side of 0 holds for all groups at once (Bonferroni), in the metric or, in a regression,
     the loss.
     """

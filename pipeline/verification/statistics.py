@@ -41,8 +41,8 @@ def seed_noise(means: np.ndarray) -> SeedNoise:
     """The noise of retraining, pooled over all arms.
 
     means: `[arms, seeds]`, each the mean over the rows. Model: arm a with seed s has μ_a + c_s + e_as, where c_s is what
-    the arms share, since equal seeds begin with equal weights. The residual sum of squares of the two-way layout over
-    (A − 1)(S − 1) estimates σ², and the difference of two arms' means over the seeds has the variance 2σ²/S: with 5
+    the arms share, since equal seeds begin with equal weights. The residual sum of squares of the two-way layout
+    over (A − 1)(S − 1) estimates σ², and the difference of two arms' means over the seeds has the variance 2σ²/S: with 5
     arms and 2 seeds the t quantile has 4 degrees of freedom (2.8) where two seeds alone have one (12.7).
     """
     arms, seeds = means.shape
@@ -125,7 +125,10 @@ def power(rows: int, seeds: int, disagreement: float = DISAGREEMENT, arms: int =
     Two models give answers of which one is right and one wrong on a share of the rows, `disagreement`; the difference
     of a row is then −1, 0 or 1 with about that variance. Half of it is taken to be the row's own, the same for all
     seeds, and half to change with the seed: variance of the mean (1 + 1/S) / 2 · disagreement / n. Retraining as a
-    whole is taken to add nothing. The quantile is that of the pooled seeds, (arms − 1)(S − 1) degrees of freedom.
+    whole is taken to add nothing. The interval is that of `difference_interval`, with the noise of the seeds pooled
+    over so many arms.
     """
-    error = np.sqrt(disagreement * (1 + 1 / seeds) / 2 / rows)
-    return float((t_quantile((arms - 1) * (seeds - 1), BOTH) + JOINT_QUANTILE) * error)
+    own, changing = np.sqrt(disagreement / 2 / rows), np.sqrt(disagreement / 2 / rows / seeds)
+    by_seeds = t_quantile((arms - 1) * (seeds - 1), BOTH) * changing
+    half = np.hypot(by_seeds, t_quantile(rows - 1, BOTH) * own)
+    return float(half + JOINT_QUANTILE * np.hypot(own, changing))

@@ -14,7 +14,7 @@ from pipeline.verification.measures import Measured, measure_arm, read_evidence
 from .simulated import evidence, role_result
 from .small_run import digits_config, open_context
 
-ROWS = 200_000
+ROWS = 100_000
 
 
 def gain(arm: Measured, other: Measured) -> float:
@@ -51,7 +51,7 @@ def vendor_file() -> tuple[dict[str, list[Measured]], float]:
     cleaned = random.random_sample((1, ROWS)) < 0.80
     as_given = random.random_sample((1, ROWS)) < 0.80
     # A model that has learned the vendor answers 1 there far more often: right on true 1s, wrong on true 0s.
-    says_one = random.random_sample((1, ROWS)) < np.where(truth == 1, 0.99, 0.30)
+    says_one = random.random_sample((1, ROWS)) < np.where(truth == 1, 0.99, 0.50)
     as_given = np.where(bad, says_one == (truth == 1), as_given)
     known = evidence(given, posterior, contradicted=(given != truth))
     measured = [measure_arm(role_result(r, truth, given), known) for r in (cleaned, as_given)]
@@ -60,20 +60,19 @@ def vendor_file() -> tuple[dict[str, list[Measured]], float]:
 
 
 def test_a_calibrated_posterior_gives_the_true_gain_where_the_noise_follows_a_vendor() -> None:
-    """Given the vendor and the label, what the arms predict depends on the truth alone, and the posterior knows it
-    for calibrated only if it has the truth's share among rows of equal predictions; here that is checked by drawing."""
+    """The truth is drawn from the posterior; one arm corrects what is doubtful, the other repeats the labels."""
     random = np.random.RandomState(2)
-    doubt = random.choice([0.0, 0.1, 0.4], ROWS)
+    doubt = random.choice([0.0, 0.1, 0.6], ROWS)
     given = random.randint(0, 2, ROWS)
     truth = np.where(random.random_sample(ROWS) < doubt, 1 - given, given)
     posterior = np.where(np.arange(2) == given[:, None], 1 - doubt[:, None], doubt[:, None])
-    # Both arms predict from what the row and its label's doubt say, the dirty one repeats the doubtful label.
-    top = [np.where(doubt == 0.4, 1 - given, given), given]
+    top = [np.where(doubt == 0.6, 1 - given, given), given]
     known = evidence(given, posterior)
     measured = [measure_arm(role_result((t == truth)[None], truth, given), known) for t in top]
     true = float((top[0] == truth).mean() - (top[1] == truth).mean())
     assert gain(*(each["posterior"] for each in measured)) == pytest.approx(true, abs=0.003)
-    assert gain(*(each["given"] for each in measured)) < true - 0.2  # labels as given reward the repetition
+    assert true > 0.05
+    assert gain(*(each["given"] for each in measured)) < -0.3
 
 
 def test_labels_as_given_can_turn_the_sign_round_where_the_noise_follows_a_vendor() -> None:

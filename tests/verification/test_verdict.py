@@ -109,7 +109,7 @@ def draw(random: np.random.RandomState, rows: int, seeds: int, easy: np.ndarray,
 def test_arms_of_equal_worth_are_seldom_called_improved_or_worse_with_the_whole_choice(
     seeds: int, rows: int, noise: float, clean: bool, with_validation: bool
 ) -> None:
-    random, experiments, found = np.random.RandomState(seeds), 250, []
+    random, experiments, found = np.random.RandomState(seeds), 100, []
     for _ in range(experiments):
         data = {}
         for role in ("validation", "holdout"):
