@@ -96,7 +96,7 @@ def task_config(task: str, data: Path) -> AuditConfig:
     }
     if task == "table":
         paths = write_table(CACHE / "null_test" / "table")
-        features = {name: "numeric" for name in "abcdef"} | {"source": "category"}
+        features = dict.fromkeys("abcdef", "numeric") | {"source": "category"}
         tree["data"] = paths | {"features": features, "label": "label", "group": ["source"]}
     elif task == "pixels":
         roles = {role: [str(data / "digits" / role)] for role in ROWS}

@@ -65,7 +65,7 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert said["data"].startswith("1,797 rows in 5 shards")
     assert said["roles"].startswith("1,200 train, 297 validation, 300 holdout")
     assert said["model"].startswith("mlp, 1,210 parameters, 100 % covered")  # 64·16 + 16 + 16·10 + 10
-    assert "(15 retrainings and 20 for fidelity)   on 2 workers" in said["will take"]
+    assert "(25 retrainings and 20 for fidelity)   on 2 workers" in said["will take"]
     assert "memory per worker" in said["will need"]
     assert "mislabelled" in said["will say"]
     assert set(found.as_dict()) == {"ok", "lines", "layers"}
@@ -219,25 +219,26 @@ class TestTime:
         assert seconds(sizes(workers=9))["train"] == 300
         assert seconds(sizes(), detection={"halves": False})["train"] == 200
 
-    @pytest.mark.parametrize(("workers", "rounds"), [(1, 15), (2, 8), (15, 1), (40, 1)])
+    @pytest.mark.parametrize(("workers", "rounds"), [(1, 25), (2, 13), (15, 2), (40, 1)])
     def test_retrainings_run_in_rounds(self, workers: int, rounds: int) -> None:
         assert seconds(sizes(workers), verification={"fidelity": 0})["verify"] == rounds * 200
 
     def test_groups_for_fidelity_and_their_controls_count_where_there_is_a_validation_set(self) -> None:
-        assert seconds(sizes())["verify"] == (15 + 16 + 4) * 200
-        assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (15 + 40 + 10) * 200
+        assert seconds(sizes())["verify"] == (25 + 16 + 4) * 200
+        assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (25 + 40 + 10) * 200
         none = dataclasses.replace(sizes(), rows={"train": 640, "validation": 0, "holdout": 100})
-        assert seconds(none)["verify"] == 15 * 200
+        assert seconds(none)["verify"] == 25 * 200
 
-    def test_relabelled_arm_counts(self) -> None:
-        assert seconds(sizes(), verification={"relabelled": True, "fidelity": 0})["verify"] == 20 * 200
+    def test_every_arm_counts_and_one_control(self) -> None:
+        one = {"arms": ["removed"], "fidelity": 0}
+        assert seconds(sizes(), verification=one)["verify"] == 15 * 200
 
     def test_exact_differentiation_is_said_to_take_several_trainings(self) -> None:
         changes = {"verification": {"seeds": 0, "unrolled": True}}
         one = 1 + 3 + 24 * (2 / 3) / 20  # record, replay, two backwards, 24 times two thirds of a pass
         assert seconds(sizes(), **changes)["verify"] == pytest.approx(one * 200)
         both = seconds(sizes(workers=5), verification={"fidelity": 0, "unrolled": True})
-        assert both["verify"] == pytest.approx((15 / 5 + one) * 200)
+        assert both["verify"] == pytest.approx((25 / 5 + one) * 200)
         line = time_line(config(**changes), sizes(), COSTS, make_recipe(config().training, 640, 0))
         assert "(exact differentiation, as long as 4.8 trainings)   on 1 worker" in line.text
         adam = changes | {"training": {"optimizer": "adamw"}}

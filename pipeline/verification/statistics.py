@@ -40,10 +40,10 @@ class SeedNoise:
 def seed_noise(means: np.ndarray) -> SeedNoise:
     """The noise of retraining, pooled over all arms.
 
-    means: `[arms, seeds]`, each the mean over the rows. Model: arm a with seed s has μ_a + c_s + e_as, where c_s is what
-    the arms share, since equal seeds begin with equal weights. The residual sum of squares of the two-way layout
-    over (A − 1)(S − 1) estimates σ², and the difference of two arms' means over the seeds has the variance 2σ²/S: with 5
-    arms and 2 seeds the t quantile has 4 degrees of freedom (2.8) where two seeds alone have one (12.7).
+    means: `[arms, seeds]`, each the mean over the rows. Model: arm a with seed s has μ_a + c_s + e_as, where c_s is
+    what the arms share, since equal seeds begin with equal weights. The residual sum of squares of the two-way layout
+    over (A − 1)(S − 1) estimates σ², and the difference of two arms' means over the seeds has the variance 2σ²/S.
+    With 5 arms and 2 seeds the t quantile has 4 degrees of freedom (2.8); two seeds alone have one (12.7).
     """
     arms, seeds = means.shape
     rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()

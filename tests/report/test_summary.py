@@ -81,6 +81,28 @@ def test_no_evidence_is_said_as_plainly(images: Any) -> None:
     assert lines[1] == "as given 83.0 % → cleaned 83.3 %; 5 retrainings each"
 
 
+def test_the_loss_and_what_was_measured_on_stand_beside_the_metric(images: Any) -> None:
+    context = images.build()
+    verification = read_json(context.run / "verification.json")
+    differences = verification["differences"]
+    measure = {"words": "rows that no judge contradicts", "rows": 240, "differences": differences}
+    verification |= {
+        "decided_by": "uncontradicted",
+        "exported": "mixed",
+        "holdout": {"labels": "as noisy as train", "rows": 300, "wrong_share": 0.104},
+        "measures": {"uncontradicted": measure},
+    }
+    write_json(context.run / "verification.json", verification)
+    lines = headline(summary(context.run))
+    assert lines[2].startswith("removing and relabelling (as the judges predict) as many random rows")
+    assert lines[3].startswith("loss 0.")
+    assert "(−0.018, 95 % interval −0.028 … −0.008); random control 0." in lines[3]
+    assert lines[4] == (
+        "measured on 240 rows of the holdout: rows that no judge contradicts; "
+        "10.4 % of the holdout labels look wrong"
+    )
+
+
 def test_worse_says_that_nothing_was_exported(images: Any) -> None:
     images.verdict, images.refused = "worse", True
     lines = headline(summary(images.build().run))
