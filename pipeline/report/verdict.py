@@ -171,7 +171,7 @@ def consequence(summary: Summary) -> str:
     if refused is None or summary["verdict"] == "improved":
         return ""
     supported = summary["export"].get("gate") == "supported"
-    if summary["verdict"] == "no evidence" and disarmed(summary) and not supported:
+    if summary["verdict"] == "no evidence" and disarmed(summary):
         return "cleaned/ was written: the model is about as good with it, and the trigger no longer works."
     if supported and summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
         return "cleaned/ has the rows as they were given."

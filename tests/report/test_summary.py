@@ -52,7 +52,7 @@ def test_arms_are_means_over_seeds_and_the_summary_is_json(images: Any) -> None:
     assert found["peak_memory_bytes"] == 900_000_000
     assert found["export"] == {
         "refused": False,
-        "gate": "refuse-worse",
+        "gate": "supported",
         "cleaned": "cleaned",
         "quarantine": "quarantine",
         "manifest": "cleaned/_manifest.json",
@@ -76,7 +76,7 @@ def test_no_evidence_is_said_as_plainly(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == (
         "NO EVIDENCE: cleaning changes holdout accuracy by +0.2 (95 % interval −0.5 … +0.9). "
-        "cleaned/ was written as asked; nothing here shows that it helps."
+        "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
     )
     assert lines[1] == "as given 83.0 % → cleaned 83.3 %; 5 retrainings each"
 
@@ -108,7 +108,7 @@ def test_worse_says_that_nothing_was_exported(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == "WORSE: removing 21 rows (7.0 %) lowers holdout accuracy"
     assert "−2.8 … −1.4" in lines[1]
-    assert "cleaned/ was not written (verification.gate: refuse-worse)." in lines
+    assert "cleaned/ was not written (verification.gate: supported)." in lines
 
 
 def test_not_tested_gives_the_note(images: Any) -> None:
@@ -116,7 +116,7 @@ def test_not_tested_gives_the_note(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == (
         "NOT TESTED: Verification is off (verification.seeds is 0). "
-        "cleaned/ was written as asked; whether it helps was not tested."
+        "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
     )
     assert lines[1] == ""
     assert not any("forecast" in line for line in lines)

@@ -96,7 +96,7 @@ def test_a_retraining_that_is_on_disk_is_not_run_again(run_path: Path) -> None:
 def test_a_retraining_that_diverges_says_which(tmp_path: Path) -> None:
     open_context(tmp_path, digits_config(**{"training.learning_rate": 1e30}))
     write_rows(tmp_path, ["remove"] * 10 + ["keep"] * 1190, pa.nulls(1200, pa.int64()))
-    with pytest.raises(WinnowError, match=r"(?s)retraining cleaned, seed 4: .*learning_rate"):
+    with pytest.raises(WinnowError, match=r"(?s)retraining removed, seed 4: .*learning_rate"):
         retrain(tmp_path, "removed", 4)
     assert not retraining_path(tmp_path, "removed", 4).exists()
 
