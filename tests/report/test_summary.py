@@ -190,7 +190,7 @@ def test_disarmed_backdoor_is_a_reason_to_use_the_cleaned_data(images: Any) -> N
     record["stages"]["detect"]["facts"]["backdoors"] = [alarm]
     write_json(context.run / "record.json", record)
     verification = read_json(context.run / "verification.json")
-    for after, words in ((-0.01, "the trigger no longer works"), (0.8, "nothing here shows that it helps")):
+    for after, words in ((-0.01, "the trigger no longer works"), (0.8, "has the rows as they were given")):
         measured = [{"target": 7, "before": 0.89, "after": after}]
         write_json(context.run / "verification.json", verification | {"backdoors": measured})
         found = summary(RunDirectory(context.run.path))
