@@ -24,6 +24,8 @@ from pydantic import (
 from pipeline.errors import InputError
 
 ADAM_LEARNING_RATE = 1e-3
+FIDELITY_GROUPS = 16
+"""Groups of `verification.fidelity: auto`."""
 FEWEST_GROUPS = 5
 ONE_SEGMENT = ("source_refined", "influence")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -337,8 +339,10 @@ class Verification(Section):
         min_length=1,
         description="ways of cleaning that are retrained; the best on validation is proved on the holdout",
     )
-    fidelity: int = Field(
-        16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
+    fidelity: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="retrainings without random groups, which say how faithful scores are; 0: none; auto: 16 where "
+        "something is to be removed or relabelled",
     )
     sources: int = Field(
         1,
@@ -354,11 +358,15 @@ class Verification(Section):
     def enough_seeds(self) -> Verification:
         if self.seeds == 1:
             raise ValueError("one seed gives no interval: `seeds` is 0 (off) or at least 2")
-        if 0 < self.fidelity < FEWEST_GROUPS:
+        if self.fidelity != "auto" and 0 < self.fidelity < FEWEST_GROUPS:
             raise ValueError(
                 f"`fidelity` is {self.fidelity}: a correlation takes {FEWEST_GROUPS} groups, or 0 (off)"
             )
         return self
+
+    def fidelity_groups(self, flagged: bool) -> int:
+        """How many retrainings without a random group are made; `flagged`: whether rows are to be changed."""
+        return (FIDELITY_GROUPS if flagged else 0) if self.fidelity == "auto" else self.fidelity
 
 
 class Export(Section):

@@ -251,5 +251,5 @@ def retrainings(config: AuditConfig) -> int:
 def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
     """How many more say how faithful the scores are; `validation`: rows."""
     wanted = config.verification.seeds and validation and not config.detection.canaries
-    groups = config.verification.fidelity if wanted else 0
+    groups = config.verification.fidelity_groups(flagged=True) if wanted else 0
     return groups + controls(groups)

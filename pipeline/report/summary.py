@@ -61,8 +61,18 @@ def summary(run: RunDirectory) -> Summary:
         "note": verification.get("note"),
         "metric": verification.get("metric"),
         "higher_is_better": verification.get("higher_is_better", True),
-        "arms": {name: arm_means(arm) for name, arm in (verification.get("arms") or {}).items()},
-        "differences": verification.get("differences") or {},
+        "arms": {
+            name: arm_means(arm, verification.get("decided_by"))
+            for name, arm in (verification.get("arms") or {}).items()
+        },
+        "differences": deciding_differences(verification),
+        "decided_by": verification.get("decided_by"),
+        "reason": verification.get("reason"),
+        "worse_than_random": verification.get("worse_than_random"),
+        "exported": verification.get("exported"),
+        "holdout": verification.get("holdout"),
+        "power": verification.get("power"),
+        "measures": verification.get("measures") or {},
         "predicted_loss_change": verification.get("predicted_loss_change"),
         "calibrated_by": verification.get("calibrated_by"),
         "measured_loss_change": verification.get("measured_loss_change"),
@@ -152,7 +162,15 @@ def stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:
     return read_rows(path, [name for name in names if name in there])
 
 
-def arm_means(arm: dict[str, Any]) -> dict[str, Any]:
+def deciding_differences(verification: dict[str, Any]) -> dict[str, Any]:
+    """Those on the measure that the verdict rests on; on labels as given where none is named."""
+    measure = (verification.get("measures") or {}).get(verification.get("decided_by"))
+    return (measure["differences"] if measure else verification.get("differences")) or {}
+
+
+def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]:
+    """On the measure that the verdict rests on."""
+    arm = arm | (arm.get("measures") or {}).get(measure, {})
     return {
         "rows": arm.get("rows"),
         "seeds": len(arm["metric"]),
@@ -194,11 +212,11 @@ def headline(summary: Summary) -> list[str]:
     first = f"{found.word}: {found.claim}"
     if found.word == "NO EVIDENCE":  # the claim holds the change already
         first += f". {found.consequence}" if found.consequence else ""
-        lines = [first, levels(summary), found.control]
+        lines = [first, levels(summary), found.control, *found.further]
     elif found.word == "NOT TESTED":  # the claim is a sentence, and so is what follows
         lines = [f"{first}. {found.consequence}".rstrip()]
     else:
-        lines = [first, found.numbers, found.control, found.consequence]
+        lines = [first, found.numbers, found.control, *found.further, found.consequence]
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
     lines.append(noise_line(summary))

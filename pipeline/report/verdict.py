@@ -14,13 +14,20 @@ ALIKE = {
     "multilabel": "predicted numbers of labels",
 }
 """Task → within what the random removal is drawn (`detection.strata`)."""
+DONE = {
+    "removed": "removing",
+    "relabelled": "relabelling (as the judges predict)",
+    "mixed": "removing and relabelling (as the judges predict)",
+}
+"""Exported arm → what its control does."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say.
 
-    `title` is the claim as a heading, without what stands below it anyway.
+    `title` is the claim as a heading, without what stands below it anyway. `further`: the loss with its interval and
+    control, what was measured on, and why measures that disagree prove nothing.
     """
 
     word: str
@@ -29,6 +36,7 @@ class Verdict:
     numbers: str
     control: str
     consequence: str
+    further: tuple[str, ...] = ()
 
 
 def verdict(summary: Summary) -> Verdict:
@@ -37,14 +45,66 @@ def verdict(summary: Summary) -> Verdict:
     if "cleaned - as_given" not in summary["differences"]:
         note = (summary["note"] or "no retraining was made").rstrip(".")
         return Verdict(word, "whether cleaning helps was not tested", note, "", "", consequence(summary))
-    gain, metric = summary["differences"]["cleaned - as_given"]["metric"], words.metric(summary["metric"])
+    quantity = telling(summary)
+    gain = summary["differences"]["cleaned - as_given"][quantity]
+    metric = words.metric(summary["metric"]) if quantity == "metric" else "loss"
     if summary["verdict"] == "no evidence":
         title = f"nothing here shows that {what_was_done(summary)} helps"
         claim = f"cleaning changes holdout {metric} by {change(gain, summary['metric'])}"
     else:
         verb = "raises" if gain["mean"] > 0 else "lowers"
         title = claim = f"{what_was_done(summary)} {verb} holdout {metric}"
-    return Verdict(word, title, claim, numbers(summary), control(summary), consequence(summary))
+    return Verdict(
+        word, title, claim, numbers(summary), control(summary), consequence(summary), further(summary)
+    )
+
+
+def telling(summary: Summary) -> str:
+    """`metric`, or `loss` where only the loss bears the verdict."""
+    difference, better = summary["differences"]["cleaned - as_given"], summary["verdict"] == "improved"
+    if summary["verdict"] == "no evidence" or summary.get("decided_by") is None:
+        return "metric"
+    low, high = difference["metric"]["low"], difference["metric"]["high"]
+    shown = low > 0 if better == summary["higher_is_better"] else high < 0
+    return "metric" if shown else "loss"
+
+
+def further(summary: Summary) -> tuple[str, ...]:
+    """Nothing for runs that name no measure."""
+    if summary.get("decided_by") is None:
+        return ()
+    return tuple(filter(None, (loss(summary), measured_on(summary), disagreement(summary))))
+
+
+def loss(summary: Summary) -> str:
+    """`loss .269 → .231 (−.038, 95 % interval −.045 … −.031); random control .245`."""
+    arms, gain = summary["arms"], summary["differences"]["cleaned - as_given"]["loss"]
+    before, after, random = (
+        f"{arms[name]['loss']:.3f}" for name in ("as_given", "cleaned", "random_removal")
+    )
+    mean, low, high = (f"{gain[end]:+.3f}".replace("-", "−") for end in ("mean", "low", "high"))
+    return f"loss {before} → {after} ({mean}, 95 % interval {low} … {high}); random control {random}"
+
+
+def measured_on(summary: Summary) -> str:
+    """Which labels the verdict rests on, and how noisy they are estimated to be."""
+    holdout, measure = summary["holdout"], summary["measures"][summary["decided_by"]]
+    said = f"measured on {words.rows(measure['rows'])} of the holdout: {measure['words']}"
+    if holdout["labels"] == "clean":
+        return f"{said}, which are declared right"
+    wrong = holdout["wrong_share"]
+    return said if wrong is None else f"{said}; {words.percent(wrong)} of the holdout labels look wrong"
+
+
+def disagreement(summary: Summary) -> str:
+    if summary["verdict"] == "worse":
+        also = summary["worse_than_random"]
+        return (
+            "it is worse than its random control too"
+            if also
+            else "it is not shown to be worse than its random control"
+        )
+    return (summary.get("reason") or "").rstrip(".")
 
 
 def levels(summary: Summary) -> str:
@@ -83,7 +143,8 @@ def numbers(summary: Summary) -> str:
 def control(summary: Summary) -> str:
     alike = ALIKE[summary["task"]]
     value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
-    text = f"removing as many random rows of the same {alike}: {value}"
+    done = DONE[summary.get("exported") or "removed"]
+    text = f"{done} as many random rows of the same {alike}: {value}"
     if summary["verdict"] == "no evidence" and is_gain(summary, "cleaned - as_given"):
         text += "; the gain over that is not shown"
     return text
@@ -109,14 +170,19 @@ def consequence(summary: Summary) -> str:
         return f"cleaned/ was not written (verification.gate: {summary['export']['gate']})."
     if refused is None or summary["verdict"] == "improved":
         return ""
+    supported = summary["export"].get("gate") == "supported"
     if summary["export"].get("proposed"):
         return "cleaned/ has what was proposed, as asked; nothing here shows that it helps."
     left = sum((summary.get("proposed") or {}).values())
-    if left and summary["export"]["gate"] == "supported":
+    if left and supported:
         rows = f"{words.rows(left)} {'is' if left == 1 else 'are'} left for review"
         return f"cleaned/ was written without the changes that this does not support: {rows}."
     if summary["verdict"] == "no evidence" and disarmed(summary):
         return "cleaned/ was written: the model is about as good with it, and the trigger no longer works."
+    if supported and summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
+        return "cleaned/ has the rows as they were given."
+    if supported:
+        return "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
     if summary["verdict"] == "no evidence":
         return "cleaned/ was written as asked; nothing here shows that it helps."
     if summary["verdict"] == "worse":

@@ -9,8 +9,10 @@ DECISIONS = ("keep", "review", "remove", "relabel")
 ARMS = {
     "as_given": "as given",
     "cleaned": "cleaned",
-    "random_removal": "random removal",
+    "random_removal": "random control",
+    "removed": "removed",
     "relabelled": "relabelled",
+    "mixed": "removed and relabelled",
 }
 
 

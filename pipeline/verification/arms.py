@@ -1,104 +1,184 @@
-"""The arms of verification: which train rows take part in a retraining, and with which labels."""
+"""The arms of verification: which train rows take part in a retraining, and with which labels.
+
+`as_given`; `removed`, `relabelled` and `mixed`, three ways to follow the rule's proposal; and `random_of_<arm>`, its
+control of the same kind and size. Rows that a person has decided have this decision in all three.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from pipeline.compute.worker import keep, run_config, run_data
+from pipeline.data.encoded import EncodedData
 from pipeline.detection.strata import read_strata
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
 
+AS_GIVEN, REMOVED, RELABELLED, MIXED = "as_given", "removed", "relabelled", "mixed"
+RANDOM_OF = "random_of_"
+COLUMNS = ("decision", "suggested_label", "split", "proposed", "new_label", "decided_by", "predicted_label")
+
 
 @dataclass(frozen=True)
 class Decisions:
-    """What rows.parquet decided about the train rows, in the order of the encoded rows.
+    """What is proposed for the train rows, in the order of the encoded rows.
 
-    removed, relabelled, has_suggestion: bool `[rows]`; given, suggested: encoded labels `[rows]` (integer
-    classes, float32 standardised targets or sets `[rows, labels]`), where `suggested` is the given label of
-    rows without a suggestion. strata: integers `[rows]`, the class, else what detection wrote (`detection.strata`).
+    removed, relabelled, has_suggestion, by_person: bool `[rows]`; given, suggested, judged: encoded labels `[rows]`
+    (integer classes, float32 standardised targets or sets `[rows, labels]`): `suggested` is what a relabelled row gets,
+    the given label of rows without a suggestion; `judged` what the out-of-sample judges predict. strata: integers
+    `[rows]`, the class, else what detection wrote (`detection.strata`).
     """
 
     removed: np.ndarray
     relabelled: np.ndarray
     has_suggestion: np.ndarray
+    by_person: np.ndarray
     given: Tensor
     suggested: Tensor
+    judged: Tensor
     strata: np.ndarray
 
     @property
-    def rescued(self) -> np.ndarray:
-        """bool `[rows]`: the rows to remove that could be kept with another label instead."""
-        return self.removed & self.has_suggestion
+    def flagged(self) -> np.ndarray:
+        """bool `[rows]`: those that some arm removes or relabels."""
+        return self.removed | self.relabelled
+
+    def masks(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows the arm removes and which get another label, bool `[rows]` each."""
+        by_rule = self.flagged & ~self.by_person
+        if arm == REMOVED:
+            return self.removed & self.by_person | by_rule, self.relabelled & self.by_person
+        if arm == RELABELLED:
+            rescued = by_rule & self.has_suggestion
+            return self.removed & ~rescued, self.relabelled & self.by_person | rescued
+        return self.removed, self.relabelled
 
 
 def read_decisions(run_path: Path) -> Decisions:
-    """Read rows.parquet; kept in memory until the file changes."""
+    """Read the train rows of rows.parquet; kept in memory until the file changes.
+
+    The proposal is `proposed` where that stands, since then the gate has changed `decision`.
+    """
     path = run_path / "rows.parquet"
+    return keep("decisions", path, lambda: decisions_of(run_path, train_rows(path)))
 
-    def read() -> Decisions:
-        data = run_data(run_path)
-        given = role_labels(data, "train")
-        suggested = given.clone()
-        removed, relabelled, has_suggestion = np.zeros((3, len(given)), dtype=bool)
-        done = 0
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["decision", "suggested_label"]):
-                place = slice(done, done + batch.num_rows)
-                done = place.stop
-                removed[place] = pc.equal(batch["decision"], "remove")
-                relabelled[place] = pc.equal(batch["decision"], "relabel")
-                has_suggestion[place] = valid = batch["suggested_label"].is_valid()
-                found = torch.from_numpy(data.encoding.label.encode(batch["suggested_label"].drop_null()))
-                suggested[place][torch.from_numpy(np.asarray(valid))] = found.to(suggested.dtype)
-        return Decisions(
-            removed=removed,
-            relabelled=relabelled,
-            has_suggestion=has_suggestion,
-            given=given,
-            suggested=suggested,
-            strata=given.numpy() if data.encoding.task == "classification" else read_strata(run_path),
-        )
 
-    return keep("decisions", path, read)
+def train_rows(path: Path) -> pa.Table:
+    """The columns of COLUMNS that are there, of the train rows, which stand first."""
+    names = [name for name in COLUMNS if name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=names)
+    return table.filter(pc.equal(table["split"], "train")) if "split" in names else table
+
+
+def decisions_of(run_path: Path, table: pa.Table) -> Decisions:
+    data = run_data(run_path)
+    given = role_labels(data, "train")
+    proposal, label = table["decision"], table["suggested_label"]
+    if "proposed" in table.column_names:
+        proposal = pc.coalesce(table["proposed"].cast(proposal.type), proposal)
+    if "new_label" in table.column_names:
+        label = pc.coalesce(table["new_label"].cast(label.type), label)
+    by_person = np.zeros(len(given), dtype=bool)
+    if "decided_by" in table.column_names:
+        by_person = pc.fill_null(pc.equal(table["decided_by"], "person"), False).to_numpy()
+    return Decisions(
+        removed=pc.equal(proposal, "remove").to_numpy(),
+        relabelled=pc.equal(proposal, "relabel").to_numpy() & label.is_valid().to_numpy(),
+        has_suggestion=label.is_valid().to_numpy(),
+        by_person=by_person,
+        given=given,
+        suggested=encoded(data, label, given),
+        judged=judged_labels(run_path, data, table, given),
+        strata=given.numpy() if data.encoding.task == "classification" else read_strata(run_path),
+    )
+
+
+def encoded(data: EncodedData, labels: pa.ChunkedArray, given: Tensor) -> Tensor:
+    """Encoded labels `[rows]`, the given one where `labels` is null."""
+    found, valid = given.clone(), labels.is_valid().to_numpy()
+    if valid.any():
+        values = torch.from_numpy(data.encoding.label.encode(labels.drop_null()))
+        found[torch.from_numpy(np.asarray(valid))] = values.to(found.dtype)
+    return found
+
+
+def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Tensor) -> Tensor:
+    """What the panel says out of fold, else what the main run predicts, else the given labels."""
+    path = run_path / "panel" / "mean" / "train.npy"
+    opinions = np.load(path, mmap_mode="r") if path.exists() else None
+    if opinions is not None and len(opinions) == len(given):
+        if data.encoding.task == "classification":
+            return torch.from_numpy(opinions.argmax(1)).to(given.dtype)
+        said = opinions > 0.5 if data.encoding.task == "multilabel" else np.asarray(opinions)
+        return torch.from_numpy(said).to(given.dtype)
+    return (
+        encoded(data, table["predicted_label"], given) if "predicted_label" in table.column_names else given
+    )
 
 
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:
     """bool `[rows]`, True where kept: of every stratum as many random rows go as `removed` takes from it."""
-    counts = np.bincount(strata[removed], minlength=int(strata.max()) + 1)
-    order = random_state("random removal", seed).permutation(len(strata))
+    return ~random_rows(strata, removed, np.ones(len(strata), dtype=bool), "random removal", seed)
+
+
+def random_rows(
+    strata: np.ndarray, like: np.ndarray, allowed: np.ndarray, purpose: str, seed: int
+) -> np.ndarray:
+    """bool `[rows]`: of every stratum as many random rows as `like` has there, or all that are allowed."""
+    counts = np.bincount(strata[like], minlength=int(strata.max()) + 1)
+    order = random_state(purpose, seed).permutation(len(strata))
+    order = order[allowed[order]]
     order = order[np.argsort(strata[order], kind="stable")]
     grouped = strata[order]
     place = np.arange(len(order)) - np.searchsorted(grouped, grouped)
-    kept = np.empty(len(strata), dtype=bool)
-    kept[order] = place >= counts[grouped]
-    return kept
+    chosen = np.zeros(len(strata), dtype=bool)
+    chosen[order[place < counts[grouped]]] = True
+    return chosen
 
 
 def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | None, Tensor | None]:
     """The rows that `arm` keeps, bool `[rows]`, and its labels `[rows]`; None: all rows, the given labels.
 
-    A random removal is drawn anew for every seed, so that the control averages over random sets.
+    A control removes as many random rows of every stratum as its arm, and as many rows of the same strata that nobody
+    has flagged get the label that the judges predict: what copying the judges is worth. It is drawn anew for every
+    seed, so that it averages over random sets.
     """
-    if arm == "as_given":
+    if arm == AS_GIVEN:
         return None, None
-    if arm == "random_removal":
-        return random_removal(decisions.strata, decisions.removed, seed), None
-    removed, relabelled = decisions.removed, decisions.relabelled
-    if arm == "relabelled":
-        removed, relabelled = removed & ~decisions.rescued, relabelled | decisions.rescued
+    removed, relabelled = decisions.masks(arm.removeprefix(RANDOM_OF))
+    new = decisions.suggested
+    if arm.startswith(RANDOM_OF):
+        kept = random_removal(decisions.strata, removed, seed)
+        allowed = kept & ~decisions.flagged
+        relabelled = random_rows(decisions.strata, relabelled, allowed, "random relabelling", seed)
+        new = decisions.judged
+    else:
+        kept = ~removed
+    if not relabelled.any():
+        return kept, None
     changed = torch.from_numpy(relabelled).reshape(-1, *[1] * (decisions.given.dim() - 1))
-    labels = torch.where(changed, decisions.suggested, decisions.given)
-    return ~removed, labels
+    return kept, torch.where(changed, new, decisions.given)
+
+
+def distinct_arms(decisions: Decisions, arms: Sequence[str]) -> list[str]:
+    """Those of `arms` that leave something to train on, each once: without suggestions all are the removal."""
+    found: dict[tuple[bytes, bytes], str] = {}
+    for arm in arms:
+        removed, relabelled = decisions.masks(arm)
+        if not removed.all() and (removed | relabelled).any():
+            found.setdefault((removed.tobytes(), relabelled.tobytes()), arm)
+    return list(found.values())
 
 
 def arm_selection(run_path: Path, arm: str, seed: int) -> Selection:

@@ -93,8 +93,8 @@ def retrain_control(run_path: Path, control: int, seed: int) -> None:
     save_tensors(control_path(run_path, control, seed), measured)
 
 
-def measure_fidelity(context: AuditContext) -> dict[str, Any] | None:
-    """Retrain without each of `verification.fidelity` groups and compare; for verification.json.
+def measure_fidelity(context: AuditContext, count: int) -> dict[str, Any] | None:
+    """Retrain without each of `count` groups and compare; for verification.json.
 
     groups, removed_share, controls: how many retrainings of all rows; predicted, measured: changes of the mean
     validation loss in nats, one per group, measured against the mean of the controls; correlation, slope (measured on
@@ -105,18 +105,18 @@ def measure_fidelity(context: AuditContext) -> dict[str, Any] | None:
     """
     path, config = context.run.path, context.config.verification
     effects = validation_effects(path)
-    if not (config.fidelity and config.seeds) or effects is None:
+    if not (count and config.seeds) or effects is None:
         return None
     keep_only_current(folder(path), ["groups"], context.run)
-    whole = [(path, control, config.seed) for control in range(controls(config.fidelity))]
+    whole = [(path, control, config.seed) for control in range(controls(count))]
     names = [f"retraining control {control}" for _, control, _ in whole]
     run_missing(context, "verify: controls", retrain_control, whole, control_path, names)
-    groups = [(path, group, config.seed) for group in range(config.fidelity)]
+    groups = [(path, group, config.seed) for group in range(count)]
     names = [f"retraining without group {group}" for _, group, _ in groups]
     run_missing(context, "verify: fidelity", retrain_group, groups, group_path, names)
     given = validation_losses([control_path(*task) for task in whole])
     without = validation_losses([group_path(*task) for task in groups])
-    removed = np.stack([removed_group(len(effects), group, config.seed) for group in range(config.fidelity)])
+    removed = np.stack([removed_group(len(effects), group, config.seed) for group in range(count)])
     return compare(effects, removed, without, given)
 
 

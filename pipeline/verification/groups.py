@@ -8,35 +8,35 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.compute.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
 from pipeline.compute.worker import run_data
 from pipeline.data.slices import read_slice_columns, read_slices
 from pipeline.detection.group_harm import read_group_harm
 from pipeline.training.main_run import role_labels
-from pipeline.verification.arms import Decisions
+from pipeline.verification.arms import Decisions, train_rows
 from pipeline.verification.forecast import predicted_loss_change
 from pipeline.verification.results import ArmResult
 from pipeline.verification.statistics import CONFIDENCE, difference_interval
 
 
 def effects_on_groups(
-    run_path: Path, decisions: Decisions, results: Mapping[str, ArmResult]
+    run_path: Path, decisions: Decisions, arm: str, results: Mapping[str, ArmResult]
 ) -> list[dict[str, Any]]:
     """Every class, then every slice that has enough rows to say something, as JSON values.
 
     class: the label; column, value: of the slice; null where it is not that. most_harmful: flagged rows that harm it
     most of all classes, or of all slices of its column; null where harm to groups was not scored.
-    predicted_loss_change: the forecast for the removal, in nats of its mean validation loss, or null. metric, loss:
-    cleaned minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or null. worse: that the
+    predicted_loss_change: the forecast for the removals of `arm`, in nats of its mean validation loss, or null.
+    metric, loss: the cleaned arm minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or
+    null. worse: that the
     difference lies on the bad side of 0 holds for all groups at once (Bonferroni), in the metric or, in a regression,
     the loss.
     """
     data = run_data(run_path)
     groups = [g for g in unions(find_cells(run_path, data)) if g.rows >= FEWEST_ROWS]
     found = [who(run_path, group) for group in groups]
-    before = forecasts(run_path, decisions, groups)
+    before = forecasts(run_path, decisions, arm, groups)
     after = measurements(run_path, groups, results)
     return [one | two | three for one, two, three in zip(found, before, after)]
 
@@ -49,13 +49,13 @@ def who(run_path: Path, group: Group) -> dict[str, Any]:
     return {"class": None if group.label is None else classes[group.label], "column": column, "value": value}
 
 
-def forecasts(run_path: Path, decisions: Decisions, groups: list[Group]) -> list[dict[str, Any]]:
+def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[Group]) -> list[dict[str, Any]]:
     scored = scored_groups(run_path)
     if scored is None:
         return [{"most_harmful": None, "predicted_loss_change": None}] * len(groups)
     places = [scored.groups.index(group) for group in groups]
     data, partition = run_data(run_path), np.array([-1 if g.column is None else g.column for g in groups])
-    flagged = pc.not_equal(pq.read_table(run_path / "rows.parquet", columns=["decision"])["decision"], "keep")
+    flagged = pc.not_equal(train_rows(run_path / "rows.parquet")["decision"], "keep")
     flagged_rows, harm = flagged.to_numpy(), np.empty((data.count("train"), len(groups)), dtype=np.float32)
     for rows, values in read_group_harm(run_path, data, scored):
         harm[rows] = values[:, places]
@@ -65,11 +65,12 @@ def forecasts(run_path: Path, decisions: Decisions, groups: list[Group]) -> list
         of_flagged = harm[flagged_rows][:, members]
         chosen = members[of_flagged.argmax(1)][of_flagged.max(1) > 0]
         worst += np.bincount(chosen, minlength=len(groups))
-    possible = decisions.removed.any() and not (decisions.relabelled.any() or decisions.removed.all())
+    removed, relabelled = decisions.masks(arm)
+    possible = removed.any() and not (relabelled.any() or removed.all())
     return [
         {
             "most_harmful": int(worst[place]),
-            "predicted_loss_change": predicted_loss_change(-harm[:, place].astype(float), decisions.removed)
+            "predicted_loss_change": predicted_loss_change(-harm[:, place].astype(float), removed)
             if possible
             else None,
         }

@@ -1,4 +1,4 @@
-"""What the retrainings of an arm measured, read back and compared with another arm's."""
+"""What the retrainings of an arm measured, read back."""
 
 from __future__ import annotations
 
@@ -10,34 +10,58 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.verification.statistics import difference_interval
+
+@dataclass(frozen=True)
+class RoleResult:
+    """An arm's retrainings on the rows of validation or holdout, at the tail average.
+
+    scores, losses: float64 `[seeds, rows]`; in classification top: the class predicted `[seeds, rows]`, and
+    log_probabilities: float16 `[seeds, rows, classes]`, else None.
+    """
+
+    scores: np.ndarray
+    losses: np.ndarray
+    top: np.ndarray | None = None
+    log_probabilities: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ArmResult:
     """The retrainings of one arm, one per seed.
 
-    rows: how many rows it trained on; scores, losses, final_scores: float64 `[seeds, holdout rows]`, the
-    last at the final weights, the others at the tail average; validation_losses: float64 `[seeds]`, or
-    None; trigger_success: float64 `[seeds, alarms]`, or None without
-    alarms; seconds: per training.
+    rows: how many rows it trained on; holdout, validation: what was measured there, or None without validation rows;
+    final_scores: float64 `[seeds, holdout rows]` at the final weights; trigger_success: float64 `[seeds, alarms]`, or
+    None without alarms; seconds: per training.
     """
 
     rows: int
-    scores: np.ndarray
-    losses: np.ndarray
+    holdout: RoleResult
     final_scores: np.ndarray
-    validation_losses: np.ndarray | None
-    trigger_success: np.ndarray | None
-    seconds: float
+    validation: RoleResult | None = None
+    trigger_success: np.ndarray | None = None
+    seconds: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
-        """The arm as it stands in verification.json: the means over the holdout, one per seed."""
+    @property
+    def scores(self) -> np.ndarray:
+        return self.holdout.scores
+
+    @property
+    def losses(self) -> np.ndarray:
+        return self.holdout.losses
+
+    @property
+    def validation_losses(self) -> np.ndarray | None:
+        """The mean over the validation rows, float64 `[seeds]`."""
+        return None if self.validation is None else self.validation.losses.mean(1)
+
+    def as_json(self, rows: np.ndarray | None = None) -> dict[str, Any]:
+        """The arm as it stands in verification.json: the means over the holdout rows (all, or `rows`), one per seed."""
+        mine = slice(None) if rows is None else rows
         return {
             "rows": self.rows,
-            "metric": self.scores.mean(1).tolist(),
-            "metric_final": self.final_scores.mean(1).tolist(),
-            "loss": self.losses.mean(1).tolist(),
+            "metric": self.scores[:, mine].mean(1).tolist(),
+            "metric_final": self.final_scores[:, mine].mean(1).tolist(),
+            "loss": self.losses[:, mine].mean(1).tolist(),
         }
 
 
@@ -48,20 +72,22 @@ def read_results(paths: Sequence[Path]) -> ArmResult:
     def stacked(name: str) -> np.ndarray:
         return np.stack([file[name] for file in files]).astype(np.float64)
 
+    def measured(name: str) -> RoleResult:
+        classes = f"{name}_top" in files[0]
+        return RoleResult(
+            scores=stacked(f"{name}_score"),
+            losses=stacked(f"{name}_losses"),
+            top=np.stack([file[f"{name}_top"] for file in files]) if classes else None,
+            log_probabilities=np.stack([file[f"{name}_log_probability"] for file in files])
+            if classes
+            else None,
+        )
+
     return ArmResult(
         rows=int(files[0]["rows"]),
-        scores=stacked("tail_score"),
-        losses=stacked("tail_loss"),
+        holdout=measured("tail"),
         final_scores=stacked("final_score"),
-        validation_losses=stacked("validation_loss") if "validation_loss" in files[0] else None,
+        validation=measured("validation") if "validation_score" in files[0] else None,
         trigger_success=stacked("trigger_success") if "trigger_success" in files[0] else None,
         seconds=float(stacked("seconds").mean()),
     )
-
-
-def compare(arm: ArmResult, other: ArmResult) -> dict[str, dict[str, float]]:
-    """`arm` minus `other`, paired by seed and holdout row: intervals of the metric and of the loss."""
-    return {
-        "metric": difference_interval(arm.scores - other.scores).as_json(),
-        "loss": difference_interval(arm.losses - other.losses).as_json(),
-    }

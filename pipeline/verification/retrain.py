@@ -16,7 +16,7 @@ from pipeline.compute.worker import run_config, run_data
 from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import evaluate_role
+from pipeline.training.dynamics import BATCH, evaluate_role
 from pipeline.training.loop import train
 from pipeline.training.main_run import role_labels
 from pipeline.training.recipe import make_recipe
@@ -37,20 +37,23 @@ def run_missing(
     tasks: Sequence[tuple[Any, ...]],
     path_of: Callable[..., Path],
     names: Sequence[str],
+    extra: tuple[int, int] = (0, 0),
 ) -> None:
     """`function(*task)` on the workers wherever the file `path_of(*task)` is not there yet; the others count as done.
 
-    what, names: of the work and of each task, for those who watch and for errors.
+    what, names: of the work and of each task, for those who watch and for errors; extra: how many tasks of the same
+    work were done before, and how many follow.
     """
     waiting = [place for place, task in enumerate(tasks) if not path_of(*task).exists()]
-    done = len(tasks) - len(waiting)
+    before, after = extra
+    done, total = before + len(tasks) - len(waiting), before + len(tasks) + after
 
     def show(_place: int, _result: Any) -> None:
         nonlocal done
         done += 1
-        context.progress(what, done, len(tasks), "retrainings")
+        context.progress(what, done, total, "retrainings")
 
-    context.progress(what, done, len(tasks), "retrainings")
+    context.progress(what, done, total, "retrainings")
     context.workers.run(
         function, [tasks[place] for place in waiting], [names[place] for place in waiting], show
     )
@@ -80,10 +83,9 @@ def train_and_measure(
 
     The initial weights depend on `seed` alone, so that arms are paired; the order of the rows, and dropout, on `order`,
     by default the same. Returns `rows` (how many were trained on), `seconds`, and on the holdout, if there is one,
-    `tail_score`, `tail_loss` `[holdout rows]` at the mean of the last `training.tail` share of iterates and
-    `final_score`, `final_loss` at the last one; with a validation set also `validation_loss`, its mean at the tail
-    average; with backdoor alarms also `trigger_success` `[alarms]`. Scores are those of `row_scores`; losses are
-    in nats, or squared standardised errors.
+    what `measure` gives as `tail_…` at the mean of the last `training.tail` share of iterates and as `final_score` at
+    the last one; with a validation set also `validation_…`, at the tail average, and `validation_loss`, the mean;
+    with backdoor alarms also `trigger_success` `[alarms]`.
 
     Raises WinnowError when a loss becomes NaN or infinite.
     """
@@ -93,10 +95,12 @@ def train_and_measure(
         setup, averaged = train_selected(run_path, selection, seed, order)
         found: dict[str, Tensor] = {}
         if data.count("holdout"):
-            found |= measure(setup, averaged, "tail") | measure(setup, setup.model, "final")
+            found |= measure(setup, averaged, "holdout", "tail")
+            found["final_score"] = measure(setup, setup.model, "holdout", "final")["final_score"]
             found |= trigger_success(run_path, averaged, setup.device)
         if data.count("validation"):
-            found["validation_loss"] = validation_losses(setup, averaged).double().mean()
+            found |= measure(setup, averaged, "validation", "validation")
+            found["validation_loss"] = found["validation_losses"].double().mean()
     check_finite(found)
     seconds = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
     return found | {"rows": torch.tensor(setup.rows.count), "seconds": seconds}
@@ -131,11 +135,33 @@ def check_finite(measured: dict[str, Tensor]) -> None:
             raise WinnowError(f"{name} is NaN or infinite after training", "Lower training.learning_rate.")
 
 
-def measure(setup: Setup, model: nn.Module, point: str) -> dict[str, Tensor]:
-    """Score and loss of every holdout row, named after the point of the trajectory."""
-    measured = evaluate_role(model, setup.plain, setup.data, "holdout", setup.device)
-    scores = row_scores(measured, role_labels(setup.data, "holdout"))
-    return {f"{point}_score": scores, f"{point}_loss": measured["loss"]}
+def measure(setup: Setup, model: nn.Module, role: str, name: str) -> dict[str, Tensor]:
+    """Every row of a role: `NAME_score` (`row_scores`), `NAME_losses`, float32 `[rows]`, in nats or squared
+    standardised errors; of classes also `NAME_top`, the class predicted, int16 or int32 `[rows]`, and
+    `NAME_log_probability`, float16 `[rows, classes]`: expected losses take all of them.
+    """
+    measured = evaluate_role(model, setup.plain, setup.data, role, setup.device)
+    found = {
+        f"{name}_score": row_scores(measured, role_labels(setup.data, role)),
+        f"{name}_losses": measured["loss"],
+    }
+    if "top_class" in measured:
+        found[f"{name}_top"] = measured["top_class"][:, 0].contiguous()
+        found[f"{name}_log_probability"] = log_probabilities(setup, model, role)
+    return found
+
+
+def log_probabilities(setup: Setup, model: nn.Module, role: str) -> Tensor:
+    """float16 `[rows, classes]`; relative errors of a thousandth, which average out."""
+    parts: list[Tensor] = []
+    model.eval()
+    with torch.no_grad():
+        for chunk in setup.data.chunks(role):
+            rows = setup.data.load(chunk)
+            for start in range(0, len(rows), BATCH):
+                batch = rows.select(slice(start, start + BATCH)).to(setup.device)
+                parts.append(model(batch.inputs).float().log_softmax(1).half().cpu())
+    return torch.cat(parts)
 
 
 def row_scores(measured: dict[str, Tensor], labels: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.compute.worker import run_data
@@ -11,22 +13,17 @@ from pipeline.data.encoded import EncodedData
 from pipeline.report import words
 from pipeline.run import write_json
 from pipeline.training.main_run import METRICS, role_labels
-from pipeline.verification.arms import Decisions, read_decisions
+from pipeline.verification.arms import AS_GIVEN, MIXED, RANDOM_OF, Decisions, distinct_arms, read_decisions
+from pipeline.verification.choice import choose
 from pipeline.verification.fidelity import BY_GROUPS, calibration, measure_fidelity
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.groups import effects_on_groups
-from pipeline.verification.results import ArmResult, compare, read_results
+from pipeline.verification.judgement import Retrained, judge
+from pipeline.verification.measures import read_evidence
+from pipeline.verification.results import ArmResult, read_results
 from pipeline.verification.retrain import retrain, retraining_path, run_missing
-from pipeline.verification.statistics import seed_interval, verdict
 from pipeline.verification.triggers import before_and_after
 from pipeline.verification.unrolled import compare_with_unrolled
-
-COMPARISONS = (
-    ("cleaned", "as_given"),
-    ("cleaned", "random_removal"),
-    ("relabelled", "as_given"),
-    ("relabelled", "cleaned"),
-)
 
 CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a retraining would say nothing."
 
@@ -39,9 +36,11 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "metric": METRICS[data.encoding.task],
         "higher_is_better": True,
         "verdict": "not tested",
+        "exported": None,
+        "decided_by": None,
         "arms": {},
         "differences": {},
-        "predicted_loss_change": run_forecast(path, decisions),
+        "measures": {},
         "calibrated_by": UNCALIBRATED if context.run.facts("factors")["alpha"] is None else BY_ALPHA,
         "measured_loss_change": None,
         "backdoors": [],
@@ -51,25 +50,26 @@ def verify(context: AuditContext) -> dict[str, Any]:
     }
     canaries = context.config.detection.canaries
     note = CANARIES if canaries else reason_not_to_test(config, data, decisions)
-    results: dict[str, ArmResult] = {}
+    arm, results, trained = MIXED, {}, 0
+    seconds = None
     if note is not None:
         report["note"] = note
     else:
-        seeds = range(config.seed, config.seed + config.seeds)
-        arms = chosen_arms(config, decisions)
-        retrain_all(context, arms, seeds)
-        for arm in arms:
-            results[arm] = read_results([retraining_path(path, arm, seed) for seed in seeds])
-        report |= judge(results)
+        found = retrain_all(context, decisions)
+        arm, results = found.choice.arm, found.named()
+        trained = sum(len(result.scores) for result in found.results.values())
+        seconds = sum(result.seconds for result in found.results.values()) / len(found.results)
+        report |= judge(found, read_evidence(path, "holdout"))
         report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
-    report["groups"] = effects_on_groups(path, decisions, results)
+    report["predicted_loss_change"] = run_forecast(path, decisions, arm)
+    report["groups"] = effects_on_groups(path, decisions, arm, results)
     if not canaries:
-        report["fidelity"] = measure_fidelity(context)
+        report["fidelity"] = measure_fidelity(context, config.fidelity_groups(bool(decisions.flagged.any())))
         calibrate(report)
     write_json(context.run / "verification.json", report)
     return {
-        "retrainings": sum(len(result.scores) for result in results.values()),
-        "seconds_per_training": mean_seconds(list(results.values())),
+        "retrainings": trained,
+        "seconds_per_training": seconds,
         "verdict": report["verdict"],
         "fidelity_retrainings": sum(report["fidelity"][each] for each in ("groups", "controls"))
         if report["fidelity"]
@@ -92,9 +92,9 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
     """Why there is nothing to verify, in a sentence; None when there is something."""
     if config.seeds == 0:
         return "Verification is off (verification.seeds is 0)."
-    if not (decisions.removed | decisions.relabelled).any():
+    if not decisions.flagged.any():
         return "Nothing was to be removed or relabelled."
-    if decisions.removed.all():
+    if not distinct_arms(decisions, config.arms):
         return "Every row was to be removed: nothing is left to train on."
     rows = data.count("holdout")
     if rows < 2:
@@ -106,31 +106,32 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
     return None
 
 
-def chosen_arms(config: Verification, decisions: Decisions) -> list[str]:
-    arms = ["as_given", "cleaned", "random_removal"]
-    return [*arms, "relabelled"] if config.relabelled and decisions.rescued.any() else arms
+def retrain_all(context: AuditContext, decisions: Decisions) -> Retrained:
+    """Retrain as given and the arms, choose the best, and retrain its random control."""
+    path, config = context.run.path, context.config.verification
+    seeds = range(config.seed, config.seed + config.seeds)
+    arms = [AS_GIVEN, *distinct_arms(decisions, config.arms)]
+    retrain_missing(context, arms, seeds, more=1)
+    results = {arm: results_of(path, arm, seeds) for arm in arms}
+    validation = read_evidence(path, "validation") if run_data(path).count("validation") else None
+    choice = choose(results, validation, read_evidence(path, "holdout"), config.seed)
+    control = RANDOM_OF + choice.arm
+    retrain_missing(context, [control], seeds, before=len(arms))
+    return Retrained(results | {control: results_of(path, control, seeds)}, choice)
 
 
-def retrain_all(context: AuditContext, arms: list[str], seeds: range) -> None:
-    """All arms of the first seed, then of the next; what is on disk already is counted as done."""
+def retrain_missing(
+    context: AuditContext, arms: Sequence[str], seeds: range, before: int = 0, more: int = 0
+) -> None:
+    """All arms of the first seed, then of the next; what is on disk already is counted as done.
+
+    before, more: arms that are retrained before and after these, which count for those who watch.
+    """
     tasks = [(context.run.path, arm, seed) for seed in seeds for arm in arms]
     names = [f"retraining {arm}, seed {seed}" for _, arm, seed in tasks]
-    run_missing(context, "verify", retrain, tasks, retraining_path, names)
+    extra = before * len(seeds), more * len(seeds)
+    run_missing(context, "verify", retrain, tasks, retraining_path, names, extra)
 
 
-def judge(results: dict[str, ArmResult]) -> dict[str, Any]:
-    """The part of verification.json that follows from the retrainings."""
-    pairs = [(arm, other) for arm, other in COMPARISONS if arm in results]
-    differences = {f"{arm} - {other}": compare(results[arm], results[other]) for arm, other in pairs}
-    cleaned, given = results["cleaned"].validation_losses, results["as_given"].validation_losses
-    measured = None if cleaned is None or given is None else seed_interval(cleaned - given).as_json()
-    return {
-        "verdict": verdict(differences, higher_is_better=True),
-        "arms": {arm: result.as_json() for arm, result in results.items()},
-        "differences": differences,
-        "measured_loss_change": measured,
-    }
-
-
-def mean_seconds(results: list[ArmResult]) -> float | None:
-    return sum(result.seconds for result in results) / len(results) if results else None
+def results_of(path: Path, arm: str, seeds: range) -> ArmResult:
+    return read_results([retraining_path(path, arm, seed) for seed in seeds])

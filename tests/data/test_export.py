@@ -532,6 +532,10 @@ def test_other_decisions_replace_an_export():
 @pytest.mark.parametrize(
     ("gate", "verdict", "refused"),
     [
+        ("supported", "worse", True),
+        ("supported", "no evidence", False),
+        ("supported", "improved", False),
+        ("supported", None, False),
         ("refuse-worse", "worse", True),
         ("refuse-worse", "no evidence", False),
         ("refuse-worse", None, False),

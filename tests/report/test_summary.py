@@ -77,9 +77,31 @@ def test_no_evidence_is_said_as_plainly(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == (
         "NO EVIDENCE: cleaning changes holdout accuracy by +0.2 (95 % interval −0.5 … +0.9). "
-        "cleaned/ was written as asked; nothing here shows that it helps."
+        "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
     )
     assert lines[1] == "as given 83.0 % → cleaned 83.3 %; 5 retrainings each"
+
+
+def test_the_loss_and_what_was_measured_on_stand_beside_the_metric(images: Any) -> None:
+    context = images.build()
+    verification = read_json(context.run / "verification.json")
+    differences = verification["differences"]
+    measure = {"words": "rows that no judge contradicts", "rows": 240, "differences": differences}
+    verification |= {
+        "decided_by": "uncontradicted",
+        "exported": "mixed",
+        "holdout": {"labels": "as noisy as train", "rows": 300, "wrong_share": 0.104},
+        "measures": {"uncontradicted": measure},
+    }
+    write_json(context.run / "verification.json", verification)
+    lines = headline(summary(context.run))
+    assert lines[2].startswith("removing and relabelling (as the judges predict) as many random rows")
+    assert lines[3].startswith("loss 0.")
+    assert "(−0.018, 95 % interval −0.028 … −0.008); random control 0." in lines[3]
+    assert lines[4] == (
+        "measured on 240 rows of the holdout: rows that no judge contradicts; "
+        "10.4 % of the holdout labels look wrong"
+    )
 
 
 def test_worse_says_that_nothing_was_exported(images: Any) -> None:
@@ -95,7 +117,7 @@ def test_not_tested_gives_the_note(images: Any) -> None:
     lines = headline(summary(images.build().run))
     assert lines[0] == (
         "NOT TESTED: Verification is off (verification.seeds is 0). "
-        "cleaned/ was written as asked; whether it helps was not tested."
+        "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
     )
     assert lines[1] == ""
     assert not any("forecast" in line for line in lines)
@@ -169,7 +191,7 @@ def test_disarmed_backdoor_is_a_reason_to_use_the_cleaned_data(images: Any) -> N
     record["stages"]["detect"]["facts"]["backdoors"] = [alarm]
     write_json(context.run / "record.json", record)
     verification = read_json(context.run / "verification.json")
-    for after, words in ((-0.01, "the trigger no longer works"), (0.8, "nothing here shows that it helps")):
+    for after, words in ((-0.01, "the trigger no longer works"), (0.8, "has the rows as they were given")):
         measured = [{"target": 7, "before": 0.89, "after": after}]
         write_json(context.run / "verification.json", verification | {"backdoors": measured})
         found = summary(RunDirectory(context.run.path))

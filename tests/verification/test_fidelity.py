@@ -42,6 +42,10 @@ SMOOTH = {
 }
 
 
+def groups_of(context: AuditContext) -> int:
+    return context.config.verification.fidelity_groups(flagged=True)
+
+
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> AuditContext:
     """The digits up to rows.parquet, trained so that retrainings are alike."""
@@ -95,7 +99,7 @@ def test_shuffled_scores_have_low_fidelity_and_nothing_is_retrained_for_them(
     levels = []
     for values in shuffled:
         with_harm(audited, values)
-        found = measure_fidelity(audited)
+        found = measure_fidelity(audited, groups_of(audited))
         assert found is not None
         assert found["measured"] == report["fidelity"]["measured"]
         assert calibration(found) is None
@@ -121,7 +125,7 @@ def test_groups_outlive_a_change_of_decisions_and_are_completed_one_by_one(
     paths = [group_path(audited.run.path, group, 1) for group in range(GROUPS)]
     kept = {path: path.stat().st_mtime_ns for path in paths[1:]}
     paths[0].unlink()
-    assert measure_fidelity(audited) == report["fidelity"]
+    assert measure_fidelity(audited, groups_of(audited)) == report["fidelity"]
     assert {path: path.stat().st_mtime_ns for path in paths[1:]} == kept
     more = AuditContext(
         audited.config.with_changes({"detection.max_removed": 0.01}), audited.run, audited.workers
@@ -129,7 +133,7 @@ def test_groups_outlive_a_change_of_decisions_and_are_completed_one_by_one(
     before, after = fingerprints(audited.config), fingerprints(more.config)
     assert before["verify"] != after["verify"]
     assert before["train"] == after["train"]
-    assert measure_fidelity(more) == report["fidelity"]
+    assert measure_fidelity(more, groups_of(more)) == report["fidelity"]
     assert {path: path.stat().st_mtime_ns for path in paths[1:]} == kept
 
 
@@ -143,7 +147,7 @@ def test_groups_of_another_training_are_thrown_away(audited: AuditContext) -> No
     few = AuditContext(
         audited.config.with_changes({"verification.fidelity": 5}), audited.run, audited.workers
     )
-    measure_fidelity(few)
+    measure_fidelity(few, groups_of(few))
     audited.run.finish_stage("train", finished["fingerprint"], {"facts": finished["facts"]})
     assert path.stat().st_mtime > 0
     assert not group_path(audited.run.path, 5, 1).exists()
@@ -152,7 +156,7 @@ def test_groups_of_another_training_are_thrown_away(audited: AuditContext) -> No
 @pytest.mark.parametrize("changes", [{"verification.fidelity": 0}, {"verification.seeds": 0}])
 def test_it_can_be_left_out(audited: AuditContext, changes: dict[str, Any]) -> None:
     context = AuditContext(audited.config.with_changes(changes), audited.run, audited.workers)
-    assert measure_fidelity(context) is None
+    assert measure_fidelity(context, groups_of(context)) is None
 
 
 def test_groups_are_random_tenths_that_depend_on_seed_and_number() -> None:

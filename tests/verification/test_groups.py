@@ -9,12 +9,12 @@ import torch
 from pipeline.compute.groups import Group
 from pipeline.verification import groups as module
 from pipeline.verification.groups import measurements
-from pipeline.verification.results import ArmResult
+from pipeline.verification.results import ArmResult, RoleResult
 from pipeline.verification.statistics import difference_interval
 
 
 def arm(losses: np.ndarray, scores: np.ndarray) -> ArmResult:
-    return ArmResult(1, scores, losses, scores, None, None, 0.0)
+    return ArmResult(1, RoleResult(scores, losses), scores)
 
 
 def test_a_class_that_loses_is_worse_and_one_that_wins_or_has_few_rows_is_not(

@@ -54,43 +54,51 @@ def test_a_retraining_is_that_of_a_plain_loop_over_the_kept_rows(run_path: Path)
             iterates.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
         epoch += 1
 
-    def losses() -> torch.Tensor:
+    def logs() -> torch.Tensor:
         with torch.no_grad():
-            return nn.functional.cross_entropy(model(holdout.inputs), holdout.labels, reduction="none")
+            return model(holdout.inputs).log_softmax(1)
+
+    def right() -> torch.Tensor:
+        return (logs().argmax(1) == holdout.labels).float()
 
     assert len(iterates) == 60
-    assert torch.allclose(found["final_loss"], losses(), rtol=1e-3, atol=1e-5)
+    assert (found["final_score"] == right()).float().mean() > 0.99
     nn.utils.vector_to_parameters(torch.stack(iterates[-15:]).mean(0), model.parameters())
-    assert torch.allclose(found["tail_loss"], losses(), rtol=1e-3, atol=1e-5)
-    assert not torch.allclose(found["tail_loss"], found["final_loss"], rtol=1e-3)
+    losses = nn.functional.nll_loss(logs(), holdout.labels, reduction="none")
+    assert torch.allclose(found["tail_losses"], losses, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(found["tail_log_probability"].float(), logs(), rtol=2e-3, atol=1e-3)
+    assert (found["tail_top"] == logs().argmax(1)).float().mean() > 0.99
+    assert (found["tail_score"] == right()).float().mean() > 0.99
+    assert len(found["validation_losses"]) == len(found["validation_top"]) == len(found["validation_score"])
+    assert torch.isclose(found["validation_loss"], found["validation_losses"].double().mean())
     assert found["rows"] == 900
 
 
 def test_a_retraining_is_bit_identical_when_repeated(run_path: Path) -> None:
-    retrain(run_path, "random_removal", 3)
-    path = retraining_path(run_path, "random_removal", 3)
+    retrain(run_path, "random_of_removed", 3)
+    path = retraining_path(run_path, "random_of_removed", 3)
     first = load_file(path)
     path.unlink()
     torch.manual_seed(99)
-    retrain(run_path, "random_removal", 3)
+    retrain(run_path, "random_of_removed", 3)
     second = load_file(path)
     assert all(torch.equal(first[name], second[name]) for name in first if name != "seconds")
 
 
 def test_a_retraining_that_is_on_disk_is_not_run_again(run_path: Path) -> None:
-    path = retraining_path(run_path, "cleaned", 5)
+    path = retraining_path(run_path, "removed", 5)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"done before")
-    retrain(run_path, "cleaned", 5)
+    retrain(run_path, "removed", 5)
     assert path.read_bytes() == b"done before"
 
 
 def test_a_retraining_that_diverges_says_which(tmp_path: Path) -> None:
     open_context(tmp_path, digits_config(**{"training.learning_rate": 1e30}))
     write_rows(tmp_path, ["remove"] * 10 + ["keep"] * 1190, pa.nulls(1200, pa.int64()))
-    with pytest.raises(WinnowError, match=r"(?s)retraining cleaned, seed 4: .*learning_rate"):
-        retrain(tmp_path, "cleaned", 4)
-    assert not retraining_path(tmp_path, "cleaned", 4).exists()
+    with pytest.raises(WinnowError, match=r"(?s)retraining removed, seed 4: .*learning_rate"):
+        retrain(tmp_path, "removed", 4)
+    assert not retraining_path(tmp_path, "removed", 4).exists()
 
 
 def test_row_scores_of_a_regression_average_to_r2() -> None:

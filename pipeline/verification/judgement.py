@@ -1,0 +1,117 @@
+"""The part of verification.json that follows from the retrainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.verification.arms import AS_GIVEN, RANDOM_OF
+from pipeline.verification.choice import Choice
+from pipeline.verification.measures import GIVEN, Evidence, Measured, measure_arm
+from pipeline.verification.results import ArmResult
+from pipeline.verification.statistics import seed_interval, seen_gain
+from pipeline.verification.verdict import CLEANED, QUANTITIES, SAYS, compare, finding, noises_of, verdict
+
+CLEAN, NOISY = "clean", "as noisy as train"
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """results: of `as_given`, all arms that were retrained and the chosen one's control, by their own names."""
+
+    results: Mapping[str, ArmResult]
+    choice: Choice
+
+    def named(self) -> dict[str, ArmResult]:
+        """`as_given`, `cleaned` and `random_removal`, which are the exported arm and its control, then all others."""
+        arm = self.choice.arm
+        exported = {
+            AS_GIVEN: self.results[AS_GIVEN],
+            "cleaned": self.results[arm],
+            "random_removal": self.results[RANDOM_OF + arm],
+        }
+        return exported | {name: result for name, result in self.results.items() if name != AS_GIVEN}
+
+    @property
+    def arms(self) -> int:
+        """Among how many the arm was chosen."""
+        return sum(name != AS_GIVEN and not name.startswith(RANDOM_OF) for name in self.results)
+
+
+def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
+    """Verdict, arms, differences and measures, as they stand in verification.json.
+
+    evidence: of the holdout rows.
+    """
+    named, rows = found.named(), found.choice.proving
+    measured = {name: measure_arm(found.results[name].holdout, evidence, rows) for name in found.results}
+    measures = {name: differences_on(found, measured, name) for name in measured[AS_GIVEN]}
+    reached = verdict(measures, evidence.clean)
+    decider = reached.decided_by or GIVEN
+    cleaned, given = named["cleaned"].validation_losses, named[AS_GIVEN].validation_losses
+    own = {"cleaned": found.choice.arm, "random_removal": RANDOM_OF + found.choice.arm}
+    return {
+        "verdict": reached.word,
+        "decided_by": reached.decided_by,
+        "reason": reached.reason,
+        "worse_than_random": reached.worse_than_random,
+        "exported": found.choice.arm,
+        "chosen_on": {"role": found.choice.role, "measure": found.choice.measure},
+        "holdout": {
+            "labels": CLEAN if evidence.clean else NOISY,
+            "rows": int(measured[AS_GIVEN][GIVEN].scores.shape[1]),
+            "wrong_share": evidence.wrong_share,
+            "contradicted_share": evidence.contradicted_share,
+        },
+        "power": {quantity: half_seen(measures[decider][CLEANED][quantity]) for quantity in QUANTITIES},
+        "arms": {
+            name: result.as_json(rows) | {"measures": means(measured[own.get(name, name)])}
+            for name, result in named.items()
+        },
+        "differences": measures[GIVEN],
+        "measures": {
+            name: {
+                "words": SAYS[name],
+                "rows": int(measured[AS_GIVEN][name].scores.shape[1]),
+                "finding": finding(differences),
+                "differences": differences,
+            }
+            for name, differences in measures.items()
+        },
+        "measured_loss_change": None
+        if cleaned is None or given is None
+        else seed_interval(cleaned - given).as_json(),
+    }
+
+
+def differences_on(
+    found: Retrained, measured: Mapping[str, Mapping[str, Measured]], measure: str
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The exported arm against as given and its control, and every arm against as given, on one measure."""
+    arms = {name: of_arm[measure] for name, of_arm in measured.items()}
+    noises, choices = noises_of(arms), found.arms
+    arm, control = arms[found.choice.arm], arms[RANDOM_OF + found.choice.arm]
+    differences = {
+        CLEANED: compare(arm, arms[AS_GIVEN], noises, choices),
+        "cleaned - random_removal": compare(arm, control, noises, choices),
+    }
+    for name in arms:
+        if name != AS_GIVEN:
+            differences[f"{name} - {AS_GIVEN}"] = compare(arms[name], arms[AS_GIVEN], noises, choices)
+    return differences
+
+
+def means(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[float]]]:
+    """Measure → the means over its rows, one per seed."""
+    return {
+        name: {"metric": found.scores.mean(1).tolist(), "loss": found.losses.mean(1).tolist()}
+        for name, found in measured.items()
+    }
+
+
+def half_seen(interval: Mapping[str, float]) -> float:
+    """The smallest gain that would have been seen in 80 %, given how wide the interval came out."""
+    return float(np.abs(seen_gain((interval["high"] - interval["low"]) / 2)))

@@ -1,0 +1,161 @@
+"""The verdict: what the differences of the arms prove, on which measure it rests, and why it proves nothing.
+
+Two quantities count, the metric and the loss. Each has an interval of 97.5 %, so that both hold at once in 95 %.
+
+`improved`: one of them is better than as given and than the random control, and the other is not worse than both.
+`worse`: one of them is worse than as given, and the other is not better. Else `no evidence`.
+
+By chance alone, with arms of equal worth, one of two intervals of 97.5 % lies above 0 in at most 2.5 % and below 0 in
+at most 2.5 %; that the control has to be beaten as well only lowers the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.verification.measures import ANSWERED, BLIND, GIVEN, POSTERIOR, UNCONTRADICTED, Measured
+from pipeline.verification.statistics import BOTH, SeedNoise, difference_interval, seed_noise
+
+IMPROVED, WORSE, NO_EVIDENCE = "improved", "worse", "no evidence"
+CLEANED, CONTROL = "cleaned - as_given", "cleaned - random_removal"
+QUANTITIES = ("metric", "loss")
+OPPOSITE = {IMPROVED: WORSE, WORSE: IMPROVED}
+
+Differences = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""`{"cleaned - as_given": {"metric": {mean, low, high, higher_is_better}, "loss": …}, …}`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: improved, worse or no evidence; decided_by: the measure that it rests on, or None; reason: a sentence, or
+    empty; worse_than_random: whether the arm is below its random control too, where the word is worse, else None.
+    """
+
+    word: str
+    decided_by: str | None
+    reason: str = ""
+    worse_than_random: bool | None = None
+
+
+def compare(
+    arm: Measured, other: Measured, noises: Mapping[str, SeedNoise], choices: int = 1
+) -> dict[str, dict[str, Any]]:
+    """`arm` minus `other`, paired by seed and row: intervals of metric and loss that hold together in 95 %."""
+    pairs = {"metric": arm.scores - other.scores, "loss": arm.losses - other.losses}
+    return {
+        name: difference_interval(values, BOTH, noises[name], choices).as_json()
+        | {"higher_is_better": name == "metric"}
+        for name, values in pairs.items()
+    }
+
+
+def noises_of(arms: Mapping[str, Measured]) -> dict[str, SeedNoise]:
+    """The noise of retraining in the metric and the loss, pooled over the arms."""
+    return {
+        "metric": seed_noise(np.stack([arm.scores.mean(1) for arm in arms.values()])),
+        "loss": seed_noise(np.stack([arm.losses.mean(1) for arm in arms.values()])),
+    }
+
+
+def bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
+    """Low and high of an interval, turned so that positive is better."""
+    low, high = interval["low"], interval["high"]
+    return (low, high) if interval["higher_is_better"] else (-high, -low)
+
+
+def finding(differences: Differences) -> str:
+    """What one measure by itself would prove."""
+    given = {name: bounds(differences[CLEANED][name]) for name in QUANTITIES}
+    random = {name: bounds(differences[CONTROL][name]) for name in QUANTITIES}
+    for name, other in (QUANTITIES, QUANTITIES[::-1]):
+        if given[name][0] > 0 and random[name][0] > 0 and not (given[other][1] < 0 and random[other][1] < 0):
+            return IMPROVED
+    for name, other in (QUANTITIES, QUANTITIES[::-1]):
+        if given[name][1] < 0 and not given[other][0] > 0:
+            return WORSE
+    return NO_EVIDENCE
+
+
+def opposed(differences: Differences) -> bool:
+    """Whether metric and loss point to opposite sides, both beyond their intervals."""
+    (low, high), (other_low, other_high) = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
+    return (low > 0 and other_high < 0) or (high < 0 and other_low > 0)
+
+
+def verdict(measures: Mapping[str, Differences], clean: bool) -> Verdict:
+    """Weigh the measures; `clean`: whether the holdout labels are declared right.
+
+    Clean labels decide. Else the posterior decides, by judges that don't see the group where there are such, unless
+    another measure than the labels as given proves the opposite. Without a posterior, labels as given and
+    uncontradicted rows have to agree, since neither proves by itself.
+    """
+    words = {name: finding(found) for name, found in measures.items()}
+    if clean:
+        return judged(measures, words, GIVEN)
+    decider = next((name for name in (POSTERIOR + BLIND, POSTERIOR) if name in measures), None)
+    if decider is None:
+        return without_posterior(measures, words)
+    found = judged(measures, words, decider)
+    for name in (POSTERIOR, UNCONTRADICTED + BLIND, UNCONTRADICTED, ANSWERED):
+        if name == decider or name not in measures:
+            continue
+        if words[name] == OPPOSITE.get(found.word):
+            return Verdict(
+                NO_EVIDENCE, decider, f"{SAYS[decider]} say {found.word}, {SAYS[name]} {words[name]}."
+            )
+    proved = found.word != NO_EVIDENCE and decider == POSTERIOR + BLIND
+    if proved and words.get(POSTERIOR) == NO_EVIDENCE and far_apart(measures[decider], measures[POSTERIOR]):
+        reason = "Judges with and without the columns that say where a row comes from disagree beyond the interval."
+        return Verdict(NO_EVIDENCE, decider, reason)
+    return found
+
+
+SAYS = {
+    GIVEN: "labels as given",
+    POSTERIOR: "labels as likely as the judges find them",
+    POSTERIOR + BLIND: "labels as likely as judges that don't see the group find them",
+    UNCONTRADICTED: "rows that no judge contradicts",
+    UNCONTRADICTED + BLIND: "rows that no judge without the group contradicts",
+    ANSWERED: "rows that people answered for",
+}
+"""Measure → how it is called in a sentence."""
+
+
+def without_posterior(measures: Mapping[str, Differences], words: Mapping[str, str]) -> Verdict:
+    if UNCONTRADICTED not in measures:
+        reason = (
+            "The holdout labels are as noisy as the train labels, and there are no judges of them: labels as given "
+            "neither prove nor refuse."
+        )
+        return Verdict(NO_EVIDENCE, GIVEN, reason)
+    given, other = words[GIVEN], words[UNCONTRADICTED]
+    if given != other:
+        reason = f"Without probabilities of the right labels two measures have to agree: {SAYS[GIVEN]} say {given}, "
+        return Verdict(NO_EVIDENCE, UNCONTRADICTED, reason + f"{SAYS[UNCONTRADICTED]} {other}.")
+    if words.get(ANSWERED) == OPPOSITE.get(other):
+        return Verdict(NO_EVIDENCE, UNCONTRADICTED, f"{SAYS[ANSWERED].capitalize()} say {words[ANSWERED]}.")
+    return judged(measures, words, UNCONTRADICTED)
+
+
+def judged(measures: Mapping[str, Differences], words: Mapping[str, str], decider: str) -> Verdict:
+    """What the deciding measure says by itself."""
+    word, found = words[decider], measures[decider]
+    reason = ""
+    if word == NO_EVIDENCE and opposed(found):
+        reason = "The metric and the loss point to opposite sides."
+    below = None
+    if word == WORSE:
+        below = any(
+            bounds(found[CLEANED][name])[1] < 0 and bounds(found[CONTROL][name])[1] < 0 for name in QUANTITIES
+        )
+    return Verdict(word, decider, reason, below)
+
+
+def far_apart(one: Differences, other: Differences) -> bool:
+    """Whether the second's mean lies outside the first's interval, in the metric or the loss."""
+    pairs = [(one[CLEANED][name], other[CLEANED][name]["mean"]) for name in QUANTITIES]
+    return any(not interval["low"] <= mean <= interval["high"] for interval, mean in pairs)
