@@ -106,7 +106,8 @@ class Data(Section):
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: Columns = Field(
-        [], description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels"
+        [],
+        description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels",
     )
     slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
@@ -154,7 +155,9 @@ class Data(Section):
 
     def labels_are_clean(self, role: str) -> bool:
         """Whether the labels of `train`, `validation` or `holdout` rows are declared right; train's never are."""
-        return {"validation": self.validation_is_clean, "holdout": self.holdout_labels_are_clean}.get(role, False)
+        return {"validation": self.validation_is_clean, "holdout": self.holdout_labels_are_clean}.get(
+            role, False
+        )
 
 
 class Model(Section):
@@ -286,10 +289,14 @@ class Detection(Section):
     decisions: str | None = Field(
         None, description="a file of decisions by people (CSV or Parquet), which bind; docs/decisions.md"
     )
-    panel: bool = Field(True, description="plain models of other families judge every row out of fold as well")
+    panel: bool = Field(
+        True, description="plain models of other families judge every row out of fold as well"
+    )
     panel_folds: int = Field(5, ge=2, description="folds of the panel")
     panel_rows: int = Field(
-        100000, ge=100, description="train rows that a judge of the panel is fitted on at most, a seeded sample"
+        100000,
+        ge=100,
+        description="train rows that a judge of the panel is fitted on at most, a seeded sample",
     )
     trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
     false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
@@ -334,7 +341,9 @@ class Verification(Section):
         16, ge=0, description="retrainings without random groups, which say how faithful scores are; 0: none"
     )
     sources: int = Field(
-        1, ge=0, description="named sources of wrong labels without whose rows is retrained once each; 0: none"
+        1,
+        ge=0,
+        description="named sources of wrong labels without whose rows is retrained once each; 0: none",
     )
     unrolled: bool = Field(
         False, description="hold the scores against exact differentiation through the repeated training"

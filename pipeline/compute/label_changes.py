@@ -83,9 +83,6 @@ def with_new_labels(
     other = replace(rows, labels=new_labels.to(rows.labels.dtype))
     by_class, size = class_weights(config.training, data), config.attribution.batch_size
     return tuple(
-        [
-            batch_of(path, part.select(slice(start, start + size)))
-            for start in range(0, len(places), size)
-        ]
+        [batch_of(path, part.select(slice(start, start + size))) for start in range(0, len(places), size)]
         for part in (weighted(rows, by_class), weighted(other, by_class))
     )  # type: ignore[return-value]

@@ -73,9 +73,7 @@ def read_values(
     run_path: Path, column: str, roles: Sequence[str], declared: bool = True, seen: bool = False
 ) -> SourceColumn:
     """A column's values of all rows of the roles."""
-    parts = (
-        table["label"] for role in roles for table in with_labels(rows_of(run_path, role), column)
-    )
+    parts = (table["label"] for role in roles for table in with_labels(rows_of(run_path, role), column))
     codes, values = encode(parts, rows_in(run_path, roles))
     return SourceColumn(column, codes, values, declared, seen)
 

@@ -76,7 +76,9 @@ class Opinions:
     given: np.ndarray | None = None
 
 
-def class_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndarray | None = None) -> Opinions:
+def class_opinions(
+    probabilities: np.ndarray, given: np.ndarray, judged: np.ndarray | None = None
+) -> Opinions:
     """Of out-of-fold probabilities `[rows, classes]` and given classes `[rows]`."""
     predicted = probabilities.argmax(1)
     certainty = probabilities[np.arange(len(given)), predicted].astype(np.float64)
@@ -86,7 +88,9 @@ def class_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndar
     )
 
 
-def target_opinions(predictions: np.ndarray, targets: np.ndarray, judged: np.ndarray | None = None) -> Opinions:
+def target_opinions(
+    predictions: np.ndarray, targets: np.ndarray, judged: np.ndarray | None = None
+) -> Opinions:
     """Of out-of-fold predictions and numeric targets, both `[rows]`: large residuals, within fifths of the prediction.
 
     All rows count as equally certain.

@@ -81,10 +81,14 @@ def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
     if not low_fidelity(verification.get("fidelity")):
         return verification
     nothing = {"predicted_loss_change": None}
-    return verification | nothing | {
-        "groups": [each | nothing for each in verification.get("groups") or []],
-        "sources": [each | {"forecast": None} for each in verification.get("sources") or []],
-    }
+    return (
+        verification
+        | nothing
+        | {
+            "groups": [each | nothing for each in verification.get("groups") or []],
+            "sources": [each | {"forecast": None} for each in verification.get("sources") or []],
+        }
+    )
 
 
 def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,9 +150,7 @@ def groups(run: RunDirectory, of_sources: list[dict[str, Any]]) -> list[dict[str
     """Decisions by the values of every column of data.group."""
     columns = load_config(run / "config.yaml").data.group
     rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"]) if columns else None
-    return [
-        {"column": column, "values": decisions_by_group(rows, column, of_sources)} for column in columns
-    ]
+    return [{"column": column, "values": decisions_by_group(rows, column, of_sources)} for column in columns]
 
 
 def headline(summary: Summary) -> list[str]:

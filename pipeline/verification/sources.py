@@ -83,7 +83,10 @@ def measure(context: AuditContext, removed: Sequence[np.ndarray]) -> list[dict[s
     path, seed = context.run.path, context.config.verification.seed
     keep_only_current(folder(path), [WITHOUT], context.run)
     tasks: list[tuple[Any, ...]] = [(path, name, rows, seed) for name, rows in named(removed).items()]
-    names = ["retraining with all sources", *(f"retraining without source {n + 1}" for n in range(len(removed)))]
+    names = [
+        "retraining with all sources",
+        *(f"retraining without source {n + 1}" for n in range(len(removed))),
+    ]
     run_missing(context, "verify: sources", retrain_without, tasks, task_path, names)
     given, *without = (load_file(task_path(*task)) for task in tasks)
     return [compare(given, each, seed) for each in without]

@@ -84,7 +84,9 @@ class LinearRun:
         ``frozen_scale``: Adam's second moments don't depend on the weights.
         """
         weights = torch.ones(len(self.rows[1]), dtype=torch.float64, requires_grad=True)
-        found = self._query_loss(lambda values, part, rows: weights[rows] * losses(values, part), frozen_scale)
+        found = self._query_loss(
+            lambda values, part, rows: weights[rows] * losses(values, part), frozen_scale
+        )
         return torch.autograd.grad(found, weights)[0]
 
     def unrolled_relabelling(self, labels: Tensor) -> Tensor:

@@ -78,9 +78,7 @@ def test_what_a_new_label_adds_is_the_harm_that_the_row_would_have_with_it(train
     context, data = inline_context(trained), run_data(trained)
     given = role_labels(data, "train").long()[PLACES]
     harm = read_score(trained, data, "validation_harm")[PLACES]
-    all_labels = [
-        label_change_effects(context, PLACES, torch.full_like(given, label)) for label in range(10)
-    ]
+    all_labels = [label_change_effects(context, PLACES, torch.full_like(given, label)) for label in range(10)]
     # Removing a row with the label y and adding it with y': −harm(y) + harm(y').
     harms = np.stack([effect + harm for effect in all_labels])
     np.testing.assert_allclose(harms[given.numpy(), range(4)], harm, rtol=1e-6)
