@@ -79,6 +79,7 @@ def check_new_labels(labels: Tensor | None, stages: Sequence[StageRows]) -> None
         rows, shape = max(rows, int(batch.row_ids.max()) + 1), batch.labels.shape[1:]
     if len(labels) != rows or labels.shape[1:] != shape:
         raise AttributionError(
-            f"relabel has the shape {tuple(labels.shape)}, and the labels of the training rows {(rows, *(shape or ()))}.",
+            f"relabel has the shape {tuple(labels.shape)}, "
+            f"and the labels of the training rows {(rows, *(shape or ()))}.",
             "Give one label for every training row; rows that keep theirs get their own again.",
         )

@@ -22,6 +22,7 @@ from pipeline.verification.judgement import Retrained, judge
 from pipeline.verification.measures import read_evidence
 from pipeline.verification.results import ArmResult, read_results
 from pipeline.verification.retrain import retrain, retraining_path, run_missing
+from pipeline.verification.sources import judge_sources
 from pipeline.verification.triggers import before_and_after
 from pipeline.verification.unrolled import compare_with_unrolled
 
@@ -62,6 +63,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
         report |= judge(found, read_evidence(path, "holdout"))
         report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
     report["predicted_loss_change"] = run_forecast(path, decisions, arm)
+    report["sources"] = judge_sources(context, context.run.facts("detect").get("sources") or [])
     report["groups"] = effects_on_groups(path, decisions, arm, results)
     if not canaries:
         report["fidelity"] = measure_fidelity(context, config.fidelity_groups(bool(decisions.flagged.any())))

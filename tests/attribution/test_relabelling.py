@@ -89,7 +89,7 @@ def test_its_own_label_changes_nothing_and_another_is_the_difference_of_harms(
     )
     assert (found.relabel_effect[5:] == 0).all()
     assert (found.relabel_effect[:5] != 0).all()
-    # Curvature of exact labels doesn't depend on those given, so that the other labels' harm is that of a file with them.
+    # Exact curvature doesn't depend on the given labels: the other labels' harm is that of a file with them.
     changed = [(run.inputs[:7], others[:7]), (run.inputs[7:], others[7:])]
     plain = attribute(run.model(), trajectory, changed, run.query, labels="exact", method=method)
     torch.testing.assert_close(found.relabel_effect, plain.harm - found.harm, rtol=1e-6, atol=1e-12)

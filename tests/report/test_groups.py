@@ -79,7 +79,7 @@ def test_the_source_that_is_named_stands_in_terminal_summary_and_first_on_the_pa
     assert found["sources"] == lines
     assert "annotator carol: 31 % of its labels wrong (27 – 35), others 8 %" in headline(found)
     (group,) = found["groups"]
-    assert next(line["value"] for line in group["values"]) == "carol"
+    assert group["values"][0]["value"] == "carol"
     by_value = {line["value"]: line["source"] for line in group["values"]}
     assert (by_value["anna"], by_value["bert"]) == (lines[0], None)
     text = page(context.run, context.config, found)
@@ -108,6 +108,6 @@ def test_a_column_that_nobody_declared_is_said_to_decide_about_errors() -> None:
     assert line == "wrong labels depend on annotator = anna: 31 % of its labels wrong (27 – 35), others 8 %"
 
 
-def test_without_an_estimated_share_flags_are_said(texts: Any) -> None:
+def test_without_an_estimated_share_flags_are_said() -> None:
     (line,) = sources_lines([source("anna", True, wrong_share=None, others_share=None)])
     assert line.endswith("25.0 % (20.0 – 30.0) of its rows are flagged")
