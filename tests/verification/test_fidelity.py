@@ -50,7 +50,7 @@ def groups_of(context: AuditContext) -> int:
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> AuditContext:
     """The digits up to rows.parquet, trained so that retrainings are alike."""
-    config = digits_config(**SMOOTH, verification__fidelity=GROUPS)
+    config = digits_config(**SMOOTH, verification__fidelity=GROUPS, verification__arms=["removed"])
     path = tmp_path_factory.mktemp("fidelity")
     context = AuditContext(config, RunDirectory(path), InlineWorkers(config.compute))
     write_text(path / "config.yaml", config.to_yaml())
