@@ -15,6 +15,7 @@ from scipy.stats import pearsonr
 from pipeline.context import AuditContext
 from pipeline.run import RunDirectory, read_json, write_text
 from pipeline.stages import fingerprints
+from pipeline.verification.arms import read_decisions
 from pipeline.verification.fidelity import (
     REMOVED_SHARE,
     calibration,
@@ -49,7 +50,7 @@ def groups_of(context: AuditContext) -> int:
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> AuditContext:
     """The digits up to rows.parquet, trained so that retrainings are alike."""
-    config = digits_config(**SMOOTH, verification__fidelity=GROUPS)
+    config = digits_config(**SMOOTH, verification__fidelity=GROUPS, verification__arms=["removed"])
     path = tmp_path_factory.mktemp("fidelity")
     context = AuditContext(config, RunDirectory(path), InlineWorkers(config.compute))
     write_text(path / "config.yaml", config.to_yaml())
@@ -112,8 +113,8 @@ def test_shuffled_scores_have_low_fidelity_and_nothing_is_retrained_for_them(
 def test_a_well_determined_slope_calibrates_the_forecasts(
     audited: AuditContext, report: dict[str, Any]
 ) -> None:
-    table = pq.read_table(audited.run / "rows.parquet", columns=["decision"])
-    removed = np.array([decision == "remove" for decision in table["decision"].to_pylist()])
+    removed, relabelled = read_decisions(audited.run.path).masks(report["exported"])
+    assert not relabelled.any()
     plain = predicted_loss_change(-harm(audited), removed)
     assert report["calibrated_by"] == "fidelity groups"
     assert report["predicted_loss_change"] == pytest.approx(report["fidelity"]["slope"]["value"] * plain)
