@@ -130,7 +130,7 @@ def of_classes(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
         wrong,
         suggested,
         probability,
-        best != given,
+        (best != given) | (wrong > LEAST_WRONG),
         removable & judges.panel.judged(role),
         given.astype(np.int64),
         ambiguous(two[:, 0], two[:, 1], 1.0),

@@ -39,6 +39,7 @@ from pipeline.detection.panel_signals import (
     shared_out,
 )
 from pipeline.detection.protection import LEAST_EXPLAINED as LEAST_KNOWN
+from pipeline.detection.protection import LEAST_WRONG
 from pipeline.detection.repeats import repeated_signals
 from pipeline.detection.representation import represent
 from pipeline.detection.signals import collect_signals, harm_early, opinion_of, others, stored
@@ -136,7 +137,7 @@ def weigh_classes(
     repeated = shared_out(repeated, vote)
     two = -np.partition(-together, 1, axis=1)[:, :2] if together.shape[1] > 1 else np.ones((len(given), 2))
     seen = Opinion(together[np.arange(len(given)), given].astype(np.float64), best, *two.T.astype(np.float64))
-    contradicted = best != given
+    contradicted = (best != given) | (wrong > LEAST_WRONG)
     labels = Labels(
         given,
         suggested.astype(best.dtype),
@@ -157,7 +158,9 @@ def weigh_classes(
         labels,
         judges,
         share.flips,
+        panel=judges.panel,
         explains=judges.explains,
+        doubt=wrong,
     )
 
 
@@ -171,7 +174,7 @@ def best_other(posterior: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np
 def count_classes(estimate: NoiseEstimate | None, wrong: np.ndarray, contradicted: np.ndarray) -> Counts:
     """As many rows as are estimated to be wrong; without an estimate those more probably wrong than right."""
     if estimate is None:
-        doubtful = int((contradicted & (wrong > 0.5)).sum())
+        doubtful = int((contradicted & (wrong > LEAST_WRONG)).sum())
         return Counts(0, doubtful)
     number = round(estimate.value * len(wrong))
     return Counts(number, number)
