@@ -6,6 +6,9 @@ from pipeline.config import AuditConfig
 from pipeline.report import words
 from pipeline.report.verdict import Summary, disarmed
 
+NEARLY_NONE = 0.005
+"""Up to this estimated share of wrong labels there is nothing to say against the data."""
+
 
 def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     """Steps in the order in which they matter; `path` is the run directory for display."""
@@ -74,6 +77,18 @@ def again(config: AuditConfig) -> str:
     return "run the same command again"
 
 
+def nothing_removed(summary: Summary) -> str:
+    """What follows where no row is to go: that all is well is said only where nothing speaks against it."""
+    noise = summary["estimated_noise"]
+    if summary["decisions"]["review"]:
+        return f"{words.rows(summary['decisions']['review'])} wait for somebody to look at them."
+    if noise is None:
+        return "How many labels are wrong could not be estimated."
+    if noise["value"] > NEARLY_NONE:
+        return "Some labels look wrong all the same, but no single row surely enough."
+    return "The data can be used as they are."
+
+
 def states_precision(summary: Summary) -> bool:
     promise = summary.get("promise")
     return promise is not None and promise["precision"] is not None
@@ -87,7 +102,7 @@ def untested(summary: Summary, config: AuditConfig) -> str:
     if config.detection.rule == "ranking":
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
-        return "Nothing was to be removed, so there was nothing to test. The data can be used as they are."
+        return f"Nothing was to be removed, so there was nothing to test. {nothing_removed(summary)}"
     if config.verification.seeds == 0:
         return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."
     return "Whether cleaning helps is not known: remove what stood in the way of the test and run it again."

@@ -27,7 +27,7 @@ from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
 from pipeline.report.originals import class_names, read_schema
 from pipeline.report.pairs import pair_lines
-from pipeline.report.summary import Summary, facts, forecast_line, noise_line
+from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
 from pipeline.report.triggers import triggers
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
@@ -108,6 +108,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "curves": training_curves(facts(record, "train")),
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
         "noise": noise_line(summary),
+        "situation": situation_line(summary),
+        "measures": measure_lines(summary),
         "forecast": forecast_line(summary),
         "fidelity": fidelity.shown(summary["fidelity"], "loss units" if regression else "nats"),
         "unrolled": unrolled_sentence(summary["unrolled"]),
@@ -148,6 +150,25 @@ def decision_bar(summary: Summary) -> Markup:
         for name in reversed(vocabulary.DECISIONS)
     ]
     return svg.stack(parts, "rows by decision")
+
+
+def measure_lines(summary: Summary) -> list[dict[str, Any]]:
+    """A line for each measure of the arms, the one that the verdict rests on marked."""
+    found = []
+    for name, measure in summary["measures"].items():
+        gain = measure["differences"]["cleaned - as_given"]
+        loss = tuple(f"{gain['loss'][end]:+.3f}".replace("-", "−") for end in ("mean", "low", "high"))
+        found.append(
+            {
+                "words": measure["words"],
+                "rows": words.count(measure["rows"]),
+                "metric": change(gain["metric"], summary["metric"]).replace("95 % interval ", ""),
+                "loss": f"{loss[0]} ({loss[1]} … {loss[2]})",
+                "finding": measure["finding"],
+                "decides": name == summary["decided_by"],
+            }
+        )
+    return found
 
 
 def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown]]:

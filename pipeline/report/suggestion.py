@@ -12,9 +12,13 @@ NONE_LIKELY = "no likely other label"
 
 
 def is_likely(row: dict[str, Any]) -> bool:
-    """Whether the suggestion of a line of rows.parquet is to be shown; True where its probability is not known."""
+    """Whether the suggestion of a line of rows.parquet is to be shown.
+
+    True where its probability is not known, and for a row that is called mislabelled because of it.
+    """
     probability = row.get("suggested_probability")
-    return row["suggested_label"] is not None and (probability is None or probability >= LEAST)
+    called = "mislabelled" in (row.get("reasons") or [])
+    return row["suggested_label"] is not None and (called or probability is None or probability >= LEAST)
 
 
 def suggestion(row: dict[str, Any], names: dict[Any, str] | None = None) -> str:

@@ -14,6 +14,7 @@ import yaml
 from pipeline.config import load_config
 from pipeline.data.export import manifest_path
 from pipeline.data.files import ROLES
+from pipeline.data.situation import AS_NOISY
 from pipeline.report import words
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
@@ -48,6 +49,10 @@ def summary(run: RunDirectory) -> Summary:
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
+        "estimated_noise_file": detect.get("estimated_noise_file"),
+        "estimated_noise_holdout": detect.get("estimated_noise_holdout"),
+        "labels": detect.get("labels") or {},
+        "judges": detect.get("judges") or [],
         "confused_pairs": detect.get("confused_pairs") or [],
         "calibration": detect.get("calibration"),
         "warnings": detect.get("warnings") or [],
@@ -55,6 +60,7 @@ def summary(run: RunDirectory) -> Summary:
         "canaries": detect.get("canaries"),
         "groups": groups(run, sources(detect, verification)),
         "sources": sources(detect, verification),
+        "worst_source": worst_source(sources(detect, verification)),
         "group_effects": verification.get("groups") or [],
         "backdoors": backdoors(detect.get("backdoors") or [], verification.get("backdoors") or []),
         "verdict": verification["verdict"],
@@ -219,7 +225,7 @@ def headline(summary: Summary) -> list[str]:
         lines = [first, found.numbers, found.control, *found.further, found.consequence]
     lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
     lines.append(reasons_line(summary))
-    lines.append(noise_line(summary))
+    lines += [line for line in (noise_line(summary), situation_line(summary)) if line]
     lines += sources_lines(summary.get("sources") or [])
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
@@ -248,12 +254,43 @@ def reasons_line(summary: Summary) -> str:
 
 
 def noise_line(summary: Summary) -> str:
+    """The estimated share of wrong labels, of the train rows and, in one noisy file, of all that were judged."""
     noise = summary["estimated_noise"]
     if noise is None:
         note = summary["estimated_noise_note"] or ""
         return f"wrong labels in the train set: not estimated. {note}".rstrip(" .")
-    value, low, high = (f"{100 * noise[end]:.1f}" for end in ("value", "low", "high"))
-    return f"wrong labels in the train set, estimated: {value} % ({low} – {high})"
+    line = f"wrong labels in the train set, estimated: {share(noise)}"
+    whole = summary.get("estimated_noise_file")
+    if whole is not None and as_noisy(summary):
+        line += f"; in all {words.rows(summary['rows_audited'])} {share(whole)}"
+    return line
+
+
+def share(estimate: dict[str, float]) -> str:
+    """`9.3 % (7.2 – 11.5)`."""
+    value, low, high = (f"{100 * estimate[end]:.1f}" for end in ("value", "low", "high"))
+    return f"{value} % ({low} – {high})"
+
+
+def as_noisy(summary: Summary) -> list[str]:
+    """The roles whose labels are taken to be as noisy as the train labels."""
+    return [role for role, state in (summary.get("labels") or {}).items() if state == AS_NOISY]
+
+
+def situation_line(summary: Summary) -> str:
+    """Which labels are known to be right, and what follows; nothing for runs of earlier versions."""
+    if not summary.get("labels"):
+        return ""
+    noisy = as_noisy(summary)
+    if not noisy:
+        return "labels of validation and holdout rows are declared right"
+    roles = " and ".join(noisy)
+    return f"no {roles} label is known to be right: they are as noisy as train's, and are judged as well"
+
+
+def worst_source(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first source that is named for wrong labels."""
+    return next((line for line in found if line["named"]), None)
 
 
 def promise_line(summary: Summary) -> str:

@@ -25,6 +25,13 @@ class Signal:
 
 
 SIGNALS = {
+    "panel_wrong": Signal("label improbable", True),
+    "panel_residual": Signal("far from predictions", True),
+    "panel_linear": Signal("linear model differs", False),
+    "panel_naive_bayes": Signal("naive Bayes differs", False),
+    "panel_boosting": Signal("boosting differs", False),
+    "panel_extra_trees": Signal("random trees differ", False),
+    "panel_neighbours": Signal("neighbours differ (panel)", False),
     "early_margin": Signal("prefers other label", False),
     "early_loss": Signal("hard to learn", True),
     "early_harm": Signal("harms validation", True),

@@ -13,7 +13,16 @@ from pipeline.verification.choice import Choice
 from pipeline.verification.measures import GIVEN, Evidence, Measured, measure_arm
 from pipeline.verification.results import ArmResult
 from pipeline.verification.statistics import seed_interval, seen_gain
-from pipeline.verification.verdict import CLEANED, QUANTITIES, SAYS, compare, finding, noises_of, verdict
+from pipeline.verification.verdict import (
+    CLEANED,
+    QUANTITIES,
+    SAYS,
+    bearing,
+    compare,
+    finding,
+    noises_of,
+    verdict,
+)
 
 CLEAN, NOISY = "clean", "as noisy as train"
 
@@ -52,6 +61,11 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
     reached = verdict(measures, evidence.clean)
     decider = reached.decided_by or GIVEN
     cleaned, given = named["cleaned"].validation_losses, named[AS_GIVEN].validation_losses
+    rested = bearing(measures[decider])
+    deciding = {
+        name: of_pair | {decider: measures[decider][name][rested]}
+        for name, of_pair in measures[GIVEN].items()
+    }
     own = {"cleaned": found.choice.arm, "random_removal": RANDOM_OF + found.choice.arm}
     return {
         "verdict": reached.word,
@@ -71,7 +85,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
             name: result.as_json(rows) | {"measures": means(measured[own.get(name, name)])}
             for name, result in named.items()
         },
-        "differences": measures[GIVEN],
+        "differences": deciding,
         "measures": {
             name: {
                 "words": SAYS[name],

@@ -67,6 +67,14 @@ def bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
     return (low, high) if interval["higher_is_better"] else (-high, -low)
 
 
+def bearing(differences: Differences) -> str:
+    """The quantity that a verdict rests on: `loss` where that alone is beyond its interval, else `metric`."""
+    metric, loss = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
+    control = bounds(differences[CONTROL]["metric"])
+    shown = (metric[0] > 0 and control[0] > 0) or metric[1] < 0
+    return "loss" if not shown and (loss[0] > 0 or loss[1] < 0) else "metric"
+
+
 def finding(differences: Differences) -> str:
     """What one measure by itself would prove."""
     given = {name: bounds(differences[CLEANED][name]) for name in QUANTITIES}
