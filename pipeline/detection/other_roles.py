@@ -7,6 +7,7 @@ doubt as much, and what was decided about those is decided about it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from pipeline.detection.reasons import (
     ambiguous,
     reasons,
 )
+from pipeline.detection.source_rates import right_label_by_source
+from pipeline.detection.source_values import declared_sources
 from pipeline.detection.strata import prediction_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
@@ -83,7 +86,7 @@ def judge_role(
     if doubt is None:
         return None
     if weighed.judges is not None:
-        seen = of_classes(weighed, role, given)
+        seen = of_classes(path, weighed, role, given)
     elif weighed.targets is not None:
         seen = of_targets(weighed, role, given)
     else:
@@ -111,12 +114,15 @@ def judge_role(
     return JudgedRole(judgement, seen.signals, applied)
 
 
-def of_classes(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
     judges, flips = weighed.judges, weighed.flips
     assert judges is not None
     assert flips is not None
     together = judges.together(role)
     posterior = right_label(together, given, flips)
+    if weighed.rates is not None:
+        codes = codes_like_train(path, role, weighed.rates.column)
+        posterior = right_label_by_source(together, given, flips, codes, weighed.rates.factors)
     wrong = wrong_label(posterior, given)
     suggested, probability = best_other(posterior, given)
     best = together.argmax(1)
@@ -136,6 +142,16 @@ def of_classes(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
         ambiguous(two[:, 0], two[:, 1], 1.0),
         signals,
     )
+
+
+def codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
+    """The sources of a role's rows by the codes that train rows have, int64 `[rows]`, −1 for others."""
+    of_train, of_role = (
+        next(each for each in declared_sources(run_path, (of,)) if each.name == column)
+        for of in ("train", role)
+    )
+    known = {value: code for code, value in enumerate(of_train.values)}
+    return np.array([known.get(value, -1) for value in of_role.values], dtype=np.int64)[of_role.codes]
 
 
 def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:

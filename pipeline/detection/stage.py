@@ -141,6 +141,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "sources": sources_of_run(path, weighed.panel, given, decision, noise.estimate),
         "judges": [] if weighed.judges is None else weighed.judges.as_json(),
         "explained": weighed.explains,
+        "source_rates": None if weighed.rates is None else asdict(weighed.rates),
         "labels": situation(config, data),
         "early_epoch": early,
         "window_epochs": window,

@@ -43,6 +43,8 @@ from pipeline.detection.protection import LEAST_WRONG
 from pipeline.detection.repeats import repeated_signals
 from pipeline.detection.representation import represent
 from pipeline.detection.signals import collect_signals, harm_early, opinion_of, others, stored
+from pipeline.detection.source_rates import SourceRates, right_label_by_source, telling_source
+from pipeline.detection.source_values import declared_sources
 from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.targets import TargetJudges, collect_target_judges
 from pipeline.detection.wrong_share import LEAST_EXPLAINED, estimate_wrong_share
@@ -73,9 +75,10 @@ class Weighed:
     """The evidence, and what it says of the labels.
 
     ranking: float64 `[rows]`, the suspicion; nearest: float32 `[rows]`, distance to the nearest class; judges: who was
-    asked out of sample (classes), flips: how right labels become given ones; explains: share of the loss without
-    looking at the features that the best of them explains, None where nobody was asked; doubt: float64 `[rows]`, what
-    the judges alone say against the label, on a scale that rows of other roles have as well.
+    asked out of sample (classes), flips: how right labels become given ones, rates: which sources flip more of them;
+    explains: share of the loss without looking at the features that the best of them explains, None where nobody was
+    asked; doubt: float64 `[rows]`, what the judges alone say against the label, on a scale that rows of other roles
+    have as well.
     """
 
     signals: list[Signal]
@@ -87,6 +90,7 @@ class Weighed:
     labels: Labels
     judges: Judges | None = None
     flips: Flips | None = None
+    rates: SourceRates | None = None
     targets: TargetJudges | None = None
     panel: Panel | None = None
     explains: float | None = None
@@ -123,7 +127,12 @@ def weigh_classes(
     opinions, weights = judges.opinions("train"), judges.weights()
     share = estimate_wrong_share(opinions, weights, given, seed)
     together = judges.together("train")
+    columns = declared_sources(path)
+    rates = telling_source(together, given, share.flips, [(each.name, each.codes) for each in columns])
     posterior = right_label(together, given, share.flips)
+    if rates is not None:
+        codes = next(each.codes for each in columns if each.name == rates.column)
+        posterior = right_label_by_source(together, given, share.flips, codes, rates.factors)
     wrong = wrong_label(posterior, given)
     best = together.argmax(1).astype(opinion.best.dtype)
     suggested, probability = best_other(posterior, given)
@@ -158,6 +167,7 @@ def weigh_classes(
         labels,
         judges,
         share.flips,
+        rates=rates,
         panel=judges.panel,
         explains=judges.explains,
         doubt=wrong,
