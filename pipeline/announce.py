@@ -49,7 +49,7 @@ FOLLOWS = {
     (
         "validation",
         True,
-    ): "harm to their loss counts as evidence, and train's share of wrong labels is read from them",
+    ): "harm to their loss counts as evidence, and their rows are not judged",
     (
         "validation",
         False,

@@ -181,7 +181,7 @@ class Proposal:
         lines += [
             "  # Can the labels of the validation rows be trusted? "
             + ("As you said." if known else "Not known: say true only if somebody has checked them."),
-            "  # true: harm to their loss counts as evidence, and the share of wrong train labels is read from them.",
+            "  # true: harm to their loss counts as evidence, and their rows are not judged.",
             "  # false: they are taken to be as noisy as the train rows, and are judged like these.",
             f"  validation_is_clean: {str(bool(self.validation_is_clean)).lower()}",
         ]

@@ -123,6 +123,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         relabel_effect=relabelling,
     )
     write_measures(context, weighed)
+    context.run.update_record(labels=situation(config, data))
     of_roles = {role: found.signals for role, found in others.items()}
     write_signals(path, {"train": signals + weighed.repeated} | of_roles)
     write_rows(path, {"train": judgement} | {role: found.judgement for role, found in others.items()})
