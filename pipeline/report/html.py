@@ -32,6 +32,7 @@ from pipeline.report.triggers import triggers
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.run import RunDirectory, read_json
+from pipeline.verification.arms import RANDOM_OF
 
 MOST_BYTES = 3_000_000
 MOST_POINTS = 400
@@ -179,18 +180,28 @@ def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown
 
 def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
     """Dots per arm and an interval per difference, each on one scale; None where nothing was retrained."""
-    arms = read_json(run / "verification.json").get("arms")
-    if not arms:
+    measured = read_json(run / "verification.json").get("arms")
+    if not measured:
         return None
-    metric = summary["metric"]
-    scale = svg.domain([value for arm in arms.values() for value in arm["metric"]])
+    metric, measure = summary["metric"], summary["decided_by"]
+    again = {summary["exported"]} | {name for name in measured if name.startswith(RANDOM_OF)}
+    arms = {
+        name: arm["measures"][measure]["metric"] if measure in arm.get("measures", {}) else arm["metric"]
+        for name, arm in measured.items()
+        if name not in again
+    }
+    scale = svg.domain([value for values in arms.values() for value in values])
     lines = []
-    for name, arm in arms.items():
+    for name, values in arms.items():
         mean = summary["arms"][name]["metric"]
         said = vocabulary.ARMS.get(name, name)
-        dots = svg.dots(arm["metric"], mean, scale, f"{said}: {words.level(mean, metric)}")
+        dots = svg.dots(values, mean, scale, f"{said}: {words.level(mean, metric)}")
         lines.append({"name": name, "said": said, "dots": dots, "mean": words.level(mean, metric)})
-    intervals = {name: entry["metric"] for name, entry in summary["differences"].items()}
+    intervals = {
+        name: entry["metric"]
+        for name, entry in summary["differences"].items()
+        if not again & set(name.split(" - "))
+    }
     across = svg.domain([0.0] + [entry[end] for entry in intervals.values() for end in ("low", "high")])
     differences = []
     for name, entry in intervals.items():

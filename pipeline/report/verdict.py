@@ -54,9 +54,10 @@ def verdict(summary: Summary) -> Verdict:
     else:
         verb = "raises" if gain["mean"] > 0 else "lowers"
         title = claim = f"{what_was_done(summary)} {verb} holdout {metric}"
-    return Verdict(
-        word, title, claim, numbers(summary), control(summary), consequence(summary), further(summary)
-    )
+    said = numbers(summary), *further(summary)
+    if quantity == "loss":  # what bears the verdict comes first
+        said = words.sentence(said[1]), f"{words.metric(summary['metric'])} {said[0]}", *said[2:]
+    return Verdict(word, title, claim, said[0], control(summary), consequence(summary), said[1:])
 
 
 def telling(summary: Summary) -> str:

@@ -36,6 +36,8 @@ def judge_sources(context: AuditContext, lines: Sequence[Mapping[str, Any]]) -> 
     without them against one with all rows: `validation_loss` the change of the mean, or None; `loss` and `metric`
     `{"mean", "low", "high"}` of the change on the holdout, over its rows alone, or None without a holdout.
     """
+    if not lines:
+        return []
     path, config = context.run.path, context.config.verification
     effects = train_effects(path)
     members = source_members(path, lines)
