@@ -45,12 +45,13 @@ def digits_config(roles: Sequence[str] = ("train", "validation", "holdout"), **c
 
 
 def open_context(path: Path, config: AuditConfig) -> AuditContext:
-    """Prepare the data of `config` in `path`; the factors count as fitted, without a scale correction."""
+    """Prepare the data of `config` in `path`; later stages count as run, without a scale correction or sources."""
     context = AuditContext(config, RunDirectory(path), InlineWorkers(config.compute))
     write_text(path / "config.yaml", config.to_yaml())
     prepare(context)
     context.run.finish_stage("train", "", {"facts": {}})
     context.run.finish_stage("factors", "", {"facts": {"alpha": None}})
+    context.run.finish_stage("detect", "", {"facts": {}})
     return context
 
 
