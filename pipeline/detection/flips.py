@@ -28,6 +28,8 @@ FEWEST_ROWS = 10
 """A class that fewer rows are taken for has the mean of the others."""
 LEVERAGE = 4.0
 """Rows of a mean that are as good as one row of a limit: the variance of an intercept at the end of a line."""
+OWN_ERROR = 0.1
+"""Of all disagreement with a class, the part that a limit may be off by, as a standard deviation beside sampling."""
 TINY = 1e-4
 TEMPERATURES = (-2.5, 1.0)
 """Logarithms of the least and the largest temperature."""
@@ -61,14 +63,15 @@ def flip_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     classes = probabilities.shape[1]
     taken = probabilities.argmax(1)
     sure = certainty(probabilities, taken)
-    raw, weight = np.eye(classes), np.zeros(classes)
+    raw, seen, weight = np.eye(classes), np.eye(classes), np.zeros(classes)
     for of_class in range(classes):
         rows = np.flatnonzero(taken == of_class)
         if len(rows) >= FEWEST_ROWS:
             used = rows[np.argsort(-sure[rows], kind="stable")][: max(FEWEST_ROWS, int(SUREST * len(rows)))]
             raw[of_class] = limit(labels[used], classes)
+            seen[of_class] = np.bincount(labels[rows], minlength=classes) / len(rows)
             weight[of_class] = len(used) / LEVERAGE
-    return shrunk(raw, weight)
+    return shrunk(raw, seen, weight)
 
 
 def chances(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -104,15 +107,20 @@ def limit(labels: np.ndarray, classes: int) -> np.ndarray:
     return found / found.sum()
 
 
-def shrunk(raw: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The flips with classes and pairs shrunk; weight: `[classes]`, rows that a class's shares are as good as."""
+def shrunk(raw: np.ndarray, seen: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The flips with classes and pairs shrunk.
+
+    raw: limits `[right, given]`; seen: the shares of labels among all rows taken for a class; weight: `[classes]`, rows
+    that a class's limits are as good as, 0: not known.
+    """
     classes = len(raw)
     known = weight > 0
     if not known.any() or classes < 2:
         return np.eye(classes)
     rate, shares = 1 - np.diag(raw), weight / weight.sum()
     mean = float(rate @ shares)
-    sampling = np.where(known, mean * (1 - mean) / np.maximum(weight, 1), np.inf)
+    own = np.square(OWN_ERROR * (1 - np.diag(seen)))
+    sampling = np.where(known, mean * (1 - mean) / np.maximum(weight, 1) + own, np.inf)
     between = max(0.0, float(np.sum(shares * (rate - mean) ** 2) - np.sum(shares[known] * sampling[known])))
     trust = np.where(known, between / (between + sampling) if between > 0 else 0.0, 0.0)
     rate = mean + trust * (rate - mean)
@@ -121,7 +129,7 @@ def shrunk(raw: np.ndarray, weight: np.ndarray) -> np.ndarray:
     flips = even.copy()
     if classes > 2:
         count = np.maximum(weight, 1)[:, None]
-        sampling_of_pair = np.maximum(even, 0.5 / count) / count
+        sampling_of_pair = np.maximum(even, 0.5 / count) / count + np.square(OWN_ERROR * seen)
         surplus = ((raw - even) ** 2 - sampling_of_pair)[off & known[:, None]]
         between = max(0.0, float(surplus.mean()))
         if between > 0:
