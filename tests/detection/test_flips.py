@@ -101,15 +101,21 @@ def test_a_class_that_hardly_a_row_is_taken_for_has_the_mean_of_the_others() -> 
 
 
 def test_flips_without_a_known_class_are_none() -> None:
-    assert shrunk(np.eye(3), np.zeros(3)) == pytest.approx(np.eye(3))
+    assert shrunk(np.eye(3), np.eye(3), np.zeros(3)) == pytest.approx(np.eye(3))
 
 
 def test_every_pair_keeps_a_chance_and_few_rows_are_shrunk_to_the_mean() -> None:
     raw = uniform(3, 0.2)
     raw[0] = [0.5, 0.5, 0.0]
-    few, many = shrunk(raw, np.array([4.0, 400, 400])), shrunk(raw, np.full(3, 4000.0))
+    few, many = (shrunk(raw, raw, rows) for rows in (np.array([4.0, 400, 400]), np.full(3, 4000.0)))
     assert (few > 0).all()
     assert few.sum(1) == pytest.approx(1)
     assert abs(few[0, 0] - 0.8) < abs(many[0, 0] - 0.8)
     assert many[0] == pytest.approx(raw[0], abs=0.05)
     assert many[0, 2] >= TINY / 10
+
+
+def test_a_class_that_judges_often_miss_is_shrunk_more() -> None:
+    raw, rows = np.array([[0.7, 0.3], [0.1, 0.9]]), np.full(2, 400.0)
+    sure, unsure = (shrunk(raw, seen, rows) for seen in (raw, np.array([[0.5, 0.5], [0.5, 0.5]])))
+    assert unsure[0, 1] - unsure[1, 0] < sure[0, 1] - sure[1, 0]
