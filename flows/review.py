@@ -66,6 +66,8 @@ def print_holdout(console: Console, state: HoldoutState, run: Path) -> None:
     print_line(
         console, f"More answers make the interval narrower: winnow review {run} --holdout {MOST_ASKED // 4}"
     )
+    if state.answered:
+        print_line(console, f"To judge the arms by these answers as well: winnow review {run} --apply")
 
 
 def next_steps(review: Review, run: Path) -> list[str]:

@@ -344,6 +344,10 @@ class Verification(Section):
         description="retrainings without random groups, which say how faithful scores are; 0: none; auto: 16 where "
         "something is to be removed or relabelled",
     )
+    answers: str | None = Field(
+        None,
+        description="answers about holdout rows, review/holdout.parquet of a run, which winnow review writes",
+    )
     sources: int = Field(
         1,
         ge=0,

@@ -28,7 +28,7 @@ from pipeline.report.sheet import sheet_rows
 from pipeline.run import RunDirectory, write_atomically
 from pipeline.runs import existing_run
 
-ANSWERS = "review/answers.parquet"
+ANSWERS, HOLDOUT_ANSWERS = "review/answers.parquet", "review/holdout.parquet"
 COLUMNS = ("row_key", "verdict", "sample")
 MOST_NAMED = 5
 
@@ -281,11 +281,16 @@ def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
 
 
 def reviewed_changes(path: str | Path) -> dict[str, Any]:
-    """The changes of a run's config by which an audit in the same directory uses the answers.
+    """The changes of a run's config by which an audit in the same directory uses the answers, about flagged and about
+    holdout rows.
 
     Raises InputError when there are none.
     """
     review = ReviewedRun(path)
+    holdout = review.run / HOLDOUT_ANSWERS
+    of_holdout = {"verification.answers": str(holdout)} if holdout.exists() else {}
+    if not review.answers.verdicts and of_holdout:
+        return of_holdout
     if not review.answers.verdicts:
         raise InputError(
             f"{path}: there are no answers yet", "`winnow review RUN --answers SHEET` takes them."
@@ -297,6 +302,7 @@ def reviewed_changes(path: str | Path) -> dict[str, Any]:
         "detection.answers": str(review.run / ANSWERS),
         "detection.precision": plan.precision,
         "detection.confidence": plan.confidence,
+        **of_holdout,
     }
 
 

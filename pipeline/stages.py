@@ -93,6 +93,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "detect":  # by what the files say: a run, and its answers with it, may be moved
             part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
+        if stage.name == "verify" and config.verification.answers is not None:
+            part["verification"] |= {"answers": content_hash(config.verification.answers)}
         previous = found[stage.name] = digest([part, previous, __version__])
     return found
 

@@ -21,6 +21,7 @@ from pipeline.data.entries import read_entries
 from pipeline.detection.people import find_rows
 from pipeline.errors import InputError
 from pipeline.report.sheet import sheet_rows
+from pipeline.review import HOLDOUT_ANSWERS as ANSWERS
 from pipeline.review import save_sheet
 from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estimate_share, row_sizes
 from pipeline.run import RunDirectory, write_atomically
@@ -29,7 +30,6 @@ from pipeline.training.main_run import role_labels
 from pipeline.verification.results import read_results
 from pipeline.verification.retrain import retraining_path
 
-ANSWERS = "review/holdout.parquet"
 METADATA = b"winnow_holdout_review"
 STRATUM = "holdout"
 """What stands in the column `stratum` of these sheets."""

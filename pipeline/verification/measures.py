@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from pipeline.compute.worker import run_config, run_data
 from pipeline.training.main_run import role_labels
+from pipeline.verification.answers import UNKNOWN, read_holdout_answers, with_answers
 from pipeline.verification.results import RoleResult
 
 GIVEN, UNCONTRADICTED, POSTERIOR, ANSWERED = "given", "uncontradicted", "posterior", "answered"
@@ -82,6 +83,12 @@ def read_evidence(run_path: Path, role: str) -> Evidence:
         if found is not None:
             contradicted[UNCONTRADICTED + ending] = found.astype(bool)
     answered, answers = read_answers(run_path, role, given)
+    asked = read_holdout_answers(run_path, given) if role == "holdout" else None
+    if asked is not None:
+        posterior = {name: with_answers(found, given, asked) for name, found in posterior.items()}
+        named = asked.labels != UNKNOWN
+        answers = np.where(named, asked.labels, given if answers is None else answers)
+        answered = named if answered is None else answered | named
     clean = run_config(run_path).data.labels_are_clean(role)
     return Evidence(clean, given, posterior, contradicted, answered, answers)
 
