@@ -22,15 +22,16 @@ def checksums(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> AuditResult:
     before = checksums(Path("data_samples/digits"))
-    found = pipeline.audit(digits_config(), tmp_path_factory.mktemp("audit") / "run")
+    config = digits_config(verification__gate="off")  # exported whatever two retrainings prove
+    found = pipeline.audit(config, tmp_path_factory.mktemp("audit") / "run")
     assert checksums(Path("data_samples/digits")) == before, "source files were written to"
     return found
 
 
 def test_counts_agree_everywhere(result: AuditResult) -> None:
     decisions = result.rows["decision"].to_pylist()
-    removed = decisions.count("remove")
-    assert removed > 0
+    removed, relabelled = decisions.count("remove"), decisions.count("relabel")
+    assert removed + relabelled > 0
     assert result.summary["decisions"] == {
         d: decisions.count(d) for d in ("keep", "review", "remove", "relabel")
     }
@@ -41,7 +42,7 @@ def test_counts_agree_everywhere(result: AuditResult) -> None:
     quarantined = sum(
         pq.ParquetFile(p).metadata.num_rows for p in result.paths["quarantine"].glob("*.parquet")
     )
-    assert quarantined == removed
+    assert quarantined == removed + relabelled
 
 
 def test_verification_has_every_arm_and_seed(result: AuditResult) -> None:

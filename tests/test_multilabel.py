@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from digits_run import run_until
 from multilabel_run import Planted, planted_sets, sets_of
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -101,6 +104,31 @@ def test_the_report_says_it(audited: tuple[Planted, Path]) -> None:
     summary = json.loads((audited[1] / "report" / "summary.json").read_text())
     assert summary["task"] == "multilabel"
     assert 0.005 < summary["estimated_noise"]["value"] < 0.06  # of all answers, 0.025 are wrong
+
+
+def test_sets_of_other_roles_are_judged_where_they_may_be_wrong(tmp_path: Path) -> None:
+    changes = {"data.validation_is_clean": False, "detection.halves": False, "training.epochs": 6}
+    config = planted_sets(tmp_path / "data", train=1000, **changes).config
+    holdout = tmp_path / "data/holdout/part.parquet"
+    table = pq.read_table(holdout)
+    sets = [set(each or []) for each in table["tags"].to_pylist()]
+    given = [sorted(each ^ {"even"} if place % 10 == 0 else each) for place, each in enumerate(sets)]
+    at = table.schema.get_field_index("tags")
+    pq.write_table(
+        table.set_column(at, table.schema.field(at), pa.array(given, table.schema.field(at).type)), holdout
+    )
+    run_until(config, tmp_path / "run", "detect")
+    drop_kept()
+    rows = pq.read_table(tmp_path / "run/rows.parquet")
+    assert Counter(rows["split"].to_pylist()) == {"train": 1000, "validation": 300, "holdout": table.num_rows}
+    rows = rows.filter(pc.equal(rows["split"], "holdout"))
+    assert rows["label"].to_pylist() == given
+    wrong = np.arange(table.num_rows) % 10 == 0
+    assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.7  # at random: 0.1
+    suggested = rows["suggested_label"].to_pylist()
+    said = [place for place in np.flatnonzero(wrong) if suggested[place] is not None]
+    assert len(said) > 0.8 * wrong.sum()
+    assert np.mean([set(suggested[place]) == sets[place] for place in said]) > 0.9
 
 
 def test_metric_is_the_mean_f1_of_scikit_learn() -> None:
