@@ -34,8 +34,11 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
         return {"judges": []}
     data = run_data(path)
     task, outputs = data.encoding.task, data.encoding.outputs
-    make_features(context, data)
     labels = role_labels(data, "train")
+    rare = rare_classes(labels, task, outputs, config.panel_folds)
+    if len(rare) == outputs and task == "classification":  # nobody to judge
+        return {"judges": [], "not_judged_classes": data.encoding.classes}
+    make_features(context, data)
     strata = strata_of(labels, task)
     features = ids_of_hex(read_catalog(path, "train", ["features_hash"])["features_hash"])
     dealt = [
@@ -48,7 +51,6 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     judges = choose_judges(first, task, outputs)
     blind = choose_judges(first.without(hidden), task, outputs) if hidden else []
     make_fits(context, judges, hidden, blind)
-    rare = rare_classes(labels, task, outputs, config.panel_folds)
     judged = write_judged(path, data, rare)
     facts = {
         "folds": config.panel_folds,

@@ -13,6 +13,8 @@ from pipeline.compute.worker import run_config, run_data
 
 RIGHT, WRONG = ("right", "keep"), ("wrong", "remove", "relabel")
 UNKNOWN = -1
+EVEN = 1e-6
+"""Added to every label's probability, so that something is left where the given label had all of it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def with_answers(posterior: np.ndarray, given: np.ndarray, answers: HoldoutAnswe
     found[named] = 0
     found[named, answers.labels[named]] = 1
     other = np.flatnonzero(answers.wrong & (answers.labels == UNKNOWN))
+    found[other] += EVEN
     found[other, given[other]] = 0
-    found[other] /= np.maximum(found[other].sum(1, keepdims=True), 1e-12)
+    found[other] /= found[other].sum(1, keepdims=True)
     return found

@@ -108,7 +108,7 @@ def encoded(data: EncodedData, labels: pa.ChunkedArray, given: Tensor) -> Tensor
     """Encoded labels `[rows]`, the given one where `labels` is null."""
     found, valid = given.clone(), labels.is_valid().to_numpy()
     if valid.any():
-        values = torch.from_numpy(data.encoding.label.encode(labels.drop_null()))
+        values = torch.from_numpy(data.encoding.label.encode(labels.drop_null().combine_chunks()))
         found[torch.from_numpy(np.asarray(valid))] = values.to(found.dtype)
     return found
 

@@ -115,7 +115,7 @@ def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarr
         changed &= table["new_label"].is_valid().to_numpy()
         labels = table["new_label"].filter(pa.array(changed))
         if len(labels):
-            answers[changed] = run_data(run_path).encoding.label.encode(labels)
+            answers[changed] = run_data(run_path).encoding.label.encode(labels.combine_chunks())
         answered |= changed
     return (answered, answers) if answered.any() else (None, None)
 
