@@ -313,16 +313,16 @@ def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
         return Choice("list", "of one length") if same else Choice(None, str(kind))
     if pa.types.is_temporal(kind) or TIME_NAMES.search(column.lower()):
         return Choice(None, "time")
-    distinct = count_distinct(values)
+    distinct, coded = count_distinct(values), b"categories" in (field.metadata or {})
     if is_group(column, kind, distinct):
-        return judge_group(column, values, distinct)
+        return judge_group(column, values, distinct, coded)
     if words(column) & LABEL_WORDS:
         return Choice(None, "looks like another label")
     if column.lower() in SPLIT_NAMES or is_id(column):
         return Choice(None, "names rows, says nothing about them")
     if distinct < 2:
         return Choice(None, "always the same")
-    return judge_values(values, distinct, b"categories" in (field.metadata or {}))
+    return judge_values(values, distinct, coded)
 
 
 def is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
@@ -331,11 +331,11 @@ def is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
     return fits and bool(words(column) & GROUP_WORDS) and 2 <= distinct <= MOST_GROUPS
 
 
-def judge_group(column: str, values: pa.Array, distinct: int) -> Choice:
+def judge_group(column: str, values: pa.Array, distinct: int, coded: bool) -> Choice:
     """A group says who may have made the wrong labels; one that describes the row as well stays a feature."""
     remark = f"a group, who made the wrong labels: {distinct} values"
-    if words(column) & DESCRIBING_WORDS and ENCODERS["text"].supports(values.type) and not is_id(column):
-        kind = judge_values(values, distinct, coded=False).kind
+    if words(column) & DESCRIBING_WORDS and not is_id(column):
+        kind = judge_values(values, distinct, coded).kind
         if kind == "category":
             return Choice(kind, remark, group=True)
     return Choice(None, remark, group=True)
