@@ -15,6 +15,9 @@ from pipeline.detection.source_values import declared_sources, other_columns
 from pipeline.detection.sources import Opinions, class_opinions, find_sources, set_opinions, target_opinions
 from pipeline.panel.opinions import Panel
 
+FEWEST_OF_OTHERS = 200
+"""Rows of a value of a column that nobody declared: among many columns, some small group is hard by chance."""
+
 
 def sources_of_run(
     run_path: Path,
@@ -29,9 +32,11 @@ def sources_of_run(
     """
     if panel is None:
         return []
-    columns = [*declared_sources(run_path), *other_columns(run_path)]
-    overall = None if estimate is None else asdict(estimate)
-    return find_sources(columns, opinions_of(run_path, panel, given), decision != KEEP, overall)
+    overall, flagged = None if estimate is None else asdict(estimate), decision != KEEP
+    opinions = opinions_of(run_path, panel, given)
+    declared = find_sources(declared_sources(run_path), opinions, flagged, overall)
+    others = find_sources(other_columns(run_path), opinions, flagged, overall)
+    return declared + [line for line in others if line["rows"] >= FEWEST_OF_OTHERS]
 
 
 def opinions_of(run_path: Path, panel: Panel, given: np.ndarray) -> Opinions:
