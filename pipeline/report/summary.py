@@ -290,7 +290,7 @@ def situation_line(summary: Summary) -> str:
 
 def worst_source(found: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first source that is named for wrong labels."""
-    return next((line for line in found if line["named"]), None)
+    return next((line for line in found if line["named"] and line["declared"]), None)
 
 
 def promise_line(summary: Summary) -> str:
