@@ -43,7 +43,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ),
     ),
     "winnow_no_validation": (
-        {"data.validation": None, "data.validation_is_clean": False},
+        {"data.validation": None, "data.validation_is_clean": False, "data.holdout_is_clean": True},
         (
             "training",
             "checkpoints",

@@ -44,8 +44,9 @@ def test_rows_have_the_columns_of_the_contract_in_the_source_types(detected_run:
 def test_the_ranking_finds_planted_wrong_labels(detected_run: Path) -> None:
     rows, wrong = wrong_labels(detected_run)
     assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.9
-    removed = rows["decision"].to_numpy(zero_copy_only=False) == "remove"
-    assert wrong[removed].mean() > 0.7
+    changed = np.isin(rows["decision"].to_numpy(zero_copy_only=False), ["remove", "relabel"])
+    assert changed.sum() > 80
+    assert wrong[changed].mean() > 0.7
 
 
 def test_a_suggested_label_differs_from_the_given_and_has_a_probability(detected_run: Path) -> None:
@@ -64,17 +65,21 @@ def test_every_flagged_row_has_a_reason_and_no_other(detected_run: Path) -> None
         assert (decision == "keep") == (reasons == [])
 
 
-def test_six_signals_count_and_seven_stand_beside_them(detected_run: Path) -> None:
+def test_the_panel_leads_six_signals_of_the_training_and_others_stand_beside_them(detected_run: Path) -> None:
     signals = pq.read_table(detected_run / "signals.parquet")
-    counting = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "clean_neighbours"]
-    counting.append("half_confidence")
+    of_training = ["early_margin", "early_loss", "early_harm", "neighbour_margin", "clean_neighbours"]
+    of_training.append("half_confidence")
+    of_panel = ["panel_linear", "panel_extra_trees"]
     others = ["final_loss", "forgetting", "self_influence", "validation_harm"]
     others += ["gradient_norm", "representation_outlier", "near_duplicate"]
-    assert signals.column_names == ["row_key", *counting, *others]
+    assert signals.column_names == ["row_key", "panel_wrong", *of_panel, *of_training, *others]
     facts = RunDirectory(detected_run).facts("detect")
-    assert facts["signals"] == counting
-    assert facts["other_signals"] == others
-    assert all(np.isfinite(signals[name].to_numpy()).all() for name in counting + others)
+    assert facts["signals"] == ["panel_wrong", *of_training]
+    assert facts["other_signals"] == of_panel + others
+    weights = facts["weights"]
+    assert weights["panel_wrong"] == 1
+    assert sum(weights[name] for name in of_training) == pytest.approx(0.25)
+    assert all(np.isfinite(signals[name].to_numpy()).all() for name in signals.column_names[1:])
     assert signals["row_key"].equals(pq.read_table(detected_run / "rows.parquet")["row_key"])
 
 
@@ -90,7 +95,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path, changes: dict[str, object],
     run_until(digits_config(**changes), tmp_path / "run", "detect")
     names = set(pq.read_table(tmp_path / "run/signals.parquet").column_names)
     assert not names & missing
-    assert len(names) == 14 - len(missing)
+    assert len(names) == 17 - len(missing)
     rows, wrong = wrong_labels(tmp_path / "run")
     assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > 0.85
     record = json.loads((tmp_path / "run/record.json").read_text())

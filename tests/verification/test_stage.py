@@ -75,8 +75,13 @@ def test_removing_planted_wrong_labels_is_found_to_improve_the_holdout(tmp_path:
     for name, difference in found["differences"].items():
         arm, other = name.split(" - ")
         for measure, interval in difference.items():
-            assert interval["higher_is_better"] is (measure == "metric")
-            mean = np.mean(arms[arm][measure]) - np.mean(arms[other][measure])
+            better = interval["higher_is_better"]
+            if measure == found["decided_by"]:  # of the quantity that the verdict rests on
+                quantity = "metric" if better else "loss"
+            else:
+                quantity = measure
+            assert better is (quantity == "metric")
+            mean = np.mean(arms[arm][quantity]) - np.mean(arms[other][quantity])
             assert interval["mean"] == pytest.approx(mean)
             assert interval["low"] <= interval["mean"] <= interval["high"]
     assert found["differences"]["cleaned - as_given"]["loss"]["high"] < 0
