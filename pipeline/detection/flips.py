@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from pipeline.detection.columns import slices
+
 SUREST = 0.7
 """Part of the rows taken for a class that the limit is fitted on."""
 FEWEST_ROWS = 10
@@ -31,6 +33,8 @@ LEVERAGE = 4.0
 OWN_ERROR = 0.1
 """Of all disagreement with a class, the part that a limit may be off by, as a standard deviation beside sampling."""
 TINY = 1e-4
+MOST_NUMBERS = 2**22
+"""Probabilities that are held in double precision at a time."""
 TEMPERATURES = (-2.5, 1.0)
 """Logarithms of the least and the largest temperature."""
 
@@ -147,8 +151,19 @@ def right_label(probabilities: np.ndarray, labels: np.ndarray, flips: Flips) -> 
 
     probabilities: `[rows, classes]`, calibrated on given labels, of rows that the judges have not seen.
     """
-    joint = sharpened(chances(probabilities, flips.matrix), flips.temperature) * flips.matrix[:, labels].T
-    return (joint / np.maximum(joint.sum(1, keepdims=True), 1e-300)).astype(np.float32)
+    return bayes(probabilities, labels, flips, flips.matrix)
+
+
+def bayes(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, matrix: np.ndarray) -> np.ndarray:
+    """Bayes' rule with `matrix` for how labels were flipped, which may be a source's own; in parts of the rows."""
+    found = np.empty(probabilities.shape, dtype=np.float32)
+    for place in slices(len(labels), max(1, MOST_NUMBERS // probabilities.shape[1])):
+        joint = (
+            sharpened(chances(probabilities[place], flips.matrix), flips.temperature)
+            * matrix[:, labels[place]].T
+        )
+        found[place] = joint / np.maximum(joint.sum(1, keepdims=True), 1e-300)
+    return found
 
 
 def wrong_label(posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:

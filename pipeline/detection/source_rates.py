@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.detection.flips import Flips, chances, right_label, sharpened, wrong_label
+from pipeline.detection.flips import Flips, bayes, right_label, wrong_label
 
 FEWEST_ROWS = 50
 """Of a source with a rate of its own."""
 STEPS = 20
+NUMBERS = 2**21
+"""Probabilities that rates are found from; of more rows equally spaced ones are taken."""
 MOST_WRONG = 0.9
 FACTORS = (0.2, 5.0)
 """The least and the largest multiple of the rate of all rows that a source is given."""
@@ -39,8 +41,9 @@ def telling_source(
     columns: names and codes, int `[rows]`.
     """
     best, found = 0.0, None
+    chosen = slice(None, None, max(1, -(-probabilities.size // NUMBERS)))
     for name, codes in columns:
-        factors = source_factors(probabilities, labels, flips, codes)
+        factors = source_factors(probabilities[chosen], labels[chosen], flips, codes[chosen])
         spread = sum(float((codes == code).mean()) * (factor - 1) ** 2 for code, factor in factors.items())
         if spread > best:
             best, found = spread, SourceRates(name, factors)
@@ -92,9 +95,7 @@ def own_rate(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, overal
 
 def with_own_flips(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, factor: float) -> np.ndarray:
     """P(class is right | features, given label) of a source's rows, float32 `[rows, classes]`."""
-    found = sharpened(chances(probabilities, flips.matrix), flips.temperature)
-    joint = found * scaled(flips, factor)[:, labels].T
-    return (joint / np.maximum(joint.sum(1, keepdims=True), 1e-300)).astype(np.float32)
+    return bayes(probabilities, labels, flips, scaled(flips, factor))
 
 
 def right_label_by_source(

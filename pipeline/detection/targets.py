@@ -64,7 +64,12 @@ def collect_target_judges(
 
 
 def explained(targets: np.ndarray, predicted: np.ndarray) -> float:
-    """R², robustly: 1 − (median absolute residual / that of the median)²."""
-    residual = np.median(np.abs(targets - predicted))
+    """R², robustly: 1 − (median absolute residual / that of the median)².
+
+    Residuals are taken from their median, as `robust_deviation` takes them: a few targets that are far too large move
+    all predictions alike, which hides no wrong target.
+    """
+    residuals = targets - predicted
+    residual = np.median(np.abs(residuals - np.median(residuals)))
     usual = np.median(np.abs(targets - np.median(targets)))
     return float(1 - (residual / usual) ** 2) if usual > 0 else 0.0
