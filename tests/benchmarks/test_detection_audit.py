@@ -62,8 +62,15 @@ def test_every_signal_is_a_ranking_and_is_left_out_once(audited: AuditContext) -
     assert set(SIGNALS) | {f"without_{name}" for name in SIGNALS} <= set(found)
     winnow = judged_by_winnow("winnow", audited)
     assert (winnow.flags["remove"] <= winnow.flags["remove + review"]).all()
-    together = np.mean([np.argsort(np.argsort(found[name].suspicion)) for name in SIGNALS], axis=0)
-    assert np.corrcoef(np.argsort(np.argsort(winnow.suspicion)), together)[0, 1] > 0.9
+    weights = audited.run.facts("detect")["weights"]
+    wrong = pq.read_table(audited.run / "signals.parquet")["panel_wrong"].to_numpy()[: len(winnow.suspicion)]
+    together = weights["panel_wrong"] * ranks(wrong)
+    together += sum(weights.get(name, 0) * ranks(found[name].suspicion) for name in SIGNALS)
+    assert np.corrcoef(ranks(winnow.suspicion), together)[0, 1] > 0.9
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values)).astype(float)
 
 
 def test_tasks_name_columns_that_are_there(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ def test_suggestions_are_right_as_often_as_their_probability_says() -> None:
     assert calibration_error(probabilities.amax(1)[suggested].numpy(), right) > 0.1
 
 
-def test_on_real_digits_the_calibration_error_of_suggestions_falls(detected_run: Path) -> None:
+@pytest.mark.parametrize("panel", [True, False])
+def test_on_real_digits_suggestions_are_calibrated(detected_run: Path, panel: bool) -> None:
+    if not panel:
+        run_until(digits_config(detection__panel=False), detected_run, "detect")
     facts = RunDirectory(detected_run).facts("detect")
     rows = pq.read_table(detected_run / "rows.parquet")
     truth = pq.read_table(ROOT / "data_samples/digits/truth.parquet").to_pydict()
@@ -82,6 +85,9 @@ def test_on_real_digits_the_calibration_error_of_suggestions_falls(detected_run:
     suggested = rows["suggested_label"].is_valid().to_numpy()
     probability = rows["suggested_probability"].to_numpy()
     assert calibration_error(probability[suggested], right[suggested]) < 0.12
+    if panel:
+        assert facts["calibration"] is None
+        return
     assert facts["calibration"]["fitted_on"] == "validation rows"
     window = facts["window_epochs"]
     calibration = calibrate(detected_run, window)

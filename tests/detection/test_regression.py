@@ -62,7 +62,7 @@ def test_planted_wrong_targets_are_found(tmp_path: Path, kind: str, precision: f
     assert average_precision_score(wrong, rows["suspicion"].to_numpy()) > precision
     decisions = np.array(rows["decision"].to_pylist())
     if kind == "scaled":
-        assert (decisions[wrong] == "remove").mean() > 0.9
+        assert (decisions[wrong] == "remove").mean() > 0.8
         assert (decisions[~wrong] == "remove").mean() < 0.03
         suggested = np.array(rows["suggested_label"].to_pylist(), dtype=float)[wrong]
         right = rows["label"].to_numpy()[wrong] / 10
