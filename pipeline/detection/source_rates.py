@@ -18,6 +18,8 @@ from pipeline.detection.flips import Flips, bayes, right_label, wrong_label
 FEWEST_ROWS = 50
 """Of a source with a rate of its own."""
 STEPS = 20
+INFLATED = 4.0
+"""The variance of a source's rate, in units of that of a share of known labels: it is found from doubtful ones."""
 NUMBERS = 2**21
 """Probabilities that rates are found from; of more rows equally spaced ones are taken."""
 MOST_WRONG = 0.9
@@ -74,7 +76,7 @@ def source_factors(
     for name in known:
         rows = sources == name
         rates.append(own_rate(probabilities[rows], labels[rows], flips, overall))
-        sampling.append(max(overall, 1 / rows.sum()) / rows.sum())
+        sampling.append(INFLATED * max(overall, 1 / rows.sum()) / rows.sum())
     rate, noise = np.array(rates), np.array(sampling)
     between = max(0.0, float(np.mean((rate - overall) ** 2 - noise)))
     trust = between / (between + noise)
