@@ -142,8 +142,9 @@ def weigh_classes(
     repeated = with_harm_weight(repeated_signals(context), estimate)
     vote = judges.vote_of_training
     mine = [panel_wrong(wrong), *judge_signals(judges.panel, "train", given)]
-    signals = [stored(path, signal) for signal in mine] + shared_out(of_training, vote)
-    repeated = shared_out(repeated, vote)
+    shared = shared_out([*of_training, *repeated], vote)
+    signals = [stored(path, signal) for signal in mine] + shared[: len(of_training)]
+    repeated = shared[len(of_training) :]
     two = -np.partition(-together, 1, axis=1)[:, :2] if together.shape[1] > 1 else np.ones((len(given), 2))
     seen = Opinion(together[np.arange(len(given)), given].astype(np.float64), best, *two.T.astype(np.float64))
     contradicted = (best != given) | (wrong > LEAST_WRONG)
@@ -219,8 +220,9 @@ def weigh_targets(context: AuditContext, given: np.ndarray, early: int, window: 
         return Weighed(signals, repeated, ranking, nearest, opinion, noise, labels)
     deviation = judges.deviation("train")
     mine = [panel_residual(deviation), *judges.signals("train")]
-    signals = [stored(context.run.path, signal) for signal in mine] + shared_out(of_training, judges.vote)
-    repeated = shared_out(repeated, judges.vote)
+    shared = shared_out([*of_training, *repeated], judges.vote)
+    signals = [stored(context.run.path, signal) for signal in mine] + shared[: len(of_training)]
+    repeated = shared[len(of_training) :]
     return Weighed(
         signals,
         repeated,

@@ -35,7 +35,10 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AuditConfi
 def test_suspicion_is_the_mean_over_both_trainings(repeated: tuple[Path, AuditConfig]) -> None:
     path, _ = repeated
     signals, rows = (pq.read_table(path / name) for name in ("signals.parquet", "rows.parquet"))
-    weights, odds, of_each = RunDirectory(path).facts("detect")["weights"], [], []
+    weights = RunDirectory(path).facts("detect")["weights"]
+    odds = [logit((rankdata(signals["panel_wrong"].to_numpy()) - 0.5) / signals.num_rows)]
+    of_each = [weights["panel_wrong"]]
+    assert 2 * sum(weights[name] for name in SIGNALS) == pytest.approx(0.25)
     for name, sign in SIGNALS.items():
         first, second = (signals[name + suffix].to_numpy() for suffix in ("", "_2"))
         assert (first != second).mean() > 0.3  # votes are often unanimous
