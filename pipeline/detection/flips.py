@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from pipeline.detection.columns import slices
+from pipeline.panel.opinions import panel_margin
 
 SUREST = 0.7
 """Part of the rows taken for a class that the limit is fitted on."""
@@ -47,15 +48,6 @@ class Flips:
     temperature: float
 
 
-def certainty(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """ln of a class's probability over the best other's, float64 `[rows]`."""
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-    rows = np.arange(len(logs))
-    own = logs[rows, classes]
-    logs[rows, classes] = -np.inf
-    return own - logs.max(1)
-
-
 def estimate_flips(probabilities: np.ndarray, labels: np.ndarray) -> Flips:
     """From out-of-sample probabilities `[rows, classes]`, calibrated on given labels, and these labels `[rows]`."""
     matrix = flip_matrix(probabilities, labels)
@@ -66,7 +58,7 @@ def flip_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """F, float64 `[right, given]`."""
     classes = probabilities.shape[1]
     taken = probabilities.argmax(1)
-    sure = certainty(probabilities, taken)
+    sure = panel_margin(probabilities, taken)
     raw, seen, weight = np.eye(classes), np.eye(classes), np.zeros(classes)
     for of_class in range(classes):
         rows = np.flatnonzero(taken == of_class)

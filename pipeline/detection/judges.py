@@ -16,7 +16,7 @@ import torch
 
 from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
-from pipeline.detection.calibration import at_temperature, fit_temperature, with_own
+from pipeline.detection.calibration import at_temperature, fit_temperature, sample, with_own
 from pipeline.detection.halves import (
     Measurements,
     mean_probabilities,
@@ -25,8 +25,8 @@ from pipeline.detection.halves import (
     reading_train,
     role_files,
 )
-from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel
-from pipeline.run import write_atomically
+from pipeline.detection.undertrained import loss_without_features
+from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
 
@@ -38,8 +38,6 @@ on, and part of one between. Networks learn structured noise, so they are held t
 PANEL_NO_VOTE, PANEL_FULL_VOTE = 0.5, 0.8
 """The same for the panel's models, where the audited model is better."""
 TINY = 1e-6
-FITTED_NUMBERS = 2**22
-"""Probabilities that a temperature is fitted on: rows × classes."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,6 @@ class Judges:
         """What those that count say together, float32 `[rows, classes]`."""
         return pooled(self.opinions(role), self.weights())
 
-    def of_panel(self, role: str, blind: bool = False) -> np.ndarray:
-        """The same of the panel's models alone, and without the columns of `data.group` if `blind`."""
-        return np.asarray(self.panel.mean(role, blind))
-
     def as_json(self) -> list[dict[str, Any]]:
         return [asdict(judge) for judge in self.judges]
 
@@ -109,8 +103,7 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
         return None
     data = run_data(path)
     roles = [role for role in ("train", "validation", "holdout") if data.count(role)]
-    shares = np.bincount(given, minlength=data.encoding.outputs) / len(given)
-    without = float(-(shares * np.log(np.where(shares > 0, shares, 1))).sum())
+    without = loss_without_features(given, "classification")
     paths = {
         judge.name: {role: opinions_path(path / FOLDER, judge.name, role, False) for role in roles}
         for judge in panel.judges
@@ -162,27 +155,17 @@ def judge_by_halves(run_path: Path, roles: Sequence[str], window: int) -> tuple[
     Train rows are judged by the half that did not see them, others by the mean of both. One temperature, fitted on the
     train rows' given labels out of sample, holds for all roles.
     """
-    data = run_data(run_path)
-    labels, outputs = role_labels(data, "train").long(), data.encoding.outputs
-    train = reading_train(run_path, window)
-    step = max(1, -(-len(labels) * outputs // FITTED_NUMBERS))
-    parts, chosen = [], []
-    for place in pieces(len(labels), outputs):
-        mean = with_own(*mean_probabilities(train(place), place, outputs, window), labels[place])
-        which = torch.arange((-place.start) % step, place.stop - place.start, step)
-        parts.append(mean[which])
-        chosen.append(labels[place][which])
-    fitted, of_fitted = torch.cat(parts), torch.cat(chosen)
+    fitted, of_fitted = sample(run_path, "train", reading_train(run_path, window), window)
     temperature = fit_temperature(fitted, of_fitted)
     scaled = at_temperature(fitted, temperature)
     own = scaled.gather(1, of_fitted[:, None]).clamp(min=TINY)
     paths = {role: run_path / "detection" / MODEL / f"{role}.npy" for role in roles}
     for role, path in paths.items():
-        write_opinions(run_path, role, path, window, temperature)
+        write_opinions_of_halves(run_path, role, path, window, temperature)
     return paths, float(-own.double().log().mean())
 
 
-def write_opinions(run_path: Path, role: str, path: Path, window: int, temperature: float) -> None:
+def write_opinions_of_halves(run_path: Path, role: str, path: Path, window: int, temperature: float) -> None:
     data = run_data(run_path)
     labels, outputs = role_labels(data, role).long(), data.encoding.outputs
     readers: list[Measurements] = (
@@ -190,16 +173,13 @@ def write_opinions(run_path: Path, role: str, path: Path, window: int, temperatu
         if role == "train"
         else [reading(role_files(run_path, half, role, window)) for half in HALVES]
     )
-    with write_atomically(path) as temporary:
-        shape = (len(labels), outputs)
-        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    with write_opinions(path, (len(labels), outputs)) as target:
         for place in pieces(len(labels), outputs):
             total = torch.zeros(place.stop - place.start, outputs)
             for measurements in readers:
                 mean = mean_probabilities(measurements(place), place, outputs, window)
                 total += with_own(*mean, labels[place]) / len(readers)
             target[place] = at_temperature(total, temperature).numpy()
-        target.flush()
 
 
 def pooled(opinions: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.detection.flips import (
     TINY,
-    certainty,
     chances,
     estimate_flips,
     flip_matrix,
@@ -19,6 +18,7 @@ from pipeline.detection.flips import (
     shrunk,
     wrong_label,
 )
+from pipeline.panel.opinions import panel_margin
 
 MATRICES = {
     "uniform, two classes": uniform(2, 0.2),
@@ -51,7 +51,7 @@ def test_a_file_without_wrong_labels_has_hardly_any(classes: int) -> None:
 @pytest.mark.parametrize("name", ["one-sided", "pairs"])
 def test_flips_that_go_one_way_rank_rows_better_than_the_margin(name: str) -> None:
     drawn = simulate(2, 4000, MATRICES[name])
-    by_margin = average_precision_score(drawn.wrong, -certainty(drawn.seen, drawn.given))
+    by_margin = average_precision_score(drawn.wrong, -panel_margin(drawn.seen, drawn.given))
     assert average_precision_score(drawn.wrong, wrong_in(drawn)) > by_margin + 0.1
 
 
