@@ -65,7 +65,7 @@ def main() -> None:
         "--quick", action="store_true", help="a pool of 4, the table alone, within two minutes"
     )
     parser.add_argument(
-        "--data", type=Path, default=SAMPLES, help="holds digits/ and, for text, trec/ or another"
+        "--data", type=Path, default=SAMPLES, help="holds digits/ and sms_spam/, each with its roles"
     )
     arguments = parser.parse_args()
     plan = Plan(4, 2, 2, 20) if arguments.quick else Plan()
@@ -102,8 +102,8 @@ def task_config(task: str, data: Path) -> AuditConfig:
         roles = {role: [str(data / "digits" / role)] for role in ROWS}
         tree["data"] = roles | {"features": {"image": "image"}, "label": "label", "key": "index"}
     else:
-        roles = {role: [str(data / "trec" / role)] for role in ROWS}
-        tree["data"] = roles | {"features": {"text": "text"}, "label": "label"}
+        roles = {role: [str(data / "sms_spam" / role)] for role in ROWS}
+        tree["data"] = roles | {"features": {"text": "text"}, "label": "label", "key": "index"}
         tree["model"] = {"name": "bag_of_embeddings", "embedding": 16}
     return validate(tree, "benchmarks.null_test")
 

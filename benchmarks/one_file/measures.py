@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from benchmarks.one_file.configurations import OneFile
 from benchmarks.one_file.peers import Opinion
 
 Row = dict[str, Any]
+Bins = Sequence[Sequence[float]]
+"""What `bins_of` gives."""
 
 BINS = 10
 WORSE_BY = 0.005
@@ -71,15 +74,24 @@ def noise_rows(method: str, estimate: Row | None, truth: float, count: int, suff
     return found
 
 
-def calibration_error(probability: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error: mean |share right − mean probability| over 10 equally wide bins, by their rows."""
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    total = 0.0
-    for place in range(BINS):
-        mine = bins == place
-        if mine.any():
-            total += mine.sum() * abs(right[mine].mean() - probability[mine].mean())
-    return float(total / len(probability))
+def bins_of(probability: np.ndarray, right: np.ndarray) -> Bins:
+    """Ten equally wide bins of probability: rows, sum of the probabilities and rows that are right, of each."""
+    place = np.minimum((probability * BINS).astype(int), BINS - 1)
+    columns = [np.bincount(place, weights, BINS) for weights in (None, probability, right.astype(float))]
+    return np.stack(columns, 1).round(4).tolist()
+
+
+def calibration_error(bins: Bins) -> float:
+    """Expected calibration error of `bins_of`: mean |share right − mean probability| of the bins, by their rows."""
+    rows, probability, right = np.asarray(bins, dtype=float).T
+    return float(np.abs(right - probability).sum() / rows.sum())
+
+
+def calibration_floor(bins: Bins) -> float:
+    """The error that right probabilities are expected to show with so few rows (mean of a half-normal in each bin)."""
+    rows, probability, _ = np.asarray(bins, dtype=float).T
+    mean = probability / np.maximum(rows, 1)
+    return float(np.sqrt(2 / np.pi * rows * mean * (1 - mean)).sum() / rows.sum())
 
 
 def audit_rows(file: OneFile, audited: Audited, bad: str | None) -> list[Row]:
@@ -116,8 +128,17 @@ def suggestion_rows(true: pa.Array, audited: Audited) -> list[Row]:
         ("calibration_error", known & audited.flagged),
     ):
         if which.any():
-            value = calibration_error(audited.suggested_probability[which], equal[which])
-            found.append(row("winnow", metric, value, n=int(which.sum())))
+            bins = bins_of(audited.suggested_probability[which], equal[which])
+            found.append(
+                row(
+                    "winnow",
+                    metric,
+                    calibration_error(bins),
+                    n=int(which.sum()),
+                    bins=bins,
+                    floor=calibration_floor(bins),
+                )
+            )
     return found
 
 

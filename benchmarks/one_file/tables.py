@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.markdown import Rows, table
 from benchmarks.one_file.configurations import SEEDS
+from benchmarks.one_file.measures import calibration_error, calibration_floor
 from benchmarks.one_file.peers import MAIN
 from benchmarks.one_file.sets import SETS
 from benchmarks.one_file.summary import usual_peer_names
@@ -78,13 +79,31 @@ def rankings(rows: Rows) -> str:
 def estimates(rows: Rows) -> str:
     lines = []
     for dataset in SETS:
-        metrics = ("noise_estimated", "noise_error", "noise_interval_holds", "calibration_error", "seconds")
+        metrics = ("noise_estimated", "noise_error", "noise_interval_holds", "seconds")
         found = [selected(rows, dataset, "winnow", metric, ["audit"]) for metric in metrics]
         if any(found):
-            lines.append([dataset, *map(cell, found)])
+            lines.append([dataset, *map(cell, found), *calibration(rows, dataset)])
     if not lines:
         return ""
-    return table(["set", "estimated", "error", "interval holds", "calibration error", "seconds"], lines)
+    head = ["set", "estimated", "error", "interval holds", "seconds", "calibration error", "if it were right"]
+    return table([*head, "flagged rows"], lines)
+
+
+def calibration(rows: Rows, dataset: str) -> list[str]:
+    """Calibration error over the flagged rows of all noisy files of a set, what right probabilities would show, n."""
+    bins = [
+        np.array(row["bins"])
+        for row in rows
+        if row.get("part") == "audit"
+        and row["metric"] == "calibration_error"
+        and row["task"].startswith(f"{dataset}/")
+        and "/none/" not in row["task"]
+    ]
+    if not bins:
+        return ["–"] * 3
+    total = np.sum(bins, axis=0).tolist()
+    count = int(sum(line[0] for line in total))
+    return [f"{calibration_error(total):.3f}", f"{calibration_floor(total):.3f}", f"{count:,}"]
 
 
 def accuracies(rows: Rows) -> str:

@@ -11,7 +11,7 @@ from pipeline.detection.combination import Signal
 from pipeline.panel.opinions import Panel, panel_margin
 
 WRONG, RESIDUAL = "panel_wrong", "panel_residual"
-SHARE_OF_TRAINING = 0.25
+SHARE_OF_TRAINING = 0.1
 """What all signals of the audited training weigh together beside the panel, where the model is as good as the panel."""
 
 

@@ -314,9 +314,10 @@ def canaries_line(summary: Summary) -> str:
 def forecast_line(summary: Summary) -> str:
     """Forecast and measurement of the change of the mean validation loss, in nats."""
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
+    loss = "the validation loss" + (" (on labels as given)" if "validation" in as_noisy(summary) else "")
     if measured is not None and low_fidelity(summary.get("fidelity")):
         return (
-            "no forecast of the validation loss: fidelity is low; its change was measured as "
+            f"no forecast of {loss}: fidelity is low; its change was measured as "
             f"{words.signed(measured['mean'], 3)}"
         )
     if predicted is None or measured is None:
@@ -324,6 +325,6 @@ def forecast_line(summary: Summary) -> str:
     calibrated = summary["calibrated_by"] not in (None, "uncalibrated")
     how = "scaled by a measured factor" if calibrated else "uncalibrated"
     return (
-        f"forecast of the validation loss {words.signed(predicted, 3)} ({how}), "
+        f"forecast of {loss} {words.signed(predicted, 3)} ({how}), "
         f"measured {words.signed(measured['mean'], 3)}"
     )

@@ -14,7 +14,9 @@ from benchmarks.one_file.audits import proposals_of
 from benchmarks.one_file.configurations import Configuration
 from benchmarks.one_file.measures import (
     accuracy_rows,
+    bins_of,
     calibration_error,
+    calibration_floor,
     finding_rows,
     noise_rows,
     paired,
@@ -57,8 +59,18 @@ def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
     # Bin .9-1: mean probability .95, right 1/2; bin .2-.3: .25, right 1/4. (2 * .45 + 4 * 0) / 6.
     probability = np.array([0.95, 0.95, 0.25, 0.25, 0.25, 0.25])
     right = np.array([True, False, True, False, False, False])
-    assert calibration_error(probability, right) == pytest.approx(2 * 0.45 / 6)
-    assert calibration_error(np.array([1.0]), np.array([True])) == 0.0
+    assert calibration_error(bins_of(probability, right)) == pytest.approx(2 * 0.45 / 6)
+    assert calibration_error(bins_of(np.array([1.0]), np.array([True]))) == 0.0
+
+
+def test_calibration_floor_is_what_right_probabilities_show() -> None:
+    random = np.random.RandomState(0)
+    probability = random.random_sample(60)
+    shown = [
+        calibration_error(bins_of(probability, random.random_sample(60) < probability)) for _ in range(400)
+    ]
+    floor = calibration_floor(bins_of(probability, probability > 0.5))
+    assert floor == pytest.approx(np.mean(shown), rel=0.1)
 
 
 def test_a_t_interval_over_paired_seeds() -> None:

@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from pipeline.config import AuditConfig
+from pipeline.detection.panel_signals import SHARE_OF_TRAINING
 from pipeline.run import RunDirectory
 
 SIGNALS = {
@@ -38,7 +39,7 @@ def test_suspicion_is_the_mean_over_both_trainings(repeated: tuple[Path, AuditCo
     weights = RunDirectory(path).facts("detect")["weights"]
     odds = [logit((rankdata(signals["panel_wrong"].to_numpy()) - 0.5) / signals.num_rows)]
     of_each = [weights["panel_wrong"]]
-    assert 2 * sum(weights[name] for name in SIGNALS) == pytest.approx(0.25)
+    assert 2 * sum(weights[name] for name in SIGNALS) == pytest.approx(SHARE_OF_TRAINING)
     for name, sign in SIGNALS.items():
         first, second = (signals[name + suffix].to_numpy() for suffix in ("", "_2"))
         assert (first != second).mean() > 0.3  # votes are often unanimous

@@ -12,6 +12,7 @@ import pytest
 from digits_run import ROOT, digits_config, run_until
 from sklearn.metrics import average_precision_score
 
+from pipeline.detection.panel_signals import SHARE_OF_TRAINING
 from pipeline.run import RunDirectory
 
 ROWS_COLUMNS = (
@@ -79,7 +80,7 @@ def test_the_panel_leads_six_signals_of_the_training_and_others_stand_beside_the
     assert facts["other_signals"] == of_panel + others
     weights = facts["weights"]
     assert weights["panel_wrong"] == 1
-    assert sum(weights[name] for name in of_training) == pytest.approx(0.25)
+    assert sum(weights[name] for name in of_training) == pytest.approx(SHARE_OF_TRAINING)
     assert all(np.isfinite(signals[name].to_numpy()).all() for name in signals.column_names[1:])
     assert signals["row_key"].equals(pq.read_table(detected_run / "rows.parquet")["row_key"])
 

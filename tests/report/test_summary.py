@@ -139,6 +139,13 @@ def test_gain_that_random_removal_shares_is_called_not_shown(images: Any) -> Non
     assert headline(summary(context.run))[2].endswith("; the gain over that is not shown")
 
 
+def test_forecast_on_noisy_validation_labels_says_so(images: Any) -> None:
+    found = summary(images.build().run) | {"labels": {"validation": "as noisy as train"}}
+    assert headline(found)[-1] == (
+        "forecast of the validation loss (on labels as given) −0.212 (uncalibrated), measured −0.037"
+    )
+
+
 def test_calibrated_forecast_names_its_calibration(images: Any) -> None:
     context = images.build()
     verification = read_json(context.run / "verification.json") | {"calibrated_by": "alpha"}
