@@ -45,9 +45,17 @@ def print_runs(console: Console, lines: Sequence[RunLine]) -> None:
     rows: list[Sequence[str]] = [("run", "verdict", "rows", "removed", "when")]
     for line in lines:
         unfinished = f"unfinished, {line.last_stage} done" if line.last_stage else "unfinished"
+        unfinished = "damaged" if line.damaged else unfinished
         counts = ["" if each is None else words.count(each) for each in (line.rows, line.removed)]
         rows.append([line.path, line.verdict or unfinished, *counts, line.when])
     print_columns(console, rows)
+    for line in lines:
+        if line.damaged:
+            print_line(console, f"damaged: {line.damaged}")
+            print_line(
+                console,
+                f"  `winnow audit` with the run's own config and --output {line.path} makes it anew.",
+            )
 
 
 def print_comparison(console: Console, found: dict[str, Any]) -> None:

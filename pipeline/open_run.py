@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from pipeline import __version__
+from pipeline.artifacts import say
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
 from pipeline.config import AuditConfig
@@ -37,7 +38,7 @@ def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirec
     home = RUNS / config.name
     for path in sorted(home.glob("*/config.yaml"), reverse=True):
         run = RunDirectory(path.parent)
-        if path.read_text() == config.to_yaml() and "report" not in run.record["stages"]:
+        if path.read_bytes() == config.to_yaml().encode() and not is_finished(run):
             return run
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     path, count = home / stamp, 1
@@ -45,6 +46,14 @@ def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirec
         count += 1
         path = home / f"{stamp}-{count}"
     return RunDirectory(path)
+
+
+def is_finished(run: RunDirectory) -> bool:
+    """A run with a damaged record is not: it is taken up and goes on."""
+    try:
+        return "report" in run.record["stages"]
+    except InputError:
+        return False
 
 
 def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
@@ -59,7 +68,14 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
         if run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: a file, not a directory", "Choose another --output.")
         return
-    before = yaml.safe_load(path.read_text())
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        run.check(path.name)
+    except (InputError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        say("%s: is damaged; it is written anew from the config that was given", path)
+        return
     for key in ("name", "data"):
         if before.get(key) != config.as_dict()[key]:
             raise InputError(
@@ -98,6 +114,7 @@ def open_run(
     run = choose_directory(config, output)
     with run.lock(), Workers(config.compute) as workers:
         write_text(run / "config.yaml", config.to_yaml())
+        run.mend_record()
         run.update_record(**describe_machine(config))
         if config.compute.scheduler is not None:
             _ = workers.client  # whether it can be reached is said before any work

@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.artifacts import begin_journal
 from pipeline.context import AuditContext
 from pipeline.run import RunDirectory, write_text
 
@@ -26,11 +27,14 @@ def repeat(context: AuditContext, number: int) -> AuditContext:
         changes |= {"detection.halves": False, "data.validation_is_clean": False}
     config = context.config.with_changes(changes)
     run = RunDirectory(context.run.path / "repeats" / str(number))
+    begin_journal(run.path)
     write_text(run / "config.yaml", config.to_yaml())
     for name in SHARED:
         link(run / name, context.run / name)
     expected = fingerprints(config)
-    run.finish_stage("prepare", expected["prepare"], context.run.record["stages"]["prepare"])
+    run.mend_record()
+    prepared = {"prepare": context.run.record["stages"]["prepare"] | {"fingerprint": expected["prepare"]}}
+    run.update_record(stages=run.record["stages"] | prepared)
     of_repeat = replace(context, config=config, run=run)
     for stage in STAGES:
         if stage.name in REPEATED:

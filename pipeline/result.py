@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, read_json
+from pipeline.run import RunDirectory
 
 
 class AuditResult:
@@ -25,6 +25,7 @@ class AuditResult:
         self.run = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
         if not (self.run / "rows.parquet").exists() or not (self.run / "report/summary.json").exists():
             raise InputError(f"{self.run.path}: not a finished run", "Run `winnow audit` to its end first.")
+        self.run.check("record.json", "rows.parquet", "report/summary.json")
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -39,11 +40,12 @@ class AuditResult:
 
     @cached_property
     def verification(self) -> dict[str, Any]:
-        return read_json(self.run / "verification.json")
+        self.run.check("verification.json")
+        return self.run.read("verification.json")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        return read_json(self.run / "report/summary.json")
+        return self.run.read("report/summary.json")
 
     @property
     def verdict(self) -> str:

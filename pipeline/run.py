@@ -6,37 +6,32 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline import artifacts
+from pipeline.artifacts import Ledger, remove
+from pipeline.attribution import atomic
+from pipeline.attribution.atomic import PARTIAL
 from pipeline.errors import InputError, WinnowError
 
-PARTIAL = ".part"
+__all__ = ["PARTIAL", "RUNS", "RunDirectory", "read_json", "remove", "write_atomically", "write_json", "write_text"]
+
 RUNS = Path("runs")
 """Where runs are kept, in the working directory, unless an audit is told otherwise."""
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, fsync it and rename it to `path`.
+    """`atomic.write_atomically` for the pipeline.
 
     Raises WinnowError when the disk is full; the old file, if any, is then still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        with atomic.write_atomically(path) as temporary:
+            yield temporary
     except Exception as error:  # safetensors has errors of its own
         if is_disk_full(error):
             raise WinnowError(
@@ -44,8 +39,6 @@ def write_atomically(path: Path) -> Iterator[Path]:
                 "Free some space and run the same command again: it goes on from here.",
             ) from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -81,8 +74,27 @@ class RunDirectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        path = self / "record.json"
-        return read_json(path) if path.exists() else {"run_id": self.run_id, "stages": {}}
+        """Raises InputError when the file is damaged."""
+        if not (self / "record.json").exists():
+            return {"run_id": self.run_id, "stages": {}}
+        found = self.read("record.json")
+        if not isinstance(found.get("stages"), dict):
+            raise self.damaged("record.json", "is damaged")
+        return found
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run that holds an object.
+
+        Raises InputError when it is not there or damaged.
+        """
+        try:
+            found = read_json(self / name)
+        except (OSError, ValueError) as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
+            raise self.damaged(name, what) from None
+        if not isinstance(found, dict):
+            raise self.damaged(name, "is damaged")
+        return found
 
     def update_record(self, **entries: Any) -> None:
         write_json(self / "record.json", self.record | entries)
@@ -91,22 +103,65 @@ class RunDirectory:
         """What a finished stage found out (counts, choices), as it stands in the record."""
         return self.record["stages"][stage]["facts"]
 
-    def is_complete(self, stage: str, fingerprint: str) -> bool:
-        return self.record["stages"].get(stage, {}).get("fingerprint") == fingerprint
+    def damaged(self, name: str, what: str) -> InputError:
+        return InputError(
+            f"{self / name}: {what}",
+            f"`winnow audit` with the run's own config and --output {self.path} makes anew what is damaged, and "
+            "keeps the rest.",
+        )
 
-    def begin_stage(self, stage: str, fingerprint: str, outputs: tuple[str, ...]) -> None:
-        """Forget what the stage wrote under another fingerprint; keep its pieces if it was merely interrupted."""
-        marker = self / "stages" / f"{stage}.json"
-        started = read_json(marker)["fingerprint"] if marker.exists() else None
-        if started != fingerprint:
-            for name in outputs:
-                remove(self / name)
-            write_json(marker, {"fingerprint": fingerprint})
+    def check(self, *names: str) -> None:
+        """Raises InputError when one of these files is not there or not as it was written."""
+        ledger = Ledger(self.path)
+        for name in names:
+            state = ledger.state(self / name)
+            if state not in ("whole", "unnamed"):
+                raise self.damaged(name, state)
+
+    def mend_record(self) -> None:
+        """Remove a damaged record, and say so: every stage then looks for what it wrote, and goes on from there."""
+        if not (self / "record.json").exists():
+            return
+        try:
+            self.check("record.json")
+            _ = self.record
+        except InputError as error:
+            artifacts.say("%s; the stages go through what they wrote and make it anew", error.message)
+            remove(self / "record.json")
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage is done and all that it wrote is whole; says what is not."""
+        if self.record["stages"].get(stage, {}).get("fingerprint") != fingerprint:
+            return False
+        found = artifacts.damage(Ledger(self.path), stage)
+        for sentence in found or []:
+            artifacts.say("%s; the stage %s makes it anew", sentence, stage)
+        return found == []
+
+    def fingerprint(self, stage: str) -> str:
+        """Under which a stage was begun the last time, whether it is done or was interrupted.
+
+        Raises InputError when that is not known.
+        """
+        found = self.read(f"stages/{stage}.json").get("fingerprint")
+        if not isinstance(found, str):
+            raise self.damaged(f"stages/{stage}.json", "is damaged")
+        return found
+
+    def begin_stage(
+        self, stage: str, fingerprint: str, outputs: tuple[str, ...], changes: tuple[str, ...] = ()
+    ) -> None:
+        """Forget what the stage wrote under another fingerprint; keep its pieces if it was merely interrupted.
+
+        Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said.
+        """
         stages = self.record["stages"]
         if stages.pop(stage, None) is not None:
             self.update_record(stages=stages)
+        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes)
 
     def finish_stage(self, stage: str, fingerprint: str, entry: dict[str, Any]) -> None:
+        artifacts.finish_stage(self.path, stage, fingerprint)
         stages = self.record["stages"] | {stage: {"fingerprint": fingerprint, **entry}}
         self.update_record(stages=stages)
 
@@ -136,13 +191,7 @@ class RunDirectory:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            artifacts.begin_journal(self.path)
             for partial in self.path.rglob(f"*{PARTIAL}"):
                 partial.unlink(missing_ok=True)
             yield
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

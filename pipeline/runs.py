@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
-from pipeline.run import RUNS, RunDirectory, read_json
+from pipeline.run import RUNS, RunDirectory
 
 DECISIONS = "review/decisions.csv"
 
@@ -26,6 +26,7 @@ class RunLine:
     rows: int | None
     removed: int | None
     last_stage: str | None
+    damaged: str | None = None  # what is wrong with a file of the run, in words
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,13 +47,18 @@ def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
 
 def run_line(run: RunDirectory) -> RunLine:
     when = datetime.fromtimestamp((run / "record.json").stat().st_mtime).isoformat(" ", "minutes")
-    stages = run.record["stages"]
-    last = next(reversed(stages), None)
-    if "report" not in stages:
-        return RunLine(str(run.path), when, None, None, None, last)
-    summary = read_json(run / "report/summary.json")
-    removed = summary["decisions"]["remove"]
-    return RunLine(str(run.path), when, summary["verdict"], summary["rows_audited"], removed, last)
+    try:
+        run.check("record.json")
+        stages = run.record["stages"]
+        last = next(reversed(stages), None)
+        if "report" not in stages:
+            return RunLine(str(run.path), when, None, None, None, last)
+        run.check("report/summary.json")
+        summary = run.read("report/summary.json")
+        removed = summary["decisions"]["remove"]
+        return RunLine(str(run.path), when, summary["verdict"], summary["rows_audited"], removed, last)
+    except InputError as error:
+        return RunLine(str(run.path), when, None, None, None, None, error.message)
 
 
 def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
@@ -157,7 +163,9 @@ def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
 
 def existing_run(path: str | Path, needed: str) -> RunDirectory:
     run = RunDirectory(Path(path))
-    if not (run / "record.json").exists():
+    if (run / "record.json").exists():
+        run.check("record.json", "config.yaml")
+    else:
         raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
     if needed not in run.record["stages"]:
         raise InputError(
@@ -175,7 +183,7 @@ def redo(run: RunDirectory, name: str, **options: Any) -> None:
     config = load_config(run / "config.yaml")
     stage = next(stage for stage in STAGES if stage.name == name)
     # The marker, not the record: an earlier attempt may have been interrupted.
-    fingerprint = read_json(run / "stages" / f"{name}.json")["fingerprint"]
-    run.begin_stage(name, fingerprint, stage.outputs)
+    fingerprint = run.fingerprint(name)
+    run.begin_stage(name, fingerprint, stage.outputs, stage.changes)
     with Workers(config.compute) as workers:
         run_stage(stage, AuditContext(config, run, workers), fingerprint, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.artifacts import Ledger, damage
 from pipeline.compute.cluster import peak_resident_bytes
 from pipeline.config import AuditConfig, digest, load_config
 from pipeline.context import AuditContext, Progress, silent
@@ -21,13 +22,15 @@ class Stage:
     """A step of the audit.
 
     function: `module:name` of a `(context) -> facts`; imported when it runs. sections: the parts of the config that
-    it depends on. outputs: what it writes in the run directory, removed when it must be done anew.
+    it depends on. outputs: what it writes in the run directory, removed when it must be done anew. changes: files of
+    earlier stages that it rewrites.
     """
 
     name: str
     function: str
     sections: tuple[str, ...]
     outputs: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
@@ -59,6 +62,7 @@ STAGES = (
         "pipeline.data.export:export",
         ("export",),
         ("exported", "cleaned", "cleaned.json", "quarantine"),
+        ("rows.parquet",),
     ),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
 )
@@ -111,13 +115,22 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     run = context.run
     if run.is_complete(stage.name, fingerprint):
         return False
-    run.begin_stage(stage.name, fingerprint, stage.outputs)
+    mend_earlier(stage, context)
+    run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes)
     begin = time.perf_counter()
     facts = stage.run(context, **options)
     peak = max(peak_resident_bytes(), context.workers.peak_memory())
     entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak, "facts": facts}
     run.finish_stage(stage.name, fingerprint, entry)
     return True
+
+
+def mend_earlier(stage: Stage, context: AuditContext) -> None:
+    """Make anew what is damaged of the stages before this one, which opens what they wrote."""
+    done, ledger = context.run.record["stages"], Ledger(context.run.path)
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if earlier.name in done and damage(ledger, earlier.name):
+            run_stage(earlier, context, done[earlier.name]["fingerprint"])
 
 
 def audit(

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import RunDirectory, write_atomically, write_json
+from pipeline.run import RunDirectory, write_atomically, write_json, write_text
 
 
 def write_half(path: Path) -> None:
@@ -61,8 +61,7 @@ def test_pieces_survive_an_interruption_but_not_another_fingerprint(tmp_path: Pa
     run = RunDirectory(tmp_path)
     run.begin_stage("attribute", "aa", ("scores",))
     piece = tmp_path / "scores" / "chunk.parquet"
-    piece.parent.mkdir()
-    piece.write_text("x")
+    write_text(piece, "x")
     run.begin_stage("attribute", "aa", ("scores",))
     assert piece.exists()
     run.begin_stage("attribute", "bb", ("scores",))

@@ -25,9 +25,10 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError, CheckpointError
 from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup, check_kind
-from pipeline.attribution.weights import load_weights, write_atomically
+from pipeline.attribution.weights import load_weights
 
 FILE_NAME = "trajectory.json"
 TAIL_NAME = "tail.safetensors"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,26 +10,16 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import CheckpointError
 
 
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; what was written there replaces ``path`` on leaving."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors that share no memory; safetensors' own function for this needs NumPy."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes tensors into a file; safetensors' own function for this needs NumPy."""
+    # A copy, so that views are written as they look, and tensors may share memory.
+    held = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
     specs = {
         name: TensorSpec(
             dtype=str(tensor.dtype).removeprefix("torch."),
@@ -53,10 +41,9 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
         if key in seen and tensor.numel():
             continue
         seen.add(key)
-        # A copy, since safetensors refuses tensors that share memory in any other way.
-        kept[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    with write_atomically(Path(path)) as temporary:
-        save_tensors(kept, temporary)
+        kept[name] = tensor
+    with write_atomically(path) as temporary:
+        write_tensors(kept, temporary)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

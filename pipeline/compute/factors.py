@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from pipeline.artifacts import Step
 from pipeline.attribution.capture import coverage, covered_layers
 from pipeline.attribution.factors import (
     FactorSums,
@@ -124,7 +125,8 @@ def fit(context: AuditContext, plan: Plan) -> None:
             tick,
         )
         write_segments(plan, bases, spectra)
-    if queries and not plan.query_path.exists():
+    query = Step(plan.query_path, plan.scale_path)
+    if queries and not query.done:
         tasks = [(plan, group) for group in queries]
         sums = summed(
             context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick
@@ -135,6 +137,7 @@ def fit(context: AuditContext, plan: Plan) -> None:
             context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
             if plan.segments == 1 and plan.planned()[0].damping is not None:
                 write_scale(context, plan)
+        query.finish()
     groups_wanted = plan.name == "whole" and scored_groups(plan.run_path) is not None
     if groups_wanted and not plan.group_query_path.exists():
         tasks, name = [(plan, group) for group in queries], f"{what}: gradients of groups"

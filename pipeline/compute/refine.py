@@ -61,7 +61,8 @@ def refined_query(
             save_tensors(path, directions)
             chunks = [(chunk, mine) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))]
             tasks = [(plan, group, path) for group in chunk_groups(chunks)]
-            summed(context.workers, leaf, tasks, working, f"{name}: product {turn}").rename(product)
+            found = summed(context.workers, leaf, tasks, working, f"{name}: product {turn}")
+            save_tensors(product, load_file(found))
             forget(working)
         return {layer: total / row_count(parts) for layer, total in load_file(product).items()}
 

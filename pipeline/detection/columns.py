@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.run import write_atomically
+
 
 def columns_directory(run_path: Path) -> Path:
     """Where columns lie while detection runs."""
@@ -22,8 +24,7 @@ class Column:
     @classmethod
     def write(cls, path: Path, parts: Iterable[np.ndarray]) -> Column:
         """The parts, `[rows of it]` each and of one dtype, one after the other; at least one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
             for part in parts:
                 part.tofile(file)
         return cls(path, part.dtype)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.artifacts import Step
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.weights import restore_weights
 from pipeline.compute.plan import attribution_model
@@ -58,8 +59,10 @@ def represent(context: AuditContext) -> dict[str, np.ndarray]:
     path = context.run.path
     data = run_data(path)
     chunks = data.chunks("train")
-    if not reference_path(path).exists():
+    reference = Step(reference_path(path), index_path(path))
+    if not reference.done:
         context.workers.run(write_reference, [(path,)], ["neighbours: reference rows"])
+        reference.finish()
     done = 0
 
     def tick(place: int, _: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.artifacts import Step
 from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.seeds import random_state
@@ -40,8 +41,8 @@ def train_half(run_path: Path, half: int) -> None:
     """Train on one half; after every epoch judge the rows of the other one (a task for a worker)."""
     config, data = run_config(run_path).training, run_data(run_path)
     directory = half_directory(run_path, half)
-    done = directory / "done"
-    if done.exists():
+    step = Step(directory)
+    if step.done:
         return
     halves = assign_halves(data, config.seed)
     selection = Selection(keep=halves == half, class_weights=class_weights(config, data))
@@ -60,7 +61,7 @@ def train_half(run_path: Path, half: int) -> None:
             {},
             after_epoch=after_epoch,
         )
-    done.touch()
+    step.finish()
 
 
 def other_roles(run_path: Path) -> list[str]:

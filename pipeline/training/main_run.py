@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.artifacts import Step
 from pipeline.attribution.batchnorm import has_batchnorm
 from pipeline.attribution.recorder import TrajectoryRecorder
 from pipeline.attribution.trajectory import TAIL_NAME
@@ -83,9 +84,13 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
     """Train on all rows (a task for a worker). With `early_epoch`, checkpoints over twice as many epochs too."""
     config, data = run_config(run_path).training, run_data(run_path)
     directory = main_directory(run_path)
-    done = directory / "done"
-    if done.exists():
+    state = directory / "state.safetensors"
+    step = Step(directory, whole_trajectory(run_path))
+    if step.done:
+        state.unlink(missing_ok=True)
         return
+    if not step.intact:  # the state says what comes next, but not what is gone of what came before
+        state.unlink(missing_ok=True)
     selection = Selection(class_weights=class_weights(config, data))
     with deterministic():
         setup = set_up(run_path, selection, config.seed)
@@ -102,10 +107,9 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
             setup,
             observers,
             after_epoch=curve.after_epoch,
-            state=(directory / "state.safetensors", steps),
+            state=(state, steps),
         )
-    (directory / "state.safetensors").unlink()
-    done.touch()
+    step.finish(state)
 
 
 def train_early_window(run_path: Path, early_epoch: int) -> None:
@@ -114,8 +118,8 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
     Needed when e* was not known before the main run began.
     """
     config, data = run_config(run_path).training, run_data(run_path)
-    done = main_directory(run_path) / "early-done"
-    if 2 * early_epoch >= config.epochs or done.exists():
+    step = Step(early_trajectory(run_path))
+    if 2 * early_epoch >= config.epochs or step.done:
         return
     with deterministic():
         setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
@@ -125,7 +129,7 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
             {"early": observer},
             stop_after=observer.steps,
         )
-    done.touch()
+    step.finish()
 
 
 def early_observer(run_path: Path, setup: Setup, early_epoch: int) -> CheckpointObserver:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pipeline.artifacts import Step
 from pipeline.attribution.batchnorm import has_batchnorm
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.trajectory import FILE_NAME, TAIL_NAME, Checkpoint, Trajectory, write_trajectory
@@ -119,7 +120,8 @@ def check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> Non
 
 def copy_recorded(trajectory: Trajectory, target: Path) -> None:
     """Copy it, where it is not copied yet; one without a tail average gets its last weights as such."""
-    if (target / FILE_NAME).exists():
+    step = Step(target)
+    if step.done:
         return
     *weights, record = recorded_files(trajectory)
     for path in weights:
@@ -128,6 +130,7 @@ def copy_recorded(trajectory: Trajectory, target: Path) -> None:
     if trajectory.tail is None:
         save_weights(target / TAIL_NAME, trajectory.load_weights(-1))
     write_json(target / FILE_NAME, json.loads(record.read_text(encoding="utf-8")) | {"tail": TAIL_NAME})
+    step.finish()
 
 
 def checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
@@ -146,8 +149,8 @@ def measure_recorded(run_path: Path) -> None:
         run_config(run_path).training.epochs,
     )
     trajectory = Trajectory.load(whole_trajectory(run_path))
-    done = directory / "done"
-    if done.exists():
+    step = Step(directory)
+    if step.done:
         return
     with deterministic():
         setup = recorded_setup(run_path)
@@ -164,13 +167,14 @@ def measure_recorded(run_path: Path) -> None:
             link(epoch_path(directory, epoch), epoch_path(directory, first))
             line = read_json(directory / f"epoch-{first:03d}.json") | {"epoch": epoch}
             write_json(directory / f"epoch-{epoch:03d}.json", line)
-    done.touch()
+    step.finish()
 
 
 def recorded_early_window(run_path: Path, early_epoch: int) -> None:
     """The checkpoints of the first 2·e* epochs as a trajectory, the first one at least (a task for a worker)."""
     epochs, target = run_config(run_path).training.epochs, early_trajectory(run_path)
-    if 2 * early_epoch >= epochs or (target / FILE_NAME).exists():
+    step = Step(target)
+    if 2 * early_epoch >= epochs or step.done:
         return
     trajectory = Trajectory.load(whole_trajectory(run_path))
     places = checkpoint_epochs(trajectory, epochs)
@@ -188,6 +192,7 @@ def recorded_early_window(run_path: Path, early_epoch: int) -> None:
     with deterministic():
         write_tail(recorded_setup(run_path), mean.mean(), target)
     write_trajectory(target, checkpoints=records(kept), stages=trajectory.stages, steps=kept[-1].step)
+    step.finish()
 
 
 def recorded_setup(run_path: Path) -> Setup:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.attribution.weights import write_tensors
 from pipeline.run import write_atomically
 from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors atomically; views and shared storage are copied first."""
+    """Write tensors atomically; they may be views and share memory."""
     with write_atomically(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary
-        )
+        write_tensors(tensors, temporary)
 
 
 def save_state(

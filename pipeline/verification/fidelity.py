@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy.stats import f as fisher
 
+from pipeline import artifacts
 from pipeline.compute.worker import run_config, run_data
 from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
@@ -183,7 +184,10 @@ def keep_only_current(place: Path, pieces: Sequence[str], run: RunDirectory) -> 
     """Retrainings without random rows depend on the rows and the training alone: of other ones they are removed."""
     marker = place / "training.json"
     current = {"fingerprint": run.record["stages"]["train"]["fingerprint"]}
-    if marker.exists() and read_json(marker) != current:
-        for name in pieces:
-            remove(place / name)
+    kept = [place / name for name in pieces]
+    artifacts.begin_journal(artifacts.root_of(marker) or place)  # results may lie outside of a run
+    artifacts.sweep([marker, *kept])
+    if not marker.exists() or read_json(marker) != current:
+        for path in kept:
+            remove(path)
     write_json(marker, current)

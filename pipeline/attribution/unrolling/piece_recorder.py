@@ -18,16 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError, CheckpointError
 from pipeline.attribution.recorder import check_announced, first_tail_step
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
-from pipeline.attribution.weights import (
-    RunningMean,
-    load_weights,
-    save_tensors,
-    save_weights,
-    write_atomically,
-)
+from pipeline.attribution.weights import RunningMean, load_weights, save_weights, write_tensors
 
 RECORD_NAME, RATES_NAME, PIECES_TAIL_NAME = "pieces.json", "rates.safetensors", "tail.safetensors"
 SECOND_MOMENT = "exp_avg_sq"
@@ -111,7 +106,7 @@ class PieceRecorder:
     def _finish(self) -> None:
         save_weights(self._directory / PIECES_TAIL_NAME, self._tail.mean())
         with write_atomically(self._directory / RATES_NAME) as temporary:
-            save_tensors({"rates": torch.tensor(self._rates, dtype=torch.float64)}, temporary)
+            write_tensors({"rates": torch.tensor(self._rates, dtype=torch.float64)}, temporary)
         record: dict[str, Any] = {
             "optimizer": type(self._optimizer).__name__,
             "groups": self._groups,

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.recorder import check_announced, first_tail_step
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
-from pipeline.attribution.weights import RunningMean, save_tensors, save_weights, write_atomically
+from pipeline.attribution.weights import RunningMean, save_weights, write_tensors
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
 # Bytes that stored states may take, and that the weights of one piece may take while it is repeated.
@@ -146,7 +147,7 @@ class ReplayRecorder:
         if self._random:
             tensors["random"] = torch.stack([self._random[step] for step in sorted(self._random)])
         with write_atomically(self._directory / STEPS_NAME) as temporary:
-            save_tensors(tensors, temporary)
+            write_tensors(tensors, temporary)
         record = {
             "optimizer": type(self._optimizer).__name__,
             "groups": self._groups,

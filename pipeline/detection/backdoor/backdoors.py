@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
+from pipeline.artifacts import Step
 from pipeline.compute.worker import run_data
 from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
@@ -158,7 +159,8 @@ def class_path(run_path: Path, target: int) -> Path:
 def search_task(run_path: Path, target: int) -> None:
     """Search one class and write what was proved (a task for a worker)."""
     path = class_path(run_path, target)
-    if path.with_suffix(".json").exists():
+    step = Step(path.with_suffix(".json"), path.with_suffix(".safetensors"))
+    if step.done:
         return
     with deterministic():
         subject, scores = read_material(run_path)
@@ -167,6 +169,7 @@ def search_task(run_path: Path, target: int) -> None:
     label = run_data(run_path).encoding.decode_labels(np.array([target]))[0].as_py()
     save_patterns(path.with_suffix(".safetensors"), [finding.pattern for finding in findings])
     write_json(path.with_suffix(".json"), [facts_of(finding, names, label) for finding in findings])
+    step.finish()
 
 
 def facts_of(finding: Finding, names: Names, label: Any) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""The one way in which files are written: beside their place, then put there whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".part"
+BEFORE, AFTER = "before", "after"
+
+Watcher = Callable[[str, Path, Path], None]
+"""Called with BEFORE or AFTER, the path that is written, and the temporary path that the content lies at before."""
+
+watchers: list[Watcher] = []
+"""Called in their order before each write becomes visible and after it; an error of theirs before it prevents it."""
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; when the block ends well, it is synced to disk and replaces ``path``."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield temporary
+        sync(temporary)
+        for watcher in watchers:
+            watcher(BEFORE, path, temporary)
+        temporary.replace(path)
+        sync(path.parent)
+        for watcher in watchers:
+            watcher(AFTER, path, temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
