@@ -283,7 +283,7 @@ def sweep(places: Sequence[Path]) -> None:
 
     Whether a file is there then tells what is made from what is not, until the work ends. places: of one run.
     """
-    root = root_of(places[0])
+    root = root_of(places[0]) if places else None
     if root is None:
         return
     ledger = Ledger(root)

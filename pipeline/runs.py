@@ -163,14 +163,13 @@ def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
 
 def existing_run(path: str | Path, needed: str) -> RunDirectory:
     run = RunDirectory(Path(path))
-    if (run / "record.json").exists():
-        run.check("record.json", "config.yaml")
-    else:
+    if not (run / "record.json").exists():
         raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
     if needed not in run.record["stages"]:
         raise InputError(
             f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end."
         )
+    run.check("record.json", "config.yaml")
     return run
 
 

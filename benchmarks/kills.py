@@ -1,0 +1,117 @@
+"""Kills between two writes: what an audit leaves on disk at every write, and whether it goes on from there.
+
+A watcher of the one atomic writer copies the run directory before each write becomes visible: that is what a kill at
+this moment leaves. Every copy is then resumed to the end of the stage that was interrupted, where all that lies in the
+run has to be the same, byte for byte, as in the run that nobody interrupted; from there the rest follows, since the
+later stages see the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tiny_run import PASSING, RUN, contents, differences, tiny_audit
+from pipeline.attribution.atomic import BEFORE, watchers
+from pipeline.config import AuditConfig
+from pipeline.stages import STAGES, fingerprints, run_stage
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What lay on disk before a write, by its number and path. folder: of the copy, which has the run in `run/`."""
+
+    number: int
+    stage: str
+    path: str
+    moment: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.moment} write {self.number}, {self.path}, in {self.stage}"
+
+
+@dataclass
+class Uninterrupted:
+    """An audit that nobody interrupted: what lay in it after each stage, and what kills would have left."""
+
+    config: AuditConfig
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kills: list[Kill] = field(default_factory=list)
+
+
+def copy_run(run: Path, target: Path) -> None:
+    """A copy whose files are the same on disk: none is ever changed in place, but for the journal."""
+
+    def place(source: str, copy: str) -> None:
+        if any(part in PASSING for part in Path(source).parts):
+            shutil.copyfile(source, copy)
+        else:
+            os.link(source, copy, follow_symlinks=False)
+
+    shutil.copytree(run, target, symlinks=True, copy_function=place)
+
+
+@contextmanager
+def watched(watcher: Callable[[str, Path, Path], None]) -> Iterator[None]:
+    watchers.append(watcher)
+    try:
+        yield
+    finally:
+        watchers.remove(watcher)
+
+
+def run_to(
+    config: AuditConfig,
+    folder: Path,
+    last: str,
+    share: float = 1.0,
+    moments: tuple[str, ...] = (BEFORE,),
+    seed: int = 0,
+) -> Uninterrupted:
+    """Audit in `folder` up to the stage `last`; keep copies for a seeded share of the writes of the stages that run."""
+    found = Uninterrupted(config)
+    chance, number, stage = random.Random(seed), 0, STAGES[0].name
+
+    def keep(moment: str, path: Path, _temporary: Path) -> None:
+        nonlocal number
+        number += moment == BEFORE
+        path = path.absolute()
+        if moment in moments and path.is_relative_to(folder) and chance.random() < share:
+            kept = folder / "kills" / f"{number}-{moment}"
+            copy_run(folder / RUN, kept / RUN)
+            found.kills.append(Kill(number, stage, str(path.relative_to(folder)), moment, kept))
+
+    with tiny_audit(config, folder) as context, watched(keep):
+        expected = fingerprints(config)
+        for each in STAGES:
+            stage = each.name
+            run_stage(each, context, expected[stage])
+            found.states[stage] = contents(folder / RUN)
+            if stage == last:
+                break
+    return found
+
+
+def resume(found: Uninterrupted, kill: Kill) -> list[str]:
+    """Go on from a kill to the end of its stage; the files that are then not as they would have been."""
+    with tiny_audit(found.config, kill.folder) as context:
+        expected = fingerprints(found.config)
+        for each in STAGES:
+            run_stage(each, context, expected[each.name])
+            if each.name == kill.stage:
+                break
+    wrong = differences(kill.folder / RUN, found.states[kill.stage])
+    shutil.rmtree(kill.folder)
+    return wrong
+
+
+def wrong_kills(found: Uninterrupted) -> dict[str, list[str]]:
+    """The kills that changed something, with the files."""
+    return {str(kill): wrong for kill in found.kills if (wrong := resume(found, kill))}
