@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,10 +40,11 @@ class Kill:
 
 @dataclass
 class Uninterrupted:
-    """An audit that nobody interrupted: what lay in it after each stage, and what kills would have left."""
+    """An audit that nobody interrupted: what lay in it after each stage, with a copy, and what kills would have left."""
 
     config: AuditConfig
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: dict[str, Path] = field(default_factory=dict)
     kills: list[Kill] = field(default_factory=list)
 
 
@@ -71,19 +73,19 @@ def run_to(
     config: AuditConfig,
     folder: Path,
     last: str,
-    share: float = 1.0,
+    every: int = 1,
     moments: tuple[str, ...] = (BEFORE,),
-    seed: int = 0,
+    seed: str = "kills",
 ) -> Uninterrupted:
-    """Audit in `folder` up to the stage `last`; keep copies for a seeded share of the writes of the stages that run."""
+    """Audit in `folder` up to the stage `last`; copy what lies there before a write in `every`, by the seed."""
     found = Uninterrupted(config)
-    chance, number, stage = random.Random(seed), 0, STAGES[0].name
+    offset, number, stage = random.Random(seed).randrange(every), 0, STAGES[0].name
 
     def keep(moment: str, path: Path, _temporary: Path) -> None:
         nonlocal number
         number += moment == BEFORE
         path = path.absolute()
-        if moment in moments and path.is_relative_to(folder) and chance.random() < share:
+        if moment in moments and path.is_relative_to(folder) and number % every == offset:
             kept = folder / "kills" / f"{number}-{moment}"
             copy_run(folder / RUN, kept / RUN)
             found.kills.append(Kill(number, stage, str(path.relative_to(folder)), moment, kept))
@@ -94,24 +96,68 @@ def run_to(
             stage = each.name
             run_stage(each, context, expected[stage])
             found.states[stage] = contents(folder / RUN)
+            found.ends[stage] = folder / "ends" / stage
+            copy_run(folder / RUN, found.ends[stage] / RUN)
             if stage == last:
                 break
     return found
 
 
-def resume(found: Uninterrupted, kill: Kill) -> list[str]:
-    """Go on from a kill to the end of its stage; the files that are then not as they would have been."""
-    with tiny_audit(found.config, kill.folder) as context:
+def resume(found: Uninterrupted, folder: Path, last: str) -> list[str]:
+    """Go on in a copy to the end of the stage `last`; the files that are then not as they would have been."""
+    with tiny_audit(found.config, folder) as context:
         expected = fingerprints(found.config)
         for each in STAGES:
             run_stage(each, context, expected[each.name])
-            if each.name == kill.stage:
+            if each.name == last:
                 break
-    wrong = differences(kill.folder / RUN, found.states[kill.stage])
-    shutil.rmtree(kill.folder)
-    return wrong
+    return differences(folder / RUN, found.states[last])
 
 
 def wrong_kills(found: Uninterrupted) -> dict[str, list[str]]:
     """The kills that changed something, with the files."""
-    return {str(kill): wrong for kill in found.kills if (wrong := resume(found, kill))}
+    return {str(kill): wrong for kill in found.kills if (wrong := resume_copy(found, kill))}
+
+
+def resume_copy(found: Uninterrupted, kill: Kill) -> list[str]:
+    """As `resume`; what the kill left stays as it is."""
+    copy = kill.folder.with_name("resumed")
+    copy_run(kill.folder / RUN, copy / RUN)
+    try:
+        return resume(found, copy, kill.stage)
+    finally:
+        shutil.rmtree(copy)
+
+
+def flip(content: bytes) -> bytes:
+    """One bit in the middle is another."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "one bit flipped": flip,
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "deleted": lambda content: None,
+    "foreign": lambda content: b"a file of somebody else",
+}
+
+
+def damage(path: Path, how: str) -> None:
+    """Not in place: copies of runs share their files."""
+    content = DAMAGES[how](path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+def kinds_of_files(run: Path) -> dict[str, list[str]]:
+    """The files of a run by what they are: names that differ in numbers and roles are of one kind."""
+    found: dict[str, list[str]] = {}
+    for name in contents(run):
+        kind = re.sub(r"\d+", "0", name)
+        for role in ("train", "validation", "holdout"):
+            kind = kind.replace(role, "role")
+        found.setdefault(kind, []).append(name)
+    return found

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,9 +185,9 @@ class Ledger:
     def broken_manifest(self, stage: str) -> str | None:
         """What is wrong with a stage's manifest, in words; None for one that is whole or not there."""
         path = self.root / STAGES / f"{stage}.json"
-        if stage in self.manifests or not path.exists():
+        if stage in self.manifests or not (path.exists() or self.was_there(self.name_of(path))):
             return None
-        return f"{path}: {self.state(path)}"
+        return self.state(path)
 
     def marks(self, name: str) -> list[Mark]:
         """All contents that the file may have: a write is named before the file is replaced."""
@@ -198,6 +198,10 @@ class Ledger:
     def state(self, path: Path) -> str:
         """`whole`, `unnamed`, or what is wrong with the file, in words."""
         return judged(path, self.marks(self.name_of(path)))
+
+    def was_there(self, name: str) -> bool:
+        """False for what was never written, and for what the last line of a journal named for the first time."""
+        return len(self.marks(name)) > (name in self.open)
 
     def name_of(self, path: Path) -> str:
         return str(path.absolute().relative_to(self.root))
@@ -278,10 +282,11 @@ def files_under(places: Iterable[Path]) -> Iterator[Path]:
                 yield each
 
 
-def sweep(places: Sequence[Path]) -> None:
+def sweep(places: Sequence[Path], known: Container[str] = ()) -> None:
     """Remove below `places` whatever is not whole, and say so: what is left was written by the work that goes on.
 
-    Whether a file is there then tells what is made from what is not, until the work ends. places: of one run.
+    Whether a file is there then tells what is made from what is not, until the work ends. places: of one run; known:
+    files of which it was said before.
     """
     root = root_of(places[0]) if places else None
     if root is None:
@@ -302,8 +307,9 @@ def sweep(places: Sequence[Path]) -> None:
         state = ledger.state(path)
         if state == "whole" or (state == "unnamed" and path.is_symlink()):
             continue
-        what = "was not written by this audit" if state == "unnamed" else state
-        say("%s: %s; it is removed and made anew", path, what)
+        if ledger.name_of(path) not in known:
+            what = "was not written by this audit" if state == "unnamed" else state
+            say("%s: %s; it is removed and made anew", path, what)
         path.unlink()
 
 
@@ -346,7 +352,7 @@ class Step:
         names = [name for name in ledger.written if inside(name, self._places)]
         states = {name: ledger.state(ledger.root / name) for name in names}
         return all(
-            state == "whole" or (state == "is missing" and name in ledger.open)
+            state == "whole" or (state == "is missing" and not ledger.was_there(name))
             for name, state in states.items()
         )
 
@@ -374,7 +380,7 @@ def begin_stage(
     if before.fingerprint == fingerprint:
         if before.places != places:
             new.write(path)
-        sweep([root / place for place in places])
+        sweep([root / place for place in places], damage(ledger, stage) or {})
         return
     for place in places:
         remove(root / place)
@@ -403,19 +409,19 @@ def finish_stage(root: Path, stage: str, fingerprint: str) -> None:
     Ledger(root).compact(places)
 
 
-def damage(ledger: Ledger, stage: str) -> list[str] | None:
-    """What is wrong with the files of a stage that is done, a sentence each; None where it has no manifest."""
+def damage(ledger: Ledger, stage: str) -> dict[str, str] | None:
+    """What is wrong with the files of a stage that is done, in words; None where it has no manifest."""
     broken = ledger.broken_manifest(stage)
     if broken is not None:
-        return [broken]
+        return {f"{STAGES}/{stage}.json": broken}
     manifest = ledger.manifests.get(stage)
     if manifest is None or manifest.files is None:
         return None
-    found = []
+    found = {}
     for name, mark in manifest.files.items():
         # A later stage may have rewritten the file; its own manifest then says how it must be.
         others = ledger.written.get(name, []) if name in manifest.changes else ledger.marks(name)
         state = judged(ledger.root / name, [*others, mark])
         if state != "whole":
-            found.append(f"{ledger.root / name}: {state}")
+            found[name] = state
     return found

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from pipeline import __version__
-from pipeline.artifacts import say
+from pipeline.artifacts import Ledger, say
 from pipeline.compute.cluster import Workers
 from pipeline.compute.precision import require_precision
 from pipeline.config import AuditConfig
@@ -59,7 +59,7 @@ def is_finished(run: RunDirectory) -> bool:
 def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
     """An existing run may be taken up with other settings, but not with another name or other data."""
     path = run / "config.yaml"
-    if not path.exists():
+    if not path.exists() and not Ledger(run.path).was_there(path.name):
         if run.path.is_dir() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise InputError(
                 f"{run.path}: not empty, and not a run directory",
@@ -71,10 +71,10 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         run.check(path.name)
-    except (InputError, ValueError, yaml.YAMLError):
+    except (InputError, OSError, ValueError, yaml.YAMLError):
         before = None
     if not isinstance(before, dict):
-        say("%s: is damaged; it is written anew from the config that was given", path)
+        say("%s: is damaged or missing; it is written anew from the config that was given", path)
         return
     for key in ("name", "data"):
         if before.get(key) != config.as_dict()[key]:

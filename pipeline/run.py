@@ -120,7 +120,7 @@ class RunDirectory:
 
     def mend_record(self) -> None:
         """Remove a damaged record, and say so: every stage then looks for what it wrote, and goes on from there."""
-        if not (self / "record.json").exists():
+        if not (self / "record.json").exists() and not Ledger(self.path).was_there("record.json"):
             return
         try:
             self.check("record.json")
@@ -134,9 +134,9 @@ class RunDirectory:
         if self.record["stages"].get(stage, {}).get("fingerprint") != fingerprint:
             return False
         found = artifacts.damage(Ledger(self.path), stage)
-        for sentence in found or []:
-            artifacts.say("%s; the stage %s makes it anew", sentence, stage)
-        return found == []
+        for name, what in (found or {}).items():
+            artifacts.say("%s: %s; the stage %s makes it anew", self / name, what, stage)
+        return found == {}
 
     def fingerprint(self, stage: str) -> str:
         """Under which a stage was begun the last time, whether it is done or was interrupted.
