@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tiny_run import PASSING, RUN, contents, differences, tiny_audit
+from benchmarks.tiny_run import PASSING, RUN, contents, differences, in_folder, tiny_audit
 from pipeline.attribution.atomic import BEFORE, watchers
 from pipeline.config import AuditConfig
 from pipeline.stages import STAGES, fingerprints, run_stage
@@ -112,6 +112,31 @@ def resume(found: Uninterrupted, folder: Path, last: str) -> list[str]:
             if each.name == last:
                 break
     return differences(folder / RUN, found.states[last])
+
+
+def wrong_kills_of(command: Callable[[Path], Any], start: Path, folder: Path) -> dict[str, list[str]]:
+    """The same of a command on a finished run: killed before each of its writes and given again.
+
+    command: called with the run's path; start: the folder that has the run before it; folder: an empty one.
+    """
+    copies: list[tuple[str, Path]] = []
+
+    def keep(moment: str, path: Path, _temporary: Path) -> None:
+        if moment == BEFORE:
+            copies.append((str(path), folder / f"{len(copies)}"))
+            copy_run(here / RUN, copies[-1][1] / RUN)
+
+    here = folder / "uninterrupted"
+    copy_run(start / RUN, here / RUN)
+    with in_folder(here), watched(keep):
+        command(RUN)
+    expected, wrong = contents(here / RUN), {}
+    for path, copy in copies:
+        with in_folder(copy):
+            command(RUN)
+        if found := differences(copy / RUN, expected):
+            wrong[path] = found
+    return wrong
 
 
 def wrong_kills(found: Uninterrupted) -> dict[str, list[str]]:

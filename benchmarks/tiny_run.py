@@ -50,6 +50,7 @@ def tiny_config(folder: Path, **changes: object) -> AuditConfig:
             "label": "label",
             "key": "key",
             "validation_is_clean": True,
+            "holdout_is_clean": False,
         },
         "model": {"name": "mlp", "hidden": [4]},
         "training": {"epochs": 2, "batch_size": 20, "checkpoints": 2},
@@ -72,11 +73,8 @@ def without_time() -> Iterator[None]:
 
 
 @contextmanager
-def tiny_audit(config: AuditConfig, folder: Path) -> Iterator[AuditContext]:
-    """An audit in `folder`/run whose tasks run in this process; nothing is known of an earlier one.
-
-    The working directory is `folder` meanwhile, so that no path that is written depends on where it lies.
-    """
+def in_folder(folder: Path) -> Iterator[None]:
+    """As in a new process that works in this folder: no path that is written depends on where the folder lies."""
     drop_kept()
     before = Path.cwd()
     os.chdir(folder)
@@ -84,12 +82,18 @@ def tiny_audit(config: AuditConfig, folder: Path) -> Iterator[AuditContext]:
         with (
             without_time(),
             mock.patch("pipeline.open_run.Workers", Inline),
-            mock.patch("pipeline.artifacts._process", (0, "")),  # a journal of its own, as another process has
-            open_run(config, RUN) as context,
+            mock.patch("pipeline.artifacts._process", (0, "")),  # a journal of its own
         ):
-            yield context
+            yield
     finally:
         os.chdir(before)
+
+
+@contextmanager
+def tiny_audit(config: AuditConfig, folder: Path) -> Iterator[AuditContext]:
+    """An audit in `folder`/run whose tasks run in this process."""
+    with in_folder(folder), open_run(config, RUN) as context:
+        yield context
 
 
 def contents(run: Path) -> dict[str, Any]:

@@ -368,6 +368,12 @@ class Step:
             path.unlink(missing_ok=True)
 
 
+def left_over(path: Path) -> bool:
+    """Whether a file lies as an interrupted step wrote it, so that the step may write it again."""
+    root = root_of(path)
+    return root is not None and Ledger(root).state(path) == "whole" and not Step(path).done
+
+
 def begin_stage(
     root: Path, stage: str, fingerprint: str, places: tuple[str, ...], changes: tuple[str, ...]
 ) -> None:

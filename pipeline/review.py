@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.artifacts import Step, left_over
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.decisions_file import Line
 from pipeline.data.entries import read_entries
@@ -79,6 +80,7 @@ class ReviewedRun:
         path = self.run / ANSWERS
         if not path.exists():
             return self.begin(precision or self.config.detection.precision)
+        check_answers(self.run, ANSWERS)
         answers = Answers.load(path)
         again = f"Remove {path.parent} to begin a new review."
         if precision not in (None, answers.plan.precision):
@@ -121,6 +123,17 @@ class ReviewedRun:
         )
 
 
+def check_answers(run: RunDirectory, name: str) -> None:
+    """Raises InputError when a file of answers is not as it was written: no audit can make it anew."""
+    try:
+        run.check(name)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "Put back a copy of it. Without one, remove it and give `winnow review RUN` the filled sheets again.",
+        ) from None
+
+
 def write_sheet(
     path: str | Path, sample: int, sheet: str | Path | None = None, precision: float | None = None
 ) -> tuple[Path | None, int]:
@@ -139,7 +152,7 @@ def write_sheet(
     if not asked:
         return None, 0
     target = Path(sheet) if sheet is not None else next_sheet(review.run)
-    if target.exists():
+    if target.exists() and not left_over(target):
         raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
     if target.suffix not in (".csv", ".parquet"):
         raise InputError(f"{target}: neither .csv nor .parquet", "Choose a name with one of these endings.")
@@ -150,14 +163,15 @@ def write_sheet(
             line |= {"verdict": "", "stratum": strata[line["row_key"]], "sample": review.answers.sample_id}
         save_sheet(target, lines)
         review.answers.save(review.run / ANSWERS)
+        Step(target).finish()
     return target, len(lines)
 
 
 def next_sheet(run: RunDirectory) -> Path:
     number = 1
-    while (run / f"review/sheet-{number}.csv").exists():
+    while (path := run / f"review/sheet-{number}.csv").exists() and not left_over(path):
         number += 1
-    return run / f"review/sheet-{number}.csv"
+    return path
 
 
 def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -17,7 +17,16 @@ from pipeline.attribution import atomic
 from pipeline.attribution.atomic import PARTIAL
 from pipeline.errors import InputError, WinnowError
 
-__all__ = ["PARTIAL", "RUNS", "RunDirectory", "read_json", "remove", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "PARTIAL",
+    "RUNS",
+    "RunDirectory",
+    "read_json",
+    "remove",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
 
 RUNS = Path("runs")
 """Where runs are kept, in the working directory, unless an audit is told otherwise."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ from benchmarks.kills import (
     resume,
     run_to,
     wrong_kills,
+    wrong_kills_of,
 )
 from benchmarks.tiny_run import RUN, contents, tiny_config, write_tiny
 from pipeline.artifacts import inside
 from pipeline.panel import stage as panel
+from pipeline.review import write_sheet
+from pipeline.reviewing.holdout import write_holdout_sheet
+from pipeline.runs import export_again, report_again
 from pipeline.stages import STAGES
 
 LAST = STAGES[-1].name
@@ -92,6 +97,23 @@ def test_a_kill_between_two_writes_of_another_audit(
     found = run_to(tiny_config(folder, **changes), tmp_path, last, EVERY, seed=name)
     assert found.kills
     assert wrong_kills(found) == {}
+    assert caplog.text == ""
+
+
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "report": report_again,
+    "export": export_again,
+    "export of what was proposed": partial(export_again, proposed=True),
+    "review": partial(write_sheet, sample=5),
+    "review of the holdout": partial(write_holdout_sheet, sample=5),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_kill_between_any_two_writes_of_a_command_on_a_finished_run(
+    name: str, default: Uninterrupted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert wrong_kills_of(COMMANDS[name], default.ends[LAST], tmp_path) == {}
     assert caplog.text == ""
 
 

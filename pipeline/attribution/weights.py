@@ -17,9 +17,7 @@ from pipeline.attribution.errors import CheckpointError
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors into a file; safetensors' own function for this needs NumPy."""
     # A copy, so that views are written as they look, and tensors may share memory.
-    held = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
+    held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     specs = {
         name: TensorSpec(
             dtype=str(tensor.dtype).removeprefix("torch."),

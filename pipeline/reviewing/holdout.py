@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.artifacts import Step, left_over
 from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.catalog import read_catalog
@@ -22,7 +23,7 @@ from pipeline.detection.people import find_rows
 from pipeline.errors import InputError
 from pipeline.report.sheet import sheet_rows
 from pipeline.review import HOLDOUT_ANSWERS as ANSWERS
-from pipeline.review import save_sheet
+from pipeline.review import check_answers, save_sheet
 from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estimate_share, row_sizes
 from pipeline.run import RunDirectory, write_atomically
 from pipeline.runs import existing_run
@@ -130,7 +131,10 @@ class HoldoutState:
 def read_review(run_path: Path) -> HoldoutReview | None:
     """What a person answered about holdout rows; None where nobody was asked."""
     path = run_path / ANSWERS
-    return HoldoutReview.load(path) if path.exists() else None
+    if not path.exists():
+        return None
+    check_answers(RunDirectory(run_path), ANSWERS)
+    return HoldoutReview.load(path)
 
 
 def write_holdout_sheet(
@@ -150,7 +154,7 @@ def write_holdout_sheet(
     if not asked:
         return None, 0
     target = Path(sheet) if sheet is not None else next_sheet(run)
-    if target.exists():
+    if target.exists() and not left_over(target):
         raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
     if target.suffix not in (".csv", ".parquet"):
         raise InputError(f"{target}: neither .csv nor .parquet", "Choose a name with one of these endings.")
@@ -160,6 +164,7 @@ def write_holdout_sheet(
             line |= {"verdict": "", "stratum": STRATUM, "sample": review.sample_id}
         save_sheet(target, lines)
         replace(review, asked=review.asked + len(asked)).save(run / ANSWERS)
+        Step(target).finish()
     return target, len(lines)
 
 
@@ -281,6 +286,6 @@ def disagreement(run: RunDirectory, config: AuditConfig, rows: int) -> np.ndarra
 
 def next_sheet(run: RunDirectory) -> Path:
     number = 1
-    while (run / f"review/holdout-{number}.csv").exists():
+    while (path := run / f"review/holdout-{number}.csv").exists() and not left_over(path):
         number += 1
-    return run / f"review/holdout-{number}.csv"
+    return path

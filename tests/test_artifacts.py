@@ -1,0 +1,200 @@
+"""What is trusted of a run: listing and opening damaged runs, and runs that were made before there were checksums."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to
+from benchmarks.kills import Uninterrupted as Finished
+from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
+from pipeline import artifacts
+from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
+from pipeline.errors import InputError
+from pipeline.result import AuditResult
+from pipeline.run import RunDirectory, read_json, write_text
+from pipeline.runs import compare_runs, export_again, list_runs, report_again
+from pipeline.stages import STAGES
+
+LAST = STAGES[-1].name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    write_tiny(folder)
+    return run_to(tiny_config(folder, detection__panel=False), folder, LAST, every=10**6)
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    """A folder with the finished run in `run/`."""
+    copy_run(finished.ends[LAST] / RUN, tmp_path / RUN)
+    return tmp_path
+
+
+def strip(run: Path) -> None:
+    """As runs were before: no journal, and markers with a fingerprint alone."""
+    shutil.rmtree(run / JOURNAL)
+    for path in (run / "stages").glob("*.json"):
+        fingerprint = read_json(path)["fingerprint"]
+        path.unlink()
+        path.write_text(json.dumps({"fingerprint": fingerprint}))
+
+
+def test_a_file_is_whole_by_its_content_alone(tmp_path: Path) -> None:
+    begin_journal(tmp_path)
+    path = tmp_path / "folder" / "a.txt"
+    write_text(path, "content")
+    write_text(path, "another")
+    assert Ledger(tmp_path).state(path) == "whole"
+    path.write_text("anothes")
+    assert "checksum" in Ledger(tmp_path).state(path)
+    path.write_text("anoth")
+    assert Ledger(tmp_path).state(path) == "is cut off after 5 of 7 bytes"
+    path.write_text("")
+    assert Ledger(tmp_path).state(path) == "is empty"
+    path.unlink()
+    assert Ledger(tmp_path).state(path) == "is missing"
+    (tmp_path / "b.txt").write_text("by somebody")
+    assert Ledger(tmp_path).state(tmp_path / "b.txt") == "unnamed"
+
+
+def test_damaged_lines_of_a_journal_name_nothing(tmp_path: Path) -> None:
+    begin_journal(tmp_path)
+    write_text(tmp_path / "a", "content")
+    (journal,) = (tmp_path / JOURNAL).iterdir()
+    whole = journal.read_bytes()
+    for broken in (whole[:-20], b"", b"\x00\xff", b'{"file": 3}\n', b'[1]\n{"file": "a", "mark": "b"}'):
+        journal.write_bytes(broken)
+        assert Ledger(tmp_path).state(tmp_path / "a") == "unnamed"
+    journal.write_bytes(b'{"file": "a", "mark": [7, ' + whole)  # cut off, then gone on with
+    assert Ledger(tmp_path).state(tmp_path / "a") == "whole"
+
+
+def test_a_step_is_done_only_with_all_its_files(tmp_path: Path) -> None:
+    begin_journal(tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_text(one, "1")
+    assert not Step(one, two).done
+    write_text(two, "2")
+    assert not Step(one, two).done
+    Step(one, two).finish()
+    assert Step(one, two).done
+    two.unlink()
+    assert not Step(one, two).done
+
+
+def test_outside_of_runs_nothing_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "content")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_is_read_once_by_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_journal(tmp_path)
+    write_text(tmp_path / "written", "here")
+    (tmp_path / "other").write_text("elsewhere")
+    read: list[str] = []
+    measured = artifacts.measured
+    monkeypatch.setattr(artifacts, "measured", lambda path: (read.append(path.name), measured(path))[1])
+    for _ in range(3):
+        artifacts.mark_of(tmp_path / "written")
+        artifacts.mark_of(tmp_path / "other")
+    assert read == ["other"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["record.json", "report/summary.json"])
+def test_one_damaged_run_is_listed_as_such_beside_the_others(copy: Path, name: str, how: str) -> None:
+    copy_run(copy / RUN, copy / "whole")
+    damage(copy / RUN / name, how)
+    lines = {Path(line.path).name: line for line in list_runs(copy)}
+    assert lines["whole"].damaged is None
+    assert lines["whole"].verdict is not None
+    if (name, how) == ("record.json", "deleted"):
+        assert set(lines) == {"whole"}
+    else:
+        assert name in str(lines["run"].damaged)
+        assert lines["run"].verdict is None
+
+
+@pytest.mark.parametrize("name", ["record.json", "config.yaml", "rows.parquet", "report/summary.json"])
+def test_opening_a_damaged_run_says_what_to_do(copy: Path, name: str) -> None:
+    damage(copy / RUN / name, "one bit flipped")
+    of_result = name in ("rows.parquet", "report/summary.json")
+    with pytest.raises(InputError, match=name) as error:
+        AuditResult(copy / RUN) if of_result else report_again(copy / RUN)
+    assert f"--output {copy / RUN} makes anew what is damaged" in str(error.value)
+
+
+def test_a_report_made_anew_makes_damaged_scores_anew(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = next((copy / RUN / "scores").glob("*.parquet"))
+    before = path.read_bytes()
+    damage(path, "truncated")
+    with in_folder(copy):
+        report_again(RUN)
+    assert path.read_bytes() == before
+    assert path.name in caplog.text
+
+
+def test_a_run_without_checksums_is_listed_reported_compared_and_exported(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strip(copy / RUN)
+    (line,) = list_runs(copy)
+    assert line.damaged is None
+    assert line.verdict == AuditResult(copy / RUN).verdict
+    assert compare_runs(copy / RUN, copy / RUN)["flags"]["first_only"] == 0
+    rows = (copy / RUN / "rows.parquet").read_bytes()
+    with in_folder(copy):
+        report_again(RUN)
+        export_again(RUN)
+    assert (copy / RUN / "rows.parquet").read_bytes() == rows
+    assert "scores" not in caplog.text
+
+
+def test_a_resume_of_a_run_without_checksums_makes_its_stages_anew_and_says_so(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strip(copy / RUN)
+    chunk = next((copy / RUN / "scores").glob("*.parquet"))
+    whole = chunk.read_bytes()
+    damage(chunk, "one bit flipped")  # which nothing tells
+    assert resume(finished, copy, LAST) == []
+    assert chunk.read_bytes() == whole
+    for name in ("catalog.parquet", "training", "factors", "scores", "detection", "report"):
+        assert name in caplog.text
+    assert "no checksums" in caplog.text
+
+
+def test_a_moved_run_without_its_journal_is_still_whole(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(copy / RUN / JOURNAL)
+    assert resume(finished, copy, LAST) == []
+    assert caplog.text == ""
+
+
+def test_a_damaged_config_is_written_anew(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(copy / RUN / "config.yaml", "foreign")
+    assert resume(finished, copy, LAST) == []
+    assert yaml.safe_load((copy / RUN / "config.yaml").read_text())["name"] == "tiny"
+    assert "config.yaml" in caplog.text
+
+
+def test_a_damaged_record_costs_no_finished_training(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = copy / RUN / "training/main/epoch-001.safetensors"
+    before = trained.stat().st_mtime_ns
+    damage(copy / RUN / "record.json", "truncated")
+    assert resume(finished, copy, LAST) == []
+    assert trained.stat().st_mtime_ns == before
+    assert "record.json" in caplog.text
+    assert list(RunDirectory(copy / RUN).record["stages"]) == [stage.name for stage in STAGES]
