@@ -15,13 +15,46 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tiny_run import PASSING, RUN, contents, differences, in_folder, tiny_audit
 from pipeline.attribution.atomic import BEFORE, watchers
 from pipeline.config import AuditConfig
+from pipeline.review import write_sheet
+from pipeline.reviewing.holdout import write_holdout_sheet
+from pipeline.runs import export_again, report_again
 from pipeline.stages import STAGES, fingerprints, run_stage
+
+VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
+    "influence": ("train", "attribute", {"attribution__method": "influence"}),
+    "source_refined": (
+        "train",
+        "attribute",
+        {
+            "attribution__method": "source_refined",
+            "attribution__refined_rows": 8,
+            "attribution__refined_iterations": 2,
+        },
+    ),
+    "ensemble": ("train", "attribute", {"attribution__ensemble": 2}),
+    "group_harm": ("", "attribute", {"data__slices": "site", "attribution__group_harm": True}),
+    "repeats": ("panel", "detect", {"detection__repeats": 2}),
+    "fidelity": ("detect", "verify", {"verification__fidelity": 5}),
+    "unrolled": ("detect", "verify", {"verification__unrolled": True}),
+    "an early window after training": ("prepare", "attribute", {"detection__halves": False}),
+}
+"""Of the default audit: after which stage it is another, the last stage that differs, and what is changed."""
+
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "report": report_again,
+    "export": export_again,
+    "export of what was proposed": partial(export_again, proposed=True),
+    "review": partial(write_sheet, sample=5),
+    "review of the holdout": partial(write_holdout_sheet, sample=5),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +73,8 @@ class Kill:
 
 @dataclass
 class Uninterrupted:
-    """An audit that nobody interrupted: what lay in it after each stage, with a copy, and what kills would have left."""
+    """An audit that nobody interrupted. states, ends: what lay in it after each stage, and a copy of it; kills: what
+    kills would have left."""
 
     config: AuditConfig
     states: dict[str, dict[str, Any]] = field(default_factory=dict)

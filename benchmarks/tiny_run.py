@@ -66,8 +66,8 @@ def tiny_config(folder: Path, **changes: object) -> AuditConfig:
 def without_time() -> Iterator[None]:
     """Durations and sizes that are recorded are always the same."""
     with (
-        mock.patch("time.perf_counter", lambda: 0.0),
-        mock.patch("pipeline.stages.peak_resident_bytes", lambda: 1),
+        mock.patch("time.perf_counter", return_value=0.0),
+        mock.patch("pipeline.stages.peak_resident_bytes", return_value=1),
     ):
         yield
 

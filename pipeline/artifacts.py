@@ -48,7 +48,7 @@ _marks: dict[Path, tuple[tuple[int, ...], Mark]] = {}
 def mark_of(path: Path) -> Mark:
     """Raises OSError when the file is not there or can't be read."""
     if path.is_symlink():
-        return Mark(0, f"link to {os.readlink(path)}")
+        return Mark(0, f"link to {path.readlink()}")
     state = state_of(path)
     known = _marks.get(path)
     if known is not None and known[0] == state:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kills import (
+    COMMANDS,
     DAMAGES,
+    VARIANTS,
     Uninterrupted,
     copy_run,
     damage,
@@ -25,9 +26,6 @@ from benchmarks.kills import (
 from benchmarks.tiny_run import RUN, contents, tiny_config, write_tiny
 from pipeline.artifacts import inside
 from pipeline.panel import stage as panel
-from pipeline.review import write_sheet
-from pipeline.reviewing.holdout import write_holdout_sheet
-from pipeline.runs import export_again, report_again
 from pipeline.stages import STAGES
 
 LAST = STAGES[-1].name
@@ -35,27 +33,6 @@ FAST = ("linear",)
 """The judges that the panel has here; the others are slower, and write the same kinds of files."""
 EVERY = 10
 """A write in so many is taken of audits that are not the default one; `python -m benchmarks.reliability` takes all."""
-
-VARIANTS = {
-    "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
-    "influence": ("train", "attribute", {"attribution__method": "influence"}),
-    "source_refined": (
-        "train",
-        "attribute",
-        {
-            "attribution__method": "source_refined",
-            "attribution__refined_rows": 8,
-            "attribution__refined_iterations": 2,
-        },
-    ),
-    "ensemble": ("train", "attribute", {"attribution__ensemble": 2}),
-    "group_harm": ("", "attribute", {"data__slices": "site", "attribution__group_harm": True}),
-    "repeats": ("panel", "detect", {"detection__repeats": 2}),
-    "fidelity": ("detect", "verify", {"verification__fidelity": 5}),
-    "unrolled": ("detect", "verify", {"verification__unrolled": True}),
-    "an early window after training": ("prepare", "attribute", {"detection__halves": False}),
-}
-"""Of the default audit: after which stage it is another, the last stage that differs, and what is changed."""
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +75,6 @@ def test_a_kill_between_two_writes_of_another_audit(
     assert found.kills
     assert wrong_kills(found) == {}
     assert caplog.text == ""
-
-
-COMMANDS: dict[str, Callable[[Path], object]] = {
-    "report": report_again,
-    "export": export_again,
-    "export of what was proposed": partial(export_again, proposed=True),
-    "review": partial(write_sheet, sample=5),
-    "review of the holdout": partial(write_holdout_sheet, sample=5),
-}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
