@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from pipeline.attribution.atomic import AFTER, BEFORE, PARTIAL, watchers, write_atomically
+from pipeline.attribution.atomic import AFTER, BEFORE, PARTIAL, sync, watchers, write_atomically
 
 JOURNAL = ".written"
 STAGES = "stages"
@@ -92,7 +92,7 @@ def append(root: Path, line: dict[str, Any]) -> None:
         _process = os.getpid(), f"{os.getpid()}-{secrets.token_hex(4)}"
     with (root / JOURNAL / _process[1]).open("ab", buffering=0) as file:
         # The first line break ends a line that an earlier error cut off.
-        file.write(b"\n" + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.write(b"\n" + json.dumps(line).encode() + b"\n")
 
 
 def name_write(moment: str, path: Path, temporary: Path) -> None:
@@ -222,8 +222,9 @@ class Ledger:
             for files in found[-1:]
         ]
         target = self.root / JOURNAL / f"0-{secrets.token_hex(4)}"
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, {}])
+        text = "".join(json.dumps(line) + "\n" for line in [*lines, {}])
         target.write_text(text, encoding="utf-8")
+        sync(target)
         for journal in journals:
             journal.unlink(missing_ok=True)
 
@@ -244,7 +245,7 @@ def lines_of(journal: Path) -> Iterator[dict[str, Any]]:
 
 def current(path: Path, marks: list[Mark]) -> list[Mark]:
     """Those of the content that is there; all where it is none of them, so that it is found damaged."""
-    if len(marks) == 1:
+    if len(marks) < 2:
         return marks
     there = mark_of(path)
     return [there] if there in marks else marks
@@ -407,9 +408,10 @@ def finish_stage(root: Path, stage: str, fingerprint: str) -> None:
     ledger = Ledger(root)
     files = {}
     for file in files_under(ledger.root / place for place in places):
-        marks = ledger.written.get(name := ledger.name_of(file), [])
-        # What the journal says of a file is taken at its word: damage since then is to be found.
-        files[name] = marks[0] if len(marks) == 1 else mark_of(file)
+        name = ledger.name_of(file)
+        # What was named of a file is taken at its word: damage since then is to be found.
+        marks = current(file, list(dict.fromkeys(ledger.marks(name))))
+        files[name] = marks[0] if marks else mark_of(file)
     steps = begun.steps | {name: found[-1] for name, found in ledger.steps.items() if inside(name, places)}
     Manifest(fingerprint, begun.places, begun.changes, files, dict(sorted(steps.items()))).write(path)
     Ledger(root).compact(places)

@@ -64,6 +64,7 @@ class ReviewedRun:
 
     def __init__(self, path: str | Path, precision: float | None = None):
         self.run = existing_run(path, "detect")
+        self.run.check_stages("detect")
         self.config = load_config(self.run / "config.yaml")
         if self.config.detection.canaries:
             raise InputError(

@@ -127,6 +127,16 @@ class RunDirectory:
             if state not in ("whole", "unnamed"):
                 raise self.damaged(name, state)
 
+    def check_stages(self, *stages: str) -> None:
+        """Raises InputError when a file that one of these stages wrote is not as it was written.
+
+        Of stages that were run by earlier versions, without checksums, nothing is known.
+        """
+        ledger = Ledger(self.path)
+        for stage in stages:
+            for name, what in (artifacts.damage(ledger, stage) or {}).items():
+                raise self.damaged(name, what)
+
     def mend_record(self) -> None:
         """Remove a damaged record, and say so: every stage then looks for what it wrote, and goes on from there."""
         if not (self / "record.json").exists() and not Ledger(self.path).was_there("record.json"):

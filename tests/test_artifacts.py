@@ -16,9 +16,11 @@ from pipeline import artifacts
 from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
 from pipeline.errors import InputError
 from pipeline.result import AuditResult
+from pipeline.review import write_sheet
 from pipeline.run import RunDirectory, read_json, write_text
 from pipeline.runs import compare_runs, export_again, list_runs, report_again
 from pipeline.stages import STAGES
+from pipeline.trace.trace import trace
 
 LAST = STAGES[-1].name
 
@@ -198,3 +200,19 @@ def test_a_damaged_record_costs_no_finished_training(
     assert trained.stat().st_mtime_ns == before
     assert "record.json" in caplog.text
     assert list(RunDirectory(copy / RUN).record["stages"]) == [stage.name for stage in STAGES]
+
+
+def test_a_trace_and_a_review_refuse_damaged_files(copy: Path) -> None:
+    damage(copy / RUN / "factors/segment-0.safetensors", "one bit flipped")
+    damage(copy / RUN / "detection/candidates.parquet", "one bit flipped")
+    with pytest.raises(InputError, match=r"segment-0.safetensors: does not have the content"):
+        trace(copy / RUN, copy / "queries.parquet")
+    with pytest.raises(InputError, match=r"candidates.parquet: does not have the content"):
+        write_sheet(copy / RUN, 5)
+
+
+def test_damaged_answers_of_people_are_not_used(copy: Path) -> None:
+    write_sheet(copy / RUN, 5)
+    damage(copy / RUN / "review/answers.parquet", "one bit flipped")
+    with pytest.raises(InputError, match="Put back a copy of it"):
+        write_sheet(copy / RUN, 5)

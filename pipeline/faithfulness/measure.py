@@ -120,6 +120,7 @@ def opened(
                 raise InputError(
                     f"{needed}: not there any more", "Give a config, whose model is trained first."
                 )
+        run.check_stages("prepare", "train")
         folder = Path(output) if output is not None else run / "lds"
         with run.lock(), Workers(config.compute) as workers:
             context = AuditContext(config, run, workers, progress)

@@ -227,6 +227,7 @@ def check_asked(sheet: Path, lines: list[Line], asked: set[str]) -> None:
 def opened(path: str | Path) -> tuple[RunDirectory, AuditConfig]:
     """Raises InputError when detection is not done and where holdout rows are not judged."""
     run = existing_run(path, "detect")
+    run.check_stages("prepare", "detect")
     config = load_config(run / "config.yaml")
     if config.data.labels_are_clean("holdout"):
         raise InputError(

@@ -112,6 +112,7 @@ def trace(
     run = existing_run(run_path, "attribute")
     config = load_config(run / "config.yaml")
     check_kept(run, config)
+    run.check_stages("prepare", "train", "factors")
     encoding = run_data(run.path).encoding
     if encoding.task == "multilabel":
         raise InputError(
