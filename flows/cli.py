@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -56,6 +57,13 @@ def options(
 ) -> None:
     if not verbose and context.invoked_subcommand != "schedule":  # which has nothing else to show
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        show_what_was_found_damaged()
+
+
+def show_what_was_found_damaged() -> None:
+    """On stderr, as Python does where nobody handles a warning: Prefect's handler is silent now."""
+    if logging.lastResort is not None:
+        logging.getLogger("winnow").handlers = [logging.lastResort]
 
 
 @app.command()

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to
+from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to, watched
 from benchmarks.kills import Uninterrupted as Finished
 from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
+from flows.cli import run as command
 from pipeline import artifacts
 from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
+from pipeline.attribution.atomic import BEFORE
 from pipeline.errors import InputError
 from pipeline.result import AuditResult
 from pipeline.review import write_sheet
@@ -107,6 +109,28 @@ def test_a_file_is_read_once_by_a_process(tmp_path: Path, monkeypatch: pytest.Mo
         artifacts.mark_of(tmp_path / "written")
         artifacts.mark_of(tmp_path / "other")
     assert read == ["other"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_kill_between_the_query_and_its_scale_leaves_no_run_without_the_scale(
+    finished: Finished, tmp_path: Path
+) -> None:
+    copy_run(finished.ends["train"] / RUN, tmp_path / RUN)
+
+    def kill(moment: str, path: Path, _temporary: Path) -> None:
+        if moment == BEFORE and path.name == "scale.json":
+            raise Killed
+
+    with watched(kill), pytest.raises(Killed):
+        resume(finished, tmp_path, "factors")
+    there = {path.name for path in (tmp_path / RUN / "factors").iterdir()}
+    assert "query-validation.safetensors" in there
+    assert "scale.json" not in there
+    assert resume(finished, tmp_path, "factors") == []
+    assert read_json(tmp_path / RUN / "factors/scale.json")["alpha"] > 0
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -216,3 +240,14 @@ def test_damaged_answers_of_people_are_not_used(copy: Path) -> None:
     damage(copy / RUN / "review/answers.parquet", "one bit flipped")
     with pytest.raises(InputError, match="Put back a copy of it"):
         write_sheet(copy / RUN, 5)
+
+
+def test_the_commands_say_on_stderr_what_is_damaged(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next((copy / RUN / "scores").glob("*.parquet"))
+    damage(path, "empty")
+    with in_folder(copy):
+        assert command(["report", str(RUN)]) == 0
+    assert f"{path.name}: is empty; the stage attribute makes it anew" in capsys.readouterr().err
+    damage(copy / RUN / "record.json", "empty")
+    assert command(["runs", str(copy)]) == 0
+    assert "record.json: is empty" in capsys.readouterr().out
