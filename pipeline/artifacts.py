@@ -359,12 +359,12 @@ class Step:
 
     def finish(self, *passing: Path) -> None:
         """Name the files that are there. passing: files that are removed now."""
-        if self._root is None:
-            return
-        left = {str(path.absolute().relative_to(self._root)) for path in passing}
-        there = files_under(self._root / place for place in self._places)
-        names = [str(path.relative_to(self._root)) for path in there if not path.is_symlink()]
-        append(self._root, {"step": self._places[0], "files": [name for name in names if name not in left]})
+        if self._root is not None:
+            left = {str(path.absolute().relative_to(self._root)) for path in passing}
+            there = files_under(self._root / place for place in self._places)
+            names = [str(path.relative_to(self._root)) for path in there if not path.is_symlink()]
+            files = [name for name in names if name not in left]
+            append(self._root, {"step": self._places[0], "files": files})
         for path in passing:
             path.unlink(missing_ok=True)
 
