@@ -185,7 +185,8 @@ def keep_only_current(place: Path, pieces: Sequence[str], run: RunDirectory) -> 
     marker = place / "training.json"
     current = {"fingerprint": run.record["stages"]["train"]["fingerprint"]}
     kept = [place / name for name in pieces]
-    artifacts.begin_journal(artifacts.root_of(marker) or place)  # results may lie outside of a run
+    in_run = place.absolute().is_relative_to(run.path.absolute())
+    artifacts.begin_journal(run.path if in_run else place)  # results may be asked for elsewhere
     artifacts.sweep([marker, *kept])
     if not marker.exists() or read_json(marker) != current:
         for path in kept:
