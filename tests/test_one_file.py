@@ -25,7 +25,7 @@ from pipeline.reviewing.holdout import (
     take_holdout_answers,
     write_holdout_sheet,
 )
-from pipeline.run import RunDirectory, write_json
+from pipeline.run import RunDirectory, write_json, write_text
 from pipeline.runs import export_again
 from pipeline.stages import audit
 
@@ -61,7 +61,7 @@ def judged(run: RunDirectory) -> dict[str, dict[str, Any]]:
 
 def set_gate(run: RunDirectory, gate: str) -> None:
     config = load_config(run / "config.yaml", {"verification.gate": gate})
-    (run / "config.yaml").write_text(config.to_yaml())
+    write_text(run / "config.yaml", config.to_yaml())
 
 
 def exported(run: RunDirectory) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -243,7 +243,7 @@ def test_a_sheet_of_the_holdout_is_one_of_its_own(run: RunDirectory) -> None:
     with pytest.raises(InputError, match=f"{train}' is not in the sample of holdout rows"):
         take_holdout_answers(run.path, sheet)
     config = load_config(run / "config.yaml", {"data.holdout_is_clean": True})
-    (run / "config.yaml").write_text(config.to_yaml())
+    write_text(run / "config.yaml", config.to_yaml())
     with pytest.raises(InputError, match="declared right"):
         write_holdout_sheet(run.path, 5)
 
