@@ -17,16 +17,16 @@ from prefect.task_engine import TaskRunTimeoutError
 
 from flows.sentences import sentence
 from flows.server import prefect_server
-from pipeline import stages
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
 from pipeline.errors import InputError, WinnowError
-from pipeline.open_run import choose_directory, open_run
 from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.result import AuditResult
+from pipeline.stages import audit as stages
+from pipeline.stages.context import AuditContext
+from pipeline.stages.opening import choose_directory, open_run
 
 RETRY_DELAY_SECONDS = 5
 WORST_ROWS = 20

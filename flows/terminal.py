@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.sentences import sentence
-from pipeline.report import words
 from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.runs.result import AuditResult
+from pipeline.text import words
 
 WIDTH = 92
 NAME_WIDTH = 12

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stages
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, write_json, write_text
-from pipeline.runs import compare_runs, export_again, list_runs, report_again
+from pipeline.runs.directory import RunDirectory, write_json, write_text
+from pipeline.runs.listing import compare_runs, export_again, list_runs, report_again
+from pipeline.stages.audit import audit as stages
 
 CONFIG = "{name: small, data: {train: part.parquet, features: {x: numeric}, label: y}}"
 

@@ -21,11 +21,11 @@ from pipeline.data.label_sets import is_set
 from pipeline.data.labels import plain
 from pipeline.data.rewrite import Changes, difference, rewrite
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import RunDirectory, read_json, remove, write_atomically, write_json
+from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
 from pipeline.verification.settle import refused_by, settle
 
 if TYPE_CHECKING:
-    from pipeline.context import AuditContext
+    from pipeline.stages.context import AuditContext
 
 MANIFEST = "cleaned.json"
 EARLIER_MANIFEST = "cleaned/_manifest.json"

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.labels import plain
 from pipeline.errors import WinnowError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 ENCODINGS = {"BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"}
 DATA_PAGE_V2 = 3

@@ -9,13 +9,13 @@ import torch
 
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import plain_objective, run_data, run_device
-from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
 from pipeline.models.features import features_and_outputs
+from pipeline.scoring.plan import attribution_model
+from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import plain_objective, run_data, run_device
 
 SLICE = 1024
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal
 from pipeline.detection.signals import counting_signals
-from pipeline.repeats import repeat
+from pipeline.stages.context import AuditContext
+from pipeline.stages.repeats import repeat
 
 
 def repeated_signals(context: AuditContext) -> list[Signal]:

@@ -18,12 +18,12 @@ from pipeline.attribution.query_compression import LowRankMatrices, compressed_f
 from pipeline.attribution.query_scores import query_influences
 from pipeline.attribution.scores import Batch, query_gradients, select_inputs
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches, under
-from pipeline.compute.worker import plain_objective, run_config, run_device, run_objective
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
+from pipeline.scoring.plan import Plan, attribution_model, batches, under
 from pipeline.trace.strongest import DIRECTIONS, strongest
 from pipeline.training.state import save_tensors
+from pipeline.workers.worker import plain_objective, run_config, run_device, run_objective
 
 QUERIES_PER_PART = 64
 DENSE_BYTES = 256 << 20

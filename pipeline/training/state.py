@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
 

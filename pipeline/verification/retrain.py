@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.attribution.recorder import first_tail_step
 from pipeline.attribution.weights import RunningMean
-from pipeline.compute.worker import run_config, run_data
-from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
+from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import BATCH, evaluate_role
 from pipeline.training.loop import train
@@ -24,6 +23,7 @@ from pipeline.training.setup import Setup, averaged_model, deterministic, set_up
 from pipeline.training.state import save_tensors
 from pipeline.verification.arms import arm_selection
 from pipeline.verification.triggers import trigger_success
+from pipeline.workers.worker import run_config, run_data
 
 
 def retraining_path(run_path: Path, arm: str, seed: int) -> Path:

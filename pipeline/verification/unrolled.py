@@ -25,12 +25,11 @@ from pipeline.attribution.unrolling.unrolled import (
     unrolled_cost,
     unrolled_harm,
 )
-from pipeline.compute.plan import batch_of, batches
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import Training
-from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
-from pipeline.run import remove
+from pipeline.runs.directory import remove
+from pipeline.scoring.plan import batch_of, batches
+from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.training.loop import train
 from pipeline.training.replayed import ReplayObserver
@@ -40,6 +39,7 @@ from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.forecast import validation_effects
 from pipeline.verification.lds import Estimate, lds_score
 from pipeline.verification.retrain import run_missing
+from pipeline.workers.worker import run_config, run_data
 
 RECORDING, HARM = "recording", "harm.safetensors"
 

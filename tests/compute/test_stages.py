@@ -19,10 +19,10 @@ from pipeline.attribution.spectrum import source_spectrum
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.transport import PreparedSegment
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import run_model
 from pipeline.data.encoded import EncodedData
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import run_model
 
 SCORES = ("self_influence", "validation_harm")
 

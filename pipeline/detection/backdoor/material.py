@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipeline.attribution.trajectory import Trajectory
 from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
 from pipeline.data.encoded import Chunk, EncodedData, Rows
 from pipeline.detection.backdoor.blind import BlindSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
@@ -22,6 +21,7 @@ from pipeline.seeds import random_state
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
 from pipeline.training.state import save_tensors
+from pipeline.workers.worker import keep, run_config, run_data, run_device, run_model
 
 MOST_ROWS = 20000
 MOST_BYTES = 2**27
