@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.detection_findings import Finding
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
 from pipeline.models.features import penultimate_features

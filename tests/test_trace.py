@@ -16,11 +16,11 @@ from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.scores import query_gradients, score_rows
-from pipeline.attribution.stage_data import StageData
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import query_filters
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.rows.stages import StageData
+from pipeline.attribution.scores.rows import query_gradients, score_rows
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import load_config
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encode import Encoding

@@ -23,7 +23,7 @@ from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm

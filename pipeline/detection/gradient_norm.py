@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
 from pipeline.models.features import features_and_outputs

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.near_duplicates import count_near_duplicates, differ
 from pipeline.detection.neighbours import (

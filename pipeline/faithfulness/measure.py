@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.attribution.planned import METHODS
+from pipeline.attribution.scores.plan import METHODS
 from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError
 from pipeline.faithfulness.page import lds_page

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.stage_data import StageData
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.stages import StageData
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.config import digest
 from pipeline.scoring.plan import TrainPairs, attribution_model
 from pipeline.scoring.refine import REFINED, refined_settings

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 from torch import nn
 
-from pipeline.attribution.capture import Coverage, Inputs, coverage, covered_layers
-from pipeline.attribution.coverage import WELL_COVERED
-from pipeline.attribution.gradients.forms import layer_forms
-from pipeline.attribution.unseen import unseen_gradients
+from pipeline.attribution.model.capture import Coverage, Inputs, coverage, covered_layers
+from pipeline.attribution.model.coverage import WELL_COVERED
+from pipeline.attribution.model.unseen import unseen_gradients
+from pipeline.attribution.scores.forms import layer_forms
 from pipeline.config import AuditConfig
 from pipeline.data.canaries import draw_canaries
 from pipeline.data.checks import content_in_two_roles, duplicates

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.attribution.capture import covered_layers
-from pipeline.attribution.conditioners import Conditioner
-from pipeline.attribution.eigenbases import eigenbases
-from pipeline.attribution.planned import find_method
-from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.model.capture import covered_layers
+from pipeline.attribution.scores.plan import find_method
+from pipeline.attribution.scores.rows import Batch
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
 from pipeline.detection.backdoor.material import MOST_ROWS

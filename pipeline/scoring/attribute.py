@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.attribution.precision import matrix_products
-from pipeline.attribution.scores import Batch, BatchScores, score_rows
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.scores.rows import Batch, BatchScores, score_rows
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores

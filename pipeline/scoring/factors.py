@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipeline.attribution.capture import coverage, covered_layers
-from pipeline.attribution.factors import (
+from pipeline.attribution.curvature.factors import (
     FactorSums,
     add_into,
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
 )
-from pipeline.attribution.gauss_newton import gauss_newton_form
-from pipeline.attribution.planned import find_method
-from pipeline.attribution.prepare import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.scale import scale_correction
-from pipeline.attribution.scores import Batch, mean_gradient_sums
-from pipeline.attribution.transport import query_filters
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
+from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.model.capture import coverage, covered_layers
+from pipeline.attribution.queries.scale import scale_correction
+from pipeline.attribution.scores.plan import find_method
+from pipeline.attribution.scores.rows import Batch, mean_gradient_sums
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError
 from pipeline.runs.directory import write_json

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.attribution.precision import matrix_products
-from pipeline.attribution.relabelling import relabel_effects
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.scores.relabelling import relabel_effects
+from pipeline.attribution.scores.rows import Batch
 from pipeline.data.encoded import Chunk
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, plans
 from pipeline.stages.context import AuditContext

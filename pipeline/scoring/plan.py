@@ -10,14 +10,14 @@ from typing import TypeVar
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.factors import eigenbases_from_tensors
-from pipeline.attribution.planned import PlannedSegment, Points, find_method, plan_chains
-from pipeline.attribution.scores import Batch
-from pipeline.attribution.stage_data import StageRows
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import PreparedSegment
-from pipeline.attribution.weights import load_weights, restore_weights, save_weights
+from pipeline.attribution.curvature.factors import eigenbases_from_tensors
+from pipeline.attribution.curvature.segments import PreparedSegment
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.plan import PlannedSegment, Points, find_method, plan_chains
+from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.runs.directory import read_json

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pipeline.attribution.factors import add_into
-from pipeline.attribution.gauss_newton import gauss_newton_forms, gauss_newton_products
-from pipeline.attribution.refined import (
+from pipeline.attribution.curvature.factors import add_into
+from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
+from pipeline.attribution.queries.refined import (
     CurvatureRows,
     RefinedDirection,
     RefinedSettings,
@@ -17,7 +17,7 @@ from pipeline.attribution.refined import (
     row_count,
     solve_refined,
 )
-from pipeline.attribution.row_derivatives import PASS_ROWS
+from pipeline.attribution.rows.derivatives import PASS_ROWS
 from pipeline.config import Attribution
 from pipeline.data.encoded import Chunk
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, chunk_groups, weighted_rows

@@ -1,1 +1,1 @@
-"""How people are told things: words, numbers and units in sentences, and what signals, reasons and decisions are called."""
+"""How people are told things: words, numbers and units, and the names of signals, reasons and decisions."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pipeline.attribution.query_compression import compressed_segment
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.queries.compression import compressed_segment
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import Attribution
 from pipeline.errors import InputError
 from pipeline.scoring.plan import Plan, attribution_model

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.attribution.query_compression import TOLERANCE
+from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import CHUNKS, FOLDER, chunk_path

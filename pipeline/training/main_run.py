@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.attribution.batchnorm import has_batchnorm
-from pipeline.attribution.recorder import TrajectoryRecorder
-from pipeline.attribution.trajectory import TAIL_NAME
-from pipeline.attribution.weights import load_weights, save_weights
+from pipeline.attribution.model.batchnorm import has_batchnorm
+from pipeline.attribution.trajectory.recorder import TrajectoryRecorder
+from pipeline.attribution.trajectory.trajectory import TAIL_NAME
+from pipeline.attribution.trajectory.weights import load_weights, save_weights
 from pipeline.data.encoded import EncodedData
 from pipeline.runs.directory import read_json, write_json
 from pipeline.training.batches import Selection

@@ -14,10 +14,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.attribution.batchnorm import has_batchnorm
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.trajectory import FILE_NAME, TAIL_NAME, Checkpoint, Trajectory, write_trajectory
-from pipeline.attribution.weights import RunningMean, restore_weights, save_weights
+from pipeline.attribution.model.batchnorm import has_batchnorm
+from pipeline.attribution.trajectory.trajectory import (
+    FILE_NAME,
+    TAIL_NAME,
+    Checkpoint,
+    Trajectory,
+    write_trajectory,
+)
+from pipeline.attribution.trajectory.weights import RunningMean, restore_weights, save_weights
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
 from pipeline.errors import InputError

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import Training
 from pipeline.data.encoded import EncodedData
 from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attribution.capture import coverage
+from pipeline.attribution.model.capture import coverage
 from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model

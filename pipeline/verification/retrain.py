@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.weights import RunningMean
+from pipeline.attribution.trajectory.recorder import first_tail_step
+from pipeline.attribution.trajectory.weights import RunningMean
 from pipeline.errors import WinnowError
 from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.scores.rows import Batch
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import (
     GROWTH_LIMIT,

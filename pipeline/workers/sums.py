@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.attribution.factors import add_tensors
+from pipeline.attribution.curvature.factors import add_tensors
 from pipeline.training.state import save_tensors
 from pipeline.workers.cluster import Workers
 

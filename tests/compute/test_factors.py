@@ -9,7 +9,7 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from pipeline.attribution.factors import sampled_rows
+from pipeline.attribution.curvature.factors import sampled_rows
 from pipeline.scoring import factors, plan
 from pipeline.scoring.factors import covariance_leaf, spectrum_leaf, write_bases
 from pipeline.scoring.plan import Plan, attribution_model

@@ -12,9 +12,9 @@ import torch
 from digits_run import digits_config, run_until
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.refined import RefinedSettings
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.queries.refined import RefinedSettings
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring import factors

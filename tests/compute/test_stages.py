@@ -12,13 +12,13 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.curvature.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.curvature.segment_functions import source_spectrum
+from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scores import Batch, score_batch
-from pipeline.attribution.spectrum import source_spectrum
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import PreparedSegment
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.scores.rows import Batch, score_batch
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import EncodedData
 from pipeline.runs.directory import RunDirectory
 from pipeline.training.main_run import whole_trajectory

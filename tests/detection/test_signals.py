@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.forgetting import count_events
 from pipeline.training.dynamics import read_epoch

@@ -10,8 +10,8 @@ import torch
 from digits_run import digits_config, run_until
 from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import EncodedData
 from pipeline.errors import InputError
 from pipeline.training.batches import Selection

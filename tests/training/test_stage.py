@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.data.encoded import EncodedData
 from pipeline.runs.directory import RunDirectory
 from pipeline.training.dynamics import read_epoch

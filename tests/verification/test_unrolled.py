@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.scores.rows import Batch
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_harm

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.products import (
+from pipeline.attribution.gradients.products import (
     CACHE_BYTES,
     SUMMED_ROWS,
     aligned,

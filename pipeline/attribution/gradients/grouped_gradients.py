@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.attribution.gradients import HeldGradients, OuterProducts
 from pipeline.attribution.gradients.formed_gradients import FormedGradients
 from pipeline.attribution.gradients.patch_gradients import PatchGradients
-from pipeline.attribution.products import SUMMED_ROWS, slices_of
+from pipeline.attribution.gradients.products import SUMMED_ROWS, slices_of
 
 
 @dataclass(frozen=True)

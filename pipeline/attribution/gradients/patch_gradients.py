@@ -26,7 +26,7 @@ from pipeline.attribution.gradients import (
 )
 from pipeline.attribution.gradients.patch_covariance import correlations_pay, patch_covariance
 from pipeline.attribution.gradients.patches import Kernel
-from pipeline.attribution.products import (
+from pipeline.attribution.gradients.products import (
     add_upper,
     aligned_empty,
     covariance,

@@ -10,8 +10,8 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, EncodedData, Rows
 from pipeline.detection.backdoor.blind import BlindSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
