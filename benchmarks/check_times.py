@@ -24,8 +24,8 @@ from benchmarks.results import write_results
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.look import look
 from pipeline.preflight.check import check
-from pipeline.stages.audit import STAGES, fingerprints, run_stage
 from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 SAMPLES = ("digits", "digits_pairs", "adult", "sms_spam", "fashion_mnist")
 ONE_FILE = {

@@ -50,8 +50,8 @@ from benchmarks.detection_tasks import GIVEN, TASKS, draw_roles, read_rows, task
 from benchmarks.results import CACHE, HOME, write_results
 from pipeline.config import AuditConfig
 from pipeline.data.prepare import prepare
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, read_json, write_json, write_text
-from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.verification.retrain import train_and_measure
 

@@ -16,9 +16,9 @@ from benchmarks.detection_findings import Finding
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
 from pipeline.detection.combination import Signal, suspicion
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.audit import STAGES
-from pipeline.stages.context import AuditContext
+from pipeline.stages.stages import STAGES
 
 SIGNALS = (
     "early_margin",

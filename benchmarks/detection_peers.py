@@ -22,8 +22,8 @@ from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
 from pipeline.models.features import penultimate_features
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.plan import attribution_model
-from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import BATCH, mean_column, read_epoch
 from pipeline.training.loop import train

@@ -27,10 +27,10 @@ import pipeline
 from benchmarks.results import CACHE, write_results
 from pipeline.config import AuditConfig, validate
 from pipeline.errors import InputError
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.arms import AS_GIVEN, RANDOM_OF, Decisions, arm_rows, random_rows, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.judgement import Retrained, judge

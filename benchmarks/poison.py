@@ -30,8 +30,8 @@ from pipeline.config import AuditConfig, Compute, validate
 from pipeline.data.prepare import prepare
 from pipeline.detection.backdoor.backdoors import find_backdoors
 from pipeline.detection.backdoor.material import Predictor, final_predictor, material_path
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, read_json, write_json, write_text
-from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.training.loop import train
 from pipeline.training.main_run import train_main

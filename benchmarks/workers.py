@@ -33,10 +33,10 @@ from benchmarks.large import config_of
 from benchmarks.large_data import make_dataset
 from benchmarks.results import CACHE, write_results
 from pipeline.config import AuditConfig
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import read_json, remove, write_json
-from pipeline.stages.audit import STAGES, Stage, fingerprints, run_stage
-from pipeline.stages.context import AuditContext
 from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, Stage, fingerprints, run_stage
 
 ROWS, QUICK_ROWS = 200_000, 50_000
 WARM_UP = ("prepare", "train")

@@ -22,10 +22,10 @@ from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError, WinnowError
 from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
+from pipeline.results.result import AuditResult
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory
-from pipeline.runs.result import AuditResult
-from pipeline.stages import audit as stages
-from pipeline.stages.context import AuditContext
+from pipeline.stages import stages
 from pipeline.stages.opening import choose_directory, open_run
 
 RETRY_DELAY_SECONDS = 5

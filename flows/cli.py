@@ -26,7 +26,7 @@ from pipeline.runs.directory import write_text
 
 if TYPE_CHECKING:
     from flows.terminal import Terminal
-    from pipeline.runs.result import AuditResult
+    from pipeline.results.result import AuditResult
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -150,7 +150,7 @@ def audit(
 @app.command()
 def report(run: Run) -> None:
     """Write the report of a run anew."""
-    from pipeline.runs.listing import report_again
+    from pipeline.stages.again import report_again
 
     print(report_again(run))
 
@@ -170,7 +170,7 @@ def export(
 ) -> int:
     """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
-    from pipeline.runs.listing import export_again, take_decisions
+    from pipeline.stages.again import export_again, take_decisions
 
     if decisions is not None:
         from flows.audit import run_audit
@@ -404,7 +404,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two finished runs."""
-    from pipeline.runs.listing import compare_runs
+    from pipeline.results.comparison import compare_runs
 
     found = compare_runs(first, second)
     if as_json:

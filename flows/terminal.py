@@ -16,8 +16,8 @@ from rich.text import Text
 from flows.sentences import sentence
 from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline
+from pipeline.results.result import AuditResult
 from pipeline.runs.directory import RunDirectory
-from pipeline.runs.result import AuditResult
 from pipeline.text import words
 
 WIDTH = 92

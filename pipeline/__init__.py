@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "audit": "pipeline.stages.audit",
-    "AuditResult": "pipeline.runs.result",
+    "AuditResult": "pipeline.results.result",
     "AuditConfig": "pipeline.config",
     "load_config": "pipeline.config",
     "lds": "pipeline.faithfulness.measure",

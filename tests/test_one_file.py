@@ -16,6 +16,7 @@ from one_file_run import ROWS, judge_all_roles, one_file_config, write_source
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.report.verdict import consequence
+from pipeline.results.result import AuditResult
 from pipeline.reviewing.holdout import (
     holdout_state,
     is_holdout_sheet,
@@ -25,8 +26,7 @@ from pipeline.reviewing.holdout import (
 )
 from pipeline.reviewing.review import take_answers, write_sheet
 from pipeline.runs.directory import RunDirectory, write_json
-from pipeline.runs.listing import export_again
-from pipeline.runs.result import AuditResult
+from pipeline.stages.again import export_again
 from pipeline.stages.audit import audit
 
 

@@ -17,8 +17,8 @@ from digits_run import ROOT, digits_config, run_until
 
 from pipeline.errors import InputError
 from pipeline.runs.directory import RunDirectory, read_json
-from pipeline.stages.audit import STAGES, fingerprints, run_stage
 from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 CHANGES: dict[str, object] = {"compute__chunk_rows": 100, "compute__workers": 2}
 PATIENCE_SECONDS = 120

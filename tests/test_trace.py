@@ -17,8 +17,9 @@ from digits_run import digits_config, run_until
 from benchmarks.inline import Inline
 from pipeline.attribution.attribute import attribute
 from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.queries.gradients import query_gradients
 from pipeline.attribution.rows.stages import StageData
-from pipeline.attribution.scores.rows import query_gradients, score_rows
+from pipeline.attribution.scores.rows import score_rows
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import load_config
@@ -26,10 +27,10 @@ from pipeline.data.catalog import catalog_tables
 from pipeline.data.encode import Encoding
 from pipeline.errors import InputError
 from pipeline.models.features import penultimate_features
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.scoring.plan import Plan, TrainPairs, attribution_model, batches
 from pipeline.scoring.refine import refined_settings
-from pipeline.stages.context import AuditContext
 from pipeline.trace.queries import read_queries
 from pipeline.trace.refined import check_refined
 from pipeline.trace.strongest import merge, strongest

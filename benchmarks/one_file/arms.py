@@ -20,8 +20,8 @@ from benchmarks.inline import Inline
 from benchmarks.one_file.configurations import KEY, OneFile
 from pipeline.config import AuditConfig, digest
 from pipeline.data.prepare import prepare
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
 from pipeline.verification.retrain import train_and_measure

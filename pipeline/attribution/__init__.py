@@ -18,15 +18,13 @@ Differentiation" (arXiv 2405.12186).
 from __future__ import annotations
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.curvature.factors import (
-    FactorSums,
-    add_tensors,
-    covariance_sums,
+from pipeline.attribution.curvature.eigenbases import (
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
-    spectrum_sums,
 )
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_tensors
+from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
 from pipeline.attribution.curvature.fit import prepare_segment
 from pipeline.attribution.curvature.preconditioners import Conditioner, segment_conditioners
 from pipeline.attribution.curvature.segment_functions import (
@@ -39,7 +37,7 @@ from pipeline.attribution.curvature.segment_functions import (
 )
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
 from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
-from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.capture import Coverage, LayerInfo, capture, coverage, covered_layers
@@ -55,20 +53,15 @@ from pipeline.attribution.objectives import (
     signed_columns,
     squared_error,
 )
+from pipeline.attribution.queries.gradients import mean_gradient_sums, query_gradients
 from pipeline.attribution.queries.refined import RefinedDirection, RefinedSettings, refined_direction
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.derivatives import RowSource, row_source
 from pipeline.attribution.rows.stages import StageData
 from pipeline.attribution.scores.ensembles import average, dropout_masks
 from pipeline.attribution.scores.forms import FormChoice, layer_forms
 from pipeline.attribution.scores.relabelling import relabel_effects
-from pipeline.attribution.scores.rows import (
-    Batch,
-    BatchScores,
-    mean_gradient_sums,
-    query_gradients,
-    score_batch,
-    score_rows,
-)
+from pipeline.attribution.scores.rows import BatchScores, score_batch, score_rows
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.optimizers import OptimizerSettings, ParameterGroup
 from pipeline.attribution.trajectory.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step

@@ -27,14 +27,15 @@ from pipeline.attribution.options import (
 )
 from pipeline.attribution.queries.gradients import Queries, check_classes, load_query_point
 from pipeline.attribution.queries.refined import RefinedSettings
+from pipeline.attribution.rows.batch import Batch, select_inputs
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
 from pipeline.attribution.scores.conductor import Settings, gradient_scores
-from pipeline.attribution.scores.plan import Points, find_method
-from pipeline.attribution.scores.rows import Batch, select_inputs
+from pipeline.attribution.scores.plan import find_method
 from pipeline.attribution.scores.similarity import PROJECTION, Similarity, compare
 from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.unrolled_scores import find_unrolling, with_unrolled_harm
 

@@ -39,8 +39,8 @@ from pipeline.data.schema import (
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
-from pipeline.stages.context import AuditContext
 
 __all__ = ["prepare", "source_fingerprint"]
 

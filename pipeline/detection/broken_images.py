@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.columns import slices
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.workers.worker import run_data
 
 MOST_SHARE = 0.05

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.detection.broken_images import broken_images
 from pipeline.detection.broken_values import broken_lists, broken_numbers, broken_texts
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 
 
 def corrupted_rows(context: AuditContext) -> np.ndarray:

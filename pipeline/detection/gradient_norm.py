@@ -12,8 +12,8 @@ from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
 from pipeline.models.features import features_and_outputs
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.plan import attribution_model
-from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import plain_objective, run_data, run_device
 

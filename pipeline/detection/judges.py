@@ -25,7 +25,7 @@ from pipeline.detection.halves import (
 )
 from pipeline.detection.undertrained import loss_without_features
 from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data

@@ -25,7 +25,7 @@ from pipeline.detection.counts import (
     estimate_noise,
 )
 from pipeline.detection.halves import Measurements, pieces, reading, reading_train, role_files
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.training.dynamics import epoch_path
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import main_directory, role_labels

@@ -16,7 +16,7 @@ from pipeline.detection.flips import Flips, estimate_flips, right_label
 from pipeline.detection.weigh import Weighed
 from pipeline.panel.fits import save_array
 from pipeline.panel.opinions import Panel
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 

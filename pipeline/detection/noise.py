@@ -15,8 +15,8 @@ from pipeline.detection.doubts import doubts
 from pipeline.detection.halves import Opinion, on_validation
 from pipeline.detection.label_sets import Pairs, estimate_wrong_answers
 from pipeline.detection.wrong_share import estimate_wrong_answers as estimate_answers_alone
+from pipeline.runs.context import AuditContext
 from pipeline.seeds import random_state
-from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 

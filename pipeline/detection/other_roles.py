@@ -33,9 +33,9 @@ from pipeline.detection.source_values import declared_sources
 from pipeline.detection.strata import prediction_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.unseen_rows import predict_unseen
 from pipeline.training.main_run import role_labels
-from pipeline.training.unseen_rows import predict_unseen
 from pipeline.workers.worker import run_data
 
 RULES = ("budget",)

@@ -28,11 +28,11 @@ from pipeline.detection.neighbours import (
 )
 from pipeline.detection.outliers import ClassDistance, fit_class_distance
 from pipeline.models.features import penultimate_features
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import attribution_model
 from pipeline.seeds import random_state
-from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import early_trajectory, whole_trajectory
-from pipeline.training.state import save_tensors
 from pipeline.workers.worker import keep, run_config, run_data, run_device
 
 MOST_BYTES = 2**28

@@ -26,9 +26,9 @@ from pipeline.detection.outliers import representation_outlier
 from pipeline.detection.representation import CLEAN, represent
 from pipeline.detection.self_influence import self_influence
 from pipeline.detection.validation_harm import validation_harm
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.attribute import scores_path
 from pipeline.scoring.groups import scored_groups
-from pipeline.stages.context import AuditContext
 from pipeline.workers.worker import run_data
 
 

@@ -63,9 +63,9 @@ from pipeline.detection.table import (
 from pipeline.detection.undertrained import loss_without_features, undertrained
 from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
 from pipeline.detection.wrong_share import mean_of_shares, share_of_rows
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects
-from pipeline.stages.context import AuditContext
 from pipeline.text import words
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data

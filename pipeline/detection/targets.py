@@ -11,7 +11,7 @@ from pipeline.detection.combination import Signal
 from pipeline.detection.counts import robust_deviation
 from pipeline.detection.judges import FULL_VOTE, NO_VOTE, vote
 from pipeline.panel.opinions import Panel, read_panel
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.targets import TargetJudges, collect_target_judges
 from pipeline.detection.wrong_share import LEAST_EXPLAINED, estimate_wrong_share
 from pipeline.panel.opinions import Panel, read_panel
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.workers.worker import run_data
 
 

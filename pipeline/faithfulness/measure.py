@@ -16,12 +16,11 @@ from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError
 from pipeline.faithfulness.page import lds_page
 from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
-from pipeline.runs.directory import RUNS, write_json, write_text
-from pipeline.runs.listing import existing_run
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
 from pipeline.scoring.refine import REFINED, refined_settings
-from pipeline.stages.audit import STAGES, fingerprints, run_stage
-from pipeline.stages.context import AuditContext, Progress, silent
 from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 from pipeline.text import words
 from pipeline.training.main_run import whole_trajectory
 from pipeline.verification.fidelity import keep_only_current

@@ -18,8 +18,8 @@ from pipeline.panel.judges import Judge, choose_judges
 from pipeline.panel.material import WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.opinions import FOLDER, JUDGED
 from pipeline.panel.pooling import pool
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove, write_json
-from pipeline.stages.context import AuditContext
 from pipeline.workers.worker import run_data
 
 REPEATS = 1

@@ -40,8 +40,8 @@ from pipeline.preflight.estimate import (
     retrainings,
     stage_seconds,
 )
+from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, RunDirectory, write_text
-from pipeline.stages.context import AuditContext, Progress, silent
 from pipeline.text import words
 from pipeline.training.batches import Selection
 from pipeline.training.recipe import make_recipe

@@ -17,8 +17,8 @@ from pipeline.attribution.curvature.eigenbases import eigenbases
 from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.model.capture import covered_layers
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.plan import find_method
-from pipeline.attribution.scores.rows import Batch
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
 from pipeline.detection.backdoor.material import MOST_ROWS

@@ -23,8 +23,7 @@ from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estima
 from pipeline.reviewing.review import HOLDOUT_ANSWERS as ANSWERS
 from pipeline.reviewing.review import save_sheet
 from pipeline.reviewing.sheet import sheet_rows
-from pipeline.runs.directory import RunDirectory, write_atomically
-from pipeline.runs.listing import existing_run
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.training.main_run import role_labels
 from pipeline.verification.results import read_results
 from pipeline.verification.retrain import retraining_path

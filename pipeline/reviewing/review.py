@@ -24,8 +24,7 @@ from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, ro
 from pipeline.detection.rules import read_candidates
 from pipeline.errors import InputError
 from pipeline.reviewing.sheet import sheet_rows
-from pipeline.runs.directory import RunDirectory, write_atomically
-from pipeline.runs.listing import existing_run
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.text import words
 
 ANSWERS, HOLDOUT_ANSWERS = "review/answers.parquet", "review/holdout.parquet"

@@ -146,3 +146,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def link(path: Path, target: Path) -> None:
+    """A relative link, so that the run directory can be moved."""
+    if not path.is_symlink():
+        path.symlink_to(os.path.relpath(target, path.parent))
+
+
+def existing_run(path: str | Path, needed: str) -> RunDirectory:
+    run = RunDirectory(Path(path))
+    if not (run / "record.json").exists():
+        raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
+    if needed not in run.record["stages"]:
+        raise InputError(
+            f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end."
+        )
+    return run

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.model.precision import matrix_products
-from pipeline.attribution.scores.rows import Batch, BatchScores, score_rows
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.scores.rows import BatchScores, score_rows
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores
 from pipeline.scoring.groups import scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
-from pipeline.stages.context import AuditContext
-from pipeline.stages.repeats import repeat
 from pipeline.workers.worker import run_config, run_data, run_objective
 
 PRECISION_ROWS = 256
@@ -59,7 +59,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     tasks = [(todo, chunk, place_of(path, chunk)) for chunk in waiting]
     context.workers.run(score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
     if ensemble > 1:
-        members = [repeat(context, number).run.path for number in range(2, ensemble + 1)]
+        members = [context.repeat(context, number).run.path for number in range(2, ensemble + 1)]
         for chunk in chunks:
             of_chunk = [own_scores_path(path, chunk), *(scores_path(member, chunk) for member in members)]
             average_scores(of_chunk, scores_path(path, chunk))

@@ -11,24 +11,26 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipeline.attribution.curvature.factors import (
-    FactorSums,
-    add_into,
+from pipeline.attribution.curvature.eigenbases import (
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
 )
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
 from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.segments import query_filters
 from pipeline.attribution.model.capture import coverage, covered_layers
+from pipeline.attribution.queries.gradients import mean_gradient_sums
 from pipeline.attribution.queries.scale import scale_correction
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.plan import find_method
-from pipeline.attribution.scores.rows import Batch, mean_gradient_sums
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
+from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.groups import cell_rows, find_groups, groups_path, scored_groups
 from pipeline.scoring.plan import (
     Plan,
@@ -42,8 +44,6 @@ from pipeline.scoring.plan import (
 )
 from pipeline.scoring.refine import REFINED, SOLVED_NUMBERS, refined_of, refined_query
 from pipeline.seeds import random_state
-from pipeline.stages.context import AuditContext
-from pipeline.training.state import save_tensors
 from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import keep, plain_objective, run_config, run_data, run_objective
 

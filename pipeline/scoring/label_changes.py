@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.relabelling import relabel_effects
-from pipeline.attribution.scores.rows import Batch
 from pipeline.data.encoded import Chunk
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, plans
-from pipeline.stages.context import AuditContext
-from pipeline.stages.repeats import repeat
 from pipeline.training.batches import weighted
 from pipeline.training.setup import class_weights
 from pipeline.workers.worker import run_config, run_data, run_objective
@@ -34,7 +33,7 @@ def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: 
         return None
     places = np.asarray(places)
     ensemble = config.attribution.ensemble
-    runs = [path, *(repeat(context, number).run.path for number in range(2, ensemble + 1))]
+    runs = [path, *(context.repeat(context, number).run.path for number in range(2, ensemble + 1))]
     early = context.run.facts("train")["early_epoch"]
     tasks, names, found = [], [], []
     for chunk in data.chunks("train"):

@@ -10,12 +10,13 @@ from typing import TypeVar
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.factors import eigenbases_from_tensors
+from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import PlannedSegment, Points, find_method, plan_chains
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.scores.plan import PlannedSegment, find_method, plan_chains
+from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
 from pipeline.config import AuditConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pipeline.attribution.curvature.factors import add_into
+from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
 from pipeline.attribution.queries.refined import (
     CurvatureRows,
@@ -20,9 +20,9 @@ from pipeline.attribution.queries.refined import (
 from pipeline.attribution.rows.derivatives import PASS_ROWS
 from pipeline.config import Attribution
 from pipeline.data.encoded import Chunk
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, chunk_groups, weighted_rows
-from pipeline.stages.context import AuditContext
-from pipeline.training.state import save_tensors
 from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import run_config, run_data, run_objective
 

@@ -17,8 +17,9 @@ import yaml
 from pipeline import __version__
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, RunDirectory, write_text
-from pipeline.stages.context import AuditContext, Progress, silent
+from pipeline.stages.repeats import repeat
 from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
@@ -101,4 +102,4 @@ def open_run(
         run.update_record(**describe_machine(config))
         if config.compute.scheduler is not None:
             _ = workers.client  # whether it can be reached is said before any work
-        yield AuditContext(config, run, workers, progress)
+        yield AuditContext(config, run, workers, progress, repeat)

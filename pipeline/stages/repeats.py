@@ -6,12 +6,11 @@ scores; what is complete there is not done again.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
-from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, link, write_text
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 SHARED = ("catalog.parquet", "encoding.json", "encoded")
 REPEATED = ("train", "factors", "attribute")
@@ -19,8 +18,6 @@ REPEATED = ("train", "factors", "attribute")
 
 def repeat(context: AuditContext, number: int) -> AuditContext:
     """Train and score with another seed, where that is not done yet; number: from 2 on."""
-    from pipeline.stages.audit import STAGES, fingerprints, run_stage
-
     changes = {"training.seed": context.config.training.seed + number - 1, "attribution.ensemble": 1}
     if number > context.config.detection.repeats:  # for scores of the whole run alone
         changes |= {"detection.halves": False, "data.validation_is_clean": False}
@@ -36,9 +33,3 @@ def repeat(context: AuditContext, number: int) -> AuditContext:
         if stage.name in REPEATED:
             run_stage(stage, of_repeat, expected[stage.name])
     return of_repeat
-
-
-def link(path: Path, target: Path) -> None:
-    """A relative link, so that the run directory can be moved."""
-    if not path.is_symlink():
-        path.symlink_to(os.path.relpath(target, path.parent))

@@ -10,9 +10,9 @@ from pipeline.attribution.queries.compression import compressed_segment
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import Attribution
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.plan import Plan, attribution_model
 from pipeline.scoring.refine import REFINED, SOLVED_NUMBERS, refined_query
-from pipeline.stages.context import AuditContext
 from pipeline.trace.tasks import (
     Work,
     loss_gradients,

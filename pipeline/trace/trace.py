@@ -18,20 +18,19 @@ from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import CHUNKS, FOLDER, chunk_path
+from pipeline.data.source_rows import TrainRows, read_rows
 from pipeline.detection.backdoor.forensics import Forensics, investigate
 from pipeline.errors import InputError
-from pipeline.runs.directory import RunDirectory, write_atomically, write_text
-from pipeline.runs.listing import existing_run
-from pipeline.runs.source_rows import TrainRows, read_rows
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically, write_text
+from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.refine import REFINED
-from pipeline.stages.context import AuditContext, Progress, silent
 from pipeline.trace.page import trace_page
 from pipeline.trace.queries import Queries, read_queries
 from pipeline.trace.refined import check_refined, refine_part, solved_at_once
 from pipeline.trace.strongest import DIRECTIONS, Table, merge
 from pipeline.trace.tasks import QUERIES_PER_PART, Work, prepare_part, read_answers, trace_chunk
-from pipeline.training.state import save_tensors
 from pipeline.workers.cluster import Workers
 from pipeline.workers.worker import run_data
 

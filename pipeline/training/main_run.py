@@ -13,6 +13,7 @@ from pipeline.attribution.trajectory.trajectory import TAIL_NAME
 from pipeline.attribution.trajectory.weights import load_weights, save_weights
 from pipeline.data.encoded import EncodedData
 from pipeline.runs.directory import read_json, write_json
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
 from pipeline.training.loop import train
@@ -20,7 +21,6 @@ from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors
 from pipeline.training.recipe import steps_per_epoch
 from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
-from pipeline.training.state import save_tensors
 from pipeline.workers.worker import emit_progress, run_config, run_data
 
 EARLY_TAIL = 0.5

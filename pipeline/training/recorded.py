@@ -27,8 +27,7 @@ from pipeline.attribution.trajectory.weights import RunningMean, restore_weights
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
 from pipeline.errors import InputError
-from pipeline.runs.directory import read_json, write_atomically, write_json
-from pipeline.stages.repeats import link
+from pipeline.runs.directory import link, read_json, write_atomically, write_json
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import epoch_path
 from pipeline.training.main_run import (

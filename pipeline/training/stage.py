@@ -10,7 +10,7 @@ from pipeline.attribution.model.capture import coverage
 from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
 from pipeline.training.main_run import (
     METRICS,

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 from scipy.stats import f as fisher
 
 from pipeline.errors import WinnowError
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_json
-from pipeline.stages.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.forecast import validation_effects
 from pipeline.verification.lds import (
     LEVELS,

@@ -15,10 +15,10 @@ from pipeline.detection.signals import read_score
 from pipeline.detection.source_values import declared_sources, read_values
 from pipeline.detection.sources import SourceColumn
 from pipeline.errors import WinnowError
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.forecast import predicted_loss_change
 from pipeline.verification.retrain import run_missing, train_and_measure

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.config import Verification
 from pipeline.data.encoded import EncodedData
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
-from pipeline.stages.context import AuditContext
 from pipeline.text import words
 from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import AS_GIVEN, MIXED, RANDOM_OF, Decisions, distinct_arms, read_decisions

@@ -21,11 +21,11 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
 from pipeline.workers.local_cluster import start_cluster
+from pipeline.workers.topics import PROGRESS_TOPIC
 
 IN_FLIGHT_PER_WORKER = 4
 LOOK_SECONDS = 2.0
 ALONE_SECONDS = 60.0
-PROGRESS_TOPIC = "winnow-progress"
 SETTINGS = {
     # A paused worker waits for ever when its memory is not its own to free; the nanny's limit is enough.
     "distributed.worker.memory.pause": False,

@@ -14,9 +14,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.attribution.curvature.factors import add_tensors
-from pipeline.training.state import save_tensors
-from pipeline.workers.cluster import Workers
+from pipeline.attribution.curvature.factor_sums import add_tensors
+from pipeline.runs.context import Workers
+from pipeline.runs.tensors import save_tensors
 
 FAN_IN = 8
 

@@ -16,7 +16,7 @@ from pipeline.attribution.objectives import Objective, get_objective
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encoded import EncodedData
 from pipeline.models import build_model, initialise
-from pipeline.workers.cluster import PROGRESS_TOPIC
+from pipeline.workers.topics import PROGRESS_TOPIC
 
 Kept = TypeVar("Kept")
 KEPT_AT_MOST = 16

@@ -17,7 +17,7 @@ from pipeline.attribution import (
     query_gradients,
     source_spectrum,
 )
-from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.queries.compression import (
     LowRankMatrices,

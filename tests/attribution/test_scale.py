@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution import Batch
-from pipeline.attribution.curvature.factors import covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.segment_functions import source_spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters

@@ -10,10 +10,10 @@ from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
 from pipeline.attribution.curvature.factors import sampled_rows
+from pipeline.runs.tensors import save_tensors
 from pipeline.scoring import factors, plan
 from pipeline.scoring.factors import covariance_leaf, spectrum_leaf, write_bases
 from pipeline.scoring.plan import Plan, attribution_model
-from pipeline.training.state import save_tensors
 from pipeline.workers.worker import run_data
 
 CHECKPOINTS = 3

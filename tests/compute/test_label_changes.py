@@ -14,9 +14,9 @@ from benchmarks.inline import Inline
 from pipeline.attribution.attribute import attribute
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring.label_changes import label_change_effects
-from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import role_labels, whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
 

@@ -18,7 +18,7 @@ from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring import factors
-from pipeline.stages.audit import fingerprints
+from pipeline.stages.stages import fingerprints
 from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from digits_run import digits_config
 
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.scoring.plan import Plan
 from pipeline.scoring.refine import refined_query
-from pipeline.stages.context import AuditContext
 from pipeline.workers.worker import run_data
 
 

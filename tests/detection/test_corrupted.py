@@ -17,8 +17,8 @@ from pipeline.data.prepare import prepare
 from pipeline.detection.broken_images import MOST_SHARE, is_cut, plain_lines
 from pipeline.detection.broken_values import impossible, says_nothing
 from pipeline.detection.corrupted import corrupted_rows
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.context import AuditContext
 
 
 def judged(folder: Path, table: pa.Table, features: dict[str, str], **options: object) -> np.ndarray:

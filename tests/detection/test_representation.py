@@ -15,8 +15,8 @@ from benchmarks.inline import Inline
 from pipeline.config import load_config
 from pipeline.detection import representation
 from pipeline.detection.representation import index_path, reference_path, represent, row_features
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory
-from pipeline.stages.context import AuditContext
 from pipeline.workers.worker import run_data
 
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from pipeline.report.summary import summary
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
-from pipeline.stages.audit import audit as stages
-from pipeline.stages.context import AuditContext
+from pipeline.stages import stages
 
 DIGITS = Path(__file__).parents[2] / "data_samples/digits"
 

@@ -17,8 +17,8 @@ from pipeline.data.encoded import EncodedData
 from pipeline.data.prepare import prepare
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.panel.stage import panel_stage
+from pipeline.runs.context import silent
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.context import silent
 
 
 def run_here(

@@ -17,8 +17,8 @@ from pipeline.detection.backdoor.tokens import Tokens
 from pipeline.detection.backdoor.window import Window
 from pipeline.report.thumbnails import Thumbnail
 from pipeline.report.triggers import Trigger, triggers
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_json, write_text
-from pipeline.stages.context import AuditContext
 
 FACTS = {"target": 3, "target_class": 3, "flip_rate": 0.91, "purity": 1.0, "rows": 40}
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig, Compute
 from pipeline.data.prepare import prepare
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.stages.context import AuditContext
 
 SAMPLES = Path(__file__).parents[2] / "data_samples"
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipeline.detection.source_values import declared_sources, other_columns
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.verification import sources
 from pipeline.verification.forecast import predicted_loss_change

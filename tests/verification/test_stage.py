@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from pipeline.config import AuditConfig, Verification
 from pipeline.detection.strata import prediction_strata, write_strata
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import read_json
-from pipeline.stages.context import AuditContext
 from pipeline.training.main_run import role_labels
 from pipeline.verification.stage import verify
 from pipeline.workers.worker import run_data

@@ -17,14 +17,14 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_harm
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, read_json, write_text
-from pipeline.stages.context import AuditContext
 from pipeline.training.setup import deterministic
 from pipeline.training.stage import train_stage
 from pipeline.verification import unrolled

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pipeline.attribution.errors import AttributionError, NonFiniteError
-from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.errors import AttributionError, check_finite
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
+from pipeline.attribution.trajectory.weights import under
 
 if TYPE_CHECKING:
-    from pipeline.attribution.curvature.factors import FactorSums
+    from pipeline.attribution.curvature.factor_sums import FactorSums
 
 # Bytes of covariances that are decomposed in one call.
 _BATCH_BYTES = 256 << 20
@@ -64,19 +65,6 @@ def eigenbases_from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Eigenbas
     """The inverse of ``eigenbases_to_tensors``."""
     inputs = under("input/", tensors)
     return {name: Eigenbasis(inputs.get(name), value) for name, value in under("gradient/", tensors).items()}
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries whose name begins with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def check_finite(value: Tensor, layer: str, what: str) -> None:
-    if not torch.isfinite(value.sum()):
-        raise NonFiniteError(
-            f"The {what} of layer {layer!r} has a NaN or an infinity.",
-            "Look for NaN in the data and for a training run that diverged.",
-        )
 
 
 Key = tuple[str, str]

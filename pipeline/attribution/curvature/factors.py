@@ -11,85 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.eigenbases import (
-    check_finite,
-    eigenbases,
-    eigenbases_from_tensors,
-    eigenbases_to_tensors,
-    under,
-)
-from pipeline.attribution.curvature.preconditioners import ConditionedGradients, Conditioner, condition
-from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
+from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.errors import AttributionError, check_finite
+from pipeline.attribution.gradients.conditioned_gradients import ConditionedGradients, condition
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
 from pipeline.attribution.model.capture import Inputs, capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.random_labels import row_uniforms
-
-__all__ = [
-    "FactorSums",
-    "add_tensors",
-    "covariance_sums",
-    "eigenbases",
-    "eigenbases_from_tensors",
-    "eigenbases_to_tensors",
-    "fisher_columns",
-    "sampled_rows",
-    "spectrum_sums",
-]
-
-
-@dataclass(frozen=True)
-class FactorSums:
-    """Covariance sums of the covered layers; ``a + b`` adds two.
-
-    Attributes:
-        input: layer -> Σ a aᵀ ``[in, in]``, or its diagonal ``[in]`` where inputs are one-hot; float64.
-        gradient: layer -> Σ g gᵀ ``[out, out]``, float64.
-        examples: how many examples were summed, an example counting once per checkpoint.
-    """
-
-    input: dict[str, Tensor]
-    gradient: dict[str, Tensor]
-    examples: int
-
-    def __add__(self, other: FactorSums) -> FactorSums:
-        return FactorSums(
-            add_tensors(self.input, other.input),
-            add_tensors(self.gradient, other.gradient),
-            self.examples + other.examples,
-        )
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """A flat dictionary for safetensors."""
-        tensors = {f"input/{name}": value for name, value in self.input.items()}
-        tensors |= {f"gradient/{name}": value for name, value in self.gradient.items()}
-        return tensors | {"examples": torch.tensor(self.examples)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FactorSums:
-        """The inverse of ``to_tensors``."""
-        return cls(under("input/", tensors), under("gradient/", tensors), int(tensors["examples"]))
-
-
-def add_into(total: dict[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-    """Adds by key, in place; a new key's tensor is taken as it is and changed by what follows."""
-    for name, value in parts.items():
-        if name in total:
-            total[name] += value
-        else:
-            total[name] = value
-
-
-def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums by key; a key that only one side has keeps its value."""
-    total = dict(first)
-    for name, value in second.items():
-        total[name] = total[name] + value if name in total else value
-    return total
 
 
 @dataclass(frozen=True)

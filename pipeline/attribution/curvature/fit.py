@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
 from pipeline.attribution.curvature.factors import (
-    FactorSums,
     Visited,
     add_covariances,
-    add_into,
     add_squares,
     conditioned,
     fisher_gradients,
@@ -28,11 +27,11 @@ from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.errors import NonFiniteError
-from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 # Bytes of a group of batches, with what their checkpoints share, that may be held while checkpoints are visited.
 GROUP_BYTES = 256 << 20

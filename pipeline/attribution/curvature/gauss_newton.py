@@ -17,8 +17,8 @@ from torch.func import functional_call, jvp, vjp, vmap
 from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.derivatives import contiguous, forward_mode
-from pipeline.attribution.scores.rows import Batch
 
 Tensors = dict[str, Tensor]
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.attribution.curvature.low_rank import OuterMap, low_rank, weighted_low_rank
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
-from pipeline.attribution.gradients import Eigenbasis, rotate, rotate_back
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, rotate, rotate_back
 from pipeline.attribution.gradients.products import aligned
 from pipeline.attribution.model.coverage import LayerInfo
 

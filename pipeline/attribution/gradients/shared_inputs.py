@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis, LayerGradients, OuterProducts
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.gradients.outer_products import OuterProducts
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.gradients import LayerGradients
 from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
+from pipeline.attribution.gradients.layer_gradients import LayerGradients
 from pipeline.attribution.gradients.patch_gradients import PatchGradients
 from pipeline.attribution.gradients.patches import Kernel
 

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.gradients.products import aligned_empty
 from pipeline.attribution.layers import ModuleRule, register
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import LayerGradients
+from pipeline.attribution.gradients.layer_gradients import LayerGradients
 from pipeline.attribution.layers import Block, Record
 from pipeline.attribution.model.coverage import (
     Coverage,

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.gradients import HeldGradients, OuterProducts
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.layer_gradients import HeldGradients
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.gradients.products import aligned_cat
 from pipeline.attribution.layers import Block, LayerRule, Piece, Record, find_rule, trained
 

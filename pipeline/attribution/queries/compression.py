@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
-from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, OuterProducts
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
 from pipeline.attribution.gradients.products import slices_of
 
 # Share of a filter's Frobenius norm that compression may lose.

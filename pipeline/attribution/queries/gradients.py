@@ -9,16 +9,16 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.factors import add_tensors
+from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.capture import Inputs, capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.cross_entropy import IGNORED
 from pipeline.attribution.queries.compression import DENSE_BYTES
+from pipeline.attribution.rows.batch import select_inputs
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import Points
-from pipeline.attribution.scores.rows import mean_gradient_sums, query_gradients, select_inputs
+from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.weights import restore_weights
 
 _NONE = "There are no queries.", "Give at least one batch of queries, or query=None."
@@ -127,3 +127,26 @@ def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels
             f"{classes - 1}.",
             "Leave out queries of classes that training didn't know.",
         )
+
+
+def mean_gradient_sums(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor, weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Layer -> Σ over examples of the loss gradient ``[out, in]``, float64; divide by the number of examples.
+
+    ``weights`` ``[batch]`` scale each example's loss.
+    """
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        scale = torch.ones_like(losses) if weights is None else weights.to(losses)
+        return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
+
+
+def query_gradients(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
+) -> dict[str, Tensor]:
+    """Layer -> each example's loss gradient ``[batch, out, in]``, for scores of single queries."""
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        ones = torch.ones_like(losses)
+        return {name: gradients.matrices() for name, gradients in captured.gradients(losses, ones)}

@@ -26,12 +26,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.factors import add_tensors
+from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import rotate, rotate_back
+from pipeline.attribution.gradients.layer_gradients import rotate, rotate_back
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import PASS_ROWS, RowSource
 

@@ -26,9 +26,9 @@ from pipeline.attribution.curvature.fit import sampled_batches
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
-from pipeline.attribution.gradients import rotate
+from pipeline.attribution.gradients.layer_gradients import rotate
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 # Rows whose Gauss–Newton form is measured.
 SCALE_ROWS = 1024

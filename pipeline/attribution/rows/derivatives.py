@@ -15,7 +15,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 # Gives the rows of some numbers, int64 ``[batch]``.
 RowSource = Callable[[Tensor], Batch]

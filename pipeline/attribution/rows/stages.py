@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 # Rows whose batches are held in memory at once while they are scored.
 _ROWS_AT_ONCE = 8192

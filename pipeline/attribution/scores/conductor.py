@@ -28,10 +28,11 @@ from pipeline.attribution.queries.refined import RefinedSettings, passed_on, ref
 from pipeline.attribution.queries.scale import measured_scale
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import METHODS, PlannedSegment, Points, plan_chains
+from pipeline.attribution.scores.plan import METHODS, PlannedSegment, plan_chains
 from pipeline.attribution.scores.relabelling import check_new_labels, relabel_effects
 from pipeline.attribution.scores.rows import score_rows
 from pipeline.attribution.scores.table import Scores, ScoreTable
+from pipeline.attribution.trajectory.points import Points
 
 _QUERY = "query"
 

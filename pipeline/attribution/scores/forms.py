@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipeline.attribution.gradients import OuterProducts
 from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.model.capture import Inputs, LayerInfo, capture
 
 if TYPE_CHECKING:

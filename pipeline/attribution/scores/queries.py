@@ -12,7 +12,7 @@ from pipeline.attribution.errors import NonFiniteError
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import LowRankMatrices, products
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 
 def query_influences(

@@ -15,8 +15,9 @@ from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import Filter
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.rows import Batch, score_rows
+from pipeline.attribution.scores.rows import score_rows
 
 _QUERY = "query"
 

@@ -20,45 +20,18 @@ from pipeline.attribution.curvature.segments import (
     layer_chains,
 )
 from pipeline.attribution.errors import AttributionError, NonFiniteError
-from pipeline.attribution.gradients import DenseGradients, HeldGradients, LayerGradients
-from pipeline.attribution.model.capture import Capture, Inputs, capture
+from pipeline.attribution.gradients.layer_gradients import HeldGradients, LayerGradients
+from pipeline.attribution.gradients.outer_products import DenseGradients
+from pipeline.attribution.model.capture import Capture, capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import Filter, products
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.self_influence import self_products
 
 # Bytes of factored gradients that may be held while the checkpoints of a group of batches are visited.
 HELD_BYTES = 256 << 20
 # Singular values of a segment's transport, relative to the largest, that self-influence neglects.
 SELF_INFLUENCE_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows to score.
-
-    Attributes:
-        inputs: given to the model as they are; the batch comes first.
-        labels: int64 ``[batch]`` or float ``[batch, outputs]``.
-        row_ids: int64 ``[batch]``, each row's identity.
-        weights: ``[batch]`` row weights of mean 1 over the training set, or None.
-    """
-
-    inputs: Inputs
-    labels: Tensor
-    row_ids: Tensor
-    weights: Tensor | None = None
-
-    def select(self, rows: Tensor) -> Batch:
-        """Some rows, by their places or a mask."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Batch(select_inputs(self.inputs, rows), self.labels[rows], self.row_ids[rows], weights)
-
-
-def select_inputs(inputs: Inputs, rows: Tensor | slice) -> Inputs:
-    """Some rows of what the model is given, by their places, a mask or a slice."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows]
-    return {name: value[rows] for name, value in inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -78,29 +51,6 @@ class BatchScores:
     harm: dict[str, Tensor]
     losses: Tensor
     margins: Tensor | None
-
-
-def mean_gradient_sums(
-    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor, weights: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Layer -> Σ over examples of the loss gradient ``[out, in]``, float64; divide by the number of examples.
-
-    ``weights`` ``[batch]`` scale each example's loss.
-    """
-    with capture(model) as captured:
-        losses = objective.losses(captured.forward(inputs), labels)
-        scale = torch.ones_like(losses) if weights is None else weights.to(losses)
-        return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
-
-
-def query_gradients(
-    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
-) -> dict[str, Tensor]:
-    """Layer -> each example's loss gradient ``[batch, out, in]``, for scores of single queries."""
-    with capture(model) as captured:
-        losses = objective.losses(captured.forward(inputs), labels)
-        ones = torch.ones_like(losses)
-        return {name: gradients.matrices() for name, gradients in captured.gradients(losses, ones)}
 
 
 def score_rows(

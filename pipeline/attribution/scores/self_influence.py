@@ -17,15 +17,9 @@ from torch import Tensor
 
 from pipeline.attribution.curvature.segments import ConditionedChain, LayerChain, LayerSegment
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import (
-    DenseGradients,
-    HeldGradients,
-    OuterProducts,
-    rotate,
-    rotate_back,
-    row_slices,
-)
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients, MergedColumns
+from pipeline.attribution.gradients.layer_gradients import HeldGradients, rotate, rotate_back
+from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts, row_slices
 from pipeline.attribution.gradients.products import CACHE_BYTES, inner_products, product, slices_of
 from pipeline.attribution.scores.forms import DENSE, GRAM, Positions, chain_form
 

@@ -28,7 +28,7 @@ from pipeline.attribution.model.capture import Capture, capture
 from pipeline.attribution.model.coverage import LayerInfo
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import LowRankMatrices, products
-from pipeline.attribution.scores.rows import Batch
+from pipeline.attribution.rows.batch import Batch
 
 # Numbers that gradients are projected to.
 PROJECTION = 1024

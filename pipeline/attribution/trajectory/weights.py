@@ -154,3 +154,8 @@ class RunningMean:
             elif name.startswith("dtype/"):
                 running._dtypes[name.removeprefix("dtype/")] = value.dtype
         return running
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose name begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -24,10 +24,10 @@ from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensor
 from pipeline.detection.backdoor.search import KINDS, search_class
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Names
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import read_json, write_json
-from pipeline.stages.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.setup import deterministic
-from pipeline.training.state import save_tensors
 from pipeline.workers.worker import run_data
 
 MOST_CLASSES = 64

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from pipeline.data.encoded import Chunk
+from pipeline.data.source_rows import read_rows
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import (
     LEAST_PURITY,
@@ -39,9 +40,8 @@ from pipeline.detection.backdoor.search import LEAST_CLASS, candidates, proved
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Inputs, Subject, count, select, spread
 from pipeline.detection.backdoor.verify import Evidence, is_natural
+from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_atomically, write_json
-from pipeline.runs.source_rows import read_rows
-from pipeline.stages.context import AuditContext
 from pipeline.training.setup import deterministic
 from pipeline.workers.worker import run_data
 

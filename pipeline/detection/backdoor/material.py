@@ -17,10 +17,10 @@ from pipeline.detection.backdoor.blind import BlindSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
 from pipeline.detection.backdoor.subject import Inputs, Subject, batch_rows, count, names_of
 from pipeline.models.features import penultimate_features
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
-from pipeline.training.state import save_tensors
 from pipeline.workers.worker import keep, run_config, run_data, run_device, run_model
 
 MOST_ROWS = 20000

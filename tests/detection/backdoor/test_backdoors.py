@@ -13,7 +13,7 @@ from digits_run import run_until
 from poisoned_run import Trigger, plant, poisoned_config, right_labels, trained
 
 from pipeline.detection.backdoor.backdoors import find_backdoors, read_alarms
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 
 
 def images(table: pa.Table, side: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from poisoned_run import plant, poisoned_config, right_labels, trained
 
 from pipeline.detection.backdoor.forensics import Forensics, in_search, investigate, most_behind, suspects
 from pipeline.detection.backdoor.material import as_inputs, final_predictor, load_places
-from pipeline.stages.context import AuditContext
+from pipeline.runs.context import AuditContext
 from pipeline.workers.worker import drop_kept, run_data
 
 from .test_backdoors import patch, word

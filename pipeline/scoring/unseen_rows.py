@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.data.encoded import Chunk
+from pipeline.runs.context import AuditContext
 from pipeline.scoring.attribute import predictions
 from pipeline.scoring.plan import Plan, batches, plans
-from pipeline.stages.context import AuditContext
 from pipeline.workers.worker import run_data
 
 

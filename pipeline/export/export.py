@@ -19,13 +19,13 @@ from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
 from pipeline.data.label_sets import is_set
 from pipeline.data.labels import plain
-from pipeline.data.rewrite import Changes, difference, rewrite
 from pipeline.errors import InputError, WinnowError
+from pipeline.export.rewrite import Changes, difference, rewrite
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
 from pipeline.verification.settle import refused_by, settle
 
 if TYPE_CHECKING:
-    from pipeline.stages.context import AuditContext
+    from pipeline.runs.context import AuditContext
 
 MANIFEST = "cleaned.json"
 EARLIER_MANIFEST = "cleaned/_manifest.json"
