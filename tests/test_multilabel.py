@@ -25,7 +25,7 @@ from pipeline.runs.directory import read_json
 from pipeline.stages.audit import audit
 from pipeline.trace.trace import trace
 from pipeline.training.dynamics import f1_of_rows
-from pipeline.workers.worker import drop_kept
+from pipeline.workers.kept import drop_kept
 
 CHANGES = {"detection.relabel_above": 0.97, "verification.gate": "off"}
 

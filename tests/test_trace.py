@@ -36,7 +36,8 @@ from pipeline.trace.refined import check_refined
 from pipeline.trace.strongest import merge, strongest
 from pipeline.trace.trace import Trace, check_kept, trace, write_trace
 from pipeline.training.main_run import whole_trajectory
-from pipeline.workers.worker import drop_kept, plain_objective, run_data, run_objective
+from pipeline.workers.kept import drop_kept
+from pipeline.workers.worker import plain_objective, run_data, run_objective
 
 HOLDOUT = Path(__file__).parents[1] / "data_samples/digits/holdout"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.detection.combination import Signal
 from pipeline.runs.directory import write_atomically
-from pipeline.workers.worker import keep
+from pipeline.workers.kept import keep
 
 EXACT = 20000
 """Reference rows up to which every one is compared."""

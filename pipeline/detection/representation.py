@@ -33,7 +33,8 @@ from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import attribution_model
 from pipeline.seeds import random_state
 from pipeline.training.main_run import early_trajectory, whole_trajectory
-from pipeline.workers.worker import keep, run_config, run_data, run_device
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data, run_device
 
 MOST_BYTES = 2**28
 """Features of reference rows that are held, whatever the config asks for."""

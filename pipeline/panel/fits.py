@@ -16,7 +16,8 @@ from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.opinions import write_opinions
 from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state
-from pipeline.workers.worker import keep, run_data
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_data
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.scoring.ensemble import average_scores
 from pipeline.scoring.groups import scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
-from pipeline.workers.worker import run_config, run_data, run_objective
+from pipeline.workers.worker import run_budgets, run_config, run_data, run_objective
 
 PRECISION_ROWS = 256
 
@@ -128,6 +128,7 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str |
             queries,
             self_influence=self_influence,
             self_influence_tolerance=config.self_influence_tolerance,
+            held_bytes=run_budgets(plan.run_path).gradients,
         )
 
 
@@ -173,8 +174,8 @@ def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
 
 
 def predictions(plan: Plan, parts: list[Batch]) -> Tensor:
-    model, trajectory = attribution_model(plan.run_path), plan.trajectory()
-    restore_weights(model, trajectory.load_tail() if trajectory.tail else plan.weights(-1))
+    model = attribution_model(plan.run_path)
+    restore_weights(model, plan.end_weights())
     task = run_data(plan.run_path).encoding.task
     model.eval()
     with torch.no_grad():

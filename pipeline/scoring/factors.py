@@ -44,8 +44,9 @@ from pipeline.scoring.plan import (
 )
 from pipeline.scoring.refine import REFINED, SOLVED_NUMBERS, refined_of, refined_query
 from pipeline.seeds import random_state
+from pipeline.workers.kept import keep_tensors
 from pipeline.workers.sums import Tensors, forget, summed
-from pipeline.workers.worker import keep, plain_objective, run_config, run_data, run_objective
+from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_data, run_objective
 
 SCALE_ROWS = 1024
 
@@ -159,8 +160,18 @@ def segment_tasks(plan: Plan) -> list[FactorTask]:
     def load(checkpoint: int) -> None:
         plan.load_checkpoint(model, checkpoint)
 
+    group_bytes = run_budgets(plan.run_path).group
     return [
-        FactorTask(model, load, objective, segment.points, config.seed, config.labels, segment.conditioners)
+        FactorTask(
+            model,
+            load,
+            objective,
+            segment.points,
+            config.seed,
+            config.labels,
+            segment.conditioners,
+            group_bytes,
+        )
         for segment in plan.planned()
     ]
 
@@ -193,7 +204,7 @@ def write_bases(plan: Plan, sums: Path, path: Path) -> None:
 
 def spectrum_leaf(plan: Plan, chunks: list[Chunk], bases_path: Path) -> Tensors:
     """Sums of squared gradients in the segment's eigenbasis over these chunks and the segment's checkpoints."""
-    tensors = keep("bases", bases_path, lambda: load_file(bases_path))
+    tensors = keep_tensors(bases_path, lambda: load_file(bases_path), run_budgets(plan.run_path).weights)
     total: Tensors = {}
     for place, task in enumerate(segment_tasks(plan)):
         bases = eigenbases_from_tensors(under(f"{place}/", tensors))

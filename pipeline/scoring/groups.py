@@ -18,7 +18,8 @@ from pipeline.data.slices import read_slice_columns, read_slices
 from pipeline.runs.directory import read_json, write_json
 from pipeline.text import words
 from pipeline.training.main_run import role_labels
-from pipeline.workers.worker import keep, run_config, run_data
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data
 
 FEWEST_ROWS = 5
 """Validation rows that a class or a slice needs to be a group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,8 @@ from pipeline.runs.directory import read_json
 from pipeline.training.batches import weighted
 from pipeline.training.main_run import early_trajectory, whole_trajectory
 from pipeline.training.setup import class_weights
-from pipeline.workers.worker import keep, run_config, run_data, run_device, run_model, run_objective
+from pipeline.workers.kept import keep, keep_tensors
+from pipeline.workers.worker import run_budgets, run_config, run_data, run_device, run_model, run_objective
 
 Part = TypeVar("Part")
 GROUPS_AT_MOST = 32
@@ -111,14 +112,23 @@ class Plan:
 
     def weights(self, point: int) -> dict[str, Tensor]:
         path = self.weights_path(point)
-        return keep("weights", path, lambda: load_weights(path))
+        return self._kept(path, lambda: load_weights(path))
 
     def query_weights(self) -> dict[str, Tensor]:
-        """Where the query's gradient is taken: the mean of the last iterates, or the end."""
+        """Where the query's gradient is taken."""
+        if run_config(self.run_path).attribution.query_at == "tail":
+            return self.end_weights()
+        return self.weights(len(self.trajectory().checkpoints) - 1)
+
+    def end_weights(self) -> dict[str, Tensor]:
+        """The mean of the last iterates, or the last checkpoint where there is none."""
         trajectory = self.trajectory()
-        if run_config(self.run_path).attribution.query_at == "tail" and trajectory.tail is not None:
-            return keep("weights", trajectory.tail, trajectory.load_tail)
-        return self.weights(len(trajectory.checkpoints) - 1)
+        if trajectory.tail is None:
+            return self.weights(len(trajectory.checkpoints) - 1)
+        return self._kept(trajectory.tail, trajectory.load_tail)
+
+    def _kept(self, path: Path, load: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return keep_tensors(path, load, run_budgets(self.run_path).weights)
 
     def load_checkpoint(self, model: nn.Module, checkpoint: int) -> None:
         restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))

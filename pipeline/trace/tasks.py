@@ -24,13 +24,9 @@ from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import Plan, attribution_model, batches, under
 from pipeline.trace.strongest import DIRECTIONS, strongest
-from pipeline.workers.worker import plain_objective, run_config, run_device, run_objective
+from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
 
 QUERIES_PER_PART = 64
-DENSE_BYTES = 256 << 20
-"""Dense gradients of the queries of a part that are formed at a time."""
-FILTER_BYTES = 512 << 20
-"""Compressed filters that a worker holds: queries beyond them need another pass over the chunk."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def prepare_part(work: Work, part: int) -> None:
     if work.refined:
         return
     with matrix_products(run_config(path).attribution.precision):
-        step = max(1, DENSE_BYTES // (8 * parameter_count(model)))
+        step = max(1, run_budgets(path).queries // (8 * parameter_count(model)))
         found = []
         for some in torch.arange(len(labels), device=labels.device).split(step):
             gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
@@ -156,14 +152,14 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
 
 
 def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
-    """Queries and their filters, as many at a time as FILTER_BYTES hold."""
+    """Queries and their filters, as many at a time as the worker may hold."""
     waiting: list[int] = []
-    held = 0
+    held, most = 0, run_budgets(work.run_path).filters
     for part in range(work.parts):
         waiting.append(part)
         held += work.filters_path(part).stat().st_size
-        following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else FILTER_BYTES
-        if held + following > FILTER_BYTES:
+        following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else most
+        if held + following > most:
             parts = [read_filters(work, each) for each in waiting]
             together = [
                 {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}

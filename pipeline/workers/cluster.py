@@ -225,7 +225,7 @@ class Workers:
     @staticmethod
     def _drop_kept(client: Client) -> None:
         """What the user's workers keep of this run, or of one that could not clean up."""
-        from pipeline.workers.worker import drop_kept
+        from pipeline.workers.kept import drop_kept
 
         if client.status == "running":
             client.run(drop_kept, on_error="ignore")

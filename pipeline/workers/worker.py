@@ -1,12 +1,9 @@
-"""What a worker process keeps between tasks: data, model and factors are read once, not sent with each task."""
+"""A run as a task sees it: config, data, model and loss are read once per process, not sent with each task."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from distributed import get_worker
@@ -16,10 +13,10 @@ from pipeline.attribution.objectives import Objective, get_objective
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encoded import EncodedData
 from pipeline.models import build_model, initialise
+from pipeline.workers.budgets import Budgets, budgets
+from pipeline.workers.kept import keep
 from pipeline.workers.topics import PROGRESS_TOPIC
 
-Kept = TypeVar("Kept")
-KEPT_AT_MOST = 16
 LOSSES = {
     "classification": "cross_entropy",
     "regression": "squared_error",
@@ -28,26 +25,7 @@ LOSSES = {
 """Task → the name of its loss."""
 PROGRESS_SECONDS = 0.5
 
-_kept: OrderedDict[tuple[str, str], tuple[int, Any]] = OrderedDict()
 _last_progress = 0.0
-
-
-def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
-    """`load()`, or what it gave before for the same kind and unchanged file; the oldest are dropped."""
-    key, changed = (kind, str(path)), path.stat().st_mtime_ns
-    if key in _kept and _kept[key][0] == changed:
-        _kept.move_to_end(key)
-        return _kept[key][1]
-    value = load()
-    _kept[key] = (changed, value)
-    while len(_kept) > KEPT_AT_MOST:
-        _kept.popitem(last=False)
-    return value
-
-
-def drop_kept() -> None:
-    """Drop everything: on a cluster that outlives its runs it would lie in memory for nothing."""
-    _kept.clear()
 
 
 def run_config(run_path: Path) -> AuditConfig:
@@ -57,6 +35,10 @@ def run_config(run_path: Path) -> AuditConfig:
 
 def run_data(run_path: Path) -> EncodedData:
     return keep("data", run_path / "encoding.json", lambda: EncodedData.open(run_path))
+
+
+def run_budgets(run_path: Path) -> Budgets:
+    return budgets(run_config(run_path).compute.memory_per_worker)
 
 
 def run_objective(run_path: Path) -> Objective:

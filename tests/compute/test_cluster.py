@@ -105,14 +105,14 @@ def assert_kept_only_during_a_run(address: str, file: Path) -> None:
     """Workers of a lasting cluster drop what they keep when a run begins and when it ends."""
 
     def keep_something() -> int:
-        from pipeline.workers import worker
+        from pipeline.workers import kept
 
-        return worker.keep("thing", file, lambda: 7)
+        return kept.keep("thing", file, lambda: 7)
 
     def kept() -> int:
-        from pipeline.workers import worker
+        from pipeline.workers import kept
 
-        return len(worker._kept)
+        return sum(map(len, kept._objects.values()))
 
     with Client(address, set_as_default=False) as plain:
         plain.run(keep_something)  # left by a run that was killed

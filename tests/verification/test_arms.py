@@ -20,7 +20,8 @@ from pipeline.verification.arms import (
     random_removal,
     read_decisions,
 )
-from pipeline.workers.worker import drop_kept, run_data
+from pipeline.workers.kept import drop_kept
+from pipeline.workers.worker import run_data
 
 from .small_run import digits_config, open_context, planted, write_rows
 

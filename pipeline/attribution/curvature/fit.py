@@ -48,7 +48,9 @@ class FactorTask:
         load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
         checkpoints: places of the segment's checkpoints in the trajectory.
         seed, labels: as in ``factors.covariance_sums``.
-        conditioners: layer -> what the segment's optimizer does to it, from ``conditioners.segment_conditioners``.
+        conditioners: layer -> what the segment's optimizer does to it, from ``preconditioners.segment_conditioners``.
+        group_bytes: of batches, with what their checkpoints share, held while checkpoints are visited; None:
+            ``GROUP_BYTES``.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class FactorTask:
     seed: int = 0
     labels: str = "sampled"
     conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
+    group_bytes: int | None = None
 
     def local_conditioners(self) -> dict[str, Conditioner]:
         """In the precision and on the device of the model's parameters."""
@@ -205,13 +208,14 @@ class _Visit:
 
 
 def _visits(task: FactorTask, batches: Iterable[tuple[Batch, int]]) -> Iterator[_Visit]:
-    """Every batch at every checkpoint, in groups of batches that fit in ``GROUP_BYTES``."""
+    """Every batch at every checkpoint, in groups of batches that fit in the task's bytes."""
+    most = GROUP_BYTES if task.group_bytes is None else task.group_bytes
     waiting, finished, last = enumerate(batches), False, task.checkpoints[-1]
     while not finished:
         group: list[tuple[int, Batch, int, SharedInputs]] = []
         task.load_checkpoint(task.checkpoints[0])
         held = 0
-        while held < GROUP_BYTES:
+        while held < most:
             found = next(waiting, None)
             if found is None:
                 finished = True

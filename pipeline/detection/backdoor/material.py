@@ -21,7 +21,8 @@ from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
-from pipeline.workers.worker import keep, run_config, run_data, run_device, run_model
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data, run_device, run_model
 
 MOST_ROWS = 20000
 MOST_BYTES = 2**27
