@@ -1,13 +1,10 @@
-"""The configuration of an audit: a tree of small models, one per stage, and its reading from YAML."""
+"""The configuration of an audit: a tree of small models, one per stage."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -21,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.messages import in_words
 from pipeline.errors import InputError
 
 ADAM_LEARNING_RATE = 1e-3
@@ -476,131 +474,8 @@ def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[last] = value
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice in a mapping is an error, not a silent replacement."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` stands twice", node.value[place][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> AuditConfig:
-    """Read a YAML config and apply `changes` (dotted keys).
-
-    Raises InputError that names the file and the key.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file", "`winnow init DATA` writes one.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({error})", "Give the path of a YAML file.") from None
-    try:
-        tree = yaml.load(text, UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        if "stands twice" not in problem:
-            problem = "not valid YAML"
-        raise InputError(
-            f"{path}{place}: {problem}", "Check the sections, the indentation and the quotes."
-        ) from None
-    if not isinstance(tree, dict):
-        raise InputError(
-            f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config."
-        )
-    for key, value in (changes or {}).items():
-        set_key(tree, key, value)
-    return validate(tree, str(path))
-
-
 def validate(tree: dict[str, Any], where: str) -> AuditConfig:
     try:
         return AuditConfig.model_validate(tree)
     except ValidationError as error:
-        by_key = {plain_key(problem["loc"]): describe(problem) for problem in reversed(error.errors())}
-        first, *rest = reversed(by_key.values())  # a union's members complain one by one about the same key
-        message = f"{where}: {first[0]}"
-        if rest:
-            message += "\n" + "\n".join(f"       also: {text}" for text, _ in rest[:4])
-        raise InputError(message, first[1]) from None
-
-
-def describe(problem: Any) -> tuple[str, str]:
-    """One sentence for a validation problem and one with what to do."""
-    key, kind = plain_key(problem["loc"]), problem["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key `{key}`", nearest_key(key)
-    if kind == "missing":
-        return f"`{key}` is missing", "Add it; `winnow init DATA` writes a complete config."
-    message = problem["msg"].removeprefix("Value error, ")
-    if kind == "value_error":
-        return (f"{key}: {message}" if key else message), "Change the value in the config."
-    allowed = allowed_values(key)
-    message = f"not {allowed}" if allowed else f"{message[0].lower()}{message[1:]}"
-    return f"`{key}` is {repr(problem['input'])[:80]}: {message}", "Change the value in the config."
-
-
-def plain_key(places: tuple[int | str, ...]) -> str:
-    """The dotted key of a problem, without what pydantic adds: members of unions and names of functions."""
-    kind: Any = AuditConfig
-    kept: list[str] = []
-    for place in places:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = kind.model_fields.get(str(place))
-            kind = None if field is None else section_of(field.annotation) or field.annotation
-        elif get_origin(kind) is dict:
-            kind = None
-        elif not isinstance(place, int):
-            continue
-        kept.append(str(place))
-    return ".".join(kept)
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, also where it may be left out."""
-    kinds = [annotation, *get_args(annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
-def allowed_values(key: str) -> str:
-    """What a key with a union of switches, numbers and words takes, as in `true, false or auto`; else nothing."""
-    kind: Any = AuditConfig
-    for part in key.split("."):
-        field = (
-            kind.model_fields.get(part) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-        )
-        kind = None if field is None else section_of(field.annotation) or field.annotation
-    members = get_args(kind) if get_origin(kind) in (UnionType, Union) else ()
-    if not any(get_origin(member) is Literal for member in members):
-        return ""
-    plain = {bool: ["true", "false"], int: ["a whole number"], float: ["a number"]}
-    words = [word for member in members for word in plain.get(member) or map(str, get_args(member))]
-    return f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def nearest_key(key: str) -> str:
-    known = list(option_names())
-    last = key.rsplit(".", 1)[-1]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
-        name for name in known if difflib.SequenceMatcher(None, name.rsplit(".", 1)[-1], last).ratio() > 0.75
-    ]
-    return f"Did you mean `{close[0]}`?" if close else "docs/config.md lists all keys."
-
-
-def option_names(model: type[BaseModel] = AuditConfig, prefix: str = "") -> list[str]:
-    """Every key of the config, dotted: the whole option surface."""
-    names = []
-    for name, field in model.model_fields.items():
-        nested = section_of(field.annotation)
-        names.append(f"{prefix}{name}")
-        if nested:
-            names += option_names(nested, f"{prefix}{name}.")
-    return names
+        raise in_words(error, AuditConfig, where) from None
