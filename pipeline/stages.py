@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.config import AuditConfig, digest, load_config
 from pipeline.context import AuditContext, Progress, silent
 from pipeline.open_run import open_run
 from pipeline.result import AuditResult
+from pipeline.watcher import Nobody, Watcher
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,39 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     return True
 
 
+def run_stages(
+    context: AuditContext,
+    watcher: Watcher,
+    run: Callable[[Stage, AuditContext, str], bool] = run_stage,
+) -> AuditResult:
+    """Run all stages in an open run directory.
+
+    watcher: told when a stage begins and ends. run: runs one stage with its fingerprint, as `run_stage` does, and
+    says whether it had to; an orchestrator wraps `run_stage` in what it adds.
+
+    Raises what the stages raise.
+    """
+    watcher.opened(context.run)
+    expected = fingerprints(context.config)
+    for stage in STAGES:
+        watcher.begins(stage.name)
+        ran = run(stage, context, expected[stage.name])
+        entry = context.run.record["stages"][stage.name]
+        watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)
+    return AuditResult(context.run)
+
+
 def audit(
-    config: AuditConfig | str | Path, output: str | Path | None = None, progress: Progress = silent
+    config: AuditConfig | str | Path,
+    output: str | Path | None = None,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
 ) -> AuditResult:
     """Audit a dataset: all stages, in this process and on Dask workers, without an orchestrator.
 
     config: an AuditConfig or the path of a YAML file. output: the run directory; by default
-    `runs/<name>/<date>`, or the unfinished run of the same config if there is one.
+    `runs/<name>/<date>`, or the unfinished run of the same config if there is one. progress: called while a stage
+    works. watcher: told when each stage begins and ends.
 
     Raises InputError for what is wrong with the config or the data, WinnowError for what fails on the way;
     calling it again goes on from there.
@@ -134,7 +162,4 @@ def audit(
     if not isinstance(config, AuditConfig):
         config = load_config(config)
     with open_run(config, output, progress) as context:
-        expected = fingerprints(config)
-        for stage in STAGES:
-            run_stage(stage, context, expected[stage.name])
-        return AuditResult(context.run)
+        return run_stages(context, watcher or Nobody())
