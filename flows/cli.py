@@ -371,7 +371,7 @@ def schedule(
     ] = None,
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Run an audit by the clock (needs Prefect: winnow[flows])."""
+    """Run an audit by the clock (needs the extra flows)."""
     from flows.orchestration import require_prefect
 
     require_prefect("winnow schedule")

@@ -15,7 +15,7 @@ from pipeline.result import AuditResult
 from pipeline.watcher import Watcher
 
 EXTRA = "flows"
-INSTALL = "Install it from a clone of the project: pip install '.[flows]'"
+INSTALL = "Install it: pip install '.[flows]' in a clone of the project, or pip install 'WHEEL[flows]' of its wheel."
 
 
 def obstacle() -> str | None:
