@@ -8,15 +8,17 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from digits_run import ROOT
 
+import pipeline
 from flows import orchestration
 from flows.cli import run
 from flows.orchestration import obstacle
 from pipeline.errors import InputError, WinnowError
+from pipeline.watcher import Nobody
 
 RUN_WITHOUT_PREFECT = """
 import json, sys
@@ -98,6 +100,24 @@ def test_without_prefect_an_audit_shows_the_same(
     assert through_prefect[0] == status
     assert "✓ prepare" in through_prefect[1]
     assert through_prefect[2] == ("error: the label is null\n  Drop it.\n" if error else "")
+
+
+@pytest.mark.usefixtures("small_stages")
+def test_the_library_tells_a_watcher_about_stages(config_path: Path) -> None:
+    class Notes(Nobody):
+        heard: ClassVar[list[tuple[str, str]]] = []
+
+        def begins(self, stage: str) -> None:
+            self.heard.append(("begins", stage))
+
+        def ends(self, stage: str, _facts: dict[str, Any], _seconds: float, before: bool) -> None:
+            self.heard.append(("was done" if before else "ends", stage))
+
+    pipeline.audit(config_path, output="run", watcher=Notes())
+    names = ("prepare", "verify", "export", "report")
+    assert Notes.heard == [(what, name) for name in names for what in ("begins", "ends")]
+    pipeline.audit(config_path, output="run", watcher=Notes())
+    assert Notes.heard[len(names) * 2 + 1 :: 2] == [("was done", name) for name in names]
 
 
 @pytest.mark.usefixtures("no_prefect")
