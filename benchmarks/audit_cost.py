@@ -27,7 +27,7 @@ import psutil
 from benchmarks.demo import DONE, REFUSED, ROOT, WINNOW
 from benchmarks.results import write_results
 from pipeline.errors import WinnowError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 WORK = ("train", "factors", "attribute", "verify")
 """Training, attribution and verification; factors are a part of attribution."""

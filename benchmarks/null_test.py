@@ -25,20 +25,20 @@ import torch
 
 import pipeline
 from benchmarks.results import CACHE, write_results
-from pipeline.compute.cluster import Workers
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig, validate
 from pipeline.errors import InputError
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.arms import AS_GIVEN, RANDOM_OF, Decisions, arm_rows, random_rows, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.judgement import Retrained, judge
 from pipeline.verification.measures import Evidence, read_evidence
 from pipeline.verification.results import ArmResult, RoleResult, read_results
 from pipeline.verification.retrain import train_and_measure
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_config, run_data
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 ARMS = ("removed", "relabelled", "mixed")

@@ -20,7 +20,7 @@ from benchmarks.markdown import Rows, table
 from benchmarks.one_file.tables import one_file
 from benchmarks.results import HOME, RESULTS, read_results
 from benchmarks.speed_tables import speed
-from pipeline.run import write_text
+from pipeline.runs.directory import write_text
 
 PAGE_NAMES = ("benchmarks.md", "performance.md", "faithfulness.md", "faithfulness-tables.md")
 PAGES = [HOME.parent / "docs" / name for name in PAGE_NAMES]

@@ -17,16 +17,16 @@ from prefect.task_engine import TaskRunTimeoutError
 
 from flows.sentences import sentence
 from flows.server import prefect_server
-from pipeline import stages
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
 from pipeline.errors import InputError, WinnowError
-from pipeline.open_run import choose_directory, open_run
 from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
-from pipeline.watcher import Nobody, Watcher
+from pipeline.results.result import AuditResult
+from pipeline.runs.context import AuditContext
+from pipeline.runs.watcher import Nobody, Watcher
+from pipeline.stages import stages
+from pipeline.stages.opening import choose_directory, open_run
 
 RETRY_DELAY_SECONDS = 5
 WORST_ROWS = 20
@@ -80,7 +80,8 @@ def audit_flow(
         return ran
 
     with open_run(config, output, watcher.progress) as context:
-        result = stages.run_stages(context, watcher, run)
+        stages.run_stages(context, watcher, run)
+        result = AuditResult(context.run)
         publish(result)
     path = str(result.run.path)
     return Completed(name="Refused" if result.refused else "Completed", message=path, data=path)

@@ -22,11 +22,11 @@ from typer.exceptions import TyperException
 from pipeline import __version__
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import write_text
+from pipeline.runs.directory import write_text
 
 if TYPE_CHECKING:
     from flows.terminal import Terminal
-    from pipeline.result import AuditResult
+    from pipeline.results.result import AuditResult
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -77,7 +77,7 @@ def init(
 ) -> None:
     """Look at Parquet files and write a commented config."""
     from pipeline.data.look import look
-    from pipeline.report.words import plural
+    from pipeline.text.words import plural
 
     proposal = look(data, label=label, validation_is_clean=validation_is_clean)
     files, rows = len(proposal.shards), sum(shard.rows for shard in proposal.shards)
@@ -105,7 +105,7 @@ def check(config: Config, changes: Changes = [], as_json: Json = False) -> int: 
     """Say what an audit will take, need and find."""
     from flows.tables import print_layers, print_preflight
     from flows.terminal import Terminal
-    from pipeline.check import check as preflight
+    from pipeline.preflight.check import check as preflight
 
     with Terminal(console(as_json)) as terminal:
         terminal.begins("check")
@@ -149,7 +149,7 @@ def audit(
 @app.command()
 def report(run: Run) -> None:
     """Write the report of a run anew."""
-    from pipeline.runs import report_again
+    from pipeline.stages.again import report_again
 
     print(report_again(run))
 
@@ -169,7 +169,7 @@ def export(
 ) -> int:
     """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
-    from pipeline.runs import export_again, take_decisions
+    from pipeline.stages.again import export_again, take_decisions
 
     if decisions is not None:
         from flows.orchestration import run_audit
@@ -215,9 +215,9 @@ def review(
     """Ask a person about a sample of the flagged rows, to state their precision."""
     from flows.review import apply_review, print_review
     from flows.terminal import Terminal
-    from pipeline.report import words
-    from pipeline.review import review_state, take_answers, write_sheet
     from pipeline.reviewing.holdout import is_holdout_sheet
+    from pipeline.reviewing.review import review_state, take_answers, write_sheet
+    from pipeline.text import words
 
     asking = [name for name, given in (("--sample", sample), ("--holdout", holdout)) if given is not None]
     if asking and (answers is not None or apply or len(asking) > 1):
@@ -250,8 +250,8 @@ def review(
 
 def ask_holdout(run: Path, sample: int, sheet: Path | None, as_json: bool) -> int:
     """Write a sheet of holdout rows."""
-    from pipeline.report import words
     from pipeline.reviewing.holdout import write_holdout_sheet
+    from pipeline.text import words
 
     path, rows = write_holdout_sheet(run, sample, sheet)
     if as_json:
@@ -388,7 +388,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs."""
-    from pipeline.runs import list_runs
+    from pipeline.runs.listing import list_runs
 
     lines = list_runs(directory)
     if as_json:
@@ -406,7 +406,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two finished runs."""
-    from pipeline.runs import compare_runs
+    from pipeline.results.comparison import compare_runs
 
     found = compare_runs(first, second)
     if as_json:

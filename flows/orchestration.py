@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 
 from pipeline.config import Orchestration, load_config
 from pipeline.errors import InputError
-from pipeline.result import AuditResult
-from pipeline.watcher import Watcher
+from pipeline.results.result import AuditResult
+from pipeline.runs.watcher import Watcher
 
 EXTRA = "flows"
 INSTALL = "Install it: pip install '.[flows]' in a clone of the project, or pip install 'WHEEL[flows]' of its wheel."
@@ -89,6 +89,6 @@ def run_directly(
             file=sys.stderr,
         )
     watcher.begins("start")
-    from pipeline.stages import audit
+    from pipeline.stages.audit import audit
 
     return audit(config, output, watcher.progress, watcher)

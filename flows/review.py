@@ -8,10 +8,10 @@ from rich.console import Console
 
 from flows.tables import print_columns, print_line
 from flows.terminal import Terminal
-from pipeline.report import words
-from pipeline.result import AuditResult
-from pipeline.review import Review, reviewed_changes
+from pipeline.results.result import AuditResult
 from pipeline.reviewing.holdout import HoldoutState
+from pipeline.reviewing.review import Review, reviewed_changes
+from pipeline.text import words
 
 MOST_ASKED = 200  # in one sheet, unless somebody wants more
 STATES = {"holds": "shown", "fails": "not shown", "open": "answers missing"}

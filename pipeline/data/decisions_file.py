@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pipeline.data.entries import read_entries
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 WORDS = ("keep", "remove", "relabel", "right", "wrong", "unsure")
 COLUMNS = ("row_key", "decision", "label", "by", "at", "note")

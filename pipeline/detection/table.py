@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compute.attribute import scores_path
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
@@ -27,7 +25,9 @@ from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
+from pipeline.scoring.attribute import scores_path
+from pipeline.workers.worker import run_config, run_data
 
 ROW_GROUP = 65536
 SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")

@@ -11,24 +11,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.attribution.planned import METHODS
-from pipeline.compute.cluster import Workers
-from pipeline.compute.refine import REFINED, refined_settings
-from pipeline.compute.worker import run_data
+from pipeline.attribution.scores.plan import METHODS
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext, Progress, silent
 from pipeline.errors import InputError
+from pipeline.faithfulness.page import lds_page
 from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
-from pipeline.open_run import open_run
-from pipeline.report import words
-from pipeline.report.lds import lds_page
-from pipeline.run import RUNS, write_json, write_text
-from pipeline.runs import existing_run
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
+from pipeline.scoring.refine import REFINED, refined_settings
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
+from pipeline.text import words
 from pipeline.training.main_run import whole_trajectory
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.lds import Estimate, ceiling, lds_score, predicted_change, slope
 from pipeline.verification.retrain import run_missing
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_data
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
 NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.detection.intervals import wilson
-from pipeline.report import words
 from pipeline.report.breakdown import MOST_LINES, count_values, with_values
-from pipeline.report.vocabulary import DECISIONS
+from pipeline.text import words
+from pipeline.text.vocabulary import DECISIONS
 
 MOST_VALUES = 200
 """Values that summary.json has; those with the most rows. The page shows MOST_LINES of them."""

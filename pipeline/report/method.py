@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 METHODS = {
     "source": "SOURCE",

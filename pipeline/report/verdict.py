@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 Summary = dict[str, Any]
 ALIKE = {

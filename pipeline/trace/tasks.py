@@ -12,18 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.precision import matrix_products
-from pipeline.attribution.query_compression import LowRankMatrices, compressed_filters, joined
-from pipeline.attribution.query_scores import query_influences
-from pipeline.attribution.scores import Batch, query_gradients, select_inputs
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches, under
-from pipeline.compute.worker import plain_objective, run_config, run_device, run_objective
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.queries.compression import LowRankMatrices, compressed_filters, joined
+from pipeline.attribution.queries.gradients import query_gradients
+from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.scores.queries import query_influences
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import Plan, attribution_model, batches, under
 from pipeline.trace.strongest import DIRECTIONS, strongest
-from pipeline.training.state import save_tensors
+from pipeline.workers.worker import plain_objective, run_config, run_device, run_objective
 
 QUERIES_PER_PART = 64
 DENSE_BYTES = 256 << 20

@@ -5,21 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.run import write_atomically
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors atomically; views and shared storage are copied first."""
-    with write_atomically(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary
-        )
 
 
 def save_state(

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.compute.worker import run_data
 from pipeline.config import Verification
-from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
-from pipeline.report import words
-from pipeline.run import write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import write_json
+from pipeline.text import words
 from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import AS_GIVEN, MIXED, RANDOM_OF, Decisions, distinct_arms, read_decisions
 from pipeline.verification.choice import choose
@@ -25,6 +24,7 @@ from pipeline.verification.retrain import retrain, retraining_path, run_missing
 from pipeline.verification.sources import judge_sources
 from pipeline.verification.triggers import before_and_after
 from pipeline.verification.unrolled import compare_with_unrolled
+from pipeline.workers.worker import run_data
 
 CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a retraining would say nothing."
 

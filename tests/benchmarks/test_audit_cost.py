@@ -31,7 +31,7 @@ def test_the_sampler_sees_what_a_descendant_holds() -> None:
 
 
 def test_processes_are_named_after_their_command_lines() -> None:
-    worker = ["python", "-P", "pipeline/compute/local_worker.py"]
+    worker = ["python", "-P", "pipeline/workers/local_worker.py"]
     assert process_kind(worker, is_root=False) == "Dask worker"
     server = ["python", "-P", "flows/server_process.py", "4200"]
     assert process_kind(server, is_root=False) == "Prefect server"

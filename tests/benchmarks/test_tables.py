@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import rewrite
-from pipeline.run import write_json
+from pipeline.runs.directory import write_json
 
 HEAD = {"commit": "abc", "date": "2026-01-02", "machine": "a machine", "command": "python -m benchmarks.x"}
 PAGE = "# Title\n\n<!-- results: {name} -->\nold\n<!-- end -->\n\nAfter.\n"

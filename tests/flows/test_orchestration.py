@@ -18,7 +18,7 @@ from flows import orchestration
 from flows.cli import run
 from flows.orchestration import obstacle
 from pipeline.errors import InputError, WinnowError
-from pipeline.watcher import Nobody
+from pipeline.runs.watcher import Nobody
 
 RUN_WITHOUT_PREFECT = """
 import json, sys

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pipeline.attribution.planned import METHODS as KNOWN
+from pipeline.attribution.scores.plan import METHODS as KNOWN
 from pipeline.config import Attribution
 from pipeline.report.method import METHODS, attribution, method_line
 

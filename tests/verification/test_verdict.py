@@ -71,6 +71,7 @@ GOOD, BAD, NOTHING = (differences((b, b)) for b in (BETTER, WORSE, UNSURE))
         ({"given": GOOD, "uncontradicted": GOOD}, "improved", "uncontradicted"),
         ({"given": BAD, "uncontradicted": BAD}, "worse", "uncontradicted"),
         ({"given": NOTHING, "uncontradicted": GOOD}, "no evidence", "uncontradicted"),
+        ({"given": NOTHING, "uncontradicted": NOTHING}, "no evidence", "uncontradicted"),
         ({"given": GOOD, "uncontradicted": GOOD, "answered": BAD}, "no evidence", "uncontradicted"),
     ],
 )

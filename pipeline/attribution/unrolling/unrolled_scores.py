@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.stage_data import StageRows
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.derivatives import row_source
+from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.same_training import check_same_training
 from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
