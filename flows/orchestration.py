@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from packaging.requirements import Requirement
 
-from pipeline.config import Orchestration, load_config
+from pipeline.config import AuditConfig, Orchestration, load_config
 from pipeline.errors import InputError
 from pipeline.results.result import AuditResult
 from pipeline.runs.watcher import Watcher
@@ -81,9 +82,9 @@ def run_audit(
 def run_directly(
     config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher, problem: str
 ) -> AuditResult:
-    """Run `pipeline.audit`. Where something was asked for that only Prefect does, stderr says that it is not done."""
+    """Run `pipeline.audit`. Where Prefect may be expected, stderr says that it is left out, and why."""
     config = load_config(config_path, changes)
-    if config.orchestration != Orchestration() or os.environ.get("PREFECT_API_URL"):
+    if expects_prefect(config):
         print(
             f"note: the audit runs without Prefect ({problem}): no retries, no time limit, nothing on its pages",
             file=sys.stderr,
@@ -92,3 +93,9 @@ def run_directly(
     from pipeline.stages.audit import audit
 
     return audit(config, output, watcher.progress, watcher)
+
+
+def expects_prefect(config: AuditConfig) -> bool:
+    """Retries and time limits are set, a server is named, or Prefect is installed, if in another version."""
+    asked = config.orchestration != Orchestration() or bool(os.environ.get("PREFECT_API_URL"))
+    return asked or find_spec("prefect") is not None

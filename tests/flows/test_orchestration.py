@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,6 +71,7 @@ def test_commands_that_run_no_flow_do_not_import_prefect(tmp_path: Path) -> None
 @pytest.fixture
 def no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orchestration, "obstacle", lambda: "prefect is not installed")
+    monkeypatch.setattr(orchestration, "find_spec", lambda _: None)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
 
@@ -129,7 +131,7 @@ def test_a_stage_that_fails_without_prefect_is_not_tried_again(config_path: Path
     assert small_stages.calls == ["prepare", "verify", "verify", "export", "report"]
 
 
-@pytest.mark.parametrize("asked", ["retries", "server"])
+@pytest.mark.parametrize("asked", ["retries", "server", "other version"])
 @pytest.mark.usefixtures("no_prefect", "small_stages")
 def test_what_only_prefect_does_is_said_to_be_left_out(
     config_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,6 +139,8 @@ def test_what_only_prefect_does_is_said_to_be_left_out(
     more = ["--set", "orchestration.retries=5"] if asked == "retries" else []
     if asked == "server":
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    if asked == "other version":
+        monkeypatch.setattr(orchestration, "find_spec", find_spec)
     assert run(["audit", str(config_path), *more]) == 0
     assert capsys.readouterr().err.startswith(
         "note: the audit runs without Prefect (prefect is not installed): "
