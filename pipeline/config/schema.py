@@ -376,7 +376,7 @@ class Export(Section):
 
 
 class Orchestration(Section):
-    """What Prefect does with a stage that fails or hangs."""
+    """What Prefect does with a stage that fails or hangs; without Prefect a stage is tried once, with no time limit."""
 
     retries: int = Field(1, ge=0)
     timeout_hours: float = Field(24, gt=0)
