@@ -19,8 +19,11 @@ from pipeline.verification.results import ArmResult, RoleResult
 
 
 def can_cross_fit(validation: Evidence | None, holdout: Evidence) -> bool:
-    """Whether both roles have rows to measure on, and neither has labels that are declared right."""
-    return validation is not None and len(validation.given) > 1 and not (validation.clean or holdout.clean)
+    """Whether neither role has labels that are declared right, and validation rows measure all that holdout rows do."""
+    if validation is None or len(validation.given) < 2 or validation.clean or holdout.clean:
+        return False
+    same_posterior = holdout.posterior.keys() <= validation.posterior.keys()
+    return same_posterior and holdout.contradicted.keys() <= validation.contradicted.keys()
 
 
 def both_roles(on_validation: ArmResult, on_holdout: ArmResult) -> ArmResult:

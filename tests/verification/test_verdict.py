@@ -229,3 +229,6 @@ def test_trusted_labels_of_one_role_are_not_crossed_with_noisy_ones() -> None:
     assert not can_cross_fit(noisy, clean)
     assert not can_cross_fit(None, noisy)
     assert can_cross_fit(noisy, noisy)
+    judged = evidence(truth, np.full((40, 2), 0.5))
+    assert not can_cross_fit(noisy, judged)
+    assert can_cross_fit(judged, judged)
