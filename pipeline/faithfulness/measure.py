@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.attribution.scores.plan import METHODS
+from pipeline.attribution.methods import METHODS
 from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError
 from pipeline.faithfulness.page import lds_page
 from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
-from pipeline.scoring.refine import REFINED, refined_settings
+from pipeline.scoring.refine import refined_settings
 from pipeline.stages.opening import open_run
 from pipeline.stages.stages import STAGES, fingerprints, run_stage
 from pipeline.text import words
@@ -30,7 +30,6 @@ from pipeline.workers.cluster import Workers
 from pipeline.workers.worker import run_data
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
-NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")
 SHARES = (0.02, 0.05, 0.1, 0.2)
 """Of the rows, that the removal curve takes out."""
 FEWEST_MASKS = 5
@@ -51,7 +50,7 @@ class Plan:
 
     def check(self) -> None:
         """Raises InputError for what can't be measured."""
-        known = [name for name in METHODS if name not in NOT_RECORDED]
+        known = [name for name, method in METHODS.items() if method.recorder is None]
         for name in self.methods:
             if name not in known:
                 raise InputError(f"--methods: {name!r} isn't known", f"Choose of {', '.join(known)}.")
@@ -186,7 +185,7 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
         "removed": plan.removed,
         "queries": len(work.query_rows()),
         "refined": asdict(refined_settings(context.config.attribution).within(data.count("train")))
-        if REFINED in plan.methods
+        if any(METHODS[name].refined for name in plan.methods)
         else None,
         "seconds_per_training": seconds_of(mask_path(*masks[0])),
         "unit": "loss units" if data.encoding.task == "regression" else "nats",

@@ -13,13 +13,14 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.attribute import attribute
+from pipeline.attribution.methods import METHODS
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.rows.stages import StageData
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.config import digest
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import TrainPairs, attribution_model
-from pipeline.scoring.refine import REFINED, refined_settings
+from pipeline.scoring.refine import refined_settings
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import whole_trajectory
@@ -68,7 +69,7 @@ class Work:
         """What the run's config says about a method: arguments of `attribute`."""
         config = run_config(self.run_path).attribution
         found = {"query_at": config.query_at, "labels": config.labels, "seed": config.seed}
-        return found | ({"refined": refined_settings(config)} if method == REFINED else {})
+        return found | ({"refined": refined_settings(config)} if METHODS[method].refined else {})
 
     def removed_rows(self, mask: int) -> np.ndarray:
         """bool `[train rows]`: what a mask leaves out."""

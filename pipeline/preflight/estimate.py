@@ -16,9 +16,9 @@ import torch
 from pipeline.attribution.curvature.eigenbases import eigenbases
 from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
-from pipeline.attribution.scores.plan import find_method
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
 from pipeline.detection.backdoor.material import MOST_ROWS
@@ -193,7 +193,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     passes = gradient_points(config) * train / sizes.workers
     refined = refined_settings(config.attribution).within(train)
     products = refined.iterations * refined.rows / sizes.workers
-    products *= config.attribution.method == "source_refined"
+    products *= find_method(config.attribution.method).refined
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
         "train": halves + training,

@@ -20,11 +20,11 @@ from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
 from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import coverage, covered_layers
 from pipeline.attribution.queries.gradients import mean_gradient_sums
 from pipeline.attribution.queries.scale import scale_correction
 from pipeline.attribution.rows.batch import Batch
-from pipeline.attribution.scores.plan import find_method
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.errors import InputError

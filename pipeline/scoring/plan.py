@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors
 from pipeline.attribution.curvature.segments import PreparedSegment
+from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import PlannedSegment, find_method, plan_chains
+from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
@@ -78,7 +79,7 @@ class Plan:
 
     def scale(self) -> float:
         """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
-        return 1.0 if self.method == "source_refined" else self.alpha() or 1.0
+        return 1.0 if find_method(self.method).refined else self.alpha() or 1.0
 
     @property
     def method(self) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.attribution.curvature.fit import prepare_segment
 from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment, query_filters
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.methods import METHODS
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.queries.compression import (
     Filter,
@@ -28,7 +29,7 @@ from pipeline.attribution.queries.refined import RefinedSettings, passed_on, ref
 from pipeline.attribution.queries.scale import measured_scale
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import METHODS, PlannedSegment, plan_chains
+from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
 from pipeline.attribution.scores.relabelling import check_new_labels, relabel_effects
 from pipeline.attribution.scores.rows import score_rows
 from pipeline.attribution.scores.table import Scores, ScoreTable
@@ -118,7 +119,7 @@ def _filters(
     points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
 ) -> tuple[Sequence[Mapping[str, Filter]], float | None]:
     """(The filters of every segment, what harm is multiplied with to be in nats) at the model's present weights."""
-    model, refined = points.model, settings.method == "source_refined"
+    model, refined = points.model, METHODS[settings.method].refined
     if not queries.reduced:
         if refined:
             return joined_filters(_refined_parts(points, stages, chain, queries, settings)), 1.0

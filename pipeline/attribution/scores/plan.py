@@ -1,4 +1,4 @@
-"""Methods of training data attribution as data: where gradients are taken, and what becomes of them."""
+"""Where a method takes gradients along a trajectory, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -12,48 +12,10 @@ from pipeline.attribution.curvature.segment_functions import (
     influence_spectrum,
     source_spectrum,
 )
-from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.methods import Method
 from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.similarity import LOSS, PROJECTED_GRADIENTS, REPRESENTATION, Similarity
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Segment
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method.
-
-    Attributes:
-        points: where gradients are taken: at the ``checkpoints`` of every segment, at the ``mean`` of the weights of
-            each segment's checkpoints, at the ``end`` of training alone, or at the ``query`` point.
-        conditioned: whether Adam's scaling of every parameter is taken into account.
-        curved: whether the loss's curvature is; if not, it isn't fitted.
-        apart: whether every checkpoint is attributed on its own, with the query's gradient there, and all are summed.
-        similarity: compares features of queries and rows, instead of gradients through curvature.
-    """
-
-    points: str
-    conditioned: bool = False
-    curved: bool = True
-    apart: bool = False
-    similarity: Similarity | None = None
-
-
-METHODS: Mapping[str, Method] = {
-    "source": Method("checkpoints", conditioned=True),
-    "source_sgd_formula": Method("checkpoints"),
-    "fast_source": Method("mean", conditioned=True),
-    "influence": Method("end"),
-    "source_refined": Method("checkpoints", conditioned=True),
-    # Self-influence is SOURCE's, and harm where training is chaotic.
-    "unrolled": Method("checkpoints", conditioned=True),
-    "unrolled_gauss_newton": Method("checkpoints", conditioned=True),
-    "tracin": Method("checkpoints", curved=False, apart=True),
-    "graddot": Method("end", curved=False),
-    "trak": Method("query", similarity=PROJECTED_GRADIENTS),
-    "representation": Method("query", similarity=REPRESENTATION),
-    "loss": Method("query", similarity=LOSS),
-}
 
 
 @dataclass(frozen=True)
@@ -126,14 +88,3 @@ def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> P
     spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
     damping = cut.weight_decay + 1.0 / cut.lr_sum if cut.lr_sum else None
     return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping, cut.lr_sum)
-
-
-def find_method(name: str) -> Method:
-    """The method called ``name``.
-
-    Raises:
-        AttributionError: there is none of that name.
-    """
-    if name not in METHODS:
-        raise AttributionError(f"There is no method called {name!r}.", f"Use one of: {', '.join(METHODS)}.")
-    return METHODS[name]

@@ -206,9 +206,12 @@ def _projected_margins(visit: Pass) -> Tensor:
     return total
 
 
-REPRESENTATION = Similarity(_representations, _representations)
-LOSS = Similarity(_minus_one, _losses)
-PROJECTED_GRADIENTS = Similarity(_projected_loss, _projected_loss, _projected_margins)
+SIMILARITIES: Mapping[str, Similarity] = {
+    "representation": Similarity(_representations, _representations),
+    "loss": Similarity(_minus_one, _losses),
+    "projected_gradients": Similarity(_projected_loss, _projected_loss, _projected_margins),
+}
+"""Name -> the similarity."""
 
 
 def _check_finite(features: Mapping[str, Tensor | None]) -> None:
