@@ -73,7 +73,9 @@ def test_pages_that_the_code_names_are_there() -> None:
 
 
 def test_pages_that_pages_name_without_a_link_are_there() -> None:
-    named = {(str(page.relative_to(ROOT)), mention) for page in PAGES for mention in MENTION.findall(prose(page))}
+    named = {
+        (str(page.relative_to(ROOT)), mention) for page in PAGES for mention in MENTION.findall(prose(page))
+    }
     assert [each for each in sorted(named) if missing(each[1], ROOT, ROOT)] == []
 
 

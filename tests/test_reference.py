@@ -17,7 +17,9 @@ FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_as_the_code(name: str) -> None:
-    message = f"docs/reference/{name} is not what the code says: python -m benchmarks.reference writes it anew"
+    message = (
+        f"docs/reference/{name} is not what the code says: python -m benchmarks.reference writes it anew"
+    )
     assert (FOLDER / name).read_text(encoding="utf-8") == PAGES[name](), message
 
 
@@ -25,7 +27,9 @@ def test_every_key_says_what_it_means() -> None:
     page = (FOLDER / "config.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     sections = [line for line in page.splitlines() if line.startswith("## ")]
-    assert len(rows) + len(sections) - 1 == len(option_names(AuditConfig))  # `data.split` is a key and a section
+    assert len(rows) + len(sections) - 1 == len(
+        option_names(AuditConfig)
+    )  # `data.split` is a key and a section
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
