@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from flows.cli import app
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "data_samples")
@@ -22,6 +26,11 @@ CODE = sorted(
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 MENTION = re.compile(r"\bdocs/[\w./-]+\.(?:md|png)(?:#[\w-]+)?")
 ANYWHERE = re.compile(r"^(?:https?|mailto):")
+COMMAND = re.compile(r"^\s*(winnow [a-z].*)$|`(winnow [a-z][^`]*)`", re.MULTILINE)
+MODULE = re.compile(r"python -m ((?:benchmarks|flows|data_samples|tests)[\w.]*)")
+TARGET = re.compile(r"^\s*make ([a-z]+)|`make ([a-z]+)", re.MULTILINE)
+IN_CODE = re.compile(r"`((?:pipeline|flows|benchmarks|tests|docs|configs|data_samples)/[\w./-]*)`")
+MADE_BY_USE = ("benchmarks/cache", "benchmarks/data")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -100,3 +109,46 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
         "```\n[e](in-code.md)\n```\n[f](https://example.org/g)\n"
     )
     assert list(broken_links(page)) == ["#five", "other.md"]
+
+
+def options() -> dict[str, set[str]]:
+    """The commands of `winnow` with their options."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        name: {each for option in command.params for each in (*option.opts, *option.secondary_opts)}
+        for name, command in commands.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_pages_exist(page: Path) -> None:
+    text, known = page.read_text(encoding="utf-8"), options()
+    for words in (found[0] or found[1] for found in COMMAND.findall(text)):
+        _, name, *others = words.partition("#")[0].split()
+        name = name.rstrip(".,;:")
+        if name == "COMMAND":
+            continue
+        assert name in known, words
+        given = {each.partition("=")[0].rstrip(".,;:") for each in others if each.startswith("--")}
+        assert given <= known[name] | {"--verbose"}, words
+    for module in MODULE.findall(text):
+        assert find_spec(module.rstrip(".")) is not None, module
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in (found[0] or found[1] for found in TARGET.findall(text)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_project_that_pages_name_are_there(page: Path) -> None:
+    named = {
+        name for name in IN_CODE.findall(page.read_text(encoding="utf-8")) if not name.startswith(MADE_BY_USE)
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "pipeline/attribution"])
+def test_contributing_names_every_room(folder: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    assert rooms
+    assert [room for room in sorted(rooms) if f"| `{room}/` |" not in page] == []
