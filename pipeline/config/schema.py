@@ -303,7 +303,7 @@ class Attribution(Section):
     refined_prior: float = Field(
         1.0,
         ge=0,
-        description="of `source_refined`, γ: the weight of EK-FAC beside the Gauss–Newton matrix, which makes up "
+        description="of `source_refined`, γ ≥ 0: the weight of EK-FAC beside the Gauss–Newton matrix, which makes up "
         "for the curvature that few rows miss. 0 to .3 with all rows finds the best small sets to "
         "remove, but ranks wrong labels a little worse",
     )
