@@ -42,7 +42,7 @@ TARGETS = {
 """At most this much, of the full version."""
 KINDS = {
     "local_worker": "Dask worker",
-    "flows.server": "Prefect server",
+    "server_process": "Prefect server",
     "resource_tracker": "resource tracker",
 }
 """Processes that an audit starts, by a part of their command lines."""

@@ -72,8 +72,8 @@ def api() -> str:
             if inspect.isclass(thing) or inspect.isfunction(thing):
                 parts.append(f"### {name}\n\n```\n{name}{signature(thing)}\n```\n\n{first_sentence(thing)}\n")
             else:
-                shown = type_name(thing) if callable(thing) else repr(thing)
-                parts.append(f"### {name}\n\n```\n{name} = {shown}\n```\n")
+                shown = f" = {type_name(thing)}" if callable(thing) else f": {type(thing).__name__}"
+                parts.append(f"### {name}\n\n```\n{name}{shown}\n```\n")
     return "\n".join(parts)
 
 

@@ -132,15 +132,14 @@ def audit(
     """Audit a dataset and write the cleaned one."""
     asked = parse_changes(changes) | ({"compute.scheduler": scheduler} if scheduler else {})
     load_config(config, asked)  # what is wrong with it is said before anything starts
-    from flows.server import begin_server
+    from flows import orchestration
 
-    begin_server()  # it starts while the rest is imported
-    from flows.audit import run_audit
+    orchestration.begin()  # a server starts while the rest is imported
     from flows.terminal import Terminal
 
     with Terminal(console(as_json)) as terminal:
         try:
-            result = run_audit(str(config), asked, str(output) if output else None, terminal)
+            result = orchestration.run_audit(str(config), asked, str(output) if output else None, terminal)
         except KeyboardInterrupt:
             print(terminal.stopped(), file=sys.stderr)
             return INTERRUPTED
@@ -173,7 +172,7 @@ def export(
     from pipeline.stages.again import export_again, take_decisions
 
     if decisions is not None:
-        from flows.audit import run_audit
+        from flows.orchestration import run_audit
         from flows.terminal import Terminal
 
         changes = take_decisions(run, decisions)
@@ -372,7 +371,10 @@ def schedule(
     ] = None,
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Run an audit by the clock (Prefect)."""
+    """Run an audit by the clock (needs the extra flows)."""
+    from flows.orchestration import require_prefect
+
+    require_prefect("winnow schedule")
     from flows.schedule import plan, serve
 
     planned = plan(config, cron, timezone, parse_changes(changes))

@@ -83,6 +83,6 @@ def next_steps(review: Review, run: Path) -> list[str]:
 
 def apply_review(run: Path, terminal: Terminal) -> AuditResult:
     """Detect, verify, export and report again, in the same run, by the answers."""
-    from flows.audit import run_audit
+    from flows.orchestration import run_audit
 
     return run_audit(str(run / "config.yaml"), reviewed_changes(run), str(run), terminal)

@@ -26,7 +26,7 @@ BAR_WIDTH = 28
 
 
 class Terminal:
-    """Follows an audit on a console (a `flows.audit.Watcher`); where that is no terminal, it writes finished
+    """Follows an audit on a console (a `pipeline.runs.watcher.Watcher`); where that is no terminal, it writes finished
     lines only."""
 
     def __init__(self, console: Console):

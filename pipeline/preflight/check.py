@@ -160,18 +160,22 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
     ]
     seconds = stage_seconds(config, sizes, costs, recipe)
     lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
-    lines += power_lines(config, encoding.task, rows["holdout"])
+    measuring = rows["holdout"]
+    if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
+        measuring += rows["validation"]
+    lines += power_lines(config, encoding.task, measuring)
     lines.append(Line("will say", announce.findings(config, encoding.task, rows)))
     return Preflight(lines, layers, seconds)
 
 
-def power_lines(config: AuditConfig, task: str, holdout: int) -> list[Line]:
-    """Which gain of accuracy verification would see, by the numbers of seeds and of holdout rows."""
+def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
+    """Which gain of accuracy verification would see, by the numbers of seeds and of rows that measure."""
     verification = config.verification
-    if task != "classification" or not verification.seeds or holdout < FEWEST_HOLDOUT:
+    if task != "classification" or not verification.seeds or measuring < FEWEST_HOLDOUT:
         return []
-    gain = power(holdout, verification.seeds, arms=len(verification.arms) + 1)
-    said = f"with {words.plural(verification.seeds, 'seed')} and {words.plural(holdout, 'holdout row')} a gain of "
+    gain = power(measuring, verification.seeds, arms=len(verification.arms) + 1)
+    seeds, rows = words.plural(verification.seeds, "seed"), words.plural(measuring, "row")
+    said = f"with {seeds} and {rows} to measure on, a gain of "
     return [
         Line(
             "will see",

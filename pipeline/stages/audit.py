@@ -1,4 +1,4 @@
-"""The one list of stages, and the audit that runs them."""
+"""The audit: all stages, one after the other, in an open run directory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from pathlib import Path
 from pipeline.config import AuditConfig, load_config
 from pipeline.results.result import AuditResult
 from pipeline.runs.context import Progress, silent
+from pipeline.runs.watcher import Nobody, Watcher
 from pipeline.stages.opening import open_run
-from pipeline.stages.stages import STAGES, fingerprints, run_stage
+from pipeline.stages.stages import run_stages
 
 
 def audit(
-    config: AuditConfig | str | Path, output: str | Path | None = None, progress: Progress = silent
+    config: AuditConfig | str | Path,
+    output: str | Path | None = None,
+    progress: Progress = silent,
+    watcher: Watcher | None = None,
 ) -> AuditResult:
     """Audit a dataset: all stages, in this process and on Dask workers, without an orchestrator.
 
     config: an AuditConfig or the path of a YAML file. output: the run directory; by default
-    `runs/<name>/<date>`, or the unfinished run of the same config if there is one.
+    `runs/<name>/<date>`, or the unfinished run of the same config if there is one. progress: called while a stage
+    works. watcher: told when each stage begins and ends.
 
     Raises InputError for what is wrong with the config or the data, WinnowError for what fails on the way;
     calling it again goes on from there.
@@ -25,7 +30,5 @@ def audit(
     if not isinstance(config, AuditConfig):
         config = load_config(config)
     with open_run(config, output, progress) as context:
-        expected = fingerprints(config)
-        for stage in STAGES:
-            run_stage(stage, context, expected[stage.name])
+        run_stages(context, watcher or Nobody())
         return AuditResult(context.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "dask", "distributed", "scikit-learn", "safetensors", "prefect")
+"""Those whose versions the record keeps; Prefect may be absent."""
 
 
 def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirectory:
@@ -74,8 +75,7 @@ def describe_machine(config: AuditConfig) -> dict[str, Any]:
     device = config.compute.device
     return {
         "name": config.name,
-        "versions": {"winnow": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {"winnow": __version__, "python": platform.python_version()} | library_versions(),
         "seeds": {
             "split": config.data.split.seed if config.data.split else None,
             "training": config.training.seed,
@@ -88,6 +88,15 @@ def describe_machine(config: AuditConfig) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """The version of each of LIBRARIES that is installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @contextmanager

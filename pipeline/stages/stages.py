@@ -1,15 +1,17 @@
-"""The one list of stages, their fingerprints, and how one of them is run."""
+"""The one list of stages, their fingerprints, and how they are run."""
 
 from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import __version__
 from pipeline.config import AuditConfig, digest
 from pipeline.runs.context import AuditContext
+from pipeline.runs.watcher import Watcher
 from pipeline.workers.cluster import peak_resident_bytes
 
 
@@ -116,3 +118,24 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     entry = {"seconds": round(time.perf_counter() - begin, 3), "peak_memory_bytes": peak, "facts": facts}
     run.finish_stage(stage.name, fingerprint, entry)
     return True
+
+
+def run_stages(
+    context: AuditContext,
+    watcher: Watcher,
+    run: Callable[[Stage, AuditContext, str], bool] = run_stage,
+) -> None:
+    """Run all stages in an open run directory.
+
+    watcher: told when a stage begins and ends. run: runs one stage with its fingerprint, as `run_stage` does, and
+    says whether it had to; an orchestrator wraps `run_stage` in what it adds.
+
+    Raises what the stages raise.
+    """
+    watcher.opened(context.run)
+    expected = fingerprints(context.config)
+    for stage in STAGES:
+        watcher.begins(stage.name)
+        ran = run(stage, context, expected[stage.name])
+        entry = context.run.record["stages"][stage.name]
+        watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)

@@ -157,6 +157,7 @@ def test_holdout_labels_as_noisy_as_trains_prove_nothing_without_judges_of_them(
     assert found["verdict"] == "no evidence"
     assert "neither prove nor refuse" in found["reason"]
     assert found["holdout"] | {"rows": 0} == {
+        "roles": ["validation", "holdout"],
         "labels": "as noisy as train",
         "rows": 0,
         "wrong_share": None,
