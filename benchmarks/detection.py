@@ -245,7 +245,9 @@ def available(names: Sequence[str], data: Path) -> list[str]:
         if folder is None or (data / folder).is_dir():
             found.append(name)
         else:
-            print(f"{name}: left out, {data / folder} is not there (docs/benchmarks.md says what it holds)")
+            print(
+                f"{name}: left out, {data / folder} is not there (docs/measurements/detection.md says what it holds)"
+            )
     return found
 
 

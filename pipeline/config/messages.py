@@ -84,7 +84,7 @@ def nearest_key(root: Root, key: str) -> str:
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
         name for name in known if difflib.SequenceMatcher(None, name.rsplit(".", 1)[-1], last).ratio() > 0.75
     ]
-    return f"Did you mean `{close[0]}`?" if close else "docs/config.md lists all keys."
+    return f"Did you mean `{close[0]}`?" if close else "docs/reference/config.md lists all keys."
 
 
 def option_names(model: Root, prefix: str = "") -> list[str]:

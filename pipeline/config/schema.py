@@ -68,7 +68,7 @@ class Section(BaseModel):
 
 
 class Split(Section):
-    """How one set of files is cut into roles: by a column's values, or at random by fractions of the rows."""
+    """One way of cutting `train` into roles: a column, or fractions. Leave `validation` and `holdout` out then."""
 
     column: str | None = Field(None, description="a column that says the role of each row")
     train: str = Field("train", description="its value for rows to audit")
@@ -76,10 +76,11 @@ class Split(Section):
     holdout: str = Field("holdout", description="its value for holdout rows")
     fractions: tuple[Share, Share, Share] | None = Field(
         None,
-        description="shares of train, validation and holdout, drawn by a hash of the row's features, so that copies "
+        description="shares of train, validation and holdout, drawn by a hash of the row's features, so that "
+        "copies "
         "have one role",
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the fractions")
 
     @model_validator(mode="after")
     def one_way(self) -> Split:
@@ -96,35 +97,52 @@ FeatureKind = Literal["auto", "numeric", "boolean", "category", "list", "image",
 
 
 class Data(Section):
+    """What is audited. Paths are relative to the working directory; files are never written to."""
+
     train: Paths = Field(description="Parquet files, folders or globs, relative to the working directory")
     validation: Paths | None = Field(None, description="its loss is what attribution explains")
     holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
     features: dict[str, FeatureKind] = Field(min_length=1, description="column → kind")
-    label: str
-    task: Literal["auto", "classification", "regression", "multilabel"] = "auto"
+    label: str = Field(
+        description="the label column: integers, strings or booleans (classification), floats (regression), lists "
+        "of strings or integers of any length (multilabel: the labels that a row has; null or an empty "
+        "list is none)"
+    )
+    task: Literal["auto", "classification", "regression", "multilabel"] = Field(
+        "auto",
+        description="auto: floats are a regression, lists are multilabel, all else a classification; for "
+        "multilabel: docs/explanation/wrong-labels.md#sets-of-labels",
+    )
     key: str | None = Field(None, description="a unique column; without it a row is named shard-path#row")
     weight: str | None = Field(None, description="a column of positive weights for the training loss")
     group: Columns = Field(
         [],
-        description="columns that say where a row comes from (vendor, annotator, batch): who made the wrong labels",
+        description="a column, or a list of columns, that say where a row comes from (vendor, annotator, batch): "
+        "the report breaks flags down by them, and says which source has more wrong labels than the "
+        "others",
     )
     slices: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
-        description="columns by whose values validation and holdout rows are cut: harm to each, and the proof",
+        description="columns, in all files and not necessarily features, by whose values validation and holdout "
+        "rows are cut into groups: docs/explanation/groups.md#classes-and-slices",
     )
     missing_features: Literal["error", "impute"] = Field(
         "error", description="null, NaN or infinity in numbers: an error, or the train mean"
     )
-    missing_label: Literal["error", "drop"] = "error"
+    missing_label: Literal["error", "drop"] = Field(
+        "error", description="a null or NaN label: an error, or the row takes no part and stays in the export"
+    )
     validation_is_clean: bool = Field(
         False,
-        description="true only if the validation labels can be trusted: else they are taken to be as noisy as train's",
+        description="true only if the validation labels can be trusted: harm then counts as evidence. Otherwise "
+        "they are taken to be as noisy as train's, and validation rows are judged too",
     )
     holdout_is_clean: bool | None = Field(
         None,
-        description="the same of the holdout labels; by default as validation_is_clean where both are files of their "
-        "own, else false",
+        description="the same of the holdout labels: without it, what `validation_is_clean` says if both are files "
+        "of their own, else false. Rows of a role that is not declared clean are judged and listed, "
+        "and the verdict does not rest on its labels alone",
     )
     max_categories: int = Field(64, ge=1, description="the most frequent values of a category that are kept")
     max_tokens: int = Field(64, ge=1, description="tokens of a text that the model sees")
@@ -161,13 +179,21 @@ class Data(Section):
 
 
 class Model(Section):
-    name: Literal["auto", "mlp", "convnet", "bag_of_embeddings", "custom"] = "auto"
+    """`auto` is bag_of_embeddings for text and mlp for everything else."""
+
+    name: Literal["auto", "mlp", "convnet", "bag_of_embeddings", "custom"] = Field(
+        "auto", description="`custom` goes with `target`"
+    )
     hidden: list[Annotated[int, Field(gt=0)]] = Field([256, 128], description="widths of the hidden layers")
     channels: list[Annotated[int, Field(gt=0)]] = Field([32, 64], description="convnet: channels per block")
     embedding: int = Field(64, gt=0, description="bag_of_embeddings: width")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="between the hidden layers")
     target: str | None = Field(None, description="your own: `package.module:function` that returns a module")
-    kwargs: dict[str, Any] = Field({}, description="arguments of your own function")
+    kwargs: dict[str, Any] = Field(
+        {},
+        description="arguments of your own function; it gets `encoding` too if it has a parameter of that name: "
+        "docs/how-to/own-model.md",
+    )
 
     @model_validator(mode="after")
     def own(self) -> Model:
@@ -181,30 +207,60 @@ class Model(Section):
 
 
 class Training(Section):
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(0.03, gt=0, description="of Adam by default 0.001")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; beta1 of Adam")
-    beta2: float = Field(0.999, gt=0, lt=1, description="of Adam")
-    weight_decay: float = Field(1e-3, ge=0)
-    schedule: Literal["constant", "cosine", "triangular"] = "constant"
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(64, ge=1)
+    """Torch's own optimizers: SGD and Adam with coupled weight decay, AdamW with decoupled.
+
+    A step's loss is the sum over the batch of weight · loss, divided by `batch_size`.
+    """
+
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd",
+        description="of all trainings: halves and retrainings too. With Adam, attribution works in its scaled "
+        "coordinates, which takes whole gradients of every row and several times as long",
+    )
+    learning_rate: float = Field(
+        0.03, gt=0, description="the highest of the schedule; 0.001 with `adam` and `adamw`"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`; β₁ of `adam` and `adamw`")
+    beta2: float = Field(0.999, gt=0, lt=1, description="of `adam` and `adamw`")
+    weight_decay: float = Field(1e-3, ge=0, description="of all trainable parameters")
+    schedule: Literal["constant", "cosine", "triangular"] = Field(
+        "constant", description="triangular is highest after a fifth of the steps"
+    )
+    epochs: int = Field(20, ge=1, description="passes over the train rows")
+    batch_size: int = Field(64, ge=1, description="rows")
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
     tail: float = Field(
-        0.25, gt=0, le=1, description="share of the last iterates at whose mean retrained models are measured"
+        0.25,
+        gt=0,
+        le=1,
+        description="share of the last iterates at whose mean retrained models are measured: less noisy than the "
+        "end; the longer, the less wrong labels hurt the models that are compared",
     )
     query_tail: float = Field(
-        0.5, gt=0, le=1, description="share of the last iterates at whose mean attribution takes its queries"
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the last iterates at whose mean attribution takes its queries "
+        "(`attribution.query_at: tail`); measured: docs/measurements/faithfulness.md#what-it-says",
     )
     trajectory: str | None = Field(
         None,
-        description="a folder of TrajectoryRecorder, whose checkpoints are audited instead of a training",
+        description="a folder that `TrajectoryRecorder` wrote in a training loop of your own; its checkpoints are "
+        "audited and nothing is trained for them: "
+        "docs/how-to/own-model.md#checkpoints-recorded-elsewhere",
     )
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: every class has the same total weight"
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of each label that is spread evenly over all classes"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of each label that is spread evenly over all classes. Training, curvature, rows' "
+        "gradients and self-influence use the smoothed loss; what is measured, and the validation loss "
+        "that harm is about, is the plain one",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="initial weights, order of the rows, halves")
     memory_budget: Bytes = Field(2**30, description="encoded rows that training may hold; more is streamed")
     shuffle_buffer: int = Field(65536, ge=1, description="rows, when streamed")
 
@@ -218,33 +274,103 @@ class Training(Section):
 
 
 class Attribution(Section):
-    method: Literal["source", "fast_source", "source_refined", "influence"] = "source"
-    segments: int = Field(1, ge=1)
-    refined_prior: float = Field(
-        1.0, ge=0, description="source_refined: weight γ of EK-FAC beside the true Gauss–Newton matrix"
+    """SOURCE (Bae et al. 2024, arXiv 2405.12186) with EK-FAC curvature, or one of its variants and rivals.
+
+    - `source`: gradients at every checkpoint. With one segment, validation harm is scaled by a measured number α to be
+      in nats; with several it is uncalibrated, right in order and several times too large.
+    - `fast_source`: one pass over the rows per segment, at the mean of its checkpoints' weights, for a
+      `checkpoints`-th of the time. α as above.
+    - `source_refined`: SOURCE with one segment whose query is solved for with the true Gauss–Newton matrix of some
+      rows, EK-FAC as preconditioner, and scaled by α of 1,024 other rows; better in order and in nats. About a fifth
+      more time than `source`; with `group_harm`, as many solves more as there are classes, or classes times values.
+      `winnow trace` then solves for every query too: docs/how-to/trace.md#refined-queries.
+    - `influence`: influence functions at the last checkpoint with EK-FAC; a baseline, uncalibrated.
+
+    `record.json` says what was used and what α was (`method`, `alpha` and `refined` of the stage `factors`), and so do
+    the report and `attribution` in `report/summary.json`. Another method or setting begins anew at the stage
+    `factors`; what was trained stays.
+    """
+
+    method: Literal["source", "fast_source", "source_refined", "influence"] = Field(
+        "source", description="one of those above"
     )
-    refined_rows: int = Field(1024, ge=1, description="source_refined: rows n that this matrix is taken over")
-    refined_iterations: int = Field(8, ge=1, description="source_refined: conjugate gradients m")
-    query_at: Literal["tail", "final"] = "tail"
-    labels: Literal["sampled", "exact"] = "sampled"
-    ensemble: int = Field(1, ge=1, description="trainings over which scores are averaged")
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(512, ge=1)
+    segments: int = Field(
+        1,
+        ge=1,
+        description="of training with a curvature of their own; a divisor of `training.checkpoints`. One is as "
+        "faithful as three for plain training",
+    )
+    refined_prior: float = Field(
+        1.0,
+        ge=0,
+        description="of `source_refined`, γ ≥ 0: the weight of EK-FAC beside the Gauss–Newton matrix, which makes up "
+        "for the curvature that few rows miss. 0 to .3 with all rows finds the best small sets to "
+        "remove, but ranks wrong labels a little worse",
+    )
+    refined_rows: int = Field(
+        1024,
+        ge=1,
+        description="of `source_refined`, n: train rows that the Gauss–Newton matrix is taken over, spread evenly "
+        "over the checkpoints; all, if there are fewer",
+    )
+    refined_iterations: int = Field(
+        8,
+        ge=1,
+        description="of `source_refined`, m: conjugate gradients, one product with the Gauss–Newton matrix each. "
+        "With another method, other values than the defaults of these three keys are an error",
+    )
+    query_at: Literal["tail", "final"] = Field(
+        "tail",
+        description="where the gradient of the validation loss is taken: the mean of the last iterates, or the end",
+    )
+    labels: Literal["sampled", "exact"] = Field(
+        "sampled",
+        description="of the curvature: one drawn from the model per row, or the exact sum over classes (as many "
+        "backward passes)",
+    )
+    ensemble: int = Field(
+        1,
+        ge=1,
+        description="trainings, each with a seed of its own, over which `self_influence`, `validation_harm` and "
+        "the harm to groups are averaged; each costs a training, its factors and its scores. They lie "
+        "in `repeats/`, and those that `detection.repeats` makes are shared",
+    )
+    seed: int = Field(
+        0, ge=0, description="of the drawn labels, and of the rows that α and `source_refined` take"
+    )
+    batch_size: int = Field(512, ge=1, description="rows per forward and backward pass")
     self_influence_tolerance: float = Field(
-        1e-3, ge=0, lt=1, description="error allowed for transports and Gram matrices, relative; 0 is exact"
+        1e-3,
+        ge=0,
+        lt=1,
+        description="error allowed for transports between segments and for Gram matrices of positions, relative; 0 "
+        "is exact",
     )
     covariance_sample: float = Field(
-        1.0, gt=0, le=1, description="share of the rows that eigenvectors, not eigenvalues, are fitted on"
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the rows that eigenvectors (never eigenvalues) are fitted on; a quarter spares a "
+        "quarter of an MLP's factors and more of a convnet's, and moved the score that moved most by 5 "
+        "% of the largest with 4,000 rows: docs/measurements/speed.md#errors",
     )
     widest_block: int | None = Field(
-        None, ge=16, description="factors wider than this are taken as block-diagonal; none: never"
+        None,
+        ge=16,
+        description="covariances wider than this are taken as block-diagonal in blocks of at most this width: the "
+        "time for eigenvectors grows with the cube of the width, with blocks in proportion to it",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32", description="of matrix products in scoring"
+        "float32",
+        description="of matrix products in scoring; `tf32` is for GPUs alone. Factors are always fitted in "
+        "float32. With the other two, 256 rows are scored both ways first; the largest difference "
+        "stands in `record.json`, `precision_error` of the stage `attribute`",
     )
     group_harm: bool | Literal["auto"] = Field(
         "auto",
-        description="score the harm to every class and slice too; auto: with data.slices, up to 32 groups",
+        description="score the harm to every class and slice too; auto: where `data.slices` names columns and that "
+        "takes at most 32 queries (classes × values, summed over the columns). Ten queries about "
+        "double the time of scoring",
     )
 
     @model_validator(mode="after")
@@ -259,10 +385,16 @@ class Attribution(Section):
 
 
 class Compute(Section):
-    scheduler: str | None = Field(None, description="tcp://host:port of your own Dask cluster")
-    workers: int | Literal["auto"] = Field("auto", description="processes on this machine")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    chunk_rows: int = Field(8192, ge=1)
+    """Where the work is done. Results do not depend on workers, chunks or attribution batches."""
+
+    scheduler: str | None = Field(
+        None, description="tcp://host:port of your own Dask cluster: docs/how-to/cluster.md"
+    )
+    workers: int | Literal["auto"] = Field(
+        "auto", description="processes on this machine; auto: one per core, or per GPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    chunk_rows: int = Field(8192, ge=1, description="the most rows of one task")
     memory_per_worker: Bytes = Field(2 * 2**30, description="a worker above it is restarted")
 
     @model_validator(mode="after")
@@ -273,47 +405,83 @@ class Compute(Section):
 
 
 class Detection(Section):
+    """How rows are judged, by the evidence in docs/reference/signals.md."""
+
     rule: Literal["budget", "ranking", "trusted", "reviewed"] = Field(
-        "budget", description="how it is chosen what to remove; docs/rules.md"
+        "budget",
+        description="how it is chosen what to remove, and what is promised about it: docs/reference/rules.md",
     )
     halves: bool = Field(True, description="two more trainings that judge each row out of sample")
     repeats: int = Field(
-        1, ge=1, description="trainings whose signals are averaged; each costs as much as the first"
+        1,
+        ge=1,
+        description="how often training and attribution are made, each time with another seed; the signals are "
+        "averaged, which ranks a little better and costs as much each time",
     )
-    max_removed: Share = Field(0.3, description="share of the rows that may be removed")
-    max_removed_per_class: Share = Field(0.5, description="share of a class that may be removed")
+    max_removed: Share = Field(
+        0.3,
+        description="share of the rows that may be removed or relabelled; what the cap keeps back is reviewed",
+    )
+    max_removed_per_class: Share = Field(
+        0.5, description="share of a class that may be removed or relabelled; one row always stays"
+    )
     relabel_above: Annotated[float, Field(gt=0, le=1)] | None = Field(
         0.8,
-        description="relabel instead of remove when the suggested label is at least this probable; none: never",
+        description="relabel instead of remove when the suggested label is at least this probable; `null`: never",
     )
     decisions: str | None = Field(
-        None, description="a file of decisions by people (CSV or Parquet), which bind; docs/decisions.md"
+        None,
+        description="a file of decisions by people (CSV or Parquet), which bind: docs/reference/decisions-file.md",
     )
     panel: bool = Field(
-        True, description="plain models of other families judge every row out of fold as well"
+        True,
+        description="plain models of other families judge every row out of fold as well: "
+        "docs/explanation/wrong-labels.md#the-panel",
     )
-    panel_folds: int = Field(5, ge=2, description="folds of the panel")
+    panel_folds: int = Field(
+        5, ge=2, description="folds of the panel; a class with fewer train rows is not judged"
+    )
     panel_rows: int = Field(
         100000,
         ge=100,
-        description="train rows that a judge of the panel is fitted on at most, a seeded sample",
+        description="train rows that a judge of the panel is fitted on at most, a seeded sample; it judges all rows",
     )
-    trusted: str | None = Field(None, description="rule trusted: a file with the keys of right train rows")
-    false_flag_rate: float = Field(0.01, gt=0, lt=1, description="rule trusted: of right rows, at most")
+    trusted: str | None = Field(
+        None, description="rule `trusted`: CSV or Parquet with the keys of train rows known to be right"
+    )
+    false_flag_rate: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="rule `trusted`: share of the right rows that may be flagged, on average",
+    )
     answers: str | None = Field(
-        None, description="rule reviewed: answers.parquet, which winnow review writes"
+        None,
+        description="rule `reviewed`: `review/answers.parquet` of the run; `winnow review --apply` sets it",
     )
-    precision: float = Field(0.8, gt=0, lt=1, description="rule reviewed: of what is removed, at least")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="rule reviewed: of that precision")
-    canaries: int = Field(0, ge=0, description="labels to flip on purpose; such a run exports nothing")
+    precision: float = Field(
+        0.8, gt=0, lt=1, description="rule `reviewed`: share of what is removed that has to be wrong"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="rule `reviewed`: of that precision")
+    canaries: int = Field(
+        0,
+        ge=0,
+        description="labels to flip on purpose, to see how many are found; such a run exports nothing: "
+        "docs/reference/rules.md",
+    )
     backdoors: bool = Field(
-        True, description="look for patterns that make the model predict a class (needs validation)"
+        True,
+        description="look for patterns that make the model predict a class; needs validation rows: "
+        "docs/how-to/backdoors.md",
     )
-    neighbours: int = Field(20, ge=1)
+    neighbours: int = Field(20, ge=1, description="of a row whose labels vote")
     reference_rows: int = Field(
-        100000, ge=1, description="rows that neighbours are looked for among; above 20,000 in an index"
+        100000,
+        ge=1,
+        description="rows that neighbours are looked for among, as far as 256 MiB hold their features; up to "
+        "20,000 exactly, above in an approximate index",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the reference rows")
 
     @model_validator(mode="after")
     def rule_and_its_file(self) -> Detection:
@@ -328,33 +496,43 @@ class Detection(Section):
 
 
 class Verification(Section):
+    """The proof by retraining."""
+
     seeds: int = Field(5, ge=0, description="retrainings per arm; 0 leaves verification out")
     gate: Literal["supported", "refuse-worse", "require-improved", "off"] = Field(
-        "supported", description="what may be exported, given the verdict; docs/rules.md"
+        "supported", description="what may be exported, given the verdict: docs/reference/rules.md#the-gate"
     )
     arms: list[Literal["removed", "relabelled", "mixed"]] = Field(
         ["removed", "relabelled", "mixed"],
         min_length=1,
-        description="ways of cleaning that are retrained; the best on validation is proved on the holdout",
+        description="ways of cleaning that are retrained; the best on validation is proved on the holdout: "
+        "docs/reference/rules.md#the-arms",
     )
     fidelity: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
-        description="retrainings without random groups, which say how faithful scores are; 0: none; auto: 16 where "
-        "something is to be removed or relabelled",
+        description="retrainings without random tenths of the rows, and a quarter as many controls, which say how "
+        "well the scores predict: docs/explanation/faithfulness.md#how-faithful-is-it-on-my-data; "
+        "needs validation rows; 5 or more, or 0: none; auto: 16 where something is to be removed or "
+        "relabelled, else none",
     )
     answers: str | None = Field(
         None,
-        description="answers about holdout rows, review/holdout.parquet of a run, which winnow review writes",
+        description="answers about holdout rows, `review/holdout.parquet` of a run, which `winnow review` writes: "
+        "docs/how-to/review-rows.md#holdout-rows",
     )
     sources: int = Field(
         1,
         ge=0,
-        description="named sources of wrong labels without whose rows is retrained once each; 0: none",
+        description="how many of the sources that are named for wrong labels are left out of a retraining each "
+        "(docs/explanation/groups.md#who-made-the-wrong-labels); needs a column in `data.group` or "
+        "several shards; 0: none",
     )
     unrolled: bool = Field(
-        False, description="hold the scores against exact differentiation through the repeated training"
+        False,
+        description="hold the scores against exact differentiation through the main training, which is repeated: "
+        "docs/explanation/faithfulness.md#how-faithful-is-it-on-my-data; about five trainings more",
     )
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, description="of the first retraining")
 
     @model_validator(mode="after")
     def enough_seeds(self) -> Verification:
@@ -372,20 +550,25 @@ class Verification(Section):
 
 
 class Export(Section):
-    format: Literal["parquet"] = "parquet"
+    """How the cleaned dataset is written."""
+
+    format: Literal["parquet"] = Field("parquet", description="only `parquet` so far")
 
 
 class Orchestration(Section):
-    """What Prefect does with a stage that fails or hangs; without Prefect a stage is tried once, with no time limit."""
+    """What Prefect does with a stage that fails or hangs.
 
-    retries: int = Field(1, ge=0)
-    timeout_hours: float = Field(24, gt=0)
+    Without Prefect (docs/how-to/install.md#extras) a stage is tried once and has no time limit.
+    """
+
+    retries: int = Field(1, ge=0, description="of a stage that fails for other reasons than its input")
+    timeout_hours: float = Field(24, gt=0, description="of one stage")
 
 
 class AuditConfig(Section):
     """A complete, validated configuration. Frozen: change it with `with_changes`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the folder `runs/<name>/`")
     data: Data
     model: Model = Model()
     training: Training = Training()

@@ -1,4 +1,4 @@
-"""Files of decisions by people: CSV or Parquet, and filled review sheets; docs/decisions.md says what they hold."""
+"""Files of decisions by people: CSV or Parquet, and filled review sheets, as docs/reference/decisions-file.md says."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def decision_column(path: Path, place: str, names: list[str]) -> str:
     if missing:
         raise InputError(
             f"{path}: no column {missing[0]!r}",
-            "The columns row_key and decision are needed: docs/decisions.md.",
+            "The columns row_key and decision are needed: docs/reference/decisions-file.md.",
         )
     return column
 

@@ -35,7 +35,7 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What detection found out about every row of a role, all `[rows]`; docs/run-directory.md says what each is.
+    """What detection found out about every row of a role, all `[rows]`: docs/reference/run-directory.md.
 
     decision: places in DECISIONS; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
     hold where the given label is contradicted.
@@ -178,7 +178,7 @@ def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
 
 
 def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> None:
-    """rows.parquet: docs/run-directory.md says what each column means.
+    """rows.parquet: docs/reference/run-directory.md says what each column means.
 
     judgements: role → what is thought of its rows, train's always; roles without one, and those whose labels are
     declared right, are left out.

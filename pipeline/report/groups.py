@@ -25,7 +25,7 @@ def decisions_by_group(
     """A line per value of `column`: those that `sources` names first, then the most rows; `rows`: shard, row, decision.
 
     `{"value", "rows", "review", "remove", "relabel", "shares": {"review", "remove", "relabel"}, "source"}`, each share
-    with its 95 % score interval; `source` is the value's line of `sources` (docs/run-directory.md), or None.
+    with its 95 % score interval; `source` is the value's line of `sources` (docs/reference/run-directory.md), or None.
     Shards that can't be read any more are passed over.
     """
     counts: dict[str, Counter[Any]] = {decision: Counter() for decision in DECISIONS}

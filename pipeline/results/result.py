@@ -28,7 +28,7 @@ class AuditResult:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """One line per audited row, in the order of the shards; docs/run-directory.md lists the columns."""
+        """One line per audited row, in the order of the shards; docs/reference/run-directory.md lists the columns."""
         return pq.read_table(self.run / "rows.parquet")
 
     @property

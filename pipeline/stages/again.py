@@ -27,9 +27,9 @@ def export_again(
 ) -> dict[str, Any]:
     """Write cleaned/ and quarantine/ of a run anew, and the report; returns the facts of the export.
 
-    decisions: a file of decisions by people (docs/decisions.md), added to those that the run has; the stages from
-    detection on are then run anew, so that they are verified. proposed: export what detection proposed where
-    verification left it for review; a verdict that the gate refuses is still refused.
+    decisions: a file of decisions by people (docs/reference/decisions-file.md), added to those that the run has; the
+    stages from detection on are then run anew, so that they are verified. proposed: export what detection proposed
+    where verification left it for review; a verdict that the gate refuses is still refused.
 
     Raises InputError when the run has not come that far, for a wrong line of `decisions`, and when the source files
     have changed.
