@@ -505,7 +505,7 @@ class Verification(Section):
     arms: list[Literal["removed", "relabelled", "mixed"]] = Field(
         ["removed", "relabelled", "mixed"],
         min_length=1,
-        description="ways of cleaning that are retrained; the best on validation is proved on the holdout: "
+        description="ways of cleaning that are retrained; no row proves an arm that it chose: "
         "docs/reference/rules.md#the-arms",
     )
     fidelity: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
