@@ -27,7 +27,7 @@ import psutil
 from benchmarks.demo import DONE, REFUSED, ROOT, WINNOW
 from benchmarks.results import write_results
 from pipeline.errors import WinnowError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 WORK = ("train", "factors", "attribute", "verify")
 """Training, attribution and verification; factors are a part of attribution."""
@@ -42,7 +42,7 @@ TARGETS = {
 """At most this much, of the full version."""
 KINDS = {
     "local_worker": "Dask worker",
-    "flows.server": "Prefect server",
+    "server_process": "Prefect server",
     "resource_tracker": "resource tracker",
 }
 """Processes that an audit starts, by a part of their command lines."""

@@ -21,11 +21,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.results import write_results
-from pipeline.check import check
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.look import look
-from pipeline.open_run import open_run
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.preflight.check import check
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 SAMPLES = ("digits", "digits_pairs", "adult", "sms_spam", "fashion_mnist")
 ONE_FILE = {

@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.config import load_config
 from pipeline.errors import InputError
-from pipeline.result import AuditResult
+from pipeline.results.result import AuditResult
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"

@@ -49,9 +49,9 @@ from benchmarks.detection_summary import Measured, show, summarise
 from benchmarks.detection_tasks import GIVEN, TASKS, draw_roles, read_rows, task_config
 from benchmarks.results import CACHE, HOME, write_results
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
-from pipeline.run import RunDirectory, read_json, write_json, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, read_json, write_json, write_text
 from pipeline.training.batches import Selection
 from pipeline.verification.retrain import train_and_measure
 
@@ -245,7 +245,9 @@ def available(names: Sequence[str], data: Path) -> list[str]:
         if folder is None or (data / folder).is_dir():
             found.append(name)
         else:
-            print(f"{name}: left out, {data / folder} is not there (docs/benchmarks.md says what it holds)")
+            print(
+                f"{name}: left out, {data / folder} is not there (docs/measurements/detection.md says what it holds)"
+            )
     return found
 
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from benchmarks.detection_findings import Finding
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal, suspicion
-from pipeline.run import RunDirectory, write_text
-from pipeline.stages import STAGES
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
+from pipeline.stages.stages import STAGES
 
 SIGNALS = (
     "early_margin",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 RANKING, FLAGS, WRONG = "ranking", "flags", "wrong"
 

@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.detection_findings import Finding
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import run_config, run_data
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.data.encoded import Rows
 from pipeline.models.features import penultimate_features
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.plan import attribution_model
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import BATCH, mean_column, read_epoch
 from pipeline.training.loop import train
 from pipeline.training.main_run import main_directory, role_labels, whole_trajectory
 from pipeline.training.setup import class_weights, deterministic, set_up
+from pipeline.workers.worker import run_config, run_data
 
 FOLDS = 5
 NEIGHBOURS = 20

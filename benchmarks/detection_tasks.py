@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from data_samples import originals
 from pipeline.config import AuditConfig, validate
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"

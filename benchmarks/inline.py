@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.compute.cluster import Workers
+from pipeline.workers.cluster import Workers
 
 
 class Inline(Workers):

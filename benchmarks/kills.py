@@ -22,10 +22,10 @@ from typing import Any
 from benchmarks.tiny_run import PASSING, RUN, contents, differences, in_folder, tiny_audit
 from pipeline.attribution.atomic import BEFORE, watchers
 from pipeline.config import AuditConfig
-from pipeline.review import write_sheet
 from pipeline.reviewing.holdout import write_holdout_sheet
-from pipeline.runs import export_again, report_again
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.reviewing.review import write_sheet
+from pipeline.stages.again import export_again, report_again
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),

@@ -27,8 +27,8 @@ from benchmarks.large_data import FEATURES, make_dataset
 from benchmarks.results import CACHE, write_results
 from pipeline.config import AuditConfig, load_config
 from pipeline.errors import WinnowError
-from pipeline.open_run import open_run
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 LAST = "export"
 TARGET_BYTES = 2 * 2**30

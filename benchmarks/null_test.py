@@ -25,20 +25,21 @@ import torch
 
 import pipeline
 from benchmarks.results import CACHE, write_results
-from pipeline.compute.cluster import Workers
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig, validate
 from pipeline.errors import InputError
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.arms import AS_GIVEN, RANDOM_OF, Decisions, arm_rows, random_rows, read_decisions
 from pipeline.verification.choice import choose
+from pipeline.verification.cross_fitting import both_evidences
 from pipeline.verification.judgement import Retrained, judge
 from pipeline.verification.measures import Evidence, read_evidence
 from pipeline.verification.results import ArmResult, RoleResult, read_results
 from pipeline.verification.retrain import train_and_measure
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_config, run_data
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 ARMS = ("removed", "relabelled", "mixed")
@@ -244,9 +245,11 @@ def verdicts(
         choice = choose(results, validation, holdout, number)
         others = [each for each in range(plan.proposals) if each != number]
         drawn = random.choice(others, len(seeds))
-        controls = [pool["random", int(each), RANDOM_OF + choice.arm] for each in drawn]
-        results[RANDOM_OF + choice.arm] = of_seeds(controls, seeds)
-        found.append((number, judge(Retrained(results, choice), holdout)["verdict"]))
+        for arm in sorted({choice.arm, *(choice.crossed or {}).values()}):
+            controls = [pool["random", int(each), RANDOM_OF + arm] for each in drawn]
+            results[RANDOM_OF + arm] = of_seeds(controls, seeds)
+        known = holdout if choice.crossed is None else both_evidences(validation, holdout)
+        found.append((number, judge(Retrained(results, choice), known)["verdict"]))
     return found
 
 

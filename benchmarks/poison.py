@@ -26,19 +26,19 @@ from benchmarks.poison_attacks import Case, write_case
 from benchmarks.poison_peers import flags
 from benchmarks.poison_variants import BREAST_CANCER
 from benchmarks.results import CACHE, HOME, write_results
-from pipeline.compute.cluster import Workers
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig, Compute, validate
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
 from pipeline.detection.backdoor.backdoors import find_backdoors
 from pipeline.detection.backdoor.material import Predictor, final_predictor, material_path
-from pipeline.run import RunDirectory, read_json, write_json, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, read_json, write_json, write_text
 from pipeline.training.batches import Selection
 from pipeline.training.loop import train
 from pipeline.training.main_run import train_main
 from pipeline.training.recipe import make_recipe
 from pipeline.training.setup import deterministic, set_up
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_config, run_data
 
 WORKING = 0.5
 """An attack works when at least this share of triggered rows becomes the target."""

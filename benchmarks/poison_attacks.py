@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.poison_variants import PICTURES, breast_cancer, faded, in_ranges, punctuated
-from pipeline.run import write_json
+from pipeline.runs.directory import write_json
 from pipeline.seeds import random_state
 
 TRAIN, VALIDATION, HOLDOUT = 3000, 600, 1000

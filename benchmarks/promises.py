@@ -42,7 +42,7 @@ from pipeline.detection.reviewed import (
 )
 from pipeline.detection.rules import read_candidates
 from pipeline.detection.trusted import flag_by_trusted, needed_rows
-from pipeline.result import AuditResult
+from pipeline.results.result import AuditResult
 from pipeline.seeds import random_state
 
 NOISE = {

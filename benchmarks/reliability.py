@@ -36,7 +36,7 @@ from benchmarks.kills import (
 from benchmarks.results import write_results
 from benchmarks.tiny_run import RUN, tiny_config, write_tiny
 from pipeline.attribution.atomic import AFTER, BEFORE
-from pipeline.stages import STAGES
+from pipeline.stages.stages import STAGES
 
 LAST = STAGES[-1].name
 MOMENTS = (BEFORE, AFTER)

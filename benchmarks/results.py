@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipeline.run import read_json, write_json, write_text
+from pipeline.runs.directory import read_json, write_json, write_text
 
 HOME = Path(__file__).parent
 CACHE = HOME / "cache"

@@ -37,7 +37,7 @@ from pipeline.attribution import (
     score_rows,
     source_spectrum,
 )
-from pipeline.run import write_json
+from pipeline.runs.directory import write_json
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 ENTROPY = cross_entropy()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pipeline.attribution import cross_entropy
-from pipeline.attribution.random_labels import row_uniforms
+from pipeline.attribution.objectives.random_labels import row_uniforms
 
 ENTROPY = cross_entropy()
 BATCH = 64

@@ -25,14 +25,14 @@ from benchmarks.detection_tasks import sample
 from benchmarks.poison import ADULT
 from benchmarks.poison_attacks import pixels, read_task, with_pixels
 from benchmarks.results import CACHE, HOME, write_results
-from pipeline.compute.groups import scored_groups
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, validate
 from pipeline.data.slices import read_slices
 from pipeline.detection.group_harm import SPURIOUS_SHARE, read_group_harm, spurious_share, tied_rows
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
+from pipeline.scoring.groups import scored_groups
 from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 TASKS = ("digits", "fashion_mnist", "adult", "sms_spam")
 TRAIN = 2000

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md, performance.md and faithfulness.md anew from benchmarks/results/.
+"""Write the tables of docs/measurements/ and the leaderboard of README.md anew from benchmarks/results/.
 
     python -m benchmarks.tables
 
@@ -16,14 +16,14 @@ from typing import Any
 
 from benchmarks.detection_tables import detection
 from benchmarks.lds_tables import lds, lds_whole
+from benchmarks.leaderboard import README, with_leaderboard
 from benchmarks.markdown import Rows, table
 from benchmarks.one_file.tables import one_file
 from benchmarks.results import HOME, RESULTS, read_results
 from benchmarks.speed_tables import speed
-from pipeline.run import write_text
+from pipeline.runs.directory import write_text
 
-PAGE_NAMES = ("benchmarks.md", "performance.md", "faithfulness.md", "faithfulness-tables.md")
-PAGES = [HOME.parent / "docs" / name for name in PAGE_NAMES]
+PAGES = sorted((HOME.parent / "docs" / "measurements").glob("*.md"))
 SECTION = re.compile(r"(<!-- results: ((\w+)(?: whole)?) -->\n).*?(<!-- end -->)", re.DOTALL)
 COMMON = ("task", "method", "metric", "value", "low", "high", "n")
 
@@ -32,6 +32,8 @@ def main() -> None:
     for path in PAGES:
         write_text(path, rewrite(path.read_text(encoding="utf-8"), RESULTS))
         print(path)
+    write_text(README, with_leaderboard(README.read_text(encoding="utf-8"), RESULTS))
+    print(README)
 
 
 def rewrite(page: str, results: Path) -> str:

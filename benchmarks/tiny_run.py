@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.inline import Inline
-from pipeline.compute.worker import drop_kept
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
-from pipeline.open_run import open_run
+from pipeline.runs.context import AuditContext
+from pipeline.stages.opening import open_run
+from pipeline.workers.kept import drop_kept
 
 ROWS = {"train": 60, "validation": 20, "holdout": 20}
 RUN = Path("run")
@@ -67,7 +67,7 @@ def without_time() -> Iterator[None]:
     """Durations and sizes that are recorded are always the same."""
     with (
         mock.patch("time.perf_counter", return_value=0.0),
-        mock.patch("pipeline.stages.peak_resident_bytes", return_value=1),
+        mock.patch("pipeline.stages.stages.peak_resident_bytes", return_value=1),
     ):
         yield
 
@@ -81,7 +81,7 @@ def in_folder(folder: Path) -> Iterator[None]:
     try:
         with (
             without_time(),
-            mock.patch("pipeline.open_run.Workers", Inline),
+            mock.patch("pipeline.stages.opening.Workers", Inline),
             mock.patch("pipeline.artifacts._process", (0, "")),  # a journal of its own
         ):
             yield

@@ -33,10 +33,10 @@ from benchmarks.large import config_of
 from benchmarks.large_data import make_dataset
 from benchmarks.results import CACHE, write_results
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
-from pipeline.open_run import open_run
-from pipeline.run import read_json, remove, write_json
-from pipeline.stages import STAGES, Stage, fingerprints, run_stage
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import read_json, remove, write_json
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, Stage, fingerprints, run_stage
 
 ROWS, QUICK_ROWS = 200_000, 50_000
 WARM_UP = ("prepare", "train")
@@ -78,7 +78,7 @@ def measure(config: AuditConfig, trained: Path, path: Path) -> dict[str, Measure
     shutil.copytree(trained, path)
     with open_run(config, path) as context:
         client = context.workers.client
-        client.run(import_module, "pipeline.compute.attribute")
+        client.run(import_module, "pipeline.scoring.attribute")
         for address in client.scheduler_info(n_workers=-1)["workers"]:
             client.submit(torch.set_num_threads, 1, pure=False, workers=[address]).result()
         expected = fingerprints(config)

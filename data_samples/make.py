@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from data_samples import originals
 from data_samples.originals import Integers, Original
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 SHARE_WRONG = 0.10
 SHARE_WRONG_IN_FILE = 0.20

@@ -1,7 +1,8 @@
 """Prefect flows around the pipeline, and the command `winnow`.
 
-Prefect reads its settings when it is imported, so importing this package settles them first: nothing is
-sent to anyone, and Prefect's files lie in a folder of winnow's own unless the user has a Prefect home.
+Prefect is an extra, and importing this package does not import it. Prefect reads its settings when it is imported,
+so this package settles them first: nothing is sent to anyone, and Prefect's files lie in a folder of winnow's own
+unless the user has a Prefect home.
 """
 
 from __future__ import annotations

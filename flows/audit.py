@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -17,51 +17,21 @@ from prefect.task_engine import TaskRunTimeoutError
 
 from flows.sentences import sentence
 from flows.server import prefect_server
-from pipeline import stages
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
 from pipeline.errors import InputError, WinnowError
-from pipeline.open_run import choose_directory, open_run
 from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
-from pipeline.run import RunDirectory
+from pipeline.results.result import AuditResult
+from pipeline.runs.context import AuditContext
+from pipeline.runs.watcher import Nobody, Watcher
+from pipeline.stages import stages
+from pipeline.stages.opening import choose_directory, open_run
 
 RETRY_DELAY_SECONDS = 5
 WORST_ROWS = 20
 FINAL = (InputError, AttributionError)
 """Errors that come again however often a stage is tried."""
-
-
-class Watcher(Protocol):
-    """Someone who wants to know how far an audit is, such as a terminal."""
-
-    def opened(self, run: RunDirectory) -> None: ...
-
-    def begins(self, stage: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
-
-    def fails(self, stage: str, error: Exception) -> None:
-        """The stage will be tried again."""
-
-    def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None:
-        """`before`: it was complete already, from an earlier run of the same command."""
-
-
-class Nobody:
-    """A watcher for runs that nobody looks at."""
-
-    def opened(self, run: RunDirectory) -> None: ...
-
-    def begins(self, stage: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
-
-    def fails(self, stage: str, error: Exception) -> None: ...
-
-    def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None: ...
 
 
 _watcher: ContextVar[Watcher] = ContextVar("watcher")
@@ -103,15 +73,14 @@ def audit_flow(
     """
     config = load_config(config_path, changes)
     watcher = current_watcher()
+
+    def run(stage: stages.Stage, context: AuditContext, fingerprint: str) -> bool:
+        ran = run_task(stage_task(stage, context, fingerprint, watcher), config)
+        get_run_logger().info("%s: %s", stage.name, sentence(stage.name, context.run.facts(stage.name)))
+        return ran
+
     with open_run(config, output, watcher.progress) as context:
-        watcher.opened(context.run)
-        expected = stages.fingerprints(config)
-        for stage in stages.STAGES:
-            watcher.begins(stage.name)
-            ran = run_task(stage_task(stage, context, expected[stage.name], watcher), config)
-            entry = context.run.record["stages"][stage.name]
-            watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)
-            get_run_logger().info("%s: %s", stage.name, sentence(stage.name, entry["facts"]))
+        stages.run_stages(context, watcher, run)
         result = AuditResult(context.run)
         publish(result)
     path = str(result.run.path)

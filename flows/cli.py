@@ -23,11 +23,11 @@ from typer.exceptions import TyperException
 from pipeline import __version__
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import write_text
+from pipeline.runs.directory import write_text
 
 if TYPE_CHECKING:
     from flows.terminal import Terminal
-    from pipeline.result import AuditResult
+    from pipeline.results.result import AuditResult
 
 DONE, FAILED, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -85,7 +85,7 @@ def init(
 ) -> None:
     """Look at Parquet files and write a commented config."""
     from pipeline.data.look import look
-    from pipeline.report.words import plural
+    from pipeline.text.words import plural
 
     proposal = look(data, label=label, validation_is_clean=validation_is_clean)
     files, rows = len(proposal.shards), sum(shard.rows for shard in proposal.shards)
@@ -113,7 +113,7 @@ def check(config: Config, changes: Changes = [], as_json: Json = False) -> int: 
     """Say what an audit will take, need and find."""
     from flows.tables import print_layers, print_preflight
     from flows.terminal import Terminal
-    from pipeline.check import check as preflight
+    from pipeline.preflight.check import check as preflight
 
     with Terminal(console(as_json)) as terminal:
         terminal.begins("check")
@@ -140,15 +140,14 @@ def audit(
     """Audit a dataset and write the cleaned one."""
     asked = parse_changes(changes) | ({"compute.scheduler": scheduler} if scheduler else {})
     load_config(config, asked)  # what is wrong with it is said before anything starts
-    from flows.server import begin_server
+    from flows import orchestration
 
-    begin_server()  # it starts while the rest is imported
-    from flows.audit import run_audit
+    orchestration.begin()  # a server starts while the rest is imported
     from flows.terminal import Terminal
 
     with Terminal(console(as_json)) as terminal:
         try:
-            result = run_audit(str(config), asked, str(output) if output else None, terminal)
+            result = orchestration.run_audit(str(config), asked, str(output) if output else None, terminal)
         except KeyboardInterrupt:
             print(terminal.stopped(), file=sys.stderr)
             return INTERRUPTED
@@ -158,7 +157,7 @@ def audit(
 @app.command()
 def report(run: Run) -> None:
     """Write the report of a run anew."""
-    from pipeline.runs import report_again
+    from pipeline.stages.again import report_again
 
     print(report_again(run))
 
@@ -178,10 +177,10 @@ def export(
 ) -> int:
     """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
-    from pipeline.runs import export_again, take_decisions
+    from pipeline.stages.again import export_again, take_decisions
 
     if decisions is not None:
-        from flows.audit import run_audit
+        from flows.orchestration import run_audit
         from flows.terminal import Terminal
 
         changes = take_decisions(run, decisions)
@@ -224,9 +223,9 @@ def review(
     """Ask a person about a sample of the flagged rows, to state their precision."""
     from flows.review import apply_review, print_review
     from flows.terminal import Terminal
-    from pipeline.report import words
-    from pipeline.review import review_state, take_answers, write_sheet
     from pipeline.reviewing.holdout import is_holdout_sheet
+    from pipeline.reviewing.review import review_state, take_answers, write_sheet
+    from pipeline.text import words
 
     asking = [name for name, given in (("--sample", sample), ("--holdout", holdout)) if given is not None]
     if asking and (answers is not None or apply or len(asking) > 1):
@@ -259,8 +258,8 @@ def review(
 
 def ask_holdout(run: Path, sample: int, sheet: Path | None, as_json: bool) -> int:
     """Write a sheet of holdout rows."""
-    from pipeline.report import words
     from pipeline.reviewing.holdout import write_holdout_sheet
+    from pipeline.text import words
 
     path, rows = write_holdout_sheet(run, sample, sheet)
     if as_json:
@@ -380,7 +379,10 @@ def schedule(
     ] = None,
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Run an audit by the clock (Prefect)."""
+    """Run an audit by the clock (needs the extra flows)."""
+    from flows.orchestration import require_prefect
+
+    require_prefect("winnow schedule")
     from flows.schedule import plan, serve
 
     planned = plan(config, cron, timezone, parse_changes(changes))
@@ -394,7 +396,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs."""
-    from pipeline.runs import list_runs
+    from pipeline.runs.listing import list_runs
 
     lines = list_runs(directory)
     if as_json:
@@ -412,7 +414,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two finished runs."""
-    from pipeline.runs import compare_runs
+    from pipeline.results.comparison import compare_runs
 
     found = compare_runs(first, second)
     if as_json:

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from flows.tables import print_columns, print_line
-from pipeline.report import words
-from pipeline.report.lds import SHOWN, interval
+from pipeline.faithfulness.page import SHOWN, interval
+from pipeline.text import words
 
 
 def print_lds(console: Console, found: dict[str, Any], folder: Path) -> None:

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from flows.tables import print_columns, print_line
 from flows.terminal import Terminal
-from pipeline.report import words
-from pipeline.result import AuditResult
-from pipeline.review import Review, reviewed_changes
+from pipeline.results.result import AuditResult
 from pipeline.reviewing.holdout import HoldoutState
+from pipeline.reviewing.review import Review, reviewed_changes
+from pipeline.text import words
 
 MOST_ASKED = 200  # in one sheet, unless somebody wants more
 STATES = {"holds": "shown", "fails": "not shown", "open": "answers missing"}
@@ -83,6 +83,6 @@ def next_steps(review: Review, run: Path) -> list[str]:
 
 def apply_review(run: Path, terminal: Terminal) -> AuditResult:
     """Detect, verify, export and report again, in the same run, by the answers."""
-    from flows.audit import run_audit
+    from flows.orchestration import run_audit
 
     return run_audit(str(run / "config.yaml"), reviewed_changes(run), str(run), terminal)

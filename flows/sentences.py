@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 Facts = dict[str, Any]
 

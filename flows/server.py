@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from flows import server_process
 from pipeline.errors import InputError, WinnowError
 
 START_SECONDS = 60
@@ -93,7 +93,7 @@ class TemporaryServer:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         with log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(port)],
+                [sys.executable, "-P", server_process.__file__, str(port)],  # -P: without the file's folder
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -146,24 +146,3 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def serve(port: int) -> None:
-    """Be the server, until standard input ends: the parent holds its other end."""
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(ephemeral=True), host="127.0.0.1", port=port, log_level="error")
-    )
-
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = server.force_exit = True
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run()
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.check import LayerCost, Line
-from pipeline.report import words
-from pipeline.runs import RunLine
+from pipeline.preflight.check import LayerCost, Line
+from pipeline.runs.listing import RunLine
+from pipeline.text import words
 
 NAME_WIDTH = 14
 TEXT_WIDTH = 60

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.sentences import sentence
-from pipeline.report import words
 from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
-from pipeline.run import RunDirectory
+from pipeline.results.result import AuditResult
+from pipeline.runs.directory import RunDirectory
+from pipeline.text import words
 
 WIDTH = 92
 NAME_WIDTH = 12
@@ -26,7 +26,7 @@ BAR_WIDTH = 28
 
 
 class Terminal:
-    """Follows an audit on a console (a `flows.audit.Watcher`); where that is no terminal, it writes finished
+    """Follows an audit on a console (a `pipeline.runs.watcher.Watcher`); where that is no terminal, it writes finished
     lines only."""
 
     def __init__(self, console: Console):

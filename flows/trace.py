@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.tables import print_columns, print_line
-from pipeline.report import words
+from pipeline.text import words
 from pipeline.trace.strongest import DIRECTIONS
 from pipeline.trace.trace import Trace
 

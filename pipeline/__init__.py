@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "audit": "pipeline.stages",
-    "AuditResult": "pipeline.result",
+    "audit": "pipeline.stages.audit",
+    "AuditResult": "pipeline.results.result",
     "AuditConfig": "pipeline.config",
     "load_config": "pipeline.config",
     "lds": "pipeline.faithfulness.measure",

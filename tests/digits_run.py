@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
-from pipeline.open_run import open_run
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.runs.context import AuditContext
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

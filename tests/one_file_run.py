@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
 from pipeline.detection.reasons import MISLABELLED, bit
 from pipeline.detection.table import Judgement, write_rows
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 ROWS = 320
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.seeds import random_state
 from pipeline.training.main_run import train_main
 

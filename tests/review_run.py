@@ -14,7 +14,7 @@ from pipeline.config import AuditConfig
 from pipeline.data.hashing import key_ids
 from pipeline.detection.decisions import Ranked, removable
 from pipeline.detection.rules import write_candidates
-from pipeline.run import RunDirectory, write_json
+from pipeline.runs.directory import RunDirectory, write_json
 
 ROWS = 300
 WRONG = 60

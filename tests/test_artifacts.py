@@ -17,11 +17,13 @@ from pipeline import artifacts
 from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
 from pipeline.attribution.atomic import BEFORE
 from pipeline.errors import InputError
-from pipeline.result import AuditResult
-from pipeline.review import write_sheet
-from pipeline.run import RunDirectory, read_json, write_text
-from pipeline.runs import compare_runs, export_again, list_runs, report_again
-from pipeline.stages import STAGES
+from pipeline.results.comparison import compare_runs
+from pipeline.results.result import AuditResult
+from pipeline.reviewing.review import write_sheet
+from pipeline.runs.directory import RunDirectory, read_json, write_text
+from pipeline.runs.listing import list_runs
+from pipeline.stages.again import export_again, report_again
+from pipeline.stages.stages import STAGES
 from pipeline.trace.trace import trace
 
 LAST = STAGES[-1].name

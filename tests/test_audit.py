@@ -12,7 +12,7 @@ from digits_run import digits_config
 
 import pipeline
 from pipeline.errors import InputError
-from pipeline.result import AuditResult
+from pipeline.results.result import AuditResult
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -13,13 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import check as check_module
-from pipeline import estimate as module
-from pipeline.announce import cut, findings, labels
-from pipeline.check import Preflight, check, disk_line, memory_line, model_line, role_status, time_line
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
-from pipeline.estimate import Costs, Sizes, panel_seconds, stage_seconds
+from pipeline.preflight import check as check_module
+from pipeline.preflight import estimate as module
+from pipeline.preflight.announce import cut, findings, labels
+from pipeline.preflight.check import (
+    Preflight,
+    check,
+    disk_line,
+    memory_line,
+    model_line,
+    role_status,
+    time_line,
+)
+from pipeline.preflight.estimate import Costs, Sizes, panel_seconds, stage_seconds
 from pipeline.training.recipe import make_recipe
 
 DIGITS = Path(__file__).parents[1] / "data_samples/digits"

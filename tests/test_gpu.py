@@ -11,7 +11,7 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from pipeline.attribution.trajectory import TAIL_NAME
+from pipeline.attribution.trajectory.trajectory import TAIL_NAME
 from pipeline.data.encoded import Rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

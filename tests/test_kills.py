@@ -26,7 +26,7 @@ from benchmarks.kills import (
 from benchmarks.tiny_run import RUN, contents, tiny_config, write_tiny
 from pipeline.artifacts import inside
 from pipeline.panel import stage as panel
-from pipeline.stages import STAGES
+from pipeline.stages.stages import STAGES
 
 LAST = STAGES[-1].name
 FAST = ("linear",)

@@ -16,16 +16,16 @@ from digits_run import run_until
 from multilabel_run import Planted, planted_sets, sets_of
 from sklearn.metrics import average_precision_score, f1_score
 
-from pipeline.compute.worker import drop_kept
 from pipeline.config import AuditConfig
 from pipeline.data.decisions_file import read_decisions
 from pipeline.detection.people import Word, check_lines, find_rows
 from pipeline.errors import InputError
-from pipeline.review import write_sheet
-from pipeline.run import read_json
-from pipeline.stages import audit
+from pipeline.reviewing.review import write_sheet
+from pipeline.runs.directory import read_json
+from pipeline.stages.audit import audit
 from pipeline.trace.trace import trace
 from pipeline.training.dynamics import f1_of_rows
+from pipeline.workers.kept import drop_kept
 
 CHANGES = {"detection.relabel_above": 0.97, "verification.gate": "off"}
 

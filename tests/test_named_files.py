@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from data.small import run_prepare, write
 
-from pipeline.check import rule_lines
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
-from pipeline.stages import fingerprints
+from pipeline.preflight.check import rule_lines
+from pipeline.stages.stages import fingerprints
 
 
 @pytest.fixture

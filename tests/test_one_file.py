@@ -16,8 +16,7 @@ from one_file_run import ROWS, judge_all_roles, one_file_config, write_source
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.report.verdict import consequence
-from pipeline.result import AuditResult
-from pipeline.review import take_answers, write_sheet
+from pipeline.results.result import AuditResult
 from pipeline.reviewing.holdout import (
     holdout_state,
     is_holdout_sheet,
@@ -25,9 +24,10 @@ from pipeline.reviewing.holdout import (
     take_holdout_answers,
     write_holdout_sheet,
 )
-from pipeline.run import RunDirectory, write_json, write_text
-from pipeline.runs import export_again
-from pipeline.stages import audit
+from pipeline.reviewing.review import take_answers, write_sheet
+from pipeline.runs.directory import RunDirectory, write_json, write_text
+from pipeline.stages.again import export_again
+from pipeline.stages.audit import audit
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_sheet_of_the_holdout_is_one_of_its_own(run: RunDirectory) -> None:
 
 def test_a_label_in_a_sheet_of_flagged_rows_is_kept_with_the_answer(run: RunDirectory) -> None:
     from pipeline.detection.answers import Answers
-    from pipeline.review import ANSWERS, reviewed_changes
+    from pipeline.reviewing.review import ANSWERS, reviewed_changes
 
     sheet, _ = write_sheet(run.path, 10)
     assert sheet is not None

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 import pipeline
 from pipeline.config import AuditConfig
 from pipeline.report.summary import headline
-from pipeline.result import AuditResult
+from pipeline.results.result import AuditResult
 
 SMALL = {
     "model": {"hidden": [16]},

@@ -16,9 +16,9 @@ import pytest
 from digits_run import ROOT, digits_config, run_until
 
 from pipeline.errors import InputError
-from pipeline.open_run import open_run
-from pipeline.run import RunDirectory, read_json
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 
 CHANGES: dict[str, object] = {"compute__chunk_rows": 100, "compute__workers": 2}
 PATIENCE_SECONDS = 120
@@ -155,7 +155,7 @@ def test_an_output_of_another_config_is_refused(undisturbed: Path, tmp_path: Pat
 def test_the_newest_unfinished_run_of_the_same_config_is_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.open_run.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("pipeline.stages.opening.RUNS", tmp_path / "runs")
     config = digits_config()
     with open_run(config) as first:
         pass

@@ -20,8 +20,15 @@ from pipeline.detection.counts import Counts
 from pipeline.detection.decisions import DECISIONS, Ranked, decide, removable
 from pipeline.detection.rules import choose, write_candidates
 from pipeline.errors import InputError
-from pipeline.review import ANSWERS, ReviewedRun, review_state, reviewed_changes, take_answers, write_sheet
-from pipeline.run import RunDirectory
+from pipeline.reviewing.review import (
+    ANSWERS,
+    ReviewedRun,
+    review_state,
+    reviewed_changes,
+    take_answers,
+    write_sheet,
+)
+from pipeline.runs.directory import RunDirectory
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import RunDirectory, write_atomically, write_json, write_text
+from pipeline.runs.directory import RunDirectory, write_atomically, write_json, write_text
 
 
 def write_half(path: Path) -> None:
@@ -70,7 +70,7 @@ def test_pieces_survive_an_interruption_but_not_another_fingerprint(tmp_path: Pa
 
 def test_a_second_audit_in_the_same_directory_is_refused_and_named(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from pipeline.run import RunDirectory\n"
+        "import sys, pathlib; from pipeline.runs.directory import RunDirectory\n"
         "with RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stages
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, write_json, write_text
-from pipeline.runs import compare_runs, export_again, list_runs, report_again
+from pipeline.results.comparison import compare_runs
+from pipeline.runs.directory import RunDirectory, write_json, write_text
+from pipeline.runs.listing import list_runs
+from pipeline.stages import stages
+from pipeline.stages.again import export_again, report_again
 
 CONFIG = "{name: small, data: {train: part.parquet, features: {x: numeric}, label: y}}"
 

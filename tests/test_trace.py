@@ -16,26 +16,28 @@ from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.scores import query_gradients, score_rows
-from pipeline.attribution.stage_data import StageData
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import query_filters
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, TrainPairs, attribution_model, batches
-from pipeline.compute.refine import refined_settings
-from pipeline.compute.worker import drop_kept, plain_objective, run_data, run_objective
+from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.queries.gradients import query_gradients
+from pipeline.attribution.rows.stages import StageData
+from pipeline.attribution.scores.rows import score_rows
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import load_config
-from pipeline.context import AuditContext
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encode import Encoding
 from pipeline.errors import InputError
 from pipeline.models.features import penultimate_features
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
+from pipeline.scoring.plan import Plan, TrainPairs, attribution_model, batches
+from pipeline.scoring.refine import refined_settings
 from pipeline.trace.queries import read_queries
 from pipeline.trace.refined import check_refined
 from pipeline.trace.strongest import merge, strongest
 from pipeline.trace.trace import Trace, check_kept, trace, write_trace
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.kept import drop_kept
+from pipeline.workers.worker import plain_objective, run_data, run_objective
 
 HOLDOUT = Path(__file__).parents[1] / "data_samples/digits/holdout"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -256,7 +258,7 @@ def test_the_page_is_well_formed_and_loads_nothing(found: Trace) -> None:
 def test_the_first_queries_are_shown_and_the_rest_is_in_the_table(
     detected_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.report.trace.MOST_QUERIES", 2)
+    monkeypatch.setattr("pipeline.trace.page.MOST_QUERIES", 2)
     found = traced(detected_run, queries_file(tmp_path), tmp_path / "trace")
     text = found.page.read_text()
     assert "4 more queries are in influences.parquet only" in text

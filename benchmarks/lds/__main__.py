@@ -29,7 +29,7 @@ from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Data, Removal, Task
 from benchmarks.lds.truth import measure_truth
 from benchmarks.results import HOME, RESULTS, write_results
-from pipeline.run import read_json
+from pipeline.runs.directory import read_json
 
 ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}

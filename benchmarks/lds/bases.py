@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.lds.tasks import QUERIES, Data, Task
 from benchmarks.lds.truth import task_folder
 from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder, get_objective
-from pipeline.attribution.trajectory import FILE_NAME
+from pipeline.attribution.trajectory.trajectory import FILE_NAME
 from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.seeds import random_state

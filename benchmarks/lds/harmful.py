@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from benchmarks.lds.predictions import Scores
 from benchmarks.lds.tasks import Data, Task
 from benchmarks.lds.truth import Piece, measure, task_folder, train_many
-from pipeline.training.state import save_tensors
+from pipeline.runs.tensors import save_tensors
 
 SHARE = 0.02
 # Task -> how often rows are removed and how often all rows are trained on, a seed each.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.lds.bases import Base
 from benchmarks.lds.tasks import QUERIES, Task
 from benchmarks.lds.truth import loss, query_values
-from pipeline.attribution.weights import restore_weights
+from pipeline.attribution.trajectory.weights import restore_weights
 
 Rows = tuple[Tensor, Tensor]
 

@@ -23,11 +23,11 @@ from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
-from pipeline.training.state import save_tensors
+from pipeline.runs.tensors import save_tensors
 
 # (method, kind of query, where its gradient is taken) -> τ, float64 `[queries, rows]`.
 Scores = dict[tuple[str, str, str], np.ndarray]

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from benchmarks.lds.tasks import QUERIES, Data, Recipe, Task
 from benchmarks.results import CACHE
-from pipeline.attribution.recorder import first_tail_step
+from pipeline.attribution.trajectory.recorder import first_tail_step
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
-from pipeline.training.state import save_tensors
 
 # Share of the last iterates at whose mean retrained models are measured.
 TAIL = 0.25

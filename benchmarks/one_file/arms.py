@@ -18,14 +18,14 @@ from torch import Tensor
 from benchmarks.detection_tasks import GIVEN
 from benchmarks.inline import Inline
 from benchmarks.one_file.configurations import KEY, OneFile
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig, digest
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
 from pipeline.verification.retrain import train_and_measure
+from pipeline.workers.worker import run_config, run_data
 
 RETRAININGS = (1001, 1002, 1003, 1004, 1005)
 

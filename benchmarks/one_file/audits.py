@@ -23,8 +23,8 @@ from benchmarks.one_file.arms import Arm, arms_of_decisions, exported_arm
 from benchmarks.one_file.configurations import KEY, OneFile
 from benchmarks.results import HOME
 from pipeline.errors import WinnowError
-from pipeline.report.vocabulary import SIGNALS
-from pipeline.run import RunDirectory, read_json
+from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text.vocabulary import SIGNALS
 
 ROOT = HOME.parent
 RANKING_ONLY = ("verification.seeds=0", "verification.fidelity=0")
@@ -157,8 +157,8 @@ def panel_opinions(run_path: Path, rows: pa.Table) -> tuple[np.ndarray, pa.Array
     panel = read_panel(run_path)
     if panel is None:
         return None
-    from pipeline.compute.worker import run_data
     from pipeline.training.main_run import role_labels
+    from pipeline.workers.worker import run_data
 
     data, values, preferred = run_data(run_path), [], []
     for role in dict.fromkeys(rows["split"].to_pylist()):

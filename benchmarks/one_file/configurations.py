@@ -15,7 +15,7 @@ from benchmarks.one_file.noise import SOURCE_COLUMN, Noisy, make_noise
 from benchmarks.one_file.sets import SETS, OneFileSet, draw
 from pipeline.config import digest
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 KEY = "id"
 SEEDS = 2

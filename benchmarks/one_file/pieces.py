@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.one_file.configurations import Configuration
 from benchmarks.one_file.measures import Row
 from benchmarks.results import commit
-from pipeline.run import write_text
+from pipeline.runs.directory import write_text
 
 PEERS, AUDIT, CORE, GAINS = "peers", "audit", "core", "gains"
 VERSIONS = {PEERS: 1, AUDIT: 1, CORE: 1, GAINS: 1}

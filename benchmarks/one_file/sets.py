@@ -53,7 +53,9 @@ def parts(folder: Path, columns: dict[str, str]) -> tuple[pa.Table, pa.Table]:
             table = pq.read_table(path)
             table = table.select(list(columns)).rename_columns(list(columns.values()))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise InputError(f"{path}: {error}", "docs/benchmarks.md says what the folder holds.") from None
+            raise InputError(
+                f"{path}: {error}", "docs/measurements/one-file.md says what it holds."
+            ) from None
         kept = {key: value for key, value in (table.schema.metadata or {}).items() if b"image" in key}
         tables.append(table.replace_schema_metadata(kept))
     return tables[0], tables[1]
@@ -118,7 +120,9 @@ def available(names: list[str], data: Path) -> list[str]:
         if folder is None or (data / folder).is_dir():
             found.append(name)
         else:
-            print(f"{name}: left out, {data / folder} is not there (docs/benchmarks.md says what it holds)")
+            print(
+                f"{name}: left out, {data / folder} is not there (docs/measurements/one-file.md says what it holds)"
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The tables of the benchmark `one_file` in docs/benchmarks.md."""
+"""The tables of the benchmark `one_file` in docs/measurements/one-file.md."""
 
 from __future__ import annotations
 

@@ -18,22 +18,29 @@ Differentiation" (arXiv 2405.12186).
 from __future__ import annotations
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
-from pipeline.attribution.capture import Coverage, LayerInfo, capture, coverage, covered_layers
-from pipeline.attribution.conditioners import Conditioner, segment_conditioners
-from pipeline.attribution.ensembles import average, dropout_masks
-from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
-from pipeline.attribution.factors import (
-    FactorSums,
-    add_tensors,
-    covariance_sums,
+from pipeline.attribution.curvature.eigenbases import (
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
-    spectrum_sums,
 )
-from pipeline.attribution.gradients import Eigenbasis
-from pipeline.attribution.gradients.forms import FormChoice, layer_forms
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_tensors
+from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
+from pipeline.attribution.curvature.fit import prepare_segment
+from pipeline.attribution.curvature.preconditioners import Conditioner, segment_conditioners
+from pipeline.attribution.curvature.segment_functions import (
+    Spectrum,
+    influence_injection,
+    influence_spectrum,
+    source_injection,
+    source_spectrum,
+    source_transport,
+)
+from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
+from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
+from pipeline.attribution.gradients.shared_inputs import SharedInputs
+from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.model.capture import Coverage, LayerInfo, capture, coverage, covered_layers
 from pipeline.attribution.objectives import (
     Objective,
     binary_cross_entropy,
@@ -46,32 +53,19 @@ from pipeline.attribution.objectives import (
     signed_columns,
     squared_error,
 )
-from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup
-from pipeline.attribution.prepare import prepare_segment
-from pipeline.attribution.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step
-from pipeline.attribution.refined import RefinedDirection, RefinedSettings, refined_direction
-from pipeline.attribution.relabelling import relabel_effects
-from pipeline.attribution.row_derivatives import RowSource, row_source
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.scores import (
-    Batch,
-    BatchScores,
-    mean_gradient_sums,
-    query_gradients,
-    score_batch,
-    score_rows,
-)
-from pipeline.attribution.shared_inputs import SharedInputs
-from pipeline.attribution.spectrum import (
-    Spectrum,
-    influence_injection,
-    influence_spectrum,
-    source_injection,
-    source_spectrum,
-    source_transport,
-)
-from pipeline.attribution.stage_data import StageData
-from pipeline.attribution.trajectory import (
+from pipeline.attribution.queries.gradients import mean_gradient_sums, query_gradients
+from pipeline.attribution.queries.refined import RefinedDirection, RefinedSettings, refined_direction
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.rows.derivatives import RowSource, row_source
+from pipeline.attribution.rows.stages import StageData
+from pipeline.attribution.scores.ensembles import average, dropout_masks
+from pipeline.attribution.scores.forms import FormChoice, layer_forms
+from pipeline.attribution.scores.relabelling import relabel_effects
+from pipeline.attribution.scores.rows import BatchScores, score_batch, score_rows
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.optimizers import OptimizerSettings, ParameterGroup
+from pipeline.attribution.trajectory.recorder import TrajectoryRecorder, checkpoint_steps, first_tail_step
+from pipeline.attribution.trajectory.trajectory import (
     Checkpoint,
     Segment,
     Stage,
@@ -79,13 +73,12 @@ from pipeline.attribution.trajectory import (
     weights_path,
     write_trajectory,
 )
-from pipeline.attribution.transport import PreparedSegment, query_filters
+from pipeline.attribution.trajectory.weights import RunningMean, load_weights, restore_weights, save_weights
 from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.replay import Replay, ReplayError
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
-from pipeline.attribution.weights import RunningMean, load_weights, restore_weights, save_weights
 
 __all__ = [
     "AttributionError",

@@ -12,11 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.batchnorm import check_running_statistics
-from pipeline.attribution.capture import Inputs, capture
-from pipeline.attribution.coverage import WELL_COVERED, coverage
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradient_scores import Settings, gradient_scores
+from pipeline.attribution.methods import find_method
+from pipeline.attribution.model.batchnorm import check_running_statistics
+from pipeline.attribution.model.capture import Inputs, capture
+from pipeline.attribution.model.coverage import WELL_COVERED, coverage
+from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
 from pipeline.attribution.options import (
     check_calibration,
@@ -25,18 +26,18 @@ from pipeline.attribution.options import (
     check_values,
     is_cut,
 )
-from pipeline.attribution.planned import Points, find_method
-from pipeline.attribution.queries import Queries, check_classes, load_query_point
-from pipeline.attribution.refined import RefinedSettings
-from pipeline.attribution.refused_inputs import refused_inputs_named
-from pipeline.attribution.repeated_batches import RepeatedBatches
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.scores import Batch, select_inputs
-from pipeline.attribution.similarity import PROJECTION, Similarity, compare
-from pipeline.attribution.stage_data import StageData, StageRows, number_rows
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.queries.gradients import Queries, check_classes, load_query_point
+from pipeline.attribution.queries.refined import RefinedSettings
+from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.rows.refused_inputs import refused_inputs_named
+from pipeline.attribution.rows.repeated_batches import RepeatedBatches
+from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
+from pipeline.attribution.scores.conductor import Settings, gradient_scores
+from pipeline.attribution.scores.similarity import PROJECTION, SIMILARITIES, Similarity, compare
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.points import Points
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.unrolled_scores import find_unrolling, with_unrolled_harm
-from pipeline.attribution.unseen import unseen_gradients
 
 # Share of a query's filter, by its norm, that scores of single queries may lose.
 QUERY_TOLERANCE = 1e-3
@@ -152,12 +153,13 @@ def attribute(
             objective = _objective(loss, model, stages[-1].batches, labels)
             queries = Queries(query, objective, query_at, reduce_queries)
         points = Points(model, trajectory)
-        if chosen.similarity is None or chosen.similarity.metric is not None:
+        similarity = None if chosen.similarity is None else SIMILARITIES[chosen.similarity]
+        if similarity is None or similarity.metric is not None:
             _warn_of_uncovered(model)
             _warn_of_unseen_gradients(points, stages[0])
-        if chosen.similarity is not None:
+        if similarity is not None:
             load_query_point(points, stages[-1], query_at)
-            return _compared(model, chosen.similarity, stages, queries, method, projection, seed)
+            return _compared(model, similarity, stages, queries, method, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
         settings = Settings(name, segments, labels, seed, damping, calibrate, query_tolerance, refined)

@@ -1,4 +1,4 @@
-"""Options of ``attribute``: what each may be, and which methods each is of, so that none is given in vain."""
+"""Validates the options of ``attribute``, and rejects those that the chosen method ignores."""
 
 from __future__ import annotations
 
@@ -7,32 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.unrolling.unrolled_scores import UNROLLED
-
-METHODS_OF: Mapping[str, tuple[str, ...]] = {
-    "segments": ("source", "fast_source", "source_sgd_formula", "source_refined", *UNROLLED),
-    "damping": ("influence",),
-    "projection": ("trak",),
-    "recording": UNROLLED,
-    "refined": ("source_refined",),
-    "calibrate": ("source", "fast_source", "source_sgd_formula", "source_refined", *UNROLLED),
-    "relabel": (
-        "source",
-        "fast_source",
-        "source_sgd_formula",
-        "influence",
-        "source_refined",
-        "tracin",
-        "graddot",
-    ),
-}
+from pipeline.attribution.methods import METHODS, methods_of
 
 
 def check_options(method: str, given: Mapping[str, bool]) -> None:
     """Raises AttributionError for an option that is given, other than by default, to a method that ignores it."""
     for option, is_given in given.items():
-        if is_given and method not in METHODS_OF[option]:
-            others = " or ".join(repr(name) for name in METHODS_OF[option])
+        if is_given and option not in METHODS[method].options:
+            others = " or ".join(repr(name) for name in methods_of(option))
             raise AttributionError(
                 f"{option} has no effect with method={method!r}.", f"Leave it out, or use method={others}."
             )

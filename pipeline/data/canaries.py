@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state
 
 NAME = "encoded/canaries.safetensors"

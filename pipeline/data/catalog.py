@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.files import ROLES, Shard
 from pipeline.data.hashing import hex_ids
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(

@@ -1,4 +1,4 @@
-"""Files of decisions by people: CSV or Parquet, and filled review sheets; docs/decisions.md says what they hold."""
+"""Files of decisions by people: CSV or Parquet, and filled review sheets, as docs/reference/decisions-file.md says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pipeline.data.entries import read_entries
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 WORDS = ("keep", "remove", "relabel", "right", "wrong", "unsure")
 COLUMNS = ("row_key", "decision", "label", "by", "at", "note")
@@ -86,7 +86,7 @@ def decision_column(path: Path, place: str, names: list[str]) -> str:
     if missing:
         raise InputError(
             f"{path}: no column {missing[0]!r}",
-            "The columns row_key and decision are needed: docs/decisions.md.",
+            "The columns row_key and decision are needed: docs/reference/decisions-file.md.",
         )
     return column
 

@@ -15,7 +15,7 @@ from pipeline.config import Data
 from pipeline.data.encoders import ENCODERS, Column, Encoder
 from pipeline.data.label_sets import LabelSets, is_set
 from pipeline.data.labels import ClassLabel, RowWeight, TargetLabel
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 INPUT_BYTES = {"dense": 4, "image": 1, "tokens": 4}
 """Of one number of each kind of input."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.data.encode import INPUTS, Encoding
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 FOLDER = "encoded"
 CHUNKS = "chunks.json"

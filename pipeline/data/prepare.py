@@ -10,7 +10,6 @@ import pyarrow as pa
 from safetensors.numpy import save_file
 
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.data.canaries import Canaries, draw_canaries, save_canaries
 from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
@@ -40,7 +39,8 @@ from pipeline.data.schema import (
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, write_atomically
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_atomically
 
 __all__ = ["prepare", "source_fingerprint"]
 

@@ -25,7 +25,7 @@ LATER_LINES = (
     "",
     "verification:",
     "  seeds: 5  # retrainings of each arm; 0 leaves the proof out",
-    "  gate: supported  # changes that no retraining supports wait for review; docs/rules.md has the others",
+    "  gate: supported  # changes that no retraining supports wait for review; docs/reference/rules.md has the others",
 )
 
 

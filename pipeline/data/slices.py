@@ -19,7 +19,7 @@ from pipeline.data.labels import numbers, plain
 from pipeline.data.schema import value_type
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
-from pipeline.run import read_json, write_atomically, write_json
+from pipeline.runs.directory import read_json, write_atomically, write_json
 
 MOST_VALUES = 32
 """Of a column; what else there is counts as OTHER, and numbers with more values go into BINS."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.data.hashing import key_ids
 from pipeline.detection.reviewed import RIGHT, UNANSWERED, UNSURE, WRONG, Plan
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 METADATA = b"winnow_review"
 VERDICTS = {"wrong": WRONG, "right": RIGHT, "unsure": UNSURE}

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.columns import slices
+from pipeline.runs.context import AuditContext
+from pipeline.workers.worker import run_data
 
 MOST_SHARE = 0.05
 """What holds for more of the rows is taken for the dataset's way."""

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.compute.worker import run_data
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoders.text import tokens
 from pipeline.data.labels import numbers, plain
 from pipeline.detection.table import ColumnReader
+from pipeline.workers.worker import run_data
 
 MOST_SHARE = 0.05
 FAR = 1000.0

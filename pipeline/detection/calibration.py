@@ -24,7 +24,6 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from pipeline.compute.worker import run_data
 from pipeline.detection.halves import (
     Measurements,
     mean_probabilities,
@@ -35,6 +34,7 @@ from pipeline.detection.halves import (
 )
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 MOST_NUMBERS = 2**22
 """Probabilities that something is fitted on: rows × classes."""

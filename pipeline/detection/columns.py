@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 
 def columns_directory(run_path: Path) -> Path:

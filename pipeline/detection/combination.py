@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from pipeline.detection.columns import Column
 
@@ -32,14 +33,8 @@ class Signal:
 
 def rank_log_odds(values: np.ndarray) -> np.ndarray:
     """logit((rank − ½) / rows), float64 `[rows]`, high = suspicious; equal values have their mean rank."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    counts = np.diff(np.append(starts, len(values)))
-    below = starts + counts / 2
-    found = np.empty(len(values))
-    found[order] = np.repeat(np.log(below / (len(values) - below)), counts)
-    return found
+    below = rankdata(values) - 0.5
+    return np.log(below / (len(values) - below))
 
 
 def suspicion(signals: list[Signal]) -> np.ndarray:

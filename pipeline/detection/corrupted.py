@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.context import AuditContext
 from pipeline.detection.broken_images import broken_images
 from pipeline.detection.broken_values import broken_lists, broken_numbers, broken_texts
+from pipeline.runs.context import AuditContext
 
 
 def corrupted_rows(context: AuditContext) -> np.ndarray:

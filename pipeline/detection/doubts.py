@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pipeline.detection.counts import NoiseEstimate
-from pipeline.report import words
+from pipeline.text import words
 
 FEW_ROWS = 100
 STANDARD_ERRORS = 2.0

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import plain_objective, run_data, run_device
-from pipeline.context import AuditContext
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.detection.combination import Signal
 from pipeline.models.features import features_and_outputs
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.plan import attribution_model
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import plain_objective, run_data, run_device
 
 SLICE = 1024
 

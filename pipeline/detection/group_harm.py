@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.compute.attribute import scores_path
-from pipeline.compute.groups import FEWEST_CELL_ROWS, Groups, scored_groups
 from pipeline.data.encoded import EncodedData
 from pipeline.data.slices import read_slices
 from pipeline.detection.combination import Signal
+from pipeline.scoring.attribute import scores_path
+from pipeline.scoring.groups import FEWEST_CELL_ROWS, Groups, scored_groups
 
 SPURIOUS_SHARE = 0.1
 """Of a row's influence on the four parts of the validation rows: the harm that it does in its slice alone."""

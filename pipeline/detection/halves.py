@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute.worker import run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.columns import Column, columns_directory, slices
 from pipeline.detection.combination import Signal
@@ -18,6 +17,7 @@ from pipeline.training.dynamics import SLICE, epoch_path
 from pipeline.training.halves import HALVES, assign_halves, half_directory, merged_halves
 from pipeline.training.main_run import main_directory
 from pipeline.training.tensor_file import RowsFile
+from pipeline.workers.worker import run_config, run_data
 
 MOST_BYTES = 2**26
 """Probabilities of all classes that are held at a time."""

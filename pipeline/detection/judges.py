@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.detection.calibration import at_temperature, fit_temperature, sample, with_own
 from pipeline.detection.halves import (
     Measurements,
@@ -27,8 +25,10 @@ from pipeline.detection.halves import (
 )
 from pipeline.detection.undertrained import loss_without_features
 from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
+from pipeline.runs.context import AuditContext
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 MODEL = "model"
 """The audited model: each row judged by the half that did not see it, over the early window."""

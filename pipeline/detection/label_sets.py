@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal, rank_log_odds
 from pipeline.detection.counts import (
     Counts,
@@ -27,10 +25,12 @@ from pipeline.detection.counts import (
     estimate_noise,
 )
 from pipeline.detection.halves import Measurements, pieces, reading, reading_train, role_files
+from pipeline.runs.context import AuditContext
 from pipeline.training.dynamics import epoch_path
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import main_directory, role_labels
 from pipeline.training.tensor_file import RowsFile
+from pipeline.workers.worker import run_data
 
 
 @dataclass(frozen=True)

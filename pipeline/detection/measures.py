@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.detection.counts import DOUBTFUL_TARGET
 from pipeline.detection.flips import Flips, estimate_flips, right_label
 from pipeline.detection.weigh import Weighed
 from pipeline.panel.fits import save_array
 from pipeline.panel.opinions import Panel
+from pipeline.runs.context import AuditContext
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 ROLES = ("validation", "holdout")
 MOST_NUMBERS = 2**21

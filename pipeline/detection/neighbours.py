@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute.worker import keep
 from pipeline.detection.combination import Signal
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
+from pipeline.workers.kept import keep
 
 EXACT = 20000
 """Reference rows up to which every one is compared."""

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.encode import Encoding
 from pipeline.detection.confused_pairs import Pair, confused_pairs
 from pipeline.detection.counts import NoiseEstimate, estimate_noise, estimate_wrong_targets
@@ -17,8 +15,10 @@ from pipeline.detection.doubts import doubts
 from pipeline.detection.halves import Opinion, on_validation
 from pipeline.detection.label_sets import Pairs, estimate_wrong_answers
 from pipeline.detection.wrong_share import estimate_wrong_answers as estimate_answers_alone
+from pipeline.runs.context import AuditContext
 from pipeline.seeds import random_state
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 BLIND = "Blind to wrong labels that follow the model's own confusion; the interval covers sampling alone."
 CONFUSION = (

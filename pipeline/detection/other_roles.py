@@ -11,10 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.compute.unseen_rows import predict_unseen
-from pipeline.compute.worker import run_data
 from pipeline.config import Detection
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal
 from pipeline.detection.counts import DOUBTFUL_TARGET
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, within_caps
@@ -36,7 +33,10 @@ from pipeline.detection.source_values import declared_sources
 from pipeline.detection.strata import prediction_strata
 from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.unseen_rows import predict_unseen
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 RULES = ("budget",)
 """Rules whose removals reach other roles; the promises of the others are about train rows."""

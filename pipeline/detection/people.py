@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.decisions_file import Line, read_decisions
 from pipeline.data.files import ROLES
+from pipeline.data.originals import class_names
 from pipeline.detection.answers import Answers
 from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
 from pipeline.detection.table import with_labels
 from pipeline.errors import InputError
-from pipeline.report import words
-from pipeline.report.originals import class_names
+from pipeline.text import words
+from pipeline.workers.worker import run_data
 
 COLUMNS = ["row_key", "shard", "row"]
 MOST_CLASSES = 10

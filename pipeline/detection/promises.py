@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import Detection
 from pipeline.detection.reviewed import CutOff, rows_to_remove
 from pipeline.detection.trusted import TrustedFlags
-from pipeline.report import words
+from pipeline.text import words
 
 UNKNOWN = "precision of the flags: unknown; only a person's answers on a sample can state it (winnow review)"
 CANDIDATES = "The promise is about suspicious labels; rows that carry a backdoor have a search of their own."

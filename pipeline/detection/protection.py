@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
-from pipeline.report import words
+from pipeline.text import words
 
 RARE = 0.1
 """Of an even share of the rows: a class with fewer is rare."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal
 from pipeline.detection.signals import counting_signals
-from pipeline.repeats import repeat
+from pipeline.runs.context import AuditContext
 
 
 def repeated_signals(context: AuditContext) -> list[Signal]:
@@ -15,5 +14,5 @@ def repeated_signals(context: AuditContext) -> list[Signal]:
     return [
         replace(signal, name=f"{signal.name}_{number}")
         for number in range(2, context.config.detection.repeats + 1)
-        for signal in counting_signals(repeat(context, number))
+        for signal in counting_signals(context.repeat(context, number))
     ]

@@ -15,11 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.artifacts import Step
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import attribution_model
-from pipeline.compute.worker import keep, run_config, run_data, run_device
-from pipeline.context import AuditContext
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.near_duplicates import count_near_duplicates, differ
 from pipeline.detection.neighbours import (
@@ -32,9 +29,13 @@ from pipeline.detection.neighbours import (
 )
 from pipeline.detection.outliers import ClassDistance, fit_class_distance
 from pipeline.models.features import penultimate_features
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import attribution_model
 from pipeline.seeds import random_state
 from pipeline.training.main_run import early_trajectory, whole_trajectory
-from pipeline.training.state import save_tensors
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data, run_device
 
 MOST_BYTES = 2**28
 """Features of reference rows that are held, whatever the config asks for."""

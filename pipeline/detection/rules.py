@@ -19,7 +19,7 @@ from pipeline.detection.promises import Promise
 from pipeline.detection.reviewed import RIGHT, UNANSWERED, WRONG, judge, rows_to_remove
 from pipeline.detection.trusted import flag_by_trusted
 from pipeline.errors import InputError
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 CANDIDATES = "detection/candidates.parquet"
 

@@ -9,10 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.compute.attribute import scores_path
-from pipeline.compute.groups import scored_groups
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.columns import Column, columns_directory
 from pipeline.detection.combination import Signal
@@ -30,6 +26,10 @@ from pipeline.detection.outliers import representation_outlier
 from pipeline.detection.representation import CLEAN, represent
 from pipeline.detection.self_influence import self_influence
 from pipeline.detection.validation_harm import validation_harm
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.attribute import scores_path
+from pipeline.scoring.groups import scored_groups
+from pipeline.workers.worker import run_data
 
 
 def read_score(run_path: Path, data: EncodedData, name: str) -> np.ndarray:

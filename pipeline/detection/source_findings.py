@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute.worker import run_data
 from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.decisions import KEEP
 from pipeline.detection.source_values import declared_sources, other_columns
 from pipeline.detection.sources import Opinions, class_opinions, find_sources, set_opinions, target_opinions
 from pipeline.panel.opinions import Panel
+from pipeline.workers.worker import run_data
 
 FEWEST_OF_OTHERS = 200
 """Rows of a value of a column that nobody declared: among many columns, some small group is hard by chance."""

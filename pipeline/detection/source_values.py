@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import Data
 from pipeline.data.catalog import catalog_tables
 from pipeline.detection.sources import SourceColumn
 from pipeline.detection.table import with_labels
+from pipeline.workers.worker import run_config, run_data
 
 SHARD = "shard"
 """The name under which shards are a source; no column of that name is read."""

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.compute.label_changes import label_change_effects
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
 from pipeline.data.situation import situation
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
@@ -66,9 +63,12 @@ from pipeline.detection.table import (
 from pipeline.detection.undertrained import loss_without_features, undertrained
 from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
 from pipeline.detection.wrong_share import mean_of_shares, share_of_rows
-from pipeline.report import words
-from pipeline.run import remove
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import remove
+from pipeline.scoring.label_changes import label_change_effects
+from pipeline.text import words
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_data
 
 
 def detect(context: AuditContext) -> dict[str, Any]:

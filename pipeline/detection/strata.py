@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipeline.training.state import save_tensors
+from pipeline.runs.tensors import save_tensors
 
 TENTHS = 10
 

@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compute.attribute import scores_path
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
@@ -27,7 +25,9 @@ from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
+from pipeline.scoring.attribute import scores_path
+from pipeline.workers.worker import run_config, run_data
 
 ROW_GROUP = 65536
 SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
@@ -35,7 +35,7 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What detection found out about every row of a role, all `[rows]`; docs/run-directory.md says what each is.
+    """What detection found out about every row of a role, all `[rows]`: docs/reference/run-directory.md.
 
     decision: places in DECISIONS; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
     hold where the given label is contradicted.
@@ -178,7 +178,7 @@ def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
 
 
 def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> None:
-    """rows.parquet: docs/run-directory.md says what each column means.
+    """rows.parquet: docs/reference/run-directory.md says what each column means.
 
     judgements: role → what is thought of its rows, train's always; roles without one, and those whose labels are
     declared right, are left out.

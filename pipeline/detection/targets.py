@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.context import AuditContext
 from pipeline.detection.combination import Signal
 from pipeline.detection.counts import robust_deviation
 from pipeline.detection.judges import FULL_VOTE, NO_VOTE, vote
 from pipeline.panel.opinions import Panel, read_panel
+from pipeline.runs.context import AuditContext
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.report import words
+from pipeline.text import words
 
 LEAST_EXPLAINED = 0.1
 """Of the loss that is left without looking at the features: a model that explains less has hardly learned anything."""

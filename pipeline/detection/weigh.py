@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.detection.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal, suspicion
@@ -49,6 +47,8 @@ from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.targets import TargetJudges, collect_target_judges
 from pipeline.detection.wrong_share import LEAST_EXPLAINED, estimate_wrong_share
 from pipeline.panel.opinions import Panel, read_panel
+from pipeline.runs.context import AuditContext
+from pipeline.workers.worker import run_data
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,25 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.attribution.planned import METHODS
-from pipeline.compute.cluster import Workers
-from pipeline.compute.refine import REFINED, refined_settings
-from pipeline.compute.worker import run_data
+from pipeline.attribution.methods import METHODS
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext, Progress, silent
 from pipeline.errors import InputError
+from pipeline.faithfulness.page import lds_page
 from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
-from pipeline.open_run import open_run
-from pipeline.report import words
-from pipeline.report.lds import lds_page
-from pipeline.run import RUNS, write_json, write_text
-from pipeline.runs import existing_run
-from pipeline.stages import STAGES, fingerprints, run_stage
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
+from pipeline.scoring.refine import refined_settings
+from pipeline.stages.opening import open_run
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
+from pipeline.text import words
 from pipeline.training.main_run import whole_trajectory
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.lds import Estimate, ceiling, lds_score, predicted_change, slope
 from pipeline.verification.retrain import run_missing
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_data
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
-NOT_RECORDED = ("unrolled", "unrolled_gauss_newton")
 SHARES = (0.02, 0.05, 0.1, 0.2)
 """Of the rows, that the removal curve takes out."""
 FEWEST_MASKS = 5
@@ -52,7 +50,7 @@ class Plan:
 
     def check(self) -> None:
         """Raises InputError for what can't be measured."""
-        known = [name for name in METHODS if name not in NOT_RECORDED]
+        known = [name for name, method in METHODS.items() if method.recorder is None]
         for name in self.methods:
             if name not in known:
                 raise InputError(f"--methods: {name!r} isn't known", f"Choose of {', '.join(known)}.")
@@ -188,7 +186,7 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
         "removed": plan.removed,
         "queries": len(work.query_rows()),
         "refined": asdict(refined_settings(context.config.attribution).within(data.count("train")))
-        if REFINED in plan.methods
+        if any(METHODS[name].refined for name in plan.methods)
         else None,
         "seconds_per_training": seconds_of(mask_path(*masks[0])),
         "unit": "loss units" if data.encoding.task == "regression" else "nats",

@@ -13,20 +13,21 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.stage_data import StageData
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.compute.plan import TrainPairs, attribution_model
-from pipeline.compute.refine import REFINED, refined_settings
-from pipeline.compute.worker import plain_objective, run_config, run_data, run_device, run_objective
+from pipeline.attribution.methods import METHODS
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.stages import StageData
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.config import digest
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import TrainPairs, attribution_model
+from pipeline.scoring.refine import refined_settings
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
-from pipeline.training.state import save_tensors
 from pipeline.verification.lds import random_mask
 from pipeline.verification.retrain import check_finite, train_selected, validation_losses
+from pipeline.workers.worker import plain_objective, run_config, run_data, run_device, run_objective
 
 PIECES = ("retrainings", "scores", "curve")
 """Folders of what is kept, so that an interrupted measurement goes on."""
@@ -68,7 +69,7 @@ class Work:
         """What the run's config says about a method: arguments of `attribute`."""
         config = run_config(self.run_path).attribution
         found = {"query_at": config.query_at, "labels": config.labels, "seed": config.seed}
-        return found | ({"refined": refined_settings(config)} if method == REFINED else {})
+        return found | ({"refined": refined_settings(config)} if METHODS[method].refined else {})
 
     def removed_rows(self, mask: int) -> np.ndarray:
         """bool `[train rows]`: what a mask leaves out."""

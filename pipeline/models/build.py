@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pipeline.attribution.capture import covered_layers
+from pipeline.attribution.model.capture import covered_layers
 from pipeline.errors import InputError
 from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet

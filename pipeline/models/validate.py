@@ -28,7 +28,7 @@ def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
     except Exception as error:  # whatever the user's forward raises
         raise InputError(
             f"the model can't take the encoded rows (shape {shapes}): {type(error).__name__}: {error}",
-            "Make its forward accept this input; docs/concepts.md says what each kind of feature becomes.",
+            "Make its forward accept this input; docs/reference/features.md says what each kind of feature becomes.",
         ) from error
     finally:
         model.train(was_training)

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.compute.worker import keep, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.data.files import ROLES
 from pipeline.panel.judges import BY_NAME, Fitted
 from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.opinions import write_opinions
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_data
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from pipeline.compute.worker import run_config, run_data
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
 from pipeline.data.encoders.base import Encoder
@@ -21,7 +20,8 @@ from pipeline.data.encoders.numeric import usable
 from pipeline.data.labels import numbers, plain
 from pipeline.errors import InputError
 from pipeline.panel.ngrams import HASHES, text_blocks
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
+from pipeline.workers.worker import run_config, run_data
 
 WORK = Path("panel/work")
 """What lies in the run directory while the stage runs."""

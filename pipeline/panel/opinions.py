@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.run import read_json, write_atomically
+from pipeline.runs.directory import read_json, write_atomically
 
 FOLDER = Path("panel")
 MEAN, JUDGED = "mean", "judged"

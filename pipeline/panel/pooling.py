@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from pipeline.compute.worker import run_data
 from pipeline.data.files import ROLES
 from pipeline.panel.fits import Fit, folds_path, role_labels
 from pipeline.panel.judges import Judge
 from pipeline.panel.opinions import FOLDER, MEAN, TINY, opinions_path, write_opinions
 from pipeline.panel.weights import Measured, Weighed, weigh
+from pipeline.workers.worker import run_data
 
 NUMBERS = 2**21
 """Probabilities that are held at a time."""

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.catalog import read_catalog
 from pipeline.data.encoded import EncodedData
 from pipeline.data.files import ROLES
@@ -20,7 +18,9 @@ from pipeline.panel.judges import Judge, choose_judges
 from pipeline.panel.material import WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.opinions import FOLDER, JUDGED
 from pipeline.panel.pooling import pool
-from pipeline.run import remove, write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import remove, write_json
+from pipeline.workers.worker import run_data
 
 REPEATS = 1
 SAMPLE_BYTES = 2**28

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.config import AuditConfig
-from pipeline.report import words
 from pipeline.report.verdict import Summary, disarmed
+from pipeline.text import words
 
 NEARLY_NONE = 0.005
 """Up to this estimated share of wrong labels there is nothing to say against the data."""

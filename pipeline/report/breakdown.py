@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.report import words
-from pipeline.report.originals import read_column
-from pipeline.report.vocabulary import DECISIONS
+from pipeline.data.originals import read_column
+from pipeline.text import words
+from pipeline.text.vocabulary import DECISIONS
 
 MOST_LINES = 15
 MOST_CLASSES = 16

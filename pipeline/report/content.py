@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Data
-from pipeline.report import words
-from pipeline.report.originals import Originals, Place, is_plain
+from pipeline.data.originals import Originals, Place, is_plain
 from pipeline.report.thumbnails import Thumbnail, thumbnail
+from pipeline.text import words
 
 TEXT_LENGTH = 300
 MOST_VALUES = 6

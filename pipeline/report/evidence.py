@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.report import vocabulary, words
+from pipeline.text import vocabulary, words
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report import svg, words
+from pipeline.report import svg
+from pipeline.text import words
 
 MOSTLY_NOISE = 0.5
 """Share of the variance between groups from which noise is what stands in the way."""

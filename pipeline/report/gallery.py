@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
-from pipeline.report import vocabulary, words
+from pipeline.data.originals import Originals, Place, class_names, read_originals
 from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar, evidence
-from pipeline.report.originals import Originals, Place, class_names, read_originals
 from pipeline.report.suggestion import is_likely
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.text import vocabulary, words
 
 MOST_REASONS = 8
 PICTURE_BYTES = 1_500_000

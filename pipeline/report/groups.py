@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.detection.intervals import wilson
-from pipeline.report import words
 from pipeline.report.breakdown import MOST_LINES, count_values, with_values
-from pipeline.report.vocabulary import DECISIONS
+from pipeline.text import words
+from pipeline.text.vocabulary import DECISIONS
 
 MOST_VALUES = 200
 """Values that summary.json has; those with the most rows. The page shows MOST_LINES of them."""
@@ -25,7 +25,7 @@ def decisions_by_group(
     """A line per value of `column`: those that `sources` names first, then the most rows; `rows`: shard, row, decision.
 
     `{"value", "rows", "review", "remove", "relabel", "shares": {"review", "remove", "relabel"}, "source"}`, each share
-    with its 95 % score interval; `source` is the value's line of `sources` (docs/run-directory.md), or None.
+    with its 95 % score interval; `source` is the value's line of `sources` (docs/reference/run-directory.md), or None.
     Shards that can't be read any more are passed over.
     """
     counts: dict[str, Counter[Any]] = {decision: Counter() for decision in DECISIONS}

@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import AuditConfig
+from pipeline.data.originals import class_names, read_schema
 from pipeline.errors import WinnowError
-from pipeline.report import fidelity, svg, vocabulary, words
+from pipeline.report import fidelity, svg
 from pipeline.report.advice import next_steps
 from pipeline.report.breakdown import (
     Breakdown,
@@ -25,13 +26,13 @@ from pipeline.report.gallery import galleries
 from pipeline.report.groups import group_tables, sources_lines
 from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
-from pipeline.report.originals import class_names, read_schema
 from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
 from pipeline.report.triggers import triggers
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
-from pipeline.run import RunDirectory, read_json
+from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text import vocabulary, words
 from pipeline.verification.arms import RANDOM_OF
 
 MOST_BYTES = 3_000_000

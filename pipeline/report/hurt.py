@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
 from pipeline.report.verdict import Summary
+from pipeline.text import words
 
 MOST_LINES = 24
 

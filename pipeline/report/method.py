@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
-
-METHODS = {
-    "source": "SOURCE",
-    "fast_source": "FAST-SOURCE at the mean weights of its checkpoints",
-    "source_refined": "SOURCE, its query solved for with the true Gauss–Newton matrix",
-    "influence": "influence functions at the end of training",
-}
+from pipeline.attribution.methods import METHODS
+from pipeline.text import words
 
 
 def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +22,8 @@ def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str
 
 def method_line(made: dict[str, Any]) -> str:
     """In a sentence without its stop."""
-    parts = [METHODS.get(made["method"], made["method"])]
+    method = METHODS.get(made["method"])
+    parts = [made["method"] if method is None else method.title]
     if (used := made["refined"]) is not None:
         rows, iterations = words.plural(used["rows"], "row"), words.plural(used["iterations"], "iteration")
         parts[0] += f" of {rows} in {iterations} with γ = {used['prior']:g}"

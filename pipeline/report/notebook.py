@@ -9,7 +9,7 @@ from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
 
 if TYPE_CHECKING:
-    from pipeline.result import AuditResult
+    from pipeline.results.result import AuditResult
 
 ROWS = 8
 COLUMNS = ("row_key", "label", "suggested_label", "suspicion", "decision")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 
 def pair_lines(pairs: list[dict[str, Any]], names: dict[Any, str]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pipeline.config import AuditConfig
 from pipeline.report.html import page
 from pipeline.report.summary import summary
-from pipeline.run import RunDirectory, write_json, write_text
+from pipeline.runs.directory import RunDirectory, write_json, write_text
 
 
 class Context(Protocol):

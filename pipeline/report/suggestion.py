@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 LEAST = 0.1
 """A less probable suggestion is not shown: the row is odd, but not because that one label is missing."""

@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.config import load_config
-from pipeline.data.export import manifest_path
 from pipeline.data.files import ROLES
 from pipeline.data.situation import AS_NOISY
-from pipeline.report import words
+from pipeline.export.export import manifest_path
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group, sources_lines
 from pipeline.report.method import attribution
 from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
-from pipeline.report.vocabulary import DECISIONS, precedence
-from pipeline.run import RunDirectory, read_json
+from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text import words
+from pipeline.text.vocabulary import DECISIONS, precedence
 
 
 def summary(run: RunDirectory) -> Summary:

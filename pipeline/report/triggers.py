@@ -13,9 +13,9 @@ from pipeline.detection.backdoor.backdoors import read_alarms
 from pipeline.detection.backdoor.material import as_inputs, load_places
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.subject import Inputs
-from pipeline.report import words
 from pipeline.report.thumbnails import Thumbnail, encode
-from pipeline.run import RunDirectory, read_json
+from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text import words
 
 VICTIMS = 3
 MOST_LOOKED_AT = 200

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import words
 from pipeline.report.fidelity import interval
+from pipeline.text import words
 
 
 def unrolled_line(found: dict[str, Any] | None) -> str:

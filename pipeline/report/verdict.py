@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report import words
+from pipeline.text import words
 
 Summary = dict[str, Any]
 ALIKE = {
@@ -90,11 +90,12 @@ def loss(summary: Summary) -> str:
 def measured_on(summary: Summary) -> str:
     """Which labels the verdict rests on, and how noisy they are estimated to be."""
     holdout, measure = summary["holdout"], summary["measures"][summary["decided_by"]]
-    said = f"measured on {words.rows(measure['rows'])} of the holdout: {measure['words']}"
+    roles = " and ".join(holdout.get("roles") or ["holdout"])
+    said = f"measured on {words.rows(measure['rows'])} of the {roles}: {measure['words']}"
     if holdout["labels"] == "clean":
         return f"{said}, which are declared right"
     wrong = holdout["wrong_share"]
-    return said if wrong is None else f"{said}; {words.percent(wrong)} of the holdout labels look wrong"
+    return said if wrong is None else f"{said}; {words.percent(wrong)} of the {roles} labels look wrong"
 
 
 def disagreement(summary: Summary) -> str:

@@ -14,22 +14,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.artifacts import Step, left_over
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.data.decisions_file import Line, read_decisions
 from pipeline.data.entries import read_entries
 from pipeline.detection.people import find_rows
 from pipeline.errors import InputError
-from pipeline.report.sheet import sheet_rows
-from pipeline.review import HOLDOUT_ANSWERS as ANSWERS
-from pipeline.review import check_answers, save_sheet
 from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estimate_share, row_sizes
-from pipeline.run import RunDirectory, write_atomically
-from pipeline.runs import existing_run
+from pipeline.reviewing.review import HOLDOUT_ANSWERS as ANSWERS
+from pipeline.reviewing.review import check_answers, save_sheet
+from pipeline.reviewing.sheet import sheet_rows
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.training.main_run import role_labels
 from pipeline.verification.results import read_results
 from pipeline.verification.retrain import retraining_path
+from pipeline.workers.worker import run_data
 
 METADATA = b"winnow_holdout_review"
 STRATUM = "holdout"

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pipeline.attribution.query_compression import compressed_segment
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model
-from pipeline.compute.refine import REFINED, SOLVED_NUMBERS, refined_query
-from pipeline.compute.sums import forget
-from pipeline.compute.worker import run_device
+from pipeline.attribution.queries.compression import compressed_segment
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import Attribution
-from pipeline.context import AuditContext
 from pipeline.errors import InputError
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.scoring.refine import REFINED, SOLVED_NUMBERS, refined_query
 from pipeline.trace.tasks import (
     Work,
     loss_gradients,
@@ -22,6 +20,8 @@ from pipeline.trace.tasks import (
     read_part,
     write_filters,
 )
+from pipeline.workers.sums import forget
+from pipeline.workers.worker import run_device
 
 SOLVED_TOGETHER = 32
 """Queries of a part, if the model is small: more share the tasks, but make a pass over the rows smaller."""

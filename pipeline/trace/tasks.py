@@ -12,24 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.precision import matrix_products
-from pipeline.attribution.query_compression import LowRankMatrices, compressed_filters, joined
-from pipeline.attribution.query_scores import query_influences
-from pipeline.attribution.scores import Batch, query_gradients, select_inputs
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.plan import Plan, attribution_model, batches, under
-from pipeline.compute.worker import plain_objective, run_config, run_device, run_objective
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.queries.compression import LowRankMatrices, compressed_filters, joined
+from pipeline.attribution.queries.gradients import query_gradients
+from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.scores.queries import query_influences
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import Plan, attribution_model, batches, under
 from pipeline.trace.strongest import DIRECTIONS, strongest
-from pipeline.training.state import save_tensors
+from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
 
 QUERIES_PER_PART = 64
-DENSE_BYTES = 256 << 20
-"""Dense gradients of the queries of a part that are formed at a time."""
-FILTER_BYTES = 512 << 20
-"""Compressed filters that a worker holds: queries beyond them need another pass over the chunk."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def prepare_part(work: Work, part: int) -> None:
     if work.refined:
         return
     with matrix_products(run_config(path).attribution.precision):
-        step = max(1, DENSE_BYTES // (8 * parameter_count(model)))
+        step = max(1, run_budgets(path).queries // (8 * parameter_count(model)))
         found = []
         for some in torch.arange(len(labels), device=labels.device).split(step):
             gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
@@ -155,14 +152,14 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
 
 
 def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
-    """Queries and their filters, as many at a time as FILTER_BYTES hold."""
+    """Queries and their filters, as many at a time as the worker may hold."""
     waiting: list[int] = []
-    held = 0
+    held, most = 0, run_budgets(work.run_path).filters
     for part in range(work.parts):
         waiting.append(part)
         held += work.filters_path(part).stat().st_size
-        following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else FILTER_BYTES
-        if held + following > FILTER_BYTES:
+        following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else most
+        if held + following > most:
             parts = [read_filters(work, each) for each in waiting]
             together = [
                 {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}

@@ -14,26 +14,25 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.attribution.query_compression import TOLERANCE
-from pipeline.compute.cluster import Workers
-from pipeline.compute.plan import Plan
-from pipeline.compute.refine import REFINED
-from pipeline.compute.worker import run_data
+from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
-from pipeline.context import AuditContext, Progress, silent
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import CHUNKS, FOLDER, chunk_path
+from pipeline.data.source_rows import TrainRows, read_rows
 from pipeline.detection.backdoor.forensics import Forensics, investigate
 from pipeline.errors import InputError
-from pipeline.report.trace import trace_page
-from pipeline.run import RunDirectory, write_atomically, write_text
-from pipeline.runs import existing_run
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically, write_text
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import Plan
+from pipeline.scoring.refine import REFINED
+from pipeline.trace.page import trace_page
 from pipeline.trace.queries import Queries, read_queries
 from pipeline.trace.refined import check_refined, refine_part, solved_at_once
-from pipeline.trace.rows import TrainRows, read_rows
 from pipeline.trace.strongest import DIRECTIONS, Table, merge
 from pipeline.trace.tasks import QUERIES_PER_PART, Work, prepare_part, read_answers, trace_chunk
-from pipeline.training.state import save_tensors
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_data
 
 FOLDER_NAME = "trace"
 TOP = 20

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import Step
-from pipeline.compute.worker import emit_progress, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
@@ -18,6 +17,7 @@ from pipeline.training.loop import train
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights, deterministic, set_up
 from pipeline.training.tensor_file import RowsFile
+from pipeline.workers.worker import emit_progress, run_config, run_data
 
 HALVES = (0, 1)
 

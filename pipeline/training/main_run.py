@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import Step
-from pipeline.attribution.batchnorm import has_batchnorm
-from pipeline.attribution.recorder import TrajectoryRecorder
-from pipeline.attribution.trajectory import TAIL_NAME
-from pipeline.attribution.weights import load_weights, save_weights
-from pipeline.compute.worker import emit_progress, run_config, run_data
+from pipeline.attribution.model.batchnorm import has_batchnorm
+from pipeline.attribution.trajectory.recorder import TrajectoryRecorder
+from pipeline.attribution.trajectory.trajectory import TAIL_NAME
+from pipeline.attribution.trajectory.weights import load_weights, save_weights
 from pipeline.data.encoded import EncodedData
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
 from pipeline.training.loop import train
@@ -22,7 +22,7 @@ from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors
 from pipeline.training.recipe import steps_per_epoch
 from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
-from pipeline.training.state import save_tensors
+from pipeline.workers.worker import emit_progress, run_config, run_data
 
 EARLY_TAIL = 0.5
 """The early window's query point is the mean of its second half (detection-method: signal 3)."""

@@ -15,16 +15,20 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pipeline.artifacts import Step
-from pipeline.attribution.batchnorm import has_batchnorm
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.trajectory import FILE_NAME, TAIL_NAME, Checkpoint, Trajectory, write_trajectory
-from pipeline.attribution.weights import RunningMean, restore_weights, save_weights
-from pipeline.compute.worker import run_config, run_data
+from pipeline.attribution.model.batchnorm import has_batchnorm
+from pipeline.attribution.trajectory.trajectory import (
+    FILE_NAME,
+    TAIL_NAME,
+    Checkpoint,
+    Trajectory,
+    write_trajectory,
+)
+from pipeline.attribution.trajectory.weights import RunningMean, restore_weights, save_weights
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
 from pipeline.errors import InputError
-from pipeline.repeats import link
-from pipeline.run import read_json, write_atomically, write_json
+from pipeline.runs.directory import link, read_json, write_atomically, write_json
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import epoch_path
 from pipeline.training.main_run import (
@@ -35,6 +39,7 @@ from pipeline.training.main_run import (
     whole_trajectory,
 )
 from pipeline.training.setup import Setup, averaged_model, class_weights, deterministic, set_up
+from pipeline.workers.worker import run_config, run_data
 
 SAME_EPOCHS = 0.5
 """How far the last checkpoint's epoch may be from `training.epochs`."""

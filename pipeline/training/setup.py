@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.attribution.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import (
+from pipeline.attribution.trajectory.weights import restore_weights
+from pipeline.config import Training
+from pipeline.data.encoded import EncodedData
+from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.recipe import Recipe, make_recipe
+from pipeline.workers.worker import (
     plain_objective,
     run_config,
     run_data,
@@ -24,11 +29,6 @@ from pipeline.compute.worker import (
     run_model,
     run_objective,
 )
-from pipeline.config import Training
-from pipeline.data.encoded import EncodedData
-from pipeline.training.batches import Selection, TrainingRows, balanced_class_weights
-from pipeline.training.optimizer import make_optimizer
-from pipeline.training.recipe import Recipe, make_recipe
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attribution.capture import coverage
-from pipeline.compute.worker import run_config, run_data, run_model
-from pipeline.context import AuditContext
+from pipeline.attribution.model.capture import coverage
 from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
+from pipeline.runs.context import AuditContext
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
 from pipeline.training.main_run import (
     METRICS,
@@ -28,6 +27,7 @@ from pipeline.training.recorded import (
     recorded_early_window,
 )
 from pipeline.training.replayed import check_replayable
+from pipeline.workers.worker import run_config, run_data, run_model
 
 
 def train_stage(context: AuditContext) -> dict[str, Any]:

@@ -9,16 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.attribution.weights import write_tensors
-from pipeline.run import write_atomically
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors atomically; they may be views and share memory."""
-    with write_atomically(path) as temporary:
-        write_tensors(tensors, temporary)
 
 
 def save_state(

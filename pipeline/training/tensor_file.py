@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.run import write_atomically
+from pipeline.runs.directory import write_atomically
 
 DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
     torch.int64: ("I64", np.dtype("<i8")),

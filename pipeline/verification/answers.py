@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.compute.worker import run_config, run_data
+from pipeline.workers.worker import run_config, run_data
 
 RIGHT, WRONG = ("right", "keep"), ("wrong", "remove", "relabel")
 UNKNOWN = -1

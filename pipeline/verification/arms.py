@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.compute.worker import keep, run_config, run_data
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.strata import read_strata
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data
 
 AS_GIVEN, REMOVED, RELABELLED, MIXED = "as_given", "removed", "relabelled", "mixed"
 RANDOM_OF = "random_of_"

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.seeds import random_state
 from pipeline.verification.arms import AS_GIVEN
+from pipeline.verification.cross_fitting import both_evidences, both_roles, can_cross_fit
 from pipeline.verification.measures import (
     BLIND,
     GIVEN,
@@ -24,25 +25,30 @@ from pipeline.verification.statistics import difference_interval
 @dataclass(frozen=True)
 class Choice:
     """arm: the chosen one; role: whose rows chose it, or None where there was nothing to choose; measure: on what;
-    proving: bool `[holdout rows]`, those that the choice did not see, or None for all of them.
+    proving: bool `[holdout rows]`, those that the choice did not see, or None for all of them; crossed: where both
+    roles measure (`cross_fitting`), role → the arm that is measured there, which the other role chose, else None.
     """
 
     arm: str
     role: str | None = None
     measure: str | None = None
     proving: np.ndarray | None = None
+    crossed: Mapping[str, str] | None = None
 
 
 def choose(
     results: Mapping[str, ArmResult], validation: Evidence | None, holdout: Evidence, seed: int
 ) -> Choice:
-    """The best of the arms on the validation rows, else on a random half of the holdout rows.
+    """The best of the arms: by cross-fitting, on the validation rows, or else on a random half of the holdout rows.
 
     results: `as_given` and the arms.
     """
     arms = [name for name in results if name != AS_GIVEN]
+    crossed = can_cross_fit(validation, holdout)
     if len(arms) == 1:
-        return Choice(arms[0])
+        return Choice(arms[0], crossed=dict.fromkeys(("validation", "holdout"), arms[0]) if crossed else None)
+    if crossed and validation is not None:
+        return cross(results, validation, holdout)
     if validation is not None and len(validation.given) > 1:
         roles = {name: result.validation for name, result in results.items()}
         arm, measure = best({n: r for n, r in roles.items() if r is not None}, validation, None)
@@ -52,6 +58,21 @@ def choose(
     choosing[random_state("choose arm", seed).permutation(rows)[: rows // 2]] = True
     arm, measure = best({name: result.holdout for name, result in results.items()}, holdout, choosing)
     return Choice(arm, "holdout", measure, ~choosing)
+
+
+def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evidence) -> Choice:
+    """Each role chooses what the other one measures. Of two, the arm is the better one on both roles."""
+    on_validation = {name: result.validation for name, result in results.items()}
+    by_validation, measure = best({n: r for n, r in on_validation.items() if r is not None}, validation, None)
+    by_holdout, _ = best({name: result.holdout for name, result in results.items()}, holdout, None)
+    both = {
+        name: both_roles(results[name], results[name]).holdout
+        for name in (AS_GIVEN, by_validation, by_holdout)
+    }
+    arm, _ = best(both, both_evidences(validation, holdout), None)
+    return Choice(
+        arm, "validation and holdout", measure, crossed={"validation": by_holdout, "holdout": by_validation}
+    )
 
 
 def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray | None) -> tuple[str, str]:

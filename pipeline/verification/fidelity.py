@@ -18,13 +18,12 @@ from safetensors.numpy import load_file
 from scipy.stats import f as fisher
 
 from pipeline import artifacts
-from pipeline.compute.worker import run_config, run_data
-from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
-from pipeline.run import RunDirectory, read_json, remove, write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, read_json, remove, write_json
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.forecast import validation_effects
 from pipeline.verification.lds import (
     LEVELS,
@@ -35,6 +34,7 @@ from pipeline.verification.lds import (
     slope,
 )
 from pipeline.verification.retrain import run_missing, train_and_measure
+from pipeline.workers.worker import run_config, run_data
 
 REMOVED_SHARE = 0.1
 HIGH, MODERATE = 0.6, 0.3

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.compute.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
-from pipeline.compute.worker import run_data
 from pipeline.data.slices import read_slice_columns, read_slices
 from pipeline.detection.group_harm import read_group_harm
+from pipeline.scoring.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import Decisions, train_rows
 from pipeline.verification.forecast import predicted_loss_change
 from pipeline.verification.results import ArmResult
 from pipeline.verification.statistics import CONFIDENCE, difference_interval
+from pipeline.workers.worker import run_data
 
 
 def effects_on_groups(

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.verification.arms import AS_GIVEN, RANDOM_OF
 from pipeline.verification.choice import Choice
+from pipeline.verification.cross_fitting import both_roles
 from pipeline.verification.measures import GIVEN, Evidence, Measured, measure_arm
 from pipeline.verification.results import ArmResult
 from pipeline.verification.statistics import seed_interval, seen_gain
@@ -44,6 +45,18 @@ class Retrained:
         }
         return exported | {name: result for name, result in self.results.items() if name != AS_GIVEN}
 
+    def on_measuring_rows(self) -> dict[str, ArmResult]:
+        """The same names, measured on the holdout rows or, by cross-fitting, on those of validation as well."""
+        crossed = self.choice.crossed
+        if crossed is None:
+            return self.named()
+        own, control = (
+            both_roles(*(self.results[kind + crossed[role]] for role in ("validation", "holdout")))
+            for kind in ("", RANDOM_OF)
+        )
+        exported = {"cleaned": own, "random_removal": control}
+        return {name: both_roles(result, result) for name, result in self.named().items()} | exported
+
     @property
     def arms(self) -> int:
         """Among how many the arm was chosen."""
@@ -53,10 +66,10 @@ class Retrained:
 def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
     """Verdict, arms, differences and measures, as they stand in verification.json.
 
-    evidence: of the holdout rows.
+    evidence: of the rows that measure, as in `Retrained.on_measuring_rows`.
     """
-    named, rows = found.named(), found.choice.proving
-    measured = {name: measure_arm(found.results[name].holdout, evidence, rows) for name in found.results}
+    named, rows = found.on_measuring_rows(), found.choice.proving
+    measured = {name: measure_arm(result.holdout, evidence, rows) for name, result in named.items()}
     measures = {name: differences_on(found, measured, name) for name in measured[AS_GIVEN]}
     reached = verdict(measures, evidence.clean)
     decider = reached.decided_by or GIVEN
@@ -66,7 +79,6 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
         name: of_pair | {decider: measures[decider][name][rested]}
         for name, of_pair in measures[GIVEN].items()
     }
-    own = {"cleaned": found.choice.arm, "random_removal": RANDOM_OF + found.choice.arm}
     return {
         "verdict": reached.word,
         "decided_by": reached.decided_by,
@@ -75,6 +87,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
         "exported": found.choice.arm,
         "chosen_on": {"role": found.choice.role, "measure": found.choice.measure},
         "holdout": {
+            "roles": ["holdout"] if found.choice.crossed is None else list(found.choice.crossed),
             "labels": CLEAN if evidence.clean else NOISY,
             "rows": int(measured[AS_GIVEN][GIVEN].scores.shape[1]),
             "wrong_share": evidence.wrong_share,
@@ -82,8 +95,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
         },
         "power": {quantity: half_seen(measures[decider][CLEANED][quantity]) for quantity in QUANTITIES},
         "arms": {
-            name: result.as_json(rows) | {"measures": means(measured[own.get(name, name)])}
-            for name, result in named.items()
+            name: result.as_json(rows) | {"measures": means(measured[name])} for name, result in named.items()
         },
         "differences": deciding,
         "measures": {
@@ -106,13 +118,13 @@ def differences_on(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The exported arm against as given and its control, and every arm against as given, on one measure."""
     arms = {name: of_arm[measure] for name, of_arm in measured.items()}
-    noises, choices = noises_of(arms), found.arms
-    arm, control = arms[found.choice.arm], arms[RANDOM_OF + found.choice.arm]
+    noises, choices = noises_of({name: arms[name] for name in found.results}), found.arms
+    arm, control = arms["cleaned"], arms["random_removal"]
     differences = {
         CLEANED: compare(arm, arms[AS_GIVEN], noises, choices),
         "cleaned - random_removal": compare(arm, control, noises, choices),
     }
-    for name in arms:
+    for name in found.results:
         if name != AS_GIVEN:
             differences[f"{name} - {AS_GIVEN}"] = compare(arms[name], arms[AS_GIVEN], noises, choices)
     return differences

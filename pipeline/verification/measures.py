@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compute.worker import run_config, run_data
 from pipeline.training.main_run import role_labels
 from pipeline.verification.answers import UNKNOWN, read_holdout_answers, with_answers
 from pipeline.verification.results import RoleResult
+from pipeline.workers.worker import run_config, run_data
 
 GIVEN, UNCONTRADICTED, POSTERIOR, ANSWERED = "given", "uncontradicted", "posterior", "answered"
 BLIND = "_blind"

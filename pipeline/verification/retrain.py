@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.recorder import first_tail_step
-from pipeline.attribution.weights import RunningMean
-from pipeline.compute.worker import run_config, run_data
-from pipeline.context import AuditContext
+from pipeline.attribution.trajectory.recorder import first_tail_step
+from pipeline.attribution.trajectory.weights import RunningMean
 from pipeline.errors import WinnowError
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import BATCH, evaluate_role
 from pipeline.training.loop import train
 from pipeline.training.main_run import role_labels
 from pipeline.training.recipe import make_recipe
 from pipeline.training.setup import Setup, averaged_model, deterministic, set_up
-from pipeline.training.state import save_tensors
 from pipeline.verification.arms import arm_selection
 from pipeline.verification.triggers import trigger_success
+from pipeline.workers.worker import run_config, run_data
 
 
 def retraining_path(run_path: Path, arm: str, seed: int) -> Path:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.config import AuditConfig
 from pipeline.detection.reasons import BACKDOOR, DUPLICATE_CONFLICT
 from pipeline.detection.table import write_tables
-from pipeline.run import RunDirectory, read_json
+from pipeline.runs.directory import RunDirectory, read_json
 
 MIXED, REMOVED, RELABELLED = "mixed", "removed", "relabelled"
 NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from pipeline.compute.worker import run_config, run_data
-from pipeline.context import AuditContext
 from pipeline.detection.intervals import NORMAL_QUANTILE
 from pipeline.detection.signals import read_score
 from pipeline.detection.source_values import declared_sources, read_values
 from pipeline.detection.sources import SourceColumn
 from pipeline.errors import WinnowError
+from pipeline.runs.context import AuditContext
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.training.state import save_tensors
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.forecast import predicted_loss_change
 from pipeline.verification.retrain import run_missing, train_and_measure
+from pipeline.workers.worker import run_config, run_data
 
 WITHOUT = "without"
 ALL_ROWS = "all"

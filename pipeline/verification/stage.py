@@ -6,25 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.compute.worker import run_data
 from pipeline.config import Verification
-from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
-from pipeline.report import words
-from pipeline.run import write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import write_json
+from pipeline.text import words
 from pipeline.training.main_run import METRICS, role_labels
 from pipeline.verification.arms import AS_GIVEN, MIXED, RANDOM_OF, Decisions, distinct_arms, read_decisions
 from pipeline.verification.choice import choose
+from pipeline.verification.cross_fitting import both_evidences
 from pipeline.verification.fidelity import BY_GROUPS, calibration, measure_fidelity
 from pipeline.verification.forecast import BY_ALPHA, UNCALIBRATED, run_forecast
 from pipeline.verification.groups import effects_on_groups
 from pipeline.verification.judgement import Retrained, judge
-from pipeline.verification.measures import read_evidence
+from pipeline.verification.measures import Evidence, read_evidence
 from pipeline.verification.results import ArmResult, read_results
 from pipeline.verification.retrain import retrain, retraining_path, run_missing
 from pipeline.verification.sources import judge_sources
 from pipeline.verification.triggers import before_and_after
 from pipeline.verification.unrolled import compare_with_unrolled
+from pipeline.workers.worker import run_data
 
 CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a retraining would say nothing."
 
@@ -56,11 +57,11 @@ def verify(context: AuditContext) -> dict[str, Any]:
     if note is not None:
         report["note"] = note
     else:
-        found = retrain_all(context, decisions)
+        found, evidence = retrain_all(context, decisions)
         arm, results = found.choice.arm, found.named()
         trained = sum(len(result.scores) for result in found.results.values())
         seconds = sum(result.seconds for result in found.results.values()) / len(found.results)
-        report |= judge(found, read_evidence(path, "holdout"))
+        report |= judge(found, evidence)
         report["backdoors"] = before_and_after(path, results["as_given"], results["cleaned"])
     report["predicted_loss_change"] = run_forecast(path, decisions, arm)
     report["sources"] = judge_sources(context, context.run.facts("detect").get("sources") or [])
@@ -108,18 +109,23 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
     return None
 
 
-def retrain_all(context: AuditContext, decisions: Decisions) -> Retrained:
-    """Retrain as given and the arms, choose the best, and retrain its random control."""
+def retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained, Evidence]:
+    """Retrain as given and the arms, choose the best, and retrain its random control; and what measures them."""
     path, config = context.run.path, context.config.verification
     seeds = range(config.seed, config.seed + config.seeds)
     arms = [AS_GIVEN, *distinct_arms(decisions, config.arms)]
     retrain_missing(context, arms, seeds, more=1)
     results = {arm: results_of(path, arm, seeds) for arm in arms}
     validation = read_evidence(path, "validation") if run_data(path).count("validation") else None
-    choice = choose(results, validation, read_evidence(path, "holdout"), config.seed)
-    control = RANDOM_OF + choice.arm
-    retrain_missing(context, [control], seeds, before=len(arms))
-    return Retrained(results | {control: results_of(path, control, seeds)}, choice)
+    holdout = read_evidence(path, "holdout")
+    choice = choose(results, validation, holdout, config.seed)
+    measured = {choice.arm} if choice.crossed is None else {choice.arm, *choice.crossed.values()}
+    controls = [RANDOM_OF + arm for arm in arms if arm in measured]
+    retrain_missing(context, controls, seeds, before=len(arms))
+    found = Retrained(results | {name: results_of(path, name, seeds) for name in controls}, choice)
+    if choice.crossed is None or validation is None:
+        return found, holdout
+    return found, both_evidences(validation, holdout)
 
 
 def retrain_missing(

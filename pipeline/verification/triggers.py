@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.compute.worker import run_data
 from pipeline.detection.backdoor.backdoors import alarms_path, read_alarms
 from pipeline.detection.backdoor.material import Predictor, as_inputs, load_places, sample_places
-from pipeline.run import read_json
+from pipeline.runs.directory import read_json
 from pipeline.verification.results import ArmResult
+from pipeline.workers.worker import run_data
 
 MOST_ROWS = 2000
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import (
     GROWTH_LIMIT,
@@ -25,21 +25,21 @@ from pipeline.attribution.unrolling.unrolled import (
     unrolled_cost,
     unrolled_harm,
 )
-from pipeline.compute.plan import batch_of, batches
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import Training
-from pipeline.context import AuditContext
 from pipeline.errors import WinnowError
-from pipeline.run import remove
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import remove
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.plan import batch_of, batches
 from pipeline.training.batches import Selection
 from pipeline.training.loop import train
 from pipeline.training.replayed import ReplayObserver
 from pipeline.training.setup import Setup, class_weights, deterministic, set_up
-from pipeline.training.state import save_tensors
 from pipeline.verification.fidelity import keep_only_current
 from pipeline.verification.forecast import validation_effects
 from pipeline.verification.lds import Estimate, lds_score
 from pipeline.verification.retrain import run_missing
+from pipeline.workers.worker import run_config, run_data
 
 RECORDING, HARM = "recording", "harm.safetensors"
 

@@ -144,7 +144,7 @@ def without_posterior(measures: Mapping[str, Differences], words: Mapping[str, s
     if given != other:
         reason = f"Without probabilities of the right labels two measures have to agree: {SAYS[GIVEN]} say {given}, "
         return Verdict(NO_EVIDENCE, UNCONTRADICTED, reason + f"{SAYS[UNCONTRADICTED]} {other}.")
-    if words.get(ANSWERED) == OPPOSITE.get(other):
+    if other in OPPOSITE and words.get(ANSWERED) == OPPOSITE[other]:
         return Verdict(NO_EVIDENCE, UNCONTRADICTED, f"{SAYS[ANSWERED].capitalize()} say {words[ANSWERED]}.")
     return judged(measures, words, UNCONTRADICTED)
 

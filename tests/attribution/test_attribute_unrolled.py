@@ -127,7 +127,7 @@ def test_refined_queries_apart_are_solved_one_by_one(
 ) -> None:
     run = Recorded(tmp_path)
     two_queries = 2 * 8 * sum(parameter.numel() for parameter in run.model.parameters())
-    monkeypatch.setattr("pipeline.attribution.queries.DENSE_BYTES", two_queries)
+    monkeypatch.setattr("pipeline.attribution.queries.gradients.DENSE_BYTES", two_queries)
     inputs, labels = run.query[0]
     settings = RefinedSettings(rows=30, scale_rows=30, iterations=4)
     run.query = [(inputs[:3], labels[:3])]

@@ -16,9 +16,9 @@ from pipeline.attribution import (
     TrajectoryRecorder,
     attribute,
 )
-from pipeline.attribution.capture import capture
-from pipeline.attribution.query_compression import products
-from pipeline.attribution.similarity import random_projections
+from pipeline.attribution.model.capture import capture
+from pipeline.attribution.queries.compression import products
+from pipeline.attribution.scores.similarity import random_projections
 
 from .models import TinyTransformer, Tokens, convnet, grouped
 from .test_attribute import classifier

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.attribution import AttributionError, Batch, capture, coverage, covered_layers, cross_entropy
-from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
+from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
 
 from .models import Twice, model_and_rows
 from .oracles import loss_matrices

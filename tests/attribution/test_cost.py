@@ -14,12 +14,12 @@ from pipeline.attribution import (
     Batch,
     cross_entropy,
     mean_gradient_sums,
-    prepare,
     prepare_segment,
     query_filters,
     score_rows,
     source_spectrum,
 )
+from pipeline.attribution.curvature import fit
 
 from .models import perturbed_states
 from .oracles import split
@@ -77,7 +77,7 @@ def test_one_forward_and_one_backward_per_checkpoint_and_batch(monkeypatch: pyte
     audit.fit(audit.places[0])
     # What the first pass over these few rows gave is kept for the second.
     assert len(forwards) == len(backwards) == 2 * CHECKPOINTS * 2
-    monkeypatch.setattr(prepare, "KEPT_BYTES", 0)
+    monkeypatch.setattr(fit, "KEPT_BYTES", 0)
     audit.fit(audit.places[0])
     handle.remove()
     assert len(forwards) == len(backwards) == 4 * CHECKPOINTS * 2

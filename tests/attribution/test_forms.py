@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.attribution import LayerInfo, layer_forms
-from pipeline.attribution.gradients.forms import (
+from pipeline.attribution.scores.forms import (
     BY_TOKEN,
     DENSE,
     DIAGONAL,

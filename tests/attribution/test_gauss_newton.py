@@ -9,9 +9,13 @@ from torch.func import functional_call, jacrev
 
 from attribution.models import Tokens, Twice, convnet, mlp
 from pipeline.attribution import Batch, covered_layers, get_objective
-from pipeline.attribution.coverage import matrix_parameters
-from pipeline.attribution.gauss_newton import gauss_newton_forms, gauss_newton_products, parameter_product
-from pipeline.attribution.row_derivatives import row_products
+from pipeline.attribution.curvature.gauss_newton import (
+    gauss_newton_forms,
+    gauss_newton_products,
+    parameter_product,
+)
+from pipeline.attribution.model.coverage import matrix_parameters
+from pipeline.attribution.rows.derivatives import row_products
 
 ROWS, CLASSES = 7, 3
 

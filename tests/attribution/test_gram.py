@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.attribution import source_spectrum
-from pipeline.attribution.gradients import Eigenbasis, OuterProducts
-from pipeline.attribution.gradients.forms import DENSE, GRAM, Positions, chain_form
-from pipeline.attribution.low_rank import weighted_low_rank
-from pipeline.attribution.self_influence import self_products
-from pipeline.attribution.transport import LayerChain, PreparedSegment, layer_chains
+from pipeline.attribution.curvature.low_rank import weighted_low_rank
+from pipeline.attribution.curvature.segments import LayerChain, PreparedSegment, layer_chains
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
+from pipeline.attribution.gradients.outer_products import OuterProducts
+from pipeline.attribution.scores.forms import DENSE, GRAM, Positions, chain_form
+from pipeline.attribution.scores.self_influence import self_products
 
 ROWS, CHECKPOINTS = 40, 2
 

@@ -18,7 +18,7 @@ from pipeline.attribution import (
     query_filters,
     score_rows,
 )
-from pipeline.attribution.random_labels import row_uniforms
+from pipeline.attribution.objectives.random_labels import row_uniforms
 
 from .models import model_and_rows
 from .oracles import split

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution import source_transport
-from pipeline.attribution.low_rank import OuterMap, low_rank
+from pipeline.attribution.curvature.low_rank import OuterMap, low_rank
 
 
 def spectrum(size_out: int, size_in: int, seed: int) -> Tensor:

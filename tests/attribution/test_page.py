@@ -1,4 +1,4 @@
-"""The code of docs/attribution.md runs where nothing but torch, safetensors and what torch requires can be imported."""
+"""The code of docs/how-to/attribution.md runs with torch, safetensors and what torch requires, and nothing else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ assert ensembled.harm.shape == (600,)
 
 
 def test_the_pages_code_runs_with_torch_and_safetensors_alone(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "attribution.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "attribution.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert len(blocks) == 6
     program = tmp_path / "page.py"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.patch_gradients import Kernel, PatchGradients
 
 
@@ -33,7 +33,7 @@ def random_basis() -> Eigenbasis:
 
 @pytest.mark.parametrize("tile_bytes", [1, 2000, 1 << 20], ids=["lines", "some", "whole"])
 def test_all_sums_are_those_of_unfolded_patches(tile_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.attribution.gradients.TILE_BYTES", tile_bytes)
+    monkeypatch.setattr("pipeline.attribution.gradients.outer_products.TILE_BYTES", tile_bytes)
     gradients, basis = made(), random_basis()
     patches, outputs = unfolded(gradients), gradients.outputs
     matrices = torch.einsum("bpo,bpi->boi", outputs, patches)
@@ -51,7 +51,7 @@ def test_all_sums_are_those_of_unfolded_patches(tile_bytes: int, monkeypatch: py
 
 def test_patches_stay_within_the_byte_budget_whatever_the_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = 20_000
-    monkeypatch.setattr("pipeline.attribution.gradients.TILE_BYTES", budget)
+    monkeypatch.setattr("pipeline.attribution.gradients.outer_products.TILE_BYTES", budget)
     for size in (8, 40, 120):
         kernel = Kernel((3, 3), (1, 1), (1, 1), (1, 1, 1, 1), (size, size), False)
         gradients = PatchGradients(torch.randn(2, 1, size, size), torch.randn(2, size**2, 2), kernel)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution import cross_entropy, prepare_segment, query_filters, score_rows, source_spectrum
-from pipeline.attribution.precision import matrix_products
-from pipeline.attribution.scores import Batch, BatchScores, mean_gradient_sums
+from pipeline.attribution.model.precision import matrix_products
+from pipeline.attribution.queries.gradients import mean_gradient_sums
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.scores.rows import BatchScores
 
 from .models import model_and_rows
 

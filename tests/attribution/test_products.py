@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.attribution.products import (
+from pipeline.attribution.gradients.products import (
     aligned,
     aligned_cat,
     aligned_empty,
@@ -69,7 +69,7 @@ def test_covariance_of_many_rows_in_single_precision_is_summed_in_double() -> No
 
 def test_inner_products_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = torch.randn(7, 3, 4).double(), torch.randn(7, 3, 4).double()
-    monkeypatch.setattr("pipeline.attribution.products.CACHE_BYTES", 200)
+    monkeypatch.setattr("pipeline.attribution.gradients.products.CACHE_BYTES", 200)
     torch.testing.assert_close(inner_products(first, second), (first * second).sum((1, 2)))
 
 

@@ -17,9 +17,9 @@ from pipeline.attribution import (
     query_gradients,
     source_spectrum,
 )
-from pipeline.attribution.capture import capture
-from pipeline.attribution.gradients import OuterProducts
-from pipeline.attribution.query_compression import (
+from pipeline.attribution.gradients.outer_products import OuterProducts
+from pipeline.attribution.model.capture import capture
+from pipeline.attribution.queries.compression import (
     LowRankMatrices,
     cheapest_filters,
     compress,
@@ -27,7 +27,7 @@ from pipeline.attribution.query_compression import (
     joined,
     products,
 )
-from pipeline.attribution.query_scores import query_influences
+from pipeline.attribution.scores.queries import query_influences
 
 from .models import model_and_rows
 from .oracles import loss_matrices

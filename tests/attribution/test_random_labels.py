@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.attribution.random_labels import mix, random_signs, row_uniforms
+from pipeline.attribution.objectives.random_labels import mix, random_signs, row_uniforms
 
 _MASK = (1 << 64) - 1
 

@@ -17,9 +17,9 @@ from pipeline.attribution import (
     TrajectoryRecorder,
     checkpoint_steps,
 )
+from pipeline.attribution.trajectory.weights import save_weights
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
-from pipeline.attribution.weights import save_weights
 
 
 def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from attribution.models import model_and_rows, perturbed_states
 from attribution.test_gauss_newton import dense_matrix
 from pipeline.attribution import AttributionError, Batch, covered_layers, get_objective, source_spectrum
-from pipeline.attribution.conditioners import Conditioner
-from pipeline.attribution.coverage import matrix_parameters, parameter_matrices
-from pipeline.attribution.prepare import prepare_segment
-from pipeline.attribution.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.curvature.fit import prepare_segment
+from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
+from pipeline.attribution.queries.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
+from pipeline.attribution.rows.derivatives import row_source
 
 ENTROPY = get_objective("cross_entropy")
 ROWS, DAMPING = 7, 0.05

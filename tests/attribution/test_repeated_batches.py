@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from pipeline.attribution import AttributionError, attribute
-from pipeline.attribution.repeated_batches import RepeatedBatches
+from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 
 from .test_attribute import classifier
 
@@ -111,7 +111,7 @@ def test_the_same_batches_pass_as_they_are(named: bool) -> None:
 def test_inputs_are_summed_in_two_passes_alone_and_never_in_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     summed: list[object] = []
     monkeypatch.setattr(
-        "pipeline.attribution.repeated_batches._sums", lambda inputs: summed.append(inputs) or iter(())
+        "pipeline.attribution.rows.repeated_batches._sums", lambda inputs: summed.append(inputs) or iter(())
     )
     given = split(INPUTS, LABELS)
     for batches, count in ((Made(lambda: given), 2 * len(given)), (given, 0)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attribution.recorded_run import ROWS, Run, mlp
 from pipeline.attribution import AttributionError, CheckpointError, OptimizerError
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay, ReplayError
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder, state_path
 

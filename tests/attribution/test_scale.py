@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution import Batch
-from pipeline.attribution.coverage import covered_layers
-from pipeline.attribution.factors import covariance_sums, eigenbases, spectrum_sums
-from pipeline.attribution.gauss_newton import gauss_newton_form
+from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
+from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
+from pipeline.attribution.curvature.segment_functions import source_spectrum
+from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
+from pipeline.attribution.model.coverage import covered_layers
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scale import scale_correction
-from pipeline.attribution.spectrum import source_spectrum
-from pipeline.attribution.transport import PreparedSegment, query_filters
+from pipeline.attribution.queries.scale import scale_correction
 
 torch.manual_seed(0)
 

@@ -183,7 +183,7 @@ def test_one_forward_pass_per_batch_and_checkpoint_and_one_load_per_group(kind: 
 def test_dense_gradients_in_slices_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = Prepared("convnet", 3)
     whole = prepared.score([prepared.batch])
-    monkeypatch.setattr("pipeline.attribution.gradients.SLICE_BYTES", 1)
+    monkeypatch.setattr("pipeline.attribution.gradients.outer_products.SLICE_BYTES", 1)
     sliced = prepared.score([prepared.batch])
     torch.testing.assert_close(sliced.self_influence, whole.self_influence)
 

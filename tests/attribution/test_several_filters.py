@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.gradients.outer_products import OuterProducts
 
 
 @pytest.mark.parametrize("positions", [1, 3])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attribution.recorded_run import CLASSES, OPTIMIZERS, ROWS, Run, mlp, softmax_regression
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_cost, unrolled_harm
 

@@ -19,7 +19,7 @@ from pipeline.attribution import (
     get_objective,
     load_weights,
 )
-from pipeline.attribution.row_derivatives import row_source
+from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import (

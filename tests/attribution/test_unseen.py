@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.unseen import unseen_gradients
+from pipeline.attribution.model.unseen import unseen_gradients
 
 from .models import model_and_rows
 

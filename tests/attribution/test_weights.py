@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         Path(target).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("pipeline.attribution.weights.write_tensors", fail)
+    monkeypatch.setattr("pipeline.attribution.trajectory.weights.write_tensors", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(path, {"a": torch.zeros(2)})
     assert load_file(path)["a"].tolist() == [1, 1]

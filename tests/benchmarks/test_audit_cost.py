@@ -31,7 +31,8 @@ def test_the_sampler_sees_what_a_descendant_holds() -> None:
 
 
 def test_processes_are_named_after_their_command_lines() -> None:
-    worker = ["python", "-P", "pipeline/compute/local_worker.py"]
+    worker = ["python", "-P", "pipeline/workers/local_worker.py"]
     assert process_kind(worker, is_root=False) == "Dask worker"
-    assert process_kind(["python", "-m", "flows.server", "4200"], is_root=False) == "Prefect server"
+    server = ["python", "-P", "flows/server_process.py", "4200"]
+    assert process_kind(server, is_root=False) == "Prefect server"
     assert process_kind(["python", "-m", "flows.cli", "audit"], is_root=True) == "winnow"

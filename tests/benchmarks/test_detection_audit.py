@@ -22,7 +22,7 @@ from benchmarks.detection_audit import (
 )
 from benchmarks.detection_noise import plant
 from benchmarks.detection_tasks import TASKS, draw_roles, read_rows, task_config
-from pipeline.context import AuditContext
+from pipeline.runs.context import AuditContext
 
 torch.set_num_threads(1)
 

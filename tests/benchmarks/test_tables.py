@@ -1,12 +1,15 @@
-"""The tables of docs/benchmarks.md are made from results and nothing else on the page changes."""
+"""The tables in docs/measurements/ are made from results and nothing else on the page changes."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import rewrite
-from pipeline.run import write_json
+from benchmarks.leaderboard import README, leaderboard, with_leaderboard
+from benchmarks.results import RESULTS, read_results
+from benchmarks.tables import PAGES, SECTION, rewrite
+from pipeline.runs.directory import write_json
 
 HEAD = {"commit": "abc", "date": "2026-01-02", "machine": "a machine", "command": "python -m benchmarks.x"}
 PAGE = "# Title\n\n<!-- results: {name} -->\nold\n<!-- end -->\n\nAfter.\n"
@@ -46,3 +49,23 @@ def test_costs_have_units_and_targets(tmp_path: Path) -> None:
     assert "| t | stage seconds: train | 1.25 s |  |" in page
     assert "| t | process: Dask worker | 300 MiB |  |" in page
     assert "| t | share outside train attribute verify | 25 % |  |" in page
+
+
+def test_the_leaderboard_is_as_the_results_and_short() -> None:
+    page = README.read_text(encoding="utf-8")
+    message = (
+        "README.md's leaderboard is not what the results say: python -m benchmarks.tables writes it anew"
+    )
+    assert with_leaderboard(page, RESULTS) == page, message
+    lines = [line for line in leaderboard().splitlines() if line.startswith("| [")]
+    assert 0 < len(lines) <= 12
+    for line in lines:
+        assert re.search(
+            r"\| [+-]?[\d.]+ \([+-]?[\d.]+ – [+-]?[\d.]+\) \| `python -m benchmarks\.\w+", line
+        ), line
+
+
+def test_every_section_of_the_pages_has_results() -> None:
+    named = {found[3] for page in PAGES for found in SECTION.finditer(page.read_text(encoding="utf-8"))}
+    assert {"one_file", "detection", "lds", "speed", "poison"} <= named
+    assert [name for name in sorted(named) if read_results(name) is None] == []

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from digits_run import digits_config, run_until
 
-from pipeline.compute.attribute import PRECISION_ROWS
-from pipeline.compute.precision import require_precision
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.scoring.attribute import PRECISION_ROWS
 from pipeline.seeds import random_state
+from pipeline.workers.precision import require_precision
 
 
 def test_reduced_precision_measures_its_error(detected_run: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from cluster_tasks import die, die_once, double, nan, process_id, refuse
 from digits_run import ROOT
 from distributed import Client
 
-from pipeline.compute.cluster import Workers
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
+from pipeline.workers.cluster import Workers
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_tasks_run_in_separate_processes(workers: Workers) -> None:
 def test_workers_share_the_cores(count: int) -> None:
     """In a fresh process, since this one's environment has a number of threads."""
     code = (
-        "from cluster_tasks import torch_threads; from pipeline.compute.cluster import Workers\n"
+        "from cluster_tasks import torch_threads; from pipeline.workers.cluster import Workers\n"
         "from pipeline.config import Compute\n"
         f"with Workers(Compute(workers={count})) as w: print(w.run(torch_threads, [(0,)], ['t'])[0])"
     )
@@ -105,14 +105,14 @@ def assert_kept_only_during_a_run(address: str, file: Path) -> None:
     """Workers of a lasting cluster drop what they keep when a run begins and when it ends."""
 
     def keep_something() -> int:
-        from pipeline.compute import worker
+        from pipeline.workers import kept
 
-        return worker.keep("thing", file, lambda: 7)
+        return kept.keep("thing", file, lambda: 7)
 
     def kept() -> int:
-        from pipeline.compute import worker
+        from pipeline.workers import kept
 
-        return len(worker._kept)
+        return sum(map(len, kept._objects.values()))
 
     with Client(address, set_as_default=False) as plain:
         plain.run(keep_something)  # left by a run that was killed

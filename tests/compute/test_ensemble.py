@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from digits_run import digits_config, run_until
 
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig
 from pipeline.detection.signals import read_score
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.workers.worker import run_data
 
 
 def ensemble_config(**changes: object) -> AuditConfig:

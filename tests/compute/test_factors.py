@@ -9,12 +9,12 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from pipeline.attribution.factors import sampled_rows
-from pipeline.compute import factors, plan
-from pipeline.compute.factors import covariance_leaf, spectrum_leaf, write_bases
-from pipeline.compute.plan import Plan, attribution_model
-from pipeline.compute.worker import run_data
-from pipeline.training.state import save_tensors
+from pipeline.attribution.curvature.factors import sampled_rows
+from pipeline.runs.tensors import save_tensors
+from pipeline.scoring import factors, plan
+from pipeline.scoring.factors import covariance_leaf, spectrum_leaf, write_bases
+from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.workers.worker import run_data
 
 CHECKPOINTS = 3
 

@@ -12,13 +12,13 @@ from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.compute.label_changes import label_change_effects
-from pipeline.compute.worker import run_config, run_data, run_model
-from pipeline.context import AuditContext
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
-from pipeline.run import RunDirectory
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory
+from pipeline.scoring.label_changes import label_change_effects
 from pipeline.training.main_run import role_labels, whole_trajectory
+from pipeline.workers.worker import run_config, run_data, run_model
 
 SMALL: dict[str, Any] = {
     "attribution__labels": "exact",

@@ -16,16 +16,16 @@ from cluster_tasks import grow
 from digits_run import ROOT, digits_config
 from nbclient import NotebookClient
 
-from pipeline.compute.cluster import Workers
 from pipeline.config import Compute
 from pipeline.errors import WinnowError
+from pipeline.workers.cluster import Workers
 
 PATIENCE_SECONDS = 180
 SNIPPET = 'import pipeline\n\nresult = pipeline.audit("digits.yaml")\nprint("verdict:", result.verdict)\n'
 SLEEPERS = """
 import sys
 from cluster_tasks import sleep
-from pipeline.compute.cluster import Workers
+from pipeline.workers.cluster import Workers
 from pipeline.config import Compute
 with Workers(Compute(workers=2)) as workers:
     print(*workers.client.run(__import__("os").getpid).values(), flush=True)
@@ -104,7 +104,7 @@ def test_workers_find_modules_where_their_parent_does(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def tripled(number):\n    return 3 * number\n")
     code = (
         "import sys\nsys.path.insert(0, 'lib')\nfrom mine import tripled\n"
-        "from pipeline.compute.cluster import Workers\nfrom pipeline.config import Compute\n"
+        "from pipeline.workers.cluster import Workers\nfrom pipeline.config import Compute\n"
         "with Workers(Compute(workers=1)) as workers:\n"
         "    print(workers.run(tripled, [(2,)], ['task']))\n"
     )

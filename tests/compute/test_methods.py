@@ -12,15 +12,15 @@ import torch
 from digits_run import digits_config, run_until
 
 from pipeline.attribution.attribute import attribute
-from pipeline.attribution.refined import RefinedSettings
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.compute import factors
-from pipeline.compute.worker import run_config, run_data, run_model
+from pipeline.attribution.queries.refined import RefinedSettings
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
-from pipeline.run import RunDirectory
-from pipeline.stages import fingerprints
+from pipeline.runs.directory import RunDirectory
+from pipeline.scoring import factors
+from pipeline.stages.stages import fingerprints
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import run_config, run_data, run_model
 
 SMALL = {
     "attribution__labels": "exact",  # no drawn labels, which go by other row numbers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.compute.plan import GROUPS_AT_MOST, chunk_groups
 from pipeline.data.encoded import Chunk
+from pipeline.scoring.plan import GROUPS_AT_MOST, chunk_groups
 
 
 @pytest.mark.parametrize("count", [0, 1, GROUPS_AT_MOST, GROUPS_AT_MOST + 1, 100])

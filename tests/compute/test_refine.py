@@ -10,11 +10,11 @@ import pytest
 import torch
 from digits_run import digits_config
 
-from pipeline.compute.plan import Plan
-from pipeline.compute.refine import refined_query
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
+from pipeline.scoring.plan import Plan
+from pipeline.scoring.refine import refined_query
+from pipeline.workers.worker import run_data
 
 
 class Interrupted(Exception):

@@ -12,17 +12,20 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
-from pipeline.attribution.factors import FactorSums, covariance_sums, eigenbases, spectrum_sums
+from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.factor_sums import FactorSums
+from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
+from pipeline.attribution.curvature.segment_functions import source_spectrum
+from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scores import Batch, score_batch
-from pipeline.attribution.spectrum import source_spectrum
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.transport import PreparedSegment
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import run_model
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.scores.rows import score_batch
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import EncodedData
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import run_model
 
 SCORES = ("self_influence", "validation_harm")
 

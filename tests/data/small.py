@@ -17,7 +17,7 @@ from pipeline.data.encode import Encoding
 from pipeline.data.encoded import EncodedData
 from pipeline.data.encoders import ENCODERS, Column
 from pipeline.data.prepare import prepare
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 torch.set_num_threads(1)
 

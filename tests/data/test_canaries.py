@@ -13,7 +13,7 @@ from pipeline.data.canaries import draw_canaries, planted_rows
 from pipeline.data.encoded import EncodedData
 from pipeline.data.prepare import prepare
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 from .small import write
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AuditConfig
-from pipeline.data import export as module
-from pipeline.data.export import export, export_rows, manifest_path, output_names
-from pipeline.data.rewrite import difference
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import RunDirectory, write_json
+from pipeline.export import export as module
+from pipeline.export.export import export, export_rows, manifest_path, output_names
+from pipeline.export.rewrite import difference
+from pipeline.runs.directory import RunDirectory, write_json
 
 Decided = dict[tuple[str, int], tuple[str, object]]
 

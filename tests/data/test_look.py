@@ -62,13 +62,13 @@ def test_reviews_as_in_the_first_contact():
         "key": "review_id unique",
         "left out": "created_at (time), source (a group, who made the wrong labels: 4 values)",
         "group": "source: who made the wrong labels is looked for",
-        "roles": "no split column: 80 % train, 10 % validation, 10 % holdout by a hash of the features",
+        "roles": "no split column: 70 % train, 15 % validation, 15 % holdout by a hash of the features",
         "labels": "not known to be clean in any role: every row is judged, none is taken for right",
     }
     config = config_of(proposal)
     assert config.name == "reviews"
     assert config.data.train == ["reviews/*.parquet"]
-    assert config.data.split.fractions == (0.8, 0.1, 0.1)
+    assert config.data.split.fractions == (0.7, 0.15, 0.15)
     assert config.data.features == {"review": "text"}
     assert (config.data.label, config.data.task) == ("sentiment", "classification")
     assert (config.data.key, config.data.group) == ("review_id", ["source"])
@@ -145,7 +145,7 @@ def test_roles_by_a_column_even_where_a_sample_would_show_train_only():
 def test_a_split_column_of_other_words_or_numbers_is_no_role_and_no_feature():
     write("a.parquet", simple(split=["a", "b"] * 60, fold=[0, 1, 2, 3] * 30))
     config = config_of(look(["a.parquet"]))
-    assert config.data.split.fractions == (0.8, 0.1, 0.1)
+    assert config.data.split.fractions == (0.7, 0.15, 0.15)
     assert set(config.data.features) == {"x"}
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.run import read_json
+from pipeline.runs.directory import read_json
 
 from .small import Prepared, run_prepare, write
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from digits_run import ROOT, digits_config
 
-from pipeline.check import check
 from pipeline.data.slices import MOST_VALUES, fit_slices
 from pipeline.errors import InputError
+from pipeline.preflight.check import check
 
 
 def test_values_that_validation_lacks_are_other_and_nulls_a_slice_of_their_own() -> None:

@@ -18,7 +18,7 @@ from pipeline.detection.calibration import (
     posterior,
     suggestion_probability,
 )
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 
 def simulate(

@@ -13,12 +13,12 @@ from digits_run import ROOT
 
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
 from pipeline.detection.broken_images import MOST_SHARE, is_cut, plain_lines
 from pipeline.detection.broken_values import impossible, says_nothing
 from pipeline.detection.corrupted import corrupted_rows
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
 
 
 def judged(folder: Path, table: pa.Table, features: dict[str, str], **options: object) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 from digits_run import digits_config, run_until
 from spurious_run import LABEL, write_marked_digits
 
-from pipeline.compute.groups import Group, Groups
 from pipeline.detection.group_harm import four_parts, spurious_share, tied_rows
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
+from pipeline.scoring.groups import Group, Groups
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compute.worker import run_data
 from pipeline.detection.near_duplicates import count_near_duplicates, jaccard, likeness
+from pipeline.workers.worker import run_data
 
 
 def test_only_pairs_that_are_alike_in_features_and_inputs_and_contrary_count(detected_run: Path) -> None:

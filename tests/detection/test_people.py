@@ -16,7 +16,7 @@ from pipeline.data.decisions_file import read_decisions
 from pipeline.detection.decisions import KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
 from pipeline.detection.people import People, apply_people, check_lines, count_people, find_rows, read_people
 from pipeline.errors import InputError
-from pipeline.stages import fingerprints
+from pipeline.stages.stages import fingerprints
 
 ROWS = 40
 SPLIT = {"column": "part"}

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.config import AuditConfig
 from pipeline.detection.strata import prediction_strata, read_strata
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 ROWS = 320
 

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from pipeline.config import AuditConfig
 from pipeline.detection.panel_signals import SHARE_OF_TRAINING
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 SIGNALS = {
     "early_margin": -1,

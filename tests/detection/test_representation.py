@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.inline import Inline
-from pipeline.compute.worker import run_data
 from pipeline.config import load_config
-from pipeline.context import AuditContext
 from pipeline.detection import representation
 from pipeline.detection.representation import index_path, reference_path, represent, row_features
-from pipeline.run import RunDirectory
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory
+from pipeline.workers.worker import run_data
 
 
 def context(path: Path) -> AuditContext:

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import run_data, run_model
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.forgetting import count_events
 from pipeline.training.dynamics import read_epoch
 from pipeline.training.main_run import main_directory, whole_trajectory
 from pipeline.training.tensor_file import RowsFile, write_rows
+from pipeline.workers.worker import run_data, run_model
 
 
 def test_final_loss_and_attribution_scores_are_those_of_the_rows(detected_run: Path) -> None:

@@ -13,7 +13,7 @@ from digits_run import ROOT, digits_config, run_until
 from sklearn.metrics import average_precision_score
 
 from pipeline.detection.panel_signals import SHARE_OF_TRAINING
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 ROWS_COLUMNS = (
     "row_key shard row split label predicted_label suggested_label suggested_probability self_influence "

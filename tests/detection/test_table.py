@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.compute.worker import run_config, run_data
 from pipeline.config import load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.detection import table as module
@@ -26,6 +25,7 @@ from pipeline.detection.table import (
     write_signals,
 )
 from pipeline.training.main_run import role_labels
+from pipeline.workers.worker import run_config, run_data
 
 
 @pytest.fixture(autouse=True)

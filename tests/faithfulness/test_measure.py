@@ -15,7 +15,7 @@ from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.faithfulness import measure as module
 from pipeline.faithfulness.measure import Plan, lds
-from pipeline.run import read_json
+from pipeline.runs.directory import read_json
 
 PLAN = Plan(["source", "graddot"], masks=8, retrainings=2, queries=10)
 
@@ -36,7 +36,7 @@ def small(**changes: Any) -> AuditConfig:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, list[str]]:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.open_run.Workers", Here)
+        patch.setattr("pipeline.stages.opening.Workers", Here)
         found, folder = lds(small(), PLAN, tmp_path_factory.mktemp("lds") / "out", say=said.append)
     return found, folder, said
 
@@ -85,7 +85,7 @@ def test_the_same_command_goes_on_and_ends_the_same(
     measured: tuple[dict[str, Any], Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, folder, _ = measured
-    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     lost = sorted((folder / "retrainings").iterdir())[3]
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.safetensors") if path != lost}
     before = found | {"seconds_per_training": None}
@@ -114,7 +114,7 @@ def test_a_run_is_taken_as_it_is(
 def test_scores_go_by_the_settings_of_the_config(
     measured: tuple[dict[str, Any], Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     folder, few = measured[1], Plan(["source_refined"], masks=5, retrainings=1)
     retrained = {path: path.stat().st_mtime_ns for path in folder.glob("retrainings/*")}
     found = {}
@@ -150,7 +150,7 @@ def test_what_can_not_be_measured_is_said_at_once(
 def test_without_validation_rows_there_is_nothing_to_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     with pytest.raises(InputError, match="no validation rows"):
         lds(small(data__validation=None, data__validation_is_clean=False), PLAN, tmp_path / "out")
 
@@ -161,13 +161,13 @@ def test_without_validation_rows_there_is_nothing_to_measure(
 def test_masks_that_leave_too_little_are_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: float, said: str
 ) -> None:
-    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     with pytest.raises(InputError, match=said):
         lds(small(), Plan(["source"], removed=removed), tmp_path / "out")
     assert not (tmp_path / "out/run/training").exists()
 
 
 def test_row_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.open_run.Workers", Here)
+    monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     with pytest.raises(InputError, match="rows have weights"):
         lds(small(training__class_weights="balanced"), PLAN, tmp_path / "out")

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import stages
-from pipeline.context import AuditContext
 from pipeline.report.summary import summary
-from pipeline.run import write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import write_json
+from pipeline.stages import stages
 
 DIGITS = Path(__file__).parents[2] / "data_samples/digits"
 

@@ -13,7 +13,7 @@ from flows import audit
 from flows.audit import Nobody, audit_flow, run_audit, watched_by
 from pipeline.attribution.errors import CheckpointError
 from pipeline.errors import InputError, WinnowError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "small_stages")
 

@@ -219,7 +219,7 @@ def test_export_says_where_the_dataset_is(
         "rows_removed": 1,
         "rows_relabelled": 0,
     }
-    monkeypatch.setattr("pipeline.runs.export_again", lambda *_: facts)
+    monkeypatch.setattr("pipeline.stages.again.export_again", lambda *_: facts)
     assert run(["export", "here"]) == (3 if refused else 0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == ([] if refused else ["here/cleaned"])
@@ -232,7 +232,7 @@ def test_export_with_decisions_audits_again_in_the_run(
     calls = audit_gives(refused)
     taken: list[Any] = []
     changes = {"detection.decisions": "r/review/decisions.csv"}
-    monkeypatch.setattr("pipeline.runs.take_decisions", lambda *given: taken.append(given) or changes)
+    monkeypatch.setattr("pipeline.stages.again.take_decisions", lambda *given: taken.append(given) or changes)
     assert run(["export", "r", "--decisions", "mine.csv"]) == (3 if refused else 0)
     assert taken == [(Path("r"), Path("mine.csv"))]
     assert calls[0][:3] == ("r/config.yaml", changes, "r")
@@ -241,7 +241,7 @@ def test_export_with_decisions_audits_again_in_the_run(
 def test_export_as_proposed_reaches_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"refused": False, "rows_kept": 2, "rows_removed": 1, "rows_relabelled": 0, "proposed": True}
     calls: list[Any] = []
-    monkeypatch.setattr("pipeline.runs.export_again", lambda *given: calls.append(given) or facts)
+    monkeypatch.setattr("pipeline.stages.again.export_again", lambda *given: calls.append(given) or facts)
     assert run(["export", "r", "--proposed"]) == 0
     assert calls == [(Path("r"), None, True)]
 

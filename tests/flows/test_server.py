@@ -59,7 +59,7 @@ def test_server_answers_and_ends_with_a_killed_starter(tmp_path: Path) -> None:
 
 def test_server_is_in_a_session_of_its_own(server_url: str) -> None:
     port = server_url.split(":")[2].split("/")[0]
-    command = f"flows.server\0{port}\0".encode()
+    command = f"server_process.py\0{port}\0".encode()
     pids = [
         path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if reads(path).endswith(command)
     ]

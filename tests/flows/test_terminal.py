@@ -13,7 +13,7 @@ from rich.console import Console
 from flows import terminal as module
 from flows.sentences import sentence
 from flows.terminal import Running, Terminal
-from pipeline.stages import STAGES
+from pipeline.stages.stages import STAGES
 
 FACTS: dict[str, dict[str, Any]] = {
     "prepare": {"rows": {"train": 32960, "validation": 4120, "holdout": 0}},

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
-from pipeline.context import silent
 from pipeline.data.encoded import EncodedData
 from pipeline.data.prepare import prepare
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.panel.stage import panel_stage
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import silent
+from pipeline.runs.directory import RunDirectory, write_text
 
 
 def run_here(

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import AuditConfig, Detection
 from pipeline.detection.promises import of_budget
-from pipeline.run import RunDirectory, write_json
+from pipeline.runs.directory import RunDirectory, write_json
 
 SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
 LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "half_confidence")

@@ -11,7 +11,7 @@ from pipeline.report.fidelity import fidelity_line, sentences, shown
 from pipeline.report.html import page
 from pipeline.report.hurt import hurt_lines
 from pipeline.report.summary import headline, summary
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 
 def found(level: str, noise: float = 0.1) -> dict[str, Any]:

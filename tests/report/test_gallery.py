@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import TEXT_LENGTH, ContentReader, Usual
 from pipeline.report.evidence import bar, evidence
 from pipeline.report.gallery import Card, Gallery, choose, galleries, in_turns
-from pipeline.report.originals import class_names, read_originals
 
 SIGNALS = {"early_margin": "the margin", "early_loss": "the loss"}
 

@@ -11,7 +11,7 @@ from pipeline.report.breakdown import read_rows
 from pipeline.report.groups import decisions_by_group, sources_lines
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 COLUMNS = ["shard", "row", "decision"]
 

@@ -12,7 +12,7 @@ from pipeline.errors import WinnowError
 from pipeline.report.html import MOST_BYTES, page
 from pipeline.report.stage import report
 from pipeline.report.summary import summary
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 VOID = {"meta", "img", "br"}
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from pipeline.attribution.planned import METHODS as KNOWN
+from pipeline.attribution.methods import METHODS, audit_methods
 from pipeline.config import Attribution
-from pipeline.report.method import METHODS, attribution, method_line
+from pipeline.report.method import attribution, method_line
 
 
 def test_what_was_used_is_said_and_whether_its_scale_is_known() -> None:
@@ -16,7 +16,7 @@ def test_what_was_used_is_said_and_whether_its_scale_is_known() -> None:
     train = {"optimizer": "adamw", "recorded_in": "mine"}
     made = attribution(train, factors | {"method": "fast_source", "alpha": 0.4321}, {"ensemble": 4})
     said = method_line(made)
-    assert said.startswith(METHODS["fast_source"])
+    assert said.startswith(METHODS["fast_source"].title)
     for part in ("trained by adamw", "checkpoints recorded in mine", "mean of 4 trainings", "α = 0.43"):
         assert part in said
 
@@ -26,12 +26,11 @@ def test_a_refined_solve_is_said_with_its_settings() -> None:
     factors = {"method": "source_refined", "checkpoints": 6, "segments": 1, "layers": 3, "alpha": 0.81}
     made = attribution({}, factors | {"refined": used}, {})
     assert made["refined"] == {"prior": 0.5, "rows": 1024, "iterations": 1}
-    wanted = f"{METHODS['source_refined']} of 1,024 rows in 1 iteration with γ = 0.5, 6 checkpoints"
+    wanted = f"{METHODS['source_refined'].title} of 1,024 rows in 1 iteration with γ = 0.5, 6 checkpoints"
     assert method_line(made).startswith(wanted)
     assert method_line(made).endswith("α = 0.81")
 
 
 def test_every_method_of_the_config_has_words() -> None:
     configured = get_args(Attribution.model_fields["method"].annotation)
-    assert set(configured) == set(METHODS)
-    assert set(configured) <= set(KNOWN)
+    assert set(configured) == set(audit_methods())

@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.report.html import page
 from pipeline.report.pairs import pair_lines
 from pipeline.report.summary import summary
-from pipeline.run import write_json
+from pipeline.runs.directory import write_json
 
 PAIR = {"given": 3, "suggested": 0, "rows": 1200, "estimated": 17.6, "low": 0.0, "high": 41.2, "flagged": 9}
 

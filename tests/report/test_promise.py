@@ -11,7 +11,7 @@ from pipeline.detection.promises import of_reviewed
 from pipeline.detection.reviewed import CutOff
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
-from pipeline.run import RunDirectory, write_json
+from pipeline.runs.directory import RunDirectory, write_json
 
 HOLDS = CutOff(60, 57, 57, 55, 0.9, "holds")
 SHARE = {"value": 0.9, "low": 0.8, "high": 0.95, "rows": 54}

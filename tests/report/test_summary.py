@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
-from pipeline.run import RunDirectory, read_json, write_json
+from pipeline.runs.directory import RunDirectory, read_json, write_json
 
 
 def rows_of(context: Any) -> list[dict[str, Any]]:

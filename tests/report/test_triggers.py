@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 from poisoned_run import poisoned_config, right_labels
 
-from pipeline.context import AuditContext
 from pipeline.data.encoded import EncodedData
 from pipeline.data.prepare import prepare
 from pipeline.detection.backdoor.backdoors import alarms_path, save_patterns
@@ -18,7 +17,8 @@ from pipeline.detection.backdoor.tokens import Tokens
 from pipeline.detection.backdoor.window import Window
 from pipeline.report.thumbnails import Thumbnail
 from pipeline.report.triggers import Trigger, triggers
-from pipeline.run import RunDirectory, write_json, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_json, write_text
 
 FACTS = {"target": 3, "target_class": 3, "flip_rate": 0.91, "purity": 1.0, "rows": 40}
 

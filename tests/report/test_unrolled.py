@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
 from pipeline.report.unrolled import unrolled_line, unrolled_sentence
-from pipeline.run import read_json, write_json
+from pipeline.runs.directory import read_json, write_json
 
 CALM = {
     "correlation": {"value": -0.125, "low": -0.2, "high": 0.05},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report import words
+from pipeline.text import words
 
 
 @pytest.mark.parametrize(

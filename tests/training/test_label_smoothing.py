@@ -10,9 +10,8 @@ import torch
 from digits_run import digits_config, run_until
 from torch.nn import functional
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import drop_kept, plain_objective, run_model, run_objective
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import EncodedData
 from pipeline.errors import InputError
 from pipeline.training.batches import Selection
@@ -20,6 +19,8 @@ from pipeline.training.dynamics import read_epoch
 from pipeline.training.loop import training_step
 from pipeline.training.main_run import main_directory, whole_trajectory
 from pipeline.training.setup import set_up
+from pipeline.workers.kept import drop_kept
+from pipeline.workers.worker import plain_objective, run_model, run_objective
 
 SMOOTHING = 0.3
 CHANGES = {"training.epochs": 1, "training.checkpoints": 1, "training.label_smoothing": SMOOTHING}

@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.attribution import Trajectory, TrajectoryRecorder, attribute
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig
 from pipeline.detection.signals import read_score
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 from pipeline.training.dynamics import read_epoch
 from pipeline.training.main_run import early_trajectory, main_directory, whole_trajectory
+from pipeline.workers.worker import run_data
 
 EPOCHS, BATCH = 4, 60
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.data.encoded import EncodedData
-from pipeline.run import RunDirectory
+from pipeline.runs.directory import RunDirectory
 from pipeline.training.dynamics import read_epoch
 from pipeline.training.halves import assign_halves, merged_halves
 from pipeline.training.main_run import early_trajectory, main_directory, whole_trajectory

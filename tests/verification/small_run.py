@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig, Compute
-from pipeline.context import AuditContext
 from pipeline.data.prepare import prepare
-from pipeline.run import RunDirectory, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, write_text
 
 SAMPLES = Path(__file__).parents[2] / "data_samples"
 

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compute.worker import drop_kept, run_data
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import (
     Decisions,
@@ -21,6 +20,8 @@ from pipeline.verification.arms import (
     random_removal,
     read_decisions,
 )
+from pipeline.workers.kept import drop_kept
+from pipeline.workers.worker import run_data
 
 from .small_run import digits_config, open_context, planted, write_rows
 

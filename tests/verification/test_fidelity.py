@@ -12,9 +12,9 @@ import pytest
 from digits_run import digits_config, run_stages
 from scipy.stats import pearsonr
 
-from pipeline.context import AuditContext
-from pipeline.run import RunDirectory, read_json, write_text
-from pipeline.stages import fingerprints
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, read_json, write_text
+from pipeline.stages.stages import fingerprints
 from pipeline.verification.arms import read_decisions
 from pipeline.verification.fidelity import (
     REMOVED_SHARE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compute.groups import Group
+from pipeline.scoring.groups import Group
 from pipeline.verification import groups as module
 from pipeline.verification.groups import measurements
 from pipeline.verification.results import ArmResult, RoleResult

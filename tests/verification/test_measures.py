@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.compute.worker import run_data
 from pipeline.training.main_run import role_labels
 from pipeline.verification.measures import Measured, measure_arm, read_evidence
+from pipeline.workers.worker import run_data
 
 from .simulated import evidence, role_result
 from .small_run import digits_config, open_context

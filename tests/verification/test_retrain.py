@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.compute.worker import run_data, run_model
 from pipeline.errors import WinnowError
 from pipeline.training.batches import Selection
 from pipeline.training.setup import averaged_model, set_up
@@ -21,6 +20,7 @@ from pipeline.verification.retrain import (
     row_scores,
     train_and_measure,
 )
+from pipeline.workers.worker import run_data, run_model
 
 from .small_run import digits_config, open_context, write_rows
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AuditConfig
-from pipeline.run import RunDirectory, write_json
+from pipeline.runs.directory import RunDirectory, write_json
 from pipeline.verification import settle as module
 from pipeline.verification.settle import refused_by, settle
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from pipeline.context import AuditContext
 from pipeline.detection.source_values import declared_sources, other_columns
+from pipeline.runs.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.verification import sources
 from pipeline.verification.forecast import predicted_loss_change

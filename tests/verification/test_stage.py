@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from pipeline.compute.worker import run_data
 from pipeline.config import AuditConfig, Verification
-from pipeline.context import AuditContext
 from pipeline.detection.strata import prediction_strata, write_strata
-from pipeline.run import read_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import read_json
 from pipeline.training.main_run import role_labels
 from pipeline.verification.stage import verify
+from pipeline.workers.worker import run_data
 
 from .small_run import SAMPLES, digits_config, open_context, planted, write_rows
 
@@ -157,6 +157,7 @@ def test_holdout_labels_as_noisy_as_trains_prove_nothing_without_judges_of_them(
     assert found["verdict"] == "no evidence"
     assert "neither prove nor refuse" in found["reason"]
     assert found["holdout"] | {"rows": 0} == {
+        "roles": ["validation", "holdout"],
         "labels": "as noisy as train",
         "rows": 0,
         "wrong_share": None,

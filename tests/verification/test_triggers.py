@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.compute.worker import run_data, run_model
 from pipeline.detection.backdoor.backdoors import alarms_path, save_patterns
 from pipeline.detection.backdoor.window import Window
-from pipeline.run import write_json
+from pipeline.runs.directory import write_json
 from pipeline.verification.triggers import before_and_after, trigger_success
+from pipeline.workers.worker import run_data, run_model
 
 from .small_run import digits_config, open_context
 

@@ -17,20 +17,20 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from pipeline.attribution.objectives import get_objective
-from pipeline.attribution.scores import Batch
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm, unrolled_harm
-from pipeline.compute.worker import run_data, run_model
 from pipeline.config import AuditConfig
-from pipeline.context import AuditContext
 from pipeline.errors import InputError
-from pipeline.run import RunDirectory, read_json, write_text
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory, read_json, write_text
 from pipeline.training.setup import deterministic
 from pipeline.training.stage import train_stage
 from pipeline.verification import unrolled
 from pipeline.verification.stage import verify
 from pipeline.verification.unrolled import compare_with_unrolled, folder, harm_path
+from pipeline.workers.worker import run_data, run_model
 
 from .small_run import InlineWorkers, open_context
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.verification.choice import choose
+from pipeline.verification.cross_fitting import both_evidences, can_cross_fit
 from pipeline.verification.judgement import Retrained, judge
 from pipeline.verification.verdict import NO_EVIDENCE, finding, verdict
 
@@ -71,6 +72,7 @@ GOOD, BAD, NOTHING = (differences((b, b)) for b in (BETTER, WORSE, UNSURE))
         ({"given": GOOD, "uncontradicted": GOOD}, "improved", "uncontradicted"),
         ({"given": BAD, "uncontradicted": BAD}, "worse", "uncontradicted"),
         ({"given": NOTHING, "uncontradicted": GOOD}, "no evidence", "uncontradicted"),
+        ({"given": NOTHING, "uncontradicted": NOTHING}, "no evidence", "uncontradicted"),
         ({"given": GOOD, "uncontradicted": GOOD, "answered": BAD}, "no evidence", "uncontradicted"),
     ],
 )
@@ -133,8 +135,12 @@ def test_arms_of_equal_worth_are_seldom_called_improved_or_worse_with_the_whole_
             data["holdout"][0],
             random.randint(10**6),
         )
-        retrained = Retrained(results | {f"random_of_{choice.arm}": control}, choice)
-        found.append(judge(retrained, data["holdout"][0])["verdict"])
+        measured = {choice.arm, *(choice.crossed or {}).values()}
+        retrained = Retrained(results | {f"random_of_{arm}": control for arm in measured}, choice)
+        known = data["holdout"][0]
+        if choice.crossed is not None:
+            known = both_evidences(data["validation"][0], known)
+        found.append(judge(retrained, known)["verdict"])
     bound = 0.05 + 2 * np.sqrt(0.05 * 0.95 / experiments)
     assert found.count("improved") / experiments <= 0.05
     assert found.count("worse") / experiments <= bound
@@ -191,3 +197,38 @@ def test_of_noisy_validation_labels_the_posterior_chooses() -> None:
     }
     choice = choose(results, known, known, 0)
     assert (choice.arm, choice.measure) == ("relabelled", "posterior")
+
+
+def test_of_noisy_labels_each_role_measures_the_arm_that_the_other_one_chose() -> None:
+    random, rows = np.random.RandomState(3), 400
+    truth = random.randint(0, 2, rows)
+    known = evidence(truth, np.where(np.arange(2) == truth[:, None], 0.95, 0.05))
+    # On which share of the rows of validation and of holdout an arm is right.
+    accuracies = {"as_given": (0.7, 0.7), "removed": (0.95, 0.6), "relabelled": (0.65, 0.8)}
+    results = {}
+    for name, (on_validation, on_holdout) in accuracies.items():
+        right = [np.arange(rows) < share * rows for share in (on_holdout, on_validation)]
+        results[name] = arm_result(*[role_result(np.stack([each] * 3), truth, truth) for each in right])
+    choice = choose(results, known, known, 0)
+    assert choice.crossed == {"validation": "relabelled", "holdout": "removed"}
+    assert choice.arm == "removed"  # .775 against .725 on all rows
+    controls = {f"random_of_{arm}": results["as_given"] for arm in ("removed", "relabelled")}
+    found = judge(Retrained(results | controls, choice), both_evidences(known, known))
+    assert found["holdout"]["roles"] == ["validation", "holdout"]
+    assert found["holdout"]["rows"] == 2 * rows
+    # Each lost where it is measured: (.65 + .6) / 2 is less than .7, although each gained where it was chosen.
+    assert found["arms"]["cleaned"]["measures"]["given"]["metric"] == pytest.approx([0.625] * 3)
+    assert found["verdict"] == "worse"
+    assert found["arms"]["removed"]["measures"]["given"]["metric"] == pytest.approx([0.775] * 3)
+
+
+def test_trusted_labels_of_one_role_are_not_crossed_with_noisy_ones() -> None:
+    truth = np.arange(40) % 2
+    clean, noisy = evidence(truth, clean=True), evidence(truth)
+    assert not can_cross_fit(clean, noisy)
+    assert not can_cross_fit(noisy, clean)
+    assert not can_cross_fit(None, noisy)
+    assert can_cross_fit(noisy, noisy)
+    judged = evidence(truth, np.full((40, 2), 0.5))
+    assert not can_cross_fit(noisy, judged)
+    assert can_cross_fit(judged, judged)

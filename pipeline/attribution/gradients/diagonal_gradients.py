@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import HeldGradients
 from pipeline.attribution.gradients.formed_gradients import FormedGradients
+from pipeline.attribution.gradients.layer_gradients import HeldGradients
 
 
 @dataclass(frozen=True)

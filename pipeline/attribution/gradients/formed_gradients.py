@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import DenseGradients, Eigenbasis, LayerGradients, rotate, row_slices
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients, rotate
+from pipeline.attribution.gradients.outer_products import DenseGradients, row_slices
 
 
 class FormedGradients(LayerGradients):

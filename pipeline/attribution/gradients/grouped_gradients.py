@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import HeldGradients, OuterProducts
 from pipeline.attribution.gradients.formed_gradients import FormedGradients
+from pipeline.attribution.gradients.layer_gradients import HeldGradients
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.gradients.patch_gradients import PatchGradients
-from pipeline.attribution.products import SUMMED_ROWS, slices_of
+from pipeline.attribution.gradients.products import SUMMED_ROWS, slices_of
 
 
 @dataclass(frozen=True)

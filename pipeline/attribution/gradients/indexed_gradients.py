@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients import Eigenbasis, HeldGradients, LayerGradients
-from pipeline.attribution.products import covariance, same_values
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients
+from pipeline.attribution.gradients.products import covariance, same_values
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.gradients.patches import Kernel
-from pipeline.attribution.products import SUMMED_ROWS, slices_of
+from pipeline.attribution.gradients.products import SUMMED_ROWS, slices_of
 
 # With fewer channels the products are too thin; patches are small then.
 _CHANNELS_AT_LEAST = 16

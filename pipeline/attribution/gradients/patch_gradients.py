@@ -13,20 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution import gradients as budgets
-from pipeline.attribution.gradients import (
+from pipeline.attribution.gradients import outer_products as budgets
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients, rotate
+from pipeline.attribution.gradients.outer_products import (
     DenseGradients,
-    Eigenbasis,
-    HeldGradients,
-    LayerGradients,
     OuterProducts,
-    rotate,
     rotated_first,
     row_slices,
 )
 from pipeline.attribution.gradients.patch_covariance import correlations_pay, patch_covariance
 from pipeline.attribution.gradients.patches import Kernel
-from pipeline.attribution.products import (
+from pipeline.attribution.gradients.products import (
     add_upper,
     aligned_empty,
     covariance,

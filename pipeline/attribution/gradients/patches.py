@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.attribution.products import aligned_empty
+from pipeline.attribution.gradients.products import aligned_empty
 
 
 @dataclass(frozen=True)

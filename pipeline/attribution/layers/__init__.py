@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from pipeline.attribution.gradients import LayerGradients
+from pipeline.attribution.gradients.layer_gradients import LayerGradients
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.layers import Block, Piece, Record, register, trained
 from pipeline.attribution.layers.linear import linear_gradients
 

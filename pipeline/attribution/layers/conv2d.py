@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.attribution.convolutions import convolution_gradients, convolution_shape
-from pipeline.attribution.gradients import LayerGradients
+from pipeline.attribution.gradients.layer_gradients import LayerGradients
 from pipeline.attribution.layers import ModuleRule, register
+from pipeline.attribution.layers.convolution import convolution_gradients, convolution_shape
 
 
 @register(nn.Conv2d)

@@ -6,9 +6,9 @@ from math import prod
 
 from torch import Tensor, nn
 
-from pipeline.attribution.gradients import OuterProducts
+from pipeline.attribution.gradients.outer_products import OuterProducts
+from pipeline.attribution.gradients.products import aligned_empty
 from pipeline.attribution.layers import ModuleRule, register
-from pipeline.attribution.products import aligned_empty
 
 
 @register(nn.Linear)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective
-from pipeline.attribution.random_labels import random_signs
+from pipeline.attribution.objectives.random_labels import random_signs
 
 
 def binary_cross_entropy(*, label_smoothing: float = 0.0) -> Objective:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective
-from pipeline.attribution.random_labels import random_signs
+from pipeline.attribution.objectives.random_labels import random_signs
 
 IGNORED = -100
 """The label of padding, which has no loss; torch's default."""

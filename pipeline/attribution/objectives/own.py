@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import ExactGradients, SampledGradients
-from pipeline.attribution.random_labels import random_signs
+from pipeline.attribution.objectives.random_labels import random_signs
 
 
 def gradients_of_drawn_labels(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective, no_margins
-from pipeline.attribution.random_labels import random_signs
+from pipeline.attribution.objectives.random_labels import random_signs
 
 
 def squared_error() -> Objective:

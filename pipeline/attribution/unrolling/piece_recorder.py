@@ -20,9 +20,14 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError, CheckpointError
-from pipeline.attribution.recorder import check_announced, first_tail_step
+from pipeline.attribution.trajectory.recorder import check_announced, first_tail_step
+from pipeline.attribution.trajectory.weights import (
+    RunningMean,
+    load_weights,
+    save_weights,
+    write_tensors,
+)
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
-from pipeline.attribution.weights import RunningMean, load_weights, save_weights, write_tensors
 
 RECORD_NAME, RATES_NAME, PIECES_TAIL_NAME = "pieces.json", "rates.safetensors", "tail.safetensors"
 SECOND_MOMENT = "exp_avg_sq"

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError, CheckpointError
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.row_derivatives import RowSource
+from pipeline.attribution.rows.derivatives import RowSource
+from pipeline.attribution.trajectory.weights import load_weights, restore_weights
 from pipeline.attribution.unrolling.replay_recorder import (
     RECORD_NAME,
     REPLAY_TAIL_NAME,
@@ -25,7 +26,6 @@ from pipeline.attribution.unrolling.replay_recorder import (
 )
 from pipeline.attribution.unrolling.updates import StepPoint, UpdateRule, update_rule
 from pipeline.attribution.unrolling.vectors import ParameterVector
-from pipeline.attribution.weights import load_weights, restore_weights
 
 
 class ReplayError(AttributionError):

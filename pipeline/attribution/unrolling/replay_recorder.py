@@ -25,9 +25,9 @@ from torch.optim import Optimizer
 
 from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.recorder import check_announced, first_tail_step
+from pipeline.attribution.trajectory.recorder import check_announced, first_tail_step
+from pipeline.attribution.trajectory.weights import RunningMean, save_weights, write_tensors
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
-from pipeline.attribution.weights import RunningMean, save_weights, write_tensors
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
 # Bytes that stored states may take, and that the weights of one piece may take while it is repeated.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.optimizers import OptimizerSettings, ParameterGroup
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.trajectory.optimizers import OptimizerSettings, ParameterGroup
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
 

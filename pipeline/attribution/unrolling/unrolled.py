@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.capture import Inputs
-from pipeline.attribution.modes import modes_kept
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.modes import modes_kept
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.row_derivatives import (
+from pipeline.attribution.rows.derivatives import (
     RowSource,
     all_row_products,
     mean_loss_gradient,

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.capture import Inputs
+from pipeline.attribution.curvature.gauss_newton import parameter_product
 from pipeline.attribution.errors import CheckpointError
-from pipeline.attribution.gauss_newton import parameter_product
+from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.row_derivatives import RowSource, all_row_products, mean_loss_gradient
+from pipeline.attribution.rows.derivatives import RowSource, all_row_products, mean_loss_gradient
+from pipeline.attribution.trajectory.weights import RunningMean, load_weights, restore_weights
 from pipeline.attribution.unrolling.piece_recorder import (
     PIECES_TAIL_NAME,
     SECOND_MOMENT,
@@ -38,7 +39,6 @@ from pipeline.attribution.unrolling.updates import (
     vector_groups,
 )
 from pipeline.attribution.unrolling.vectors import ParameterVector
-from pipeline.attribution.weights import RunningMean, load_weights, restore_weights
 
 # Share of its mean over training that a second moment is held at, at least.
 LEAST_MOMENT = 0.01

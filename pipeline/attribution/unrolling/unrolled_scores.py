@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.attribution.capture import Inputs
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.row_derivatives import row_source
-from pipeline.attribution.score_table import Scores
-from pipeline.attribution.stage_data import StageRows
-from pipeline.attribution.trajectory import Trajectory
+from pipeline.attribution.methods import METHODS
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.derivatives import row_source
+from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.table import Scores
+from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.same_training import check_same_training
 from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 
-UNROLLED = ("unrolled", "unrolled_gauss_newton")
+# Name of the recorder -> what reads its recording.
+_LOADERS: Mapping[str, Callable[[str | Path], Replay | Pieces]] = {
+    "ReplayRecorder": Replay.load,
+    "PieceRecorder": Pieces.load,
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Unrolling:
     """What to unroll.
 
     Attributes:
-        method: one of ``UNROLLED``.
+        method: one that needs a recording.
         recording: of ``ReplayRecorder`` or ``PieceRecorder``.
         seed: of ``unrolled_gauss_newton``'s random batches.
     """
@@ -48,10 +53,10 @@ def find_unrolling(
             another training than the trajectory.
         CheckpointError: the recording is missing or damaged.
     """
-    if method not in UNROLLED:
+    kind = METHODS[method].recorder
+    if kind is None:
         return None
     if recording is None:
-        kind = "ReplayRecorder" if method == "unrolled" else "PieceRecorder"
         raise AttributionError(
             f"method={method!r} needs a recording of training.",
             f"Record with {kind} and give its `recording`.",
@@ -61,8 +66,7 @@ def find_unrolling(
             f"method={method!r} attributes the mean query loss of training in one stage.",
             "Give queries with reduce_queries=True, or use method='source'.",
         )
-    load = Replay.load if method == "unrolled" else Pieces.load
-    found = load(recording)
+    found = _LOADERS[kind](recording)
     check_same_training(trajectory, found)
     return Unrolling(method, found, seed)
 

@@ -11,8 +11,6 @@ import torch
 from safetensors.numpy import load_file
 
 from pipeline.artifacts import Step
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
 from pipeline.detection.backdoor.alarm import Finding
 from pipeline.detection.backdoor.material import (
@@ -27,9 +25,11 @@ from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensor
 from pipeline.detection.backdoor.search import KINDS, search_class
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Names
-from pipeline.run import read_json, write_json
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import read_json, write_json
+from pipeline.runs.tensors import save_tensors
 from pipeline.training.setup import deterministic
-from pipeline.training.state import save_tensors
+from pipeline.workers.worker import run_data
 
 MOST_CLASSES = 64
 CARRIER = 0.5

@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from pipeline.compute.worker import run_data
-from pipeline.context import AuditContext
 from pipeline.data.encoded import Chunk
+from pipeline.data.source_rows import read_rows
 from pipeline.detection.backdoor.additive import Additive
 from pipeline.detection.backdoor.alarm import (
     LEAST_PURITY,
@@ -41,9 +40,10 @@ from pipeline.detection.backdoor.search import LEAST_CLASS, candidates, proved
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Inputs, Subject, count, select, spread
 from pipeline.detection.backdoor.verify import Evidence, is_natural
-from pipeline.run import write_atomically, write_json
-from pipeline.trace.rows import read_rows
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import write_atomically, write_json
 from pipeline.training.setup import deterministic
+from pipeline.workers.worker import run_data
 
 MOST_TARGETS = 16
 MOST_QUERIES = 24

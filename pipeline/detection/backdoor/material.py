@@ -10,18 +10,19 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.trajectory import Trajectory
-from pipeline.attribution.weights import restore_weights
-from pipeline.compute.worker import keep, run_config, run_data, run_device, run_model
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, EncodedData, Rows
 from pipeline.detection.backdoor.blind import BlindSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
 from pipeline.detection.backdoor.subject import Inputs, Subject, batch_rows, count, names_of
 from pipeline.models.features import penultimate_features
+from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
 from pipeline.training.main_run import whole_trajectory
 from pipeline.training.setup import deterministic
-from pipeline.training.state import save_tensors
+from pipeline.workers.kept import keep
+from pipeline.workers.worker import run_config, run_data, run_device, run_model
 
 MOST_ROWS = 20000
 MOST_BYTES = 2**27

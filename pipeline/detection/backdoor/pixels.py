@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.detection.backdoor.subject import Names, Subject
-from pipeline.report import words
+from pipeline.text import words
 
 BIN = 16
 SHARED = 0.35

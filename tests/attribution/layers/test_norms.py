@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.attribution import capture, coverage, covered_layers, eigenbases
-from pipeline.attribution.factors import FactorSums
+from pipeline.attribution.curvature.factor_sums import FactorSums
 
 from . import assert_matches_functional_gradients
 

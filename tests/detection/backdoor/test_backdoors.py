@@ -12,8 +12,8 @@ import pytest
 from digits_run import run_until
 from poisoned_run import Trigger, plant, poisoned_config, right_labels, trained
 
-from pipeline.context import AuditContext
 from pipeline.detection.backdoor.backdoors import find_backdoors, read_alarms
+from pipeline.runs.context import AuditContext
 
 
 def images(table: pa.Table, side: int) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""Products with the Gauss–Newton matrix Σ over rows of Jᵀ H J: J the Jacobian of a row's outputs with respect to
+parameters, H the output Hessian of its loss. One forward-mode and one backward pass; no matrix is formed.
+
+All are sums over a batch's rows, so that batches, chunks and workers can be added up; divide by the rows for a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vjp, vmap
+
+from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
+from pipeline.attribution.model.modes import evaluation_mode
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.rows.derivatives import contiguous, forward_mode
+
+Tensors = dict[str, Tensor]
+
+
+def gauss_newton_products(
+    model: nn.Module, objective: Objective, batch: Batch, directions: Mapping[str, Tensor]
+) -> Tensors:
+    """The products with several directions in the space of the covered layers.
+
+    Args:
+        model: at the weights where the matrix is taken; evaluated in evaluation mode.
+        batch: rows with their labels, for objectives whose Hessian depends on them, and weights.
+        directions: layer -> matrices ``[directions, out, in]``, the bias as one more input.
+
+    Returns:
+        The same layers and shapes, float64: sums over the rows.
+    """
+    with _evaluated(model):
+        evaluate, point, tangents = _layer_space(model, batch, directions)
+        forward = vjp(evaluate, point)
+        outputs, pull = forward[0], forward[1]
+        changes = vmap(lambda v: jvp(evaluate, (point,), (v,))[1])(tangents)
+        columns = objective.exact_output_gradients(outputs.detach(), batch.labels)
+        found = vmap(lambda change: pull(_hessian_product(columns, change, batch.weights))[0])(changes)
+    apart = [parameter_matrices(model, _direction(found, place)) for place in range(len(changes))]
+    return {name: torch.stack([each[name] for each in apart]).double() for name in apart[0]}
+
+
+def gauss_newton_forms(
+    model: nn.Module, objective: Objective, batch: Batch, directions: Mapping[str, Tensor]
+) -> Tensor:
+    """Σ over rows of xᵀ Jᵀ H J x for every direction x: float64 ``[directions]``; arguments as in
+    ``gauss_newton_products``. No backward pass."""
+    with _evaluated(model), torch.no_grad():
+        evaluate, point, tangents = _layer_space(model, batch, directions)
+        outputs = evaluate(point)
+        changes = vmap(lambda v: jvp(evaluate, (point,), (v,))[1])(tangents).double()
+        total = torch.zeros(len(changes), dtype=torch.float64, device=outputs.device)
+        for column in objective.exact_output_gradients(outputs, batch.labels):
+            along = (column.double() * changes).flatten(2).sum(2).square()
+            total += (along if batch.weights is None else along * batch.weights).sum(1)
+    return total
+
+
+def gauss_newton_form(
+    model: nn.Module, objective: Objective, batch: Batch, direction: Mapping[str, Tensor]
+) -> float:
+    """``gauss_newton_forms`` of one direction, layer -> ``[out, in]``."""
+    return float(gauss_newton_forms(model, objective, batch, {k: v[None] for k, v in direction.items()}))
+
+
+def parameter_product(
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> Tensors:
+    """The product with one direction in the space of the parameters, at ``parameters``: parameter -> tensor."""
+
+    def both(values: Tensors) -> tuple[Tensor, Tensor]:
+        found = jvp(
+            lambda p: functional_call(model, p, (contiguous(batch.inputs),)), (values,), (dict(direction),)
+        )
+        return found[0], found[1]
+
+    with _evaluated(model):
+        outputs, pull, change = cast(
+            "tuple[Tensor, Callable[[Tensor], tuple[Tensors]], Tensor]",
+            vjp(both, dict(parameters), has_aux=True),
+        )
+        columns = objective.exact_output_gradients(outputs.detach(), batch.labels)
+        (found,) = pull(_hessian_product(columns, change.detach(), batch.weights))
+    return found
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and operations that have forward derivatives."""
+    with evaluation_mode(model), forward_mode():
+        yield
+
+
+def _layer_space(
+    model: nn.Module, batch: Batch, directions: Mapping[str, Tensor]
+) -> tuple[Callable[[Tensors], Tensor], Tensors, Tensors]:
+    """(outputs as a function of the covered parameters, these, the directions as changes of these)."""
+    fixed = {name: p.detach() for name, p in model.named_parameters()}
+    count = len(next(iter(directions.values())))
+    apart = [matrix_parameters(model, _direction(directions, place)) for place in range(count)]
+    tangents = {name: torch.stack([each[name] for each in apart]) for name in apart[0]}
+
+    inputs = contiguous(batch.inputs)
+
+    def evaluate(covered: Tensors) -> Tensor:
+        outputs: Tensor = functional_call(model, fixed | covered, (inputs,))
+        return outputs
+
+    return evaluate, {name: fixed[name] for name in tangents}, tangents
+
+
+def _direction(directions: Mapping[str, Tensor], place: int) -> Tensors:
+    return {name: value[place] for name, value in directions.items()}
+
+
+def _hessian_product(columns: list[Tensor], change: Tensor, weights: Tensor | None) -> Tensor:
+    """H times a change of the outputs, H = Σ of the columns' outer products, row by row."""
+    shape = (-1, *[1] * (change.dim() - 1))
+    total = torch.zeros_like(change)
+    for column in columns:
+        total = total + column * (column * change).flatten(1).sum(1).view(shape)
+    return total if weights is None else total * weights.to(total).view(shape)

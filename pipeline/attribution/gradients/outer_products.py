@@ -1,0 +1,213 @@
+"""Per-example gradients as sums of outer products, and as dense matrices where these are small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients, rotate
+from pipeline.attribution.gradients.products import (
+    CACHE_BYTES,
+    SUMMED_ROWS,
+    aligned,
+    aligned_cat,
+    aligned_empty,
+    covariance,
+    inner_products,
+    product,
+    same_values,
+    slices_of,
+)
+
+# Bytes that a slice of dense per-example gradients may take: several operations read it in turn, from a
+# processor's cache (32 MB halve the speed of forming them) or from a GPU's memory, which likes large slices.
+SLICE_BYTES = 4 << 20
+
+
+GPU_SLICE_BYTES = 256 << 20
+
+
+# Bytes of unfolded patches at a time: they are read at once, from a cache that cores share.
+TILE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class OuterProducts(LayerGradients):
+    """Gradients as sums of outer products.
+
+    Attributes:
+        inputs: ``[batch, positions, in]``.
+        outputs: output gradients, ``[batch, positions, out]``.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def size_in(self) -> int:
+        return self.inputs.shape[2]
+
+    @property
+    def positions(self) -> int:
+        return self.inputs.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.outputs.nbytes
+
+    def with_inputs_of(self, other: HeldGradients) -> OuterProducts | None:
+        if isinstance(other, OuterProducts) and same_values(self.inputs, other.inputs):
+            return OuterProducts(other.inputs, self.outputs)
+        return None
+
+    def added(self, other: HeldGradients) -> OuterProducts:
+        assert isinstance(other, OuterProducts)
+        assert other.inputs is self.inputs
+        return OuterProducts(self.inputs, self.outputs + other.outputs)
+
+    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
+        values = self.inputs
+        if row_scale is not None:
+            values = values * row_scale[:, None, None].to(values)
+        if self.positions > 1:
+            # Positions that the loss doesn't see, such as masked ones, are no part of any gradient.
+            seen = self.outputs.ne(0).any(2)
+            if not seen.all():
+                return covariance(values[seen])
+        return covariance(values.flatten(0, 1))
+
+    def gradient_covariance(self) -> Tensor:
+        return covariance(self.outputs.flatten(0, 1))
+
+    def merged(self) -> OuterProducts:
+        """The same matrices, of one outer product each where output gradients are equal at all positions.
+
+        So they are in the last layer before a mean over positions: Σ g aᵀ = g (Σ a)ᵀ.
+        """
+        first = self.outputs[:, :1]
+        if self.positions == 1 or not same_values(self.outputs, first.expand_as(self.outputs)):
+            return self
+        return OuterProducts(self.inputs.sum(1, keepdim=True), first.contiguous())
+
+    def squares(self, basis: Eigenbasis) -> Tensor:
+        merged = self.merged()
+        if merged.positions == 1:
+            return merged.squares_of(merged.squared_outputs(basis), basis)
+        total = self.inputs.new_zeros(self.outputs.shape[2], self.inputs.shape[2], dtype=torch.float64)
+        for rows in row_slices(len(self.inputs), total):
+            total += self.dense(rows, basis).square_().sum(0)
+        return total
+
+    def squared_outputs(self, basis: Eigenbasis) -> Tensor:
+        """With one position: g̃² ``[batch, out]``."""
+        return product(self.outputs[:, 0], basis.gradient).square_()
+
+    def squares_of(self, squared_outputs: Tensor, basis: Eigenbasis) -> Tensor:
+        """With one position: Σ (g̃ ãᵀ)² = (g̃²)ᵀ ã², one matrix product, g̃² being given."""
+        inputs = self.inputs[:, 0]
+        squared = inputs.square() if basis.input is None else product(inputs, basis.input).square_()
+        return product(squared_outputs.T, squared).double()
+
+    def total(self) -> Tensor:
+        inputs, outputs = self.inputs.flatten(0, 1), self.outputs.flatten(0, 1)
+        total = inputs.new_zeros(outputs.shape[1], inputs.shape[1], dtype=torch.float64)
+        for start in range(0, len(inputs), SUMMED_ROWS):
+            rows = slice(start, start + SUMMED_ROWS)
+            total += product(outputs[rows].T, inputs[rows])
+        return total
+
+    def products(self, filters: Tensor) -> Tensor:
+        if filters.dim() == 2:
+            matrix = aligned(filters)
+            row_bytes = self.positions * matrix.shape[1] * matrix.element_size()
+            slices = slices_of(len(self.inputs), row_bytes, CACHE_BYTES)
+            found = [
+                inner_products(product(self.outputs[rows], matrix), self.inputs[rows]) for rows in slices
+            ]
+            return torch.cat([filters.new_zeros(0), *found])
+        if self.positions == 1:
+            return torch.stack(
+                [self.products(one) for one in filters]
+            )  # a sixth of the time of dense gradients
+        slices = row_slices(len(self.inputs), filters[0])
+        parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
+        return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)
+
+    def matrices(self) -> Tensor:
+        return self.dense(slice(None))
+
+    def compact(self) -> HeldGradients:
+        dense_numbers = self.inputs.shape[2] * self.outputs.shape[2]
+        # By shape alone, so that all checkpoints get forms that can be joined.
+        if dense_numbers >= self.positions * (self.inputs.shape[2] + self.outputs.shape[2]):
+            return self.merged()
+        return DenseGradients(self.matrices())
+
+    def joined(self, others: Sequence[HeldGradients]) -> OuterProducts:
+        parts = [self, *(other for other in others if isinstance(other, OuterProducts))]
+        if len(parts) == 1:
+            return self
+        return OuterProducts(aligned_cat([p.inputs for p in parts]), torch.cat([p.outputs for p in parts], 1))
+
+    def rotated(self, basis: Eigenbasis) -> OuterProducts:
+        """Both factors in the eigenbasis."""
+        inputs = self.inputs if basis.input is None else product(self.inputs, basis.input)
+        return OuterProducts(inputs, product(self.outputs, basis.gradient))
+
+    def sliced(self, rows: slice) -> OuterProducts:
+        return OuterProducts(self.inputs[rows], self.outputs[rows])
+
+    def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
+        part = self.sliced(rows)
+        if basis is None:
+            return part.outputs.transpose(1, 2) @ part.inputs
+        inputs, outputs = part.inputs, part.outputs
+        outputs_first, inputs_first = rotated_first(self.positions, inputs.shape[2], outputs.shape[2])
+        if outputs_first:
+            outputs = product(outputs, basis.gradient)
+        if inputs_first and basis.input is not None:
+            inputs = product(inputs, basis.input)
+        matrices = outer_sums(outputs, inputs)
+        if not outputs_first:
+            matrices = basis.gradient.T @ matrices
+        return matrices if inputs_first or basis.input is None else product(matrices, basis.input)
+
+
+@dataclass(frozen=True)
+class DenseGradients(HeldGradients):
+    """Gradients as matrices ``[batch, out, in]``: the compact form where positions outnumber weights."""
+
+    matrices: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrices.nbytes
+
+    def joined(self, others: Sequence[HeldGradients]) -> DenseGradients:
+        parts = [other.matrices for other in others if isinstance(other, DenseGradients)]
+        return DenseGradients(sum(parts, self.matrices)) if parts else self
+
+    def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
+        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
+        return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
+
+
+def rotated_first(positions: int, size_in: int, size_out: int) -> tuple[bool, bool]:
+    """Whether to rotate so many positions' (output gradients, inputs), which is cheaper where they are fewer than
+    the matrix's columns or rows; else the matrix of their outer products is rotated from that side."""
+    return positions <= size_in, positions <= size_out
+
+
+def outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Σ over positions of g aᵀ: ``[batch, out, in]`` with aligned rows."""
+    found = aligned_empty((len(outputs), outputs.shape[2], inputs.shape[2]), inputs)
+    return torch.bmm(outputs.transpose(1, 2), inputs, out=found)
+
+
+def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
+    """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within the budget."""
+    return slices_of(batch, matrix.nbytes, GPU_SLICE_BYTES if matrix.is_cuda else SLICE_BYTES)

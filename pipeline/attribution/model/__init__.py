@@ -1,0 +1,1 @@
+"""The model under attribution: what is captured from it, which parameters are covered, in which modes it runs."""

@@ -1,0 +1,56 @@
+"""BatchNorm statistics for averaged weights, whose statistics aren't the mean of the iterates'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.modes import evaluation_mode
+
+
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether any module keeps BatchNorm statistics."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+
+
+def check_running_statistics(model: nn.Module) -> None:
+    """Raises AttributionError for BatchNorm that takes its statistics from the batch in evaluation too."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and not module.track_running_stats:
+            raise AttributionError(
+                f"Layer {name!r} is BatchNorm without running statistics: rows of a batch depend on each other.",
+                "Train with track_running_stats=True, or with GroupNorm or LayerNorm.",
+            )
+
+
+def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
+    """Sets running statistics to the mean over ``batches`` of inputs, at the model's present weights.
+
+    Only BatchNorm modules run in training mode meanwhile; modes and momenta are put back. A single row that is left
+    over is left out, having no variance.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative mean
+                norm.training = True
+            for place, inputs in enumerate(batches):
+                if place == 0 or _rows(inputs) > 1:
+                    model(inputs)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _rows(inputs: Inputs) -> int:
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))

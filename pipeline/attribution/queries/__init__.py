@@ -1,0 +1,1 @@
+"""Queries: their gradients, how these are compressed, solved for and scaled."""

@@ -1,0 +1,337 @@
+"""Filters of many queries as a few outer products each, instead of one dense matrix a layer and query.
+
+A query's loss gradient is a sum of few outer products, and what the segments make of it (``transport``) is
+numerically of low rank. A filter Σ_r u_r v_rᵀ takes r·(in + out) numbers instead of in·out, and its inner product
+with a row's Σ_positions g aᵀ is Σ_positions Σ_r (u_r·g)(v_r·a): r·(in + out) operations a position.
+
+Error: a matrix loses at most the share ``tolerance`` of its Frobenius norm, so that its inner product with a row's
+gradient G is off by ``tolerance · ‖filter‖ · ‖G‖`` at most (Cauchy–Schwarz). Ranges are found by random projections
+with one power iteration (Halko, Martinsson, Tropp, "Finding structure with randomness", 2011) and what they leave
+out is measured, not estimated.
+
+Under Adam a filter P^{1/2} ∘ V is largest where gradients are smallest, by factors of 10⁴ and more: a share of its norm
+would be those few entries'. So filters are measured with the sizes of gradients, √v̂ ≈ 1/P, and gradients over them; the
+terms needed are more, up to all of them in small layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
+from pipeline.attribution.gradients.products import slices_of
+
+# Share of a filter's Frobenius norm that compression may lose.
+TOLERANCE = 1e-2
+# The same for the queries' own gradients, whose rank is that of their few positions: float64's rounding.
+EXACT = 1e-6
+# Bytes of dense matrices that are formed at a time.
+DENSE_BYTES = 64 << 20
+# Terms that are tried first.
+_SKETCH = 8
+
+
+@dataclass(frozen=True)
+class LowRankMatrices:
+    """Matrices Σ_r u_r v_rᵀ, one a query, of any rank each.
+
+    Attributes:
+        left: u ``[terms, out]``.
+        right: v ``[terms, in]``.
+        owner: int64 ``[terms]``, the query that a term belongs to, ascending.
+        count: how many queries there are; one without terms is zero.
+    """
+
+    left: Tensor
+    right: Tensor
+    owner: Tensor
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.left.nbytes + self.right.nbytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one dense matrix."""
+        return self.left.shape[1] * self.right.shape[1] * self.left.element_size()
+
+    def to(self, like: Tensor) -> LowRankMatrices:
+        """The same in the dtype and on the device of ``like``."""
+        owner = self.owner.to(like.device)
+        return LowRankMatrices(self.left.to(like), self.right.to(like), owner, self.count)
+
+    def dense(self, queries: slice) -> Tensor:
+        """``[queries, out, in]``."""
+        ends = torch.searchsorted(self.owner, torch.arange(self.count + 1).to(self.owner)).tolist()
+        terms = [slice(first, last) for first, last in list(pairwise(ends))[queries]]
+        return torch.stack([self.left[each].T @ self.right[each] for each in terms])
+
+    def rotated(self, basis: Eigenbasis) -> LowRankMatrices:
+        """Q_Sᵀ V Q_A of each."""
+        right = self.right if basis.input is None else self.right @ basis.input
+        left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient
+        return LowRankMatrices(left, right, self.owner, self.count)
+
+    def rotated_back(self, basis: Eigenbasis) -> LowRankMatrices:
+        """Q_S V Q_Aᵀ of each."""
+        right = self.right if basis.input is None else self.right @ basis.input.T
+        left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient.T
+        return LowRankMatrices(left, right, self.owner, self.count)
+
+    def times(self, factor: Tensor, tolerance: float) -> LowRankMatrices:
+        """F ∘ V of each, with F ``[out, in]``, compressed."""
+        slices = slices_of(self.count, self.row_bytes, DENSE_BYTES)
+        return joined([compress(factor * self.dense(queries), tolerance) for queries in slices])
+
+
+# Filters ``[queries, out, in]`` or ``[out, in]``, or compressed.
+Filter: TypeAlias = Tensor | LowRankMatrices
+
+
+def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
+    """The queries of all parts, one behind the other."""
+    owners, before = [], 0
+    for part in parts:
+        owners.append(part.owner + before)
+        before += part.count
+    left, right = torch.cat([part.left for part in parts]), torch.cat([part.right for part in parts])
+    return LowRankMatrices(left, right, torch.cat(owners), before)
+
+
+def compress(matrices: Tensor, tolerance: float, squared_norms: Tensor | None = None) -> LowRankMatrices:
+    """The fewest terms of each matrix ``[queries, out, in]`` that lose at most ``tolerance`` of its Frobenius norm, or
+    of another norm, whose squares ``[queries]`` are given.
+    """
+    norms = matrices.square().sum((1, 2)) if squared_norms is None else squared_norms
+    count, size_out, size_in = matrices.shape
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    waiting, size = list(range(count)), _SKETCH
+    while waiting:
+        some = matrices[waiting] if len(waiting) < count else matrices
+        whole = 2 * size > min(size_out, size_in)
+        left, values, right = _decomposed(some, None if whole else size)
+        dropped = some.square().sum((1, 2))[:, None] - torch.nn.functional.pad(
+            values.square().cumsum(1), (1, 0)
+        )
+        enough = dropped <= tolerance**2 * norms[waiting, None]
+        enough[:, -1] |= whole
+        ranks = torch.where(enough.any(1), enough.int().argmax(1), -1).tolist()
+        for place, query, rank in zip(range(len(waiting)), waiting, ranks):
+            if rank >= 0:
+                scaled = left[place, :, :rank].T * values[place, :rank, None]
+                found[query] = scaled, right[place, :rank]
+        waiting = [query for query, rank in zip(waiting, ranks) if rank < 0]
+        size *= 2
+    terms = [found[query] for query in range(count)]
+    ranks_of = torch.tensor([len(left) for left, _ in terms], device=matrices.device)
+    owner = torch.arange(count, device=matrices.device).repeat_interleave(ranks_of)
+    empty = matrices.new_zeros(0, size_out), matrices.new_zeros(0, size_in)
+    left, right = (torch.cat(part) for part in zip(empty, *terms))
+    return LowRankMatrices(left, right, owner, count)
+
+
+def _decomposed(matrices: Tensor, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """U ``[queries, out, size]``, S, Vᵀ of the largest ``size`` singular values, or of all for None."""
+    if size is None:
+        return torch.linalg.svd(matrices, full_matrices=False)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(matrices.shape[2], size, generator=generator, dtype=torch.float64).to(matrices)
+    image = torch.linalg.qr(matrices @ start)[0]
+    basis = torch.linalg.qr(matrices @ (matrices.mT @ image))[0]
+    left, values, right = torch.linalg.svd(basis.mT @ matrices, full_matrices=False)
+    return basis @ left, values, right
+
+
+def compressed_filters(
+    gradients: Mapping[str, Tensor], segments: Sequence[PreparedSegment], tolerance: float = TOLERANCE
+) -> list[dict[str, LowRankMatrices]]:
+    """``transport.query_filters`` of several queries, compressed.
+
+    Args:
+        gradients: layer -> loss gradients ``[queries, out, in]``, float64.
+        segments: first to last.
+        tolerance: share of a filter's Frobenius norm that is lost at most with one segment; earlier segments add
+            what is lost on the way to them. Of layers whose parameters Adam or a parameter group scales, share of
+            the norm of filter ∘ sizes of gradients, in every segment.
+
+    Returns:
+        One dictionary per segment, first to last, of the same layers.
+    """
+    filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
+    for name, gradient in gradients.items():
+        scaled = any(
+            name in each.conditioners and each.conditioners[name].root is not None for each in segments
+        )
+        found = (_scaled_layer if scaled else _plain_layer)(name, gradient, segments, tolerance)
+        for of_segment, each in zip(filters, found, strict=True):
+            of_segment[name] = each
+    return filters
+
+
+def _plain_layer(
+    name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
+) -> list[LowRankMatrices]:
+    """A layer's filters per segment; the query stays compressed on its way through them."""
+    slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
+    query = joined([compress(gradient[queries], EXACT) for queries in slices])
+    found: list[LowRankMatrices] = []
+    for segment in reversed(segments):
+        basis, sigma = segment.bases[name].to(gradient), segment.curvature(name).to(gradient)
+        rotated = query.rotated(basis)
+        injected = rotated.times(segment.spectrum.injection(sigma), tolerance)
+        found.insert(0, injected.rotated_back(basis))
+        if len(found) < len(segments):
+            query = rotated.times(segment.spectrum.transport(sigma), tolerance).rotated_back(basis)
+    return found
+
+
+def _scaled_layer(
+    name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
+) -> list[LowRankMatrices]:
+    """The same where an optimizer scales every parameter by itself: P^{1/2} ∘ V has not the rank of V, so queries
+    are dense on their way and only what comes of them is compressed."""
+    found: list[list[LowRankMatrices]] = [[] for _ in segments]
+    for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
+        for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
+            sizes = _gradient_sizes(name, segments[place], gradient)
+            found[place].append(_compress_for(dense[name], sizes, tolerance))
+    return [joined(parts) for parts in found]
+
+
+def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankMatrices:
+    """``compress`` with every entry measured by the ``sizes`` ``[out, in]`` of the gradients that will meet it.
+
+    Filters are largest where gradients are smallest, and would lose the rest to these entries. Sizes per row and column
+    scale the matrices; the norm that ``tolerance`` is a share of is that of the sizes themselves.
+    """
+    squares = sizes.square()
+    rows, columns = squares.mean(1).sqrt(), (squares.mean(0) / squares.mean()).nan_to_num().sqrt()
+    norms = (matrices * sizes).square().sum((1, 2))
+    found = compress(rows[:, None] * matrices * columns, tolerance, norms)
+    left, right = (
+        torch.where(scale > 0, side / scale, 0.0)
+        for side, scale in ((found.left, rows), (found.right, columns))
+    )
+    return LowRankMatrices(left, right, found.owner, found.count)
+
+
+def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor:
+    """What a segment's optimizer takes for the sizes of a layer's gradients ``[out, in]``: 1/P, about √v̂ under Adam,
+    and 0 for what it leaves alone."""
+    conditioner = segment.conditioners.get(name)
+    if conditioner is None or conditioner.root is None:
+        return like.new_ones(like.shape[1:])
+    root = conditioner.root.to(like)
+    return torch.where(root > 0, root**-2, 0.0)
+
+
+def cheapest_filters(
+    parts: Iterable[Mapping[str, Tensor]], segments: Sequence[PreparedSegment], tolerance: float
+) -> list[dict[str, Filter]]:
+    """``transport.query_filters`` of several queries, a layer's compressed where a row takes fewer operations so.
+
+    Args:
+        parts: layer -> loss gradients ``[queries, out, in]`` of some queries at a time, float64.
+        segments: first to last.
+        tolerance: as in ``compressed_filters``; 0 compresses nothing.
+    """
+    return joined_filters(
+        compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
+        for part in parts
+    )
+
+
+def compressed_segment(
+    filters: Mapping[str, Tensor], segment: PreparedSegment, tolerance: float
+) -> dict[str, LowRankMatrices]:
+    """Dense filters of one segment, layer -> ``[queries, out, in]``, compressed as in ``compressed_filters``."""
+    found = {}
+    for name, dense in filters.items():
+        sizes = _gradient_sizes(name, segment, dense)
+        slices = slices_of(len(dense), dense[0].nbytes, DENSE_BYTES)
+        found[name] = joined([_compress_for(dense[queries], sizes, tolerance) for queries in slices])
+    return found
+
+
+def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict[str, Filter]]:
+    """The filters of all queries, one dictionary per segment, from those of some queries at a time; a layer's
+    compressed where that takes fewer operations a row."""
+    found: list[dict[str, list[Filter]]] = []
+    for part in parts:
+        found = found or [{} for _ in part]
+        for of_segment, filters in zip(found, part, strict=True):
+            for name, each in filters.items():
+                of_segment.setdefault(name, []).append(each)
+    return [{name: _whole(each) for name, each in of_segment.items()} for of_segment in found]
+
+
+def _whole(parts: Sequence[Filter]) -> Filter:
+    """All queries' filters of a layer."""
+    compressed = [part for part in parts if isinstance(part, LowRankMatrices)]
+    if not compressed:
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    whole = joined(compressed)
+    size_out, size_in = whole.left.shape[1], whole.right.shape[1]
+    if len(whole.owner) * (size_out + size_in) < whole.count * size_out * size_in:
+        return whole
+    return whole.dense(slice(None))
+
+
+def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:
+    """Inner products <filter, G> of every query with every example: ``[queries, batch]``."""
+    compact = gradients.compact()
+    if isinstance(compact, IndexedGradients):
+        terms = _indexed_terms(compact, filters)
+    elif isinstance(compact, OuterProducts) and _pays(compact, filters):
+        terms = _outer_terms(compact, filters)
+    else:
+        return _dense_products(compact, filters)
+    return terms.new_zeros(filters.count, terms.shape[1]).index_add_(0, filters.owner, terms)
+
+
+def _pays(gradients: OuterProducts, filters: LowRankMatrices) -> bool:
+    """Whether terms take fewer operations a row than dense matrices."""
+    size_out, size_in = filters.left.shape[1], filters.right.shape[1]
+    by_terms = gradients.positions * len(filters.owner) * (size_out + size_in)
+    return by_terms <= (gradients.positions + filters.count) * size_out * size_in
+
+
+def _outer_terms(gradients: OuterProducts, filters: LowRankMatrices) -> Tensor:
+    """(u·g)(v·a), summed over positions: ``[terms, batch]``."""
+    row_bytes = gradients.positions * max(1, len(filters.owner)) * gradients.inputs.element_size()
+    found = [filters.left.new_zeros(len(filters.owner), 0)]
+    for rows in slices_of(len(gradients.inputs), row_bytes, DENSE_BYTES):
+        sides = gradients.outputs[rows] @ filters.left.T, gradients.inputs[rows] @ filters.right.T
+        found.append((sides[0] * sides[1]).sum(1).T)
+    return torch.cat(found, 1)
+
+
+def _indexed_terms(gradients: IndexedGradients, filters: LowRankMatrices) -> Tensor:
+    """The same where inputs are one-hot: v·a is a number of v."""
+    row_bytes = gradients.positions * max(1, len(filters.owner)) * gradients.outputs.element_size()
+    found = [filters.left.new_zeros(len(filters.owner), 0)]
+    for rows in slices_of(len(gradients.tokens), row_bytes, DENSE_BYTES):
+        sides = gradients.outputs[rows] @ filters.left.T, filters.right.T[gradients.tokens[rows]]
+        found.append((sides[0] * sides[1]).sum(1).T)
+    return torch.cat(found, 1)
+
+
+def _dense_products(gradients: object, filters: LowRankMatrices) -> Tensor:
+    assert isinstance(gradients, DenseGradients | OuterProducts)
+    rows = len(gradients.matrices if isinstance(gradients, DenseGradients) else gradients.inputs)
+    found = filters.left.new_zeros(filters.count, rows)
+    for some in slices_of(rows, filters.row_bytes, DENSE_BYTES):
+        matrices = gradients.dense(some).flatten(1).T
+        for queries in slices_of(filters.count, filters.row_bytes, DENSE_BYTES):
+            found[queries, some] = filters.dense(queries).flatten(1) @ matrices
+    return found

@@ -1,0 +1,152 @@
+"""Queries: where their loss is looked at, and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.curvature.factor_sums import add_tensors
+from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
+from pipeline.attribution.model.capture import Inputs, capture
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.objectives.cross_entropy import IGNORED
+from pipeline.attribution.queries.compression import DENSE_BYTES
+from pipeline.attribution.rows.batch import select_inputs
+from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.trajectory.points import Points
+from pipeline.attribution.trajectory.weights import restore_weights
+
+_NONE = "There are no queries.", "Give at least one batch of queries, or query=None."
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is attributed.
+
+    Attributes:
+        batches: rows as (inputs, labels).
+        objective: whose losses are attributed.
+        at: where they are looked at: the ``tail`` average or the ``final`` checkpoint.
+        reduced: whether their mean is asked for, or each.
+    """
+
+    batches: Iterable[tuple[Inputs, Tensor]]
+    objective: Objective
+    at: str
+    reduced: bool
+
+
+def load_query_point(points: Points, rows: StageRows, at: str) -> None:
+    """Puts the weights at which queries are looked at into the model."""
+    model, trajectory = points.model, points.trajectory
+    if at == "final":
+        points.load(len(trajectory.checkpoints) - 1)
+        return
+    restore_weights(model, trajectory.load_tail(), trajectory.tail or "")
+    if has_batchnorm(model):
+        reestimate_batchnorm(model, (batch.inputs for batch in rows))
+
+
+def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]:
+    """Layer -> gradient ``[out, in]`` of the mean loss at the model's present weights, float64.
+
+    Raises:
+        AttributionError: there are no queries, or one has a class that the model doesn't know.
+        NonFiniteError: a query's gradient has NaN or infinity; names the query.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for inputs, labels in queries.batches:
+        check_classes(model, queries.objective, inputs, labels)
+        sums = add_tensors(sums, mean_gradient_sums(model, queries.objective, inputs, labels))
+        count += len(labels)
+    if count == 0:
+        raise AttributionError(*_NONE)
+    if not _finite(sums):
+        _raise_not_finite(model, queries)
+    return {name: value / count for name, value in sums.items()}
+
+
+def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[str, Tensor]]:
+    """Layer -> gradients ``[queries, out, in]``, float64, of a few queries at a time; raises as
+    ``mean_query_gradient``."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    step, count = max(1, DENSE_BYTES // (8 * numbers)), 0
+    for inputs, labels in queries.batches:
+        check_classes(model, queries.objective, inputs, labels)
+        for start in range(0, len(labels), step):
+            some = slice(start, start + step)
+            found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
+            parts = {name: value.double() for name, value in found.items()}
+            if not _finite(parts):
+                _raise_not_finite(model, queries)
+            yield parts
+        count += len(labels)
+    if count == 0:
+        raise AttributionError(*_NONE)
+
+
+def _finite(gradients: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in gradients.values())
+
+
+def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
+    """Looks for the query, one by one."""
+    count = 0
+    for inputs, labels in queries.batches:
+        for row in range(len(labels)):
+            one = slice(row, row + 1)
+            found = mean_gradient_sums(model, queries.objective, select_inputs(inputs, one), labels[one])
+            if not _finite(found):
+                raise NonFiniteError(
+                    f"The gradient of query {count + row} has NaN or infinity.",
+                    "Look for NaN in its inputs and label, and for a training run that diverged.",
+                )
+        count += len(labels)
+    raise NonFiniteError(
+        "The gradient of the queries has NaN or infinity, that of no query alone.",
+        "Look for very large numbers in the queries.",
+    )
+
+
+def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
+    """Raises AttributionError for a class that the model has no output for."""
+    if objective.name != "cross_entropy" or not len(labels):
+        return
+    with capture(model) as captured:
+        classes = captured.forward(select_inputs(inputs, slice(1))).shape[-1]
+    unknown = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
+    if len(unknown):
+        raise AttributionError(
+            f"A query has the class {int(unknown[0])}, but the model has {classes} outputs, classes 0 to "
+            f"{classes - 1}.",
+            "Leave out queries of classes that training didn't know.",
+        )
+
+
+def mean_gradient_sums(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor, weights: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Layer -> Σ over examples of the loss gradient ``[out, in]``, float64; divide by the number of examples.
+
+    ``weights`` ``[batch]`` scale each example's loss.
+    """
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        scale = torch.ones_like(losses) if weights is None else weights.to(losses)
+        return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
+
+
+def query_gradients(
+    model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
+) -> dict[str, Tensor]:
+    """Layer -> each example's loss gradient ``[batch, out, in]``, for scores of single queries."""
+    with capture(model) as captured:
+        losses = objective.losses(captured.forward(inputs), labels)
+        ones = torch.ones_like(losses)
+        return {name: gradients.matrices() for name, gradients in captured.gradients(losses, ones)}

@@ -1,0 +1,1 @@
+"""Rows as batches: how they are given, what is refused, and their derivatives."""

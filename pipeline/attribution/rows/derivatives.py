@@ -1,0 +1,144 @@
+"""Derivatives of per-row losses along a direction; no gradient is formed per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.backends import mha
+from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.modes import evaluation_mode
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.rows.batch import Batch
+
+# Gives the rows of some numbers, int64 ``[batch]``.
+RowSource = Callable[[Tensor], Batch]
+# Rows of a forward pass over many rows.
+PASS_ROWS = 512
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Attention by operations that have forward and second derivatives; fused kernels have none."""
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast)
+
+
+def row_source(pairs: Iterable[tuple[Inputs, Tensor]]) -> RowSource:
+    """All of (inputs, labels) in memory, rows numbered from 0 in their order."""
+    held = list(pairs)
+    if not held:
+        raise AttributionError("There are no training rows.", "Give at least one batch.")
+    labels = torch.cat([pair[1] for pair in held])
+    first = held[0][0]
+    if isinstance(first, Tensor):
+        together = torch.cat([pair[0] for pair in held])  # type: ignore[misc]
+        return lambda rows: Batch(together[rows], labels[rows], rows)
+    named = {name: torch.cat([pair[0][name] for pair in held]) for name in first}  # type: ignore[index]
+    return lambda rows: Batch({name: values[rows] for name, values in named.items()}, labels[rows], rows)
+
+
+def contiguous(inputs: Inputs) -> Inputs:
+    """The same values in plain layout: torch's forward derivative of group norm takes no permuted images."""
+    if isinstance(inputs, Tensor):
+        return inputs.contiguous()
+    return {name: value.contiguous() for name, value in inputs.items()}
+
+
+def row_losses(
+    model: nn.Module, objective: Objective, batch: Batch, parameters: Mapping[str, Tensor]
+) -> Tensor:
+    """Weighted losses ``[batch]`` with ``parameters`` in place of the model's own."""
+    losses = objective.losses(
+        functional_call(model, dict(parameters), (contiguous(batch.inputs),)), batch.labels
+    )
+    return losses if batch.weights is None else losses * batch.weights.to(losses)
+
+
+def row_products(
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> Tensor:
+    """⟨∇(weighted loss), direction⟩ of every row: ``[batch]``."""
+    with torch.no_grad(), forward_mode():
+        both = jvp(lambda p: row_losses(model, objective, batch, p), (dict(parameters),), (dict(direction),))
+    change: Tensor = both[1]
+    return change
+
+
+def row_and_hessian_products(
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(``row_products``, Σ over rows of the loss's Hessian times the direction), for two backward passes.
+
+    With u a weight of each row, s(u, parameters) = ⟨∇ Σ u_i loss_i, direction⟩ has both as its derivatives.
+    """
+    leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+    with forward_mode():
+        losses = row_losses(model, objective, batch, leaves)
+        shares = torch.ones_like(losses, requires_grad=True)
+        options: dict[str, bool] = {"allow_unused": True, "materialize_grads": True}
+        first = torch.autograd.grad(losses, list(leaves.values()), shares, create_graph=True, **options)
+        along = [pair for pair in zip(first, direction.values(), strict=True) if pair[0].requires_grad]
+        gradients, tangents = zip(*along, strict=True)
+        products, *second = torch.autograd.grad(gradients, [shares, *leaves.values()], tangents, **options)
+    return products, dict(zip(leaves, second, strict=True))
+
+
+def all_row_products(
+    model: nn.Module,
+    objective: Objective,
+    rows: RowSource,
+    count: int,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> Tensor:
+    """``row_products`` of rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU."""
+    with evaluation_mode(model):
+        found = [
+            row_products(model, objective, rows(part), parameters, direction).double().cpu()
+            for part in torch.arange(count).split(PASS_ROWS)
+        ]
+    return torch.cat(found)
+
+
+def mean_loss_gradient(
+    model: nn.Module, objective: Objective, query: Iterable[tuple[Inputs, Tensor]]
+) -> dict[str, Tensor]:
+    """Trained parameter -> gradient of the mean query loss at the model's present weights, in evaluation mode.
+
+    Raises:
+        AttributionError: there are no queries.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    count = 0
+    with evaluation_mode(model):
+        for inputs, labels in query:
+            loss = objective.losses(model(inputs), labels).sum()
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, value in zip(parameters, found, strict=True):
+                if value is not None:
+                    sums[name] += value
+            count += len(labels)
+    if count == 0:
+        raise AttributionError("There are no queries.", "Give at least one batch of queries.")
+    return {name: value / count for name, value in sums.items()}

@@ -1,0 +1,56 @@
+"""Says which batch a model's forward pass fails on, instead of what torch says from deep inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.modes import evaluation_mode
+from pipeline.attribution.rows.repeated_batches import RepeatedBatches
+
+
+@contextmanager
+def refused_inputs_named(model: nn.Module, given: Sequence[RepeatedBatches]) -> Iterator[None]:
+    """An error inside becomes an AttributionError that names the batch, if the model can't take one of these.
+
+    Args:
+        given: all that the model is called with inside.
+    """
+    try:
+        yield
+    except AttributionError:
+        raise
+    except Exception as error:
+        for batches in given:
+            for place, (inputs, _) in enumerate(batches):
+                said = _refusal(model, inputs)
+                if said is not None:
+                    raise AttributionError(
+                        f"The model can't take batch {place} of {batches.name}, {_described(inputs)}: {said}",
+                        "Give inputs of the shape and type that it was trained with.",
+                    ) from error
+        raise
+
+
+def _refusal(model: nn.Module, inputs: Inputs) -> str | None:
+    """The first line of what the model's forward pass fails with; None if it doesn't."""
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(inputs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".") + "."
+    return None
+
+
+def _described(inputs: Inputs) -> str:
+    """``float32 [8, 3]``, or that of every input by name."""
+    if isinstance(inputs, Tensor):
+        return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{name} {_described(value)}" for name, value in inputs.items())
+    return type(inputs).__name__

@@ -1,0 +1,1 @@
+"""Scores of rows, and the conductor that goes over all checkpoints and rows."""

@@ -1,0 +1,225 @@
+"""Methods that compare features of a query with those of a row, all at one point: baselines to hold others against.
+
+- ``representation``: the cosine of what the last covered layer gets as its inputs. A similarity, not nats.
+- ``loss``: the row's own loss as its harm, whatever the query.
+- ``trak``, of one model (Park et al., "TRAK: Attributing Model Behavior at Scale", arXiv 2303.14186, Eq. 13-17):
+  gradients projected to k numbers, φ(z) = P ∇margin(z) with margin = log p/(1 − p) and p = exp(−loss), and
+
+      τ(query, row) = P∇f(query) · (Σ_rows φ φᵀ)⁻¹ · P∇loss(row),       ∇loss(row) = −(1 − p) ∇margin(row)
+
+  which for f = loss of the query is the predicted rise on the row's removal, in nats. An objective without margins
+  takes the columns of its output Hessian's root for ∇margin: the projected Gauss–Newton matrix.
+
+A projection to k numbers has k random rank-one matrices u vᵀ of signs a layer (⟨u vᵀ, Σ g aᵀ⟩ = Σ (u·g)(v·a)), scaled
+so that inner products are kept in expectation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.model.capture import Capture, capture
+from pipeline.attribution.model.coverage import LayerInfo
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.queries.compression import LowRankMatrices, products
+from pipeline.attribution.rows.batch import Batch
+
+# Numbers that gradients are projected to.
+PROJECTION = 1024
+# 1 − p is not taken to be smaller.
+_LEAST_DOUBT = 1e-12
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One batch's forward pass.
+
+    Attributes:
+        captured: the model.
+        batch: the rows.
+        outputs: of the model, with their graph.
+        objective: whose losses are meant.
+        projections: layer -> its rank-one matrices, one a number of the projection.
+    """
+
+    captured: Capture
+    batch: Batch
+    outputs: Tensor
+    objective: Objective
+    projections: Mapping[str, LowRankMatrices]
+
+    def projected(self, at_outputs: Tensor) -> Tensor:
+        """P times every example's gradient of ⟨at_outputs, outputs⟩: ``[batch, k]``."""
+        found = torch.zeros((), dtype=self.outputs.dtype, device=self.outputs.device)
+        for name, gradients in self.captured.gradients(self.outputs, at_outputs, retain_graph=True):
+            found = found + products(gradients, self.projections[name])
+        return found.T
+
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """(losses ``[batch]``, their gradients at the outputs), float64."""
+        outputs = self.outputs.detach().double().requires_grad_()
+        losses = self.objective.losses(outputs, self.batch.labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), outputs)
+        return losses.detach(), gradient
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """τ = ⟨features of the query, features of the row⟩, or with the inverse of ``metric`` in between.
+
+    Attributes:
+        queries: features ``[batch, features]``.
+        rows: the same of rows.
+        metric: a batch's part of a sum over rows ``[features, features]``; with it a row's own score is its
+            self-influence.
+    """
+
+    queries: Callable[[Pass], Tensor]
+    rows: Callable[[Pass], Tensor]
+    metric: Callable[[Pass], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a similarity finds, float64 on the CPU.
+
+    Attributes:
+        influence: ``[queries, rows]``, of the mean query alone where they are reduced; None without queries.
+        self_influence: ``[rows]``, or None.
+        losses: ``[rows]``.
+        margins: ``[rows]``, or None.
+    """
+
+    influence: Tensor | None
+    self_influence: Tensor | None
+    losses: Tensor
+    margins: Tensor | None
+
+
+def compare(
+    model: nn.Module,
+    similarity: Similarity,
+    rows: Iterable[tuple[Batch, Objective]],
+    queries: Iterable[tuple[Batch, Objective]] | None,
+    *,
+    reduced: bool,
+    projection: int = PROJECTION,
+    seed: int = 0,
+) -> Compared:
+    """Compares at the model's present weights.
+
+    Args:
+        rows, queries: batches with the objective that their losses are of.
+        projection: k, of methods that project.
+        seed: of the projection.
+
+    Raises:
+        AttributionError: there is nothing to compare, or ``projection`` is less than 1.
+        NonFiniteError: a feature is NaN or infinite.
+    """
+    if projection < 1:
+        raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
+    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    features: dict[str, list[Tensor]] = {"queries": [], "rows": [], "losses": [], "margins": []}
+    metric: Tensor | None = None
+    with capture(model) as captured:
+        projections: Mapping[str, LowRankMatrices] = {}
+        if similarity.metric is not None:
+            projections = random_projections(captured.layers, projection, seed, like)
+        for batch, objective in rows:
+            visit = Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
+            losses, margins = visit.losses()[0], objective.margins(visit.outputs.detach(), batch.labels)
+            features["losses"].append(losses.cpu())
+            features["margins"] += [] if margins is None else [margins.double().cpu()]
+            features["rows"].append(similarity.rows(visit).double().cpu())
+            if similarity.metric is not None:
+                part = similarity.metric(visit).cpu()
+                metric = part if metric is None else metric + part
+        for batch, objective in queries or ():
+            visit = Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
+            features["queries"].append(similarity.queries(visit).double().cpu())
+    found = {name: torch.cat(parts) if parts else None for name, parts in features.items()}
+    _check_finite(found)
+    of_rows, of_queries = found["rows"], found["queries"]
+    if of_rows is None or found["losses"] is None or (queries is not None and of_queries is None):
+        raise AttributionError("There are no rows or no queries.", "Give at least one batch of each.")
+    solved = of_rows if metric is None else of_rows @ torch.linalg.pinv(metric, hermitian=True)
+    if of_queries is not None and reduced:
+        of_queries = of_queries.mean(0, keepdim=True)
+    return Compared(
+        None if of_queries is None else of_queries @ solved.T,
+        None if metric is None else (solved * of_rows).sum(1),
+        found["losses"],
+        found["margins"],
+    )
+
+
+def random_projections(
+    layers: Sequence[LayerInfo], size: int, seed: int, like: Tensor
+) -> dict[str, LowRankMatrices]:
+    """``size`` random rank-one matrices a layer, in the dtype and on the device of ``like``."""
+    generator, found = torch.Generator().manual_seed(seed), {}
+    for layer in layers:
+        left, right = (
+            (2.0 * torch.randint(2, (size, width), generator=generator) - 1.0).to(like)
+            for width in layer.shape
+        )
+        found[layer.name] = LowRankMatrices(left / size**0.5, right, torch.arange(size).to(like.device), size)
+    return found
+
+
+def _representations(visit: Pass) -> Tensor:
+    return functional.normalize(visit.captured.last_inputs().double(), dim=1)
+
+
+def _losses(visit: Pass) -> Tensor:
+    return visit.losses()[0][:, None]
+
+
+def _minus_one(visit: Pass) -> Tensor:
+    return -torch.ones(len(visit.outputs), 1)
+
+
+def _projected_loss(visit: Pass) -> Tensor:
+    return visit.projected(visit.losses()[1].to(visit.outputs))
+
+
+def _projected_margins(visit: Pass) -> Tensor:
+    """Σ φ φᵀ ``[k, k]``, float64."""
+    outputs, labels = visit.outputs.detach(), visit.batch.labels
+    if visit.objective.margins(outputs, labels) is None:
+        columns = visit.objective.exact_output_gradients(outputs, labels)
+    else:
+        losses, gradient = visit.losses()
+        doubt = (-torch.expm1(-losses)).clamp(min=_LEAST_DOUBT)
+        columns = [gradient / doubt.view(-1, *[1] * (gradient.dim() - 1))]
+    total = torch.zeros((), dtype=torch.float64, device=outputs.device)
+    for column in columns:
+        projected = visit.projected(column.to(outputs)).double()
+        total = total + projected.T @ projected
+    return total
+
+
+SIMILARITIES: Mapping[str, Similarity] = {
+    "representation": Similarity(_representations, _representations),
+    "loss": Similarity(_minus_one, _losses),
+    "projected_gradients": Similarity(_projected_loss, _projected_loss, _projected_margins),
+}
+"""Name -> the similarity."""
+
+
+def _check_finite(features: Mapping[str, Tensor | None]) -> None:
+    for name, values in features.items():
+        if values is not None and not torch.isfinite(values).all():
+            place = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0])
+            what = f"query {place}" if name == "queries" else f"training row {place}, in the order given,"
+            raise NonFiniteError(
+                f"What the model makes of {what} has a NaN or an infinity.",
+                "Look for NaN in it and for a training run that diverged.",
+            )

@@ -1,0 +1,1 @@
+"""The trajectory: recorded weights and optimizer states on disk."""

@@ -1,0 +1,224 @@
+"""Records a trajectory from inside any training loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipeline.attribution.errors import AttributionError, OptimizerError
+from pipeline.attribution.trajectory.optimizers import (
+    AppliedSums,
+    constant_settings,
+    read_settings,
+    second_moments,
+)
+from pipeline.attribution.trajectory.trajectory import (
+    FILE_NAME,
+    MOMENT,
+    TAIL_NAME,
+    Stage,
+    stage_from_record,
+    stage_record,
+    weights_path,
+    write_trajectory,
+)
+from pipeline.attribution.trajectory.weights import RunningMean, save_weights
+
+
+def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
+    """Equally spaced steps after which to write a checkpoint; the last is the end of training.
+
+    Raises:
+        AttributionError: there are fewer steps than checkpoints.
+    """
+    if checkpoints < 1 or steps < checkpoints:
+        raise AttributionError(
+            f"{checkpoints} checkpoints don't fit in {steps} training steps.",
+            "Train longer or keep fewer checkpoints.",
+        )
+    return [round(steps * place / checkpoints) for place in range(1, checkpoints + 1)]
+
+
+def first_tail_step(steps: int, share: float) -> int:
+    """The first step (counted from 1) whose weights are averaged: the last ``share`` of ``steps``."""
+    return steps - max(1, round(share * steps)) + 1
+
+
+def check_announced(steps: int, train_rows: int, tail: float) -> None:
+    """Raises AttributionError where a training can't be as it is announced to a recorder."""
+    for name, number in (("steps", steps), ("train_rows", train_rows)):
+        if number < 1:
+            raise AttributionError(f"{name} is {number}.", "Give how many there are in training.")
+    if not 0 <= tail <= 1:
+        raise AttributionError(f"tail is {tail}.", "Give a share of the steps, from 0 to 1.")
+
+
+class TrajectoryRecorder:
+    """Writes checkpoints, the learning rates between them and the mean of the last iterates while you train.
+
+    Training may have several stages (pre-training and fine-tuning, a head alone and then everything): call
+    ``next_stage`` when one is complete. The parameters that a stage's optimizer doesn't have, or that don't require
+    gradients when the stage begins, are frozen in it.
+
+    Args:
+        model: the model in training; its state dict is saved, buffers included.
+        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``; parameter groups may differ in learning rate and
+            weight decay, and learning rate schedules are fine.
+        directory: where the trajectory goes; one that is there already is given up.
+        checkpoints: how many, equally spaced.
+        steps: how many optimizer steps the stage takes in all.
+        train_rows: N, how many rows are trained on.
+        tail: the share of the last stage's last steps whose weights are averaged; 0 keeps no average.
+        name: of the stage, for people.
+
+    Raises:
+        OptimizerError: the optimizer isn't one as above.
+        AttributionError: there are fewer steps than checkpoints or no training rows, or the tail is no share.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        directory: str | Path,
+        *,
+        steps: int,
+        train_rows: int,
+        checkpoints: int = 6,
+        tail: float = 0.5,
+        name: str = "",
+    ) -> None:
+        self._model, self._directory, self._tail = model, Path(directory), tail
+        self._stages: list[Stage] = []
+        self._written: list[dict[str, Any]] = []
+        self._applied = AppliedSums()
+        self._step, self._steps, self._lr_sum = 0, 0, 0.0
+        self._optimizer: Optimizer | None = None
+        self._begin(optimizer, steps, train_rows, checkpoints, name)
+
+    def next_stage(
+        self, optimizer: Optimizer, *, steps: int, train_rows: int, checkpoints: int = 6, name: str = ""
+    ) -> None:
+        """Call when a stage's steps are done and before the next one's first; arguments as for the first stage.
+
+        Raises:
+            AttributionError: the stage before isn't complete.
+        """
+        if self._step < self._steps:
+            raise AttributionError(
+                f"The stage has done {self._step} of the {self._steps} steps announced.",
+                "Begin the next stage when it is complete, or announce fewer steps.",
+            )
+        self._begin(optimizer, steps, train_rows, checkpoints, name)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Call after every ``optimizer.step()`` and before the schedule's; ``epoch`` is how many epochs are
+        done.
+
+        Raises:
+            AttributionError: training takes more steps than announced.
+            OptimizerError: momentum, weight decay or the like changed.
+        """
+        assert self._optimizer is not None
+        if self._step >= self._steps:
+            raise AttributionError(
+                f"Training goes on after the {self._steps} steps announced.",
+                "Give the recorder the right `steps`.",
+            )
+        if constant_settings(self._optimizer) != self._constants:
+            raise OptimizerError(
+                "Momentum or weight decay changed during training.",
+                "Keep them constant; OneCycleLR changes momentum unless cycle_momentum=False.",
+            )
+        self._step += 1
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._lr_sum += rates[0]
+        self._applied.step(self._stages[-1].optimizer, rates)
+        if self._first_tail is not None and self._step >= self._first_tail:
+            self._mean.add(self._model.state_dict())
+        if self._step in self.checkpoint_steps:
+            self._write_checkpoint(epoch)
+        if self._step == self._steps:
+            self._finish()
+        elif self._step in self.checkpoint_steps:
+            self._applied.add_interval(len(rates))
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What ``restore`` needs to go on after an interruption, as a flat dictionary for safetensors."""
+        record = {
+            "step": self._step,
+            "lr_sum": self._lr_sum,
+            "written": self._written,
+            "applied": self._applied.to_record(),
+            "stages": [stage_record(stage) for stage in self._stages],
+            "steps": self._steps,
+            "checkpoint_steps": self.checkpoint_steps,
+            "first_tail": self._first_tail,
+        }
+        text = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+        mean = self._mean.to_tensors() if self._mean.count else {}
+        return {"record": text.clone()} | {f"mean/{name}": tensor for name, tensor in mean.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on where ``state_tensors`` was taken, with a recorder made of the present stage's optimizer; the
+        checkpoints written before must still be there."""
+        record = json.loads(bytes(state["record"].tolist()))
+        self._step, self._lr_sum, self._written = record["step"], record["lr_sum"], record["written"]
+        self._applied = AppliedSums.from_record(record["applied"])
+        self._stages = [stage_from_record(each) for each in record["stages"]]
+        self._steps, self.checkpoint_steps = record["steps"], record["checkpoint_steps"]
+        self._first_tail = record["first_tail"]
+        mean = {name.removeprefix("mean/"): t for name, t in state.items() if name.startswith("mean/")}
+        self._mean = RunningMean.from_tensors(mean) if mean else RunningMean()
+        if self._step == self._steps:
+            self._write_trajectory()
+
+    def _begin(self, optimizer: Optimizer, steps: int, train_rows: int, checkpoints: int, name: str) -> None:
+        check_announced(steps, train_rows, self._tail)
+        settings = read_settings(self._model, optimizer)
+        self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
+        # What is there is of another training, or ends with the stage before.
+        (self._directory / FILE_NAME).unlink(missing_ok=True)
+        self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
+        self._steps += steps
+        self._stages.append(Stage(train_rows, settings, name))
+        if optimizer is not self._optimizer:
+            self._applied.start(optimizer)
+        self._applied.add_interval(len(settings.groups))
+        self._optimizer, self._constants = optimizer, constant_settings(optimizer)
+        self._mean = RunningMean()
+
+    def _write_checkpoint(self, epoch: float | None) -> None:
+        assert self._optimizer is not None
+        path = weights_path(self._directory, self._step)
+        if self._stages[-1].optimizer.adaptive:
+            moments = second_moments(self._model, self._optimizer)
+            state = {f"{MOMENT}{name}": moment for name, moment in moments.items()}
+            save_weights(path.with_name(f"{self._step}.optimizer.safetensors"), state)
+        save_weights(path, self._model.state_dict())
+        stage = len(self._stages) - 1
+        self._written.append({"step": self._step, "epoch": epoch, "stage": stage, "lr_sum": self._lr_sum})
+        self._lr_sum = 0.0
+
+    def _finish(self) -> None:
+        if self._first_tail is not None:
+            save_weights(self._directory / TAIL_NAME, self._mean.mean())
+        self._write_trajectory()
+
+    def _write_trajectory(self) -> None:
+        write_trajectory(
+            self._directory,
+            checkpoints=[
+                checkpoint | {"applied": applied}
+                for checkpoint, applied in zip(self._written, self._applied.sums(), strict=True)
+            ],
+            stages=self._stages,
+            steps=self._steps,
+            tail=None if self._first_tail is None else TAIL_NAME,
+        )

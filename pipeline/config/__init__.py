@@ -1,0 +1,37 @@
+"""The configuration of an audit: what there is to choose, reading it from YAML, and what is wrong with one in words."""
+
+from __future__ import annotations
+
+from pipeline.config.load import load_config
+from pipeline.config.schema import (
+    Attribution,
+    AuditConfig,
+    Compute,
+    Data,
+    Detection,
+    FeatureKind,
+    Model,
+    Orchestration,
+    Split,
+    Training,
+    Verification,
+    digest,
+    validate,
+)
+
+__all__ = [
+    "Attribution",
+    "AuditConfig",
+    "Compute",
+    "Data",
+    "Detection",
+    "FeatureKind",
+    "Model",
+    "Orchestration",
+    "Split",
+    "Training",
+    "Verification",
+    "digest",
+    "load_config",
+    "validate",
+]

@@ -1,0 +1,1 @@
+"""Export: cleaned data and quarantine, shard by shard, as verification settled it."""

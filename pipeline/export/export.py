@@ -1,0 +1,269 @@
+"""The cleaned dataset: source files without the removed rows, a quarantine with the originals, a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig, digest
+from pipeline.data.files import sha256_of
+from pipeline.data.label_sets import is_set
+from pipeline.data.labels import plain
+from pipeline.errors import InputError, WinnowError
+from pipeline.export.rewrite import Changes, difference, rewrite
+from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
+from pipeline.verification.settle import refused_by, settle
+
+if TYPE_CHECKING:
+    from pipeline.runs.context import AuditContext
+
+MANIFEST = "cleaned.json"
+EARLIER_MANIFEST = "cleaned/_manifest.json"
+CANARIES = "nothing was exported: labels were flipped on purpose in this run (detection.canaries)"
+FINISHED = "exported"  # a small record for each finished file, until the manifest is there
+HASHED_ROWS = 8192
+EVIDENCE = {
+    "winnow_decision": ("decision", pa.string()),
+    "winnow_reasons": ("reasons", pa.list_(pa.string())),
+    "winnow_suspicion": ("suspicion", pa.float64()),
+    "winnow_self_influence": ("self_influence", pa.float64()),
+    "winnow_validation_harm": ("validation_harm", pa.float64()),
+    "winnow_suggested_label": ("suggested_label", pa.string()),
+    "winnow_new_label": ("new_label", pa.string()),
+    "winnow_decided_by": ("decided_by", pa.string()),
+    "winnow_proposed": ("proposed", pa.string()),
+}
+
+
+def export(context: AuditContext, proposed: bool = False) -> dict[str, Any]:
+    """The stage: the decisions are settled, then see `export_rows`. proposed: what detection proposed is exported."""
+    settle(context.run, context.config, as_proposed=proposed)
+    return export_rows(context.run, context.config, proposed)
+
+
+def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) -> dict[str, Any]:
+    """Write cleaned/, quarantine/ and the manifest for the decisions in rows.parquet.
+
+    All shards that have audited rows are exported; their other rows (of roles that are declared clean, or without a
+    label) stay as they are. Files that an interrupted export finished are kept. The manifest is written last, when
+    every file has been read again and "cleaned + quarantine = source" holds row for row; it says whether the decisions
+    are those that were `proposed`, whatever verification says.
+
+    Returns counts of rows, files and bytes; or `{"refused": True, "verdict": …}` when the gate forbids the
+    export, or `{"refused": False, "skipped": why}` for a run with canaries: then nothing is written. Raises
+    InputError when a source file has changed since `prepare` read it.
+    """
+    if config.detection.canaries:
+        return {"refused": False, "skipped": CANARIES}
+    verdict = refused_by(run, config)
+    if verdict is not None:
+        return {"refused": True, "verdict": verdict}
+    path = run / "rows.parquet"
+    shards = shard_names(path)
+    for name in (MANIFEST, EARLIER_MANIFEST):
+        (run / name).unlink(missing_ok=True)
+    sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
+    files, relabelled = [], 0
+    for shard, name in zip(shards, output_names(shards)):
+        check_source(shard, sources[shard])
+        changes = changes_of(changed_rows(path, shard), config.data.label)
+        relabelled += int(changes.relabel.sum())
+        files.append(export_file(run, shard, name, sources[shard], changes))
+    counts = {
+        f"rows_{what}": sum(file[f"rows_{what}"] for file in files) for what in ("in", "kept", "removed")
+    }
+    counts["rows_relabelled"] = relabelled
+    manifest = {
+        "run_id": run.run_id,
+        "config_hash": config.hash(),
+        "decisions_hash": decisions_hash(path),
+        "proposed": proposed,
+        **counts,
+        "files": files,
+    }
+    write_json(run / MANIFEST, manifest)
+    remove(run / FINISHED)
+    paths = [run / file[kind] for file in files for kind in ("cleaned", "quarantine") if file[kind]]
+    size = sum(p.stat().st_size for p in paths)
+    return counts | {"files": len(files), "bytes": size, "refused": False, "proposed": proposed}
+
+
+def check_there(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: not there", "The audit has not come that far: run it to its end first.")
+
+
+def shard_names(path: Path) -> list[str]:
+    """The shards that rows.parquet has rows of, in its order."""
+    check_there(path)
+    with pq.ParquetFile(path) as file:
+        found: dict[str, None] = {}
+        for batch in file.iter_batches(columns=["shard"]):
+            found |= dict.fromkeys(batch["shard"].unique().to_pylist())
+    return list(found)
+
+
+def changed_rows(path: Path, shard: str) -> pa.Table:
+    """The rows of one shard that are to be removed or relabelled, with what the export needs of them."""
+    columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
+    wanted = (pc.field("shard") == shard) & pc.field("decision").isin(["remove", "relabel"])
+    return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
+
+
+def manifest_path(run: RunDirectory) -> Path | None:
+    """The manifest of the export, beside cleaned/ or, in runs of earlier versions, within; None without an export."""
+    return next((run / name for name in (MANIFEST, EARLIER_MANIFEST) if (run / name).exists()), None)
+
+
+def output_names(shards: list[str]) -> list[str]:
+    """File names of the sources, with as many parent folders as tell files of the same name apart."""
+    parts = [Path(os.path.abspath(shard)).parts for shard in shards]  # noqa: PTH100 (resolve() follows links)
+    depths = [1] * len(shards)
+    while True:
+        names = ["/".join(p[-depth:]) for p, depth in zip(parts, depths)]
+        counts = Counter(names)
+        if len(counts) == len(names):
+            return names
+        depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names)]
+
+
+def check_source(shard: str, sha256: str) -> None:
+    """Raises InputError when the file is gone or its content is not what `prepare` read."""
+    try:
+        found = sha256_of(shard)
+    except OSError as error:
+        raise InputError(
+            f"{shard}: can't be read ({error.strerror})",
+            f"Relative paths start from {Path.cwd()}: run the command where the audit was started.",
+        ) from None
+    if found != sha256:
+        raise InputError(
+            f"{shard}: changed since the audit read it",
+            "Restore the file, or audit the data again: decisions are about rows by their place.",
+        )
+
+
+def changes_of(rows: pa.Table, label_column: str) -> Changes:
+    """Removed and relabelled rows of one shard, as `rewrite` takes them."""
+    rows = rows.sort_by("row")
+    evidence = {name: as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
+    return Changes(
+        rows["row"].to_numpy().astype(np.int64),
+        pc.equal(rows["decision"], "relabel").to_numpy().astype(bool),
+        plain(rows["new_label"].combine_chunks()),
+        pa.table(evidence),
+        label_column,
+    )
+
+
+def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    values = plain(column.combine_chunks())
+    if not pa.types.is_string(kind):
+        return values.cast(kind)
+    if is_set(values.type):
+        return pa.array(
+            [None if each is None else ", ".join(map(str, each)) for each in values.to_pylist()], kind
+        )
+    coded = values.dictionary_encode()  # as Python writes them: True, 3, 0.5
+    written = pa.array([str(value) for value in coded.dictionary.to_pylist()], kind)
+    return written.take(coded.indices)
+
+
+def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
+    """Write and check what becomes of one file, unless that was done. Its entry in the manifest."""
+    record = run / FINISHED / f"{digest(shard)}.json"
+    wanted = digest([sha256, changes_hash(changes)])
+    if record.exists():
+        finished = read_json(record)
+        if finished["wanted"] == wanted and is_there(run, finished["file"]):
+            return finished["file"]
+    cleaned, quarantine = run / "cleaned" / name, run / "quarantine" / name
+    rows_in = write_pair(Path(shard), changes, cleaned, quarantine)
+    removed = int((~changes.relabel).sum())
+    file = {
+        "source": shard,
+        "cleaned": f"cleaned/{name}",
+        "quarantine": f"quarantine/{name}" if changes else None,
+        "rows_in": rows_in,
+        "rows_kept": rows_in - removed,
+        "rows_removed": removed,
+        "sha256_source": sha256,
+        "sha256_cleaned": sha256_of(str(cleaned)),
+        "sha256_quarantine": sha256_of(str(quarantine)) if changes else None,
+    }
+    if not changes and file["sha256_cleaned"] != sha256:
+        raise failed_check(shard, "the copy differs from the source")
+    write_json(record, {"wanted": wanted, "file": file})
+    return file
+
+
+def changes_hash(changes: Changes) -> str:
+    found = hashlib.sha256(np.ascontiguousarray(changes.places).tobytes())
+    for batch in changes.evidence.to_batches(HASHED_ROWS):
+        found.update(json.dumps(batch.to_pylist(), default=str).encode())
+    return found.hexdigest()
+
+
+def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
+    """True when the files of a manifest's entry exist with the content that it names."""
+    for kind in ("cleaned", "quarantine"):
+        if file[kind]:
+            path = run / file[kind]
+            if not path.exists() or sha256_of(str(path)) != file[f"sha256_{kind}"]:
+                return False
+    return True
+
+
+def write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
+    """Write `cleaned` and, if there are changes, `quarantine`; compare with the source. The source's rows.
+
+    Raises InputError when the source has columns that quarantine adds, WinnowError when the comparison fails.
+    """
+    with pq.ParquetFile(source) as file:
+        rows, taken = file.metadata.num_rows, set(file.schema_arrow.names) & set(EVIDENCE)
+    if not changes:
+        quarantine.unlink(missing_ok=True)
+        with write_atomically(cleaned) as temporary:
+            shutil.copyfile(source, temporary)
+        return rows
+    if taken:
+        raise InputError(
+            f"{source}: has a column {min(taken)!r}, which the quarantine would add",
+            "Rename or drop it: it comes from the quarantine of an earlier audit.",
+        )
+    rewrite(source, changes, cleaned, quarantine)
+    problem = difference(source, changes, cleaned, quarantine)
+    if problem:
+        cleaned.unlink()
+        quarantine.unlink()
+        raise failed_check(str(source), problem)
+    return rows
+
+
+def failed_check(shard: str, problem: str) -> WinnowError:
+    return WinnowError(
+        f"{shard}: the exported files failed their check: {problem}",
+        "Run the same command again; if it fails again, look at the disk.",
+    )
+
+
+def decisions_hash(path: Path) -> str:
+    """SHA-256 over row_key, decision and new_label of all rows in order, a JSON line each."""
+    found = hashlib.sha256()
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(HASHED_ROWS, columns=["row_key", "decision", "new_label"]):
+            columns = (batch[name].to_pylist() for name in ("row_key", "decision", "new_label"))
+            for key, decision, label in zip(*columns):
+                line = json.dumps([key, decision, None if label is None else str(label)])
+                found.update(f"{line}\n".encode())
+    return found.hexdigest()

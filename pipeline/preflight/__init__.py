@@ -1,0 +1,1 @@
+"""What is said before an audit runs: mistakes in config and data, expected findings, time, memory and power."""

@@ -1,0 +1,100 @@
+"""What an audit can say about the rows as it is configured: its reasons and its slices, before it runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import AuditConfig
+from pipeline.data.slices import as_text, fit_slices, validation_values
+from pipeline.data.survey import Survey
+from pipeline.detection.reasons import (
+    AMBIGUOUS,
+    BACKDOOR,
+    CORRUPTED,
+    DUPLICATE_CONFLICT,
+    HARMFUL,
+    MISLABELLED,
+    OUTLIER,
+    SPURIOUS,
+)
+from pipeline.scoring.groups import FEWEST_ROWS
+from pipeline.text import words
+
+FEW_IN_SLICES = 0.5
+"""Of the validation rows, in slices that are large enough; with fewer the column is hardly worth its name."""
+
+
+def findings(config: AuditConfig, task: str, rows: dict[str, int]) -> str:
+    """The reasons that rows can get, and what the others would need."""
+    codes, missing = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT], []
+    if config.data.validation_is_clean and rows["validation"]:
+        codes.append(HARMFUL)
+    else:
+        missing.append(f"{HARMFUL} only with data.validation_is_clean: true")
+    if task == "classification" and rows["validation"]:
+        if config.detection.backdoors:
+            codes.append(BACKDOOR)
+        else:
+            missing.append(f"{BACKDOOR} only with detection.backdoors: true")
+        if config.data.slices and config.attribution.group_harm is not False:
+            codes.append(SPURIOUS)
+        else:
+            missing.append(f"{SPURIOUS} only with data.slices")
+    return "; ".join([", ".join(codes), *missing])
+
+
+FOLLOWS = {
+    (
+        "validation",
+        True,
+    ): "harm to their loss counts as evidence, and their rows are not judged",
+    (
+        "validation",
+        False,
+    ): "they are judged like the train rows, and no estimate rests on what tells them from these",
+    ("holdout", True): "the verdict is measured on these labels",
+    (
+        "holdout",
+        False,
+    ): "labels as given alone prove nothing: the verdict also looks at rows that no judge contradicts",
+}
+"""(Role, whether its labels are declared clean) → what follows."""
+
+
+def labels(config: AuditConfig, rows: dict[str, int]) -> list[tuple[str, str]]:
+    """For validation and holdout, where there are rows, in which situation the audit is, and a warning or `ok`."""
+    found = []
+    for role in ("validation", "holdout"):
+        if not rows[role]:
+            continue
+        clean = config.data.labels_are_clean(role)
+        what = "declared clean" if clean else "as noisy as train"
+        warned = f"warning: these rows come from the files of train; {role}_is_clean: true only if people checked them"
+        status = warned if clean and config.data.split is not None else "ok"
+        found.append((f"{role} {what}: {FOLLOWS[role, clean]}", status))
+    return found
+
+
+def slices(survey: Survey, chunk_rows: int) -> list[tuple[str, str]]:
+    """For every column of `data.slices` what it is cut into, and a warning or nothing."""
+    values = validation_values(survey, chunk_rows)
+    return [cut(name, column) for name, column in values.items()]
+
+
+def cut(name: str, column: pa.Array) -> tuple[str, str]:
+    """column: the validation rows' values."""
+    fitted = fit_slices(name, column)
+    rows = np.bincount(fitted.codes(column), minlength=len(fitted.values))[:-1]
+    enough, different = rows[rows >= FEWEST_ROWS], pc.count_distinct(as_text(column)).as_py()
+    said = f"{words.count(different)} different values"
+    text = f"{name}: {said}, {words.plural(len(enough), 'slice')} of {FEWEST_ROWS} rows or more"
+    if different == len(column) > FEWEST_ROWS and not pa.types.is_floating(column.type):
+        return (
+            text,
+            f"warning: every row has a value of its own, as a key has; a slice needs {FEWEST_ROWS} rows",
+        )
+    if enough.sum() < FEW_IN_SLICES * len(column):
+        return text, f"warning: most rows are in no slice, which needs {FEWEST_ROWS} rows; name fewer values"
+    return text, ""

@@ -1,0 +1,358 @@
+"""The pre-flight: validate all data, try the model, and say what an audit will take, need and find."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch import nn
+
+from pipeline.attribution.model.capture import Coverage, Inputs, coverage, covered_layers
+from pipeline.attribution.model.coverage import WELL_COVERED
+from pipeline.attribution.model.unseen import unseen_gradients
+from pipeline.attribution.scores.forms import layer_forms
+from pipeline.config import AuditConfig
+from pipeline.data.canaries import draw_canaries
+from pipeline.data.checks import content_in_two_roles, duplicates
+from pipeline.data.encoded import EncodedData
+from pipeline.data.files import find_files, open_shards
+from pipeline.data.named_rows import trusted_rows
+from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
+from pipeline.data.survey import Survey
+from pipeline.detection.answers import Answers
+from pipeline.detection.doubts import FEW_ROWS
+from pipeline.detection.trusted import needed_rows
+from pipeline.models import model_name
+from pipeline.models.validate import check_model
+from pipeline.preflight import announce
+from pipeline.preflight.estimate import (
+    Sizes,
+    fidelity_retrainings,
+    gradient_points,
+    is_conditioned,
+    measure,
+    retrainings,
+    stage_seconds,
+)
+from pipeline.runs.context import AuditContext, Progress, silent
+from pipeline.runs.directory import RUNS, RunDirectory, write_text
+from pipeline.text import words
+from pipeline.training.batches import Selection
+from pipeline.training.recipe import make_recipe
+from pipeline.training.recorded import check_recorded, load_recorded
+from pipeline.training.replayed import check_replayable
+from pipeline.training.setup import deterministic, set_up
+from pipeline.verification import unrolled
+from pipeline.verification.statistics import DISAGREEMENT, power
+from pipeline.workers.cluster import Workers
+from pipeline.workers.precision import require_precision
+
+SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
+WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
+WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
+FEWEST_HOLDOUT = 20  # rows below which the power of verification is not worth a number
+NAMED = 3  # parameters that are named at most
+OK, TOO_MUCH = "ok", "error: "
+
+
+@dataclass(frozen=True)
+class Line:
+    """One answer. `status` is empty, `ok`, or begins with `warning: ` or `error: ` and says what to do."""
+
+    name: str
+    text: str
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """How attribution computes one layer: the form of its gradients in self-influence that takes the fewest
+    operations and bytes. Operations and bytes: for one row, at all checkpoints."""
+
+    layer: str
+    parameters: int
+    form: str
+    operations: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What `check` found; not `ok` when the audit can't be run as it is configured. seconds: a stage's, estimated."""
+
+    lines: list[Line]
+    layers: list[LayerCost] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not any(line.status.startswith(TOO_MUCH) for line in self.lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        lines, layers = ([asdict(each) for each in found] for found in (self.lines, self.layers))
+        return {"ok": self.ok, "lines": lines, "layers": layers, "seconds": self.seconds}
+
+
+def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
+    """Read and validate all rows, build the model, time a few steps, and estimate the rest. Nothing that it
+    writes stays.
+
+    Raises InputError for whatever is wrong with the config or the data, as the audit would.
+    """
+    require_precision(config)
+    with tempfile.TemporaryDirectory(prefix="winnow-check-") as folder, Workers(config.compute) as workers:
+        run = RunDirectory(Path(folder))
+        write_text(run / "config.yaml", config.to_yaml())
+        context = AuditContext(config, run, workers, progress)
+        begin = time.perf_counter()
+        shards = open_shards(find_files(config.data))
+        encoding = create_encoding(shards, config)
+        survey = survey_rows(shards, encoding, context)
+        validation = time.perf_counter() - begin
+        encoding.save(run / "encoding.json")
+        draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
+        rules = rule_lines(config, run.path)
+        begin = time.perf_counter()
+        chunks = write_chunks(sample(survey), encoding, context)
+        encoding_seconds = time.perf_counter() - begin
+        rows = survey.counts()
+        if config.training.trajectory is not None:
+            recorded = load_recorded(config.training.trajectory)
+            config = config.with_changes({"training.checkpoints": len(recorded.checkpoints)})
+        recipe = make_recipe(config.training, rows["train"], config.training.seed)
+        data = EncodedData.open(run.path)
+        with deterministic():
+            setup = set_up(run.path, Selection(), config.training.seed, recipe)
+            trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
+            check_model(setup.model, data.encoding, trial)
+            check_replayable(config, setup.model, rows, data.nbytes("train") // data.count("train"))
+            if config.training.trajectory is not None:
+                check_recorded(config, setup.model, rows["train"])
+            covered = coverage(setup.model)
+            unseen = unseen_gradients(setup.model, trial.inputs)
+            layers = layer_costs(setup.model, trial.inputs, config)
+        count = workers.count() if config.compute.scheduler else workers.local_count()
+        costs = measure(workers, count, run.path, recipe)
+        encoded = sum(chunk.rows for chunk in chunks)
+        costs = replace(costs, validation=validation, encoded_row=encoding_seconds / max(1, encoded))
+        sizes = Sizes(
+            rows=rows,
+            row_bytes=data.nbytes("train") // data.count("train"),
+            parameters=covered.total,
+            factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
+            source_bytes=sum(shard.size for shard in shards),
+            workers=count,
+            kinds=frozenset(feature.kind for feature in data.encoding.features),
+            classes=data.encoding.outputs if data.encoding.task != "regression" else 0,
+        )
+        name = model_name(config.model, data.encoding)
+        sliced = announce.slices(survey, config.compute.chunk_rows)
+    lines = data_lines(config, survey) + [Line("slices", text, status or OK) for text, status in sliced]
+    lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
+    lines += [
+        Line("" if place else "labels", *said) for place, said in enumerate(announce.labels(config, rows))
+    ]
+    seconds = stage_seconds(config, sizes, costs, recipe)
+    lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
+    measuring = rows["holdout"]
+    if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
+        measuring += rows["validation"]
+    lines += power_lines(config, encoding.task, measuring)
+    lines.append(Line("will say", announce.findings(config, encoding.task, rows)))
+    return Preflight(lines, layers, seconds)
+
+
+def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
+    """Which gain of accuracy verification would see, by the numbers of seeds and of rows that measure."""
+    verification = config.verification
+    if task != "classification" or not verification.seeds or measuring < FEWEST_HOLDOUT:
+        return []
+    gain = power(measuring, verification.seeds, arms=len(verification.arms) + 1)
+    seeds, rows = words.plural(verification.seeds, "seed"), words.plural(measuring, "row")
+    said = f"with {seeds} and {rows} to measure on, a gain of "
+    return [
+        Line(
+            "will see",
+            f"{said}{100 * gain:.1f} points of accuracy in 80 % of the cases, where cleaning changes the answer to "
+            f"{words.percent(DISAGREEMENT, 0)} of the rows",
+        )
+    ]
+
+
+def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
+    """Of every covered layer, from a pass over a few rows."""
+    parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
+    forms = layer_forms(
+        model,
+        inputs,
+        checkpoints=gradient_points(config),
+        segments=config.attribution.segments,
+        tolerance=config.attribution.self_influence_tolerance,
+        conditioned=is_conditioned(config),
+    )
+    return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
+
+
+def sample(survey: Survey) -> Survey:
+    """The same survey with as many shards as hold SAMPLE_ROWS train rows."""
+    part, found = copy.copy(survey), 0
+    part.shards = []
+    for shard in survey.shards:
+        train = int((shard.roles == 0).sum())
+        if train and found < SAMPLE_ROWS:
+            part.shards.append(shard)
+            found += train
+    return part
+
+
+def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
+    rows, shards = survey.counts(), survey.shards
+    repeated, shared = duplicates(shards), content_in_two_roles(shards)
+    total = sum(rows.values()) + survey.dropped
+    chunks = sum(-(-kept.shard.rows // config.compute.chunk_rows) for kept in shards)
+    text = (
+        f"{words.rows(total)} in {words.plural(len(shards), 'shard')}, about {words.plural(chunks, 'chunk')}"
+    )
+    lines = [Line("data", text, OK)]
+    roles = ", ".join(f"{words.count(count)} {role}" for role, count in rows.items())
+    lines.append(Line("roles", roles, role_status(config, rows)))
+    if repeated["groups"] or repeated["conflicting_rows"]:
+        status = "warning: they are reported as duplicate-conflict" if repeated["conflicting_rows"] else OK
+        several = words.count(repeated["conflicting_rows"])
+        text = f"{words.rows(repeated['rows'])} occur more than once, {several} with several labels"
+        lines.append(Line("duplicates", text, status))
+    if shared:
+        text = f"{words.rows(shared)} {'stands' if shared == 1 else 'stand'} in two roles"
+        lines.append(
+            Line("", text, "warning: they make validation and holdout too easy; take them out of one role")
+        )
+    if survey.dropped:
+        lines.append(
+            Line(
+                "", f"{words.rows(survey.dropped)} without a label", "warning: they take no part; label them"
+            )
+        )
+    return lines
+
+
+def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
+    """What the files of the rule hold.
+
+    Raises InputError when one is not there or is about other rows.
+    """
+    detection, lines = config.detection, []
+    if detection.trusted is not None:
+        trusted, needed = len(trusted_rows(config, run_path)), needed_rows(detection.false_flag_rate)
+        rate = words.percent(detection.false_flag_rate)
+        few = f"warning: {words.count(needed)} are needed for a false-flag rate of {rate}, or nothing is removed"
+        lines.append(Line("trusted", words.rows(trusted), OK if trusted >= needed else few))
+    if detection.answers is not None:
+        answered = len(Answers.load(Path(detection.answers)).verdicts)
+        lines.append(Line("answers", f"{words.count(answered)} given", OK))
+    if detection.canaries:
+        text = f"{words.plural(detection.canaries, 'label')} will be flipped on purpose, in the run alone"
+        lines.append(
+            Line("canaries", text, "warning: such a run exports nothing; leave them out to clean the data")
+        )
+    return lines
+
+
+def role_status(config: AuditConfig, rows: dict[str, int]) -> str:
+    if not rows["holdout"] and config.verification.seeds:
+        return "warning: without holdout rows nothing can be proved; give data.holdout, or data.split"
+    if not rows["validation"]:
+        return "warning: without validation rows there is no harm; give data.validation, or data.split"
+    if rows["validation"] < FEW_ROWS:
+        return f"warning: {rows['validation']} validation rows say little about harm and noise; give {FEW_ROWS} or more"
+    return OK
+
+
+def model_line(name: str, covered: Coverage) -> Line:
+    share = words.percent(covered.share, 0)
+    text = f"{name}, {parameter_count(covered.total)} parameters, {share} covered by attribution"
+    if covered.share >= WELL_COVERED:
+        return Line("model", text, OK)
+    more = len(covered.uncovered) - NAMED
+    left_out = ", ".join(covered.uncovered[:NAMED]) + (f" and {words.count(more)} more" if more > 0 else "")
+    return Line(
+        "model",
+        text,
+        f"warning: influence through {left_out} is not seen ({', '.join(covered.types)}); use Linear, Conv1d, "
+        "Conv2d, Embedding, MultiheadAttention and normalisation layers",
+    )
+
+
+def unseen_lines(names: list[str]) -> list[Line]:
+    if not names:
+        return []
+    text = f"{', '.join(names[:NAMED])}{' and more' if len(names) > NAMED else ''} used outside the layer's own call"
+    hint = "influence through that use is not seen; call the module instead of using its weight"
+    return [Line("", text, f"warning: {hint}")]
+
+
+def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Line:
+    """stages: seconds of each, as `stage_seconds` gives them."""
+    shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
+    count = retrainings(config)
+    made: list[str] = []
+    if count:
+        further = fidelity_retrainings(config, sizes.rows["validation"])
+        more = f" and {words.count(further)} for fidelity" if further else ""
+        made.append(f"{words.plural(count, 'retraining')}{more}")
+    if config.verification.unrolled:
+        cost = unrolled.trainings(config.training)
+        made.append(f"exact differentiation, as long as {cost:.1f} trainings")
+    if made:
+        shown[-1] += f" ({'; '.join(made)})"
+    return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
+
+
+def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
+    """The largest of what a worker holds: the rows and a model in training, or factors and checkpoints."""
+    model, factors = 4 * sizes.parameters, 4 * sizes.factor_numbers
+    training = min(sizes.rows["train"] * sizes.row_bytes, config.training.memory_budget) + 4 * model
+    kept = min(WEIGHTS_KEPT, config.training.checkpoints) * model
+    attribution = config.attribution.segments * (factors + model) + 2 * (2 * factors + model) + kept
+    needed = WORKER_BYTES + max(training, attribution)
+    text = f"{words.size(needed)} of memory per worker"
+    if needed > config.compute.memory_per_worker:
+        return Line(
+            "will need", text, f"warning: set compute.memory_per_worker to {words.size(1.3 * needed)} or more"
+        )
+    if not config.compute.scheduler and needed * sizes.workers > psutil.virtual_memory().available:
+        free = words.size(psutil.virtual_memory().available)
+        return Line(
+            "will need", text, f"warning: {free} are free in all; lower compute.workers from {sizes.workers}"
+        )
+    return Line("will need", text, OK)
+
+
+def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
+    """Encoded rows, checkpoints with momentum, factors and their sums, measurements per epoch, the export."""
+    model, rows = 4 * sizes.parameters, sum(sizes.rows.values())
+    per_epoch = 48 * (2 * sizes.rows["train"] + 3 * sizes.rows["validation"])
+    needed = (
+        rows * sizes.row_bytes
+        + 2 * (config.training.checkpoints + 2) * model
+        + 2 * config.attribution.segments * (4 * sizes.factor_numbers + model)
+        + config.training.epochs * per_epoch
+        + sizes.rows["train"] * (8 * config.training.checkpoints + 200)
+        + sizes.source_bytes
+    )
+    place = next(path for path in (RUNS.resolve(), *RUNS.resolve().parents) if path.exists())
+    free, text = shutil.disk_usage(place).free, f"{words.size(needed)} of disk"
+    if needed > free:
+        return Line(
+            "", text, f"{TOO_MUCH}only {words.size(free)} are free in {place}; free some, or use --output"
+        )
+    return Line("", text, OK)
+
+
+def parameter_count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else words.count(number)

@@ -1,0 +1,255 @@
+"""How long an audit will take, stage by stage: trial runs on the workers, and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.attribution.curvature.eigenbases import eigenbases
+from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.methods import find_method
+from pipeline.attribution.model.capture import covered_layers
+from pipeline.attribution.rows.batch import Batch
+from pipeline.config import AuditConfig
+from pipeline.data.encoded import Rows
+from pipeline.detection.backdoor.material import MOST_ROWS
+from pipeline.scoring.refine import refined_settings
+from pipeline.training.batches import Selection
+from pipeline.training.dynamics import evaluate_role
+from pipeline.training.loop import training_step
+from pipeline.training.main_run import role_labels
+from pipeline.training.recipe import Recipe
+from pipeline.training.setup import Setup, deterministic, set_up
+from pipeline.verification import unrolled
+from pipeline.verification.fidelity import controls
+from pipeline.verification.retrain import TailAverage
+from pipeline.workers.cluster import Workers
+from pipeline.workers.worker import run_config
+
+TRIAL_SECONDS = 0.7
+TRIALS = 4  # workers that are tried at once, at most
+ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
+PRODUCT_COST = 4.0  # a row's product with the Gauss–Newton matrix, in units of its first pass for the factors
+SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
+SEARCH_ROW = {"image": 8e-4, "text": 8e-4, "table": 1e-3}  # the same for a row that is searched for backdoors
+# Of one fold of the panel on one core, by plain fits of 2,000 to 8,000 rows: word and character TF-IDF with a
+# logistic regression for each class, 150 extra trees, and 60 boosted trees for each class.
+TEXT_ROW, TEXT_CLASS_ROW = 3.4e-4, 5e-5
+FOREST, FOREST_ROW = 0.35, 9e-5
+BOOSTING, BOOSTING_ROW = 0.03, 3e-5
+COMPONENTS = 2.5  # boosting on the components of images, in units of boosting on a table
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on one worker while the others work as well.
+
+    step: a training step with its batch; average: what a recorder adds to it. evaluated_row: a row in a pass of
+    evaluation, read and written. covariance_row, spectrum_row: a row in the two passes of the factors;
+    eigenvectors: all eigendecompositions. loaded_row: a row, and its share of the model, at the start of a training.
+    validation: the pass that validated the data; encoded_row: a row that is encoded.
+    """
+
+    step: float
+    average: float
+    evaluated_row: float
+    covariance_row: float
+    spectrum_row: float
+    eigenvectors: float
+    loaded_row: float
+    validation: float = 0.0
+    encoded_row: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the estimates are made from. `factor_numbers`: in the covered layers' covariances; kinds: of the
+    features; classes: 0 for a numeric target."""
+
+    rows: dict[str, int]
+    row_bytes: int
+    parameters: int
+    factor_numbers: int
+    source_bytes: int
+    workers: int
+    kinds: frozenset[str] = frozenset()
+    classes: int = 0
+
+
+def is_conditioned(config: AuditConfig) -> bool:
+    """Whether attribution works in the scaled coordinates of Adam, on whole matrices of every row."""
+    return config.training.optimizer != "sgd" and find_method(config.attribution.method).conditioned
+
+
+def gradient_points(config: AuditConfig) -> int:
+    """How often a method takes every row's gradients."""
+    points = find_method(config.attribution.method).points
+    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
+
+
+def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Costs:
+    """The mean of trials that run side by side on `count` workers, as the stages do."""
+    count = min(count, TRIALS)
+    names = [f"trial {place + 1}" for place in range(count)]
+    found = workers.run(trial, [(run_path, recipe, TRIAL_SECONDS)] * count, names)
+    return Costs(**{f.name: float(np.mean([getattr(each, f.name) for each in found])) for f in fields(Costs)})
+
+
+def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
+    """Time real steps and passes over the sample in the run directory (a task for a worker).
+
+    seconds: how long each of them is repeated.
+    """
+    with deterministic():
+        return timed(run_path, recipe, seconds)
+
+
+def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
+    config = run_config(run_path)
+
+    def seconds_of(work: Callable[[], Any]) -> float:
+        return mean_seconds(work, seconds)
+
+    def start() -> Setup:
+        return set_up(run_path, Selection(), config.training.seed, recipe)
+
+    setup = start()
+    loaded = seconds_of(start)
+    batches, tail = endless(setup), TailAverage(setup.model, 1)
+    setup.model.train()
+    step = seconds_of(lambda: training_step(setup, next(batches).to(setup.device), 0))
+    average = seconds_of(lambda: tail.after_step(1))
+    path = run_path / f"trial-{os.getpid()}.safetensors"
+
+    def evaluation() -> None:
+        evaluate_role(setup.model, setup.plain, setup.data, "train", setup.device, path=path)
+        role_labels(setup.data, "train")
+
+    evaluated = seconds_of(evaluation)
+    rows = setup.data.load(setup.data.chunks("train")[0])
+    rows = rows.select(slice(0, config.attribution.batch_size)).to(setup.device)
+    layers = covered_layers(setup.model) if is_conditioned(config) else []
+    scales = {layer.name: Conditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
+    batch = Batch(rows.inputs, rows.labels, rows.row_ids)
+    task = FactorTask(
+        setup.model, lambda _: None, setup.objective, (0,), 0, config.attribution.labels, scales
+    )
+    sums = fit_covariances(task, [batch])
+    covariance = seconds_of(lambda: fit_covariances(task, [batch]))
+    begin = time.perf_counter()
+    bases = eigenbases(sums)
+    eigenvectors = time.perf_counter() - begin
+    spectrum = seconds_of(lambda: fit_spectrum(task, [batch], bases))
+    train = setup.data.count("train")
+    return Costs(
+        step=step,
+        average=average,
+        evaluated_row=evaluated / train,
+        covariance_row=covariance / len(rows),
+        spectrum_row=spectrum / len(rows),
+        eigenvectors=eigenvectors,
+        loaded_row=loaded / train,
+    )
+
+
+def endless(setup: Setup) -> Iterator[Rows]:
+    """The batches of one epoch after the other."""
+    for epoch in itertools.count():
+        yield from setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch)
+
+
+def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
+    """The mean time of a call, after one to warm up, over about so many seconds."""
+    work()
+    count, begin = 0, time.perf_counter()
+    while count < 2 or (time.perf_counter() - begin < seconds and count < 500):
+        work()
+        count += 1
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / count
+
+
+def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
+    """Estimates per stage; what every audit takes to start and to write is left out."""
+    train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
+    epochs, loading = config.training.epochs, train * costs.loaded_row
+    steps = recipe.steps * costs.step
+    evaluation = (train + validation) * costs.evaluated_row
+    training = loading + steps + recipe.steps * costs.average + epochs * evaluation
+    if config.training.trajectory is not None:
+        training = min(epochs, config.training.checkpoints) * evaluation
+    half = loading + steps / 2 + epochs * (train / 2 + validation) * costs.evaluated_row
+    halves = half * 2 / min(2, sizes.workers) if config.detection.halves else 0.0
+    passes = gradient_points(config) * train / sizes.workers
+    refined = refined_settings(config.attribution).within(train)
+    products = refined.iterations * refined.rows / sizes.workers
+    products *= find_method(config.attribution.method).refined
+    found = {
+        "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
+        "train": halves + training,
+        "factors": passes * (costs.covariance_row + costs.spectrum_row)
+        + config.attribution.segments * costs.eigenvectors
+        + products * PRODUCT_COST * costs.covariance_row,
+        "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
+    }
+    once = sum(seconds for name, seconds in found.items() if name != "prepare")
+    if config.detection.panel:
+        folds = config.detection.panel_folds
+        fitted = min(train, config.detection.panel_rows)
+        judged_twice = any(name in config.data.features for name in config.data.group)  # without these too
+        fits = folds * (1 + judged_twice) * panel_seconds(fitted, sizes.kinds, sizes.classes)
+        found["panel"] = fits / min(sizes.workers, folds)
+    searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
+    found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW[searched_as(sizes.kinds)] / sizes.workers
+    found["attribute"] += max(0, config.attribution.ensemble - config.detection.repeats) * once
+    found["detect"] += (config.detection.repeats - 1) * once
+    if retrainings(config):
+        averages = config.training.tail * recipe.steps * costs.average
+        one = loading + steps + averages + (2 * holdout + validation) * costs.evaluated_row
+        count = retrainings(config) + fidelity_retrainings(config, validation)
+        found["verify"] = -(-count // sizes.workers) * one
+    if config.verification.unrolled:
+        found["verify"] = found.get("verify", 0.0) + unrolled.trainings(config.training) * steps
+    return found
+
+
+def searched_as(kinds: frozenset[str]) -> str:
+    """What the search for backdoors takes the rows for."""
+    return next((kind for kind in ("image", "text") if kind in kinds), "table")
+
+
+def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
+    """Seconds on one core to fit the panel's judges on one fold and to judge by them.
+
+    rows: train rows of all folds together; classes: 0 for a numeric target.
+    """
+    outputs = 1 if classes <= 2 else classes
+    seconds = 0.0
+    if "text" in kinds:
+        seconds += rows * (TEXT_ROW + TEXT_CLASS_ROW * outputs)
+    if kinds - {"text"}:
+        wider = COMPONENTS if "image" in kinds else 1.0
+        seconds += FOREST + rows * FOREST_ROW + outputs * (BOOSTING + rows * BOOSTING_ROW) * wider
+    return seconds
+
+
+def retrainings(config: AuditConfig) -> int:
+    """How many verification makes if there is something to clean: as given, each arm, and a control of the best."""
+    return config.verification.seeds * (len(config.verification.arms) + 2)
+
+
+def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
+    """How many more say how faithful the scores are; `validation`: rows."""
+    wanted = config.verification.seeds and validation and not config.detection.canaries
+    groups = config.verification.fidelity_groups(flagged=True) if wanted else 0
+    return groups + controls(groups)

@@ -1,0 +1,92 @@
+"""What an audit gives back: tables, verification and paths, read from the run directory when asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.runs.directory import RunDirectory
+
+
+class AuditResult:
+    """A finished run.
+
+    Raises InputError when the directory holds no finished run.
+    """
+
+    def __init__(self, run: RunDirectory | str | Path):
+        self.run = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
+        if not (self.run / "rows.parquet").exists() or not (self.run / "report/summary.json").exists():
+            raise InputError(f"{self.run.path}: not a finished run", "Run `winnow audit` to its end first.")
+        self.run.check("record.json", "rows.parquet", "report/summary.json")
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """One line per audited row, in the order of the shards; docs/reference/run-directory.md lists the columns."""
+        return pq.read_table(self.run / "rows.parquet")
+
+    @property
+    def flagged(self) -> pa.Table:
+        """The rows whose decision is not `keep`, the most suspicious first."""
+        flagged = self.rows.filter(pc.field("decision") != "keep")
+        return flagged.sort_by([("suspicion", "descending"), ("row_key", "ascending")])
+
+    @cached_property
+    def verification(self) -> dict[str, Any]:
+        self.run.check("verification.json")
+        return self.run.read("verification.json")
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        return self.run.read("report/summary.json")
+
+    @property
+    def verdict(self) -> str:
+        """`improved`, `no evidence`, `worse` or `not tested`."""
+        return self.verification["verdict"]
+
+    @property
+    def refused(self) -> bool:
+        """True when the verification gate kept the cleaned dataset from being written."""
+        return bool(self.run.facts("export")["refused"])
+
+    @property
+    def skipped(self) -> str | None:
+        """Why this run is not made for an export, in words."""
+        return self.run.facts("export").get("skipped")
+
+    @property
+    def cleaned(self) -> ds.Dataset:
+        """The cleaned dataset.
+
+        Raises InputError when the gate refused to write it and for a run with canaries.
+        """
+        if self.skipped:
+            raise InputError(f"{self.run.path}: {self.skipped}", "Run the audit without detection.canaries.")
+        if self.refused:
+            raise InputError(
+                f"{self.run.path}: nothing was exported, the verdict is {self.verdict!r}",
+                "Look at the report; verification.gate: off exports all the same.",
+            )
+        return ds.dataset(self.run / "cleaned", format="parquet")
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        names = {"rows": "rows.parquet", "cleaned": "cleaned", "quarantine": "quarantine"}
+        return {key: self.run / name for key, name in names.items()} | {
+            "run": self.run.path,
+            "report": self.run / "report/index.html",
+            "summary": self.run / "report/summary.json",
+        }
+
+    def _repr_html_(self) -> str:
+        from pipeline.report.notebook import result_box
+
+        return result_box(self)

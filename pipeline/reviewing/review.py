@@ -1,0 +1,325 @@
+"""Asking a person about a sample of the flagged rows, and what their answers show: the command `winnow review`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.artifacts import Step, left_over
+from pipeline.config import AuditConfig, load_config
+from pipeline.data.decisions_file import Line
+from pipeline.data.entries import read_entries
+from pipeline.data.hashing import key_ids
+from pipeline.data.originals import class_names
+from pipeline.detection.answers import VERDICTS, Answers, ranking_hash
+from pipeline.detection.people import find_rows
+from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, rows_to_ask, rows_to_remove
+from pipeline.detection.rules import read_candidates
+from pipeline.errors import InputError
+from pipeline.reviewing.sheet import sheet_rows
+from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
+from pipeline.text import words
+
+ANSWERS, HOLDOUT_ANSWERS = "review/answers.parquet", "review/holdout.parquet"
+COLUMNS = ("row_key", "verdict", "sample")
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Review:
+    """Where a review stands.
+
+    cutoffs: the tests so far, from strict to lax; shown: how many of the most suspicious rows have the precision
+    that was asked for; open: rows that one more sheet would ask about at most; changed: earlier answers that the sheet
+    just read has changed.
+    """
+
+    precision: float
+    confidence: float
+    answered: int
+    cutoffs: list[CutOff]
+    shown: int
+    open: int
+    changed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ReviewedRun:
+    """A run whose detection is done, with the answers that there are about it.
+
+    Raises InputError when detection is not done, for a run with canaries, and when the answers are about another
+    ranking.
+    """
+
+    def __init__(self, path: str | Path, precision: float | None = None):
+        self.run = existing_run(path, "detect")
+        self.run.check_stages("detect")
+        self.config = load_config(self.run / "config.yaml")
+        if self.config.detection.canaries:
+            raise InputError(
+                f"{path}: labels were flipped on purpose in this run",
+                "Review a run without detection.canaries.",
+            )
+        rows = pq.read_table(self.run / "rows.parquet", columns=["row_key"], partitioning=None)["row_key"]
+        self.candidates = read_candidates(self.run.path)
+        self.keys = rows.take(pa.array(self.candidates)).to_pylist()
+        self.row_ids = key_ids(self.keys)
+        self.answers = self.load_answers(precision)
+
+    def load_answers(self, precision: float | None) -> Answers:
+        path = self.run / ANSWERS
+        if not path.exists():
+            return self.begin(precision or self.config.detection.precision)
+        check_answers(self.run, ANSWERS)
+        answers = Answers.load(path)
+        again = f"Remove {path.parent} to begin a new review."
+        if precision not in (None, answers.plan.precision):
+            raise InputError(
+                f"{path}: the review is about a precision of {answers.plan.precision:g}, not {precision:g}",
+                again,
+            )
+        if ranking_hash(self.row_ids, answers.plan) != answers.ranking:
+            raise InputError(
+                f"{path}: detection has run anew, and the answers are about another ranking", again
+            )
+        return answers
+
+    def begin(self, precision: float) -> Answers:
+        if not 0 < precision < 1:
+            raise InputError(f"--precision {precision:g}: not between 0 and 1", "Write a share, such as 0.8.")
+        if not self.keys:
+            raise InputError(
+                f"{self.run.path}: there is no row that might be removed",
+                "Raise detection.max_removed or detection.max_removed_per_class.",
+            )
+        detection, flagged = self.config.detection, self.run.facts("detect")["review"]
+        plan = make_plan(precision, detection.confidence, flagged, len(self.keys), detection.seed)
+        return Answers(plan, ranking_hash(self.row_ids, plan), {})
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        return self.answers.of_candidates(self.row_ids)
+
+    def state(self) -> Review:
+        plan, verdicts = self.answers.plan, self.verdicts
+        cutoffs = judge(plan, verdicts)
+        return Review(
+            plan.precision,
+            plan.confidence,
+            int((verdicts != UNANSWERED).sum()),
+            cutoffs,
+            rows_to_remove(cutoffs),
+            len(rows_to_ask(plan, verdicts, len(verdicts))),
+        )
+
+
+def check_answers(run: RunDirectory, name: str) -> None:
+    """Raises InputError when a file of answers is not as it was written: no audit can make it anew."""
+    try:
+        run.check(name)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "Put back a copy of it. Without one, remove it and give `winnow review RUN` the filled sheets again.",
+        ) from None
+
+
+def write_sheet(
+    path: str | Path, sample: int, sheet: str | Path | None = None, precision: float | None = None
+) -> tuple[Path | None, int]:
+    """Write a sheet with at most `sample` rows to answer for, CSV or Parquet by its suffix.
+
+    path: a run directory; sheet: by default `review/sheet-N.csv` in it; precision: to be shown, by default
+    `detection.precision` of the run. A later sheet goes on where answers are still needed.
+
+    Returns the sheet's path and its number of rows, None and 0 when nothing is left to ask. Raises InputError when
+    the sheet exists already, and as `ReviewedRun`.
+    """
+    if sample < 1:
+        raise InputError(f"--sample {sample}: not a number of rows", "Ask for at least one.")
+    review = ReviewedRun(path, precision)
+    asked = rows_to_ask(review.answers.plan, review.verdicts, sample)
+    if not asked:
+        return None, 0
+    target = Path(sheet) if sheet is not None else next_sheet(review.run)
+    if target.exists() and not left_over(target):
+        raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
+    if target.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{target}: neither .csv nor .parquet", "Choose a name with one of these endings.")
+    with review.run.lock():
+        strata = {review.keys[place]: f"top {cutoff}" for place, cutoff in asked}
+        lines = sheet_rows(review.run, review.config.data, list(strata))
+        for line in lines:
+            line |= {"verdict": "", "stratum": strata[line["row_key"]], "sample": review.answers.sample_id}
+        save_sheet(target, lines)
+        review.answers.save(review.run / ANSWERS)
+        Step(target).finish()
+    return target, len(lines)
+
+
+def next_sheet(run: RunDirectory) -> Path:
+    number = 1
+    while (path := run / f"review/sheet-{number}.csv").exists() and not left_over(path):
+        number += 1
+    return path
+
+
+def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
+    try:
+        with write_atomically(path) as temporary:
+            if path.suffix == ".parquet":
+                pq.write_table(pa.Table.from_pylist(lines), temporary)
+                return
+            with temporary.open(
+                "w", newline="", encoding="utf-8-sig"
+            ) as file:  # the mark that spreadsheets look for
+                writer = csv.DictWriter(file, list(lines[0]))
+                writer.writeheader()
+                writer.writerows(lines)
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be written to ({error.strerror})", "Choose another --sheet."
+        ) from None
+
+
+def take_answers(path: str | Path, sheet: str | Path) -> Review:
+    """Read a filled sheet, keep its answers in the run, and say where the review stands.
+
+    Lines without a verdict are left for later; rounds add up, and a new answer for a row takes the place of an earlier
+    one. Raises InputError for an unknown verdict or row, verdicts in the sheet that contradict each other, a sheet of
+    another sample, and a sheet without any verdict.
+    """
+    review = ReviewedRun(path)
+    if not (review.run / ANSWERS).exists():
+        raise InputError(
+            f"{path}: no sheet was written for this run", "Begin with `winnow review RUN --sample 200`."
+        )
+    plan = review.answers.plan
+    asked = {review.keys[place] for cutoff in plan.cutoffs for place in plan.sample(cutoff).tolist()}
+    lines = read_verdicts(Path(sheet), asked, review.answers)
+    found = {key: line.word for key, line in lines.items()}
+    earlier = review.answers.verdicts
+    changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
+    with review.run.lock():
+        review.answers = review.answers.with_verdicts(found, new_labels(review.run, review.config, lines))
+        review.answers.save(review.run / ANSWERS)
+    return replace(review.state(), changed=changed)
+
+
+def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]) -> dict[str, str]:
+    """Row key → the right label as a person wrote it, where it is another than the sheet had.
+
+    Raises InputError for a label that is none, and for a new label on a row that is not called wrong.
+    """
+    wanted = pc.field("row_key").isin(pa.array(list(lines), pa.string()))
+    rows = pq.read_table(
+        run / "rows.parquet", columns=["row_key", "label", "shard"], filters=wanted, partitioning=None
+    )
+    edited = []
+    for row in rows.to_pylist():
+        line, names = lines[row["row_key"]], class_names(pq.read_schema(row["shard"]), config.data.label)
+        if line.label is not None and line.label not in (words.label(row["label"], names), str(row["label"])):
+            edited.append(line)
+    found = find_rows(config, run.path, edited) if edited else {}
+    own = {word.line.key: word for of_role in found.values() for word in of_role.values()}
+    return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
+
+
+def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:
+    """Row key → its line, of the lines that have a verdict."""
+    found: dict[str, Line] = {}
+    unknown: list[str] = []
+    contradicted: list[str] = []
+    for place, entry in sheet_entries(sheet):
+        key, verdict = entry["row_key"], (entry["verdict"] or "").strip().lower()
+        if not verdict:
+            continue
+        if verdict not in VERDICTS:
+            raise InputError(
+                f"{place}: unknown verdict {entry['verdict']!r} for row {key!r}",
+                "Write wrong, right or unsure.",
+            )
+        if key not in asked:
+            unknown.append(key)
+            continue
+        if entry["sample"] != before.sample_id:
+            raise InputError(
+                f"{place}: the sheet belongs to another sample ({entry['sample'] or 'none'}, not {before.sample_id})",
+                "Fill in a sheet that was written for this run.",
+            )
+        label = (entry.get("label") or "").strip() or None
+        first = found.setdefault(key, Line(key, verdict, label, "", "", "", place))
+        if (first.word, first.label) != (verdict, label) and key not in contradicted:
+            contradicted.append(key)
+    if unknown:
+        raise InputError(
+            f"{sheet}: the sample has no row {listed(unknown)}",
+            "Fill in the sheet that `winnow review RUN --sample` wrote, and leave its column row_key as it is.",
+        )
+    if contradicted:
+        raise InputError(
+            f"{sheet}: more than one verdict for row {listed(contradicted)}", "Give each row one verdict."
+        )
+    if not found:
+        raise InputError(
+            f"{sheet}: no verdict is filled in", "Write wrong, right or unsure into the column verdict."
+        )
+    return found
+
+
+def listed(keys: list[str]) -> str:
+    """The first keys, and how many more there are."""
+    more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
+    return ", ".join(map(repr, keys[:MOST_NAMED])) + more
+
+
+def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
+    if not sheet.is_file():
+        raise InputError(f"{sheet}: no such file", f"Relative paths start from {Path.cwd()}.")
+    entries = list(read_entries(sheet))
+    missing = [name for name in COLUMNS if entries and name not in entries[0][1]]
+    if not entries or missing:
+        what = f"no column {missing[0]!r}" if missing else "no lines"
+        raise InputError(f"{sheet}: {what}", "Fill in the sheet that `winnow review RUN --sample` wrote.")
+    return entries
+
+
+def reviewed_changes(path: str | Path) -> dict[str, Any]:
+    """The changes of a run's config by which an audit in the same directory uses the answers, about flagged and about
+    holdout rows.
+
+    Raises InputError when there are none.
+    """
+    review = ReviewedRun(path)
+    holdout = review.run / HOLDOUT_ANSWERS
+    of_holdout = {"verification.answers": str(holdout)} if holdout.exists() else {}
+    if not review.answers.verdicts and of_holdout:
+        return of_holdout
+    if not review.answers.verdicts:
+        raise InputError(
+            f"{path}: there are no answers yet", "`winnow review RUN --answers SHEET` takes them."
+        )
+    plan = review.answers.plan
+    return {
+        "detection.rule": "reviewed",
+        "detection.trusted": None,
+        "detection.answers": str(review.run / ANSWERS),
+        "detection.precision": plan.precision,
+        "detection.confidence": plan.confidence,
+        **of_holdout,
+    }
+
+
+def review_state(path: str | Path) -> Review:
+    """Where the review of a run stands. Raises InputError as `ReviewedRun`."""
+    return ReviewedRun(path).state()

@@ -1,0 +1,236 @@
+"""The run directory: names on disk, atomic writes, stage fingerprints, the run's record and its lock."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline import artifacts
+from pipeline.artifacts import Ledger, remove
+from pipeline.attribution import atomic
+from pipeline.attribution.atomic import PARTIAL
+from pipeline.errors import InputError, WinnowError
+
+__all__ = [
+    "PARTIAL",
+    "RUNS",
+    "RunDirectory",
+    "existing_run",
+    "link",
+    "read_json",
+    "remove",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
+
+RUNS = Path("runs")
+"""Where runs are kept, in the working directory, unless an audit is told otherwise."""
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """`atomic.write_atomically` for the pipeline.
+
+    Raises WinnowError when the disk is full; the old file, if any, is then still there.
+    """
+    try:
+        with atomic.write_atomically(path) as temporary:
+            yield temporary
+    except Exception as error:  # safetensors has errors of its own
+        if is_disk_full(error):
+            raise WinnowError(
+                f"{path}: the disk is full",
+                "Free some space and run the same command again: it goes on from here.",
+            ) from None
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True for ENOSPC and EDQUOT, also where a library has wrapped them into a message."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
+def write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class RunDirectory:
+    """One run: `runs/<name>/<run-id>/`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Raises InputError when the file is damaged."""
+        if not (self / "record.json").exists():
+            return {"run_id": self.run_id, "stages": {}}
+        found = self.read("record.json")
+        if not isinstance(found.get("stages"), dict):
+            raise self.damaged("record.json", "is damaged")
+        return found
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run that holds an object.
+
+        Raises InputError when it is not there or damaged.
+        """
+        try:
+            found = read_json(self / name)
+        except (OSError, ValueError) as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
+            raise self.damaged(name, what) from None
+        if not isinstance(found, dict):
+            raise self.damaged(name, "is damaged")
+        return found
+
+    def update_record(self, **entries: Any) -> None:
+        write_json(self / "record.json", self.record | entries)
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What a finished stage found out (counts, choices), as it stands in the record."""
+        return self.record["stages"][stage]["facts"]
+
+    def damaged(self, name: str, what: str) -> InputError:
+        return InputError(
+            f"{self / name}: {what}",
+            f"`winnow audit` with the run's own config and --output {self.path} makes anew what is damaged, and "
+            "keeps the rest.",
+        )
+
+    def check(self, *names: str) -> None:
+        """Raises InputError when one of these files is not there or not as it was written."""
+        ledger = Ledger(self.path)
+        for name in names:
+            state = ledger.state(self / name)
+            if state not in ("whole", "unnamed"):
+                raise self.damaged(name, state)
+
+    def check_stages(self, *stages: str) -> None:
+        """Raises InputError when a file that one of these stages wrote is not as it was written.
+
+        Of stages that were run by earlier versions, without checksums, nothing is known.
+        """
+        ledger = Ledger(self.path)
+        for stage in stages:
+            for name, what in (artifacts.damage(ledger, stage) or {}).items():
+                raise self.damaged(name, what)
+
+    def mend_record(self) -> None:
+        """Remove a damaged record, and say so: every stage then looks for what it wrote, and goes on from there."""
+        if not (self / "record.json").exists() and not Ledger(self.path).was_there("record.json"):
+            return
+        try:
+            self.check("record.json")
+            _ = self.record
+        except InputError as error:
+            artifacts.say("%s; the stages go through what they wrote and make it anew", error.message)
+            remove(self / "record.json")
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage is done and all that it wrote is whole; says what is not."""
+        if self.record["stages"].get(stage, {}).get("fingerprint") != fingerprint:
+            return False
+        found = artifacts.damage(Ledger(self.path), stage)
+        for name, what in (found or {}).items():
+            artifacts.say("%s: %s; the stage %s makes it anew", self / name, what, stage)
+        return found == {}
+
+    def fingerprint(self, stage: str) -> str:
+        """Under which a stage was begun the last time, whether it is done or was interrupted.
+
+        Raises InputError when that is not known.
+        """
+        found = self.read(f"stages/{stage}.json").get("fingerprint")
+        if not isinstance(found, str):
+            raise self.damaged(f"stages/{stage}.json", "is damaged")
+        return found
+
+    def begin_stage(
+        self, stage: str, fingerprint: str, outputs: tuple[str, ...], changes: tuple[str, ...] = ()
+    ) -> None:
+        """Forget what the stage wrote under another fingerprint; keep its pieces if it was merely interrupted.
+
+        Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said.
+        """
+        stages = self.record["stages"]
+        if stages.pop(stage, None) is not None:
+            self.update_record(stages=stages)
+        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes)
+
+    def finish_stage(self, stage: str, fingerprint: str, entry: dict[str, Any]) -> None:
+        artifacts.finish_stage(self.path, stage, fingerprint)
+        stages = self.record["stages"] | {stage: {"fingerprint": fingerprint, **entry}}
+        self.update_record(stages=stages)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run directory for this process; it is freed by the system however the process ends.
+
+        Raises InputError when another audit holds it or it can't be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self / ".lock").open("a+")
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise InputError(
+                f"{self.path}: can't be written to ({reason})", "Choose another --output."
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise InputError(
+                    f"{self.path}: another audit is running in it (process {file.read().strip() or '?'})",
+                    "Wait for it to end, or choose another --output.",
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            artifacts.begin_journal(self.path)
+            for partial in self.path.rglob(f"*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+            yield
+
+
+def link(path: Path, target: Path) -> None:
+    """A relative link, so that the run directory can be moved."""
+    if not path.is_symlink():
+        path.symlink_to(os.path.relpath(target, path.parent))
+
+
+def existing_run(path: str | Path, needed: str) -> RunDirectory:
+    run = RunDirectory(Path(path))
+    if not (run / "record.json").exists():
+        raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
+    if needed not in run.record["stages"]:
+        raise InputError(
+            f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end."
+        )
+    run.check("record.json", "config.yaml")
+    return run

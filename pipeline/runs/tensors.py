@@ -1,0 +1,16 @@
+"""Tensors on disk, whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.attribution.trajectory.weights import write_tensors
+from pipeline.runs.directory import write_atomically
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors atomically; they may be views and share memory."""
+    with write_atomically(path) as temporary:
+        write_tensors(tensors, temporary)

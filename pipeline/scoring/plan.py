@@ -1,0 +1,235 @@
+"""What is attributed: the whole run, and its early window where detection needs it; and where its files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors
+from pipeline.attribution.curvature.segments import PreparedSegment
+from pipeline.attribution.methods import find_method
+from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
+from pipeline.attribution.trajectory.points import Points
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
+from pipeline.config import AuditConfig
+from pipeline.data.encoded import Chunk, Rows
+from pipeline.runs.directory import read_json
+from pipeline.training.batches import weighted
+from pipeline.training.main_run import early_trajectory, whole_trajectory
+from pipeline.training.setup import class_weights
+from pipeline.workers.kept import keep, keep_tensors
+from pipeline.workers.worker import run_budgets, run_config, run_data, run_device, run_model, run_objective
+
+Part = TypeVar("Part")
+GROUPS_AT_MOST = 32
+"""Partial sums that are kept on disk at a time; a fixed number, so that sums don't depend on the workers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One trajectory to attribute: `whole` or `early`."""
+
+    name: str
+    run_path: Path
+    segments: int
+
+    @property
+    def trajectory_path(self) -> Path:
+        return whole_trajectory(self.run_path) if self.name == "whole" else early_trajectory(self.run_path)
+
+    @property
+    def directory(self) -> Path:
+        factors = self.run_path / "factors"
+        return factors if self.name == "whole" else factors / self.name
+
+    def segment_path(self, segment: int) -> Path:
+        return self.directory / f"segment-{segment}.safetensors"
+
+    def mean_path(self, mean: int) -> Path:
+        """The mean of a segment's checkpoints, where a method takes gradients at it."""
+        return self.directory / f"mean-{mean}.safetensors"
+
+    @property
+    def query_path(self) -> Path:
+        return self.directory / "query-validation.safetensors"
+
+    @property
+    def group_query_path(self) -> Path:
+        return self.directory / "query-groups.safetensors"
+
+    @property
+    def scale_path(self) -> Path:
+        """`alpha` and the rows that it was measured on."""
+        return self.directory / "scale.json"
+
+    def alpha(self) -> float | None:
+        """The scale correction of validation harm, where it is defined."""
+        if not self.scale_path.exists():
+            return None
+        return float(keep("scale", self.scale_path, lambda: read_json(self.scale_path))["alpha"])
+
+    def scale(self) -> float:
+        """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
+        return 1.0 if find_method(self.method).refined else self.alpha() or 1.0
+
+    @property
+    def method(self) -> str:
+        return run_config(self.run_path).attribution.method
+
+    def trajectory(self) -> Trajectory:
+        return keep(
+            "trajectory",
+            self.trajectory_path / "trajectory.json",
+            lambda: Trajectory.load(self.trajectory_path),
+        )
+
+    def planned(self) -> list[PlannedSegment]:
+        """Where the method takes each segment's gradients, and what becomes of them; read once per worker."""
+
+        def make() -> list[PlannedSegment]:
+            points = StoredPoints(self)
+            rows = StageRows(TrainPairs(self.run_path), run_objective(self.run_path))
+            (chain,) = plan_chains(points, find_method(self.method), [rows], self.segments)
+            return chain
+
+        path = self.trajectory_path / "trajectory.json"
+        return keep(f"{self.method}, {self.segments} segments", path, make)
+
+    def weights_path(self, point: int) -> Path:
+        """Of a checkpoint, or of a mean of checkpoints: means are counted on after the checkpoints."""
+        checkpoints = self.trajectory().checkpoints
+        if point < len(checkpoints):
+            return checkpoints[point].path
+        return self.mean_path(point - len(checkpoints))
+
+    def weights(self, point: int) -> dict[str, Tensor]:
+        path = self.weights_path(point)
+        return self._kept(path, lambda: load_weights(path))
+
+    def query_weights(self) -> dict[str, Tensor]:
+        """Where the query's gradient is taken."""
+        if run_config(self.run_path).attribution.query_at == "tail":
+            return self.end_weights()
+        return self.weights(len(self.trajectory().checkpoints) - 1)
+
+    def end_weights(self) -> dict[str, Tensor]:
+        """The mean of the last iterates, or the last checkpoint where there is none."""
+        trajectory = self.trajectory()
+        if trajectory.tail is None:
+            return self.weights(len(trajectory.checkpoints) - 1)
+        return self._kept(trajectory.tail, trajectory.load_tail)
+
+    def _kept(self, path: Path, load: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return keep_tensors(path, load, run_budgets(self.run_path).weights)
+
+    def load_checkpoint(self, model: nn.Module, checkpoint: int) -> None:
+        restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))
+
+    def prepared_segments(self) -> list[PreparedSegment]:
+        """The segments with their factors, read once per worker."""
+
+        def load(segment: int) -> PreparedSegment:
+            tensors = load_file(self.segment_path(segment), device=str(run_device(self.run_path)))
+            eigenvalues = under("eigenvalues/", tensors)
+            bases = eigenbases_from_tensors(under("basis/", tensors))
+            planned = self.planned()[segment]
+            return PreparedSegment(planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners)
+
+        return [
+            keep("segment", self.segment_path(segment), lambda segment=segment: load(segment))  # type: ignore[misc]
+            for segment in range(self.segments)
+        ]
+
+    def query_filters(self) -> list[dict[str, Tensor]]:
+        return self._filters(self.query_path)
+
+    def group_filters(self) -> list[dict[str, Tensor]]:
+        """Per segment, layer -> `[cells, out, in]`."""
+        return self._filters(self.group_query_path)
+
+    def _filters(self, path: Path) -> list[dict[str, Tensor]]:
+        tensors = keep("query", path, lambda: load_file(path))
+        return [under(f"{segment}/", tensors) for segment in range(self.segments)]
+
+
+class StoredPoints(Points):
+    """The points of a plan, with means of checkpoints on disk; one that is not there is made."""
+
+    def __init__(self, plan: Plan):
+        super().__init__(attribution_model(plan.run_path), plan.trajectory())
+        self._plan, self._count = plan, 0
+
+    def add_mean(self, checkpoints: Sequence[int], rows: StageRows) -> int:
+        path = self._plan.mean_path(self._count)
+        if not path.exists():
+            super().add_mean(checkpoints, rows)
+            save_weights(path, self._means.pop())
+        self._count += 1
+        return len(self.trajectory.checkpoints) + self._count - 1
+
+
+class TrainPairs:
+    """Inputs and labels of all train rows, batch by batch, as often as wanted."""
+
+    def __init__(self, run_path: Path):
+        self._run_path = run_path
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        for chunk in run_data(self._run_path).chunks("train"):
+            for batch in batches(self._run_path, chunk):
+                yield batch.inputs, batch.labels
+
+
+def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
+    """The whole run; the early window too where its harm is a signal and it is not the whole run."""
+    found = [Plan("whole", run_path, config.attribution.segments)]
+    wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
+    if wanted and 2 * early_epoch < config.training.epochs:
+        found.append(Plan("early", run_path, 1))
+    return found
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def chunk_groups(chunks: Sequence[Part]) -> list[list[Part]]:
+    """Runs of chunks, or of what belongs to chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
+    size = max(1, -(-len(chunks) // GROUPS_AT_MOST))
+    return [list(chunks[start : start + size]) for start in range(0, len(chunks), size)]
+
+
+def batches(run_path: Path, chunk: Chunk) -> Iterator[Batch]:
+    """A chunk's rows for attribution, with the weights that training gave them, on this worker's device."""
+    rows, size = weighted_rows(run_path, chunk), run_config(run_path).attribution.batch_size
+    for start in range(0, len(rows), size):
+        yield batch_of(run_path, rows.select(slice(start, start + size)))
+
+
+def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
+    """A chunk's rows, with the weights that training gave them."""
+    rows = run_data(run_path).load(chunk)
+    if chunk.role != "train":
+        return rows
+    return weighted(rows, class_weights(run_config(run_path).training, run_data(run_path)))
+
+
+def batch_of(run_path: Path, rows: Rows) -> Batch:
+    """Rows for attribution, on this worker's device."""
+    part = rows.to(run_device(run_path))
+    return Batch(part.inputs, part.labels, part.row_ids, part.weights)
+
+
+def attribution_model(run_path: Path) -> nn.Module:
+    """The model whose weights the checkpoints replace; built once per worker."""
+    path = run_path / "encoding.json"
+    return keep("model", path, lambda: run_model(run_path, 0))

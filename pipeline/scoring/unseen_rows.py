@@ -1,0 +1,29 @@
+"""What the audited model makes of rows that it was not trained on: validation and holdout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.data.encoded import Chunk
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.attribute import predictions
+from pipeline.scoring.plan import Plan, batches, plans
+from pipeline.workers.worker import run_data
+
+
+def predict_unseen(context: AuditContext, role: str) -> np.ndarray:
+    """The predictions at the tail-averaged weights, encoded as labels: `[rows]`, sets `[rows, labels]`."""
+    path = context.run.path
+    whole, chunks = (
+        plans(path, context.config, context.run.facts("train")["early_epoch"])[0],
+        run_data(path).chunks(role),
+    )
+    tasks = [(whole, chunk) for chunk in chunks]
+    return np.concatenate(
+        context.workers.run(predict_chunk, tasks, [f"{role} rows: chunk {c.id}" for c in chunks])
+    )
+
+
+def predict_chunk(plan: Plan, chunk: Chunk) -> np.ndarray:
+    """A task for a worker."""
+    return predictions(plan, list(batches(plan.run_path, chunk))).numpy()

@@ -1,0 +1,1 @@
+"""Dask workers: the cluster, the processes, and what a worker keeps between tasks."""

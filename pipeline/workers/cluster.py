@@ -1,0 +1,240 @@
+"""The Dask workers of an audit: processes on this machine by default, or the user's own cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, SpecCluster, as_completed
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from pipeline import __version__
+from pipeline.attribution.errors import AttributionError
+from pipeline.config import Compute
+from pipeline.errors import InputError, WinnowError
+from pipeline.workers.local_cluster import start_cluster
+from pipeline.workers.topics import PROGRESS_TOPIC
+
+IN_FLIGHT_PER_WORKER = 4
+LOOK_SECONDS = 2.0
+ALONE_SECONDS = 60.0
+SETTINGS = {
+    # A paused worker waits for ever when its memory is not its own to free; the nanny's limit is enough.
+    "distributed.worker.memory.pause": False,
+    "distributed.scheduler.allowed-failures": 2,
+    "distributed.comm.timeouts.connect": "10s",
+    # A worker that died is started again; on a busy machine that takes its time.
+    "distributed.deploy.lost-worker-timeout": "60s",
+}
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OPENBLAS_NUM_THREADS": "1",
+    # What a worker has to say comes back as an error; its log would stand in the middle of ours. It reads this
+    # while it imports dask, so the variable has to be there before it starts.
+    "DASK_LOGGING__DISTRIBUTED": "critical",
+}
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident size that this process has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Workers:
+    """Starts on first use; `close()` ends a local cluster and leaves the user's own alone.
+
+    Raises InputError when a GPU is asked for on a machine without one.
+    """
+
+    def __init__(self, config: Compute):
+        if config.device == "cuda" and not config.scheduler and not torch.cuda.is_available():
+            raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
+        self._config = config
+        self._client: Client | None = None
+        self._cluster: SpecCluster | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def client(self) -> Client:
+        """Raises InputError when the configured scheduler can't be reached."""
+        if self._client is None:
+            dask.config.set(SETTINGS)
+            logging.getLogger("distributed").setLevel(logging.ERROR)
+            self._client = self._connect() if self._config.scheduler else self._start()
+        return self._client
+
+    def _connect(self) -> Client:
+        address = self._config.scheduler
+        try:
+            client = Client(address, timeout=10, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(
+                f"the Dask scheduler at {address} can't be reached ({type(error).__name__})",
+                "Check compute.scheduler (tcp://host:port), or leave it out to use processes on this machine.",
+            ) from None
+        try:
+            self._check_workers(client)
+        except InputError:
+            client.close()
+            raise
+        self._drop_kept(client)
+        return client
+
+    @staticmethod
+    def _check_workers(client: Client) -> None:
+        """Workers that can't import the same code would hang for ever on the first task."""
+        address = client.scheduler.address
+        found = client.run(metadata.version, "winnow", on_error="return")
+        if not found:
+            raise InputError(
+                f"the Dask scheduler at {address} has no workers", f"Start some: dask worker {address}"
+            )
+        for worker, version in found.items():
+            if version != __version__:
+                state = "does not have" if isinstance(version, Exception) else f"has version {version} of"
+                raise InputError(
+                    f"the Dask worker {worker} {state} winnow {__version__}",
+                    f"Start its workers in an environment with winnow {__version__}.",
+                )
+
+    def _start(self) -> Client:
+        count = self.local_count()
+        threads = str(max(1, (os.cpu_count() or 1) // count))
+        # Set before a worker starts: libraries read these when they are imported, and Dask's own default is 1.
+        before = {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }
+        self._cluster = start_cluster(count, self._config.memory_per_worker, WORKER_ENVIRONMENT | before)
+        return Client(self._cluster, set_as_default=False)
+
+    def local_count(self) -> int:
+        """One process per core, or per GPU where the device is one."""
+        if self._config.workers != "auto":
+            return self._config.workers
+        if self._config.device != "cpu" and torch.cuda.is_available():
+            return torch.cuda.device_count()
+        return os.cpu_count() or 1
+
+    def count(self) -> int:
+        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Sequence[tuple[Any, ...]],
+        names: Sequence[str],
+        on_done: Callable[[int, Any], None] = lambda place, result: None,
+    ) -> list[Any]:
+        """`function(*task)` on the workers for each task, a bounded number at a time; results in order.
+
+        `names` say what each task is about, for errors; `on_done(place, result)` is called as they come in.
+
+        Raises what a task raised; WinnowError, with the task's name, when its workers died again and again or
+        the scheduler was lost.
+        """
+        if not tasks:
+            return []
+        results: list[Any] = [None] * len(tasks)
+        places: dict[Any, int] = {}
+        waiting = iter(enumerate(tasks))
+
+        def submit(count: int) -> Iterator[Any]:
+            for _, (place, task) in zip(range(count), waiting):
+                future = self.client.submit(function, *task, pure=False)
+                places[future.key] = place
+                yield future
+
+        pending = as_completed(submit(IN_FLIGHT_PER_WORKER * self.count()), loop=self.client.loop)
+        try:
+            for future in self._as_they_come(pending):
+                place = places[future.key]
+                results[place] = self._result(future, names[place])
+                on_done(place, results[place])
+                pending.update(submit(1))
+        except BaseException:
+            self.client.cancel(list(pending.futures), force=True)
+            raise
+        return results
+
+    def _as_they_come(self, pending: as_completed) -> Iterator[Any]:
+        """The finished futures; raises WinnowError when there has been no worker for a while."""
+        alone_since: float | None = None
+        looked = time.monotonic()
+        while not pending.is_empty():
+            with pending.thread_condition:  # notified when a future is done
+                ready = pending.has_ready() or (pending.thread_condition.wait(0.1) and pending.has_ready())
+            if ready:
+                yield next(pending)
+                continue
+            now = time.monotonic()
+            if now - looked < LOOK_SECONDS:
+                continue
+            looked = now
+            if self.client.status != "running" or self.client.scheduler_info(n_workers=-1)["workers"]:
+                alone_since = None
+                continue
+            alone_since = alone_since or now
+            if now - alone_since > ALONE_SECONDS:
+                raise WinnowError(
+                    "no Dask worker is left",
+                    "Start workers and run the same command again: it goes on from here.",
+                )
+
+    @staticmethod
+    def _result(future: Any, name: str) -> Any:
+        try:
+            return future.result()
+        except KilledWorker:
+            raise WinnowError(
+                f"{name}: its worker died three times (most likely it ran out of memory)",
+                "Raise compute.memory_per_worker or lower compute.chunk_rows, and run the same command again.",
+            ) from None
+        except AttributionError as error:
+            raise WinnowError(f"{name}: {error.message}", error.hint or None) from error
+        except FutureCancelledError:
+            raise WinnowError(
+                f"{name}: the Dask scheduler was lost", "Run the same command again: it goes on from here."
+            ) from None
+
+    def peak_memory(self) -> int:
+        """The largest resident size that any worker has had, in bytes; 0 when none was started."""
+        return max(self._client.run(peak_resident_bytes).values(), default=0) if self._client else 0
+
+    def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Call `handler` with whatever a task emits by `pipeline.workers.worker.emit_progress`."""
+        self.client.subscribe_topic(PROGRESS_TOPIC, lambda event: handler(event[1]))
+
+    def no_progress(self) -> None:
+        self.client.unsubscribe_topic(PROGRESS_TOPIC)
+
+    @staticmethod
+    def _drop_kept(client: Client) -> None:
+        """What the user's workers keep of this run, or of one that could not clean up."""
+        from pipeline.workers.kept import drop_kept
+
+        if client.status == "running":
+            client.run(drop_kept, on_error="ignore")
+
+    def close(self) -> None:
+        if self._client is not None:
+            if self._config.scheduler:
+                self._drop_kept(self._client)
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._client = self._cluster = None

@@ -1,0 +1,173 @@
+"""A Dask cluster on this machine: the scheduler in this process, workers as processes that don't import its script.
+
+Dask's own local cluster spawns workers by `multiprocessing`, which imports the user's script again in each of them
+and so needs a `__main__` guard there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+import psutil
+from dask.utils import parse_timedelta
+from distributed import Scheduler, SpecCluster
+from distributed.deploy.spec import ProcessInterface
+
+import pipeline
+from pipeline.errors import WinnowError
+from pipeline.workers import local_worker
+
+HOST = "127.0.0.1"
+START_SECONDS = 120.0
+STARTS = 3
+END_SECONDS = local_worker.CLOSE_SECONDS + 1
+
+
+class LocalWorker(ProcessInterface):
+    """One worker process, which is started again when it dies and ended when it takes more memory than it may.
+
+    scheduler: address; name: a number, by which workers share the GPUs; options: of `distributed.Worker`, with
+    `memory_limit` in bytes; environment: variables of the process.
+    """
+
+    def __init__(self, scheduler: str, name: int, options: dict[str, Any], environment: dict[str, str]):
+        super().__init__()
+        path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]  # noqa: PTH100
+        order = {
+            "parent": os.getpid(),
+            "root": str(Path(pipeline.__file__).parents[1]),
+            "path": path,
+            "scheduler": scheduler,
+            "options": {"name": name, **options},
+        }
+        self._order = json.dumps(order).encode() + b"\n"
+        self._environment, self._folder = environment, Path.cwd()
+        self._most = options["memory_limit"] * dask.config.get("distributed.worker.memory.terminate")
+        self._look = parse_timedelta(dask.config.get("distributed.worker.memory.monitor-interval"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.starts = 0
+
+    async def start(self) -> None:
+        self._begin()
+        self._watching = asyncio.create_task(self._watch())
+        await super().start()
+
+    def _begin(self) -> None:
+        """Start a process; `-P` keeps the folder of `local_worker.py` out of its path."""
+        self.starts += 1
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", local_worker.__file__],
+            stdin=subprocess.PIPE,
+            env=self._environment,
+            cwd=self._folder,
+        )
+        self._tell(self._order)
+
+    def _tell(self, line: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # of one that has died, which `_watch` sees
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._look)
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self._release(self._process)
+                self._begin()
+            elif resident_bytes(self._process.pid) > self._most:
+                self._process.kill()
+
+    async def close(self) -> None:
+        """Ask the process to end, and end it where it doesn't within a few seconds."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        process = self._process
+        if process is not None:
+            self._tell(b"end\n")
+            until = time.monotonic() + END_SECONDS
+            while process.poll() is None and time.monotonic() < until:
+                await asyncio.sleep(0.01)
+            process.kill()
+            process.wait()
+            self._release(process)
+            self._process = None
+        await super().close()
+
+    @staticmethod
+    def _release(process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def resident_bytes(process_id: int) -> int:
+    """The resident size of a process; 0 for one that is gone."""
+    try:
+        return psutil.Process(process_id).memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) -> SpecCluster:
+    """`count` workers with one thread and at most `memory_limit` bytes each; `close()` ends them.
+
+    environment: variables that the worker processes get on top of this one's, which stand above them.
+
+    Raises WinnowError when they don't start.
+    """
+    inherited = {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.global_config)}
+    options = {
+        "nthreads": 1,
+        "memory_limit": memory_limit,
+        "host": HOST,
+        "dashboard": False,
+        "dashboard_address": f"{HOST}:0",
+    }
+    worker = {"options": options, "environment": environment | dict(os.environ) | inherited}
+    cluster = SpecCluster(
+        scheduler={
+            "cls": Scheduler,
+            "options": {"host": HOST, "port": 0, "dashboard": True, "dashboard_address": f"{HOST}:0"},
+        },
+        workers={name: {"cls": LocalWorker, "options": worker} for name in range(count)},
+        name="winnow",
+        silence_logs=logging.WARNING,
+    )
+    try:
+        wait_for_workers(cluster, count)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def wait_for_workers(cluster: SpecCluster, count: int) -> None:
+    """Wait until all workers have reported. Raises WinnowError when one ends again and again, or takes too long."""
+    until = time.monotonic() + START_SECONDS
+    while len(cluster.scheduler.workers) < count:
+        if any(worker.starts > STARTS for worker in cluster.workers.values()):
+            raise WinnowError(
+                f"a worker process ended {STARTS} times while it started",
+                f"What it said stands above; {sys.executable} has to be able to import distributed.",
+            )
+        if time.monotonic() > until:
+            raise WinnowError(
+                f"the worker processes took more than {START_SECONDS:.0f} s to start",
+                "Lower compute.workers, or try again when the machine is less busy.",
+            )
+        time.sleep(0.01)

@@ -1,0 +1,76 @@
+"""A Dask worker that runs as a process of its own: `python -P local_worker.py`, by `pipeline.workers.local_cluster`.
+
+It never imports the script, the notebook or the session that started the audit. The first line on standard input
+is a JSON object: `parent` (process id), `root` (the folder of the package `pipeline`), `path` (the parent's
+`sys.path`), `scheduler` (address) and `options` (arguments of `distributed.Worker`). A second line, or the end of
+the input, asks the process to end.
+"""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+LOOK_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
+
+
+class Ending:
+    """Ends the process when the parent asks for it, or is gone, whatever a task is doing at that moment."""
+
+    def __init__(self, parent: int):
+        self._parent = parent
+        self._worker: tuple[asyncio.AbstractEventLoop, Worker] | None = None
+        threading.Thread(target=self._watch, name="parent watch", daemon=True).start()
+
+    def will_close(self, worker: "Worker") -> None:
+        self._worker = asyncio.get_running_loop(), worker
+
+    def _watch(self) -> None:
+        while os.getppid() == self._parent and not select.select([0], [], [], LOOK_SECONDS)[0]:
+            continue
+        if self._worker is not None:
+            loop, worker = self._worker
+            closing = worker.close(timeout=CLOSE_SECONDS, executor_wait=False, reason="the parent has ended")
+            try:
+                asyncio.run_coroutine_threadsafe(closing, loop).result(CLOSE_SECONDS)
+            except (
+                BaseException
+            ):  # a task that holds the interpreter, a scheduler that is gone: end all the same
+                os._exit(1)
+        os._exit(0)
+
+
+async def serve(scheduler: str, options: dict[str, Any], ending: Ending) -> None:
+    from distributed import Worker
+
+    async with Worker(scheduler, **options) as worker:
+        ending.will_close(worker)
+        await worker.finished()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the whole group; the parent decides what ends
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    order = json.loads(line)
+    ending = Ending(order["parent"])
+    sys.path.insert(0, order["root"])
+    import pipeline  # noqa: F401 -- ours, before a folder of the same name on the path could be found
+
+    sys.path[:] = order["path"]
+    asyncio.run(serve(order["scheduler"], order["options"], ending))
+    sys.stdout.flush()
+    os._exit(0)  # a thread that is still in a task doesn't keep the process alive
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Additive sums over many chunks: partial sums on disk, added up in a tree of fixed shape.
+
+The shape depends on the chunks alone, so the result's bits depend neither on the number of workers nor on the order
+in which they finish; and a partial sum that is on disk is not computed again after an interruption.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.attribution.curvature.factor_sums import add_tensors
+from pipeline.runs.context import Workers
+from pipeline.runs.tensors import save_tensors
+
+FAN_IN = 8
+
+Tensors = dict[str, Tensor]
+
+
+def summed(
+    workers: Workers,
+    leaf: Callable[..., Tensors],
+    tasks: list[tuple[Any, ...]],
+    directory: Path,
+    name: str,
+    on_leaf: Callable[[int], None] = lambda place: None,
+) -> Path:
+    """Σ leaf(*task) over the tasks, as a file of tensors; partial sums lie in `directory` meanwhile."""
+    paths = [directory / f"leaf-{place:04d}.safetensors" for place in range(len(tasks))]
+    missing = [place for place, path in enumerate(paths) if not path.exists()]
+    for place in set(range(len(tasks))) - set(missing):
+        on_leaf(place)
+    workers.run(
+        compute_leaf,
+        [(leaf, tasks[place], paths[place]) for place in missing],
+        [f"{name}, part {place + 1} of {len(tasks)}" for place in missing],
+        lambda index, _: on_leaf(missing[index]),
+    )
+    level = 0
+    while len(paths) > 1:
+        level += 1
+        groups = [paths[start : start + FAN_IN] for start in range(0, len(paths), FAN_IN)]
+        paths = [directory / f"sum-{level}-{place:04d}.safetensors" for place in range(len(groups))]
+        workers.run(add_files, list(zip(groups, paths)), [f"{name}, sum {path.stem}" for path in paths])
+    return paths[0]
+
+
+def compute_leaf(leaf: Callable[..., Tensors], task: tuple[Any, ...], path: Path) -> None:
+    save_tensors(path, leaf(*task))
+
+
+def add_files(parts: list[Path], path: Path) -> None:
+    total: Tensors = {}
+    for part in parts:
+        total = add_tensors(total, load_file(part))
+    save_tensors(path, total)
+
+
+def forget(directory: Path) -> None:
+    """Partial sums are of no use once what they were for is on disk."""
+    shutil.rmtree(directory, ignore_errors=True)

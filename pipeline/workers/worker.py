@@ -1,0 +1,87 @@
+"""A run as a task sees it: config, data, model and loss are read once per process, not sent with each task."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from distributed import get_worker
+from torch import nn
+
+from pipeline.attribution.objectives import Objective, get_objective
+from pipeline.config import AuditConfig, load_config
+from pipeline.data.encoded import EncodedData
+from pipeline.models import build_model, initialise
+from pipeline.workers.budgets import Budgets, budgets
+from pipeline.workers.kept import keep
+from pipeline.workers.topics import PROGRESS_TOPIC
+
+LOSSES = {
+    "classification": "cross_entropy",
+    "regression": "squared_error",
+    "multilabel": "binary_cross_entropy",
+}
+"""Task → the name of its loss."""
+PROGRESS_SECONDS = 0.5
+
+_last_progress = 0.0
+
+
+def run_config(run_path: Path) -> AuditConfig:
+    path = run_path / "config.yaml"
+    return keep("config", path, lambda: load_config(path))
+
+
+def run_data(run_path: Path) -> EncodedData:
+    return keep("data", run_path / "encoding.json", lambda: EncodedData.open(run_path))
+
+
+def run_budgets(run_path: Path) -> Budgets:
+    return budgets(run_config(run_path).compute.memory_per_worker)
+
+
+def run_objective(run_path: Path) -> Objective:
+    """The loss that is trained, without row weights: of rows' gradients, curvature and self-influence."""
+    smoothing = run_config(run_path).training.label_smoothing
+    options = {"label_smoothing": smoothing} if smoothing else {}
+    return get_objective(LOSSES[run_data(run_path).encoding.task], **options)
+
+
+def plain_objective(run_path: Path) -> Objective:
+    """The loss that is measured, of which harm is predicted: that of training without label smoothing.
+
+    A smoothed loss is no likelihood of the labels, and rises again for rows that a model is rightly sure of.
+    """
+    return get_objective(LOSSES[run_data(run_path).encoding.task])
+
+
+def run_model(run_path: Path, seed: int) -> nn.Module:
+    """A model with freshly drawn weights, on this worker's device."""
+    config, data = run_config(run_path), run_data(run_path)
+    return initialise(lambda: build_model(config.model, data.encoding), seed).to(run_device(run_path))
+
+
+def run_device(run_path: Path) -> torch.device:
+    """The configured device; workers on one machine share its GPUs out by their names."""
+    asked = run_config(run_path).compute.device
+    if asked == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    try:
+        name = str(get_worker().name)
+    except ValueError:
+        name = "0"
+    return torch.device("cuda", int(name) % torch.cuda.device_count() if name.isdigit() else 0)
+
+
+def emit_progress(what: str, done: int, total: int) -> None:
+    """Tell the client how far a long task is, at most twice a second; outside a worker nobody listens."""
+    global _last_progress
+    now = time.monotonic()
+    if done < total and now - _last_progress < PROGRESS_SECONDS:
+        return
+    _last_progress = now
+    try:
+        get_worker().log_event(PROGRESS_TOPIC, {"what": what, "done": done, "total": total})
+    except ValueError:
+        return
