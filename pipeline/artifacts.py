@@ -376,9 +376,14 @@ def left_over(path: Path) -> bool:
 
 
 def begin_stage(
-    root: Path, stage: str, fingerprint: str, places: tuple[str, ...], changes: tuple[str, ...]
+    root: Path,
+    stage: str,
+    fingerprint: str,
+    places: tuple[str, ...],
+    changes: tuple[str, ...],
+    known: Container[str] = (),
 ) -> None:
-    """Forget what a stage wrote under another fingerprint; else keep what is whole."""
+    """Forget what a stage wrote under another fingerprint; else keep what is whole. known: as in `sweep`."""
     begin_journal(root)
     path = root / STAGES / f"{stage}.json"
     ledger = Ledger(root)
@@ -387,7 +392,7 @@ def begin_stage(
     if before.fingerprint == fingerprint:
         if before.places != places:
             new.write(path)
-        sweep([root / place for place in places], damage(ledger, stage) or {})
+        sweep([root / place for place in places], known)
         return
     for place in places:
         remove(root / place)

@@ -228,6 +228,15 @@ def test_a_damaged_record_costs_no_finished_training(
     assert list(RunDirectory(copy / RUN).record["stages"]) == [stage.name for stage in STAGES]
 
 
+def test_damage_is_said_of_a_stage_that_the_record_does_not_name(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(copy / RUN / "factors/scale.json", "one bit flipped")
+    (copy / RUN / "record.json").unlink()
+    assert resume(finished, copy, LAST) == []
+    assert caplog.text.count("factors/scale.json") == 1
+
+
 def test_a_trace_and_a_review_refuse_damaged_files(copy: Path) -> None:
     damage(copy / RUN / "factors/segment-0.safetensors", "one bit flipped")
     damage(copy / RUN / "detection/candidates.parquet", "one bit flipped")

@@ -75,6 +75,8 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._said: set[str] = set()
+        """Damaged files that `is_complete` named."""
 
     @property
     def run_id(self) -> str:
@@ -157,6 +159,7 @@ class RunDirectory:
         found = artifacts.damage(Ledger(self.path), stage)
         for name, what in (found or {}).items():
             artifacts.say("%s: %s; the stage %s makes it anew", self / name, what, stage)
+            self._said.add(name)
         return found == {}
 
     def fingerprint(self, stage: str) -> str:
@@ -179,7 +182,7 @@ class RunDirectory:
         stages = self.record["stages"]
         if stages.pop(stage, None) is not None:
             self.update_record(stages=stages)
-        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes)
+        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes, self._said)
 
     def finish_stage(self, stage: str, fingerprint: str, entry: dict[str, Any]) -> None:
         artifacts.finish_stage(self.path, stage, fingerprint)
