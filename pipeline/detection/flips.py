@@ -31,6 +31,8 @@ FEWEST_ROWS = 10
 """A class that fewer rows are taken for has the mean of the others."""
 LEVERAGE = 4.0
 """Rows of a mean that are as good as one row of a limit: the variance of an intercept at the end of a line."""
+LEAST_RATE = 1e-3
+"""Of flips of a class: with none at all no label could be wrong, and rows could not be ranked."""
 OWN_ERROR = 0.1
 """Of all disagreement with a class, the part that a limit may be off by, as a standard deviation beside sampling."""
 TINY = 1e-4
@@ -119,7 +121,7 @@ def shrunk(raw: np.ndarray, seen: np.ndarray, weight: np.ndarray) -> np.ndarray:
     sampling = np.where(known, mean * (1 - mean) / np.maximum(weight, 1) + own, np.inf)
     between = max(0.0, float(np.sum(shares * (rate - mean) ** 2) - np.sum(shares[known] * sampling[known])))
     trust = np.where(known, between / (between + sampling) if between > 0 else 0.0, 0.0)
-    rate = mean + trust * (rate - mean)
+    rate = np.maximum(mean + trust * (rate - mean), LEAST_RATE)
     off = ~np.eye(classes, dtype=bool)
     even = np.repeat((rate / (classes - 1))[:, None], classes, 1)
     flips = even.copy()

@@ -26,6 +26,11 @@ CONFUSION = (
     "follow the judges' own confusion."
 )
 UNCLEAR = "The judges predict too little of the labels to tell wrong labels from their own errors."
+UNTOLD = (
+    "Judges that never saw the rows contradict {contradicted} of the labels, but hardly any surely. Either these rows "
+    "are hard, or labels are wrong just where rows are hard: nothing in the data tells which. Up to about as many "
+    "labels may be wrong; people's answers on a sample can tell."
+)
 DIRTY = "The validation labels are not declared clean, so the train labels can't be compared with them."
 NO_VALIDATION = "Without validation rows there is nothing to compare the train labels with."
 NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidence to estimate from."
@@ -37,11 +42,14 @@ WEAK = "The model predicts too little of the target for an estimate."
 
 @dataclass(frozen=True)
 class Noise:
-    """estimate: the share of wrong labels, or None; note: what must be said about it; pairs: where they are."""
+    """estimate: the share of wrong labels, or None; note: what must be said about it; pairs: where they are;
+    contradicted: the share of labels that out-of-sample judges together contradict, or None.
+    """
 
     estimate: NoiseEstimate | None
     note: str
     pairs: list[Pair]
+    contradicted: float | None = None
 
 
 def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, window: int) -> Noise:

@@ -135,7 +135,7 @@ def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Ev
     return Evidence(
         wrong,
         suggested,
-        probability,
+        probability if weighed.told else np.full(len(given), np.nan),
         (best != given) | (wrong > LEAST_WRONG),
         removable & judges.panel.judged(role),
         given.astype(np.int64),

@@ -204,7 +204,11 @@ def effects(
 def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
     """The share of wrong labels among train rows, among all rows that were judged, and among holdout rows."""
     estimate, note = weighed.noise.estimate, weighed.noise.note
-    facts = {"estimated_noise": None if estimate is None else asdict(estimate), "estimated_noise_note": note}
+    facts: dict[str, Any] = {
+        "estimated_noise": None if estimate is None else asdict(estimate),
+        "estimated_noise_note": note,
+        "contradicted_share": weighed.noise.contradicted,
+    }
     of_roles: dict[str, NoiseEstimate | None] = dict.fromkeys(others)
     if estimate is not None and weighed.labels.wrong is not None:
         for role, found in others.items():
@@ -252,9 +256,13 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
 def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:
     """Reasons that follow from labels and features, bool `[rows]` each; nearest: distance to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
+    unknown = labels.contradicted & np.isnan(
+        labels.probability
+    )  # another label fits, how probably nobody knows
+    explained = np.where(unknown, 1.0, labels.probability)
     return {
         DUPLICATE_CONFLICT: conflicting_duplicates(path),
-        OUTLIER: outliers(belongs_nowhere(nearest), labels.probability),
+        OUTLIER: outliers(belongs_nowhere(nearest), explained),
         MISLABELLED: labels.contradicted,
         AMBIGUOUS: ambiguous(opinion.probability, opinion.runner_up, temperature),
     }

@@ -29,7 +29,7 @@ from pipeline.detection.label_sets import (
     pair_suspicion,
     row_signals,
 )
-from pipeline.detection.noise import CONFUSION, UNCLEAR, Noise, judge_answers, judge_noise
+from pipeline.detection.noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
 from pipeline.detection.panel_signals import (
     judge_signals,
     panel_residual,
@@ -45,9 +45,10 @@ from pipeline.detection.source_rates import SourceRates, right_label_by_source, 
 from pipeline.detection.source_values import declared_sources
 from pipeline.detection.strata import prediction_strata, write_strata
 from pipeline.detection.targets import TargetJudges, collect_target_judges
-from pipeline.detection.wrong_share import LEAST_EXPLAINED, estimate_wrong_share
+from pipeline.detection.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.runs.context import AuditContext
+from pipeline.text import words
 from pipeline.workers.worker import run_data
 
 
@@ -78,7 +79,7 @@ class Weighed:
     asked out of sample (classes), flips: how right labels become given ones, rates: which sources flip more of them;
     explains: share of the loss without looking at the features that the best of them explains, None where nobody was
     asked; doubt: float64 `[rows]`, what the judges alone say against the label, on a scale that rows of other roles
-    have as well.
+    have as well; told: wrong labels can be told from hard rows, without which suggestions have no probability.
     """
 
     signals: list[Signal]
@@ -95,6 +96,7 @@ class Weighed:
     panel: Panel | None = None
     explains: float | None = None
     doubt: np.ndarray | None = None
+    told: bool = True
 
     @property
     def may_remove(self) -> bool:
@@ -136,8 +138,8 @@ def weigh_classes(
     wrong = wrong_label(posterior, given)
     best = together.argmax(1).astype(opinion.best.dtype)
     suggested, probability = best_other(posterior, given)
-    estimate = share.estimate if judges.explains >= LEAST_EXPLAINED else None
-    noise = Noise(estimate, CONFUSION if estimate else UNCLEAR, share.pairs if estimate else [])
+    noise = noise_of(share, judges, float((best != given).mean()))
+    estimate, told = noise.estimate, noise.estimate is not None or judges.explains < LEAST_EXPLAINED
     of_training = with_harm_weight(of_training, estimate)
     repeated = with_harm_weight(repeated_signals(context), estimate)
     vote = judges.vote_of_training
@@ -148,13 +150,14 @@ def weigh_classes(
     two = -np.partition(-together, 1, axis=1)[:, :2] if together.shape[1] > 1 else np.ones((len(given), 2))
     seen = Opinion(together[np.arange(len(given)), given].astype(np.float64), best, *two.T.astype(np.float64))
     contradicted = (best != given) | (wrong > LEAST_WRONG)
+    doubtful = contradicted & (wrong > LEAST_WRONG) if told else (best != given) & (two[:, 0] > 0.5)
     labels = Labels(
         given,
         suggested.astype(best.dtype),
         contradicted,
-        np.where(contradicted, probability, np.nan),
+        np.where(contradicted & told, probability, np.nan),
         given,
-        count_classes(estimate, wrong, contradicted),
+        count_classes(estimate, doubtful),
         wrong=wrong,
     )
     ranking = suspicion(signals + repeated)
@@ -172,6 +175,7 @@ def weigh_classes(
         panel=judges.panel,
         explains=judges.explains,
         doubt=wrong,
+        told=told,
     )
 
 
@@ -182,12 +186,20 @@ def best_other(posterior: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np
     return others.argmax(1), others.max(1).astype(np.float64)
 
 
-def count_classes(estimate: NoiseEstimate | None, wrong: np.ndarray, contradicted: np.ndarray) -> Counts:
-    """As many rows as are estimated to be wrong; without an estimate those more probably wrong than right."""
+def noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
+    """contradicted: the share of labels that the judges together contradict."""
+    if judges.explains < LEAST_EXPLAINED:
+        return Noise(None, UNCLEAR, [], contradicted)
+    if not is_told(share.estimate, contradicted):
+        return Noise(None, UNTOLD.format(contradicted=words.percent(contradicted)), [], contradicted)
+    return Noise(share.estimate, CONFUSION, share.pairs, contradicted)
+
+
+def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Counts:
+    """As many rows as are estimated to be wrong; without an estimate the doubtful ones, bool `[rows]`, for review."""
     if estimate is None:
-        doubtful = int((contradicted & (wrong > LEAST_WRONG)).sum())
-        return Counts(0, doubtful)
-    number = round(estimate.value * len(wrong))
+        return Counts(0, int(doubtful.sum()))
+    number = round(estimate.value * len(doubtful))
     return Counts(number, number)
 
 

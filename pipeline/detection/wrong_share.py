@@ -20,6 +20,9 @@ NUMBERS = 2**21
 LEAST_EXPLAINED = 0.05
 """Of the loss without looking at the features: judges that explain less can't tell wrong labels from their errors."""
 NORMAL = 1.96
+LEAST_TOLD, MOST_UNTOLD = 0.15, 0.08
+"""Nothing tells wrong labels from hard rows where less than the first, of the contradicted labels, is estimated to be
+wrong, and the rest of them is more than the second, of all rows."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ def estimate_wrong_share(
     np.add.at(contradicted, (given[best != given], best[best != given]), 1)
     spread = np.std(draws, axis=0, ddof=1)
     return WrongShare(estimate, flips, largest_pairs(counts * step, spread * step, contradicted * step))
+
+
+def is_told(estimate: NoiseEstimate, contradicted: float) -> bool:
+    """Whether the estimate says something of the labels that judges contradict, `contradicted` of all.
+
+    Wrong labels are told by contradictions of rows whose class is sure. Where judges contradict many labels, but hardly
+    any surely, either the classes overlap there or labels are wrong just there: both look the same to every judge.
+    """
+    return estimate.value >= LEAST_TOLD * contradicted or contradicted - estimate.value < MOST_UNTOLD
 
 
 def pair_counts(probabilities: np.ndarray, labels: np.ndarray, flips: Flips | None = None) -> np.ndarray:

@@ -49,6 +49,7 @@ def summary(run: RunDirectory) -> Summary:
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
+        "contradicted_share": detect.get("contradicted_share"),
         "estimated_noise_file": detect.get("estimated_noise_file"),
         "estimated_noise_holdout": detect.get("estimated_noise_holdout"),
         "labels": detect.get("labels") or {},
@@ -260,6 +261,11 @@ def noise_line(summary: Summary) -> str:
         note = summary["estimated_noise_note"] or ""
         return f"wrong labels in the train set: not estimated. {note}".rstrip(" .")
     line = f"wrong labels in the train set, estimated: {share(noise)}"
+    contradicted = summary.get("contradicted_share")
+    if contradicted is not None and contradicted > noise["value"]:
+        line += (
+            f"; judges contradict {words.percent(contradicted)}, the rest is taken for hard and not for wrong"
+        )
     whole = summary.get("estimated_noise_file")
     if whole is not None and as_noisy(summary):
         line += f"; in all {words.rows(summary['rows_audited'])} {share(whole)}"

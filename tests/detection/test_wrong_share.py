@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flipped_labels import Simulated, as_judged, in_pairs, one_sided, simulate, uniform
+from sklearn.metrics import average_precision_score
 
 from pipeline.detection.counts import NoiseEstimate
+from pipeline.detection.flips import right_label, wrong_label
 from pipeline.detection.wrong_share import (
     MOST_PAIRS,
     WrongShare,
     estimate_wrong_answers,
     estimate_wrong_share,
+    is_told,
     largest_pairs,
     mean_of_shares,
     share_of_rows,
@@ -41,6 +44,39 @@ def test_a_file_without_wrong_labels_has_hardly_any() -> None:
     found = estimated(simulate(7, 2000, np.eye(3)), noise=0.2).estimate
     assert found.low == 0
     assert found.value < 0.02
+
+
+@pytest.mark.parametrize(
+    ("value", "contradicted", "told"),
+    [
+        (0.10, 0.13, True),
+        (0.09, 0.30, True),  # hard rows, and wrong labels that are told from them
+        (0.00, 0.04, True),  # an easy file
+        (0.00, 0.20, False),
+        (0.02, 0.20, False),
+    ],
+)
+def test_contradictions_that_are_never_sure_say_nothing(
+    value: float, contradicted: float, told: bool
+) -> None:
+    assert is_told(NoiseEstimate(value, 0.0, 1.0), contradicted) == told
+
+
+def test_labels_that_are_wrong_where_rows_are_hard_are_not_counted_as_right() -> None:
+    """One number decides the class, and every fifth label, the nearest to the boundary, is wrong."""
+    random = np.random.RandomState(0)
+    x = random.uniform(-1, 1, 3000)
+    truth, near = (x > 0).astype(int), np.abs(x) < np.quantile(np.abs(x), 0.4)
+    wrong = near & (random.random_sample(len(x)) < 0.5)
+    given = np.where(wrong, 1 - truth, truth)
+    share_of_one = 1 / (1 + np.exp(-4 * x))  # surer with distance, as whoever learned from these labels
+    seen = np.stack([1 - share_of_one, share_of_one], 1)
+    found = estimate_wrong_share([seen, seen], np.ones(2), given, 0)
+    contradicted = float((seen.argmax(1) != given).mean())
+    assert wrong.mean() == pytest.approx(0.2, abs=0.02)
+    assert not is_told(found.estimate, contradicted)
+    doubt = wrong_label(right_label(seen, given, found.flips), given)
+    assert average_precision_score(wrong, doubt) > 0.95  # they are ranked all the same
 
 
 def test_the_pairs_are_those_that_were_flipped_and_add_up() -> None:
