@@ -17,6 +17,7 @@ from pipeline.detection.signals import read_score
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring.label_changes import label_change_effects
+from pipeline.stages.repeats import repeat
 from pipeline.training.main_run import role_labels, whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
 
@@ -35,7 +36,7 @@ PLACES = np.array([3, 900, 17, 351])
 
 def inline_context(path: Path) -> AuditContext:
     config = run_config(path)
-    return AuditContext(config, RunDirectory(path), Inline(config.compute))
+    return AuditContext(config, RunDirectory(path), Inline(config.compute), repeat=repeat)
 
 
 @pytest.fixture(scope="module")
