@@ -18,6 +18,7 @@ from pipeline.config import AuditConfig
 from pipeline.detection.combination import Signal, suspicion
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
+from pipeline.stages.repeats import repeat
 from pipeline.stages.stages import STAGES
 
 SIGNALS = (
@@ -58,7 +59,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def audit(config: AuditConfig, path: Path) -> AuditContext:
     """All stages up to the decisions."""
     write_text(path / "config.yaml", config.to_yaml())
-    context = AuditContext(config, RunDirectory(path), Inline(config.compute))
+    context = AuditContext(config, RunDirectory(path), Inline(config.compute), repeat=repeat)
     for stage in STAGES:
         context.run.finish_stage(stage.name, config.hash(), {"facts": stage.run(context)})
         if stage.name == "detect":

@@ -10,7 +10,8 @@ interruption:
 - audit: `winnow init FILE`, then an audit by defaults without its retrainings: ranking, flags, estimate, suggestions.
 - gains: accuracy on true labels of test rows that are in no audit, as given, without exactly the planted rows, and
   without those that cleanlab flags; five retrainings each by the recipe of `winnow init`.
-- core (a part of the configurations): the whole audit by defaults, and the same accuracy for its arms.
+- core (a part of the configurations): the whole audit by defaults, and the same accuracy for its arms. It counts as
+  the audit where that is not there.
 
 `--ranking-only`: peers and audits; `--peers`: peers and gains; `--core`: what the core needs; `--naming`: audits with
 a column of sources, one bad or none, with more seeds; `--done`: sum up what is there; `--fresh`: do the audits of
@@ -78,6 +79,10 @@ class Work:
 
     def audit(self) -> list[Row]:
         found = audits.audit(self.file, self.config, self._folder / "audit", audits.RANKING_ONLY)
+        return self.rows_of(found)
+
+    def rows_of(self, found: audits.Audited) -> list[Row]:
+        """What an audit says against the truth; its rankings are kept beside."""
         path = self.pieces.path(AUDIT, self.configuration, "safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_findings(path, found.findings, self.file.wrong)
@@ -87,9 +92,15 @@ class Work:
         return accuracy_rows(self.accuracies({}))
 
     def core(self) -> list[Row]:
+        begin = time.perf_counter()
         found = audits.audit(self.file, self.config, self._folder / "core")
+        seconds = time.perf_counter() - begin
         shutil.rmtree(self._folder / "core")
-        rows = audit_rows(self.file, found, self.file.noisy.bad)
+        rows = self.rows_of(found)
+        if (
+            self.pieces.read(AUDIT, self.configuration) is None
+        ):  # a whole audit ranks as one without retrainings
+            self.pieces.write(AUDIT, self.configuration, rows, seconds)
         facts = {name: found.facts[name] for name in ("verdict", "exported", "cleaned - as_given")}
         return [row("winnow", "verification", facts["verdict"], **facts), *rows] + accuracy_rows(
             self.accuracies(found.arms)
