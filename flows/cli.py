@@ -23,7 +23,6 @@ from typer.exceptions import TyperException
 from pipeline import __version__
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
-from pipeline.runs.directory import write_text
 
 if TYPE_CHECKING:
     from flows.terminal import Terminal
@@ -85,6 +84,7 @@ def init(
 ) -> None:
     """Look at Parquet files and write a commented config."""
     from pipeline.data.look import look
+    from pipeline.runs.directory import write_text
     from pipeline.text.words import plural
 
     proposal = look(data, label=label, validation_is_clean=validation_is_clean)
