@@ -50,10 +50,10 @@ def verdict(summary: Summary) -> Verdict:
     metric = words.metric(summary["metric"]) if quantity == "metric" else "loss"
     if summary["verdict"] == "no evidence":
         title = f"nothing here shows that {what_was_done(summary)} helps"
-        claim = f"cleaning changes holdout {metric} by {change(gain, summary['metric'])}"
+        claim = f"cleaning changes {measuring_roles(summary)} {metric} by {change(gain, summary['metric'])}"
     else:
         verb = "raises" if gain["mean"] > 0 else "lowers"
-        title = claim = f"{what_was_done(summary)} {verb} holdout {metric}"
+        title = claim = f"{what_was_done(summary)} {verb} {measuring_roles(summary)} {metric}"
     said = numbers(summary), *further(summary)
     if quantity == "loss":  # what bears the verdict comes first
         said = words.sentence(said[1]), f"{words.metric(summary['metric'])} {said[0]}", *said[2:]
@@ -87,10 +87,15 @@ def loss(summary: Summary) -> str:
     return f"loss {before} → {after} ({mean}, 95 % interval {low} … {high}); random control {random}"
 
 
+def measuring_roles(summary: Summary) -> str:
+    """`holdout`, or `validation and holdout` where both measured."""
+    return " and ".join((summary.get("holdout") or {}).get("roles") or ["holdout"])
+
+
 def measured_on(summary: Summary) -> str:
     """Which labels the verdict rests on, and how noisy they are estimated to be."""
     holdout, measure = summary["holdout"], summary["measures"][summary["decided_by"]]
-    roles = " and ".join(holdout.get("roles") or ["holdout"])
+    roles = measuring_roles(summary)
     said = f"measured on {words.rows(measure['rows'])} of the {roles}: {measure['words']}"
     if holdout["labels"] == "clean":
         return f"{said}, which are declared right"

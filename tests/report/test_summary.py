@@ -82,6 +82,19 @@ def test_no_evidence_is_said_as_plainly(images: Any) -> None:
     assert lines[1] == "as given 83.0 % → cleaned 83.3 %; 5 retrainings each"
 
 
+def test_where_validation_rows_measured_too_the_claim_says_so(images: Any) -> None:
+    context = images.build()
+    verification = read_json(context.run / "verification.json")
+    holdout = {
+        "roles": ["validation", "holdout"],
+        "labels": "as noisy as train",
+        "rows": 600,
+        "wrong_share": 0.1,
+    }
+    write_json(context.run / "verification.json", verification | {"holdout": holdout})
+    assert headline(summary(context.run))[0].endswith("raises validation and holdout accuracy")
+
+
 def test_the_loss_and_what_was_measured_on_stand_beside_the_metric(images: Any) -> None:
     context = images.build()
     verification = read_json(context.run / "verification.json")
