@@ -256,9 +256,8 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
 def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:
     """Reasons that follow from labels and features, bool `[rows]` each; nearest: distance to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
-    unknown = labels.contradicted & np.isnan(
-        labels.probability
-    )  # another label fits, how probably nobody knows
+    # Another label fits, and how probably is not known.
+    unknown = labels.contradicted & np.isnan(labels.probability)
     explained = np.where(unknown, 1.0, labels.probability)
     return {
         DUPLICATE_CONFLICT: conflicting_duplicates(path),

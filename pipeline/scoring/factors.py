@@ -43,7 +43,7 @@ from pipeline.scoring.plan import (
     under,
     weighted_rows,
 )
-from pipeline.scoring.refine import REFINED, SOLVED_NUMBERS, refined_of, refined_query
+from pipeline.scoring.refine import SOLVED_NUMBERS, refined_of, refined_query
 from pipeline.seeds import random_state
 from pipeline.workers.kept import keep_tensors
 from pipeline.workers.sums import Tensors, forget, summed
@@ -76,7 +76,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     return {
         "method": whole.method,
         "alpha": whole.alpha(),
-        "refined": None if whole.alpha() is None or whole.method != REFINED else asdict(refined_of(whole)),
+        "refined": None if whole.alpha() is None or not whole.refined else asdict(refined_of(whole)),
         "layers": len(layers),
         "checkpoints": len(whole.trajectory().checkpoints),
         "segments": config.attribution.segments,
@@ -132,7 +132,7 @@ def fit(context: AuditContext, plan: Plan) -> None:
         sums = summed(
             context.workers, query_leaf, tasks, parts / "query", f"{what}: validation gradient", tick
         )
-        if plan.method == REFINED:
+        if plan.refined:
             write_refined(context, plan, sums, parts / "refined")
         else:
             context.workers.run(write_filters, [(plan, sums)], [f"{what}: validation query"])
@@ -143,7 +143,7 @@ def fit(context: AuditContext, plan: Plan) -> None:
     if groups_wanted and not plan.group_query_path.exists():
         tasks, name = [(plan, group) for group in queries], f"{what}: gradients of groups"
         sums = summed(context.workers, group_leaf, tasks, parts / "groups", name)
-        if plan.method == REFINED:
+        if plan.refined:
             write_refined_groups(context, plan, sums, parts / "refined-groups")
         else:
             context.workers.run(write_group_filters, [(plan, sums)], [f"{what}: queries of groups"])

@@ -79,11 +79,16 @@ class Plan:
 
     def scale(self) -> float:
         """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
-        return 1.0 if find_method(self.method).refined else self.alpha() or 1.0
+        return 1.0 if self.refined else self.alpha() or 1.0
 
     @property
     def method(self) -> str:
         return run_config(self.run_path).attribution.method
+
+    @property
+    def refined(self) -> bool:
+        """Whether queries are solved for with the true Gauss–Newton matrix."""
+        return find_method(self.method).refined
 
     def trajectory(self) -> Trajectory:
         return keep(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file
 
+from pipeline.attribution.methods import find_method
 from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encode import Encoding
@@ -25,7 +26,6 @@ from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically, write_text
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import Plan
-from pipeline.scoring.refine import REFINED
 from pipeline.trace.page import trace_page
 from pipeline.trace.queries import Queries, read_queries
 from pipeline.trace.refined import check_refined, refine_part, solved_at_once
@@ -117,7 +117,7 @@ def trace(
         raise InputError(
             f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
         )
-    refined = config.attribution.method == REFINED if refined is None else refined
+    refined = find_method(config.attribution.method).refined if refined is None else refined
     if refined:
         check_refined(run.path, config.attribution)
     asked = read_queries(Path(queries), encoding, config.data)
