@@ -32,7 +32,7 @@ from pipeline.attribution.rows.batch import Batch, select_inputs
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
-from pipeline.attribution.scores.conductor import Settings, gradient_scores
+from pipeline.attribution.scores.in_memory import Settings, gradient_scores
 from pipeline.attribution.scores.similarity import PROJECTION, SIMILARITIES, Similarity, compare
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.points import Points

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.passes import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import covered_layers

@@ -19,7 +19,7 @@ from pipeline.attribution import (
     spectrum_sums,
 )
 from pipeline.attribution.curvature import fit
-from pipeline.attribution.curvature.fit import FactorTask, KeptGradients, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_spectrum
 
 from .models import model_and_rows, perturbed_states
 from .oracles import influence, loss_matrices, split
