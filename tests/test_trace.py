@@ -353,7 +353,6 @@ class TestWrongInput:
         [
             ({"attribution__method": "fast_source"}, "attribution.method of the run is fast_source"),
             ({"attribution__method": "influence"}, "attribution.method of the run is influence"),
-            ({"attribution__segments": 3}, "attribution.segments of the run is 3"),
         ],
     )
     def test_a_refined_trace_of_a_run_without_a_refined_form(

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.rows.batch import Batch
-from pipeline.attribution.scores.rows import BatchScores, score_rows
+from pipeline.attribution.scores.conductor import Filters, score_chains
+from pipeline.attribution.scores.rows import BatchScores
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
@@ -114,16 +115,18 @@ def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
 def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
     """In the configured precision, or another."""
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
-    queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
+    queries: dict[str, list[Filters]] = {}
+    if plan.query_path.exists():
+        queries["validation"] = plan.by_chain(plan.query_filters())
     if plan.group_query_path.exists():
-        queries["cells"] = plan.group_filters()
+        queries["cells"] = plan.by_chain(plan.group_filters())
     with matrix_products(precision or config.precision):
-        return score_rows(
+        return score_chains(
             model,
             lambda checkpoint: plan.load_checkpoint(model, checkpoint),
             run_objective(plan.run_path),
             parts,
-            plan.prepared_segments(),
+            plan.by_chain(plan.prepared_segments()),
             plan.trajectory().train_rows,
             queries,
             self_influence=self_influence,

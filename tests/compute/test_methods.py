@@ -17,7 +17,7 @@ from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals import read_score
 from pipeline.runs.directory import RunDirectory
-from pipeline.scoring import factors
+from pipeline.scoring import queries
 from pipeline.stages.stages import fingerprints
 from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
@@ -109,7 +109,7 @@ def test_refined_groups_are_solved_together_as_each_alone(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     covered = 12 * 65 + 10 * 13
-    monkeypatch.setattr(factors, "SOLVED_NUMBERS", 4 * covered)  # ten classes in three solves
+    monkeypatch.setattr(queries, "SOLVED_NUMBERS", 4 * covered)  # ten classes in three solves
     changes = {"attribution__method": "source_refined", "attribution__refined_rows": 300}
     run_until(digits_config(**SMALL | {"attribution__group_harm": True}, **changes), trained, "attribute")
     groups = RunDirectory(trained).facts("attribute")["groups"]
