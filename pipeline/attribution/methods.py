@@ -131,9 +131,31 @@ METHODS: dict[str, Method] = {
         conditioned=True,
         recorder="PieceRecorder",
     ),
-    "tracin": Method("TracIn", "checkpoints", (RELABEL,), curved=False, apart=True),
-    "graddot": Method("inner products of gradients at the end of training", "end", (RELABEL,), curved=False),
-    "trak": Method("TRAK of one model", "query", (PROJECTION,), similarity="projected_gradients"),
+    "tracin": Method(
+        "TracIn",
+        "checkpoints",
+        (RELABEL,),
+        curved=False,
+        apart=True,
+        in_audits="TracIn: products of gradients at every checkpoint, the validation loss's too, times the learning "
+        "rates it stands for; no curvature, so no pass to fit it. A baseline, uncalibrated.",
+    ),
+    "graddot": Method(
+        "inner products of gradients at the end of training",
+        "end",
+        (RELABEL,),
+        curved=False,
+        in_audits="products of gradients at the last checkpoint; the cheapest baseline, uncalibrated.",
+    ),
+    "trak": Method(
+        "TRAK of one model",
+        "query",
+        (PROJECTION,),
+        similarity="projected_gradients",
+        in_audits="TRAK of the audited model (arXiv 2303.14186): gradients projected to 1,024 numbers, where the "
+        "validation loss is looked at. A baseline, uncalibrated, without forecasts of other labels and without "
+        "`winnow trace`.",
+    ),
     "representation": Method("the likeness of representations", "query", similarity="representation"),
     "loss": Method("the row's own loss", "query", similarity="loss"),
 }

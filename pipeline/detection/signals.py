@@ -108,7 +108,9 @@ def others(context: AuditContext, seen: dict[str, np.ndarray]) -> Iterator[Signa
     yield final_loss(read_score(path, data, "final_loss"))
     if data.encoding.task == "classification":
         yield forgetting(path, context.config.training.epochs)
-    yield self_influence(read_score(path, data, "self_influence"))
+    own = read_score(path, data, "self_influence")
+    if not np.isnan(own).all():  # a method may not have it
+        yield self_influence(own)
     if data.count("validation"):
         yield validation_harm(read_score(path, data, "validation_harm"))
     groups = scored_groups(path)

@@ -93,7 +93,9 @@ def is_conditioned(config: AuditConfig) -> bool:
 def gradient_points(config: AuditConfig) -> int:
     """How often a method takes every row's gradients."""
     points = find_method(config.attribution.method).points
-    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
+    return {"mean": config.attribution.segments, "end": 1, "query": 1}.get(
+        points, config.training.checkpoints
+    )
 
 
 def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Costs:
@@ -193,12 +195,16 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     passes = gradient_points(config) * train / sizes.workers
     refined = refined_settings(config.attribution).within(train)
     products = refined.iterations * refined.rows / sizes.workers
-    products *= find_method(config.attribution.method).refined
+    method, segments = find_method(config.attribution.method), config.attribution.segments
+    products *= segments * method.refined
+    fitting = costs.covariance_row + costs.spectrum_row if method.fitted else 0.0
+    if method.similarity is not None:
+        fitting = costs.spectrum_row  # a pass for the metric of features
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
         "train": halves + training,
-        "factors": passes * (costs.covariance_row + costs.spectrum_row)
-        + config.attribution.segments * costs.eigenvectors
+        "factors": passes * fitting
+        + segments * costs.eigenvectors * method.fitted
         + products * PRODUCT_COST * costs.covariance_row,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }

@@ -14,6 +14,7 @@ from pipeline.attribution.model.capture import coverage, covered_layers
 from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext
 from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.features import INVERSE, METRIC, inverse_metric_of, metric_of
 from pipeline.scoring.groups import find_groups, groups_path, scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, chunk_groups, plans
 from pipeline.scoring.queries import (
@@ -47,7 +48,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
         )
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
     whole = todo[0]
-    groups, note = find_groups(path, covered.covered)
+    groups, note = find_groups(path, covered.covered * len(whole.chains()))
     if groups is not None:
         groups.save(groups_path(path))
     for plan in todo:
@@ -77,7 +78,7 @@ def fit(context: AuditContext, plan: Plan) -> None:
     data = run_data(plan.run_path)
     groups = chunk_groups(data.chunks("train"))
     queries = chunk_groups(data.chunks("validation"))
-    passes = 2 if plan.method.fitted else 0
+    passes = 2 * plan.method.fitted + (plan.similarity is not None and plan.similarity.metric is not None)
     total, done = passes * len(groups) + len(queries), 0
     what = "factors" if plan.name == "whole" else f"factors ({plan.name} window)"
 
@@ -94,6 +95,10 @@ def fit(context: AuditContext, plan: Plan) -> None:
         bases, squares = map(load_file, fit_curvature(WorkerSums(context, plan, parts, what, tick)))
         for place in places:
             save_tensors(plan.segment_path(place), segment_tensors(bases, squares, place))
+    if plan.similarity is not None and plan.similarity.metric is not None and not plan.inverse_path.exists():
+        rows = WorkerSums(context, plan, parts, what, tick)
+        inverse = rows.derive(INVERSE, inverse_metric_of, rows.total(METRIC, metric_of))
+        save_tensors(plan.inverse_path, load_file(inverse))
     query = Step(plan.query_path, plan.scale_path)
     if queries and not query.done:
         tasks = [(plan, group) for group in queries]

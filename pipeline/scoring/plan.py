@@ -19,6 +19,7 @@ from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.scores.conductor import Chain
 from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
+from pipeline.attribution.scores.similarity import Similarity, find_similarity
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights, under
@@ -100,7 +101,9 @@ class Plan:
 
     def chains(self) -> list[list[PlannedSegment]]:
         """Where the method takes each segment's gradients, and what becomes of them, as in `plan_chains`; read once
-        per worker."""
+        per worker. A method that compares features has one chain without segments."""
+        if self.method.similarity is not None:
+            return [[]]
 
         def make() -> list[list[PlannedSegment]]:
             points = StoredPoints(self)
@@ -176,6 +179,17 @@ class Plan:
 
         return [make(place, planned) for place, planned in enumerate(self.planned())]
 
+    @property
+    def similarity(self) -> Similarity | None:
+        """What the method compares, if it compares features."""
+        name = self.method.similarity
+        return None if name is None else find_similarity(name)
+
+    @property
+    def inverse_path(self) -> Path:
+        """`inverse`: that of the metric of features, where the method has one."""
+        return self.directory / "metric.safetensors"
+
     def query_filters(self) -> list[dict[str, Tensor]]:
         return self._filters(self.query_path)
 
@@ -185,7 +199,8 @@ class Plan:
 
     def _filters(self, path: Path) -> list[dict[str, Tensor]]:
         tensors = keep("query", path, lambda: load_file(path))
-        return [under(f"{place}/", tensors) for place in range(len(self.planned()))]
+        places = {int(name.partition("/")[0]) for name in tensors}
+        return [under(f"{place}/", tensors) for place in sorted(places)]
 
 
 class StoredPoints(Points):

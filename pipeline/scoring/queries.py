@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,14 @@ from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.queries.compression import joined_filters
 from pipeline.attribution.queries.gradients import mean_gradient_sums
 from pipeline.attribution.queries.scale import scale_correction
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.conductor import Filters, FoundFilters, find_filters, find_scale
 from pipeline.attribution.trajectory.weights import under
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
 from pipeline.runs.tensors import save_tensors
+from pipeline.scoring.features import query_features
 from pipeline.scoring.groups import cell_rows, scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, weighted_rows
 from pipeline.scoring.refine import SOLVED_NUMBERS, refined_of, solver
@@ -31,15 +33,24 @@ from pipeline.workers.worker import plain_objective, run_config, run_data, run_o
 SCALE_ROWS = 1024
 
 
-def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
-    """Σ of the validation rows' loss gradients, `chain/layer` → `[out, in]`, where every chain takes them."""
+def add_queries(total: Tensors, plan: Plan, batches: Callable[[], Iterable[Batch]], before: str = "") -> None:
+    """Adds Σ of the loss gradients of queries, `chain/layer` → `[out, in]`, where every chain takes them; of methods
+    that compare features Σ of these. before: stands before the names."""
     model, objective = attribution_model(plan.run_path), plain_objective(plan.run_path)
-    total: Tensors = {}
     for number, chain in enumerate(plan.chains()):
         plan.load_query_point(model, chain)
-        for batch in rows_of(plan, chunks):
-            sums = mean_gradient_sums(model, objective, batch.inputs, batch.labels)
-            add_into(total, {f"{number}/{name}": each for name, each in sums.items()})
+        for batch in batches():
+            if plan.similarity is None:
+                sums = mean_gradient_sums(model, objective, batch.inputs, batch.labels)
+            else:
+                sums = query_features(plan, batch, objective)
+            add_into(total, {f"{before}{number}/{name}": each for name, each in sums.items()})
+
+
+def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+    """Of the validation rows of some chunks, as `add_queries` has them."""
+    total: Tensors = {}
+    add_queries(total, plan, lambda: rows_of(plan, chunks))
     return total
 
 
@@ -71,20 +82,17 @@ def save_filters(path: Path, of_chains: Sequence[Filters]) -> None:
 
 
 def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
-    """Σ of the gradients of every cell's validation rows, as in `query_leaf`: `chain/cell/layer` → `[out, in]`."""
-    model, objective, path = attribution_model(plan.run_path), plain_objective(plan.run_path), plan.run_path
-    groups, size = scored_groups(path), run_config(path).attribution.batch_size
+    """Of every cell's validation rows in some chunks, as `add_queries` has them: `cell/chain/layer`."""
+    path, groups = plan.run_path, scored_groups(plan.run_path)
     assert groups is not None
-    total: Tensors = {}
-    for number, chain in enumerate(plan.chains()):
-        plan.load_query_point(model, chain)
-        for chunk in chunks:
-            rows = weighted_rows(path, chunk)
-            for cell, places in enumerate(cell_rows(path, groups.cells, chunk.first, chunk.rows)):
-                for start in range(0, len(places), size):
-                    batch = batch_of(path, rows.select(torch.from_numpy(places[start : start + size])))
-                    sums = mean_gradient_sums(model, objective, batch.inputs, batch.labels)
-                    add_into(total, {f"{number}/{cell}/{name}": tensor for name, tensor in sums.items()})
+    size, total = run_config(path).attribution.batch_size, Tensors()
+    for chunk in chunks:
+        rows = weighted_rows(path, chunk)
+        for cell, places in enumerate(cell_rows(path, groups.cells, chunk.first, chunk.rows)):
+            parts = [torch.from_numpy(places[at : at + size]) for at in range(0, len(places), size)]
+            of_cell = [batch_of(path, rows.select(part)) for part in parts]
+            if of_cell:
+                add_queries(total, plan, lambda of_cell=of_cell: of_cell, f"{cell}/")  # type: ignore[misc]
     return total
 
 
@@ -92,10 +100,12 @@ def write_group_filters(plan: Plan, sums: Path) -> None:
     """The filters of every cell, in float32, layer by layer (a task for a worker)."""
     found: list[Filters] = []
     for chain, means in zip(plan.fitted_chains(), cell_means(plan, sums), strict=True):
-        of_chain: list[Tensors] = [{} for _ in chain.planned]
+        of_chain: list[Tensors] = []
         for name, each in means.items():
-            for mine, filters in zip(of_chain, find_filters(plan.method, chain, {name: each}).filters):
-                mine[name] = filters[name].float()
+            filters = find_filters(plan.method, chain, {name: each}).filters
+            of_chain = of_chain or [{} for _ in filters]
+            for mine, of_segment in zip(of_chain, filters, strict=True):
+                mine[name] = of_segment[name].float()
         found.append(of_chain)
     save_filters(plan.group_query_path, found)
 
@@ -107,9 +117,9 @@ def cell_means(plan: Plan, sums: Path) -> list[Tensors]:
     return [
         {
             name: torch.stack(
-                [tensors[f"{number}/{place}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
+                [tensors[f"{place}/{number}/{name}"] / cell.rows for place, cell in enumerate(groups.cells)]
             )
-            for name in under(f"{number}/0/", tensors)
+            for name in under(f"0/{number}/", tensors)
         }
         for number in range(len(plan.chains()))
     ]

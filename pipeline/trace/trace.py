@@ -117,7 +117,13 @@ def trace(
         raise InputError(
             f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
         )
-    refined = find_method(config.attribution.method).refined if refined is None else refined
+    method = find_method(config.attribution.method)
+    if method.similarity is not None:
+        raise InputError(
+            f"attribution.method of the run is {config.attribution.method}, which has no influence on single queries",
+            "Audit with another one: --set attribution.method=source.",
+        )
+    refined = method.refined if refined is None else refined
     if refined:
         check_refined(run.path, config.attribution)
     asked = read_queries(Path(queries), encoding, config.data)

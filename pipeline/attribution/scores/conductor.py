@@ -72,7 +72,8 @@ def find_filters(
     """Carries a query's gradient, or several queries', back through the segments, or solves for it in each.
 
     Args:
-        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``; float64 is best.
+        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``; float64 is best. Features of methods that compare
+            these stay as they are.
         solve: for refined methods.
         tolerance: share of a filter, by its norm, that compression may lose (``compression``); 0 compresses nothing,
             and a single query is never compressed.
@@ -80,6 +81,8 @@ def find_filters(
     Raises:
         AttributionError: a refined method, and a segment whose learning rates are 0.
     """
+    if method.similarity is not None:
+        return FoundFilters([gradient])
     if not method.refined:
         if tolerance > 0:
             return FoundFilters(compressed_filters(gradient, chain.prepared, tolerance))
