@@ -161,6 +161,9 @@ METHODS: dict[str, Method] = {
 }
 
 
+_BUILT_IN = frozenset(METHODS)
+
+
 def register_method(name: str, method: Method) -> None:
     """Adds a method, which ``attribute`` then takes by its name, and audits too where ``in_audits`` says so.
 
@@ -172,6 +175,11 @@ def register_method(name: str, method: Method) -> None:
     if METHODS.get(name, method) != method:
         raise AttributionError(f"There is a method called {name!r} already.", "Choose another name.")
     METHODS[name] = method
+
+
+def registered_methods() -> dict[str, Method]:
+    """Name -> method, of those that were added."""
+    return {name: method for name, method in METHODS.items() if name not in _BUILT_IN}
 
 
 def find_method(name: str) -> Method:
