@@ -30,11 +30,14 @@ from pipeline.stages.stages import STAGES, fingerprints, run_stage
 VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
     "influence": ("train", "attribute", {"attribution__method": "influence"}),
-    "source_refined": (
+    "tracin": ("train", "attribute", {"attribution__method": "tracin"}),
+    "trak": ("train", "attribute", {"attribution__method": "trak"}),
+    "source_refined in two segments": (
         "train",
         "attribute",
         {
             "attribution__method": "source_refined",
+            "attribution__segments": 2,
             "attribution__refined_rows": 8,
             "attribution__refined_iterations": 2,
         },
