@@ -111,7 +111,7 @@ class Plan:
             return plan_chains(points, self.method, [rows], self.segments)
 
         path = self.trajectory_path / "trajectory.json"
-        return keep(f"{self.method}, {self.segments} segments", path, make)
+        return keep(f"{self.method_name}, {self.segments} segments", path, make)
 
     def planned(self) -> list[PlannedSegment]:
         """The segments of all chains, one after the other, as their files are numbered."""
@@ -171,11 +171,15 @@ class Plan:
             tensors = load_file(self.segment_path(place), device=str(run_device(self.run_path)))
             return segment_of_tensors(tensors, planned.points, planned.spectrum, planned.conditioners)
 
+        def flat(planned: PlannedSegment) -> PreparedSegment:
+            layers = covered_layers(attribution_model(self.run_path))
+            return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+
         def make(place: int, planned: PlannedSegment) -> PreparedSegment:
             if planned.fitted_on is not None:
                 return keep("segment", self.segment_path(place), lambda: load(place, planned))
-            layers = covered_layers(attribution_model(self.run_path))
-            return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+            path = self.trajectory_path / "trajectory.json"
+            return keep(f"{self.method_name}, segment {place}", path, lambda: flat(planned))
 
         return [make(place, planned) for place, planned in enumerate(self.planned())]
 

@@ -160,12 +160,7 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
     """α, the scale correction of validation harm, where it is defined and filters don't hold it already."""
     if plan.method.refined:
         return
-    chains = plan.chains()
-    alpha = (
-        find_scale(plan.method, chains[0], lambda: measured_alpha(context, plan))
-        if len(chains) == 1
-        else None
-    )
+    alpha = find_scale(plan.method, plan.planned(), lambda: measured_alpha(context, plan))
     if alpha is not None:
         rows = min(SCALE_ROWS, run_data(plan.run_path).count("train"))
         write_json(plan.scale_path, {"alpha": alpha, "rows": rows})
