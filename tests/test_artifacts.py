@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,3 +264,12 @@ def test_the_commands_say_on_stderr_what_is_damaged(copy: Path, capsys: pytest.C
     damage(copy / RUN / "record.json", "empty")
     assert command(["runs", str(copy)]) == 0
     assert "record.json: is empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["runs", "."], ["report", str(RUN)]])
+def test_runs_are_listed_and_reported_without_torch(copy: Path, arguments: list[str]) -> None:
+    program = f"import sys; from flows.cli import run; print(run({arguments}), 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
