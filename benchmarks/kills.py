@@ -148,10 +148,11 @@ def resume(found: Uninterrupted, folder: Path, last: str) -> list[str]:
     return differences(folder / RUN, found.states[last])
 
 
-def wrong_kills_of(command: Callable[[Path], Any], start: Path, folder: Path) -> dict[str, list[str]]:
-    """The same of a command on a finished run: killed before each of its writes and given again.
+def kills_of_command(command: Callable[[Path], Any], start: Path, folder: Path) -> dict[str, list[str]]:
+    """The kills of a command on a finished run, before each of its writes, after which it was given again.
 
-    command: called with the run's path; start: the folder that has the run before it; folder: an empty one.
+    Returns the files that differ, of every kill. command: called with the run's path; start: the folder that has the
+    run before it; folder: an empty one.
     """
     copies: list[tuple[str, Path]] = []
 
@@ -164,13 +165,12 @@ def wrong_kills_of(command: Callable[[Path], Any], start: Path, folder: Path) ->
     copy_run(start / RUN, here / RUN)
     with in_folder(here), watched(keep):
         command(RUN)
-    expected, wrong = contents(here / RUN), {}
-    for path, copy in copies:
+    expected, found = contents(here / RUN), {}
+    for number, (path, copy) in enumerate(copies):
         with in_folder(copy):
             command(RUN)
-        if found := differences(copy / RUN, expected):
-            wrong[path] = found
-    return wrong
+        found[f"before write {number}, {path}"] = differences(copy / RUN, expected)
+    return found
 
 
 def wrong_kills(found: Uninterrupted) -> dict[str, list[str]]:
