@@ -15,8 +15,8 @@ from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to, watched
 from benchmarks.kills import Uninterrupted as Finished
 from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
 from flows.cli import run as command
-from pipeline import artifacts
-from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
+from pipeline.artifacts import Ledger, Step, begin_journal, marks
+from pipeline.artifacts.journal import JOURNAL
 from pipeline.attribution.atomic import BEFORE
 from pipeline.errors import InputError
 from pipeline.results.comparison import compare_runs
@@ -107,11 +107,11 @@ def test_a_file_is_read_once_by_a_process(tmp_path: Path, monkeypatch: pytest.Mo
     write_text(tmp_path / "written", "here")
     (tmp_path / "other").write_text("elsewhere")
     read: list[str] = []
-    measured = artifacts.measured
-    monkeypatch.setattr(artifacts, "measured", lambda path: (read.append(path.name), measured(path))[1])
+    measured = marks.measured
+    monkeypatch.setattr(marks, "measured", lambda path: (read.append(path.name), measured(path))[1])
     for _ in range(3):
-        artifacts.mark_of(tmp_path / "written")
-        artifacts.mark_of(tmp_path / "other")
+        marks.mark_of(tmp_path / "written")
+        marks.mark_of(tmp_path / "other")
     assert read == ["other"]
 
 
