@@ -21,11 +21,12 @@ from typing import Any
 
 from benchmarks.tiny_run import PASSING, RUN, contents, differences, in_folder, tiny_audit
 from pipeline.attribution.atomic import BEFORE, watchers
-from pipeline.config import AuditConfig
+from pipeline.config import AuditConfig, load_config
 from pipeline.reviewing.holdout import write_holdout_sheet
 from pipeline.reviewing.review import write_sheet
 from pipeline.stages.again import export_again, report_again
 from pipeline.stages.stages import STAGES, fingerprints, run_stage
+from pipeline.trace.trace import trace
 
 VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
@@ -48,12 +49,20 @@ VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 """Of the default audit: after which stage it is another, the last stage that differs, and what is changed."""
 
+
+def trace_validation(run: Path) -> None:
+    """A trace of the run's own validation rows."""
+    (rows,) = load_config(run / "config.yaml").data.validation or ()
+    trace(run, rows)
+
+
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "report": report_again,
     "export": export_again,
     "export of what was proposed": partial(export_again, proposed=True),
     "review": partial(write_sheet, sample=5),
     "review of the holdout": partial(write_holdout_sheet, sample=5),
+    "trace": trace_validation,
 }
 
 

@@ -17,7 +17,7 @@ from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
 from flows.cli import run as command
 from pipeline.artifacts import Ledger, Step, begin_journal, marks
 from pipeline.artifacts.journal import JOURNAL
-from pipeline.attribution.atomic import BEFORE
+from pipeline.attribution.atomic import BEFORE, write_folder_atomically
 from pipeline.errors import InputError
 from pipeline.results.comparison import compare_runs
 from pipeline.results.result import AuditResult
@@ -95,6 +95,17 @@ def test_a_step_is_done_only_with_all_its_files(tmp_path: Path) -> None:
     assert Step(one, two).done
     two.unlink()
     assert not Step(one, two).done
+
+
+def test_the_files_of_a_folder_are_named_where_it_is_put(tmp_path: Path) -> None:
+    begin_journal(tmp_path)
+    with write_folder_atomically(tmp_path / "folder") as made:
+        write_text(made / "a.txt", "content")
+        write_text(made / "passing" / "b.txt", "content")
+        (made / "passing" / "b.txt").unlink()
+    ledger = Ledger(tmp_path)
+    assert ledger.state(tmp_path / "folder/a.txt") == "whole"
+    assert set(ledger.written) == {"folder/a.txt"}
 
 
 def test_outside_of_runs_nothing_is_named(tmp_path: Path) -> None:

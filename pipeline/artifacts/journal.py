@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.marks import kept_marks, measured, state_of
-from pipeline.attribution.atomic import AFTER, BEFORE, watchers
+from pipeline.attribution.atomic import AFTER, BEFORE, PARTIAL, watchers
 
 JOURNAL = ".written"
 
 
 def root_of(path: Path) -> Path | None:
-    """The nearest folder above that has a journal, as a run directory has; None outside of runs."""
-    return next((folder for folder in path.absolute().parents if (folder / JOURNAL).is_dir()), None)
+    """The nearest folder above that has a journal, as a run directory has.
+
+    None outside of runs, and in a folder that is being written: its files are named when it is there.
+    """
+    for folder in path.absolute().parents:
+        if (folder / JOURNAL).is_dir():
+            return folder
+        if folder.suffix == PARTIAL:
+            return None
+    return None
 
 
 def begin_journal(root: Path) -> None:
