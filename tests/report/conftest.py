@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AuditConfig, Detection
-from pipeline.detection.promises import of_budget
+from pipeline.detection.rules.promises import of_budget
 from pipeline.runs.directory import RunDirectory, write_json
 
 SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
