@@ -77,7 +77,7 @@ def compared(
         margins += [] if (margin := visit.margins()) is None else [margin.double().cpu()]
     harm, own = {}, None
     for name, asked in queries.items():
-        influence, own = products_of(torch.cat(rows), torch.atleast_2d(asked), inverse)
+        influence, own = products_of(torch.cat(rows), torch.atleast_2d(asked).double(), inverse)
         assert influence is not None
         harm[name] = -influence if asked.dim() > 1 else -influence[0]
     if not queries:
