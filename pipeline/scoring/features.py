@@ -70,12 +70,15 @@ def compared(
     assert similarity is not None
     inverse = keep(INVERSE, path, lambda: load_file(path)[INVERSE]) if similarity.metric is not None else None
     restore_weights(attribution_model(plan.run_path), plan.query_weights())
-    rows, losses, margins = [], [], []
+    rows: list[Tensor] = []
+    losses: list[Tensor] = []
+    margins: list[Tensor] = []
     for visit in visits(plan, batches, run_objective(plan.run_path)):
         rows.append(similarity.rows(visit).double().cpu())
         losses.append(visit.losses()[0].cpu())
         margins += [] if (margin := visit.margins()) is None else [margin.double().cpu()]
-    harm, own = {}, None
+    harm: dict[str, Tensor] = {}
+    own: Tensor | None = None
     for name, asked in queries.items():
         influence, own = products_of(torch.cat(rows), torch.atleast_2d(asked).double(), inverse)
         assert influence is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
@@ -65,14 +67,19 @@ def validation_gradients(plan: Plan, sums: Path) -> list[Tensors]:
 
 def write_filters(plan: Plan, sums: Path) -> None:
     """The filters of the validation query (a task for a worker)."""
-    found: list[Filters] = [
-        find_filters(plan.method, chain, gradient).filters
+    found = [
+        dense(find_filters(plan.method, chain, gradient).filters)
         for chain, gradient in zip(plan.fitted_chains(), validation_gradients(plan, sums), strict=True)
     ]
     save_filters(plan.query_path, found)
 
 
-def save_filters(path: Path, of_chains: Sequence[Filters]) -> None:
+def dense(filters: Filters) -> list[Tensors]:
+    """Filters that are not compressed, as those here are."""
+    return [{name: each for name, each in one.items() if isinstance(each, Tensor)} for one in filters]
+
+
+def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
     """Of every chain's segments: `place/layer`, numbered as `Plan.planned` is."""
     of_segments = [filters for of_chain in of_chains for filters in of_chain]
     save_tensors(
@@ -92,17 +99,17 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
             parts = [torch.from_numpy(places[at : at + size]) for at in range(0, len(places), size)]
             of_cell = [batch_of(path, rows.select(part)) for part in parts]
             if of_cell:
-                add_queries(total, plan, lambda of_cell=of_cell: of_cell, f"{cell}/")  # type: ignore[misc]
+                add_queries(total, plan, partial(iter, of_cell), f"{cell}/")
     return total
 
 
 def write_group_filters(plan: Plan, sums: Path) -> None:
     """The filters of every cell, in float32, layer by layer (a task for a worker)."""
-    found: list[Filters] = []
+    found: list[list[Tensors]] = []
     for chain, means in zip(plan.fitted_chains(), cell_means(plan, sums), strict=True):
         of_chain: list[Tensors] = []
         for name, each in means.items():
-            filters = find_filters(plan.method, chain, {name: each}).filters
+            filters = dense(find_filters(plan.method, chain, {name: each}).filters)
             of_chain = of_chain or [{} for _ in filters]
             for mine, of_segment in zip(of_chain, filters, strict=True):
                 mine[name] = of_segment[name].float()
@@ -133,7 +140,7 @@ def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -
     alphas = [float(alpha) for alpha in found.alphas]
     facts = {"alpha": alphas[-1], "rows": refined_of(plan).scale_rows}
     write_json(plan.scale_path, facts if len(alphas) == 1 else facts | {"alphas": alphas})
-    save_filters(plan.query_path, [found.filters])
+    save_filters(plan.query_path, [dense(found.filters)])
 
 
 def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
@@ -146,7 +153,7 @@ def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: 
         some = {layer: each[first : first + step] for layer, each in means.items()}
         name = "factors: refined queries of groups"
         parts.append(solved(context, plan, some, folder / f"cell-{first}", name).filters)
-    whole = [{name: each.float() for name, each in one.items()} for one in joined_filters(parts)]
+    whole = [{name: each.float() for name, each in one.items()} for one in dense(joined_filters(parts))]
     save_filters(plan.group_query_path, [whole])
 
 

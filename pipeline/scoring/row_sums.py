@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -99,7 +99,7 @@ class WorkerSums:
 def of_part(leaf: Leaf, plan: Plan, chunks: list[Chunk], *given: Path) -> Tensors:
     """What a step makes of some chunks (a task for a worker)."""
     most = run_budgets(plan.run_path).weights
-    found = [keep_tensors(path, lambda path=path: load_file(path), most) for path in given]  # type: ignore[misc]
+    found = [keep_tensors(path, partial(load_file, path), most) for path in given]
     return leaf(ChunksPart(plan, chunks), *found)
 
 

@@ -7,7 +7,7 @@ from distributed import Worker, WorkerPlugin
 from pipeline.attribution.methods import Method, register_method, registered_methods
 
 
-class KnownMethods(WorkerPlugin):  # type: ignore[misc]
+class KnownMethods(WorkerPlugin):
     """Registers methods on every worker, also on one that is started later."""
 
     name = "winnow methods"
