@@ -300,7 +300,7 @@ class TestTime:
         assert panel_seconds(2000, frozenset({"numeric", "text"}), 2) > table
         assert "panel" not in seconds(sizes(), detection={"panel": False})
         folds = panel_seconds(640, frozenset({"numeric"}), 3)
-        found = seconds(sizes(workers=2, kinds=frozenset({"numeric"}), classes=3))
+        found = seconds(sizes(workers=2, kinds=frozenset({"columns"}), classes=3))
         assert found["panel"] == pytest.approx(5 * folds / 2)
 
     def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:

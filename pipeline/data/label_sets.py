@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data.files import ROLES
-from pipeline.data.labels import plain, refuse_unseen
-from pipeline.data.problems import Fault, fault_where
+from pipeline.data.labels import refuse_unseen
 from pipeline.errors import InputError
+from pipeline.features.arrow import plain
+from pipeline.features.faults import Fault, fault_where
 
 NULL_HINT = (
     "A list holds the labels that a row has: leave the null out. An empty list is a row without labels."

@@ -11,18 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data.files import ROLES, counted
-from pipeline.data.moments import Moments
-from pipeline.data.problems import Fault, fault_where
 from pipeline.errors import InputError
+from pipeline.features.arrow import numbers, plain
+from pipeline.features.faults import Fault, fault_where
+from pipeline.features.moments import Moments
 
 DROP_HINT = "The label column may not have nulls. Drop the row, or set data.missing_label: drop."
 FINITE_HINT = "A target has to be a finite number: correct or drop the row."
 WEIGHT_HINT = "Weights have to be positive, finite numbers: correct or drop the row."
-
-
-def plain(column: pa.Array) -> pa.Array:
-    """The column without dictionary encoding."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def missing_labels(column: pa.Array) -> np.ndarray:
@@ -188,8 +184,3 @@ class RowWeight:
     def encode(self, column: pa.Array) -> np.ndarray:
         """float32 [rows]."""
         return (numbers(column) / self.mean).astype(np.float32)
-
-
-def numbers(column: pa.Array) -> np.ndarray:
-    """A column of numbers as float64 [rows], null as NaN."""
-    return plain(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -34,11 +34,11 @@ from pipeline.data.schema import (
     detect_task,
     feature_columns,
     used_columns,
-    value_type,
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
+from pipeline.features.arrow import value_type
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Split
 from pipeline.data.files import ROLES
-from pipeline.data.problems import Fault, fault_where
+from pipeline.features.faults import Fault, fault_where
 
 NONE = 255  # the code of a row without a role; others are places in ROLES
 

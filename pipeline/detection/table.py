@@ -20,11 +20,11 @@ from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
 from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex, with_several
-from pipeline.data.labels import plain
 from pipeline.detection.columns import Column
 from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
+from pipeline.features.arrow import plain
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path
 from pipeline.workers.worker import run_config, run_data

@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from digits_run import ROOT
 
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
 from pipeline.data.prepare import prepare
-from pipeline.detection.broken_images import MOST_SHARE, is_cut, plain_lines
-from pipeline.detection.broken_values import impossible, says_nothing
 from pipeline.detection.corrupted import corrupted_rows
+from pipeline.features.broken_images import is_cut, plain_lines
+from pipeline.features.encoder import MOST_SHARE
+from pipeline.features.kinds.numeric import impossible
+from pipeline.features.kinds.text import says_nothing
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 
@@ -47,9 +48,7 @@ def test_empty_and_cut_images_are_found_and_no_other(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_plain_in_many_images_are_not_missing() -> None:
-    pixels = torch.randint(
-        0, 256, (200, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 1, 16, 16), dtype=np.uint8)
     pixels[:50, :, :6] = 0  # a quarter has a dark upper third: the dataset's way
     pixels[60, :, :9] = 0
     across, _ = plain_lines(pixels)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.moments import BLOCK, Moments
+from pipeline.features.moments import BLOCK, Moments
 
 
 def moments(values: np.ndarray, cuts: list[int]) -> Moments:

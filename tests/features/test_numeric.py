@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ..small import create, faults, fit
+from .fitted import create, faults, fit
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint64", "float32", "double"])

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ..small import faults, fit
+from .fitted import faults, fit
 
 ROWS = [[1.0, 10.0], [2.0, 10.0], [6.0, 10.0]]
 

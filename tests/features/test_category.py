@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ..small import fit
+from .fitted import fit
 
 
 def test_one_column_per_category_and_one_for_the_others():

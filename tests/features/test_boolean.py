@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from ..small import faults, fit
+from .fitted import faults, fit
 
 
 def test_truth_values_become_zero_and_one():

@@ -2,31 +2,84 @@
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
-from pipeline.config import Data
-from pipeline.data.encoders.base import Column
-from pipeline.data.problems import Fault, fault_where
 from pipeline.errors import InputError
+from pipeline.features.arrow import is_bytes
+from pipeline.features.broken_images import broken_images, image_marks
+from pipeline.features.encoder import Choice, Column, Encoder, JudgedAs, Sample, ShownAs
+from pipeline.features.faults import Fault, fault_where
+from pipeline.features.input import Input, View, norm_likeness
+from pipeline.features.pictures import (
+    decode,
+    guess_layout,
+    guess_shape,
+    is_pixels,
+    judged_pixels,
+    picture_of,
+    pooled_pixels,
+    size_of,
+    size_text,
+    stored_shape,
+)
 
-GREY_MODES = ("1", "L", "LA", "La")
-COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pipeline.config import Data
+
 NULL_HINT = "An image may not be null: drop the row."
 DECODE_HINT = "Images have to be PNG or JPEG with 8 bits a channel: replace the image or drop the row."
 SIZE_HINT = "All images of a column need one size and the same channels: resize or convert them."
 SLICE = 256  # images whose pixels are counted at once
+SMALL = 32  # pixels; up to it a grey image needs no convolutions
+SMALL_RECIPE = ("{name: mlp, hidden: [256, 128]}", 0.03)
+RECIPE = ("{name: convnet, channels: [32, 64], hidden: [128]}", 0.02)
+
+
+class Images(Input):
+    """uint8 `[rows, channels, height, width]`."""
+
+    name = "image"
+    dtype = "uint8"
+    models = ("mlp", "convnet")
+
+    def statistics(self, encoder: Encoder) -> dict[str, Any]:
+        """image_mean and image_std: per channel in 0..1."""
+        return {"image_mean": encoder.mean, "image_std": encoder.std}  # type: ignore[attr-defined]
+
+    def likeness(self, one: np.ndarray, other: np.ndarray, encoders: Sequence[Encoder]) -> np.ndarray:
+        """Without their channels' means, so that a common background is no likeness."""
+        mean = 255 * np.array(encoders[0].mean)[:, None, None]  # type: ignore[attr-defined]
+        return norm_likeness(one - mean, other - mean)
+
+    def mix(self, rows: np.ndarray, partners: np.ndarray, random: np.random.RandomState) -> np.ndarray:  # noqa: ARG002
+        """The mean of both."""
+        return ((rows.astype(np.uint16) + partners) // 2).astype(np.uint8)
+
+    def view(self, rows: np.ndarray, seed: int) -> View:  # noqa: ARG002
+        from pipeline.features.views import Components  # sklearn takes a second to load
+
+        return Components(pooled_pixels, rows)
+
+    def content(self, rows: np.ndarray) -> np.ndarray:
+        from pipeline.features.views import standardised
+
+        return standardised(pooled_pixels(rows))
+
+
+IMAGES = Images()
 
 
 @dataclass
-class ImageEncoder:
+class ImageEncoder(Encoder):
     """`stored` is the shape of a row in the source: known for pixel lists, the first image's for bytes."""
 
     column: str
@@ -35,8 +88,10 @@ class ImageEncoder:
     layout: str = "HWC"
     mean: list[float] = field(default_factory=list)  # per channel, in 0..1, over train
     std: list[float] = field(default_factory=list)
-    kind: ClassVar[str] = "image"
-    input: ClassVar[str] = "image"
+    input: ClassVar[Input] = IMAGES
+    judged_as: ClassVar[JudgedAs] = "pixels"
+    shown_as: ClassVar[ShownAs] = "picture"
+    odd_in: ClassVar[Literal["source", "encoded", ""]] = "encoded"
 
     def __post_init__(self) -> None:
         self.histogram: np.ndarray | None = None  # int64 [channels, 256]: exact, whatever the batches
@@ -46,11 +101,57 @@ class ImageEncoder:
         return is_pixels(kind) or is_bytes(kind)
 
     @classmethod
+    def recognises(cls, column: Column) -> bool:
+        """Bytes, and lists of pixels whose shape stands in the metadata."""
+        if not is_pixels(column.type):
+            return is_bytes(column.type)
+        shape, _ = stored_shape(column)
+        return shape is not None and math.prod(shape) == column.type.list_size
+
+    @classmethod
+    def propose(cls, sample: Sample) -> Choice | None:
+        if not cls.supports(sample.column.type):
+            return None
+        size = size_of(sample.column)
+        if size is None:
+            return None if is_pixels(sample.column.type) else Choice(None, "bytes, not images")
+        height, width, channels = size
+        colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+        small = max(height, width) <= SMALL and channels == 1
+        return Choice(cls.kind, f"{width}×{height} {colours}", recipe=SMALL_RECIPE if small else RECIPE)
+
+    @classmethod
+    def stored_as(cls, column: Column) -> str:
+        if not is_pixels(column.type):
+            return ""
+        shape, layout = stored_shape(column)
+        return "no image shape" if shape is None else f"the image shape {shape}, {layout}"
+
+    @classmethod
     def create(cls, column: Column, options: Data) -> ImageEncoder:  # noqa: ARG003
         if not is_pixels(column.type):
             return cls(column.name, False)
-        shape = column.image_shape or guess_shape(column)
-        return cls(column.name, True, list(shape), column.image_layout or guess_layout(shape))
+        shape, layout = stored_shape(column)
+        if shape is not None and math.prod(shape) != column.type.list_size:
+            raise InputError(
+                f"column {column.name!r} has {column.type.list_size} pixels, by its metadata {list(shape)}",
+                "Correct image_shape in the schema's metadata.",
+            )
+        shape = shape or guess_shape(column)
+        return cls(column.name, True, list(shape), layout or guess_layout(shape))
+
+    def misfit(self, kind: pa.DataType) -> tuple[str, str] | None:
+        if self.pixels == is_pixels(kind) and self.supports(kind):
+            if not self.pixels or kind.list_size == math.prod(self.stored):
+                return None
+            return (
+                f"has {kind.list_size:,} pixels, the run's images have {' × '.join(map(str, self.stored))}",
+                "Give the queries' images the shape of the train images.",
+            )
+        return (
+            f"is {kind}, which the run's encoding as {self.kind} can't take",
+            "Give the column the type that it has in the train shards.",
+        )
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         images, good, faults = self.read(column)
@@ -145,52 +246,16 @@ class ImageEncoder:
             return images[:, None]
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
+    def plain_numbers(self, part: np.ndarray) -> np.ndarray:
+        return judged_pixels(part)
 
-def decode(data: bytes) -> np.ndarray:
-    """uint8 [height, width, 1 or 3]. Raises ValueError with what is wrong, to follow "column x"."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
-            if mode in GREY_MODES:
-                return np.asarray(image.convert("L"))[..., None]
-            if mode in COLOUR_MODES:
-                return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders of many formats, each with its own kinds of exception
-        raise ValueError(f"does not decode as an image ({type(error).__name__})") from None
-    raise ValueError(f"has an image of the mode {mode}, which is not 8 bits a channel")
+    def marks(self, values: Any) -> tuple[np.ndarray, ...]:
+        return image_marks(values)
 
+    def broken(self, *marks: np.ndarray) -> np.ndarray:
+        """Of one colour throughout or nearly all black or white, or cut off."""
+        return broken_images(*marks, *self.shape[1:])
 
-def size_text(shape: list[int] | tuple[int, ...]) -> str:
-    height, width, channels = shape
-    return f"{width}×{height} pixels with {channels} channel{'s' if channels > 1 else ''}"
-
-
-def guess_shape(column: Column) -> tuple[int, ...]:
-    """Square grey, else square RGB. Raises InputError when the length is neither."""
-    size = column.type.list_size
-    for channels in (1, 3):
-        side = math.isqrt(size // channels)
-        if side * side * channels == size:
-            return (side, side) if channels == 1 else (side, side, channels)
-    raise InputError(
-        f"column {column.name!r}: {size} pixels are neither a square grey nor a square RGB image",
-        "Write image_shape (such as [28, 32]) into the schema's metadata, or use the kind list.",
-    )
-
-
-def guess_layout(shape: tuple[int, ...]) -> str:
-    if len(shape) == 2:
-        return "HW"
-    return "HWC" if shape[2] in (1, 3, 4) else "CHW"
-
-
-def is_pixels(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_uint8(kind.value_type))
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Binary columns, and the struct of bytes and path that Hugging Face datasets write."""
-    if pa.types.is_struct(kind):
-        places = kind.get_all_field_indices("bytes")
-        return len(places) == 1 and is_bytes(kind.field(places[0]).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    @classmethod
+    def picture(cls, value: pa.Scalar, column: Column, side: int) -> Image.Image | None:
+        return picture_of(value, column, side)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from ..small import fit
+from .fitted import fit
 
 
 def test_words_and_punctuation_are_numbered_by_frequency_then_alphabet():

@@ -4,40 +4,60 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Data
-from pipeline.data.encoders.base import Column
-from pipeline.data.labels import plain
-from pipeline.data.problems import Fault
+from pipeline.features.arrow import is_categorical, is_numeric, is_string, plain
+from pipeline.features.dense import DenseEncoder, Place
+from pipeline.features.encoder import Choice, Column, Sample
+from pipeline.features.faults import Fault
+from pipeline.features.kinds.text import are_texts
+
+if TYPE_CHECKING:
+    from pipeline.config import Data
+
+FEW_VALUES = 20
+UNIQUE_SHARE = 0.5
+"""Of distinct values in short strings: above it, and above FEW_VALUES, they are names and not categories."""
 
 
 @dataclass
-class CategoryEncoder:
+class CategoryEncoder(DenseEncoder):
     """Text, integers or booleans, compared as text. Equally frequent values rank by alphabet."""
 
     column: str
     most: int
     categories: list[str] = field(default_factory=list)
     missing: bool = False
-    kind: ClassVar[str] = "category"
-    input: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
         self.counts: Counter[str | None] = Counter()
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
-        return bool(
-            pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-            or pa.types.is_integer(kind)
-            or pa.types.is_boolean(kind)
-        )
+        return is_categorical(kind)
+
+    @classmethod
+    def recognises(cls, column: Column) -> bool:
+        """Short strings, and whatever the source has as a dictionary."""
+        if column.coded:
+            return is_categorical(column.type)
+        return is_string(column.type) and not are_texts(column.values())
+
+    @classmethod
+    def propose(cls, sample: Sample) -> Choice | None:
+        """Short strings that are not nearly all different, and numbers that stand for categories in the metadata."""
+        remark = f"{sample.distinct} values"
+        if is_numeric(sample.column.type):
+            return Choice(cls.kind, remark) if sample.column.names_categories else None
+        if not is_string(sample.column.type) or sample.values is None or are_texts([sample.values]):
+            return None
+        if sample.distinct > max(FEW_VALUES, UNIQUE_SHARE * len(sample.values.drop_null())):
+            return Choice(None, "nearly every value is another")
+        return Choice(cls.kind, remark)
 
     @classmethod
     def create(cls, column: Column, options: Data) -> CategoryEncoder:
@@ -56,6 +76,14 @@ class CategoryEncoder:
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.categories) + 1 + self.missing,)
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(self.column, (*self.categories, "(other)", *(["(missing)"] * self.missing)))]
+
+    def ordinals(self, part: np.ndarray) -> np.ndarray:
+        """The rank of the value among the kept ones."""
+        return part.argmax(1)[:, None].astype(np.float32)
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """One-hot float32; a null goes to "other" when train has none."""

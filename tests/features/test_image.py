@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 
-from ..small import create, faults, fit
+from .fitted import create, faults, fit
 
 RANDOM = np.random.default_rng(0)
 
@@ -32,7 +32,11 @@ def encoded_bytes(image: np.ndarray, kind: str = "PNG") -> bytes:
 def test_pixel_lists_become_channels_height_width(stored, layout, order):
     images = RANDOM.integers(0, 256, (6, *stored), dtype=np.uint8)
     expected = images[:, None] if order is None else images.transpose(order)
-    encoder = fit("image", pixels(images), shape=stored, layout=layout)
+    encoder = fit(
+        "image",
+        pixels(images),
+        metadata={b"image_shape": str(list(stored)).encode(), b"image_layout": layout.encode()},
+    )
     encoded = encoder.encode(pixels(images).slice(2))
     assert encoded.dtype == np.uint8
     assert encoder.shape == expected.shape[1:]
@@ -42,13 +46,15 @@ def test_pixel_lists_become_channels_height_width(stored, layout, order):
 def test_statistics_are_those_of_the_train_pixels_per_channel():
     images = RANDOM.integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
     train = np.arange(300) % 3 > 0
-    encoder = fit("image", pixels(images), train, shape=(4, 4, 3))
+    encoder = fit("image", pixels(images), train, metadata={b"image_shape": b"[4, 4, 3]"})
     np.testing.assert_allclose(encoder.mean, (images[train] / 255).mean((0, 1, 2)))
     np.testing.assert_allclose(encoder.std, (images[train] / 255).std((0, 1, 2)))
 
 
 def test_the_deviation_of_a_constant_channel_is_one():
-    assert fit("image", pixels(np.full((3, 2, 2), 9, np.uint8)), shape=(2, 2)).std == [1.0]
+    assert fit(
+        "image", pixels(np.full((3, 2, 2), 9, np.uint8)), metadata={b"image_shape": b"[2, 2]"}
+    ).std == [1.0]
 
 
 @pytest.mark.parametrize(("size", "shape"), [(49, (1, 7, 7)), (48, (3, 4, 4))])
