@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from benchmarks.detection_findings import Finding
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
-from pipeline.detection.combination import Signal, suspicion
+from pipeline.detection.suspicion import Signal, suspicion
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.stages.repeats import repeat

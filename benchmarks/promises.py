@@ -31,7 +31,7 @@ import pipeline
 from benchmarks.demo import ROOT, SAMPLES, planted
 from benchmarks.results import CACHE, write_results
 from pipeline.config import load_config
-from pipeline.detection.reviewed import (
+from pipeline.detection.people.review_sample import (
     RIGHT,
     UNANSWERED,
     WRONG,
@@ -40,8 +40,8 @@ from pipeline.detection.reviewed import (
     rows_to_ask,
     rows_to_remove,
 )
-from pipeline.detection.rules import read_candidates
-from pipeline.detection.trusted import flag_by_trusted, needed_rows
+from pipeline.detection.rules.choose import read_candidates
+from pipeline.detection.rules.trusted import flag_by_trusted, needed_rows
 from pipeline.results.result import AuditResult
 from pipeline.seeds import random_state
 

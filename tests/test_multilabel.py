@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from pipeline.config import AuditConfig
 from pipeline.data.decisions_file import read_decisions
-from pipeline.detection.people import Word, check_lines, find_rows
+from pipeline.detection.people.decided_rows import Word, check_lines, find_rows
 from pipeline.errors import InputError
 from pipeline.reviewing.review import write_sheet
 from pipeline.runs.directory import read_json

@@ -249,7 +249,7 @@ def test_a_sheet_of_the_holdout_is_one_of_its_own(run: RunDirectory) -> None:
 
 
 def test_a_label_in_a_sheet_of_flagged_rows_is_kept_with_the_answer(run: RunDirectory) -> None:
-    from pipeline.detection.answers import Answers
+    from pipeline.detection.people.answers import Answers
     from pipeline.reviewing.review import ANSWERS, reviewed_changes
 
     sheet, _ = write_sheet(run.path, 10)

@@ -15,10 +15,10 @@ from digits_run import ROOT, digits_config, run_until
 from review_run import TREE, WRONG, fill, make_run, ranked, read_sheet
 
 from pipeline.config import AuditConfig
-from pipeline.detection.answers import Answers
 from pipeline.detection.counts import Counts
 from pipeline.detection.decisions import DECISIONS, Ranked, decide, removable
-from pipeline.detection.rules import choose, write_candidates
+from pipeline.detection.people.answers import Answers
+from pipeline.detection.rules.choose import choose, write_candidates
 from pipeline.errors import InputError
 from pipeline.reviewing.review import (
     ANSWERS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.detection.strata import TENTHS, prediction_strata
+from pipeline.detection.removal_strata import TENTHS, prediction_strata
 
 LEAST_CONTRAST = 0.05
 """Below this difference between wrong and right labels' contradiction rates there is no estimate."""

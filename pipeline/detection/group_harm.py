@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.encoded import EncodedData
 from pipeline.data.slices import read_slices
-from pipeline.detection.combination import Signal
+from pipeline.detection.suspicion import Signal
 from pipeline.scoring.attribute import scores_path
 from pipeline.scoring.groups import FEWEST_CELL_ROWS, Groups, scored_groups
 

@@ -12,14 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Detection
-from pipeline.detection.combination import Signal
 from pipeline.detection.counts import DOUBTFUL_TARGET
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, within_caps
-from pipeline.detection.flips import right_label, wrong_label
-from pipeline.detection.label_sets import flipped
-from pipeline.detection.panel_signals import judge_signals, panel_residual, panel_wrong
-from pipeline.detection.people import Applied, People, apply_people
-from pipeline.detection.protection import LEAST_WRONG, rare_classes
+from pipeline.detection.judges.label_sets import flipped
+from pipeline.detection.noise.label_flips import right_label, wrong_label
+from pipeline.detection.people.decided_rows import Applied, People, apply_people
 from pipeline.detection.reasons import (
     AMBIGUOUS,
     DUPLICATE_CONFLICT,
@@ -28,9 +25,12 @@ from pipeline.detection.reasons import (
     ambiguous,
     reasons,
 )
-from pipeline.detection.source_rates import right_label_by_source
-from pipeline.detection.source_values import declared_sources
-from pipeline.detection.strata import prediction_strata
+from pipeline.detection.removal_strata import prediction_strata
+from pipeline.detection.rules.protection import LEAST_WRONG, rare_classes
+from pipeline.detection.signals.panel_signals import judge_signals, panel_residual, panel_wrong
+from pipeline.detection.sources.source_rates import right_label_by_source
+from pipeline.detection.sources.source_values import declared_sources
+from pipeline.detection.suspicion import Signal
 from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
 from pipeline.runs.context import AuditContext

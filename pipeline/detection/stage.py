@@ -13,26 +13,18 @@ from pipeline.config import AuditConfig
 from pipeline.data.encoded import EncodedData
 from pipeline.data.situation import situation
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
-from pipeline.detection.canaries import canary_recall
+from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import Column, columns_directory
 from pipeline.detection.corrupted import corrupted_rows
 from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
-from pipeline.detection.halves import Opinion
-from pipeline.detection.measures import write_measures
-from pipeline.detection.noise import pairs_as_json
+from pipeline.detection.judges.halves import Opinion
+from pipeline.detection.label_posteriors import write_measures
+from pipeline.detection.noise.judge_noise import pairs_as_json
+from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
-from pipeline.detection.outliers import belongs_nowhere
-from pipeline.detection.panel_signals import WRONG
-from pipeline.detection.people import apply_people, count_people, read_people
-from pipeline.detection.protection import (
-    LEAST_WRONG,
-    flags_of_rare,
-    held_back,
-    rare_classes,
-    rare_note,
-)
+from pipeline.detection.people.decided_rows import apply_people, count_people, read_people
 from pipeline.detection.reasons import (
     AMBIGUOUS,
     BACKDOOR,
@@ -47,12 +39,21 @@ from pipeline.detection.reasons import (
     outliers,
     reasons,
 )
-from pipeline.detection.rules import choose, write_candidates
-from pipeline.detection.signals import (
+from pipeline.detection.representation.class_distance import belongs_nowhere
+from pipeline.detection.rules.choose import choose, write_candidates
+from pipeline.detection.rules.protection import (
+    LEAST_WRONG,
+    flags_of_rare,
+    held_back,
+    rare_classes,
+    rare_note,
+)
+from pipeline.detection.signals.collect import (
     early_window,
     read_score,
 )
-from pipeline.detection.source_findings import sources_of_run
+from pipeline.detection.signals.panel_signals import WRONG
+from pipeline.detection.sources.source_findings import sources_of_run
 from pipeline.detection.table import (
     Judgement,
     conflicting_duplicates,
@@ -62,7 +63,6 @@ from pipeline.detection.table import (
 )
 from pipeline.detection.undertrained import loss_without_features, undertrained
 from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
-from pipeline.detection.wrong_share import mean_of_shares, share_of_rows
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects

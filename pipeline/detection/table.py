@@ -21,9 +21,9 @@ from pipeline.data.encoded import EncodedData
 from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.detection.columns import Column
-from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
+from pipeline.detection.suspicion import Signal
 from pipeline.features.arrow import plain
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.detection.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.columns import Column
-from pipeline.detection.combination import Signal, suspicion
 from pipeline.detection.counts import (
     DOUBTFUL_TARGET,
     Counts,
@@ -18,34 +16,36 @@ from pipeline.detection.counts import (
     count_regression,
     robust_deviation,
 )
-from pipeline.detection.flips import Flips, right_label, wrong_label
-from pipeline.detection.halves import Opinion
-from pipeline.detection.harm import early_harm, with_harm_weight
-from pipeline.detection.judges import Judges, collect_judges
-from pipeline.detection.label_sets import (
+from pipeline.detection.judges.calibration import Calibration, calibrate, suggestion_probability
+from pipeline.detection.judges.class_judges import Judges, collect_judges
+from pipeline.detection.judges.halves import Opinion
+from pipeline.detection.judges.label_sets import (
     collect_pairs,
     count_rows_of_pairs,
     flipped,
     pair_suspicion,
     row_signals,
 )
-from pipeline.detection.noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
-from pipeline.detection.panel_signals import (
+from pipeline.detection.judges.target_judges import TargetJudges, collect_target_judges
+from pipeline.detection.noise.judge_noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
+from pipeline.detection.noise.label_flips import Flips, right_label, wrong_label
+from pipeline.detection.noise.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
+from pipeline.detection.removal_strata import prediction_strata, write_strata
+from pipeline.detection.representation.represent import represent
+from pipeline.detection.rules.protection import LEAST_EXPLAINED as LEAST_KNOWN
+from pipeline.detection.rules.protection import LEAST_WRONG
+from pipeline.detection.signals.collect import collect_signals, harm_early, opinion_of, others, stored
+from pipeline.detection.signals.early_harm import early_harm, with_harm_weight
+from pipeline.detection.signals.panel_signals import (
     judge_signals,
     panel_residual,
     panel_wrong,
     shared_out,
 )
-from pipeline.detection.protection import LEAST_EXPLAINED as LEAST_KNOWN
-from pipeline.detection.protection import LEAST_WRONG
-from pipeline.detection.repeats import repeated_signals
-from pipeline.detection.representation import represent
-from pipeline.detection.signals import collect_signals, harm_early, opinion_of, others, stored
-from pipeline.detection.source_rates import SourceRates, right_label_by_source, telling_source
-from pipeline.detection.source_values import declared_sources
-from pipeline.detection.strata import prediction_strata, write_strata
-from pipeline.detection.targets import TargetJudges, collect_target_judges
-from pipeline.detection.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
+from pipeline.detection.signals.repeats import repeated_signals
+from pipeline.detection.sources.source_rates import SourceRates, right_label_by_source, telling_source
+from pipeline.detection.sources.source_values import declared_sources
+from pipeline.detection.suspicion import Signal, suspicion
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.runs.context import AuditContext
 from pipeline.text import words

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from pipeline.features.encoder import Encoder
 
-COMPONENTS = 30
-"""Of a view that hardly sees a trigger."""
-
 
 class View(Protocol):
     """A space that hardly sees a small pattern that was pasted onto a row."""

@@ -10,7 +10,8 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.features.input import COMPONENTS
+COMPONENTS = 30
+"""Of a view that hardly sees a trigger."""
 
 
 def standardised(numbers: np.ndarray) -> np.ndarray:

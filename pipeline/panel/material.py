@@ -210,9 +210,8 @@ def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> B
         elif isinstance(encoder, DenseEncoder) and encoder.judged_as == "columns":
             add_columns(blocks, encoder, part, source.get(name))
         else:
-            blocks.wide[f"{name}/{'pixels' if encoder.judged_as == 'pixels' else 'list'}"] = encoder.numbers(
-                part
-            )
+            what = "pixels" if encoder.judged_as == "pixels" else "list"
+            blocks.wide[f"{name}/{what}"] = encoder.plain_numbers(part)
     return blocks
 
 
@@ -221,7 +220,7 @@ def add_columns(blocks: Blocks, encoder: DenseEncoder, part: np.ndarray, source:
     blocks.columns[f"{name}/scaled"] = part
     blocks.ordinals[f"{name}/value"] = encoder.ordinals(part)
     if source is not None:
-        missing = encoder.missing(source).astype(np.float32)
+        missing = encoder.unusable(source).astype(np.float32)
         blocks.columns[f"{name}/missing"] = blocks.ordinals[f"{name}/missing"] = missing
 
 

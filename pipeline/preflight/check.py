@@ -25,9 +25,9 @@ from pipeline.data.files import find_files, open_shards
 from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
-from pipeline.detection.answers import Answers
-from pipeline.detection.doubts import FEW_ROWS
-from pipeline.detection.trusted import needed_rows
+from pipeline.detection.noise.validation_doubts import FEW_ROWS
+from pipeline.detection.people.answers import Answers
+from pipeline.detection.rules.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce

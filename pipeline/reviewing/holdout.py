@@ -18,7 +18,7 @@ from pipeline.config import AuditConfig, load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.data.decisions_file import Line, read_decisions
 from pipeline.data.entries import read_entries
-from pipeline.detection.people import find_rows
+from pipeline.detection.people.decided_rows import find_rows
 from pipeline.errors import InputError
 from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estimate_share, row_sizes
 from pipeline.reviewing.review import HOLDOUT_ANSWERS as ANSWERS

@@ -19,10 +19,17 @@ from pipeline.data.decisions_file import Line
 from pipeline.data.entries import read_entries
 from pipeline.data.hashing import key_ids
 from pipeline.data.originals import class_names
-from pipeline.detection.answers import VERDICTS, Answers, ranking_hash
-from pipeline.detection.people import find_rows
-from pipeline.detection.reviewed import UNANSWERED, CutOff, judge, make_plan, rows_to_ask, rows_to_remove
-from pipeline.detection.rules import read_candidates
+from pipeline.detection.people.answers import VERDICTS, Answers, ranking_hash
+from pipeline.detection.people.decided_rows import find_rows
+from pipeline.detection.people.review_sample import (
+    UNANSWERED,
+    CutOff,
+    judge,
+    make_plan,
+    rows_to_ask,
+    rows_to_remove,
+)
+from pipeline.detection.rules.choose import read_candidates
 from pipeline.errors import InputError
 from pipeline.reviewing.sheet import sheet_rows
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically

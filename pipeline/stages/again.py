@@ -53,7 +53,7 @@ def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
     InputError as `export_again`.
     """
     from pipeline.data.decisions_file import merge, read_decisions, write_decisions
-    from pipeline.detection.people import check_lines
+    from pipeline.detection.people.decided_rows import check_lines
 
     run = existing_run(path, "verify")
     config, lines = load_config(run / "config.yaml"), read_decisions(Path(decisions))

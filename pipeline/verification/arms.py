@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.encoded import EncodedData
-from pipeline.detection.strata import read_strata
+from pipeline.detection.removal_strata import read_strata
 from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels

@@ -11,9 +11,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from pipeline.detection.intervals import NORMAL_QUANTILE
-from pipeline.detection.signals import read_score
-from pipeline.detection.source_values import declared_sources, read_values
-from pipeline.detection.sources import SourceColumn
+from pipeline.detection.signals.collect import read_score
+from pipeline.detection.sources.source_values import declared_sources, read_values
+from pipeline.detection.sources.suspect_sources import SourceColumn
 from pipeline.errors import WinnowError
 from pipeline.runs.context import AuditContext
 from pipeline.runs.tensors import save_tensors

@@ -13,7 +13,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.metrics import average_precision_score
 
 from pipeline.config import AuditConfig
-from pipeline.detection.strata import prediction_strata, read_strata
+from pipeline.detection.removal_strata import prediction_strata, read_strata
 from pipeline.runs.directory import RunDirectory
 
 ROWS = 320

@@ -11,9 +11,9 @@ import pytest
 from pipeline.config import load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.detection import table as module
-from pipeline.detection.combination import Signal
 from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, RULE
 from pipeline.detection.reasons import SUSPICIOUS, bit
+from pipeline.detection.suspicion import Signal
 from pipeline.detection.table import (
     ColumnReader,
     Judgement,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import Detection
-from pipeline.detection.promises import of_reviewed
-from pipeline.detection.reviewed import CutOff
+from pipeline.detection.people.review_sample import CutOff
+from pipeline.detection.rules.promises import of_reviewed
 from pipeline.report.html import page
 from pipeline.report.summary import headline, summary
 from pipeline.runs.directory import RunDirectory, write_json

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from pipeline.detection.source_values import declared_sources, other_columns
+from pipeline.detection.sources.source_values import declared_sources, other_columns
 from pipeline.runs.context import AuditContext
 from pipeline.training.batches import Selection
 from pipeline.verification import sources

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipeline.config import AuditConfig, Verification
-from pipeline.detection.strata import prediction_strata, write_strata
+from pipeline.detection.removal_strata import prediction_strata, write_strata
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import read_json
 from pipeline.training.main_run import role_labels

@@ -1,0 +1,1 @@
+"""What people say about rows: answers on a sample, and decisions."""

@@ -1,0 +1,284 @@
+"""What people decided about rows: it stands above rules, caps and gates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.config import AuditConfig
+from pipeline.data.catalog import catalog_tables
+from pipeline.data.decisions_file import Line, read_decisions
+from pipeline.data.files import ROLES
+from pipeline.data.originals import class_names
+from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
+from pipeline.detection.people.answers import Answers
+from pipeline.detection.table import with_labels
+from pipeline.errors import InputError
+from pipeline.text import words
+from pipeline.workers.worker import run_data
+
+COLUMNS = ["row_key", "shard", "row"]
+MOST_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a person decided about one row: a place in DECISIONS, and their own label, None without one."""
+
+    decision: int
+    label: Any
+    line: Line
+
+
+People = Mapping[int, Word]
+"""Place among the rows of a role → what a person decided about that row."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The decisions with those of people among them, all `[rows]`.
+
+    decision: uint8, places in DECISIONS; decided_by: uint8, places in DECIDERS; people: bool, a person decided;
+    own_labels: place → the label that a person gave.
+    """
+
+    decision: np.ndarray
+    decided_by: np.ndarray
+    people: np.ndarray
+    own_labels: dict[int, Any] = field(default_factory=dict)
+
+
+def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
+    """What people decided about the rows of each role: `detection.decisions`, and the answers of the rule `reviewed`.
+
+    Where both say something about a row, the file of decisions holds. Raises InputError as `find_rows`.
+    """
+    lines: dict[str, Line] = {}
+    if config.detection.answers is not None:
+        lines |= {line.key: line for line in lines_of_answers(Path(config.detection.answers))}
+    if config.detection.decisions is not None:
+        lines |= {line.key: line for line in read_decisions(Path(config.detection.decisions))}
+    return find_rows(config, run_path, list(lines.values())) if lines else {}
+
+
+def lines_of_answers(path: Path) -> Iterator[Line]:
+    answers = Answers.load(path)
+    for key, verdict in answers.verdicts.items():
+        yield Line(key, verdict, answers.labels.get(key), "", "", "", str(path))
+
+
+def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dict[str, People]:
+    """Role → place → what the lines say about its rows.
+
+    Raises InputError for a key that no row has or that belongs to a role whose labels are declared right, and for
+    labels that are none, or that contradict the decision.
+    """
+    waiting = {line.key: line for line in lines}
+    reader: LabelReader | None = None
+    found: dict[str, dict[int, Word]] = {}
+    for role in ROLES:
+        for place, table in matching(run_path, role, list(waiting), config.data.label):
+            reader = reader or LabelReader(run_path, table["shard"][0].as_py(), config.data.label)
+            for at, key, given in zip(place, table["row_key"].to_pylist(), table["label"].to_pylist()):
+                line = waiting.pop(key)
+                if config.data.labels_are_clean(role):
+                    raise InputError(
+                        f"{line.place}: row {key!r} is a {role} row, and these are declared right",
+                        f"Leave the line out, or set data.{role}_is_clean: false.",
+                    )
+                word = reader.word_of(line, given)
+                if word is not None:
+                    found.setdefault(role, {})[at] = word
+    if waiting:
+        line, others = next(iter(waiting.values())), len(waiting) - 1
+        more = f" ({others:,} more {'is' if others == 1 else 'are'} unknown)" if others else ""
+        raise InputError(
+            f"{line.place}: no audited row has the key {line.key!r}{more}",
+            f"Keys are those of the column row_key of {run_path / 'rows.parquet'}.",
+        )
+    return dict(found)
+
+
+def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
+    """Raises InputError as `find_rows`, and for rows that a run suggests no label for and that are to get one."""
+    words = [word for of_role in find_rows(config, run_path, lines).values() for word in of_role.values()]
+    unnamed = {word.line.key: word for word in words if word.decision == RELABEL and word.label is None}
+    wanted = (
+        pc.field("row_key").isin(pa.array(list(unnamed), pa.string())) & pc.field("suggested_label").is_null()
+    )
+    rows = pq.read_table(run_path / "rows.parquet", columns=["row_key"], filters=wanted, partitioning=None)
+    if rows.num_rows:
+        refuse_relabelling(unnamed[rows["row_key"][0].as_py()])
+
+
+def matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator[tuple[list[int], pa.Table]]:
+    """Places among the role's rows, and row_key, shard, row and label, of those that have one of the keys."""
+    wanted, done = pa.array(keys, pa.string()), 0
+    places: list[list[int]] = []
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal done
+        for table in catalog_tables(run_path, role, COLUMNS):
+            there = pc.is_in(table["row_key"], wanted)
+            inside = np.flatnonzero(there.to_numpy())
+            if len(inside):
+                places.append((inside + done).tolist())
+                yield table.filter(there)
+            done += table.num_rows
+
+    for table in with_labels(tables(), label):
+        yield places.pop(0), table
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Labels as people write them; shard: a source file, whose schema says how the label column is stored."""
+
+    run_path: Path
+    shard: str
+    column: str
+
+    @cached_property
+    def names(self) -> dict[Any, str]:
+        return class_names(pq.read_schema(self.shard), self.column)
+
+    @cached_property
+    def integer(self) -> bool:
+        return bool(pa.types.is_integer(pq.read_schema(self.shard).field(self.column).type))
+
+    @cached_property
+    def spellings(self) -> dict[str, Any]:
+        """As Python writes each class, booleans in lower case, numbers as integer or float, and class names."""
+        found: dict[str, Any] = {}
+        for value in run_data(self.run_path).encoding.classes:
+            found[str(value)] = value
+            if isinstance(value, bool):
+                found[str(value).lower()] = value
+            elif isinstance(value, int):
+                found[str(float(value))] = value
+        named = {name: value for value, name in self.names.items() if value in set(found.values())}
+        return {name: value for name, value in named.items() if name not in found} | found
+
+    def word_of(self, line: Line, given: Any) -> Word | None:
+        """What a line says about a row with this label; None where it says nothing."""
+        new = None if line.label is None or self.is_given(line.label, given) else self.read(line)
+        if new is not None and self.equal(new, given):
+            new = None
+        if not line.word:
+            if new is not None:
+                raise InputError(f"{line.place}: a new label without a verdict", "Write wrong beside it.")
+            return None
+        if new is not None and line.word not in ("wrong", "relabel"):
+            raise InputError(
+                f"{line.place}: row {line.key!r} is called {line.word}, and {line.label!r} is not its label "
+                f"({words.label(given, self.names)})",
+                "Write wrong or relabel to give it a new label, or leave the label out.",
+            )
+        if line.word == "relabel" and new is None and line.label is not None:
+            raise InputError(
+                f"{line.place}: row {line.key!r} can't be relabelled: it has the label {line.label!r} already",
+                "Give another label, or leave it out to take the suggested one.",
+            )
+        decision = {"keep": KEEP, "right": KEEP, "remove": REMOVE, "relabel": RELABEL, "unsure": REVIEW}
+        wrong = REMOVE if new is None else RELABEL
+        return Word(decision.get(line.word, wrong), new, line)
+
+    def is_given(self, text: str, given: Any) -> bool:
+        """Whether the text is the row's own label, as sheets show it or as Python writes it."""
+        return text in (words.label(given, self.names), str(given))
+
+    def equal(self, new: Any, given: Any) -> bool:
+        if isinstance(new, list):
+            return set(new) == set(given or ())
+        return bool(new == given)
+
+    def read(self, line: Line) -> Any:
+        """The label of a line, as the source has labels. Raises InputError where it is none."""
+        task = run_data(self.run_path).encoding.task
+        if task == "regression":
+            return self.number(line)
+        if task == "multilabel":
+            return sorted({self.one_of(line, each) for each in set_of(line)})
+        return self.one_of(line, line.label or "")
+
+    def one_of(self, line: Line, text: str) -> Any:
+        if text not in self.spellings:
+            some = ", ".join(list(dict.fromkeys(map(str, self.spellings.values())))[:MOST_CLASSES])
+            raise InputError(f"{line.place}: {text!r} is no class of this run", f"Classes: {some}.")
+        return self.spellings[text]
+
+    def number(self, line: Line) -> float | int:
+        try:
+            number = float(line.label or "")
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(
+                f"{line.place}: {line.label!r} is no number", "The label is a regression target."
+            )
+        if self.integer and number != int(number):
+            raise InputError(
+                f"{line.place}: {line.label!r} is no whole number",
+                f"The column {self.column!r} has integers.",
+            )
+        return int(number) if self.integer else number
+
+
+def set_of(line: Line) -> list[str]:
+    """A set of labels: a JSON list, or labels with commas between them; `[]` and `none` are the empty set."""
+    text = line.label or ""
+    if text == "none":
+        return []
+    if not text.startswith("["):
+        return [each.strip() for each in text.split(",") if each.strip()]
+    try:
+        return [str(each) for each in json.loads(text)]
+    except ValueError:
+        raise InputError(
+            f"{line.place}: {text!r} is no list of labels", 'Write ["one", "two"] or one, two.'
+        ) from None
+
+
+def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np.ndarray) -> Applied:
+    """Put the words of people into the decisions of one role, above what the rule and its caps made of them.
+
+    decision: uint8 `[rows]`, places in DECISIONS; has_suggestion: bool `[rows]`, another label is suggested. Raises
+    InputError where a row is to be relabelled and neither the person nor a suggestion says how.
+    """
+    decision = decision.copy()
+    by_person = np.zeros(len(decision), dtype=bool)
+    own: dict[int, Any] = {}
+    for place, word in (people or {}).items():
+        if word.decision == RELABEL and word.label is None and not has_suggestion[place]:
+            refuse_relabelling(word)
+        decision[place], by_person[place] = word.decision, True
+        if word.label is not None:
+            own[place] = word.label
+    decided_by = np.where(decision == KEEP, NOBODY, RULE).astype(np.uint8)
+    decided_by[by_person] = PERSON
+    return Applied(decision, decided_by, by_person, own)
+
+
+def refuse_relabelling(word: Word) -> NoReturn:
+    raise InputError(
+        f"{word.line.place}: row {word.line.key!r} can't be relabelled: no label is suggested",
+        "Write the new label into the column label.",
+    )
+
+
+def count_people(applied: Iterable[Applied]) -> dict[str, int]:
+    """How many rows people decided about, by decision."""
+    counts = np.zeros(len(DECISIONS), dtype=int)
+    for each in applied:
+        counts += np.bincount(each.decision[each.people], minlength=len(DECISIONS))
+    return {name: int(counts[DECISIONS.index(name)]) for name in ("keep", "remove", "relabel", "review")}

@@ -1,0 +1,1 @@
+"""What the model's features early in training say about rows: neighbours, classes, near-duplicates."""

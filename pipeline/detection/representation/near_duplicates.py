@@ -1,0 +1,72 @@
+"""Signal that does not count: almost the same row occurs with another label (high is suspicious)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.encoded import EncodedData, Rows
+from pipeline.detection.columns import slices
+from pipeline.detection.suspicion import Signal
+
+SAME_FEATURES = 0.98
+"""Cosine of the model's features from which two rows are compared at all."""
+SAME_INPUTS = 0.98
+"""Likeness of the inputs from which they are near-duplicates, in each kind of input."""
+OTHER_TARGET = 1.0
+"""Standard deviations between two targets from which they contradict each other (regression)."""
+MOST_BYTES = 2**25
+"""Encoded inputs that are compared at a time: few turns, since each reads from many chunks."""
+
+
+def near_duplicate(counts: np.ndarray) -> Signal:
+    """float64 `[rows]`: near-duplicates with another label among the row's nearest neighbours."""
+    words = "how many nearly equal rows have another label"
+    return Signal("near_duplicate", counts, True, words, counts=False)
+
+
+def differ(labels: Tensor, found: Tensor, task: str) -> Tensor:
+    """bool `[rows, neighbours]`: the neighbours' labels contradict the rows'."""
+    if task == "regression":
+        return (found - labels[:, None]).abs() > OTHER_TARGET
+    differs = found != labels[:, None]
+    return differs.any(2) if labels.dim() == 2 else differs
+
+
+def count_near_duplicates(
+    data: EncodedData, rows: Rows, similarity: np.ndarray, contrary: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """int64 `[rows]`: neighbours that are like the row in features and inputs and have a contrary label.
+
+    similarity: cosine of the features, contrary: bool, places: of the neighbours among the train rows; all
+    `[rows, neighbours]`.
+    """
+    row, column = np.nonzero((similarity >= SAME_FEATURES) & contrary)
+    counts = np.zeros(len(rows), dtype=np.int64)
+    for part in slices(len(row), max(1, MOST_BYTES // data.encoding.row_bytes)):
+        one, other = by_kind(rows, data, row[part]), load_places(data, places[row[part], column[part]])
+        alike = np.logical_and.reduce(
+            [
+                kind.likeness(one[name], other[name], data.encoding.filled_by(name)) >= SAME_INPUTS
+                for name, kind in data.encoding.inputs.items()
+            ]
+        )
+        counts += np.bincount(row[part][alike], minlength=len(counts))
+    return counts
+
+
+def load_places(data: EncodedData, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Inputs of train rows by kind, in the order of `places`, of which only these rows are read."""
+    found: dict[str, np.ndarray] = {}
+    for chunk in data.chunks("train"):
+        inside = chunk.holds(places)
+        if len(inside):
+            for kind, values in by_kind(data.load(chunk), data, places[inside] - chunk.first).items():
+                empty = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
+                found.setdefault(kind, empty)[inside] = values
+    return found
+
+
+def by_kind(rows: Rows, data: EncodedData, which: np.ndarray) -> dict[str, np.ndarray]:
+    return data.encoding.by_name(rows.select(torch.from_numpy(which)).inputs)

@@ -1,0 +1,1 @@
+"""The rules: which rows go, what is promised about them, and what is never removed."""

@@ -1,0 +1,1 @@
+"""Signals: the evidence about every row, a file each."""

@@ -1,0 +1,35 @@
+"""Signal that does not count: how often training loses a row that it had got right (high is suspicious)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.detection.columns import slices
+from pipeline.detection.suspicion import Signal
+from pipeline.training.dynamics import SLICE, epoch_path
+from pipeline.training.main_run import main_directory
+from pipeline.training.tensor_file import RowsFile
+
+
+def forgetting(run_path: Path, epochs: int) -> Signal:
+    """Forgetting events (Toneva et al. 2019, arXiv 1812.05159) of the audited training, float64 `[rows]`.
+
+    The epochs at whose end the label has no positive margin although it had one an epoch before. A row that is never
+    right has nothing to forget; the paper ranks it above all others, and here it gets the number of epochs.
+    """
+    files = [RowsFile(epoch_path(main_directory(run_path), epoch)) for epoch in range(1, epochs + 1)]
+    parts = [count_events(files, place) for place in slices(len(files[0]), SLICE)]
+    words = "how often training lost the label again after it had got it right"
+    return Signal("forgetting", np.concatenate(parts), True, words, counts=False)
+
+
+def count_events(files: list[RowsFile], place: slice) -> np.ndarray:
+    rows = place.stop - place.start
+    events, before, ever = np.zeros(rows), np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
+    for file in files:
+        right = file.read("margin", place.start, place.stop).numpy() > 0
+        events += before & ~right
+        before, ever = right, ever | right
+    return np.where(ever, events, float(len(files)))

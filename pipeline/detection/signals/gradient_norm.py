@@ -1,0 +1,52 @@
+"""Signal that does not count: how strongly a row still pulls at the last layer in the end (high is suspicious)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.attribution.trajectory.trajectory import Trajectory
+from pipeline.attribution.trajectory.weights import restore_weights
+from pipeline.data.encoded import Chunk
+from pipeline.detection.suspicion import Signal
+from pipeline.models.features import features_and_outputs
+from pipeline.runs.context import AuditContext
+from pipeline.scoring.plan import attribution_model
+from pipeline.training.main_run import whole_trajectory
+from pipeline.workers.worker import plain_objective, run_data, run_device
+
+SLICE = 1024
+
+
+def gradient_norm(context: AuditContext) -> Signal:
+    """|∂loss/∂(W, b)| of the last Linear at the last checkpoint, float64 `[rows]` (GraNd of the last layer, Paul et al.
+    2021, arXiv 2107.07075).
+
+    That gradient is g [h, 1]ᵀ with g = ∂loss/∂outputs (for cross-entropy p − e_y) and h the Linear's input, so that
+    its norm is |g| · √(|h|² + 1): exact, at the price of a forward pass, where the Linear's output is the model's.
+    """
+    path = context.run.path
+    chunks = run_data(path).chunks("train")
+    names = [f"gradient norm: chunk {chunk.id}" for chunk in chunks]
+    parts = context.workers.run(chunk_norms, [(path, chunk) for chunk in chunks], names)
+    words = "how strongly the row still pulled at the last layer in the end"
+    return Signal("gradient_norm", np.concatenate(parts).astype(np.float64), True, words, counts=False)
+
+
+def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
+    """float32 `[rows]` of a chunk (a task for a worker)."""
+    model, objective, device = attribution_model(run_path), plain_objective(run_path), run_device(run_path)
+    trajectory = Trajectory.load(whole_trajectory(run_path))
+    last = len(trajectory.checkpoints) - 1
+    restore_weights(model, trajectory.load_weights(last), trajectory.checkpoints[last].path)
+    rows = run_data(run_path).load(chunk)
+    norms = []
+    for start in range(0, len(rows), SLICE):
+        batch = rows.select(slice(start, start + SLICE)).to(device)
+        features, outputs = features_and_outputs(model, batch.inputs)
+        outputs.requires_grad_()
+        (gradient,) = torch.autograd.grad(objective.losses(outputs, batch.labels).sum(), outputs)
+        norms.append(gradient.norm(dim=1) * (features.square().sum(1) + 1).sqrt())
+    return torch.cat(norms).cpu().numpy()
