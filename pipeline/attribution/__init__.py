@@ -39,6 +39,7 @@ from pipeline.attribution.curvature.segments import PreparedSegment, query_filte
 from pipeline.attribution.errors import AttributionError, CheckpointError, NonFiniteError, OptimizerError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
+from pipeline.attribution.layers import ModuleRule, register
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.capture import Coverage, LayerInfo, capture, coverage, covered_layers
 from pipeline.attribution.objectives import (
@@ -92,6 +93,7 @@ __all__ = [
     "FactorSums",
     "FormChoice",
     "LayerInfo",
+    "ModuleRule",
     "NonFiniteError",
     "Objective",
     "OptimizerError",
@@ -147,6 +149,7 @@ __all__ = [
     "query_gradients",
     "reestimate_batchnorm",
     "refined_direction",
+    "register",
     "relabel_effects",
     "restore_weights",
     "row_source",
