@@ -24,6 +24,8 @@ from pipeline.config.messages import in_words
 from pipeline.errors import InputError
 from pipeline.features.registry import WORDS, is_kind
 
+ROLES = ("train", "validation", "holdout")
+"""What rows are for."""
 ADAM_LEARNING_RATE = 1e-3
 FIDELITY_GROUPS = 16
 """Groups of `verification.fidelity: auto`."""

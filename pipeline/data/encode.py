@@ -13,24 +13,24 @@ import pyarrow as pa
 from torch import Tensor
 
 from pipeline.config import Data
-from pipeline.data.label_sets import LabelSets, is_set
-from pipeline.data.labels import ClassLabel, RowWeight, TargetLabel
+from pipeline.data.labels import RowWeight
+from pipeline.features.arrow import is_list
 from pipeline.features.encoder import Column, Encoder
 from pipeline.features.input import Input
 from pipeline.features.registry import find_kind
 from pipeline.runs.directory import read_json, write_json
-
-Label = ClassLabel | TargetLabel | LabelSets
-LABELS: dict[str, type[ClassLabel] | type[TargetLabel] | type[LabelSets]] = {
-    kind.task: kind for kind in (ClassLabel, TargetLabel, LabelSets)
-}
+from pipeline.tasks.registry import TASKS
+from pipeline.tasks.task import Codec, Task
 
 
 class Encoding:
     """Features, label and weight of a dataset, each with its fitted state."""
 
-    def __init__(self, features: Sequence[Encoder], label: Label, weight: RowWeight | None = None):
+    def __init__(
+        self, features: Sequence[Encoder], target: Task, label: Codec, weight: RowWeight | None = None
+    ):
         self.features = list(features)
+        self.target = target
         self.label = label
         self.weight = weight
 
@@ -39,11 +39,11 @@ class Encoding:
         """An encoding that has seen no rows."""
         features = [find_kind(column.kind).create(column, data) for column in columns]
         weight = RowWeight(data.weight) if data.weight else None
-        of_one = label_type.value_type if is_set(label_type) else label_type
-        return cls(features, LABELS[task](data.label, str(of_one)), weight)
+        of_one = label_type.value_type if is_list(label_type) else label_type
+        return cls(features, TASKS[task], TASKS[task].codec(data.label, str(of_one)), weight)
 
     def finish(self) -> None:
-        """Fix all statistics. Raises InputError for labels that can't be learnt (see labels.py)."""
+        """Fix all statistics. Raises InputError for labels that can't be learnt (see tasks/)."""
         self.label.finish()
         for encoder in self.features:
             encoder.finish()
@@ -52,7 +52,8 @@ class Encoding:
 
     @property
     def task(self) -> str:
-        return self.label.task
+        """The word in `data.task` for its kind of target."""
+        return self.target.name
 
     @property
     def classes(self) -> list[Any]:
@@ -144,7 +145,7 @@ class Encoding:
     def save(self, path: Path) -> None:
         tree = {
             "task": self.task,
-            "label": dataclasses.asdict(self.label),
+            "label": dataclasses.asdict(self.label),  # type: ignore[call-overload]
             "weight": dataclasses.asdict(self.weight) if self.weight else None,
             "features": [{"kind": encoder.kind} | dataclasses.asdict(encoder) for encoder in self.features],  # type: ignore[call-overload]
             "outputs": self.outputs,
@@ -160,4 +161,5 @@ class Encoding:
             kind = state.pop("kind")
             features.append(find_kind(kind)(**state))
         weight = RowWeight(**tree["weight"]) if tree["weight"] else None
-        return cls(features, LABELS[tree["task"]](**tree["label"]), weight)
+        target = TASKS[tree["task"]]
+        return cls(features, target, target.load(tree["label"]), weight)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import Data, FeatureKind
-from pipeline.data.files import ROLES, Shard, SourceFile, matches, open_shards
+from pipeline.config import ROLES, Data, FeatureKind
+from pipeline.data.files import Shard, SourceFile, matches, open_shards
 from pipeline.data.proposal import Label, Proposal, Sources, counted, some
 from pipeline.data.schema import check_schemas, detect_task
 from pipeline.errors import InputError

@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
 
-from pipeline.config import AuditConfig
+from pipeline.config import ROLES, AuditConfig
 from pipeline.data.canaries import Canaries, draw_canaries, save_canaries
 from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import ENCODING, Chunk, chunk_path, save_chunks
 from pipeline.data.files import (
-    ROLES,
     Run,
     Shard,
     check_unchanged,

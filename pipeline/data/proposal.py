@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.data.files import ROLES, Shard
+from pipeline.config import ROLES
+from pipeline.data.files import Shard
 from pipeline.features.encoder import Choice
 
 ROLE_REMARKS = ("rows to audit", "harm is measured on its loss", "only the verification sees it")

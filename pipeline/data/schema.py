@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Data
 from pipeline.data.files import Shard
-from pipeline.data.label_sets import is_set
 from pipeline.errors import InputError
-from pipeline.features.arrow import is_categorical, is_numeric, is_string, plain, value_type
+from pipeline.features.arrow import is_categorical, is_numeric, plain, value_type
 from pipeline.features.encoder import Column, Encoder
 from pipeline.features.registry import built_in, find_kind
+from pipeline.tasks.registry import TASKS
 
 PEEK_ROWS = 1000  # rows that tell text from categories
 Made = TypeVar("Made")
@@ -143,33 +143,21 @@ def detect_kind(column: Column) -> str:
 def detect_task(shards: Sequence[Shard], data: Data) -> str:
     """classification, regression or multilabel. Raises InputError when the label's type doesn't fit the task."""
     kind = value_type(shards[0].schema.field(data.label).type)
-    if is_set(kind) and data.task in ("auto", "multilabel"):
-        return "multilabel"
-    if data.task == "multilabel":
+    found = next((task for task in TASKS.values() if task.recognises(kind)), None)
+    if data.task == "auto" and found is not None:
+        return found.name
+    asked = TASKS.get(data.task)
+    if asked is not None and asked.takes(kind):
+        return asked.name
+    what = f"{shards[0].path}: label column {data.label!r} is {kind}"
+    if asked is None or found is None:
         raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which holds no sets of labels",
-            "Make it a column of lists of strings or integers, or leave data.task out.",
-        )
-    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    is_class = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_string(kind)
-    if not (is_number or is_class):
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}",
+            what,
             "A label is an integer, a string or a boolean (classes), a float (regression) or a list of strings "
             "(multilabel): convert it.",
         )
-    task = ("regression" if is_number else "classification") if data.task == "auto" else data.task
-    if task == "classification" and is_number:
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which can't be a class",
-            "Convert it to integers or strings, or set data.task: regression.",
-        )
-    if task == "regression" and not (is_number or pa.types.is_integer(kind)):
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which can't be a regression target",
-            "Convert it to float, or set data.task: classification.",
-        )
-    return task
+    why, hint = asked.refusal
+    raise InputError(f"{what}, which {why}", hint)
 
 
 def check_other_columns(shards: Sequence[Shard], data: Data) -> None:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import load_file, save_file
 
-from pipeline.config import Data
-from pipeline.data.files import ROLES, Shard, read_runs
+from pipeline.config import ROLES, Data
+from pipeline.data.files import Shard, read_runs
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_numeric, numbers, plain, value_type

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import AuditConfig
+from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
-from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.detection.columns import Column
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pipeline.config import ROLES
 from pipeline.data.encoded import EncodedData
-from pipeline.data.files import ROLES
 from pipeline.panel.judges import BY_NAME, Fitted
 from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.opinions import write_opinions

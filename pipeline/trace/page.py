@@ -137,7 +137,7 @@ def trace_page(
             train_rows=data.count("train"),
             given=answers.given,
             refined=refined,
-            unit="nats" if classification else "loss units",
+            unit=data.encoding.target.unit,
             forensics=forensics,
             triggers=shown_triggers(run, forensics, names) if forensics is not None else [],
             shown=shown,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.data.encoded import EncodedData, Rows
 from pipeline.detection.columns import slices
@@ -14,8 +13,6 @@ SAME_FEATURES = 0.98
 """Cosine of the model's features from which two rows are compared at all."""
 SAME_INPUTS = 0.98
 """Likeness of the inputs from which they are near-duplicates, in each kind of input."""
-OTHER_TARGET = 1.0
-"""Standard deviations between two targets from which they contradict each other (regression)."""
 MOST_BYTES = 2**25
 """Encoded inputs that are compared at a time: few turns, since each reads from many chunks."""
 
@@ -24,14 +21,6 @@ def near_duplicate(counts: np.ndarray) -> Signal:
     """float64 `[rows]`: near-duplicates with another label among the row's nearest neighbours."""
     words = "how many nearly equal rows have another label"
     return Signal("near_duplicate", counts, True, words, counts=False)
-
-
-def differ(labels: Tensor, found: Tensor, task: str) -> Tensor:
-    """bool `[rows, neighbours]`: the neighbours' labels contradict the rows'."""
-    if task == "regression":
-        return (found - labels[:, None]).abs() > OTHER_TARGET
-    differs = found != labels[:, None]
-    return differs.any(2) if labels.dim() == 2 else differs
 
 
 def count_near_duplicates(

@@ -9,10 +9,10 @@ import pytest
 
 from data.small import run_prepare, write
 from pipeline.data.catalog import catalog_tables
-from pipeline.data.label_sets import LabelSets, as_sets
 from pipeline.data.look import look
 from pipeline.data.schema import detect_task
 from pipeline.errors import InputError
+from pipeline.tasks.multilabel import LabelSets, as_sets
 
 TAGS = [["a", "b"], None, ["b", "a", "b"], [], ["c"], ["c", "a"]]
 

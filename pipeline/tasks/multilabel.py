@@ -3,22 +3,102 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+from torch import Tensor
 
-from pipeline.data.files import ROLES
-from pipeline.data.labels import refuse_unseen
+from pipeline.config import ROLES
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain
 from pipeline.features.faults import Fault, fault_where
+from pipeline.tasks.task import TINY, Probable, clipped, entropy, refuse_unseen
 
 NULL_HINT = (
     "A list holds the labels that a row has: leave the null out. An empty list is a row without labels."
 )
+
+
+class Multilabel(Probable):
+    """Binary cross-entropy of every label; opinions are probabilities of the labels, `[rows, labels]`."""
+
+    name = "multilabel"
+    loss = "binary_cross_entropy"
+    metric = "f1"
+    label = "a set of labels"
+    alike = "predicted numbers of labels"
+    refusal = (
+        "holds no sets of labels",
+        "Make it a column of lists of strings or integers, or leave data.task out.",
+    )
+
+    def codec(self, column: str, of_one: str) -> LabelSets:
+        return LabelSets(column, of_one)
+
+    def load(self, state: dict[str, Any]) -> LabelSets:
+        return LabelSets(**state)
+
+    def takes(self, kind: pa.DataType) -> bool:
+        return is_set(kind)
+
+    def recognises(self, kind: pa.DataType) -> bool:
+        return is_set(kind)
+
+    def empty_labels(self, rows: int, outputs: int) -> Tensor:
+        return torch.empty(rows, outputs, dtype=torch.uint8)
+
+    def contradict(self, one: Tensor, other: Tensor) -> Tensor:
+        return (one != other).any(-1)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """The rarest label of a set."""
+        counts = labels.sum(0)
+        rarest = np.where(labels > 0, counts, counts.sum() + 1).argmin(1)
+        return np.where(labels.any(1), rarest, labels.shape[1]).astype(np.int64)
+
+    def constant_loss(self, labels: np.ndarray) -> float:
+        yes = labels.mean(0, dtype=np.float64)
+        return float(entropy(np.stack([yes, 1 - yes])).sum())
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return (outputs > 0).to(torch.uint8)
+
+    def score(self, measured: dict[str, Tensor], labels: Tensor) -> float:  # noqa: ARG002
+        """The mean F1 of the rows."""
+        return measured["f1"].double().mean().item()
+
+    def answers(self, opinions: np.ndarray) -> np.ndarray:
+        return opinions > 0.5
+
+    def tempered(self, opinions: np.ndarray, temperature: float) -> np.ndarray:
+        yes = np.clip(opinions, TINY, 1 - TINY)
+        return 1 / (1 + ((1 - yes) / yes) ** (1 / temperature))
+
+    def errors(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.square(opinions - labels).sum(1)
+
+    def mean_opinion(self, opinions: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+        sure = map(clipped, opinions)
+        odds = np.average([np.log(each) - np.log1p(-each) for each in sure], axis=0, weights=weights)
+        return 1 / (1 + np.exp(-odds))
+
+    def row_losses(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        given = np.where(labels > 0, opinions, 1 - opinions)
+        return -np.log(np.maximum(given, TINY)).mean(1)
+
+    def right(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return ((opinions > 0.5) == (labels > 0)).mean(1)
+
+    def shares(self, labels: np.ndarray, outputs: int) -> np.ndarray:  # noqa: ARG002
+        return labels.mean(0)
+
+
+MULTILABEL = Multilabel()
 
 
 def is_set(kind: pa.DataType) -> bool:
@@ -48,7 +128,6 @@ class LabelSets:
     type: str  # Arrow type of one label
     classes: list[Any] = field(default_factory=list)
     class_counts: list[int] = field(default_factory=list)  # train rows that have each
-    task: ClassVar[str] = "multilabel"
 
     def __post_init__(self) -> None:
         self.counts: dict[str, Counter[Any]] = {role: Counter() for role in ROLES}
