@@ -14,8 +14,8 @@ from pipeline.config import AuditConfig
 from pipeline.detection.reasons import BACKDOOR, DUPLICATE_CONFLICT
 from pipeline.detection.table import write_tables
 from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.verification.arm_names import MIXED, RELABELLED, REMOVED
 
-MIXED, REMOVED, RELABELLED = "mixed", "removed", "relabelled"
 NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from data.small import run_prepare, write
+
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.look import look
 from pipeline.data.schema import detect_task
@@ -99,6 +99,7 @@ def test_a_label_that_train_lacks_is_named(tmp_path: Path) -> None:
 )
 def test_options_that_sets_do_not_have_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     from data.small import config
+
     from pipeline.data.files import find_files, open_shards
     from pipeline.data.prepare import create_encoding
 
@@ -110,6 +111,7 @@ def test_options_that_sets_do_not_have_are_refused(tmp_path: Path, changes: dict
 
 def test_the_task_has_to_fit_the_column(tmp_path: Path) -> None:
     from data.small import config
+
     from pipeline.data.files import find_files, open_shards
 
     path = write(tmp_path / "t.parquet", {"x": [1.0], "label": ["a"]})
