@@ -149,7 +149,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             source_bytes=sum(shard.size for shard in shards),
             workers=count,
             kinds=frozenset(feature.judged_as for feature in data.encoding.features),
-            classes=data.encoding.outputs if data.encoding.task != "regression" else 0,
+            classes=len(data.encoding.classes),
         )
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)
