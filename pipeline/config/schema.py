@@ -115,7 +115,11 @@ class Data(Section):
     validation: Paths | None = Field(None, description="its loss is what attribution explains")
     holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
-    features: dict[str, FeatureKind] = Field(min_length=1, description=f"column → kind: {KINDS_IN_WORDS}")
+    features: dict[str, FeatureKind] = Field(
+        min_length=1,
+        description=f"column → kind: {', '.join(f'`{word}`' for word in ('auto', *WORDS))}, or `package.module:Class`: "
+        "docs/reference/features.md#a-kind-of-your-own",
+    )
     label: str = Field(
         description="the label column: integers, strings or booleans (classification), floats (regression), lists "
         "of strings or integers of any length (multilabel: the labels that a row has; null or an empty "

@@ -254,7 +254,9 @@ class ImageEncoder(Encoder):
 
     def broken(self, *marks: np.ndarray) -> np.ndarray:
         """Of one colour throughout or nearly all black or white, or cut off."""
-        return broken_images(*marks, *self.shape[1:])
+        empty, rows, columns = marks
+        _, height, width = self.shape
+        return broken_images(empty, rows, columns, height, width)
 
     @classmethod
     def picture(cls, value: pa.Scalar, column: Column, side: int) -> Image.Image | None:
