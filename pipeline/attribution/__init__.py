@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pipeline.attribution.front_door import attribute as attribute
     from pipeline.attribution.gradients.layer_gradients import Eigenbasis as Eigenbasis
     from pipeline.attribution.gradients.shared_inputs import SharedInputs as SharedInputs
+    from pipeline.attribution.layers import ModuleRule as ModuleRule
+    from pipeline.attribution.layers import register as register
     from pipeline.attribution.methods import Method as Method
     from pipeline.attribution.methods import register_method as register_method
     from pipeline.attribution.model.batchnorm import has_batchnorm as has_batchnorm
@@ -125,6 +127,7 @@ _WHERE = {
     "FormChoice": "scores.forms",
     "LayerInfo": "model.capture",
     "Method": "methods",
+    "ModuleRule": "layers",
     "NonFiniteError": "errors",
     "Objective": "objectives",
     "OptimizerError": "errors",
@@ -181,6 +184,7 @@ _WHERE = {
     "reestimate_batchnorm": "model.batchnorm",
     "refined_direction": "queries.refined",
     "register_method": "methods",
+    "register": "layers",
     "relabel_effects": "scores.relabelling",
     "restore_weights": "trajectory.weights",
     "row_source": "rows.derivatives",
