@@ -48,7 +48,8 @@ def factors(context: AuditContext) -> dict[str, Any]:
         )
     todo = plans(path, config, context.run.facts("train")["early_epoch"])
     whole = todo[0]
-    groups, note = find_groups(path, covered.covered * len(whole.chains()))
+    gradients = len(whole.trajectory().checkpoints) if whole.method.apart else 1
+    groups, note = find_groups(path, covered.covered * gradients)
     if groups is not None:
         groups.save(groups_path(path))
     for plan in todo:
