@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.stats import binomtest
 
 import pipeline
 from benchmarks.results import CACHE, write_results
@@ -281,7 +282,12 @@ def summarise(task: str, kind: str, run_path: Path, pool: Pool, plan: Plan) -> l
 
 
 def share(hits: list[int], found: list[tuple[int, str]], proposals: int) -> dict[str, float]:
-    """A share of the draws with its 95 % interval by drawing proposals anew, since draws of one share retrainings."""
+    """A share of the draws with its 95 % interval by drawing proposals anew, since draws of one share retrainings.
+
+    Without a hit, proposals drawn anew have none either: the interval is then the exact one of no proposal of all.
+    """
+    if not hits:
+        return {"value": 0.0, "low": 0.0, "high": float(binomtest(0, proposals).proportion_ci().high)}
     drawn = np.bincount([number for number, _ in found], minlength=proposals)
     hit, random = np.bincount(hits, minlength=proposals), random_state("null test bootstrap")
     places = random.randint(0, proposals, (2000, proposals))
