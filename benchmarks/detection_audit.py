@@ -20,6 +20,7 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.stages.repeats import repeat
 from pipeline.stages.stages import STAGES
+from pipeline.text.decisions import Decision
 
 SIGNALS = (
     "early_margin",
@@ -90,8 +91,8 @@ def judged_by_winnow(method: str, context: AuditContext) -> Finding:
     rows = train_rows(context, ["suspicion", "decision", "proposed"])
     proposed = pc.coalesce(rows["proposed"], rows["decision"])
     flags = {
-        "remove": pc.equal(proposed, "remove").to_numpy(),
-        "remove + review": pc.not_equal(proposed, "keep").to_numpy(),
+        "remove": pc.equal(proposed, Decision.REMOVE.word).to_numpy(),
+        "remove + review": pc.not_equal(proposed, Decision.KEEP.word).to_numpy(),
     }
     return Finding(method, rows["suspicion"].to_numpy(), flags)
 

@@ -24,6 +24,7 @@ from benchmarks.one_file.configurations import KEY, OneFile
 from benchmarks.results import HOME
 from pipeline.errors import WinnowError
 from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text.decisions import CHANGED, Decision
 from pipeline.text.vocabulary import SIGNALS
 
 ROOT = HOME.parent
@@ -87,8 +88,10 @@ def read_audit(file: OneFile, run_path: Path, seconds: float) -> Audited:
     lines = rows.take(order)
     judged = back >= 0
     proposals = proposals_of(lines)
-    wrong = pc.is_in(proposals, pa.array(["remove", "relabel"])).to_numpy(zero_copy_only=False)
-    flagged = judged & pc.not_equal(proposals, "keep").fill_null(False).to_numpy(zero_copy_only=False)
+    wrong = pc.is_in(proposals, pa.array(CHANGED)).to_numpy(zero_copy_only=False)
+    flagged = judged & pc.not_equal(proposals, Decision.KEEP.word).fill_null(False).to_numpy(
+        zero_copy_only=False
+    )
     suspicion = as_floats(lines["suspicion"])
     findings = [
         Finding(WINNOW, suspicion, {FLAGGED: flagged}),

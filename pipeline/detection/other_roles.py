@@ -13,19 +13,12 @@ import numpy as np
 
 from pipeline.config import Detection
 from pipeline.detection.counts import DOUBTFUL_TARGET
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, within_caps
 from pipeline.detection.judges.label_sets import flipped
 from pipeline.detection.noise.label_flips import right_label, wrong_label
 from pipeline.detection.people.decided_rows import Applied, People, apply_people
-from pipeline.detection.reasons import (
-    AMBIGUOUS,
-    DUPLICATE_CONFLICT,
-    MISLABELLED,
-    REVIEWED,
-    ambiguous,
-    reasons,
-)
+from pipeline.detection.reasons import ambiguous, reasons
 from pipeline.detection.removal_strata import prediction_strata
+from pipeline.detection.rules.decide import within_caps
 from pipeline.detection.rules.protection import LEAST_WRONG, rare_classes
 from pipeline.detection.signals.panel_signals import judge_signals, panel_residual, panel_wrong
 from pipeline.detection.sources.source_rates import right_label_by_source
@@ -35,6 +28,8 @@ from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
 from pipeline.runs.context import AuditContext
 from pipeline.scoring.unseen_rows import predict_unseen
+from pipeline.text.decisions import Decision
+from pipeline.text.reasons import AMBIGUOUS, DUPLICATE_CONFLICT, MISLABELLED, REVIEWED
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -193,8 +188,8 @@ def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
 
 def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray) -> Cuts:
     """by_ranking: bool `[train rows]`, rows without a person's word or a reason of their own."""
-    removed = suspicion[by_ranking & np.isin(decision, (REMOVE, RELABEL))]
-    flagged = suspicion[by_ranking & (decision != KEEP)]
+    removed = suspicion[by_ranking & np.isin(decision, (Decision.REMOVE, Decision.RELABEL))]
+    flagged = suspicion[by_ranking & (decision != Decision.KEEP)]
     return Cuts(
         float(removed.min()) if len(removed) else None, float(flagged.min()) if len(flagged) else None
     )
@@ -213,18 +208,18 @@ def suspicion_like_train(doubt: np.ndarray, of_train: np.ndarray, suspicion: np.
 
 def decide_role(config: Detection, suspicion: np.ndarray, seen: Evidence, cuts: Cuts) -> np.ndarray:
     """uint8 `[rows]`: as train rows of the same suspicion were decided, within the same caps."""
-    decision = np.full(len(suspicion), KEEP, dtype=np.uint8)
+    decision = np.full(len(suspicion), Decision.KEEP, dtype=np.uint8)
     if cuts.review is not None:
-        decision[suspicion >= cuts.review] = REVIEW
+        decision[suspicion >= cuts.review] = Decision.REVIEW
     if cuts.remove is None or config.rule not in RULES:
         return decision
     order = np.argsort(-suspicion, kind="stable")
     candidates = order[(suspicion >= cuts.remove)[order] & seen.removable[order]]
     changed = within_caps(config, candidates, seen.strata)
-    decision[changed] = REMOVE
+    decision[changed] = Decision.REMOVE
     if config.relabel_above is not None:
         sure = seen.contradicted[changed] & (seen.probability[changed] >= config.relabel_above)
-        decision[changed[sure]] = RELABEL
+        decision[changed[sure]] = Decision.RELABEL
     return decision
 
 

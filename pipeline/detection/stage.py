@@ -17,7 +17,6 @@ from pipeline.detection.broken.corrupted import corrupted_rows
 from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import Column, columns_directory
 from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.label_posteriors import write_measures
@@ -25,22 +24,10 @@ from pipeline.detection.noise.judge_noise import pairs_as_json
 from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
 from pipeline.detection.people.decided_rows import apply_people, count_people, read_people
-from pipeline.detection.reasons import (
-    AMBIGUOUS,
-    BACKDOOR,
-    CORRUPTED,
-    DUPLICATE_CONFLICT,
-    HARMFUL,
-    MISLABELLED,
-    OUTLIER,
-    REVIEWED,
-    SPURIOUS,
-    ambiguous,
-    outliers,
-    reasons,
-)
+from pipeline.detection.reasons import ambiguous, outliers, reasons
 from pipeline.detection.representation.class_distance import belongs_nowhere
 from pipeline.detection.rules.choose import choose, write_candidates
+from pipeline.detection.rules.decide import Ranked, decide, removable
 from pipeline.detection.rules.protection import (
     LEAST_WRONG,
     flags_of_rare,
@@ -67,6 +54,18 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects
 from pipeline.text import words
+from pipeline.text.decisions import Decision
+from pipeline.text.reasons import (
+    AMBIGUOUS,
+    BACKDOOR,
+    CORRUPTED,
+    DUPLICATE_CONFLICT,
+    HARMFUL,
+    MISLABELLED,
+    OUTLIER,
+    REVIEWED,
+    SPURIOUS,
+)
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -92,8 +91,10 @@ def detect(context: AuditContext) -> dict[str, Any]:
     protected = protected_rows(config, weighed, given, data.encoding.outputs) & ~poisoned
     decision = held_back(decision, protected)
     spurious = find_spurious(path, data, given)
-    by_ranking = (decision != KEEP) & ~carriers & ~choice.confirmed
-    decision[(decision == KEEP) & (corrupted | spurious | carriers) & ~choice.right] = REVIEW
+    by_ranking = (decision != Decision.KEEP) & ~carriers & ~choice.confirmed
+    decision[(decision == Decision.KEEP) & (corrupted | spurious | carriers) & ~choice.right] = (
+        Decision.REVIEW
+    )
     people = read_people(config, path)
     applied = apply_people(decision, people.get("train"), labels.contradicted)
     others = judge_other_roles(
@@ -128,8 +129,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
     write_signals(path, {"train": signals + weighed.repeated} | of_roles)
     write_rows(path, {"train": judgement} | {role: found.judgement for role, found in others.items()})
     remove(columns_directory(path))
-    removed = int((decision == REMOVE).sum())
-    relabelled = int((decision == RELABEL).sum())
+    removed = int((decision == Decision.REMOVE).sum())
+    relabelled = int((decision == Decision.RELABEL).sum())
     wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
     kept_back = (
         wanted - removed - relabelled - int((protected & np.isin(np.arange(len(given)), choice.wrong)).sum())
@@ -155,7 +156,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "review": labels.counts.review,
         "removed": removed,
         "relabelled": relabelled,
-        "to_review": int((decision == REVIEW).sum()),
+        "to_review": int((decision == Decision.REVIEW).sum()),
         "by_people": count_people([applied, *(found.applied for found in others.values())]),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
@@ -190,7 +191,7 @@ def effects(
     if not data.count("validation"):
         return None, None
     removal = -read_score(path, data, "validation_harm")
-    places = np.flatnonzero((decision != KEEP) & labels.contradicted)
+    places = np.flatnonzero((decision != Decision.KEEP) & labels.contradicted)
     if not len(places) or context.config.training.trajectory is not None:
         return removal, None
     new = torch.from_numpy(np.ascontiguousarray(labels.suggested[places]))

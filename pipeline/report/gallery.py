@@ -17,7 +17,8 @@ from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar, evidence
 from pipeline.report.suggestion import is_likely
 from pipeline.runs.directory import RunDirectory
-from pipeline.text import vocabulary, words
+from pipeline.text import words
+from pipeline.text.reasons import BACKDOOR, precedence, reason_of
 
 MOST_REASONS = 8
 PICTURE_BYTES = 1_500_000
@@ -73,9 +74,9 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     shown = np.zeros(flagged.num_rows, dtype=bool)
     of_reason = rows_by_reason(flagged["reasons"].combine_chunks())
     chosen = []
-    for code in sorted(of_reason, key=vocabulary.precedence)[:MOST_REASONS]:
+    for code in sorted(of_reason, key=precedence)[:MOST_REASONS]:
         rows = of_reason[code]
-        score = "backdoor_score" if code == "backdoor" else "suspicion"
+        score = "backdoor_score" if code == BACKDOOR.code else "suspicion"
         left = flagged.select(["row_key", score]).take(pa.array(rows[~shown[rows]]))
         left = left.append_column("pressing", pc.fill_null(left[score], 0.0))
         order = pc.sort_indices(left, [("pressing", "descending"), ("row_key", "ascending")]).to_numpy()
@@ -100,7 +101,7 @@ def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
 def galleries(
     run: RunDirectory, data: Data, signals: dict[str, str], cards: int, pictures: bool
 ) -> list[Gallery]:
-    """The galleries of a run, in the order of vocabulary.REASONS, at most MOST_REASONS of them.
+    """The galleries of a run, in the order of REASONS, at most MOST_REASONS of them.
 
     signals: column of signals.parquet → what it is, in words; cards: at most as many per reason.
     """
@@ -120,7 +121,8 @@ def galleries(
     return [
         Gallery(
             one.code,
-            *vocabulary.reason(one.code),
+            reason_of(one.code).title,
+            reason_of(one.code).explanation,
             rows=one.rows,
             top=[made[key] for key in one.top],
             edge=[made[key] for key in one.edge],

@@ -33,6 +33,7 @@ from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text import vocabulary, words
+from pipeline.text.decisions import DECISIONS
 from pipeline.verification.arms import RANDOM_OF
 
 MOST_BYTES = 3_000_000
@@ -71,7 +72,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(svg=svg, words=words, vocabulary=vocabulary)
+    made.globals.update(svg=svg, words=words, vocabulary=vocabulary, decisions=DECISIONS)
     return made
 
 
@@ -149,7 +150,7 @@ def decision_bar(summary: Summary) -> Markup:
     total = max(1, summary["rows_audited"])
     parts = [
         (name, f"{name}: {words.rows(summary['decisions'][name])}", summary["decisions"][name] / total)
-        for name in reversed(vocabulary.DECISIONS)
+        for name in reversed(DECISIONS)
     ]
     return svg.stack(parts, "rows by decision")
 

@@ -1,10 +1,8 @@
-"""What signals, reasons, arms and decisions are called in a report, and what each of them says."""
+"""What signals and arms are called in a report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-DECISIONS = ("keep", "review", "remove", "relabel")
 
 ARMS = {
     "as_given": "as given",
@@ -48,62 +46,7 @@ SIGNALS = {
     "near_duplicate": Signal("near copies differ", True),
 }
 
-REASONS = {
-    "backdoor": (
-        "Suspected backdoor",
-        "Rows that carry a pattern which by itself makes the model predict their label.",
-    ),
-    "corrupted": (
-        "Broken content",
-        "An empty or cut-off picture, a number that can’t be right, or a text that says nothing, whatever the label.",
-    ),
-    "duplicate-conflict": (
-        "Same content, different labels",
-        "The same content occurs more than once with labels that contradict each other.",
-    ),
-    "outlier": (
-        "Unlike everything else",
-        "Rows that resemble no class, and no other label explains them: do they belong here at all?",
-    ),
-    "mislabelled": (
-        "Probably wrong label",
-        "Models that never saw the row prefer another label.",
-    ),
-    "spurious": (
-        "Right for the wrong reason",
-        "Train ties their slice to their label, validation doesn’t. By attribution they help rows of their class in "
-        "their slice and harm that slice’s other classes: the model learns from them that the slice means the label.",
-    ),
-    "ambiguous": (
-        "Two labels are plausible",
-        "Models that never saw the row find two labels nearly as probable as each other.",
-    ),
-    "harmful": (
-        "Harmful",
-        "Attribution predicts that the validation loss is lower without these rows.",
-    ),
-    "reviewed": (
-        "Called wrong by a person",
-        "Somebody has looked at the row and said that its label is wrong.",
-    ),
-    "suspicious": (
-        "Odd as a whole",
-        "Nothing above holds, but all signals together rank the row high.",
-    ),
-}
-
 
 def signal(name: str) -> Signal:
     """The vocabulary's entry, or one made of the column's own name (then high is taken as suspicious)."""
     return SIGNALS.get(name, Signal(name.replace("_", " "), True))
-
-
-def precedence(code: str) -> tuple[int, str]:
-    """Reasons are shown in the order of REASONS, the most telling first; unknown ones come last."""
-    known = list(REASONS)
-    return (known.index(code) if code in known else len(known), code)
-
-
-def reason(code: str) -> tuple[str, str]:
-    """Title and explanation of a reason code."""
-    return REASONS.get(code, (code.replace("-", " ").capitalize(), ""))

@@ -11,8 +11,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.detection import table as module
-from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, RULE
-from pipeline.detection.reasons import SUSPICIOUS, bit
+from pipeline.detection.reasons import bit
 from pipeline.detection.suspicion import Signal
 from pipeline.detection.table import (
     ColumnReader,
@@ -24,8 +23,13 @@ from pipeline.detection.table import (
     write_rows,
     write_signals,
 )
+from pipeline.text.decisions import DECISIONS, Decider, Decision
+from pipeline.text.reasons import SUSPICIOUS
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_config, run_data
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
+NOBODY, RULE, PERSON, _ = Decider
 
 
 @pytest.fixture(autouse=True)

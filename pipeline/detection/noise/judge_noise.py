@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.data.encode import Encoding
 from pipeline.detection.counts import NoiseEstimate, estimate_noise, estimate_wrong_targets
-from pipeline.detection.decisions import KEEP
 from pipeline.detection.judges.halves import Opinion, on_validation
 from pipeline.detection.judges.label_sets import Pairs, estimate_wrong_answers
 from pipeline.detection.noise.confused_pairs import Pair, confused_pairs
@@ -17,6 +16,7 @@ from pipeline.detection.noise.validation_doubts import doubts
 from pipeline.detection.noise.wrong_share import estimate_wrong_answers as estimate_answers_alone
 from pipeline.runs.context import AuditContext
 from pipeline.seeds import random_state
+from pipeline.text.decisions import Decision
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -108,7 +108,7 @@ def pairs_as_json(
     pairs: list[Pair], encoding: Encoding, labels: np.ndarray, best: np.ndarray, decision: np.ndarray
 ) -> list[dict[str, Any]]:
     """The pairs with labels as the source has them, and `flagged`: rows of the pair that are not kept."""
-    flagged = decision != KEEP
+    flagged = decision != Decision.KEEP
     return [
         asdict(pair)
         | {
