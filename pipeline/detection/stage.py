@@ -16,11 +16,11 @@ from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
 from pipeline.detection.broken.corrupted import corrupted_rows
 from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import Column, columns_directory
-from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.label_posteriors import write_measures
 from pipeline.detection.noise.judge_noise import pairs_as_json
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
 from pipeline.detection.people.decided_rows import apply_people, count_people, read_people
@@ -35,11 +35,10 @@ from pipeline.detection.rules.protection import (
     rare_classes,
     rare_note,
 )
-from pipeline.detection.signals.collect import (
-    early_window,
-    read_score,
-)
-from pipeline.detection.signals.panel_signals import WRONG
+from pipeline.detection.signals.early_loss import EARLY_LOSS
+from pipeline.detection.signals.early_margin import EARLY_MARGIN
+from pipeline.detection.signals.evidence import early_window, read_score
+from pipeline.detection.signals.panel_wrong import PANEL_WRONG
 from pipeline.detection.sources.source_findings import sources_of_run
 from pipeline.detection.table import (
     Judgement,
@@ -49,7 +48,7 @@ from pipeline.detection.table import (
     write_signals,
 )
 from pipeline.detection.undertrained import loss_without_features, undertrained
-from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
+from pipeline.detection.weigh import Labels, Weighed, values_of, weigh, weigh_sets
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects
@@ -77,9 +76,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     early, window = early_window(context)
     row_ids, given = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
     if data.encoding.task == "multilabel":
-        weighed = weigh_sets(context, row_ids, early, window)
+        weighed = weigh_sets(context, row_ids)
     else:
-        weighed = weigh(context, given, early, window)
+        weighed = weigh(context, given, window)
     signals, harm, labels, noise = weighed.signals, weighed.harm, weighed.labels, weighed.noise
     backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
     carriers, poisoned = backdoors.carriers(len(given)), backdoors.wrong_carriers(len(given))
@@ -106,7 +105,6 @@ def detect(context: AuditContext) -> dict[str, Any]:
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    by_name = {signal.name: signal.values for signal in signals}
     removal, relabelling = effects(context, decision, labels)
     judgement = Judgement(
         suspicion=weighed.ranking,
@@ -116,8 +114,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
         decision=decision,
         reasons=codes,
         backdoor_scores=backdoors.scores,
-        mean_loss=by_name["early_loss"],
-        mean_margin=by_name.get("early_margin"),
+        mean_loss=values_of(signals, EARLY_LOSS),
+        mean_margin=values_of(signals, EARLY_MARGIN),
         decided_by=applied.decided_by,
         own_labels=applied.own_labels,
         removal_effect=removal,
@@ -140,6 +138,10 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "weights": {signal.name: signal.weight for signal in signals if signal.counts},
         "other_signals": [signal.name for signal in signals if not signal.counts],
         "words": {signal.name: signal.words for signal in signals},
+        "signal_labels": {signal.name: signal.label for signal in signals},
+        "low_is_suspicious": [
+            signal.name for signal in signals + weighed.repeated if not signal.high_is_suspicious
+        ],
         "sources": sources_of_run(path, weighed.panel, given, decision, noise.estimate),
         "judges": [] if weighed.judges is None else weighed.judges.as_json(),
         "explained": weighed.explains,
@@ -213,7 +215,7 @@ def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, An
     of_roles: dict[str, NoiseEstimate | None] = dict.fromkeys(others)
     if estimate is not None and weighed.labels.wrong is not None:
         for role, found in others.items():
-            wrong = np.asarray(next(each for each in found.signals if each.name == WRONG).values)
+            wrong = np.asarray(next(each for each in found.signals if each.name == PANEL_WRONG.name).values)
             of_roles[role] = share_of_rows(wrong, estimate)
     parts = [(len(weighed.ranking), estimate)]
     parts += [(len(found.judgement.decision), of_roles[role]) for role, found in others.items()]

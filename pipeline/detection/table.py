@@ -23,7 +23,7 @@ from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.data.labels import plain
 from pipeline.detection.columns import Column
 from pipeline.detection.reasons import in_words
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.suspicion import SignalValues
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path
 from pipeline.text.decisions import DECIDERS, DECISIONS, Decider, Decision
@@ -102,7 +102,7 @@ def in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def write_signals(run_path: Path, signals: Mapping[str, list[Signal]]) -> None:
+def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> None:
     """signals.parquet, of the same rows in the same order as rows.parquet.
 
     signals: role → its signals. A role may lack some of them: its rows have nulls there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.data.originals import Originals, Place, class_names, read_original
 from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar, evidence
+from pipeline.report.signals import ShownSignal
 from pipeline.report.suggestion import is_likely
 from pipeline.runs.directory import RunDirectory
 from pipeline.text import words
@@ -99,11 +101,11 @@ def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
 
 
 def galleries(
-    run: RunDirectory, data: Data, signals: dict[str, str], cards: int, pictures: bool
+    run: RunDirectory, data: Data, signals: Sequence[ShownSignal], cards: int, pictures: bool
 ) -> list[Gallery]:
     """The galleries of a run, in the order of REASONS, at most MOST_REASONS of them.
 
-    signals: column of signals.parquet → what it is, in words; cards: at most as many per reason.
+    signals: those that are shown as bars; cards: at most as many per reason.
     """
     path = run / "rows.parquet"
     flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)

@@ -14,8 +14,14 @@ from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import TEXT_LENGTH, ContentReader, Usual
 from pipeline.report.evidence import bar, evidence
 from pipeline.report.gallery import Card, Gallery, choose, galleries, in_turns
+from pipeline.report.signals import shown_signals
 
-SIGNALS = {"early_margin": "the margin", "early_loss": "the loss"}
+SIGNALS = shown_signals(
+    {
+        "signals": ["early_margin", "early_loss"],
+        "words": {"early_margin": "the margin", "early_loss": "the loss"},
+    }
+)
 
 
 def flagged(reasons: list[list[str]], suspicion: list[float]) -> pa.Table:

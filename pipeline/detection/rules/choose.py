@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.config import AuditConfig
 from pipeline.data.canaries import planted_rows
 from pipeline.data.named_rows import trusted_rows
-from pipeline.detection.counts import Counts
+from pipeline.detection.noise.flag_counts import Counts
 from pipeline.detection.people.answers import Answers, ranking_hash
 from pipeline.detection.people.review_sample import RIGHT, UNANSWERED, WRONG, judge, rows_to_remove
 from pipeline.detection.rules import promises

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.detection.counts import NoiseEstimate
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.sources.source_values import declared_sources, other_columns
 from pipeline.detection.sources.suspect_sources import (
     Opinions,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Detection
-from pipeline.detection.counts import Counts
+from pipeline.detection.noise.flag_counts import Counts
 from pipeline.detection.rules.decide import Choice, Ranked, decide, removable, within_caps
 from pipeline.text.decisions import DECISIONS, Decision
 

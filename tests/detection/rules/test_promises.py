@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from pipeline.config import Detection
 from pipeline.data.canaries import Canaries, save_canaries
 from pipeline.detection.canary_recall import canary_recall
-from pipeline.detection.counts import estimate_noise
 from pipeline.detection.intervals import wilson
+from pipeline.detection.noise.noise_estimate import estimate_noise
 from pipeline.detection.noise.validation_doubts import doubts
 from pipeline.detection.people.review_sample import CutOff
 from pipeline.detection.rules.promises import of_budget, of_ranking, of_reviewed, of_trusted
