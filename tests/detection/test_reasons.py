@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
+from digits_run import ROOT
 
 from pipeline.detection.reasons import ambiguous, in_words, outliers, reasons
 from pipeline.text.decisions import DECISIONS, Decision
-from pipeline.text.reasons import reason_of
+from pipeline.text.reasons import REASONS, reason_of
 
 PRECEDENCE = ["backdoor", "corrupted", "duplicate-conflict", "outlier"]
 PRECEDENCE += ["mislabelled", "ambiguous", "harmful", "reviewed"]
@@ -31,6 +33,11 @@ def test_every_combination_of_evidence_gives_its_codes_in_the_order_of_precedenc
         expected(DECISIONS[what], [code for code, holds in zip(PRECEDENCE, row) if holds])
         for what, *row in cases
     ]
+
+
+def test_the_docs_have_the_reasons_in_their_order() -> None:
+    page = (ROOT / "docs/reference/signals.md").read_text(encoding="utf-8").partition("## Reasons")[2]
+    assert re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE) == [reason.code for reason in REASONS]
 
 
 def test_without_any_evidence_a_flagged_row_is_suspicious() -> None:

@@ -1,13 +1,15 @@
 """Signals: the evidence about every row, a file each.
 
 To add a signal, add a file here that calls `register` with a `Signal`. Files of the folder are found by themselves.
-Signals have the order of ORDER; others follow by the names of their files.
+From outside, call `register` before the audit.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pipeline.detection.signals.registry import end_of_own
+from pipeline.detection.signals.registry import Signal, end_of_own, register
+
+__all__ = ["ORDER", "Signal", "register"]
 
 ORDER = (
     "panel_wrong",
@@ -28,7 +30,7 @@ ORDER = (
     "representation_outlier",
     "near_duplicate",
 )
-"""Files in the order of the columns of signals.parquet. The suspicion is summed in this order, to the bit."""
+"""Files in the order of the columns of signals.parquet, in which the suspicion is summed; others follow by name."""
 
 for _name in [*ORDER, *sorted({each.name for each in iter_modules(__path__)} - set(ORDER))]:
     import_module(f"{__name__}.{_name}")
