@@ -64,6 +64,7 @@ from pipeline.text.reasons import (
     OUTLIER,
     REVIEWED,
     SPURIOUS,
+    Reason,
 )
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
@@ -256,7 +257,7 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
     return [] if note is None else [note]
 
 
-def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:
+def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[Reason, np.ndarray]:
     """Reasons that follow from labels and features, bool `[rows]` each; nearest: distance to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
     # Another label fits, and how probably is not known.
