@@ -21,11 +21,12 @@ from typing import Any
 
 from benchmarks.tiny_run import PASSING, RUN, contents, differences, in_folder, tiny_audit
 from pipeline.attribution.atomic import BEFORE, watchers
-from pipeline.config import AuditConfig
+from pipeline.config import AuditConfig, load_config
 from pipeline.reviewing.holdout import write_holdout_sheet
 from pipeline.reviewing.review import write_sheet
 from pipeline.stages.again import export_again, report_again
 from pipeline.stages.stages import STAGES, fingerprints, run_stage
+from pipeline.trace.trace import trace
 
 VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
@@ -48,12 +49,20 @@ VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 """Of the default audit: after which stage it is another, the last stage that differs, and what is changed."""
 
+
+def trace_validation(run: Path) -> None:
+    """A trace of the run's own validation rows."""
+    (rows,) = load_config(run / "config.yaml").data.validation or ()
+    trace(run, rows)
+
+
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "report": report_again,
     "export": export_again,
     "export of what was proposed": partial(export_again, proposed=True),
     "review": partial(write_sheet, sample=5),
     "review of the holdout": partial(write_holdout_sheet, sample=5),
+    "trace": trace_validation,
 }
 
 
@@ -148,10 +157,11 @@ def resume(found: Uninterrupted, folder: Path, last: str) -> list[str]:
     return differences(folder / RUN, found.states[last])
 
 
-def wrong_kills_of(command: Callable[[Path], Any], start: Path, folder: Path) -> dict[str, list[str]]:
-    """The same of a command on a finished run: killed before each of its writes and given again.
+def kills_of_command(command: Callable[[Path], Any], start: Path, folder: Path) -> dict[str, list[str]]:
+    """The kills of a command on a finished run, before each of its writes, after which it was given again.
 
-    command: called with the run's path; start: the folder that has the run before it; folder: an empty one.
+    Returns the files that differ, of every kill. command: called with the run's path; start: the folder that has the
+    run before it; folder: an empty one.
     """
     copies: list[tuple[str, Path]] = []
 
@@ -164,13 +174,12 @@ def wrong_kills_of(command: Callable[[Path], Any], start: Path, folder: Path) ->
     copy_run(start / RUN, here / RUN)
     with in_folder(here), watched(keep):
         command(RUN)
-    expected, wrong = contents(here / RUN), {}
-    for path, copy in copies:
+    expected, found = contents(here / RUN), {}
+    for number, (path, copy) in enumerate(copies):
         with in_folder(copy):
             command(RUN)
-        if found := differences(copy / RUN, expected):
-            wrong[path] = found
-    return wrong
+        found[f"before write {number}, {path}"] = differences(copy / RUN, expected)
+    return found
 
 
 def wrong_kills(found: Uninterrupted) -> dict[str, list[str]]:

@@ -32,7 +32,8 @@ from pipeline.seeds import random_state
 from pipeline.text.decisions import Decision
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.verification.arms import AS_GIVEN, RANDOM_OF, Decisions, arm_rows, random_rows, read_decisions
+from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF
+from pipeline.verification.arms import Decisions, arm_rows, random_rows, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.cross_fitting import both_evidences
 from pipeline.verification.judgement import Retrained, judge

@@ -4,11 +4,15 @@ Audits of 60 rows for two epochs are killed before and after every write (`bench
 method, ensembles, repeats, harm to groups, fidelity, exact differentiation, and the commands report, export and review.
 Every kind of file of a finished run is damaged in every way. Then audits on real workers are killed by `kill -9` at
 random moments. Resumed runs are compared with uninterrupted ones byte for byte.
+
+All of it takes an hour or so. What was found out is kept in benchmarks/cache/reliability/, by commit: the same command
+goes on after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +32,13 @@ from benchmarks.kills import (
     Uninterrupted,
     copy_run,
     damage,
+    kills_of_command,
     kinds_of_files,
     resume,
+    resume_copy,
     run_to,
-    wrong_kills,
-    wrong_kills_of,
 )
-from benchmarks.results import write_results
+from benchmarks.results import CACHE, commit, write_results
 from benchmarks.tiny_run import RUN, tiny_config, write_tiny
 from pipeline.attribution.atomic import AFTER, BEFORE
 from pipeline.stages.stages import STAGES
@@ -44,58 +49,115 @@ RESULTS = ("rows.parquet", "signals.parquet", "catalog.parquet", "verification.j
 """Files that are the same in every run; retrainings also hold how long they took."""
 
 
-def row(task: str, method: str, value: int, n: int) -> dict[str, Any]:
-    print(f"{task}, {method}: {value} of {n} resumed runs differ", flush=True)
-    return {"task": task, "method": method, "metric": "resumed runs that differ", "value": value, "n": n}
+Found = dict[str, list[str]]
+"""Kills or damages by what they are, each with the files that were not as they would have been."""
 
 
-def kills_of_audits(folder: Path) -> tuple[Uninterrupted, list[dict[str, Any]]]:
-    """Before and after every write of the default audit and of the others."""
-    default = run_to(tiny_config(folder), made(folder / "default"), LAST, moments=MOMENTS)
-    rows = [row("kill at a write", "default", len(wrong_kills(default)), len(default.kills))]
+class Notes:
+    """What was found out at this commit, a line for each attempt; an attempt that has one is not made again."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._known: dict[str, Any] = dict(map(json.loads, lines))
+
+    def find(self, attempt: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, JSON, for this attempt."""
+        if attempt not in self._known:
+            self._known[attempt] = make()
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([attempt, self._known[attempt]]) + "\n")
+        return self._known[attempt]
+
+
+def row(task: str, method: str, found: Found) -> dict[str, Any]:
+    """A line of the results; what was wrong is printed."""
+    wrong = {attempt: files for attempt, files in found.items() if files}
+    print(f"{task}, {method}: {len(wrong)} of {len(found)} resumed runs differ", flush=True)
+    for attempt, files in wrong.items():
+        print(f"    {attempt}: {', '.join(files)}", flush=True)
+    return {
+        "task": task,
+        "method": method,
+        "metric": "resumed runs that differ",
+        "value": len(wrong),
+        "n": len(found),
+    }
+
+
+def kills_of_audits(default: Uninterrupted, folder: Path, notes: Notes) -> list[dict[str, Any]]:
+    """Before and after every write of the default audit and of the others, and before every write of the commands."""
+    rows = [row("kill at a write", "default", kills_of("default", default, notes))]
     for name, (after, last, changes) in VARIANTS.items():
         place = made(folder / name)
         if after:
             copy_run(default.ends[after] / RUN, place / RUN)
-        found = run_to(tiny_config(folder, **changes), place, last, moments=MOMENTS)
-        rows.append(row("kill at a write", name, len(wrong_kills(found)), len(found.kills)))
+        audit = run_to(tiny_config(folder, **changes), place, last, moments=MOMENTS)
+        rows.append(row("kill at a write", name, kills_of(name, audit, notes)))
+        shutil.rmtree(place)
     for name, command in COMMANDS.items():
         place = made(folder / f"command {name}")
-        wrong = wrong_kills_of(command, default.ends[LAST], place)
-        rows.append(row("kill at a write", name, len(wrong), len(list(place.iterdir())) - 1))
-    return default, rows
-
-
-def damages(default: Uninterrupted, folder: Path) -> list[dict[str, Any]]:
-    """Every kind of file of the finished default audit, damaged in every way."""
-    rows, kinds = [], kinds_of_files(default.ends[LAST] / RUN)
-    for how in DAMAGES:
-        wrong = 0
-        for names in kinds.values():
-            copy = folder / "damaged"
-            copy_run(default.ends[LAST] / RUN, copy / RUN)
-            damage(copy / RUN / names[-1], how)
-            wrong += bool(resume(default, copy, LAST))
-            shutil.rmtree(copy)
-        rows.append(row("damaged file", how, wrong, len(kinds)))
+        found = notes.find(name, lambda: kills_of_command(command, default.ends[LAST], place))  # noqa: B023
+        rows.append(row("kill at a write", name, found))
     return rows
 
 
-def real_kills(folder: Path, kills: int) -> list[dict[str, Any]]:
+def kills_of(name: str, audit: Uninterrupted, notes: Notes) -> Found:
+    return {
+        str(kill): notes.find(f"{name}: {kill}", lambda: resume_copy(audit, kill))  # noqa: B023
+        for kill in audit.kills
+    }
+
+
+def damages(default: Uninterrupted, folder: Path, notes: Notes) -> list[dict[str, Any]]:
+    """Every kind of file of the finished default audit, damaged in every way."""
+    whole = default.ends[LAST] / RUN
+
+    def mended(name: str, how: str) -> list[str]:
+        copy = folder / "damaged"
+        copy_run(whole, copy / RUN)
+        damage(copy / RUN / name, how)
+        try:
+            return resume(default, copy, LAST)
+        finally:
+            shutil.rmtree(copy)
+
+    names = [names[-1] for names in kinds_of_files(whole).values()]
+    return [
+        row(
+            "damaged file",
+            how,
+            {name: notes.find(f"{name}, {how}", lambda: mended(name, how)) for name in names},  # noqa: B023
+        )
+        for how in DAMAGES
+    ]
+
+
+def real_kills(folder: Path, kills: int, notes: Notes) -> list[dict[str, Any]]:
     """`kill -9` of audits on two workers, at moments spread evenly at random over the time that one takes."""
     config = folder / "tiny.yaml"
     config.write_text(tiny_config(folder, compute__workers=2).to_yaml())
-    begin = time.monotonic()
-    run_process(config, folder / "whole" / RUN, None)
-    seconds = time.monotonic() - begin
-    expected, wrong, chance = results(folder / "whole" / RUN), 0, random.Random(0)
-    for number in range(kills):
+    whole = folder / "whole" / RUN
+
+    def took() -> float:
+        begin = time.monotonic()
+        run_process(config, whole, None)
+        return time.monotonic() - begin
+
+    def killed(number: int) -> list[str]:
+        if not whole.exists():
+            run_process(config, whole, None)
         run = folder / f"killed-{number}" / RUN
-        run_process(config, run, seconds * chance.random())
+        run_process(config, run, seconds * random.Random(number).random())
         run_process(config, run, None)
-        wrong += results(run) != expected
+        there, expected = results(run), results(whole)
         shutil.rmtree(run.parent)
-    return [row("kill -9 at a random moment", "default", wrong, kills)]
+        return [name for name in sorted(there | expected) if there.get(name) != expected.get(name)]
+
+    seconds = notes.find("seconds", took)
+    found = {str(number): notes.find(f"kill -9, {number}", lambda: killed(number)) for number in range(kills)}  # noqa: B023
+    return [row("kill -9 at a random moment", "default", found)]
 
 
 def run_process(config: Path, run: Path, killed_after: float | None) -> None:
@@ -129,12 +191,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30, help="real kills")
     arguments = parser.parse_args()
+    notes = Notes(CACHE / "reliability" / f"{commit()}.jsonl")
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         write_tiny(folder)
-        default, rows = kills_of_audits(folder)
-        rows += damages(default, folder)
-        rows += real_kills(folder, arguments.kills)
+        rows = real_kills(folder, arguments.kills, notes)
+        default = run_to(tiny_config(folder), made(folder / "default"), LAST, moments=MOMENTS)
+        rows += damages(default, folder, notes)
+        rows += kills_of_audits(default, folder, notes)
     print(write_results("reliability", rows))
 
 

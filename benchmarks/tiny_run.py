@@ -82,7 +82,8 @@ def in_folder(folder: Path) -> Iterator[None]:
         with (
             without_time(),
             mock.patch("pipeline.stages.opening.Workers", Inline),
-            mock.patch("pipeline.artifacts._process", (0, "")),  # a journal of its own
+            mock.patch("pipeline.trace.trace.Workers", Inline),
+            mock.patch("pipeline.artifacts.journal._process", (0, "")),  # a journal of its own
         ):
             yield
     finally:

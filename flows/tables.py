@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.preflight.check import LayerCost, Line
 from pipeline.runs.listing import RunLine
 from pipeline.text import words
+
+if TYPE_CHECKING:
+    from pipeline.preflight.check import LayerCost, Line
 
 NAME_WIDTH = 14
 TEXT_WIDTH = 60

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to, watched
 from benchmarks.kills import Uninterrupted as Finished
 from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
 from flows.cli import run as command
-from pipeline import artifacts
-from pipeline.artifacts import JOURNAL, Ledger, Step, begin_journal
-from pipeline.attribution.atomic import BEFORE
+from pipeline.artifacts import Ledger, Step, begin_journal, marks
+from pipeline.artifacts.journal import JOURNAL
+from pipeline.attribution.atomic import BEFORE, write_folder_atomically
 from pipeline.errors import InputError
 from pipeline.results.comparison import compare_runs
 from pipeline.results.result import AuditResult
@@ -95,6 +97,17 @@ def test_a_step_is_done_only_with_all_its_files(tmp_path: Path) -> None:
     assert not Step(one, two).done
 
 
+def test_the_files_of_a_folder_are_named_where_it_is_put(tmp_path: Path) -> None:
+    begin_journal(tmp_path)
+    with write_folder_atomically(tmp_path / "folder") as made:
+        write_text(made / "a.txt", "content")
+        write_text(made / "passing" / "b.txt", "content")
+        (made / "passing" / "b.txt").unlink()
+    ledger = Ledger(tmp_path)
+    assert ledger.state(tmp_path / "folder/a.txt") == "whole"
+    assert set(ledger.written) == {"folder/a.txt"}
+
+
 def test_outside_of_runs_nothing_is_named(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "content")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -105,11 +118,11 @@ def test_a_file_is_read_once_by_a_process(tmp_path: Path, monkeypatch: pytest.Mo
     write_text(tmp_path / "written", "here")
     (tmp_path / "other").write_text("elsewhere")
     read: list[str] = []
-    measured = artifacts.measured
-    monkeypatch.setattr(artifacts, "measured", lambda path: (read.append(path.name), measured(path))[1])
+    measured = marks.measured
+    monkeypatch.setattr(marks, "measured", lambda path: (read.append(path.name), measured(path))[1])
     for _ in range(3):
-        artifacts.mark_of(tmp_path / "written")
-        artifacts.mark_of(tmp_path / "other")
+        marks.mark_of(tmp_path / "written")
+        marks.mark_of(tmp_path / "other")
     assert read == ["other"]
 
 
@@ -262,3 +275,12 @@ def test_the_commands_say_on_stderr_what_is_damaged(copy: Path, capsys: pytest.C
     damage(copy / RUN / "record.json", "empty")
     assert command(["runs", str(copy)]) == 0
     assert "record.json: is empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["runs", "."], ["report", str(RUN)]])
+def test_runs_are_listed_and_reported_without_torch(copy: Path, arguments: list[str]) -> None:
+    program = f"import sys; from flows.cli import run; print(run({arguments}), 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from pipeline.attribution.atomic import write_folder_atomically
 from pipeline.errors import InputError, WinnowError
 from pipeline.runs.directory import RunDirectory, write_atomically, write_json, write_text
 
@@ -18,6 +19,12 @@ def write_half(path: Path) -> None:
         raise RuntimeError("interrupted")
 
 
+def write_half_folder(path: Path) -> None:
+    with write_folder_atomically(path) as made:
+        write_text(made / "newer", "half")
+        raise RuntimeError("interrupted")
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
@@ -25,6 +32,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> No
         write_half(path)
     assert path.read_text() == '{\n "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for name in ("old", "new"):
+        with write_folder_atomically(folder) as made:
+            write_text(made / "in" / name, name)
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["new"]
+    with pytest.raises(RuntimeError):
+        write_half_folder(folder)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new"]
 
 
 def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
@@ -91,6 +109,8 @@ def test_a_second_audit_in_the_same_directory_is_refused_and_named(tmp_path: Pat
 def test_partial_files_of_a_killed_audit_are_removed(tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "chunk.parquet.99.part").write_text("half")
+    (tmp_path / "trace.99.part").mkdir()
+    (tmp_path / "trace.99.part" / "page.html.99.part").write_text("half")
     with RunDirectory(tmp_path).lock():
         assert not list(tmp_path.rglob("*.part"))
 

@@ -15,8 +15,8 @@ import torch
 from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
-from pipeline.attribution.attribute import attribute
 from pipeline.attribution.curvature.segments import query_filters
+from pipeline.attribution.front_door import attribute
 from pipeline.attribution.queries.gradients import query_gradients
 from pipeline.attribution.rows.stages import StageData
 from pipeline.attribution.scores.rows import score_rows

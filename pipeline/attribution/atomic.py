@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".part"
+"""Ends the names of files and folders that are being written."""
 BEFORE, AFTER = "before", "after"
 
 Watcher = Callable[[str, Path, Path], None]
@@ -34,6 +36,39 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             watcher(AFTER, path, temporary)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives an empty folder beside ``path``; when the block ends well, the folder and its files replace ``path``.
+
+    A kill at any moment leaves the old folder, the new one or none.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        files = {
+            path / file.relative_to(temporary): file
+            for file in sorted(temporary.rglob("*"))
+            if file.is_file()
+        }
+        for file, written in files.items():
+            sync(written)
+            for watcher in watchers:
+                watcher(BEFORE, file, written)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        sync(path.parent)
+        for file, written in files.items():
+            for watcher in watchers:
+                watcher(AFTER, file, written)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 
 class AttributionError(ValueError):
     """Something given to the attribution library can't be used.
@@ -28,11 +25,3 @@ class CheckpointError(AttributionError):
 
 class OptimizerError(AttributionError):
     """The optimizer isn't one that the trajectory formulas here cover."""
-
-
-def check_finite(value: Tensor, layer: str, what: str) -> None:
-    if not torch.isfinite(value.sum()):
-        raise NonFiniteError(
-            f"The {what} of layer {layer!r} has a NaN or an infinity.",
-            "Look for NaN in the data and for a training run that diverged.",
-        )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.config import AuditConfig
-from pipeline.data.encoded import EncodedData
+
+if TYPE_CHECKING:
+    from pipeline.data.encoded import EncodedData
 
 CLEAN, AS_NOISY = "clean", "as noisy as train"
 

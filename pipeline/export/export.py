@@ -20,6 +20,7 @@ from pipeline.data.files import sha256_of
 from pipeline.data.label_sets import is_set
 from pipeline.data.labels import plain
 from pipeline.errors import InputError, WinnowError
+from pipeline.export.manifest import EARLIER_MANIFEST, MANIFEST
 from pipeline.export.rewrite import Changes, difference, rewrite
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
 from pipeline.text.decisions import CHANGED, Decision
@@ -28,8 +29,6 @@ from pipeline.verification.settle import refused_by, settle
 if TYPE_CHECKING:
     from pipeline.runs.context import AuditContext
 
-MANIFEST = "cleaned.json"
-EARLIER_MANIFEST = "cleaned/_manifest.json"
 CANARIES = "nothing was exported: labels were flipped on purpose in this run (detection.canaries)"
 FINISHED = "exported"  # a small record for each finished file, until the manifest is there
 HASHED_ROWS = 8192
@@ -119,11 +118,6 @@ def changed_rows(path: Path, shard: str) -> pa.Table:
     columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
     wanted = (pc.field("shard") == shard) & pc.field("decision").isin(CHANGED)
     return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
-
-
-def manifest_path(run: RunDirectory) -> Path | None:
-    """The manifest of the export, beside cleaned/ or, in runs of earlier versions, within; None without an export."""
-    return next((run / name for name in (MANIFEST, EARLIER_MANIFEST) if (run / name).exists()), None)
 
 
 def output_names(shards: list[str]) -> list[str]:

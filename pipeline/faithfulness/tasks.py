@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from pipeline.attribution.attribute import attribute
+from pipeline.attribution.front_door import attribute
 from pipeline.attribution.methods import METHODS
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.rows.stages import StageData

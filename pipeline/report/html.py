@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,14 +29,16 @@ from pipeline.report.method import method_line
 from pipeline.report.pairs import pair_lines
 from pipeline.report.signals import shown_signals
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
-from pipeline.report.triggers import triggers
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text import words
 from pipeline.text.arms import ARMS
 from pipeline.text.decisions import DECISIONS
-from pipeline.verification.arms import RANDOM_OF
+from pipeline.verification.arm_names import RANDOM_OF
+
+if TYPE_CHECKING:
+    from pipeline.report.triggers import Trigger
 
 MOST_BYTES = 3_000_000
 MOST_POINTS = 400
@@ -64,6 +66,15 @@ def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: i
         f"The report would have {words.size(len(text.encode()))}, more than {words.size(most_bytes)}.",
         "Shorten the names of shards, groups or classes.",
     )
+
+
+def triggers(run: RunDirectory, record: dict[str, Any], names: dict[Any, str]) -> list[Trigger]:
+    alarms = facts(record, "detect").get("backdoors", [])
+    if not alarms:
+        return []
+    from pipeline.report import triggers as reconstructed  # needs torch
+
+    return reconstructed.triggers(run, alarms, names)
 
 
 def environment() -> Environment:
@@ -96,7 +107,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "arms": arms_chart(run, summary),
         "confusion": confusion(flagged, names) if summary["task"] == "classification" else None,
         "pairs": pair_lines(summary["confused_pairs"], names),
-        "triggers": triggers(run, facts(record, "detect").get("backdoors", []), names),
+        "triggers": triggers(run, record, names),
         "breakdowns": breakdowns(rows, config),
         "group_tables": group_tables(summary["groups"]),
         "sources_said": sources_lines(summary["sources"]),

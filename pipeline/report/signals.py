@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.detection.signals.registry import signal_of
-
 
 @dataclass(frozen=True)
 class ShownSignal:
@@ -23,20 +21,32 @@ class ShownSignal:
 def shown_signals(detect: dict[str, Any]) -> list[ShownSignal]:
     """The signals of a run, those that count first; detect: what the stage noted in the record.
 
-    What earlier versions did not note is taken from the registered signal of the name.
+    Labels and directions, which earlier versions did not note, are taken from the registered signals.
     """
     names = [(name, True) for name in detect.get("signals", [])]
     names += [(name, False) for name in detect.get("other_signals", [])]
-    return [shown(name, counts, detect) for name, counts in names]
-
-
-def shown(name: str, counts: bool, detect: dict[str, Any]) -> ShownSignal:
-    signal, spelt = signal_of(name), name.replace("_", " ")
-    low = detect.get("low_is_suspicious")
-    if low is not None:
-        high_is_suspicious = name not in low
+    words = detect.get("words", {})
+    if {"signal_labels", "low_is_suspicious"} <= detect.keys():
+        labels, low = detect["signal_labels"], detect["low_is_suspicious"]
     else:
-        high_is_suspicious = signal is None or signal.high_is_suspicious
-    label = detect.get("signal_labels", {}).get(name) or (spelt if signal is None else signal.label)
-    words = detect.get("words", {}).get(name) or (spelt if signal is None else signal.words)
-    return ShownSignal(name, label, words, high_is_suspicious, counts)
+        labels, low = registered([name for name, _ in names])
+    return [
+        ShownSignal(
+            name, labels.get(name, spelt(name)), words.get(name, spelt(name)), name not in low, counts
+        )
+        for name, counts in names
+    ]
+
+
+def registered(names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The labels of those signals that are registered today, and the names of those of which low is suspicious."""
+    from pipeline.detection.signals.registry import signal_of  # needs torch
+
+    found = [signal for name in names if (signal := signal_of(name)) is not None]
+    return {each.name: each.label for each in found}, [
+        each.name for each in found if not each.high_is_suspicious
+    ]
+
+
+def spelt(name: str) -> str:
+    return name.replace("_", " ")

@@ -14,7 +14,7 @@ import yaml
 from pipeline.config import load_config
 from pipeline.data.files import ROLES
 from pipeline.data.situation import AS_NOISY
-from pipeline.export.export import manifest_path
+from pipeline.export.manifest import manifest_path
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group, sources_lines

@@ -216,8 +216,8 @@ class RunDirectory:
             file.write(str(os.getpid()))
             file.flush()
             artifacts.begin_journal(self.path)
-            for partial in self.path.rglob(f"*{PARTIAL}"):
-                partial.unlink(missing_ok=True)
+            for partial in list(self.path.rglob(f"*{PARTIAL}")):
+                remove(partial)
             yield
 
 

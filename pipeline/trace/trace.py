@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file
 
+from pipeline.attribution.atomic import write_folder_atomically
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
@@ -127,16 +128,10 @@ def trace(
     check_output(folder)
     with run.lock(), Workers(config.compute) as workers:
         context = AuditContext(config, run, workers, progress)
-        working = folder.with_name(f".{folder.name}.working")
-        shutil.rmtree(working, ignore_errors=True)
-        try:
-            made = write_trace(context, asked, top, backdoor, refined, working)
-            shutil.rmtree(working / "work")
-            shutil.rmtree(folder, ignore_errors=True)
-            working.rename(folder)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
-    return Trace(folder, encoding, asked, *made, refined)
+        with write_folder_atomically(folder) as made:
+            found = write_trace(context, asked, top, backdoor, refined, made)
+            shutil.rmtree(made / "work")
+    return Trace(folder, encoding, asked, *found, refined)
 
 
 def check_output(folder: Path) -> None:

@@ -24,11 +24,10 @@ from pipeline.text.decisions import Decider, Decision
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
+from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF, RELABELLED, REMOVED
 from pipeline.workers.kept import keep
 from pipeline.workers.worker import run_config, run_data
 
-AS_GIVEN, REMOVED, RELABELLED, MIXED = "as_given", "removed", "relabelled", "mixed"
-RANDOM_OF = "random_of_"
 COLUMNS = ("decision", "suggested_label", "split", "proposed", "new_label", "decided_by", "predicted_label")
 
 

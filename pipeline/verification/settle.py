@@ -15,8 +15,8 @@ from pipeline.detection.table import write_tables
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text.decisions import CHANGED, Decider, Decision
 from pipeline.text.reasons import BACKDOOR, DUPLICATE_CONFLICT, Reason
+from pipeline.verification.arm_names import MIXED, RELABELLED, REMOVED
 
-MIXED, REMOVED, RELABELLED = "mixed", "removed", "relabelled"
 NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
 
 

@@ -12,7 +12,8 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
 from pipeline.text import words
 from pipeline.training.main_run import METRICS, role_labels
-from pipeline.verification.arms import AS_GIVEN, MIXED, RANDOM_OF, Decisions, distinct_arms, read_decisions
+from pipeline.verification.arm_names import AS_GIVEN, MIXED, RANDOM_OF
+from pipeline.verification.arms import Decisions, distinct_arms, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.cross_fitting import both_evidences
 from pipeline.verification.fidelity import BY_GROUPS, calibration, measure_fidelity

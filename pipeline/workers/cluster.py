@@ -11,7 +11,6 @@ from importlib import metadata
 from typing import Any
 
 import dask
-import torch
 from distributed import Client, SpecCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
@@ -48,6 +47,13 @@ def peak_resident_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def gpus() -> int:
+    """How many torch can use; a command that starts no workers needs no torch."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 class Workers:
     """Starts on first use; `close()` ends a local cluster and leaves the user's own alone.
 
@@ -55,7 +61,7 @@ class Workers:
     """
 
     def __init__(self, config: Compute):
-        if config.device == "cuda" and not config.scheduler and not torch.cuda.is_available():
+        if config.device == "cuda" and not config.scheduler and not gpus():
             raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
         self._config = config
         self._client: Client | None = None
@@ -126,9 +132,8 @@ class Workers:
         """One process per core, or per GPU where the device is one."""
         if self._config.workers != "auto":
             return self._config.workers
-        if self._config.device != "cpu" and torch.cuda.is_available():
-            return torch.cuda.device_count()
-        return os.cpu_count() or 1
+        found = gpus() if self._config.device != "cpu" else 0
+        return found or os.cpu_count() or 1
 
     def count(self) -> int:
         return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
+
+import pipeline.attribution
 
 PROGRAM = """
 import sys
@@ -14,12 +17,23 @@ class Block:
 
 sys.meta_path.insert(0, Block())
 import pipeline.attribution
+assert "torch" not in sys.modules
+assert all(hasattr(pipeline.attribution, name) for name in pipeline.attribution.__all__)
 others = {name.split(".")[1] for name in sys.modules if name.startswith("pipeline.")} - {"attribution"}
 assert not others, others
-assert all(hasattr(pipeline.attribution, name) for name in pipeline.attribution.__all__)
 """
 
 
 def test_attribution_needs_nothing_of_the_rest() -> None:
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_no_public_name_is_that_of_a_file() -> None:
+    """An import of the file would take the name's place."""
+    for name in pipeline.attribution.__all__:
+        assert find_spec(f"pipeline.attribution.{name}") is None
+
+
+def test_a_name_that_is_not_public_is_none_of_the_package() -> None:
+    assert not hasattr(pipeline.attribution, "torch")

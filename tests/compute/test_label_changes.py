@@ -11,7 +11,7 @@ import torch
 from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
-from pipeline.attribution.attribute import attribute
+from pipeline.attribution.front_door import attribute
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.context import AuditContext

@@ -11,7 +11,7 @@ import pytest
 import torch
 from digits_run import digits_config, run_until
 
-from pipeline.attribution.attribute import attribute
+from pipeline.attribution.front_door import attribute
 from pipeline.attribution.queries.refined import RefinedSettings
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.trajectory import Trajectory

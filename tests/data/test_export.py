@@ -18,7 +18,8 @@ import pytest
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError, WinnowError
 from pipeline.export import export as module
-from pipeline.export.export import export, export_rows, manifest_path, output_names
+from pipeline.export.export import export, export_rows, output_names
+from pipeline.export.manifest import manifest_path
 from pipeline.export.rewrite import difference
 from pipeline.runs.directory import RunDirectory, write_json
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pipeline.attribution.errors import AttributionError, check_finite
+from pipeline.attribution.curvature.factor_sums import FactorSums, check_finite
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.trajectory.weights import under
-
-if TYPE_CHECKING:
-    from pipeline.attribution.curvature.factor_sums import FactorSums
 
 # Bytes of covariances that are decomposed in one call.
 _BATCH_BYTES = 256 << 20

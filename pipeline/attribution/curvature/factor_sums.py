@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.attribution.errors import NonFiniteError
 from pipeline.attribution.trajectory.weights import under
 
 
@@ -59,3 +60,12 @@ def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> di
     for name, value in second.items():
         total[name] = total[name] + value if name in total else value
     return total
+
+
+def check_finite(value: Tensor, layer: str, what: str) -> None:
+    """Raises NonFiniteError unless all of a layer's ``value`` is finite; ``what`` it is, for the message."""
+    if not torch.isfinite(value.sum()):
+        raise NonFiniteError(
+            f"The {what} of layer {layer!r} has a NaN or an infinity.",
+            "Look for NaN in the data and for a training run that diverged.",
+        )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
+from pipeline.attribution.curvature.factor_sums import FactorSums, add_into, check_finite
 from pipeline.attribution.curvature.preconditioners import Conditioner
-from pipeline.attribution.errors import AttributionError, check_finite
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.conditioned_gradients import ConditionedGradients, condition
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
