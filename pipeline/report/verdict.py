@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.tasks.registry import TASKS
 from pipeline.text import words
 from pipeline.text.decisions import CHANGED
 
 Summary = dict[str, Any]
-ALIKE = {
-    "classification": "classes",
-    "regression": "predicted quantiles",
-    "multilabel": "predicted numbers of labels",
-}
-"""Task → within what the random removal is drawn (`detection.strata`)."""
 DONE = {
     "removed": "removing",
     "relabelled": "relabelling (as the judges predict)",
@@ -149,7 +144,7 @@ def numbers(summary: Summary) -> str:
 
 
 def control(summary: Summary) -> str:
-    alike = ALIKE[summary["task"]]
+    alike = TASKS[summary["task"]].alike
     value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
     done = DONE[summary.get("exported") or "removed"]
     text = f"{done} as many random rows of the same {alike}: {value}"
