@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.runs.directory import read_json, write_atomically
+from pipeline.tasks.task import TINY
 
 FOLDER = Path("panel")
 MEAN, JUDGED = "mean", "judged"
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ class JudgeInfo:
     log_loss: float | None = None
     accuracy: float | None = None
     error: float | None = None
-
-    @property
-    def signal(self) -> str:
-        """Its column in signals.parquet."""
-        return f"panel_{self.name}"
 
 
 class Panel:

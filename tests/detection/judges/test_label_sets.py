@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.judges.label_sets import (
-    Pairs,
-    count_rows_of_pairs,
-    flipped,
-    of_main_run,
-    pair_suspicion,
-    row_signals,
-)
-from pipeline.detection.representation.near_duplicates import differ
+from pipeline.detection.judges.label_sets import Pairs, flipped, of_main_run
+from pipeline.detection.noise.flag_counts import count_rows_of_pairs
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.representation.neighbours import margins
+from pipeline.detection.signals.sets import pair_suspicion, row_signals
+from pipeline.tasks.multilabel import MULTILABEL
 
 ROWS, LABELS = 50, 3
 
@@ -87,4 +82,4 @@ def test_the_vote_is_for_each_answer() -> None:
 
 def test_neighbours_differ_when_any_label_does() -> None:
     labels, found = torch.tensor([[1, 0]]), torch.tensor([[[1, 0], [1, 1], [0, 0]]])
-    assert differ(labels, found, "multilabel").tolist() == [[False, True, True]]
+    assert MULTILABEL.contradict(labels[:, None], found).tolist() == [[False, True, True]]
