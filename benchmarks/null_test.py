@@ -6,7 +6,7 @@ Two kinds of proposals pose as the audit's own, of the size and classes of its r
 drawn as its own control is drawn, and right rows that the out-of-sample judges contradict most (`contradicted`). Of
 each there is a pool of 30, and each is removed, relabelled and done half by half, once with every seed. A draw from
 the pool is one experiment: one proposal, whose arm is chosen as verification chooses, with controls from the other
-random ones. The verdict is that of `verify`, with holdout labels declared clean and, where the audit has judges of
+random ones. The verdict is the one of an audit, with holdout labels declared clean and, where the audit has judges of
 the holdout rows, as noisy as the train labels.
 
 Retrainings are kept under benchmarks/cache/null_test/, so that the same command goes on after an interruption.
