@@ -16,7 +16,7 @@ from pipeline.attribution.methods import CALIBRATE, METHODS, SEGMENTS, audit_met
 from pipeline.attribution.queries.refined import RefinedSettings
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.trajectory import Trajectory
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring import queries
 from pipeline.stages.stages import fingerprints
