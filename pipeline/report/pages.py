@@ -1,0 +1,20 @@
+"""The Jinja environment of all pages: what a template shows is escaped."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.report import svg
+from pipeline.text import vocabulary, words
+
+
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(svg=svg, words=words, vocabulary=vocabulary)
+    return made
