@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from typer.exceptions import TyperException
 
 from pipeline import __version__
 from pipeline.config import load_config
+from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError, WinnowError
 
 if TYPE_CHECKING:
@@ -445,8 +445,8 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise InputError(f"--set {text}: no value", "Write --set section.key=value.")
         try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            changes[key] = read_yaml(value)
+        except YAMLError:
             raise InputError(
                 f"--set {text}: the value is not valid YAML", "Quote it: --set 'key=\"value\"'."
             ) from None

@@ -120,5 +120,6 @@ def others(context: AuditContext, seen: dict[str, np.ndarray]) -> Iterator[Signa
 
 
 def stored(run_path: Path, signal: Signal) -> Signal:
-    values = Column.write(columns_directory(run_path) / signal.name, [np.asarray(signal.values)])
-    return replace(signal, values=values)
+    values = np.asarray(signal.values)
+    path = columns_directory(run_path) / signal.name
+    return replace(signal, values=Column.write(path, len(values), [values]))
