@@ -270,6 +270,12 @@ class TestTime:
         costs = Costs(step=0.0, **STEPS_ALONE | {"evaluated_row": 0.01})
         assert seconds(sizes(), costs)["train"] == pytest.approx(20 * 0.01 * (740 + 420 + 420))
 
+    def test_workers_start_once_while_the_model_trains(self) -> None:
+        costs = Costs(step=0.0, **STEPS_ALONE, start=6.0)
+        found = seconds(sizes(), costs, detection={"repeats": 3})
+        assert found["train"] == 6.0
+        assert sum(found.values()) - sum(seconds(sizes(), Costs(step=0.0, **STEPS_ALONE)).values()) == 6.0
+
     def test_exact_differentiation_is_said_to_take_several_trainings(self) -> None:
         changes = {"verification": {"seeds": 0, "unrolled": True}}
         one = 1 + 3 + 24 * (2 / 3) / 20  # record, replay, two backwards, 24 times two thirds of a pass

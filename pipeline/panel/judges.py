@@ -21,6 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.panel.material import Blocks
 from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
+from pipeline.panel.trimmed import Trimmed
 
 MOST_BOOSTED = 10
 """Classes or labels above which nothing is boosted: a tree of each class is grown in every round."""
@@ -56,8 +57,8 @@ def logistic(rows: int, outputs: int, seed: int) -> LogisticRegression:  # noqa:
     return LogisticRegression(C=0.5, tol=1e-3, max_iter=200)
 
 
-def ridge(rows: int, outputs: int, seed: int) -> Ridge:  # noqa: ARG001
-    return Ridge(alpha=10.0, solver="auto")
+def ridge(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
+    return Trimmed(Ridge(alpha=10.0, solver="auto"), seed)
 
 
 def bayes(rows: int, outputs: int, seed: int) -> ComplementNB:  # noqa: ARG001
@@ -74,6 +75,18 @@ def boosting_options(rows: int, seed: int) -> dict[str, Any]:
         "early_stopping": False,
         "random_state": seed,
     }
+
+
+def boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
+    """150 rounds on absolute errors, which a wrong target moves less than squared ones."""
+    boosting = HistGradientBoostingRegressor(
+        loss="absolute_error",
+        max_iter=150,
+        min_samples_leaf=max(5, min(10, rows // 50)),
+        early_stopping=False,
+        random_state=seed,
+    )
+    return Trimmed(boosting, seed)
 
 
 def tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
@@ -121,7 +134,7 @@ JUDGES = (
         TreeSpace,
         lambda blocks, outputs: bool(blocks.ordinals) and outputs <= MOST_BOOSTED,
         lambda rows, outputs, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
-        lambda rows, outputs, seed: HistGradientBoostingRegressor(**boosting_options(rows, seed)),
+        boosted_targets,
     ),
     Judge(
         "extra_trees",
@@ -130,7 +143,7 @@ JUDGES = (
         TreeSpace,
         has_more_than_text,
         lambda rows, outputs, seed: ExtraTreesClassifier(**tree_options(rows, outputs, seed)),
-        lambda rows, outputs, seed: ExtraTreesRegressor(**tree_options(rows, outputs, seed)),
+        lambda rows, outputs, seed: Trimmed(ExtraTreesRegressor(**tree_options(rows, outputs, seed)), seed),
     ),
     Judge(
         "neighbours",

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ TEXT_ROW, TEXT_CLASS_ROW = 3.4e-4, 5e-5
 FOREST, FOREST_ROW = 0.35, 9e-5
 BOOSTING, BOOSTING_ROW = 0.03, 3e-5
 COMPONENTS = 2.5  # boosting on the components of images, in units of boosting on a table
+TRIMMED = 3.0  # a judge of numeric targets, which also predicts its own rows in folds
+TARGET_ROUNDS = 2.5  # boosting for a numeric target, in units of that for a class
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Costs:
     step: a training step with its batch; average: what a recorder adds to it. evaluated_row: a row in a pass of
     evaluation, read and written. covariance_row, spectrum_row: a row in the two passes of the factors;
     eigenvectors: all eigendecompositions. loaded_row: a row, and its share of the model, at the start of a training.
-    validation: the pass that validated the data; encoded_row: a row that is encoded.
+    validation: the pass that validated the data; encoded_row: a row that is encoded. start: until workers are there
+    and have imported what the stages need.
     """
 
     step: float
@@ -68,6 +71,7 @@ class Costs:
     loaded_row: float
     validation: float = 0.0
     encoded_row: float = 0.0
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,18 @@ def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Cos
     """The mean of trials that run side by side on `count` workers, as the stages do."""
     count = min(count, TRIALS)
     names = [f"trial {place + 1}" for place in range(count)]
+    begin = time.perf_counter()
+    workers.run(imports, [()] * count, names)
+    start = time.perf_counter() - begin
     found = workers.run(trial, [(run_path, recipe, TRIAL_SECONDS)] * count, names)
-    return Costs(**{f.name: float(np.mean([getattr(each, f.name) for each in found])) for f in fields(Costs)})
+    costs = Costs(
+        **{f.name: float(np.mean([getattr(each, f.name) for each in found])) for f in fields(Costs)}
+    )
+    return replace(costs, start=start)
+
+
+def imports() -> None:
+    """A task that does nothing: it is done when a worker has imported this module."""
 
 
 def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
@@ -180,7 +194,7 @@ def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
 
 
 def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
-    """Estimates per stage; what every audit takes to start and to write is left out."""
+    """Estimates per stage; what an audit takes to open and to write is left out. Workers start in `train`."""
     train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
     epochs, loading = config.training.epochs, train * costs.loaded_row
     steps = recipe.steps * costs.step
@@ -196,13 +210,13 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     products *= find_method(config.attribution.method).refined
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
-        "train": halves + training,
+        "train": costs.start + halves + training,
         "factors": passes * (costs.covariance_row + costs.spectrum_row)
         + config.attribution.segments * costs.eigenvectors
         + products * PRODUCT_COST * costs.covariance_row,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
-    once = sum(seconds for name, seconds in found.items() if name != "prepare")
+    once = sum(seconds for name, seconds in found.items() if name != "prepare") - costs.start
     if config.detection.panel:
         folds = config.detection.panel_folds
         fitted = min(train, config.detection.panel_rows)
@@ -239,7 +253,8 @@ def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
         seconds += rows * (TEXT_ROW + TEXT_CLASS_ROW * outputs)
     if kinds - {"text"}:
         wider = COMPONENTS if "image" in kinds else 1.0
-        seconds += FOREST + rows * FOREST_ROW + outputs * (BOOSTING + rows * BOOSTING_ROW) * wider
+        boosting = outputs * (BOOSTING + rows * BOOSTING_ROW) * wider * (1.0 if classes else TARGET_ROUNDS)
+        seconds += (FOREST + rows * FOREST_ROW + boosting) * (1.0 if classes else TRIMMED)
     return seconds
 
 
