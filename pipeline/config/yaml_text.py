@@ -11,10 +11,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter, SafeRepresenter
 from ruamel.yaml.tokens import CommentToken
 
 __all__ = ["CommentedSection", "YAMLError", "read_yaml", "write_yaml"]
 
+UNUSUAL_BREAKS = "\x85\u2028\u2029"
 UNBROKEN = 2**31
 """Columns of a line: none is broken."""
 
@@ -30,11 +32,36 @@ def read_yaml(text: str) -> Any:
 def write_yaml(tree: Any) -> str:
     """Plain dicts, lists and values in their order, so that `read_yaml` gives the same."""
     writer = YAML(typ="safe", pure=True)
+    writer.Representer = PlainRepresenter
     writer.default_flow_style = False  # type: ignore[assignment]  # the library takes it for None alone
     writer.sort_base_mapping_type_on_output = False
     file = io.StringIO()
     writer.dump(tree, file)
     return file.getvalue()
+
+
+class PlainRepresenter(SafeRepresenter):
+    """Of values without comments."""
+
+
+class CommentedRepresenter(RoundTripRepresenter):
+    """Of values with comments."""
+
+
+def represent_text(representer: SafeRepresenter, text: str) -> Any:
+    """In double quotes where it has breaks of lines that only these escape."""
+    style = '"' if any(each in text for each in UNUSUAL_BREAKS) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def represent_none(representer: SafeRepresenter, _: None) -> Any:
+    """`null`; the library leaves the place empty."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+for kind in (PlainRepresenter, CommentedRepresenter):
+    kind.add_representer(str, represent_text)
+    kind.add_representer(type(None), represent_none)
 
 
 class CommentedSection:
@@ -75,9 +102,9 @@ class CommentedSection:
     def text(self) -> str:
         """The whole as YAML; of the outermost section."""
         writer = YAML()
+        writer.Representer = CommentedRepresenter
         writer.indent(mapping=2, sequence=4, offset=2)
         writer.width = UNBROKEN
-        writer.representer.add_representer(type(None), null)
         file = io.StringIO()
         writer.dump(self._map, file)
         return file.getvalue()
@@ -92,10 +119,6 @@ def in_flow(value: Any) -> Any:
     return found
 
 
-def null(representer: Any, _: None) -> Any:
-    """`null` for what is None; the library leaves it empty."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without breaks and characters that no comment may have."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
