@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import load_config
+from pipeline.config import ROLES, load_config
 from pipeline.config.yaml_text import read_yaml
-from pipeline.data.files import ROLES
 from pipeline.data.situation import AS_NOISY
 from pipeline.export.manifest import manifest_path
 from pipeline.report.breakdown import read_rows
