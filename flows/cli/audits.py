@@ -37,7 +37,7 @@ def init(
     ] = None,
 ) -> None:
     """Look at Parquet files and write a commented config."""
-    from pipeline.data.look import look
+    from pipeline.data.first_look.inspect_files import look
     from pipeline.runs.directory import write_text
     from pipeline.text.words import plural
 
