@@ -33,8 +33,8 @@ def write_yaml(tree: Any) -> str:
     """Plain dicts, lists and values in their order, so that `read_yaml` gives the same."""
     writer = YAML(typ="safe", pure=True)
     writer.Representer = PlainRepresenter
-    writer.default_flow_style = False  # type: ignore[assignment]  # the library takes it for None alone
-    writer.sort_base_mapping_type_on_output = False
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # it is None before
     file = io.StringIO()
     writer.dump(tree, file)
     return file.getvalue()
