@@ -5,7 +5,9 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.report import svg
-from pipeline.text import vocabulary, words
+from pipeline.text import words
+from pipeline.text.arms import ARMS
+from pipeline.text.decisions import DECISIONS
 
 
 def environment() -> Environment:
@@ -16,5 +18,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(svg=svg, words=words, vocabulary=vocabulary)
+    made.globals.update(svg=svg, words=words, arms=ARMS, decisions=DECISIONS)
     return made
