@@ -6,22 +6,8 @@ import numpy as np
 
 from pipeline.seeds import random_state
 
-QUANTILES = 10
-"""Strata of a regression target."""
 KEPT_OF_A_STRATUM = 50
 """Rows of a stratum that are in the sample whatever its size."""
-
-
-def strata_of(labels: np.ndarray, task: str) -> np.ndarray:
-    """What folds are balanced by, int64 `[rows]`: the class, the tenth of the target, or the rarest label of a set."""
-    if task == "classification":
-        return labels.astype(np.int64)
-    if task == "regression":
-        cuts = np.quantile(labels, np.linspace(0, 1, QUANTILES + 1)[1:-1])
-        return np.searchsorted(cuts, labels, side="right").astype(np.int64)
-    counts = labels.sum(0)
-    rarest = np.where(labels > 0, counts, counts.sum() + 1).argmin(1)
-    return np.where(labels.any(1), rarest, labels.shape[1]).astype(np.int64)
 
 
 def assign_folds(

@@ -47,9 +47,11 @@ class Objective:
             the outputs' shape. Its covariance is the output Hessian of the example's loss.
         exact_output_gradients: ``(outputs, labels)`` -> list of tensors of the outputs' shape. The sum of their
             outer products is the output Hessian.
+        unknown_labels: ``(labels, number of outputs)`` -> those of the labels that a model with this number of outputs
+            can't have. None if the labels aren't classes, so that any label is possible.
 
-    ``labels`` may be None in the last two functions. They then raise AttributionError if the output Hessian depends on
-    the given labels, as it does with class weights and with padding.
+    ``labels`` may be None in the two functions for output gradients. They then raise AttributionError if the output
+    Hessian depends on the given labels, as it does with class weights and with padding.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Objective:
     margins: Callable[[Tensor, Tensor], Tensor | None]
     sampled_output_gradients: SampledGradients
     exact_output_gradients: ExactGradients
+    unknown_labels: Callable[[Tensor, int], Tensor] | None = None
 
 
 def check_objective(
