@@ -47,7 +47,7 @@ def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float
 
 
 def _unknown(labels: Tensor, classes: int) -> Tensor:
-    """The labels that are none of so many classes, nor padding."""
+    """Returns the labels that are neither one of the classes nor padding."""
     return labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
 
 
