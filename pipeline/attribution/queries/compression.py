@@ -261,15 +261,12 @@ def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor
 def cheapest_filters(
     parts: Iterable[Mapping[str, Tensor]], segments: Sequence[PreparedSegment], tolerance: float
 ) -> list[dict[str, Filter]]:
-    """Returns the filters of several queries, in the form in which a row takes fewer operations.
+    """``transport.query_filters`` of several queries, a layer's compressed where a row takes fewer operations so.
 
     Args:
-        parts: layer -> loss gradients ``[queries, out, in]``, float64, of some queries at a time.
+        parts: layer -> loss gradients ``[queries, out, in]`` of some queries at a time, float64.
         segments: first to last.
         tolerance: as in ``compressed_filters``; 0 compresses nothing.
-
-    Returns:
-        One dictionary per segment, first to last: layer -> filters, dense or compressed.
     """
     return joined_filters(
         compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
