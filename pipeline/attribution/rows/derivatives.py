@@ -130,7 +130,10 @@ def all_row_products(
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
 ) -> Tensor:
-    """Returns ``row_products`` of the rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU."""
+    """Returns ``row_products`` of the rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU.
+
+    ``rows`` returns rows by their numbers. The other arguments are those of ``row_products``.
+    """
     with evaluation_mode(model):
         found = [
             row_products(model, objective, rows(part), parameters, direction).double().cpu()
