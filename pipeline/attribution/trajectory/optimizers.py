@@ -95,7 +95,7 @@ def check_supported(optimizer: Optimizer) -> None:
     """Checks that the formulas of this library cover an optimizer and its settings.
 
     Raises:
-        OptimizerError: they don't.
+        OptimizerError: the formulas don't cover it.
     """
     if type(optimizer) not in _KINDS:
         check_kind(type(optimizer).__name__)
@@ -113,7 +113,7 @@ def check_kind(kind: str) -> None:
     """Checks that the formulas of this library cover a kind of optimizer.
 
     Raises:
-        OptimizerError: they don't.
+        OptimizerError: the formulas don't cover it.
     """
     if kind not in _KINDS.values():
         raise OptimizerError(
