@@ -1,4 +1,4 @@
-"""What an audit gives back: tables, verification and paths, read from the run directory when asked for."""
+"""The result of an audit: tables, verification and paths, which are read from the run directory on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pipeline.runs.directory import RunDirectory
 class AuditResult:
     """A finished run.
 
-    Raises InputError when the directory holds no finished run.
+    Raises:
+        InputError: the directory holds no finished run, or a file of it is damaged.
     """
 
     def __init__(self, run: RunDirectory | str | Path):
@@ -29,7 +30,7 @@ class AuditResult:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """One line per audited row, in the order of the shards; docs/reference/run-directory.md lists the columns."""
+        """One line per audited row; docs/reference/run-directory.md lists the columns and the order."""
         return pq.read_table(self.run / "rows.parquet")
 
     @property
@@ -59,21 +60,22 @@ class AuditResult:
 
     @property
     def skipped(self) -> str | None:
-        """Why this run is not made for an export, in words."""
+        """Why this run exports nothing, in words; None if it exports."""
         return self.run.facts("export").get("skipped")
 
     @property
     def cleaned(self) -> ds.Dataset:
         """The cleaned dataset.
 
-        Raises InputError when the gate refused to write it and for a run with canaries.
+        Raises:
+            InputError: the gate refused the export, or the run has canaries.
         """
         if self.skipped:
             raise InputError(f"{self.run.path}: {self.skipped}", "Run the audit without detection.canaries.")
         if self.refused:
             raise InputError(
                 f"{self.run.path}: nothing was exported, the verdict is {self.verdict!r}",
-                "Look at the report; verification.gate: off exports all the same.",
+                "Look at the report; with `verification.gate: off` the audit exports regardless of the verdict.",
             )
         return ds.dataset(self.run / "cleaned", format="parquet")
 

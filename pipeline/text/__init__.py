@@ -1,1 +1,1 @@
-"""How people are told things: words, numbers and units, and the names of signals, reasons and decisions."""
+"""Text for people: formatted numbers and units, and the names of signals, reasons and decisions."""

@@ -1,4 +1,4 @@
-"""What signals, reasons, arms and decisions are called in a report, and what each of them says."""
+"""The names and explanations of signals, reasons, arms and decisions in a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Signal:
-    """`label` says what a long bar means."""
+    """A signal in a report; `label` says what a high suspicion by this signal means."""
 
     label: str
     high_is_suspicious: bool
@@ -94,12 +94,12 @@ REASONS = {
 
 
 def signal(name: str) -> Signal:
-    """The vocabulary's entry, or one made of the column's own name (then high is taken as suspicious)."""
+    """The entry of a signal; an unknown column is called by its name, and its high values count as suspicious."""
     return SIGNALS.get(name, Signal(name.replace("_", " "), True))
 
 
 def precedence(code: str) -> tuple[int, str]:
-    """Reasons are shown in the order of REASONS, the most telling first; unknown ones come last."""
+    """The sort key of a reason: the order of REASONS, most informative first; unknown reasons come last."""
     known = list(REASONS)
     return (known.index(code) if code in known else len(known), code)
 

@@ -1,4 +1,4 @@
-"""A Dask worker that runs as a process of its own: `python -P local_worker.py`, by `pipeline.workers.local_cluster`.
+"""The process of one Dask worker: `pipeline.workers.local_cluster` starts it with `python -P local_worker.py`.
 
 It never imports the script, the notebook or the session that started the audit. The first line on standard input
 is a JSON object: `parent` (process id), `root` (the folder of the package `pipeline`), `path` (the parent's
@@ -23,7 +23,7 @@ CLOSE_SECONDS = 2.0
 
 
 class Ending:
-    """Ends the process when the parent asks for it, or is gone, whatever a task is doing at that moment."""
+    """Ends the process when the parent asks for it or has ended, even while a task runs."""
 
     def __init__(self, parent: int):
         self._parent = parent
@@ -43,7 +43,7 @@ class Ending:
                 asyncio.run_coroutine_threadsafe(closing, loop).result(CLOSE_SECONDS)
             except (
                 BaseException
-            ):  # a task that holds the interpreter, a scheduler that is gone: end all the same
+            ):  # a task may hold the interpreter, or the scheduler may be gone; the process ends in any case
                 os._exit(1)
         os._exit(0)
 
@@ -64,12 +64,12 @@ def main() -> None:
     order = json.loads(line)
     ending = Ending(order["parent"])
     sys.path.insert(0, order["root"])
-    import pipeline  # noqa: F401 -- ours, before a folder of the same name on the path could be found
+    import pipeline  # noqa: F401 -- ours; later, a folder of the same name in `path` would be found first
 
     sys.path[:] = order["path"]
     asyncio.run(serve(order["scheduler"], order["options"], ending))
     sys.stdout.flush()
-    os._exit(0)  # a thread that is still in a task doesn't keep the process alive
+    os._exit(0)  # a thread that still runs a task would keep the process alive
 
 
 if __name__ == "__main__":
