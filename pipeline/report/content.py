@@ -1,4 +1,4 @@
-"""What a card shows of the original row: a picture, texts, the values that are least usual."""
+"""The content of a row on its card: a picture, texts, and the most unusual values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ RARE = 0.05
 
 @dataclass(frozen=True)
 class Value:
-    """`share`: rows around it with this value (numbers: at least as far from the median)."""
+    """A value of a column on a card.
+
+    Attributes:
+        name: of the column.
+        shown: the value.
+        rare: whether fewer than RARE of the rows around it are as unusual.
+        words: how unusual the value is, in a sentence.
+    """
 
     name: str
     shown: str
@@ -40,7 +47,13 @@ class Content:
 
 
 class ContentReader:
-    """Turns originals into content; pictures share a budget of bytes and are left out when it is spent."""
+    """Makes the content of cards from original rows.
+
+    Args:
+        originals: the original rows, and rows around them for comparison.
+        data: the section `data` of the config.
+        picture_bytes: budget for all pictures; later pictures are left out when it is spent.
+    """
 
     def __init__(self, originals: Originals, data: Data, picture_bytes: int):
         self.originals = originals
@@ -80,7 +93,7 @@ class ContentReader:
 
 
 def kind(originals: Originals, name: str, configured: str) -> str:
-    """image, text, plain (a value worth a line) or other (not shown)."""
+    """How a column is shown: `image`, `text`, `plain` (a value on a line) or `other` (not shown)."""
     if name not in originals.schema.names:
         return "other"
     found = originals.schema.field(name).type
@@ -98,13 +111,13 @@ def kind(originals: Originals, name: str, configured: str) -> str:
 
 
 def looks_like_text(originals: Originals, name: str) -> bool:
-    """Four words or more in most values."""
+    """Whether most values have four words or more."""
     values = [str(row[name].as_py() or "") for row in originals.rows.values()]
     return sum(len(text.split()) >= 4 for text in values) > len(values) / 2
 
 
 class Usual:
-    """What is usual in a column, to tell how rare a value is."""
+    """The distribution of a column, which shows how unusual a value is."""
 
     def __init__(self, column: pa.ChunkedArray):
         self.rows = max(1, len(column))
@@ -119,7 +132,10 @@ class Usual:
             self.counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in counts}
 
     def share(self, scalar: pa.Scalar) -> float:
-        """The share of rows as unusual as this value; 1 for a null or non-finite number."""
+        """The share of rows that are as unusual as this value; 1 for a null or non-finite number.
+
+        Text: rows with the same value. Numbers: rows at least as far from the median.
+        """
         value = scalar.as_py()
         if not self.numeric:
             return self.counts.get(value, 0) / self.rows

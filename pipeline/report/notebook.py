@@ -1,4 +1,4 @@
-"""A result as it shows itself in a notebook: the terminal's box and the most suspicious rows."""
+"""Displays a result in a notebook: the lines of the terminal's box, and the most suspicious rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = ("row_key", "label", "suggested_label", "suspicion", "decision")
 
 
 def result_box(result: AuditResult) -> str:
-    """HTML without scripts; values of rows are escaped."""
+    """The result as HTML without scripts; values of rows are escaped."""
     lines = "<br>".join(escape(line) for line in headline(result.summary))
     title = escape(f"{result.summary['name']} / {result.run.run_id}")
     rows = result.flagged.slice(0, ROWS).to_pylist()

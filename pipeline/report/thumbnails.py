@@ -1,4 +1,4 @@
-"""Pictures for cards: pixels or image files as small data: URIs."""
+"""Pictures for cards: turns pixels or image files into small `data:` URIs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-PIXELATED_BELOW = 65  # pixels a side: shown as they are, enlarged without smoothing
-SIDE = 144  # larger ones are shrunk to this
+PIXELATED_BELOW = (
+    65  # pixels per side; smaller images keep their pixels, which the browser enlarges without smoothing
+)
+SIDE = 144  # pixels per side; larger images are shrunk to this
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,15 @@ class Thumbnail:
 
 
 def thumbnail(value: pa.Scalar, entry: pa.Field, schema: pa.Schema) -> Thumbnail | None:
-    """A picture of an image column's value; None where it is null or can't be read as an image.
+    """A picture of a value of an image column.
 
-    The value is a list of pixels, an image file's bytes, or a struct with such `bytes`.
+    Args:
+        value: a list of pixels, the bytes of an image file, or a struct with such `bytes`.
+        entry: the column, whose metadata may have the shape and layout of pixels.
+        schema: of the file, whose metadata may have them too.
+
+    Returns:
+        None if the value is null or no readable image.
     """
     if isinstance(value, pa.StructScalar):
         value = value["bytes"]
@@ -43,9 +51,18 @@ def thumbnail(value: pa.Scalar, entry: pa.Field, schema: pa.Schema) -> Thumbnail
 
 
 def as_rows_and_columns(pixels: np.ndarray, entry: pa.Field, schema: pa.Schema) -> np.ndarray:
-    """uint8 [n] → [H, W] or [H, W, 3] by the shape and layout in the metadata; without them a square.
+    """Reshape pixels by the shape and layout in the metadata; without metadata the picture is a square.
 
-    Raises ValueError where the pixels make no picture.
+    Args:
+        pixels: uint8 `[n]`.
+        entry: the column.
+        schema: of the file.
+
+    Returns:
+        uint8 `[H, W]` or `[H, W, 3]`.
+
+    Raises:
+        ValueError: the pixels do not form a picture.
     """
     of_field, of_schema = entry.metadata or {}, schema.metadata or {}
     found = of_field.get(b"shape") or of_schema.get(b"image_shape")
@@ -63,13 +80,13 @@ def as_rows_and_columns(pixels: np.ndarray, entry: pa.Field, schema: pa.Schema) 
 
 
 def square(pixels: int) -> tuple[int, ...]:
-    """Grey where the number of pixels allows it, else RGB."""
+    """The shape of a square picture: grey if the number of values is a square number, else RGB."""
     side = math.isqrt(pixels)
     return (side, side) if side * side == pixels else (math.isqrt(pixels // 3), math.isqrt(pixels // 3), 3)
 
 
 def encode(image: Image.Image) -> Thumbnail:
-    """Small images losslessly and enlarged by the browser, large ones shrunk, as JPEG."""
+    """Encode an image: a small one losslessly as PNG, a large one shrunk as JPEG."""
     pixelated = max(image.size) < PIXELATED_BELOW
     file = io.BytesIO()
     if pixelated:
