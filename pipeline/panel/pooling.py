@@ -1,4 +1,4 @@
-"""From the fits' opinions to the panel's: every judge calibrated and weighed out of fold, and their mean."""
+"""Calibrates and weights every judge out of fold, and pools the judges into the panel's mean."""
 
 from __future__ import annotations
 
@@ -18,24 +18,32 @@ from pipeline.panel.weights import Measured, Weighed, weigh
 from pipeline.workers.worker import run_data
 
 NUMBERS = 2**21
-"""Probabilities that are held at a time."""
+"""How many probabilities are held at a time."""
 CALIBRATION_ROWS = 20_000
-"""Rows that a temperature is fitted on at most: the first ones."""
+"""A temperature is fitted on the first so many rows."""
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What the fits of one judge say, averaged over repeats and, outside train, over folds."""
+    """The opinions of one judge, averaged over repeats and, for other roles than train, over folds.
+
+    Attributes:
+        run_path: the run directory.
+        judge: its name.
+        folds: int16 `[repeats, train rows]`.
+        count: how many folds there are.
+        hidden: columns that a blind judge does not see.
+    """
 
     run_path: Path
     judge: str
-    folds: np.ndarray  # int16 [repeats, train rows]
-    count: int  # folds
+    folds: np.ndarray
+    count: int
     hidden: tuple[str, ...] = ()
 
     def read(self, role: str, place: slice) -> np.ndarray:
-        """float64 `[rows, classes]`, `[rows, labels]` or `[rows]`."""
+        """The opinions on some rows of a role, float64 `[rows, classes]`, `[rows, labels]` or `[rows]`."""
         repeats = [self._repeat(role, repeat, place) for repeat in range(len(self.folds))]
         return np.asarray(np.mean(repeats, axis=0))
 
@@ -62,7 +70,7 @@ def row_slices(rows: int, outputs: int) -> Iterator[slice]:
 
 
 def tempered(opinions: np.ndarray, temperature: float, task: str) -> np.ndarray:
-    """Probabilities whose logarithms (of sets: log odds) are divided by a temperature; targets stay as they are."""
+    """Divide log probabilities (log odds for sets) by a temperature; returns probabilities. Targets stay the same."""
     if task == "regression":
         return opinions
     if task == "multilabel":
@@ -72,13 +80,13 @@ def tempered(opinions: np.ndarray, temperature: float, task: str) -> np.ndarray:
 
 
 def normalised(logs: np.ndarray) -> np.ndarray:
-    """Logarithms `[rows, classes]`, up to a constant per row → probabilities."""
+    """Turn log probabilities `[rows, classes]`, known up to a constant per row, into probabilities (softmax)."""
     raised = np.exp(logs - logs.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
 
 
 def row_losses(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """Nats per row (of sets: the mean over labels), float64 `[rows]`."""
+    """The log loss of each row in nats (for sets the mean over labels), float64 `[rows]`."""
     if task == "multilabel":
         given = np.where(labels > 0, opinions, 1 - opinions)
         return -np.log(np.maximum(given, TINY)).mean(1)
@@ -86,14 +94,14 @@ def row_losses(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarra
 
 
 def right(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """Where the most probable answer is the given one: share per row, float64 `[rows]`."""
+    """1 if the most probable class is the given one, else 0; for sets the share of right labels. float64 `[rows]`."""
     if task == "multilabel":
         return ((opinions > 0.5) == (labels > 0)).mean(1)
     return (opinions.argmax(1) == labels).astype(np.float64)
 
 
 def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> float:
-    """The temperature of the least log loss on given labels, out of fold."""
+    """The temperature with the lowest log loss on the given labels; the opinions are out of fold."""
 
     def loss(log_temperature: float) -> float:
         return float(row_losses(tempered(opinions, np.exp(log_temperature), task), labels, task).mean())
@@ -105,7 +113,7 @@ def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> floa
 
 
 def squared_errors(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """Squared error of the probabilities per row, summed over classes or labels; in regression the absolute error."""
+    """The squared error of each row, summed over classes or labels; for regression the absolute error of the target."""
     if task == "regression":
         return np.abs(opinions - labels)
     given = labels if task == "multilabel" else np.eye(opinions.shape[1])[labels]
@@ -113,7 +121,7 @@ def squared_errors(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.nd
 
 
 def baselines(labels: np.ndarray, task: str, outputs: int) -> tuple[float, float | None]:
-    """Error and log loss of whoever knows how frequent the classes are (in regression: the median) and nothing else."""
+    """Error and log loss of a constant prediction: the class shares, or for regression the median (log loss None)."""
     if task == "regression":
         error = float(np.abs(labels - np.median(labels)).mean())
         return error, None
@@ -127,7 +135,7 @@ def baselines(labels: np.ndarray, task: str, outputs: int) -> tuple[float, float
 
 
 def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
-    """Out of fold on the judged train rows, after calibration."""
+    """Calibrate a judge and measure it out of fold on the judged train rows."""
     data = run_data(opinions.run_path)
     task, outputs = data.encoding.task, data.encoding.outputs
     temperature = 1.0
@@ -156,9 +164,18 @@ def pool(
     count: int,
     judged: np.ndarray,
 ) -> dict[str, Any]:
-    """Write the opinions of every judge and their mean; returns what judges.json says of them.
+    """Write the calibrated opinions of every judge and their mean.
 
-    hidden: columns that blind judges don't see; count: folds; judged: bool `[train rows]`.
+    Args:
+        run_path: the run directory.
+        judges: judges that see all columns.
+        hidden: columns that blind judges don't see.
+        blind_judges: judges that don't see them.
+        count: how many folds there are.
+        judged: bool `[train rows]`, rows with an opinion.
+
+    Returns:
+        Values for judges.json.
     """
     data = run_data(run_path)
     task, labels, folds = data.encoding.task, role_labels(data, "train"), np.load(folds_path(run_path))
@@ -196,7 +213,7 @@ def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
 
 
 def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
-    """Each judge calibrated, and the weighted mean, over all rows of a role."""
+    """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
     data = run_data(run_path)
     task, outputs, rows = data.encoding.task, data.encoding.outputs, data.count(role)
     shape = (rows,) if task == "regression" else (rows, outputs)
@@ -214,7 +231,7 @@ def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinion
 
 
 def mean_opinion(opinions: Sequence[np.ndarray], weights: Sequence[float], task: str) -> np.ndarray:
-    """The weighted mean of log probabilities (of sets: log odds; of targets: of the targets), as probabilities."""
+    """The weighted mean of log probabilities (log odds for sets), as probabilities; for regression of the targets."""
     if task == "regression":
         return np.average(opinions, axis=0, weights=weights)
     arrays = [np.clip(each.astype(np.float64), TINY, 1 - TINY) for each in opinions]

@@ -49,7 +49,7 @@ def interval(found: dict[str, float]) -> str:
 
 
 def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
-    """unit: of the loss."""
+    """The sentences and the plot; None if fidelity was not measured. `unit` is the unit of the loss, in words."""
     if found is None:
         return None
     name = f"measured against predicted change of the validation loss in {unit}, a dot per group"
