@@ -300,13 +300,13 @@ class TestTime:
         assert twice == pytest.approx(300 + 640 * 2e-4 + 640 * 1e-3 / 2)
 
     def test_the_panel_takes_longer_with_more_rows_classes_and_kinds(self) -> None:
-        table = panel_seconds(2000, frozenset({"numeric"}), 2)
-        assert panel_seconds(8000, frozenset({"numeric"}), 2) > table
-        assert panel_seconds(2000, frozenset({"numeric"}), 10) > table
-        assert panel_seconds(2000, frozenset({"numeric", "text"}), 2) > table
+        table = panel_seconds(2000, frozenset({"columns"}), 2)
+        assert panel_seconds(8000, frozenset({"columns"}), 2) > table
+        assert panel_seconds(2000, frozenset({"columns"}), 10) > table
+        assert panel_seconds(2000, frozenset({"columns", "texts"}), 2) > table
         assert "panel" not in seconds(sizes(), detection={"panel": False})
-        folds = panel_seconds(640, frozenset({"numeric"}), 3)
-        found = seconds(sizes(workers=2, kinds=frozenset({"numeric"}), classes=3))
+        folds = panel_seconds(640, frozenset({"columns"}), 3)
+        found = seconds(sizes(workers=2, kinds=frozenset({"columns"}), classes=3))
         assert found["panel"] == pytest.approx(5 * folds / 2)
 
     def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:

@@ -89,7 +89,7 @@ def test_no_file_imports_itself_through_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "parent", ["pipeline", "pipeline.attribution", "pipeline.data", "pipeline.detection"]
+    "parent", ["pipeline", "pipeline.attribution", "pipeline.data", "pipeline.detection", "pipeline.features"]
 )
 def test_no_rooms_import_each_other(parent: str) -> None:
     assert circle(between_rooms(arrows("pipeline"), parent)) == []
@@ -106,7 +106,7 @@ def test_the_pipeline_knows_neither_prefect_nor_the_flows() -> None:
 
 
 def test_the_low_rooms_import_no_stage() -> None:
-    low = ("text", "runs", "workers", "config", "errors", "seeds")
+    low = ("text", "runs", "workers", "config", "features", "errors", "seeds")
     stages = ("panel", "detection", "verification", "report", "stages", "export", "scoring", "training")
     for name, targets in arrows("pipeline").items():
         if name.split(".")[1:2] and name.split(".")[1] in low:

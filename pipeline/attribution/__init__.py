@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pipeline.attribution.front_door import attribute as attribute
     from pipeline.attribution.gradients.layer_gradients import Eigenbasis as Eigenbasis
     from pipeline.attribution.gradients.shared_inputs import SharedInputs as SharedInputs
+    from pipeline.attribution.layers import ModuleRule as ModuleRule
+    from pipeline.attribution.layers import register as register
     from pipeline.attribution.model.batchnorm import has_batchnorm as has_batchnorm
     from pipeline.attribution.model.batchnorm import reestimate_batchnorm as reestimate_batchnorm
     from pipeline.attribution.model.capture import Coverage as Coverage
@@ -122,6 +124,7 @@ _WHERE = {
     "FactorSums": "curvature.factor_sums",
     "FormChoice": "scores.forms",
     "LayerInfo": "model.capture",
+    "ModuleRule": "layers",
     "NonFiniteError": "errors",
     "Objective": "objectives",
     "OptimizerError": "errors",
@@ -177,6 +180,7 @@ _WHERE = {
     "query_gradients": "queries.gradients",
     "reestimate_batchnorm": "model.batchnorm",
     "refined_direction": "queries.refined",
+    "register": "layers",
     "relabel_effects": "scores.relabelling",
     "restore_weights": "trajectory.weights",
     "row_source": "rows.derivatives",

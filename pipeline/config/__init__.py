@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.config.load import load_config
 from pipeline.config.schema import (
+    ROLES,
     Attribution,
     AuditConfig,
     Compute,
@@ -20,6 +21,7 @@ from pipeline.config.schema import (
 )
 
 __all__ = [
+    "ROLES",
     "Attribution",
     "AuditConfig",
     "Compute",

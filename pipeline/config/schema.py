@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,10 +18,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pipeline.config.messages import in_words
 from pipeline.errors import InputError
+from pipeline.features.registry import WORDS, is_kind
 
+ROLES = ("train", "validation", "holdout")
+"""What rows are for."""
 ADAM_LEARNING_RATE = 1e-3
 FIDELITY_GROUPS = 16
 """Groups of `verification.fidelity: auto`."""
@@ -93,7 +98,14 @@ class Split(Section):
         return self
 
 
-FeatureKind = Literal["auto", "numeric", "boolean", "category", "list", "image", "text"]
+def known_kind(word: str) -> str:
+    if not is_kind(word):
+        raise PydanticCustomError("feature_kind", "not {kinds}", {"kinds": KINDS_IN_WORDS})
+    return word
+
+
+KINDS_IN_WORDS = f"auto, {', '.join(WORDS)}, or package.module:Class for a kind of your own"
+FeatureKind = Annotated[str, AfterValidator(known_kind)]
 
 
 class Data(Section):
@@ -103,7 +115,11 @@ class Data(Section):
     validation: Paths | None = Field(None, description="its loss is what attribution explains")
     holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
-    features: dict[str, FeatureKind] = Field(min_length=1, description="column → kind")
+    features: dict[str, FeatureKind] = Field(
+        min_length=1,
+        description=f"column → kind: {', '.join(f'`{word}`' for word in ('auto', *WORDS))}, or `package.module:Class`: "
+        "docs/reference/features.md#a-kind-of-your-own",
+    )
     label: str = Field(
         description="the label column: integers, strings or booleans (classification), floats (regression), lists "
         "of strings or integers of any length (multilabel: the labels that a row has; null or an empty "

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.data.files import ROLES, Shard
+from pipeline.config import ROLES
+from pipeline.data.files import Shard
 from pipeline.data.hashing import hex_ids
 from pipeline.runs.directory import write_atomically
 

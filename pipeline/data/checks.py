@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import Data
-from pipeline.data.files import ROLES, Shard, counted
+from pipeline.config import ROLES, Data
+from pipeline.data.files import Shard, counted
 from pipeline.data.hashing import with_several
 from pipeline.data.problems import place
 from pipeline.data.splits import NONE, asked_roles

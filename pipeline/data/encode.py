@@ -4,46 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from pipeline.config import Data
-from pipeline.data.encoders import ENCODERS, Column, Encoder
-from pipeline.data.label_sets import LabelSets, is_set
-from pipeline.data.labels import ClassLabel, RowWeight, TargetLabel
+from pipeline.data.labels import RowWeight
+from pipeline.features.arrow import is_list
+from pipeline.features.encoder import Column, Encoder
+from pipeline.features.input import Input
+from pipeline.features.registry import find_kind
 from pipeline.runs.directory import read_json, write_json
-
-INPUT_BYTES = {"dense": 4, "image": 1, "tokens": 4}
-"""Of one number of each kind of input."""
-INPUTS = tuple(INPUT_BYTES)
-Label = ClassLabel | TargetLabel | LabelSets
-LABELS: dict[str, type[ClassLabel] | type[TargetLabel] | type[LabelSets]] = {
-    kind.task: kind for kind in (ClassLabel, TargetLabel, LabelSets)
-}
+from pipeline.tasks.registry import TASKS
+from pipeline.tasks.task import Codec, Task
 
 
 class Encoding:
     """Features, label and weight of a dataset, each with its fitted state."""
 
-    def __init__(self, features: Sequence[Encoder], label: Label, weight: RowWeight | None = None):
+    def __init__(
+        self, features: Sequence[Encoder], target: Task, label: Codec, weight: RowWeight | None = None
+    ):
         self.features = list(features)
+        self.target = target
         self.label = label
         self.weight = weight
 
     @classmethod
     def create(cls, columns: Sequence[Column], task: str, label_type: pa.DataType, data: Data) -> Encoding:
         """An encoding that has seen no rows."""
-        features = [ENCODERS[column.kind].create(column, data) for column in columns]
+        features = [find_kind(column.kind).create(column, data) for column in columns]
         weight = RowWeight(data.weight) if data.weight else None
-        of_one = label_type.value_type if is_set(label_type) else label_type
-        return cls(features, LABELS[task](data.label, str(of_one)), weight)
+        of_one = label_type.value_type if is_list(label_type) else label_type
+        return cls(features, TASKS[task], TASKS[task].codec(data.label, str(of_one)), weight)
 
     def finish(self) -> None:
-        """Fix all statistics. Raises InputError for labels that can't be learnt (see labels.py)."""
+        """Fix all statistics. Raises InputError for labels that can't be learnt (see tasks/)."""
         self.label.finish()
         for encoder in self.features:
             encoder.finish()
@@ -52,7 +52,8 @@ class Encoding:
 
     @property
     def task(self) -> str:
-        return self.label.task
+        """The word in `data.task` for its kind of target."""
+        return self.target.name
 
     @property
     def classes(self) -> list[Any]:
@@ -70,38 +71,62 @@ class Encoding:
         return self.label.outputs
 
     @property
+    def inputs(self) -> dict[str, Input]:
+        """The inputs that there are, by name, sorted."""
+        found = {encoder.input.name: encoder.input for encoder in self.features}
+        return {name: found[name] for name in sorted(found)}
+
+    def filled_by(self, name: str) -> list[Encoder]:
+        """The features that fill an input, in order."""
+        return [encoder for encoder in self.features if encoder.input.name == name]
+
+    @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of a row of each input that there is: dense (d,), image (C, H, W), tokens (max_tokens,)."""
         shapes = {}
-        for name in INPUTS:
-            parts = [encoder.shape for encoder in self.features if encoder.input == name]
-            if parts:
-                shapes[name] = (sum(shape[0] for shape in parts),) if name == "dense" else parts[0]
+        for name, kind in self.inputs.items():
+            parts = [encoder.shape for encoder in self.filled_by(name)]
+            shapes[name] = (sum(shape[0] for shape in parts),) if kind.joins else parts[0]
         return shapes
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row's inputs."""
-        return sum(INPUT_BYTES[name] * math.prod(shape) for name, shape in self.input_shapes.items())
+        shapes = self.input_shapes
+        return sum(
+            np.dtype(kind.dtype).itemsize * math.prod(shapes[name]) for name, kind in self.inputs.items()
+        )
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """image_mean and image_std per channel in 0..1 (train rows); vocabulary_size: token numbers,
-        0 and 1 included."""
+        """What the inputs say of the train rows: of images `image_mean` and `image_std`, of texts `vocabulary_size`."""
         facts: dict[str, Any] = {}
         for encoder in self.features:
-            state = dataclasses.asdict(encoder)  # type: ignore[call-overload]
-            if encoder.input == "image":
-                facts |= {"image_mean": state["mean"], "image_std": state["std"]}
-            if encoder.input == "tokens":
-                facts["vocabulary_size"] = len(state["vocabulary"]) + 2
+            facts |= encoder.input.statistics(encoder)
         return facts
 
+    def by_name(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """Encoded inputs by name, also where a single one stands without a dict."""
+        named = inputs if isinstance(inputs, dict) else {next(iter(self.inputs)): inputs}
+        return {name: tensor.numpy() for name, tensor in named.items()}
+
+    def parts(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[Encoder, np.ndarray]]:
+        """Each feature with its part of encoded inputs, by name."""
+        first = dict.fromkeys(inputs, 0)
+        for encoder in self.features:
+            name, kind = encoder.input.name, encoder.input
+            if kind.joins:
+                place = slice(first[name], first[name] + encoder.shape[0])
+                first[name] = place.stop
+                yield encoder, np.ascontiguousarray(inputs[name][:, place])
+            else:
+                yield encoder, inputs[name]
+
     def encode_inputs(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        """Inputs of all rows: dense float32 [n, d], image uint8 [n, C, H, W], tokens int32 [n, length]."""
+        """Inputs of all rows by name: dense float32 [n, d], image uint8 [n, C, H, W], tokens int32 [n, length]."""
         parts: dict[str, list[np.ndarray]] = {}
         for encoder in self.features:
-            parts.setdefault(encoder.input, []).append(encoder.encode(batch.column(encoder.column)))
+            parts.setdefault(encoder.input.name, []).append(encoder.encode(batch.column(encoder.column)))
         return {name: arrays[0] if len(arrays) == 1 else np.hstack(arrays) for name, arrays in parts.items()}
 
     def encode(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
@@ -120,7 +145,7 @@ class Encoding:
     def save(self, path: Path) -> None:
         tree = {
             "task": self.task,
-            "label": dataclasses.asdict(self.label),
+            "label": dataclasses.asdict(self.label),  # type: ignore[call-overload]
             "weight": dataclasses.asdict(self.weight) if self.weight else None,
             "features": [{"kind": encoder.kind} | dataclasses.asdict(encoder) for encoder in self.features],  # type: ignore[call-overload]
             "outputs": self.outputs,
@@ -134,6 +159,7 @@ class Encoding:
         features = []
         for state in tree["features"]:
             kind = state.pop("kind")
-            features.append(ENCODERS[kind](**state))
+            features.append(find_kind(kind)(**state))
         weight = RowWeight(**tree["weight"]) if tree["weight"] else None
-        return cls(features, LABELS[tree["task"]](**tree["label"]), weight)
+        target = TASKS[tree["task"]]
+        return cls(features, target, target.load(tree["label"]), weight)

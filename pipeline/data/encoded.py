@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.data.encode import INPUTS, Encoding
-from pipeline.runs.directory import read_json, write_json
+from pipeline.data.encode import Encoding
+from pipeline.features.encoder import RESERVED, Encoder
+from pipeline.runs.directory import RunDirectory, read_json, write_json
 
 FOLDER = "encoded"
 CHUNKS = "chunks.json"
@@ -64,7 +65,7 @@ class Rows:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
         """Rows from the tensors of a chunk file, by name."""
-        inputs = {name: tensors[name] for name in INPUTS if name in tensors}
+        inputs = {name: tensors[name] for name in sorted(tensors) if name not in RESERVED}
         return cls(
             next(iter(inputs.values())) if len(inputs) == 1 else inputs,
             tensors["labels"],
@@ -125,6 +126,11 @@ class EncodedData:
         if not chunks:
             raise ValueError(f"the run has no {role} rows")
         return Rows.concatenate([self.load(chunk) for chunk in chunks])
+
+
+def features_of(run_path: Path | RunDirectory) -> list[Encoder]:
+    """The fitted features of a run."""
+    return Encoding.load(run_path / ENCODING).features
 
 
 def chunk_path(run_path: Path, chunk_id: str) -> Path:

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import AuditConfig, Data, digest
+from pipeline.config import ROLES, AuditConfig, Data, digest
 from pipeline.errors import InputError
 
-ROLES = ("train", "validation", "holdout")
 MAGIC = b"PAR1"
 
 

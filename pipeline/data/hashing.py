@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.features.arrow import is_fixed_width, is_list
+
 DIGEST = 8  # bytes
 
 
@@ -71,14 +73,14 @@ def column_bytes(column: pa.Array) -> np.ndarray:
 
 def value_bytes(column: pa.Array, valid: np.ndarray) -> np.ndarray:
     rows = len(column)
-    if is_number(column.type):
+    if is_fixed_width(column.type):
         return number_bytes(column)
-    if pa.types.is_fixed_size_list(column.type) and is_number(column.type.value_type):
+    if pa.types.is_fixed_size_list(column.type) and is_fixed_width(column.type.value_type):
         flat = number_bytes(column.flatten())  # leaves null lists out
         body = np.zeros((rows, column.type.list_size * flat.shape[1]), dtype=np.uint8)
         body[valid] = flat.reshape(-1, body.shape[1])
         return body
-    if is_list(column.type) and is_number(column.type.value_type):
+    if is_list(column.type) and is_fixed_width(column.type.value_type):
         flat = number_bytes(column.flatten())
         lengths = column.value_lengths().fill_null(0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths)]) * flat.shape[1]
@@ -110,11 +112,3 @@ def pieces(array: np.ndarray, offsets: np.ndarray) -> Iterable[memoryview]:
     """Slices of an array's bytes between consecutive offsets (bytes)."""
     view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
     return (view[start:end] for start, end in pairwise(offsets.tolist()))
-
-
-def is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

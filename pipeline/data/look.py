@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
-from pipeline.config import Data, FeatureKind
-from pipeline.data.encoders import ENCODERS, Column
-from pipeline.data.encoders.image import guess_shape, is_bytes, is_pixels
-from pipeline.data.files import ROLES, Shard, SourceFile, matches, open_shards
-from pipeline.data.labels import numbers, plain
-from pipeline.data.proposal import Choice, Label, Proposal, Sources, counted, some
-from pipeline.data.schema import TEXT_WORDS, check_schemas, detect_task, image_metadata, value_type
+from pipeline.config import ROLES, Data, FeatureKind
+from pipeline.data.files import Shard, SourceFile, matches, open_shards
+from pipeline.data.proposal import Label, Proposal, Sources, counted, some
+from pipeline.data.schema import check_schemas, detect_task
 from pipeline.errors import InputError
+from pipeline.features.arrow import is_bytes, is_numeric, is_string, numbers, plain, value_type
+from pipeline.features.encoder import Choice, Column, Sample
+from pipeline.features.registry import built_in, find_kind
 
 ROLE_WORDS = {"train": "train", "training": "train"}
 MEASURED_MORE = 10_000
@@ -90,9 +89,9 @@ MOST_CLASSES = 1000
 MOST_GROUPS = 200
 CLASSES_OF_INTEGERS = 100  # more distinct integers than that are a number to predict
 FEW_NUMBERS = 20  # so few whole numbers in a float column may have been meant as classes
-UNIQUE_SHARE = 0.5  # of distinct values in short strings: above it they are names, not categories
 KEY_ROWS = 5_000_000  # in larger data a key is unique as far as the sample shows
-SMALLEST_IMAGE = 64  # pixels; a shorter list without a shape in its metadata is just a list
+CATEGORY = "category"
+"""The kind that a column of groups has if it is a feature too."""
 
 
 def look(
@@ -121,7 +120,9 @@ def look(
     key = given(key, schema, "key") or next(
         (column for column in rest if is_key(column, shards, sample)), None
     )
-    weight = next((c for c in rest if c.lower() in WEIGHT_NAMES and is_number(schema.field(c).type)), None)
+    weight = next(
+        (c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(value_type(schema.field(c).type))), None
+    )
     judged = {c: judge(c, train[0], sample) for c in rest if c not in (key, weight)}
     choices = only_what_fits(judged)
     features = {column: choice.kind for column, choice in choices.items() if choice.kind}
@@ -131,9 +132,8 @@ def look(
             f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
         )
     gaps = [column for column, kind in features.items() if has_gaps(column, kind, sample)]
-    image = next((image_size(train[0], column) for column, kind in features.items() if kind == "image"), None)
     return Proposal(
-        name or name_of(paths), shards, sources, found, choices, key, weight, gaps, image, validation_is_clean
+        name or name_of(paths), shards, sources, found, choices, key, weight, gaps, validation_is_clean
     )
 
 
@@ -168,7 +168,7 @@ def role_word(text: str) -> str | None:
 def split_column(shards: list[Shard]) -> dict[str, Any] | None:
     """`data.split` for a column whose values are names of roles, one value a role."""
     for field in shards[0].schema:
-        if field.name.lower() in SPLIT_NAMES and ENCODERS["text"].supports(value_type(field.type)):
+        if field.name.lower() in SPLIT_NAMES and is_string(value_type(field.type)):
             counts: dict[Any, int] = count_values(shards, field.name, len(ROLES)) or {}
             value_of = {role_word(value or ""): value for value in counts}
             if len(value_of) == len(counts) and "train" in value_of and None not in value_of:
@@ -295,7 +295,7 @@ def classes_text(counts: Counter[Any]) -> str:
 def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:
     """A column with the name of a key whose values are unique, over the files of all roles."""
     kind = value_type(shards[0].schema.field(column).type)
-    if not (is_id(column) and (pa.types.is_integer(kind) or ENCODERS["text"].supports(kind))):
+    if not (is_id(column) and (pa.types.is_integer(kind) or is_string(kind))):
         return False
     values = sample[column]
     if sum(shard.rows for shard in shards) <= KEY_ROWS:
@@ -305,131 +305,76 @@ def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:
     return values.null_count == 0 and count_distinct(values) == len(values)
 
 
-def judge(column: str, shard: Shard, sample: pa.Table) -> Choice:
+def judge(name: str, shard: Shard, sample: pa.Table) -> Choice:
     """What a column is good for, by name, type and sample."""
-    field = shard.schema.field(column)
-    kind = value_type(field.type)
-    if ENCODERS["image"].supports(kind):
-        return judge_image(column, kind, shard)
-    if pa.types.is_fixed_size_list(kind):
-        fits = ENCODERS["list"].supports(kind)
-        return Choice("list", f"{kind.list_size} numbers") if fits else Choice(None, str(kind))
-    values = sample[column].combine_chunks()
-    if pa.types.is_nested(kind):
-        same = ENCODERS["list"].supports(kind) and count_distinct(pc.list_value_length(values)) == 1
-        return Choice("list", "of one length") if same else Choice(None, str(kind))
-    if pa.types.is_temporal(kind) or TIME_NAMES.search(column.lower()):
+    column = Column.of(shard.schema, name, partial(values_of, [shard], name))
+    if is_bytes(column.type) or pa.types.is_fixed_size_list(column.type):
+        return proposed(Sample(column))
+    values = sample[name].combine_chunks()
+    if pa.types.is_nested(column.type):
+        return proposed(Sample(column, values))
+    if pa.types.is_temporal(column.type) or TIME_NAMES.search(name.lower()):
         return Choice(None, "time")
-    distinct, coded = count_distinct(values), b"categories" in (field.metadata or {})
-    if is_group(column, kind, distinct):
-        return judge_group(column, values, distinct, coded)
-    if words(column) & LABEL_WORDS:
+    seen = Sample(column, values, count_distinct(values))
+    if is_group(name, column.type, seen.distinct):
+        return judge_group(seen)
+    if words(name) & LABEL_WORDS:
         return Choice(None, "looks like another label")
-    if column.lower() in SPLIT_NAMES or is_id(column):
+    if name.lower() in SPLIT_NAMES or is_id(name):
         return Choice(None, "names rows, says nothing about them")
-    if distinct < 2:
+    if seen.distinct < 2:
         return Choice(None, "always the same")
-    return judge_values(values, distinct, coded)
+    return proposed(seen)
 
 
 def is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
     """A column of few strings or whole numbers that is named like a source of labels."""
-    fits = pa.types.is_integer(kind) or ENCODERS["text"].supports(kind)
+    fits = pa.types.is_integer(kind) or is_string(kind)
     return fits and bool(words(column) & GROUP_WORDS) and 2 <= distinct <= MOST_GROUPS
 
 
-def judge_group(column: str, values: pa.Array, distinct: int, coded: bool) -> Choice:
+def judge_group(sample: Sample) -> Choice:
     """A group says who may have made the wrong labels; one that describes the row as well stays a feature."""
-    remark = f"a group, who made the wrong labels: {distinct} values"
-    if words(column) & DESCRIBING_WORDS and not is_id(column):
-        kind = judge_values(values, distinct, coded).kind
-        if kind == "category":
+    name, remark = sample.column.name, f"a group, who made the wrong labels: {sample.distinct} values"
+    if words(name) & DESCRIBING_WORDS and not is_id(name):
+        kind = proposed(sample).kind
+        if kind == CATEGORY:
             return Choice(kind, remark, group=True)
     return Choice(None, remark, group=True)
 
 
-def judge_values(values: pa.Array, distinct: int, coded: bool) -> Choice:
-    """`coded`: integers that stand for the categories in the field's metadata."""
-    kind = values.type
-    if pa.types.is_boolean(kind):
-        return Choice("boolean")
-    if is_number(kind):
-        return Choice("category", f"{distinct} values") if coded else Choice("numeric")
-    if not ENCODERS["text"].supports(kind):
-        return Choice(None, str(kind))
-    texts = values.drop_null().to_pylist()
-    if all(TIME_TEXT.match(text) for text in texts):
-        return Choice(None, "time")
-    lengths = [len(text.split()) for text in texts]
-    if np.mean(lengths) > TEXT_WORDS:
-        return Choice("text", f"median {np.median(lengths):.0f} words", size=float(np.mean(lengths)))
-    if distinct > max(20, UNIQUE_SHARE * len(texts)):
-        return Choice(None, "nearly every value is another")
-    return Choice("category", f"{distinct} values")
-
-
-def judge_image(column: str, kind: pa.DataType, shard: Shard) -> Choice:
-    size = image_size(shard, column)
-    if size is not None:
-        colours = {1: "grey", 3: "RGB"}.get(size[2], f"{size[2]} channels")
-        return Choice("image", f"{size[1]}×{size[0]} {colours}")
-    return (
-        Choice("list", f"{kind.list_size} numbers") if is_pixels(kind) else Choice(None, "bytes, not images")
-    )
-
-
-def image_size(shard: Shard, column: str) -> tuple[int, int, int] | None:
-    """Height, width and channels of the first image, or None if it is none."""
-    kind = shard.schema.field(column).type
-    if is_pixels(kind):
-        return pixels_size(shard, column, kind)
-    for values in values_of([shard], column):
-        values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
-        for data in values.drop_null():
-            try:
-                with Image.open(io.BytesIO(data.as_py())) as image:
-                    return image.height, image.width, len(image.getbands())
-            except UnidentifiedImageError:
-                return None
-    return None
-
-
-def pixels_size(shard: Shard, column: str, kind: pa.DataType) -> tuple[int, int, int] | None:
-    shape, layout = image_metadata(shard, column)
-    if shape is None and kind.list_size >= SMALLEST_IMAGE:
-        try:
-            shape = guess_shape(Column(column, kind, "image"))
-        except InputError:
-            return None
-    if shape is None or math.prod(shape) != kind.list_size:
-        return None
-    height, width, channels = (*shape, 1)[:3]
-    return (width, channels, height) if layout == "CHW" else (height, width, channels)
+def proposed(sample: Sample) -> Choice:
+    """What a kind of feature makes of a column, or why none takes it."""
+    if is_string(sample.column.type) and sample.values is not None:
+        texts = sample.values.drop_null().to_pylist()
+        if all(TIME_TEXT.match(text) for text in texts):
+            return Choice(None, "time")
+    said = [choice for kind in built_in().values() if (choice := kind.propose(sample))]
+    taken = [choice for choice in said if choice.kind]
+    return next(iter(taken + said), Choice(None, str(sample.column.type)))
 
 
 def only_what_fits(choices: dict[str, Choice]) -> dict[str, Choice]:
     """One image alone, or one text, the longest, beside a table: what the built-in models take."""
-    images = [column for column, choice in choices.items() if choice.kind == "image"]
-    texts = [column for column, choice in choices.items() if choice.kind == "text"]
-    longest = max(texts, key=lambda column: choices[column].size, default=None)
+    into = {column: find_kind(choice.kind).input for column, choice in choices.items() if choice.kind}
+    alone = next((column for column, found in into.items() if found.stands_alone), None)
     fitting = dict(choices)
-    for column, choice in choices.items():
-        if images and choice.kind and column != images[0]:
-            fitting[column] = Choice(None, f"{choice.kind} beside an image", group=choice.group)
-        elif choice.kind == "text" and column != longest:
-            fitting[column] = Choice(None, f"a second text beside {longest}")
+    for column, found in into.items():
+        choice = choices[column]
+        rivals = [other for other in into if into[other] is found]
+        best = max(rivals, key=lambda other: choices[other].size)
+        if alone is not None and column != alone:
+            kind = str(choices[alone].kind)
+            remark = f"{choice.kind} beside {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+            fitting[column] = Choice(None, remark, group=choice.group)
+        elif not found.joins and column != best:
+            fitting[column] = Choice(None, f"a second {choice.kind} beside {best}")
     return fitting
 
 
 def has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
     """Null, NaN or infinity in the sample, where missing is not a value of its own, as in categories."""
-    if column not in sample.column_names or kind not in ("numeric", "boolean", "list"):
-        return False
-    values = sample[column].combine_chunks()
-    holes = values.null_count
-    if kind == "list":
-        values = values.flatten()
-    return holes > 0 or not np.isfinite(numbers(values)).all()
+    return column in sample.column_names and find_kind(kind).has_gaps(sample[column].combine_chunks())
 
 
 def count_distinct(values: pa.Array | pa.ChunkedArray) -> int:
@@ -439,10 +384,6 @@ def count_distinct(values: pa.Array | pa.ChunkedArray) -> int:
 
 def is_id(column: str) -> bool:
     return column.lower() in KEY_NAMES or column.lower().endswith(("_id", "_key"))
-
-
-def is_number(kind: pa.DataType) -> bool:
-    return ENCODERS["numeric"].supports(value_type(kind))
 
 
 def words(name: str) -> set[str]:

@@ -13,8 +13,8 @@ from pipeline.config import AuditConfig
 from pipeline.data.catalog import NAME
 from pipeline.data.entries import read_entries
 from pipeline.data.files import sha256_of
-from pipeline.data.labels import plain
 from pipeline.errors import InputError
+from pipeline.features.arrow import plain
 
 ROW_KEY = "row_key"
 BATCH_ROWS = 65536

@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
 
-from pipeline.config import AuditConfig
+from pipeline.config import ROLES, AuditConfig
 from pipeline.data.canaries import Canaries, draw_canaries, save_canaries
 from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import ENCODING, Chunk, chunk_path, save_chunks
 from pipeline.data.files import (
-    ROLES,
     Run,
     Shard,
     check_unchanged,
@@ -34,11 +33,11 @@ from pipeline.data.schema import (
     detect_task,
     feature_columns,
     used_columns,
-    value_type,
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
+from pipeline.features.arrow import value_type
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
 

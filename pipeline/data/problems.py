@@ -9,21 +9,7 @@ import numpy as np
 
 from pipeline.data.files import Shard, counted
 from pipeline.errors import InputError
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Places in a column with one kind of trouble; `what` describes the first, `hint` says what to do."""
-
-    places: np.ndarray  # int64, ascending, at least one
-    what: str
-    hint: str
-
-
-def fault_where(mask: np.ndarray, what: str, hint: str) -> list[Fault]:
-    """One fault for the places where `mask` is true, or none."""
-    places = np.flatnonzero(mask)
-    return [Fault(places, what, hint)] if len(places) else []
+from pipeline.features.faults import Fault
 
 
 @dataclass

@@ -11,10 +11,13 @@ from typing import Any
 
 import yaml
 
-from pipeline.data.files import ROLES, Shard
+from pipeline.config import ROLES
+from pipeline.data.files import Shard
+from pipeline.features.encoder import Choice
 
 ROLE_REMARKS = ("rows to audit", "harm is measured on its loss", "only the verification sees it")
-SMALL_IMAGE = 32  # pixels; up to it a grey image needs no convolutions
+TABLE_RECIPE = ("{name: mlp, hidden: [128, 64]}", 0.01)
+"""A model and a learning rate for a table."""
 EPOCHS = ((2_000, 30), (20_000, 20), (100_000, 15), (1_000_000, 8), (math.inf, 3))
 LATER_LINES = (
     "detection:",
@@ -52,16 +55,6 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What becomes of a column: a kind of feature, or, when `kind` is None, the reason why it is left out."""
-
-    kind: str | None
-    remark: str = ""
-    size: float = 0  # of a text: words
-    group: bool = False
-
-
-@dataclass(frozen=True)
 class Label:
     column: str
     task: str
@@ -81,7 +74,6 @@ class Proposal:
     key: str | None
     weight: str | None
     gaps: list[str]  # features with null, NaN or infinity in the sample
-    image: tuple[int, int, int] | None  # height, width, channels
     validation_is_clean: bool | None
 
     @property
@@ -194,14 +186,8 @@ class Proposal:
     def model_lines(self) -> list[str]:
         """A model and a recipe that suit kind and size: a start, not the best that there is."""
         rows = sum(shard.rows for shard in self.shards if shard.path in self.sources.roles["train"])
-        if "text" in self.features.values():
-            model, rate = "{name: bag_of_embeddings, embedding: 64, hidden: [64]}", 0.2
-        elif self.image is None:
-            model, rate = "{name: mlp, hidden: [128, 64]}", 0.01
-        elif max(self.image[:2]) <= SMALL_IMAGE and self.image[2] == 1:
-            model, rate = "{name: mlp, hidden: [256, 128]}", 0.03
-        else:
-            model, rate = "{name: convnet, channels: [32, 64], hidden: [128]}", 0.02
+        recipes = (choice.recipe for choice in self.choices.values() if choice.kind)
+        model, rate = next(filter(None, recipes), TABLE_RECIPE)
         epochs = next(epochs for most, epochs in EPOCHS if rows <= most)
         return [
             f"model: {model}  # attribution covers every parameter of it",

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
-from pipeline.data.encoders import ENCODERS, Column
-from pipeline.data.encoders.image import guess_layout, is_bytes, is_pixels
 from pipeline.data.files import Shard
-from pipeline.data.label_sets import is_set
 from pipeline.errors import InputError
+from pipeline.features.arrow import is_categorical, is_numeric, plain, value_type
+from pipeline.features.encoder import Column, Encoder
+from pipeline.features.registry import built_in, find_kind
+from pipeline.tasks.registry import TASKS
 
 PEEK_ROWS = 1000  # rows that tell text from categories
-TEXT_WORDS = 3  # a string column with more words per value than this is text
+Made = TypeVar("Made")
 
 
 def used_columns(data: Data) -> list[str]:
@@ -29,19 +30,16 @@ def used_columns(data: Data) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
 def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError for a configured column that a shard lacks, or has with another type."""
     names = used_columns(data) + data.group + data.slices
     for shard in shards:
         for name in names:
-            check_column(shard, shards[0], name)
+            check_column(shard, shards[0], name, data.features.get(name, ""))
 
 
-def check_column(shard: Shard, first: Shard, name: str) -> None:
+def check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
+    """asked: the kind of a feature by the config; empty for other columns."""
     if shard.schema.names.count(name) > 1:
         raise InputError(f"{shard.path}: column {name!r} is there twice", "Rename one of the two.")
     if name not in shard.schema.names:
@@ -57,12 +55,43 @@ def check_column(shard: Shard, first: Shard, name: str) -> None:
             f"{shard.path}: column {name!r} is {here.type}, in {first.path} it is {there.type}",
             "Give the column one type in all shards.",
         )
-    if is_pixels(here.type) and image_metadata(shard, name) != image_metadata(first, name):
-        raise InputError(
-            f"{shard.path}: column {name!r} has the image shape {image_metadata(shard, name)[0]}, "
-            f"in {first.path} {image_metadata(first, name)[0]}",
-            "Give the images one shape in all shards.",
+    column, model = column_of(shard, name), column_of(first, name)
+    for kind in kinds_of(asked, column.type) if asked else []:
+        found, wanted = (
+            said_of(each, partial(kind.stored_as, of)) for each, of in ((shard, column), (first, model))
         )
+        if found != wanted:
+            raise InputError(
+                f"{shard.path}: column {name!r} has {found}, in {first.path} {wanted}",
+                "Give the column one shape in all shards.",
+            )
+
+
+def kinds_of(asked: str, kind: pa.DataType) -> list[type[Encoder]]:
+    """The kinds that a column of this type may become; asked: the config's word, `auto` for any built-in one."""
+    kinds = built_in().values() if asked == "auto" else [find_kind(asked)]
+    return [each for each in kinds if each.supports(kind)]
+
+
+def column_of(shard: Shard, name: str) -> Column:
+    """A column that can be read from the shard on."""
+    return Column.of(shard.schema, name, partial(first_values, [shard], name))
+
+
+def first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
+    """The values of a column, some at a time, without dictionary encoding."""
+    for shard in shards:
+        with pq.ParquetFile(shard.path) as parquet:
+            for batch in parquet.iter_batches(PEEK_ROWS, columns=[name]):
+                yield plain(batch.column(0))
+
+
+def said_of(shard: Shard, work: Callable[[], Made]) -> Made:
+    """`work()`; what is wrong is said of the shard."""
+    try:
+        return work()
+    except InputError as error:
+        raise InputError(f"{shard.path}: {error.message}", error.hint) from None
 
 
 def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
@@ -70,130 +99,75 @@ def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
 
     Raises InputError for a type that the kind can't encode and for a second image or text column.
     """
-    columns = [feature_column(shards, name, kind) for name, kind in data.features.items()]
-    for kind in ("image", "text"):
-        names = [column.name for column in columns if column.kind == kind]
-        if len(names) > 1:
+    columns = [feature_column(shards, name, data) for name in data.features]
+    alone: dict[str, Column] = {}
+    for column in columns:
+        into = find_kind(column.kind).input
+        other = alone.setdefault(into.name, column)
+        if other is not column and not into.joins:
+            kinds = f"both of the kind {column.kind}"
+            if other.kind != column.kind:
+                kinds = f"of the kinds {other.kind} and {column.kind}, which are both {into.name} for a model"
             raise InputError(
-                f"data.features: {names[0]!r} and {names[1]!r} are both of the kind {kind}, one is possible",
+                f"data.features: {other.name!r} and {column.name!r} are {kinds}, one is possible",
                 "Leave one out, or join them into one column.",
             )
     return columns
 
 
-def feature_column(shards: Sequence[Shard], name: str, kind: str) -> Column:
-    first = shards[0]
-    arrow_type = value_type(first.schema.field(name).type)
-    shape, layout = image_metadata(first, name)
+def feature_column(shards: Sequence[Shard], name: str, data: Data) -> Column:
+    first, kind = shards[0], data.features[name]
+    column = replace(column_of(first, name), values=partial(first_values, shards, name))
     if kind == "auto":
-        kind = detect_kind(shards, name, shape)
-    if not ENCODERS[kind].supports(arrow_type):
-        fitting = [word for word, encoder in ENCODERS.items() if encoder.supports(arrow_type)]
+        kind = said_of(first, partial(detect_kind, column))
+    encoder = find_kind(kind)
+    if not encoder.supports(column.type):
+        fitting = [word for word, each in built_in().items() if each.supports(column.type)]
         hint = f"Possible kinds: {', '.join(fitting)}." if fitting else "Convert it, or leave it out."
-        raise InputError(f"{first.path}: column {name!r} is {arrow_type}, which is no {kind}", hint)
-    if kind == "image" and is_pixels(arrow_type) and shape and math.prod(shape) != arrow_type.list_size:
-        raise InputError(
-            f"{first.path}: column {name!r} has {arrow_type.list_size} pixels, by its metadata {list(shape)}",
-            "Correct image_shape in the schema's metadata.",
-        )
-    return Column(name, arrow_type, kind, shape, layout)
+        raise InputError(f"{first.path}: column {name!r} is {column.type}, which is no {kind}", hint)
+    said_of(first, partial(encoder.create, column, data))
+    return replace(column, kind=kind)
 
 
-def detect_kind(shards: Sequence[Shard], name: str, image_shape: tuple[int, ...] | None) -> str:
+def detect_kind(column: Column) -> str:
     """The kind of a column under `auto`. Raises InputError when no kind fits its type."""
-    field_type = shards[0].schema.field(name).type
-    kind = value_type(field_type)
-    if is_pixels(kind):
-        return "image" if image_shape and math.prod(image_shape) == kind.list_size else "list"
-    if is_bytes(kind):
-        return "image"
-    if pa.types.is_dictionary(field_type) and ENCODERS["category"].supports(kind):
-        return "category"
-    if ENCODERS["text"].supports(kind):
-        return "text" if mean_words(shards, name) > TEXT_WORDS else "category"
-    for word in ("list", "numeric", "boolean"):
-        if ENCODERS[word].supports(kind):
+    for word, kind in built_in().items():
+        if kind.supports(column.type) and kind.recognises(column):
             return word
     raise InputError(
-        f"{shards[0].path}: column {name!r} is {kind}, which no kind of feature takes",
+        f"column {column.name!r} is {column.type}, which no kind of feature takes",
         "Convert it to numbers, text or images, or leave it out of data.features.",
     )
-
-
-def mean_words(shards: Sequence[Shard], name: str) -> float:
-    """Mean number of words of the values in the first rows that there are."""
-    for shard in shards:
-        with pq.ParquetFile(shard.path) as parquet:
-            for batch in parquet.iter_batches(PEEK_ROWS, columns=[name]):
-                values = [value for value in batch.column(0).to_pylist() if value is not None]
-                if values:
-                    return float(np.mean([len(value.split()) for value in values]))
-    return 0.0
-
-
-def image_metadata(shard: Shard, name: str) -> tuple[tuple[int, ...] | None, str | None]:
-    """Shape (`[28, 28]`, `28,28`) and layout (HW, HWC, CHW) from the field's metadata, else the schema's."""
-    schema, field = shard.schema.metadata or {}, shard.schema.field(name).metadata or {}
-    text = field.get(b"shape") or field.get(b"image_shape") or schema.get(b"image_shape")
-    layout = field.get(b"layout") or field.get(b"image_layout") or schema.get(b"image_layout")
-    if text is None:
-        return None, None
-    shape = tuple(int(part) for part in re.findall(r"\d+", text.decode(errors="replace")))
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise InputError(
-            f"{shard.path}: image_shape in the metadata of {name!r} is {text.decode(errors='replace')!r}",
-            "Write it as [height, width] or [height, width, channels].",
-        )
-    word = layout.decode(errors="replace").upper() if layout else guess_layout(shape)
-    if sorted(word) != sorted("HW" if len(shape) == 2 else "HWC") or word not in ("HW", "HWC", "CHW"):
-        raise InputError(
-            f"{shard.path}: image_layout {word!r} does not fit the shape {list(shape)}",
-            "Possible layouts: HW for two numbers, HWC or CHW for three.",
-        )
-    return shape, word
 
 
 def detect_task(shards: Sequence[Shard], data: Data) -> str:
     """classification, regression or multilabel. Raises InputError when the label's type doesn't fit the task."""
     kind = value_type(shards[0].schema.field(data.label).type)
-    if is_set(kind) and data.task in ("auto", "multilabel"):
-        return "multilabel"
-    if data.task == "multilabel":
+    found = next((task for task in TASKS.values() if task.recognises(kind)), None)
+    if data.task == "auto" and found is not None:
+        return found.name
+    asked = TASKS.get(data.task)
+    if asked is not None and asked.takes(kind):
+        return asked.name
+    what = f"{shards[0].path}: label column {data.label!r} is {kind}"
+    if asked is None or found is None:
         raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which holds no sets of labels",
-            "Make it a column of lists of strings or integers, or leave data.task out.",
-        )
-    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    is_class = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or ENCODERS["text"].supports(kind)
-    if not (is_number or is_class):
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}",
+            what,
             "A label is an integer, a string or a boolean (classes), a float (regression) or a list of strings "
             "(multilabel): convert it.",
         )
-    task = ("regression" if is_number else "classification") if data.task == "auto" else data.task
-    if task == "classification" and is_number:
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which can't be a class",
-            "Convert it to integers or strings, or set data.task: regression.",
-        )
-    if task == "regression" and not (is_number or pa.types.is_integer(kind)):
-        raise InputError(
-            f"{shards[0].path}: label column {data.label!r} is {kind}, which can't be a regression target",
-            "Convert it to float, or set data.task: classification.",
-        )
-    return task
+    why, hint = asked.refusal
+    raise InputError(f"{what}, which {why}", hint)
 
 
 def check_other_columns(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError when the key, weight or split column has a type that can't serve."""
     schema = shards[0].schema
-    number, category = ENCODERS["numeric"].supports, ENCODERS["category"].supports
     split = data.split.column if data.split else None
     for name, fits, words in (
-        (data.key, category, "key: integers or strings"),
-        (data.weight, number, "weight: numbers"),
-        (split, category, "split column: strings or integers"),
+        (data.key, is_categorical, "key: integers or strings"),
+        (data.weight, is_numeric, "weight: numbers"),
+        (split, is_categorical, "split column: strings or integers"),
     ):
         kind = value_type(schema.field(name).type) if name else None
         if kind is not None and not fits(kind):

@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import load_file, save_file
 
-from pipeline.config import Data
-from pipeline.data.encoders import ENCODERS
-from pipeline.data.files import ROLES, Shard, read_runs
-from pipeline.data.labels import numbers, plain
-from pipeline.data.schema import value_type
+from pipeline.config import ROLES, Data
+from pipeline.data.files import Shard, read_runs
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
+from pipeline.features.arrow import is_numeric, numbers, plain, value_type
 from pipeline.runs.directory import read_json, write_atomically, write_json
 
 MOST_VALUES = 32
@@ -58,7 +56,7 @@ def fit_slices(name: str, column: pa.Array) -> SliceColumn:
     """The slices of a column by the validation rows' values."""
     text = as_text(column)
     counted = sorted(pc.value_counts(text).to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
-    if len(counted) > MOST_VALUES and ENCODERS["numeric"].supports(plain(column).type):
+    if len(counted) > MOST_VALUES and is_numeric(plain(column).type):
         return fit_bins(name, numbers(column))
     kept = counted if len(counted) <= MOST_VALUES else counted[: MOST_VALUES - 1]
     return SliceColumn(name, [*sorted(entry["values"] for entry in kept), OTHER])

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Split
-from pipeline.data.files import ROLES
-from pipeline.data.problems import Fault, fault_where
+from pipeline.config import ROLES, Split
+from pipeline.features.faults import Fault, fault_where
 
 NONE = 255  # the code of a row without a role; others are places in ROLES
 

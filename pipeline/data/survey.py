@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Data
+from pipeline.config import ROLES, Data
 from pipeline.data.catalog import CatalogWriter
 from pipeline.data.encode import Encoding
-from pipeline.data.files import ROLES, Run, Shard
+from pipeline.data.files import Run, Shard
 from pipeline.data.hashing import content_ids, key_ids
-from pipeline.data.label_sets import as_sets
-from pipeline.data.labels import DROP_HINT, missing_labels, plain
-from pipeline.data.problems import Fault, Problems, fault_where, place
+from pipeline.data.labels import DROP_HINT, missing_labels
+from pipeline.data.problems import Problems, place
 from pipeline.data.splits import NONE, roles_by_column, roles_by_fractions
+from pipeline.features.arrow import plain
+from pipeline.features.faults import Fault, fault_where
+from pipeline.tasks.multilabel import as_sets
 
 KEY_HINT = "Every row needs a key: fill it in, or leave data.key out."
 

@@ -13,9 +13,9 @@ from pipeline.config import AuditConfig
 from pipeline.data.encoded import EncodedData
 from pipeline.data.situation import situation
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
-from pipeline.detection.broken.corrupted import corrupted_rows
 from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import Column, columns_directory
+from pipeline.detection.corrupted import corrupted_rows
 from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
@@ -61,7 +61,7 @@ from pipeline.detection.table import (
     write_rows,
     write_signals,
 )
-from pipeline.detection.undertrained import loss_without_features, undertrained
+from pipeline.detection.undertrained import undertrained
 from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
@@ -268,8 +268,8 @@ def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -
 
 
 def training_warnings(context: AuditContext, given: np.ndarray) -> list[str]:
-    task = run_data(context.run.path).encoding.task
-    warning = undertrained(context.run.facts("train")["curve"], loss_without_features(given, task))
+    task = run_data(context.run.path).encoding.target
+    warning = undertrained(context.run.facts("train")["curve"], task.constant_loss(given))
     return [] if warning is None else [warning]
 
 

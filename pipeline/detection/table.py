@@ -15,16 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import AuditConfig
+from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
-from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex, with_several
-from pipeline.data.labels import plain
 from pipeline.detection.columns import Column
 from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
 from pipeline.detection.suspicion import Signal
+from pipeline.features.arrow import plain
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path
 from pipeline.workers.worker import run_config, run_data

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from pipeline.text import words
 
 LEAST_EXPLAINED = 0.1
@@ -22,7 +20,7 @@ def undertrained(curve: Sequence[Mapping[str, float | None]], without_features: 
 
     curve: a line of mean losses for every epoch, `out_of_sample_loss` and `validation_loss`, of which the first that
     there is counts, and `train_loss`, which says less: memorising goes on to the end. without_features: what
-    `loss_without_features` gives.
+    the task's `constant_loss` gives.
     """
     column = next((name for name in UNSEEN if curve[-1].get(name) is not None), "train_loss")
     losses = [value for line in curve if (value := line[column]) is not None]
@@ -42,21 +40,3 @@ def undertrained(curve: Sequence[Mapping[str, float | None]], without_features: 
         f"{words.number(before)} {since} and {words.number(best)} within {words.plural(len(losses), 'epoch')}. Until "
         f"it settles, {SO}. Raise training.epochs."
     )
-
-
-def loss_without_features(labels: np.ndarray, task: str) -> float:
-    """The mean loss of the best constant prediction, as training measures losses (nats; regression: squares).
-
-    labels: encoded: classes or numbers `[rows]`, sets `[rows, labels]`.
-    """
-    if task == "regression":
-        return float(labels.var())
-    if task == "multilabel":
-        yes = labels.mean(0, dtype=np.float64)
-        return float(entropy(np.stack([yes, 1 - yes])).sum())
-    return float(entropy(np.bincount(labels) / len(labels)))
-
-
-def entropy(shares: np.ndarray) -> np.ndarray:
-    """In nats, over the first axis."""
-    return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(0)

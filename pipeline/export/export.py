@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
-from pipeline.data.label_sets import is_set
-from pipeline.data.labels import plain
 from pipeline.errors import InputError, WinnowError
 from pipeline.export.manifest import EARLIER_MANIFEST, MANIFEST
 from pipeline.export.rewrite import Changes, difference, rewrite
+from pipeline.features.arrow import plain
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
+from pipeline.tasks.multilabel import is_set
 from pipeline.verification.settle import refused_by, settle
 
 if TYPE_CHECKING:

@@ -189,7 +189,7 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
         if any(METHODS[name].refined for name in plan.methods)
         else None,
         "seconds_per_training": seconds_of(mask_path(*masks[0])),
-        "unit": "loss units" if data.encoding.task == "regression" else "nats",
+        "unit": data.encoding.target.unit,
         "mean_loss": judged(work, plan, truth.mean(2, keepdims=True), removed, single=False),
         "single_losses": judged(work, plan, truth[:, :, work.query_rows()], removed, single=True),
         "curve": read_curve(work, plan),

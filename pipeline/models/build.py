@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.errors import InputError
+from pipeline.features.registry import find_input
 from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet
 from pipeline.models.mlp import mlp
@@ -23,6 +24,7 @@ from pipeline.models.normalise import NormaliseImage
 if TYPE_CHECKING:
     from pipeline.config import Model
     from pipeline.data.encode import Encoding
+    from pipeline.features.input import Input
 
 
 def model_name(config: Model, encoding: Encoding) -> str:
@@ -31,7 +33,16 @@ def model_name(config: Model, encoding: Encoding) -> str:
         return "custom"
     if config.name != "auto":
         return config.name
-    return "bag_of_embeddings" if "tokens" in encoding.input_shapes else "mlp"
+    main = main_input(encoding)
+    return main.models[0] if main is not None and main.models else "mlp"
+
+
+def main_input(encoding: Encoding) -> Input | None:
+    """The input that a built-in model is for; the others stand beside it. None where no model takes them together."""
+    found = [find_input(name) for name in encoding.input_shapes]
+    return next(
+        (each for each in found if {other.name for other in found} - {each.name} <= each.beside), None
+    )
 
 
 def build_model(config: Model, encoding: Encoding) -> nn.Module:
@@ -43,13 +54,10 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
     name, shapes = model_name(config, encoding), encoding.input_shapes
     if name == "custom":
         return own_model(config, encoding)
-    takes = {"mlp": [{"dense"}, {"image"}], "convnet": [{"image"}]}.get(
-        name, [{"tokens"}, {"tokens", "dense"}]
-    )
-    if set(shapes) not in takes:
+    main = main_input(encoding)
+    if main is None or name not in main.models:
         raise InputError(
-            f"model.name is {name}, which takes {' or '.join(' with '.join(sorted(t)) for t in takes)} inputs, "
-            f"but the features give {' with '.join(sorted(shapes))}",
+            f"model.name is {name}, which does not take what the features give: {' with '.join(sorted(shapes))}",
             "Choose other features or another model, or give your own by model.target; it gets a dict of tensors.",
         )
     if name == "bag_of_embeddings":

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pipeline.config import ROLES
 from pipeline.data.encoded import EncodedData
-from pipeline.data.files import ROLES
 from pipeline.panel.judges import BY_NAME, Fitted
 from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.opinions import write_opinions
 from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state
+from pipeline.tasks.registry import TASKS
 from pipeline.workers.kept import keep
 from pipeline.workers.worker import run_data
 
@@ -105,7 +106,7 @@ def judge_role(run_path: Path, fit: Fit, fitted: Fitted, role: str, mine: np.nda
     """Write the opinions on the rows of a role; of the train rows only those with `mine`, bool `[train rows]`."""
     data = run_data(run_path)
     rows = int(mine.sum()) if role == "train" else data.count(role)
-    shape = (rows,) if fitted.task == "regression" else (rows, fitted.outputs)
+    shape = TASKS[fitted.task].opinions_shape(rows, fitted.outputs)
     at = 0
     with write_opinions(fit.path(run_path, role), shape) as target:
         for piece in pieces(data, role):

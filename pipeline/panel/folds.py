@@ -6,30 +6,8 @@ import numpy as np
 
 from pipeline.seeds import random_state
 
-QUANTILES = 10
-"""How many strata a regression target has."""
 KEPT_OF_A_STRATUM = 50
 """So many rows of a stratum come into the sample first, whatever the size of the stratum."""
-
-
-def strata_of(labels: np.ndarray, task: str) -> np.ndarray:
-    """The stratum of each row, by which folds are balanced: the class, the decile of the target, or the rarest label.
-
-    Args:
-        labels: classes `[rows]`, targets `[rows]` or sets `[rows, labels]`.
-        task: classification, regression or multilabel.
-
-    Returns:
-        int64 `[rows]`.
-    """
-    if task == "classification":
-        return labels.astype(np.int64)
-    if task == "regression":
-        cuts = np.quantile(labels, np.linspace(0, 1, QUANTILES + 1)[1:-1])
-        return np.searchsorted(cuts, labels, side="right").astype(np.int64)
-    counts = labels.sum(0)
-    rarest = np.where(labels > 0, counts, counts.sum() + 1).argmin(1)
-    return np.where(labels.any(1), rarest, labels.shape[1]).astype(np.int64)
 
 
 def assign_folds(

@@ -15,13 +15,12 @@ from scipy import sparse
 
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
-from pipeline.data.encoders.base import Encoder
-from pipeline.data.encoders.numeric import usable
-from pipeline.data.labels import numbers, plain
 from pipeline.errors import InputError
+from pipeline.features.arrow import plain
+from pipeline.features.dense import DenseEncoder
 from pipeline.panel.ngrams import HASHES, text_blocks
 from pipeline.runs.directory import write_atomically
-from pipeline.workers.worker import run_config, run_data
+from pipeline.workers.worker import run_data
 
 WORK = Path("panel/work")
 """The folder in the run directory for files that are only needed while the stage runs."""
@@ -30,8 +29,6 @@ PIECE_ROWS = 2048
 TASKS = 32
 """Upper limit of tasks for the features of a role; each task streams through the files of its rows."""
 BATCH_ROWS = 4096
-SIDE = 32
-"""Images with a longer side of more pixels are averaged down to at most this."""
 KINDS = ("texts", "columns", "ordinals", "wide")
 
 
@@ -137,14 +134,8 @@ def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
 
 
 def source_columns(run_path: Path) -> list[str]:
-    """The columns that judges need from the source: texts, and numbers that may be missing."""
-    impute = run_config(run_path).data.missing_features == "impute"
-    features = run_data(run_path).encoding.features
-    return [
-        each.column
-        for each in features
-        if each.kind == "text" or (impute and each.kind in ("numeric", "boolean"))
-    ]
+    """Columns that are read from the source once more: texts, and numbers that may be missing."""
+    return [each.column for each in run_data(run_path).encoding.features if each.read_again]
 
 
 def source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
@@ -217,54 +208,26 @@ def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.T
 def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:
     """Make blocks from encoded rows and the source columns of the same rows."""
     blocks = Blocks({}, {}, {}, {})
-    inputs = (
-        rows.inputs
-        if isinstance(rows.inputs, dict)
-        else {next(iter(data.encoding.input_shapes)): rows.inputs}
-    )
-    dense = inputs["dense"].numpy() if "dense" in inputs else None
-    at = 0
-    for encoder in data.encoding.features:
+    for encoder, part in data.encoding.parts(data.encoding.by_name(rows.inputs)):
         name = encoder.column
-        if encoder.input == "tokens":
-            texts = text_blocks(source[name].to_pylist())
-            blocks.texts.update({f"{name}/{part}": matrix for part, matrix in texts.items()})
-        elif encoder.input == "image":
-            blocks.wide[f"{name}/pixels"] = pixels(inputs["image"].numpy())
-        elif dense is not None:
-            part = np.ascontiguousarray(dense[:, at : at + encoder.shape[0]])
-            at += encoder.shape[0]
-            add_dense(blocks, encoder, part, source.get(name))
+        if encoder.judged_as == "texts":
+            texts = text_blocks([encoder.words(value) for value in source[name]])
+            blocks.texts.update({f"{name}/{piece}": matrix for piece, matrix in texts.items()})
+        elif isinstance(encoder, DenseEncoder) and encoder.judged_as == "columns":
+            add_columns(blocks, encoder, part, source.get(name))
+        else:
+            what = "pixels" if encoder.judged_as == "pixels" else "list"
+            blocks.wide[f"{name}/{what}"] = encoder.plain_numbers(part)
     return blocks
 
 
-def add_dense(blocks: Blocks, encoder: Encoder, part: np.ndarray, source: pa.Array | None) -> None:
+def add_columns(blocks: Blocks, encoder: DenseEncoder, part: np.ndarray, source: pa.Array | None) -> None:
     name = encoder.column
-    if encoder.kind == "list":
-        blocks.wide[f"{name}/list"] = part
-        return
     blocks.columns[f"{name}/scaled"] = part
-    is_category = encoder.kind == "category"
-    blocks.ordinals[f"{name}/value"] = part.argmax(1)[:, None].astype(np.float32) if is_category else part
+    blocks.ordinals[f"{name}/value"] = encoder.ordinals(part)
     if source is not None:
-        _, missing = usable(numbers(source)[:, None])
-        blocks.columns[f"{name}/missing"] = blocks.ordinals[f"{name}/missing"] = missing.astype(np.float32)
-
-
-def pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 `[rows, C, H, W]` → float32 `[rows, pixels]` in 0..1; images with a side above SIDE are averaged down."""
-    rows, channels, height, width = images.shape
-    square = -(-max(height, width) // SIDE)
-    kept_height, kept_width = max(1, height // square), max(1, width // square)
-    if square == 1:
-        return images.reshape(rows, -1).astype(np.float32) / 255
-    if height < square or width < square:
-        square_height, square_width = min(square, height), min(square, width)
-    else:
-        square_height = square_width = square
-    cut = images[:, :, : kept_height * square_height, : kept_width * square_width]
-    shape = (rows, channels, kept_height, square_height, kept_width, square_width)
-    return cut.reshape(shape).mean((3, 5), dtype=np.float32).reshape(rows, -1) / 255
+        missing = encoder.unusable(source).astype(np.float32)
+        blocks.columns[f"{name}/missing"] = blocks.ordinals[f"{name}/missing"] = missing
 
 
 def save_blocks(path: Path, blocks: Blocks) -> None:

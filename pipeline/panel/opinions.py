@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.runs.directory import read_json, write_atomically
+from pipeline.tasks.task import TINY
 
 FOLDER = Path("panel")
 MEAN, JUDGED = "mean", "judged"
-TINY = 1e-12
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from pipeline.data.files import ROLES
+from pipeline.config import ROLES
 from pipeline.panel.fits import Fit, folds_path, role_labels
 from pipeline.panel.judges import Judge
-from pipeline.panel.opinions import FOLDER, MEAN, TINY, opinions_path, write_opinions
+from pipeline.panel.opinions import FOLDER, MEAN, opinions_path, write_opinions
 from pipeline.panel.weights import Measured, Weighed, weigh
+from pipeline.tasks.task import Probable, Task
 from pipeline.workers.worker import run_data
 
 NUMBERS = 2**21
@@ -69,42 +70,11 @@ def row_slices(rows: int, outputs: int) -> Iterator[slice]:
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def tempered(opinions: np.ndarray, temperature: float, task: str) -> np.ndarray:
-    """Divide log probabilities (log odds for sets) by a temperature; returns probabilities. Targets stay the same."""
-    if task == "regression":
-        return opinions
-    if task == "multilabel":
-        yes = np.clip(opinions, TINY, 1 - TINY)
-        return 1 / (1 + ((1 - yes) / yes) ** (1 / temperature))
-    return normalised(np.log(np.maximum(opinions, TINY)) / temperature)
-
-
-def normalised(logs: np.ndarray) -> np.ndarray:
-    """Turn log probabilities `[rows, classes]`, known up to a constant per row, into probabilities (softmax)."""
-    raised = np.exp(logs - logs.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)
-
-
-def row_losses(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """The log loss of each row in nats (for sets the mean over labels), float64 `[rows]`."""
-    if task == "multilabel":
-        given = np.where(labels > 0, opinions, 1 - opinions)
-        return -np.log(np.maximum(given, TINY)).mean(1)
-    return -np.log(np.maximum(opinions[np.arange(len(labels)), labels], TINY))
-
-
-def right(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """1 if the most probable class is the given one, else 0; for sets the share of right labels. float64 `[rows]`."""
-    if task == "multilabel":
-        return ((opinions > 0.5) == (labels > 0)).mean(1)
-    return (opinions.argmax(1) == labels).astype(np.float64)
-
-
-def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> float:
-    """The temperature with the lowest log loss on the given labels; the opinions are out of fold."""
+def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: Probable) -> float:
+    """The temperature of the least log loss on given labels, out of fold."""
 
     def loss(log_temperature: float) -> float:
-        return float(row_losses(tempered(opinions, np.exp(log_temperature), task), labels, task).mean())
+        return float(task.row_losses(task.tempered(opinions, np.exp(log_temperature)), labels).mean())
 
     found = minimize_scalar(
         loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-3}
@@ -112,34 +82,25 @@ def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: str) -> floa
     return float(np.exp(found.x))
 
 
-def squared_errors(opinions: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
-    """The squared error of each row, summed over classes or labels; for regression the absolute error of the target."""
-    if task == "regression":
-        return np.abs(opinions - labels)
-    given = labels if task == "multilabel" else np.eye(opinions.shape[1])[labels]
-    return np.square(opinions - given).sum(1)
-
-
-def baselines(labels: np.ndarray, task: str, outputs: int) -> tuple[float, float | None]:
-    """Error and log loss of a constant prediction: the class shares, or for regression the median (log loss None)."""
-    if task == "regression":
-        error = float(np.abs(labels - np.median(labels)).mean())
-        return error, None
-    shares = np.bincount(labels, minlength=outputs) / len(labels) if labels.ndim == 1 else labels.mean(0)
+def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, float | None]:
+    """Error and log loss of whoever knows how frequent the classes are (in regression: the median) and nothing else."""
+    if not isinstance(task, Probable):
+        return float(task.errors(np.median(labels), labels).mean()), None
+    shares = task.shares(labels, outputs)
     errors, losses = [], []
     for place in row_slices(len(labels), outputs):
         bare, some = np.broadcast_to(shares, (len(labels[place]), outputs)), labels[place]
-        errors.append(squared_errors(bare, some, task))
-        losses.append(row_losses(bare, some, task))
+        errors.append(task.errors(bare, some))
+        losses.append(task.row_losses(bare, some))
     return float(np.concatenate(errors).mean()), float(np.concatenate(losses).mean())
 
 
 def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
     """Calibrate a judge and measure it out of fold on the judged train rows."""
     data = run_data(opinions.run_path)
-    task, outputs = data.encoding.task, data.encoding.outputs
+    task, outputs = data.encoding.target, data.encoding.outputs
     temperature = 1.0
-    if task != "regression":
+    if isinstance(task, Probable):
         places = np.flatnonzero(judged)[:CALIBRATION_ROWS]
         last = slice(0, int(places[-1]) + 1)
         temperature = fit_temperature(opinions.read("train", last)[places], labels[places], task)
@@ -147,11 +108,11 @@ def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measu
     for place in row_slices(len(labels), outputs):
         mine = judged[place]
         some = labels[place][mine]
-        calibrated = tempered(opinions.read("train", place), temperature, task)[mine]
-        found["error"].append(squared_errors(calibrated, some, task))
-        if task != "regression":
-            found["log_loss"].append(row_losses(calibrated, some, task))
-            found["accuracy"].append(right(calibrated, some, task))
+        calibrated = task.tempered(opinions.read("train", place), temperature)[mine]
+        found["error"].append(task.errors(calibrated, some))
+        if isinstance(task, Probable):
+            found["log_loss"].append(task.row_losses(calibrated, some))
+            found["accuracy"].append(task.right(calibrated, some))
     means = {name: float(np.concatenate(parts).mean()) for name, parts in found.items() if parts}
     return Measured(opinions.judge, temperature, **means)
 
@@ -178,7 +139,7 @@ def pool(
         Values for judges.json.
     """
     data = run_data(run_path)
-    task, labels, folds = data.encoding.task, role_labels(data, "train"), np.load(folds_path(run_path))
+    task, labels, folds = data.encoding.target, role_labels(data, "train"), np.load(folds_path(run_path))
     baseline, baseline_log_loss = baselines(labels[judged], task, data.encoding.outputs)
     entries: list[dict[str, Any]] = []
     for blind, some in ((False, judges), (True, blind_judges)):
@@ -215,27 +176,16 @@ def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
 def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
     """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
     data = run_data(run_path)
-    task, outputs, rows = data.encoding.task, data.encoding.outputs, data.count(role)
-    shape = (rows,) if task == "regression" else (rows, outputs)
+    task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
+    shape = task.opinions_shape(rows, outputs)
     for opinions, weighed in parts:
         with write_opinions(opinions_path(run_path / FOLDER, opinions.judge, role, blind), shape) as target:
             for place in row_slices(rows, outputs):
-                target[place] = tempered(opinions.read(role, place), weighed.measured.temperature, task)
+                target[place] = task.tempered(opinions.read(role, place), weighed.measured.temperature)
     paths = [opinions_path(run_path / FOLDER, opinions.judge, role, blind) for opinions, _ in parts]
     weights = [weighed.weight for _, weighed in parts]
     with write_opinions(opinions_path(run_path / FOLDER, MEAN, role, blind), shape) as target:
         for place in row_slices(rows, outputs):
-            target[place] = mean_opinion(
-                [np.load(path, mmap_mode="r")[place] for path in paths], weights, task
+            target[place] = task.mean_opinion(
+                [np.load(path, mmap_mode="r")[place] for path in paths], weights
             )
-
-
-def mean_opinion(opinions: Sequence[np.ndarray], weights: Sequence[float], task: str) -> np.ndarray:
-    """The weighted mean of log probabilities (log odds for sets), as probabilities; for regression of the targets."""
-    if task == "regression":
-        return np.average(opinions, axis=0, weights=weights)
-    arrays = [np.clip(each.astype(np.float64), TINY, 1 - TINY) for each in opinions]
-    if task == "multilabel":
-        odds = np.average([np.log(each) - np.log1p(-each) for each in arrays], axis=0, weights=weights)
-        return 1 / (1 + np.exp(-odds))
-    return normalised(np.average([np.log(each) for each in arrays], axis=0, weights=weights))

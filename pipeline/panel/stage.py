@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import ROLES
 from pipeline.data.catalog import read_catalog
 from pipeline.data.encoded import EncodedData
-from pipeline.data.files import ROLES
 from pipeline.data.hashing import ids_of_hex
 from pipeline.panel.fits import Fit, folds_path, role_labels, run_fit, sample_path, save_array
-from pipeline.panel.folds import assign_folds, draw_sample, rare_classes, strata_of
+from pipeline.panel.folds import assign_folds, draw_sample, rare_classes
 from pipeline.panel.judges import Judge, choose_judges
 from pipeline.panel.material import WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.opinions import FOLDER, JUDGED
@@ -43,7 +43,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     if len(rare) == outputs and task == "classification":  # no class can be judged
         return {"judges": [], "not_judged_classes": data.encoding.classes}
     make_features(context, data)
-    strata = strata_of(labels, task)
+    strata = data.encoding.target.strata(labels)
     features = ids_of_hex(read_catalog(path, "train", ["features_hash"])["features_hash"])
     dealt = [
         assign_folds(features, strata, config.panel_folds, config.seed, repeat) for repeat in range(REPEATS)

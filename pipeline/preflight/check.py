@@ -166,8 +166,8 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
             source_bytes=sum(shard.size for shard in shards),
             workers=count,
-            kinds=frozenset(feature.kind for feature in data.encoding.features),
-            classes=data.encoding.outputs if data.encoding.task != "regression" else 0,
+            kinds=frozenset(feature.judged_as for feature in data.encoding.features),
+            classes=len(data.encoding.classes),
         )
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)

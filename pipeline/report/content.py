@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Data
-from pipeline.data.originals import Originals, Place, is_plain
-from pipeline.report.thumbnails import Thumbnail, thumbnail
+from pipeline.data.originals import Originals, Place
+from pipeline.features.encoder import Column, Encoder
+from pipeline.report.thumbnails import SIDE, Thumbnail, encode
 from pipeline.text import words
 
 TEXT_LENGTH = 300
@@ -55,22 +56,25 @@ class ContentReader:
         picture_bytes: budget for all pictures; later pictures are left out when it is spent.
     """
 
-    def __init__(self, originals: Originals, data: Data, picture_bytes: int):
+    def __init__(self, originals: Originals, features: Sequence[Encoder], picture_bytes: int):
         self.originals = originals
         self.bytes_left = picture_bytes
-        kinds = {name: kind(originals, name, data.features[name]) for name in data.features}
-        self.images = [name for name, found in kinds.items() if found == "image"]
-        self.texts = [name for name, found in kinds.items() if found == "text"]
+        there = [each for each in features if each.column in originals.schema.names]
+        self.pictures = [each for each in there if each.shown_as == "picture"]
+        self.texts = [each for each in there if each.shown_as == "text"]
         around = originals.reference
-        plain = [name for name, found in kinds.items() if found == "plain" and name in around.column_names]
-        self.usual = {name: Usual(around[name]) for name in plain}
+        values = [each.column for each in there if each.shown_as == "value"]
+        self.usual = {name: Usual(around[name]) for name in values if name in around.column_names}
 
     def read(self, place: Place) -> Content:
         row = self.originals.rows[place]
         picture, no_picture = self.picture(row)
         texts = [
-            (name if len(self.texts) > 1 else "", words.shorten(str(row[name].as_py() or ""), TEXT_LENGTH))
-            for name in self.texts[:MOST_TEXTS]
+            (
+                each.column if len(self.texts) > 1 else "",
+                words.shorten(each.words(row[each.column]), TEXT_LENGTH),
+            )
+            for each in self.texts[:MOST_TEXTS]
         ]
         values = sorted(
             ((self.usual[name].share(row[name]), name) for name in self.usual if name in row),
@@ -80,40 +84,18 @@ class ContentReader:
         return Content(picture, no_picture, texts, shown, len(values) - len(shown))
 
     def picture(self, row: dict[str, pa.Scalar]) -> tuple[Thumbnail | None, str]:
-        if not self.images:
+        if not self.pictures:
             return None, ""
-        name = self.images[0]
-        made = thumbnail(row[name], self.originals.schema.field(name), self.originals.schema)
-        if made is None:
+        shown = self.pictures[0]
+        column = Column.of(self.originals.schema, shown.column)
+        image = shown.picture(row[shown.column], column, SIDE)
+        if image is None:
             return None, "not a readable picture"
+        made = encode(image)
         if len(made.uri) > self.bytes_left:
             return None, "picture left out to keep this page small"
         self.bytes_left -= len(made.uri)
         return made, ""
-
-
-def kind(originals: Originals, name: str, configured: str) -> str:
-    """How a column is shown: `image`, `text`, `plain` (a value on a line) or `other` (not shown)."""
-    if name not in originals.schema.names:
-        return "other"
-    found = originals.schema.field(name).type
-    if configured in ("image", "text"):
-        return configured
-    if pa.types.is_fixed_size_list(found) and pa.types.is_uint8(found.value_type) and configured == "auto":
-        return "image"
-    if pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_struct(found):
-        return "image"
-    if not is_plain(found):
-        return "other"
-    if configured == "auto" and (pa.types.is_string(found) or pa.types.is_large_string(found)):
-        return "text" if looks_like_text(originals, name) else "plain"
-    return "plain"
-
-
-def looks_like_text(originals: Originals, name: str) -> bool:
-    """Whether most values have four words or more."""
-    values = [str(row[name].as_py() or "") for row in originals.rows.values()]
-    return sum(len(text.split()) >= 4 for text in values) > len(values) / 2
 
 
 class Usual:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
+from pipeline.data.encoded import features_of
 from pipeline.data.originals import Originals, Place, class_names, read_originals
 from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader
@@ -131,7 +132,7 @@ def galleries(
     originals = read_originals([place_of(row) for row in rows.values()], list(data.features))
     bars = evidence(run / "signals.parquet", signals, keys)
     names = class_names(originals.schema, data.label)
-    reader = ContentReader(originals, data, PICTURE_BYTES if pictures else 0)
+    reader = ContentReader(originals, features_of(run), PICTURE_BYTES if pictures else 0)
     made: dict[str, Card] = {}
     for key in in_turns([one.top + one.edge for one in chosen]):
         made[key] = card(rows[key], names, bars.get(key, []), originals, reader)

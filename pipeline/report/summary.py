@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.config import load_config
-from pipeline.data.files import ROLES
+from pipeline.config import ROLES, load_config
 from pipeline.data.situation import AS_NOISY
 from pipeline.export.manifest import manifest_path
 from pipeline.report.breakdown import read_rows

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.tasks.registry import TASKS
 from pipeline.text import words
 
 Summary = dict[str, Any]
-ALIKE = {
-    "classification": "classes",
-    "regression": "predicted quantiles",
-    "multilabel": "predicted numbers of labels",
-}
-"""Task → the strata within which the control draws rows (`detection.removal_strata`), in words."""
 DONE = {
     "removed": "removing",
     "relabelled": "relabelling (as the judges predict)",
@@ -155,7 +150,7 @@ def numbers(summary: Summary) -> str:
 
 
 def control(summary: Summary) -> str:
-    alike = ALIKE[summary["task"]]
+    alike = TASKS[summary["task"]].alike
     value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
     done = DONE[summary.get("exported") or "removed"]
     text = f"{done} as many random rows of the same {alike}: {value}"

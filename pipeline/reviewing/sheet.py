@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
+from pipeline.data.encoded import features_of
 from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.suggestion import suggestion
@@ -49,7 +50,10 @@ def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str,
     table = pq.read_table(run / "rows.parquet", columns=COLUMNS, filters=wanted, partitioning=None)
     rows = {row["row_key"]: row for row in table.to_pylist()}
     originals = read_originals([(row["shard"], row["row"]) for row in rows.values()], list(data.features))
-    reader, names = ContentReader(originals, data, PICTURE_BYTES), class_names(originals.schema, data.label)
+    reader, names = (
+        ContentReader(originals, features_of(run), PICTURE_BYTES),
+        class_names(originals.schema, data.label),
+    )
     lines = []
     for key in keys:
         row = rows[key]

@@ -176,13 +176,10 @@ def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
 def predictions(plan: Plan, parts: list[Batch]) -> Tensor:
     model = attribution_model(plan.run_path)
     restore_weights(model, plan.end_weights())
-    task = run_data(plan.run_path).encoding.task
     model.eval()
     with torch.no_grad():
         outputs = torch.cat([model(batch.inputs).cpu() for batch in parts])
-    if task == "multilabel":
-        return (outputs > 0).to(torch.uint8)
-    return outputs.argmax(1) if task == "classification" else outputs[:, 0]
+    return run_data(plan.run_path).encoding.target.predictions(outputs)
 
 
 def to_arrow(values: Tensor | None, rows: int) -> pa.Array:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import AuditConfig, Data
+from pipeline.config import AuditConfig
 from pipeline.data.originals import Originals, Place, class_names, read_originals
 from pipeline.detection.backdoor.backdoors import read_findings
+from pipeline.features.encoder import Encoder
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar
 from pipeline.report.gallery import Card
@@ -102,8 +104,8 @@ def trace_page(
     ]
     originals = read_originals({place_of(line): None for line in lines}, list(config.data.features))
     names = class_names(originals.schema, config.data.label)
-    reader = ContentReader(originals, config.data, PICTURE_BYTES)
-    contents = query_contents(asked, originals, config.data, count)
+    reader = ContentReader(originals, data.encoding.features, PICTURE_BYTES)
+    contents = query_contents(asked, originals, data.encoding.features, count)
     decoded = [data.encoding.decode_labels(each[:count]) for each in (answers.predictions, answers.labels)]
     classification = data.encoding.task == "classification"
     shown = []
@@ -135,7 +137,7 @@ def trace_page(
             train_rows=data.count("train"),
             given=answers.given,
             refined=refined,
-            unit="nats" if classification else "loss units",
+            unit=data.encoding.target.unit,
             forensics=forensics,
             triggers=shown_triggers(run, forensics, names) if forensics is not None else [],
             shown=shown,
@@ -152,13 +154,13 @@ def place_of(line: dict[str, Any]) -> Place:
     return line["shard"], line["row"]
 
 
-def query_contents(asked: Asked, train: Originals, data: Data, count: int) -> list[Content]:
+def query_contents(asked: Asked, train: Originals, features: Sequence[Encoder], count: int) -> list[Content]:
     """What is shown of the first queries; pictures have the shape of the train rows', rare values are rare there."""
     path = str(asked.path)
-    own = read_originals([(path, row) for row in range(count)], list(data.features))
+    own = read_originals([(path, row) for row in range(count)], [each.column for each in features])
     schema = train.schema if len(train.schema) else own.schema
     reference = train.reference if train.reference.num_rows else own.reference
-    reader = ContentReader(Originals(schema, own.rows, reference), data, QUERY_PICTURE_BYTES)
+    reader = ContentReader(Originals(schema, own.rows, reference), features, QUERY_PICTURE_BYTES)
     return [reader.read((path, row)) for row in range(count)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import pyarrow as pa
 
 from pipeline.config import Data
 from pipeline.data.encode import Encoding
-from pipeline.data.encoders import Encoder
-from pipeline.data.encoders.image import ImageEncoder, is_pixels
 from pipeline.data.files import Shard, SourceFile, open_shard, read_runs
-from pipeline.data.labels import missing_labels, plain
-from pipeline.data.schema import value_type
+from pipeline.data.labels import missing_labels
 from pipeline.errors import InputError
+from pipeline.features.arrow import plain, value_type
+from pipeline.features.encoder import Encoder
 
 BATCH_ROWS = 4096
 
@@ -83,19 +81,10 @@ def check_feature(shard: Shard, encoder: Encoder) -> None:
             f"{shard.path}: no column {name!r}",
             f"Queries need all feature columns of the run; the columns here: {known}.",
         )
-    kind = value_type(shard.schema.field(name).type)
-    pixels = isinstance(encoder, ImageEncoder) and encoder.pixels
-    if not encoder.supports(kind) or (isinstance(encoder, ImageEncoder) and pixels != is_pixels(kind)):
-        raise InputError(
-            f"{shard.path}: column {name!r} is {kind}, which the run's encoding as {encoder.kind} can't take",
-            "Give the column the type that it has in the train shards.",
-        )
-    if isinstance(encoder, ImageEncoder) and pixels and kind.list_size != math.prod(encoder.stored):
-        raise InputError(
-            f"{shard.path}: column {name!r} has {kind.list_size:,} pixels, "
-            f"the run's images have {' × '.join(map(str, encoder.stored))}",
-            "Give the queries' images the shape of the train images.",
-        )
+    found = encoder.misfit(value_type(shard.schema.field(name).type))
+    if found is not None:
+        what, hint = found
+        raise InputError(f"{shard.path}: column {name!r} {what}", hint)
 
 
 def encode_features(

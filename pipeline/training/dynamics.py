@@ -129,16 +129,6 @@ def f1_of_rows(predicted: Tensor, given: Tensor) -> Tensor:
     return torch.where(sizes == 0, 1.0, 2 * both / sizes.clamp(min=1)).float()
 
 
-def accuracy(measured: dict[str, Tensor], labels: Tensor) -> float:
-    return (measured["top_class"][:, 0] == labels.cpu()).double().mean().item()
-
-
-def r_squared(measured: dict[str, Tensor], labels: Tensor) -> float:
-    target = labels.cpu().double()
-    residual = (measured["prediction"].double() - target).square().sum()
-    return (1 - residual / (target - target.mean()).square().sum().clamp(min=1e-30)).item()
-
-
 def epoch_path(directory: Path, epoch: int) -> Path:
     return directory / f"epoch-{epoch:03d}.safetensors"
 

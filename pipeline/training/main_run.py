@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.artifacts import Step
@@ -16,7 +15,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.runs.directory import read_json, write_json
 from pipeline.runs.tensors import save_tensors
 from pipeline.training.batches import Selection
-from pipeline.training.dynamics import accuracy, epoch_path, evaluate_role, r_squared
+from pipeline.training.dynamics import epoch_path, evaluate_role
 from pipeline.training.loop import train
 from pipeline.training.observer import Observer
 from pipeline.training.optimizer import optimizer_tensors
@@ -26,10 +25,6 @@ from pipeline.workers.worker import emit_progress, run_config, run_data
 
 EARLY_TAIL = 0.5
 """The share of the early window's last steps whose weights are averaged; queries are measured at this average."""
-
-
-METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "f1"}
-"""Task → the name of the metric that `metric` computes."""
 
 
 def whole_trajectory(run_path: Path) -> Path:
@@ -154,26 +149,17 @@ class Curve:
         self._directory, self._setup, self._data, self._epochs = directory, setup, data, epochs
 
     def after_epoch(self, epoch: int) -> None:
-        setup = self._setup
+        setup, score = self._setup, self._data.encoding.target.score
         path = epoch_path(self._directory, epoch)
         measured = evaluate_role(setup.model, setup.plain, self._data, "train", setup.device, path=path)
         line = {"epoch": epoch, "train_loss": measured["loss"].double().mean().item()}
-        line |= {"train_metric": metric(measured, role_labels(self._data, "train"), self._data)}
+        line |= {"train_metric": score(measured, role_labels(self._data, "train"))}
         if self._data.count("validation"):
             measured = evaluate_role(setup.model, setup.plain, self._data, "validation", setup.device)
             line["validation_loss"] = measured["loss"].double().mean().item()
-            line["validation_metric"] = metric(measured, role_labels(self._data, "validation"), self._data)
+            line["validation_metric"] = score(measured, role_labels(self._data, "validation"))
         write_json(self._directory / f"epoch-{epoch:03d}.json", line)
         emit_progress("main run", epoch, self._epochs)
-
-
-def metric(measured: dict[str, Tensor], labels: Tensor, data: EncodedData) -> float:
-    """The metric of the task: accuracy, R² for regression, or the mean F1 of the rows for multi-label."""
-    if "f1" in measured:
-        return measured["f1"].double().mean().item()
-    return (
-        accuracy(measured, labels) if data.encoding.task == "classification" else r_squared(measured, labels)
-    )
 
 
 def role_labels(data: EncodedData, role: str) -> Tensor:
@@ -183,12 +169,7 @@ def role_labels(data: EncodedData, role: str) -> Tensor:
         `[rows]` class indices for classification, int16 if they fit and else int32; `[rows]` float32 standardised
         targets for regression; `[rows, labels]` uint8 for multi-label.
     """
-    if data.encoding.task == "multilabel":
-        empty = torch.empty(0, data.encoding.outputs, dtype=torch.uint8)
-        return torch.cat([empty, *(data.load(chunk).labels for chunk in data.chunks(role))])
-    width = torch.int16 if data.encoding.outputs < 2**15 else torch.int32
-    kind = width if data.encoding.task == "classification" else torch.float32
-    labels = torch.empty(data.count(role), dtype=kind)
+    labels = data.encoding.target.empty_labels(data.count(role), data.encoding.outputs)
     for chunk in data.chunks(role):
         labels[chunk.first : chunk.first + chunk.rows] = data.load(chunk).labels
     return labels

@@ -13,7 +13,6 @@ from pipeline.models.validate import check_model
 from pipeline.runs.context import AuditContext
 from pipeline.training.halves import HALVES, out_of_sample_losses, train_half
 from pipeline.training.main_run import (
-    METRICS,
     read_curve,
     train_early_window,
     train_main,
@@ -44,10 +43,9 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     config, data = run_config(path), run_data(path)
     epochs, seed = config.training.epochs, config.training.seed
     if config.training.class_weights != "none" and data.encoding.task != "classification":
-        kind = "a number" if data.encoding.task == "regression" else "a set of labels"
         raise InputError(
             f"training.class_weights is {config.training.class_weights}, "
-            f"but the target {config.data.label!r} is {kind}",
+            f"but the target {config.data.label!r} is {data.encoding.target.label}",
             "Leave it out; data.weight gives rows weights of their own.",
         )
     if config.training.label_smoothing and data.encoding.task == "regression":
@@ -107,7 +105,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
         "recorded_in": config.training.trajectory,
         "early_epoch": early,
         "trainings": (2 if config.detection.halves else 0) + (trajectory is None),
-        "metric": METRICS[data.encoding.task],
+        "metric": data.encoding.target.metric,
         "validation_metric": curve[-1].get("validation_metric"),
         "curve": curve,
     }

@@ -127,10 +127,7 @@ def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Ten
     path = run_path / "panel" / "mean" / "train.npy"
     opinions = np.load(path, mmap_mode="r") if path.exists() else None
     if opinions is not None and len(opinions) == len(given):
-        if data.encoding.task == "classification":
-            return torch.from_numpy(opinions.argmax(1)).to(given.dtype)
-        said = opinions > 0.5 if data.encoding.task == "multilabel" else np.asarray(opinions)
-        return torch.from_numpy(said).to(given.dtype)
+        return torch.from_numpy(data.encoding.target.answers(opinions)).to(given.dtype)
     return (
         encoded(data, table["predicted_label"], given) if "predicted_label" in table.column_names else given
     )

@@ -11,7 +11,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
 from pipeline.text import words
-from pipeline.training.main_run import METRICS, role_labels
+from pipeline.training.main_run import role_labels
 from pipeline.verification.arm_names import AS_GIVEN, MIXED, RANDOM_OF
 from pipeline.verification.arms import Decisions, distinct_arms, read_decisions
 from pipeline.verification.choice import choose
@@ -40,7 +40,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
     path, config = context.run.path, context.config.verification
     data, decisions = run_data(path), read_decisions(path)
     report: dict[str, Any] = {
-        "metric": METRICS[data.encoding.task],
+        "metric": data.encoding.target.metric,
         "higher_is_better": True,
         "verdict": "not tested",
         "exported": None,

@@ -17,12 +17,6 @@ from pipeline.workers.budgets import Budgets, budgets
 from pipeline.workers.kept import keep
 from pipeline.workers.topics import PROGRESS_TOPIC
 
-LOSSES = {
-    "classification": "cross_entropy",
-    "regression": "squared_error",
-    "multilabel": "binary_cross_entropy",
-}
-"""Task → the name of its loss."""
 PROGRESS_SECONDS = 0.5
 
 _last_progress = 0.0
@@ -45,7 +39,7 @@ def run_objective(run_path: Path) -> Objective:
     """The loss that training minimises, without row weights. Row gradients, curvature and self-influence use it."""
     smoothing = run_config(run_path).training.label_smoothing
     options = {"label_smoothing": smoothing} if smoothing else {}
-    return get_objective(LOSSES[run_data(run_path).encoding.task], **options)
+    return get_objective(run_data(run_path).encoding.target.loss, **options)
 
 
 def plain_objective(run_path: Path) -> Objective:
@@ -53,7 +47,7 @@ def plain_objective(run_path: Path) -> Objective:
 
     A smoothed loss is no likelihood of the labels: it rises again when the model is very sure of the right label.
     """
-    return get_objective(LOSSES[run_data(run_path).encoding.task])
+    return get_objective(run_data(run_path).encoding.target.loss)
 
 
 def run_model(run_path: Path, seed: int) -> nn.Module:

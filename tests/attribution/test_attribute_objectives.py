@@ -147,3 +147,37 @@ def test_an_objective_of_ones_own_with_a_wrong_shape_is_named(tmp_path: Path) ->
             [(torch.zeros(4, WIDTH).double(), torch.zeros(4))],
             loss=objective,
         )
+
+
+def test_an_objective_of_ones_own_says_which_labels_a_model_cannot_have(tmp_path: Path) -> None:
+    """Ordered classes 0 to OUTPUTS, one more than there are outputs: the label is how many thresholds are passed."""
+
+    def ordinal(outputs: Tensor, labels: Tensor) -> Tensor:
+        passed = (torch.arange(OUTPUTS) < labels[:, None]).to(outputs)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, passed, reduction="none").sum(1)
+
+    def columns(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:  # noqa: ARG001
+        root = (outputs.sigmoid() * (-outputs).sigmoid()).sqrt()
+        return [root * torch.eye(OUTPUTS).double()[k] for k in range(OUTPUTS)]
+
+    def unknown(labels: Tensor, outputs: int) -> Tensor:
+        return labels[(labels < 0) | (labels > outputs)]
+
+    objective = Objective("ordinal", ordinal, no_margins, signed_columns(columns), columns, unknown)
+    model, inputs = model_of(), torch.randn(8, WIDTH).double()
+    labels = torch.arange(8) % (OUTPUTS + 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, checkpoints=1, steps=1, train_rows=8)
+    ordinal(model(inputs), labels).mean().backward()
+    optimizer.step()
+    recorder.step()
+
+    def scores(query: Tensor) -> Tensor | None:
+        trajectory = Trajectory.load(tmp_path)
+        return attribute(model, trajectory, [(inputs, labels)], [(inputs, query)], loss=objective).harm
+
+    found = scores(labels)
+    assert found is not None
+    assert found.isfinite().all()
+    with pytest.raises(AttributionError, match="A query has the class 4"):
+        scores(labels + 1)

@@ -7,15 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.config import AuditConfig, Data
+from pipeline.config import AuditConfig
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import EncodedData
-from pipeline.data.encoders import ENCODERS, Column
 from pipeline.data.prepare import prepare
 from pipeline.runs.directory import RunDirectory
 
@@ -56,28 +54,3 @@ def run_prepare(run_path: Path, chunk_rows: int = 8192, **data: Any) -> Prepared
     )
     facts = prepare(context)
     return Prepared(facts, EncodedData.open(run_path), run_path)
-
-
-def fit(kind: str, column: pa.Array, train: np.ndarray | None = None, **options: Any) -> Any:
-    """An encoder fitted on one column that must have no faults."""
-    encoder = create(kind, column.type, **options)
-    assert encoder.update(column, np.ones(len(column), bool) if train is None else train) == []
-    encoder.finish()
-    return encoder
-
-
-def create(
-    kind: str,
-    arrow_type: pa.DataType,
-    shape: tuple[int, ...] | None = None,
-    layout: str | None = None,
-    **options: Any,
-) -> Any:
-    data = Data.model_validate({"train": "t", "features": {"x": kind}, "label": "label"} | options)
-    return ENCODERS[kind].create(Column("x", arrow_type, kind, shape, layout), data)
-
-
-def faults(kind: str, column: pa.Array, **options: Any) -> list[tuple[list[int], str]]:
-    """Places and wording of the faults that an encoder finds in a column."""
-    found = create(kind, column.type, **options).update(column, np.ones(len(column), bool))
-    return [(fault.places.tolist(), fault.what) for fault in found]

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from pipeline.config import Data
 from pipeline.data.encode import Encoding
-from pipeline.data.encoders import Column
+from pipeline.features.encoder import Column
 
 COLUMNS = {
     "n": pa.array([1.0, 3.0, 5.0]),

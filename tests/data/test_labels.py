@@ -4,8 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.data.labels import ClassLabel, RowWeight, TargetLabel, missing_labels
+from pipeline.data.labels import RowWeight, missing_labels
 from pipeline.errors import InputError
+from pipeline.tasks.classification import ClassLabel
+from pipeline.tasks.regression import TargetLabel
 
 
 def class_label(column: pa.Array, roles: list[int] | None = None) -> ClassLabel:

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data.files import Shard
-from pipeline.data.problems import Problems, fault_where
+from pipeline.data.problems import Problems
 from pipeline.errors import InputError
+from pipeline.features.faults import fault_where
 
 SHARDS = [Shard(i, f"{name}.parquet", None, pa.schema([]), (9000,), 0, 0) for i, name in enumerate("ab")]
 

@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Data
-from pipeline.data.encoders import Column
 from pipeline.data.files import SourceFile, open_shards
 from pipeline.data.schema import (
     check_other_columns,
@@ -16,6 +15,8 @@ from pipeline.data.schema import (
     used_columns,
 )
 from pipeline.errors import InputError
+from pipeline.features.encoder import Column
+from pipeline.features.pictures import stored_shape
 
 from .small import write
 
@@ -63,7 +64,7 @@ def test_auto_takes_the_kind_from_the_type(tmp_path, column, kind):
 @pytest.mark.parametrize("text", ["[2, 2, 3]", "2,2,3"])
 def test_pixels_with_a_shape_in_the_metadata_are_an_image(tmp_path, text):
     found = feature(tmp_path, IMAGE, metadata={"image_shape": text})
-    assert (found.kind, found.image_shape, found.image_layout) == ("image", (2, 2, 3), "HWC")
+    assert (found.kind, stored_shape(found)) == ("image", ((2, 2, 3), "HWC"))
 
 
 def test_the_metadata_of_the_field_come_first(tmp_path):
@@ -73,7 +74,7 @@ def test_the_metadata_of_the_field_come_first(tmp_path):
     )
     table = pa.table([IMAGE, pa.array([0])], schema=schema)
     (found,) = feature_columns(shards(tmp_path, table), data())
-    assert (found.image_shape, found.image_layout) == ((3, 2, 2), "CHW")
+    assert stored_shape(found) == ((3, 2, 2), "CHW")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_single_class_is_an_error():
 
 
 def test_images_of_two_sizes_are_named_by_row_and_sizes():
-    from .encoders.test_image import encoded_bytes
+    from features.test_image import encoded_bytes
 
     images = [encoded_bytes(np.zeros((4, 5 + (i == 3)), np.uint8)) for i in range(6)]
     error = error_of({"x": pa.array(images)})

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.detection.undertrained import loss_without_features, undertrained
+from pipeline.detection.undertrained import undertrained
+from pipeline.tasks.registry import TASKS
 
 OF_TEN = math.log(10)
 
@@ -56,9 +57,9 @@ def test_the_loss_without_features_is_that_of_the_best_constant() -> None:
     classes = np.array([0, 0, 0, 1], dtype=np.int16)
     steps = np.linspace(0.01, 0.99, 99)
     constant = [np.mean(-np.log(np.where(classes == 0, p, 1 - p))) for p in steps]
-    assert loss_without_features(classes, "classification") == pytest.approx(min(constant))
+    assert TASKS["classification"].constant_loss(classes) == pytest.approx(min(constant))
     sets = np.array([[1, 0, 1], [1, 0, 0]], dtype=np.uint8)
-    assert loss_without_features(sets, "multilabel") == pytest.approx(math.log(2))
+    assert TASKS["multilabel"].constant_loss(sets) == pytest.approx(math.log(2))
     targets = np.array([0.0, 1.0, 5.0], dtype=np.float32)
     squares = [np.mean((targets - c) ** 2) for c in np.linspace(0, 5, 501)]
-    assert loss_without_features(targets, "regression") == pytest.approx(min(squares))
+    assert TASKS["regression"].constant_loss(targets) == pytest.approx(min(squares))

@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.panel.folds import KEPT_OF_A_STRATUM, assign_folds, draw_sample, rare_classes, strata_of
+from pipeline.panel.folds import KEPT_OF_A_STRATUM, assign_folds, draw_sample, rare_classes
+from pipeline.tasks.multilabel import MULTILABEL
+from pipeline.tasks.regression import REGRESSION
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60), st.integers(2, 6))
@@ -45,11 +47,11 @@ def test_a_sample_keeps_small_classes_and_its_size() -> None:
 
 
 def test_strata_of_targets_and_sets() -> None:
-    counts = np.bincount(strata_of(np.random.RandomState(0).normal(size=1000), "regression"))
+    counts = np.bincount(REGRESSION.strata(np.random.RandomState(0).normal(size=1000)))
     assert len(counts) == 10
     assert counts.min() > 90
     sets = np.array([[1, 0], [1, 1], [0, 0], [1, 0]])
-    assert strata_of(sets, "multilabel").tolist() == [0, 1, 2, 0]
+    assert MULTILABEL.strata(sets).tolist() == [0, 1, 2, 0]
 
 
 def test_classes_with_fewer_rows_than_folds_are_rare() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from pipeline.panel.material import Blocks, pixels
+from pipeline.features.pictures import judged_pixels
+from pipeline.panel.material import Blocks
 from pipeline.panel.ngrams import text_blocks
 from pipeline.panel.spaces import LinearSpace, TextSpace, TreeSpace
 
@@ -56,8 +57,8 @@ def test_wide_blocks_become_components() -> None:
 
 def test_large_images_are_averaged_over_squares() -> None:
     images = np.random.RandomState(0).randint(0, 256, (2, 3, 64, 96), dtype=np.uint8)
-    found = pixels(images).reshape(2, 3, 21, 32)
+    found = judged_pixels(images).reshape(2, 3, 21, 32)
     np.testing.assert_allclose(found[0, 1, 2, 5], images[0, 1, 6:9, 15:18].mean() / 255, rtol=1e-5)
     small = images[:, :, :8, :8]
-    np.testing.assert_allclose(pixels(small), small.reshape(2, -1) / 255, rtol=1e-5)
-    assert pixels(np.ones((1, 1, 500, 3), np.uint8)).shape[1] > 0
+    np.testing.assert_allclose(judged_pixels(small), small.reshape(2, -1) / 255, rtol=1e-5)
+    assert judged_pixels(np.ones((1, 1, 500, 3), np.uint8)).shape[1] > 0

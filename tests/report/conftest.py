@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AuditConfig, Detection
+from pipeline.data.encoded import ENCODING
+from pipeline.data.files import SourceFile, open_shards
+from pipeline.data.prepare import create_encoding
 from pipeline.detection.rules.promises import of_budget
 from pipeline.runs.directory import RunDirectory, write_json
 
@@ -63,6 +66,10 @@ class RunBuilder:
         places = self.write_shards()
         suspicion, signals = self.scores()
         (run / "config.yaml").write_text(config.to_yaml())
+        shards = open_shards(
+            [SourceFile(str(path), "train") for path in sorted(self.folder.glob("train/*.parquet"))]
+        )
+        create_encoding(shards, config).save(run / ENCODING)
         pq.write_table(pa.table({"row_key": self.keys(places), **signals}), run / "signals.parquet")
         pq.write_table(self.rows(places, suspicion), run / "rows.parquet")
         write_json(run / "verification.json", self.verification(rows))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.data.encoded import features_of
 from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import TEXT_LENGTH, ContentReader, Usual
 from pipeline.report.evidence import bar, evidence
@@ -104,7 +105,7 @@ def test_the_least_usual_values_come_first(numbers: Any) -> None:
         rare
     ]
     originals = read_originals([place], list(context.config.data.features))
-    shown = ContentReader(originals, context.config.data, 0).read(place)
+    shown = ContentReader(originals, features_of(context.run.path), 0).read(place)
     by_name = {value.name: value for value in shown.values}
     assert set(by_name) == {"size", "age", "town"}
     assert by_name["town"].shown == "Nowhere"
@@ -142,7 +143,7 @@ def test_pictures_stop_when_their_bytes_are_spent(images: Any) -> None:
     places = [(str(images.folder / "train/part-000.parquet"), row) for row in range(10)]
     originals = read_originals(places, ["image"])
     size = 400
-    reader = ContentReader(originals, context.config.data, size)
+    reader = ContentReader(originals, features_of(context.run.path), size)
     shown = [reader.read(place) for place in places]
     pictures = [one.picture for one in shown if one.picture is not None]
     assert 0 < len(pictures) < 10

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.report.thumbnails import SIDE, Thumbnail, thumbnail
+from pipeline.features.encoder import Column
+from pipeline.features.kinds.image import ImageEncoder
+from pipeline.report.thumbnails import SIDE, Thumbnail, encode
 
 
 def pixels_of(found: Thumbnail | None) -> np.ndarray:
@@ -22,8 +24,12 @@ def as_scalar(pixels: np.ndarray) -> pa.Scalar:
 
 
 def show(value: pa.Scalar, metadata: dict[str, str] | None = None) -> Thumbnail | None:
-    entry = pa.field("image", value.type)
-    return thumbnail(value, entry, pa.schema([entry], metadata=metadata))
+    return shown(value, pa.schema([pa.field("image", value.type)], metadata=metadata))
+
+
+def shown(value: pa.Scalar, schema: pa.Schema) -> Thumbnail | None:
+    image = ImageEncoder.picture(value, Column.of(schema, "image"), SIDE)
+    return None if image is None else encode(image)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def test_channels_first_is_recognised_without_a_layout(colours: np.ndarray) -> N
 def test_shape_of_the_field_is_used(colours: np.ndarray) -> None:
     value = as_scalar(colours)
     entry = pa.field("image", value.type, metadata={"shape": "[5, 7, 3]", "layout": "HWC"})
-    np.testing.assert_array_equal(pixels_of(thumbnail(value, entry, pa.schema([entry]))), colours)
+    np.testing.assert_array_equal(pixels_of(shown(value, pa.schema([entry]))), colours)
 
 
 def test_slices_show_their_own_pixels() -> None:

@@ -43,7 +43,12 @@ def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float
     ):
         raise AttributionError("Class weights have to be positive numbers, one per class.", "Correct them.")
     rule = _CrossEntropy(class_weights, label_smoothing)
-    return Objective("cross_entropy", rule.losses, rule.margins, rule.sampled, rule.exact)
+    return Objective("cross_entropy", rule.losses, rule.margins, rule.sampled, rule.exact, _unknown)
+
+
+def _unknown(labels: Tensor, classes: int) -> Tensor:
+    """The labels that are none of so many classes, nor padding."""
+    return labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
 
 
 @dataclass(frozen=True)

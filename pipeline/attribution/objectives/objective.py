@@ -44,9 +44,11 @@ class Objective:
             the outputs' shape, whose covariance is the output Hessian of the example's loss.
         exact_output_gradients: ``(outputs, labels)`` -> list of tensors of the outputs' shape; the sum of their
             outer products is the output Hessian.
+        unknown_labels: ``(labels, outputs) -> labels`` that a model with so many outputs can't have; None where the
+            labels are no classes, and any label is possible.
 
-    In the last two ``labels`` may be None; they raise AttributionError then if the Hessian depends on the given
-    labels, as it does with class weights and with padding.
+    In the two rules for output gradients ``labels`` may be None; they raise AttributionError then if the Hessian
+    depends on the given labels, as it does with class weights and with padding.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Objective:
     margins: Callable[[Tensor, Tensor], Tensor | None]
     sampled_output_gradients: SampledGradients
     exact_output_gradients: ExactGradients
+    unknown_labels: Callable[[Tensor, int], Tensor] | None = None
 
 
 def check_objective(

@@ -14,7 +14,6 @@ from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.capture import Inputs, capture
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.objectives.cross_entropy import IGNORED
 from pipeline.attribution.queries.compression import DENSE_BYTES
 from pipeline.attribution.rows.batch import select_inputs
 from pipeline.attribution.rows.stages import StageRows
@@ -116,11 +115,11 @@ def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
 
 def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
     """Raises AttributionError for a class that the model has no output for."""
-    if objective.name != "cross_entropy" or not len(labels):
+    if objective.unknown_labels is None or not len(labels):
         return
     with capture(model) as captured:
         classes = captured.forward(select_inputs(inputs, slice(1))).shape[-1]
-    unknown = labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
+    unknown = objective.unknown_labels(labels, classes)
     if len(unknown):
         raise AttributionError(
             f"A query has the class {int(unknown[0])}, but the model has {classes} outputs, classes 0 to "

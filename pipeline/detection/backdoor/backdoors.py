@@ -22,7 +22,7 @@ from pipeline.detection.backdoor.material import (
     write_material,
 )
 from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensors, to_tensors
-from pipeline.detection.backdoor.search import KINDS, search_class
+from pipeline.detection.backdoor.search import FINDERS, KINDS, search_class
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Names
 from pipeline.runs.context import AuditContext
@@ -38,6 +38,7 @@ SETS = "Backdoors are not looked for where rows have sets of labels."
 RIGHT_LABELS = ", in rows that look rightly labelled"
 NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
 TOO_MANY = "Backdoors were searched for in the {} classes with the most suspect rows."
+NOT_SEARCHED = "No backdoors were searched for in {}: no kind of pattern is known for such features."
 SAMPLED = "Backdoors were searched for in a sample of {} train rows, and what was found in all rows."
 
 
@@ -138,6 +139,9 @@ def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
     data, notes = run_data(run_path), []
     if len(tensors["places"]) < data.count("train"):
         notes.append(SAMPLED.format(len(tensors["places"])))
+    unknown = [each.column for each in data.encoding.features if each.input.name not in FINDERS]
+    if unknown:
+        notes.append(NOT_SEARCHED.format(", ".join(unknown)))
     classes = data.encoding.outputs
     if classes <= MOST_CLASSES:
         return list(range(classes)), notes

@@ -58,9 +58,7 @@ def load_places(data: EncodedData, role: str, places: np.ndarray) -> Rows:
 
 
 def as_inputs(rows: Rows, data: EncodedData) -> Inputs:
-    if isinstance(rows.inputs, dict):
-        return {kind: tensor.numpy() for kind, tensor in rows.inputs.items()}
-    return {next(iter(data.encoding.input_shapes)): rows.inputs.numpy()}
+    return data.encoding.by_name(rows.inputs)
 
 
 class Predictor:

@@ -24,9 +24,27 @@ LEAST_CLASS = 8
 Threshold = Callable[[Pattern, Evidence, np.ndarray, int], bool]
 """Of a pattern with its evidence, the labels of the rows searched and the target."""
 
+Finder = Callable[[Subject, int, np.ndarray, list[np.ndarray]], Iterable[Pattern]]
+"""Of the rows, the target, all suspect rows, and the lists of them by view."""
+
 KINDS: dict[str, type] = {
     kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues, ColumnRanges)
 }
+
+
+FINDERS: dict[str, tuple[Finder, ...]] = {
+    "image": (
+        lambda subject, target, seeds, lists: find_windows(subject, target, seeds),
+        lambda subject, target, seeds, lists: find_pixels(subject, target, lists),
+        lambda subject, target, seeds, lists: find_additive(subject, target, lists),
+    ),
+    "tokens": (lambda subject, target, seeds, lists: find_tokens(subject, target, seeds),),
+    "dense": (
+        lambda subject, target, seeds, lists: find_column_values(subject, target, seeds),
+        lambda subject, target, seeds, lists: find_column_ranges(subject, target, seeds),
+    ),
+}
+"""What looks for patterns in each input of the model; in others none can be found."""
 
 
 def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[Pattern]:
@@ -36,15 +54,9 @@ def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[P
     """
     seeds = union(lists)
     found: list[Pattern] = []
-    if "image" in subject.inputs:
-        found += find_windows(subject, target, seeds)
-        found += find_pixels(subject, target, lists)
-        found += find_additive(subject, target, lists)
-    if "tokens" in subject.inputs:
-        found += find_tokens(subject, target, seeds)
-    if "dense" in subject.inputs:
-        found += find_column_values(subject, target, seeds)
-        found += find_column_ranges(subject, target, seeds)
+    for name, finders in FINDERS.items():
+        if name in subject.inputs:
+            found += [pattern for find in finders for pattern in find(subject, target, seeds, lists)]
     return found
 
 

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from pipeline.detection.backdoor.subject import Inputs, Subject
+from pipeline.features.registry import find_input
 from pipeline.seeds import random_state
 
 SEEDS = 12
@@ -52,14 +53,7 @@ def steadiness(subject: Subject) -> np.ndarray:
 
 def mix(inputs: Inputs, partners: np.ndarray, random: np.random.RandomState) -> Inputs:
     """Half of each row and half of its partner: pixels averaged, tokens and columns from either."""
-    mixed = {}
-    for kind, rows in inputs.items():
-        other = rows[partners]
-        if kind == "image":
-            mixed[kind] = ((rows.astype(np.uint16) + other) // 2).astype(np.uint8)
-        else:
-            mixed[kind] = np.where(random.random_sample(rows.shape) < 0.5, rows, other)
-    return mixed
+    return {kind: find_input(kind).mix(rows, rows[partners], random) for kind, rows in inputs.items()}
 
 
 def seed_lists(subject: Subject, scores: SeedScores, target: int) -> list[np.ndarray]:

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.data.encode import Encoding
+from pipeline.features.dense import DenseEncoder
+from pipeline.features.kinds.text import TOKENS
 
 Inputs = dict[str, np.ndarray]
 """By kind: image uint8 `[rows, C, H, W]`, tokens int `[rows, length]`, dense float32 `[rows, columns]`."""
@@ -128,26 +130,10 @@ def names_of(encoding: Encoding) -> Names:
     columns: list[Column] = []
     first = 0
     for encoder in encoding.features:
-        if encoder.input == "tokens":
+        if encoder.input is TOKENS:
             vocabulary = tuple(encoder.vocabulary)  # type: ignore[attr-defined]
-        if encoder.input == "dense":
-            found = dense_columns(encoder, first)
-            columns += found
-            first += sum(column.width for column in found)
+        if isinstance(encoder, DenseEncoder):
+            for place in encoder.places:
+                columns.append(Column(place.title, first, place.width, place.values, place.mean, place.std))
+                first += place.width
     return Names(vocabulary, tuple(columns))
-
-
-def dense_columns(encoder: object, first: int) -> list[Column]:
-    """The columns that one encoder fills, from place `first` of the dense input on."""
-    name, kind = encoder.column, encoder.kind  # type: ignore[attr-defined]
-    if kind == "category":
-        values = [*encoder.categories, "(other)"] + ["(missing)"] * encoder.missing  # type: ignore[attr-defined]
-        return [Column(name, first, len(values), tuple(values))]
-    if kind == "boolean":
-        return [Column(name, first, 1)]
-    means, stds = encoder.mean, encoder.std  # type: ignore[attr-defined]
-    titles = [name] if kind == "numeric" else [f"{name}[{place}]" for place in range(len(means))]
-    return [
-        Column(title, first + place, 1, (), mean, std)
-        for place, (title, mean, std) in enumerate(zip(titles, means, stds))
-    ]

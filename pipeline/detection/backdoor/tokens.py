@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from pipeline.detection.backdoor.blind import token_counts
 from pipeline.detection.backdoor.items import Occurrences, promising
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Names, Subject
-
-PADDING = 0
+from pipeline.features.kinds.text import PADDING, token_counts
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ def find_tokens(subject: Subject, target: int, seeds: np.ndarray) -> list[Tokens
 
 def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
     """float32 0/1 `[rows, width]`; larger tokens are left out."""
-    counts = token_counts(np.where(rows < width, rows, PADDING))
-    counts.resize(len(rows), width)
+    counts = token_counts(rows, width)
     counts.sum_duplicates()
     counts.data[:] = 1
     return counts

@@ -23,9 +23,9 @@ from pipeline.detection.judges.halves import (
     reading_train,
     role_files,
 )
-from pipeline.detection.undertrained import loss_without_features
 from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
 from pipeline.runs.context import AuditContext
+from pipeline.tasks.classification import CLASSIFICATION
 from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
@@ -103,7 +103,7 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
         return None
     data = run_data(path)
     roles = [role for role in ("train", "validation", "holdout") if data.count(role)]
-    without = loss_without_features(given, "classification")
+    without = CLASSIFICATION.constant_loss(given)
     paths = {
         judge.name: {role: opinions_path(path / FOLDER, judge.name, role, False) for role in roles}
         for judge in panel.judges

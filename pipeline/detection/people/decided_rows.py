@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import AuditConfig
+from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.decisions_file import Line, read_decisions
-from pipeline.data.files import ROLES
 from pipeline.data.originals import class_names
 from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
 from pipeline.detection.people.answers import Answers

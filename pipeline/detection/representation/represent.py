@@ -19,7 +19,7 @@ from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.detection.representation.class_distance import ClassDistance, fit_class_distance
-from pipeline.detection.representation.near_duplicates import count_near_duplicates, differ
+from pipeline.detection.representation.near_duplicates import count_near_duplicates
 from pipeline.detection.representation.neighbours import (
     EXACT,
     build_index,
@@ -150,16 +150,16 @@ def represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
     """NAMES, `[rows]` of a chunk (a task for a worker)."""
     path, data = reference_path(run_path), run_data(run_path)
     reference = keep("reference", path, lambda: load_file(path))
-    rows, task = data.load(chunk), data.encoding.task
+    rows = data.load(chunk)
     features = row_features(run_path, rows)
     similarity, places = nearest_rows(run_path, features, reference, chunk)
     found = reference["labels"][places]
-    classification = task == "classification"
+    classification = data.encoding.task == "classification"
     classes = data.encoding.outputs if classification else None
     own = rows.labels.numpy() if classification else np.zeros(len(rows), dtype=np.int64)
     distance = ClassDistance(reference["whitening"].numpy(), reference["means"].numpy())
     own_distance, nearest_distance = distance.own_and_nearest(features.cpu().numpy(), own)
-    contrary = differ(rows.labels, found, task)
+    contrary = data.encoding.target.contradict(rows.labels[:, None], found)
     among_train = reference["places"][places]
     twins = count_near_duplicates(data, rows, similarity.numpy(), contrary.numpy(), among_train.numpy())
     seen = {

@@ -33,7 +33,7 @@ def assert_matches_functional_gradients(model: nn.Module, inputs: Tensor) -> Non
     weight = expected["weight"]
     if isinstance(model, nn.Embedding):
         matrix = weight.transpose(1, 2)
-    elif isinstance(model, NORMS):
+    elif isinstance(model, NORMS) or layer.kind == "scale":
         matrix = weight.flatten(1)[:, :, None]
     else:
         matrix = weight.flatten(2)

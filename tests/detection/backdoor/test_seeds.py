@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.detection.backdoor.blind import BlindSpace, content_features, token_counts
+from pipeline.detection.backdoor.blind import BlindSpace, content_features
 from pipeline.detection.backdoor.seeds import mix, score_seeds, seed_lists, smaller_cluster, union
+from pipeline.features.kinds.text import token_counts
 
 from .subjects import TARGET, image_subject
 from .test_window import corner, has_corner

@@ -13,8 +13,8 @@ from pipeline.detection.judges.label_sets import (
     pair_suspicion,
     row_signals,
 )
-from pipeline.detection.representation.near_duplicates import differ
 from pipeline.detection.representation.neighbours import margins
+from pipeline.tasks.multilabel import MULTILABEL
 
 ROWS, LABELS = 50, 3
 
@@ -87,4 +87,4 @@ def test_the_vote_is_for_each_answer() -> None:
 
 def test_neighbours_differ_when_any_label_does() -> None:
     labels, found = torch.tensor([[1, 0]]), torch.tensor([[[1, 0], [1, 1], [0, 0]]])
-    assert differ(labels, found, "multilabel").tolist() == [[False, True, True]]
+    assert MULTILABEL.contradict(labels[:, None], found).tolist() == [[False, True, True]]

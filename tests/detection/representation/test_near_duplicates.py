@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detection.representation.near_duplicates import count_near_duplicates, jaccard, likeness
+from pipeline.detection.representation.near_duplicates import count_near_duplicates
+from pipeline.features.dense import DENSE
+from pipeline.features.kinds.image import IMAGES
+from pipeline.features.kinds.text import jaccard
 from pipeline.workers.worker import run_data
 
 
@@ -31,12 +34,12 @@ def test_likeness_of_numbers_and_images(detected_run: Path) -> None:
     data = run_data(detected_run)
     a = np.array([[1.0, 2.0], [3.0, 0.0]], dtype=np.float32)
     b = np.array([[1.0, 2.0], [-3.0, 0.0]], dtype=np.float32)
-    assert likeness("dense", a, b, data).tolist() == [1.0, -1.0]
+    assert DENSE.likeness(a, b, []).tolist() == [1.0, -1.0]
     mean = round(255 * data.encoding.statistics["image_mean"][0])
     bright = np.full((1, 1, 8, 8), mean + 40, dtype=np.uint8)
     dark = np.full((1, 1, 8, 8), mean - 40, dtype=np.uint8)
-    assert likeness("image", bright, bright, data)[0] == 1
-    assert likeness("image", bright, dark, data)[0] == pytest.approx(-1, abs=0.01)
+    assert IMAGES.likeness(bright, bright, data.encoding.features)[0] == 1
+    assert IMAGES.likeness(bright, dark, data.encoding.features)[0] == pytest.approx(-1, abs=0.01)
 
 
 def test_likeness_of_texts_is_the_share_of_common_tokens_whatever_the_padding() -> None:

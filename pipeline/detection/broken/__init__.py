@@ -1,1 +1,0 @@
-"""Rows whose features are broken, whatever their label."""

@@ -1,0 +1,163 @@
+"""Classification: one of several classes a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from pipeline.config import ROLES
+from pipeline.errors import InputError
+from pipeline.features.arrow import is_categorical, plain
+from pipeline.features.faults import Fault
+from pipeline.tasks.task import TINY, Probable, clipped, entropy, narrow, refuse_unseen
+
+
+class Classification(Probable):
+    """Softmax cross-entropy; opinions are probabilities of the classes, `[rows, classes]`."""
+
+    name = "classification"
+    loss = "cross_entropy"
+    metric = "accuracy"
+    label = "a class"
+    alike = "classes"
+    refusal = ("can't be a class", "Convert it to integers or strings, or set data.task: regression.")
+
+    def codec(self, column: str, of_one: str) -> ClassLabel:
+        return ClassLabel(column, of_one)
+
+    def load(self, state: dict[str, Any]) -> ClassLabel:
+        return ClassLabel(**state)
+
+    def takes(self, kind: pa.DataType) -> bool:
+        return is_categorical(kind)
+
+    def recognises(self, kind: pa.DataType) -> bool:
+        return is_categorical(kind)
+
+    def empty_labels(self, rows: int, outputs: int) -> Tensor:
+        return torch.empty(rows, dtype=narrow(outputs))
+
+    def contradict(self, one: Tensor, other: Tensor) -> Tensor:
+        return one != other
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """The classes."""
+        return labels.astype(np.int64)
+
+    def constant_loss(self, labels: np.ndarray) -> float:
+        return float(entropy(np.bincount(labels) / len(labels)))
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(1)
+
+    def score(self, measured: dict[str, Tensor], labels: Tensor) -> float:
+        """The share of rows whose most probable class is the given one."""
+        return (measured["top_class"][:, 0] == labels.cpu()).double().mean().item()
+
+    def answers(self, opinions: np.ndarray) -> np.ndarray:
+        return opinions.argmax(1)
+
+    def tempered(self, opinions: np.ndarray, temperature: float) -> np.ndarray:
+        return normalised(np.log(np.maximum(opinions, TINY)) / temperature)
+
+    def errors(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.square(opinions - np.eye(opinions.shape[1])[labels]).sum(1)
+
+    def mean_opinion(self, opinions: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+        logs = [np.log(clipped(each)) for each in opinions]
+        return normalised(np.average(logs, axis=0, weights=weights))
+
+    def row_losses(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return -np.log(np.maximum(opinions[np.arange(len(labels)), labels], TINY))
+
+    def right(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return (opinions.argmax(1) == labels).astype(np.float64)
+
+    def shares(self, labels: np.ndarray, outputs: int) -> np.ndarray:
+        return np.bincount(labels, minlength=outputs) / len(labels)
+
+
+CLASSIFICATION = Classification()
+
+
+def normalised(logs: np.ndarray) -> np.ndarray:
+    """Logarithms `[rows, classes]`, up to a constant per row → probabilities."""
+    raised = np.exp(logs - logs.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+@dataclass
+class ClassLabel:
+    """Classes: the sorted distinct labels of the train rows, in the source's type."""
+
+    column: str
+    type: str  # Arrow type of the source, without dictionary encoding
+    classes: list[Any] = field(default_factory=list)
+    class_counts: list[int] = field(default_factory=list)  # train rows of each
+
+    def __post_init__(self) -> None:
+        self.counts: dict[str, Counter[Any]] = {role: Counter() for role in ROLES}
+        self.first: dict[tuple[str, Any], str] = {}
+
+    def update(self, column: pa.Array, roles: np.ndarray, places: Any) -> list[Fault]:
+        """Count labels. `roles`: codes [rows]; `places(i)`: the name of a row for messages."""
+        column = plain(column)
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        for code, role in enumerate(ROLES):
+            rows = np.flatnonzero((roles == code) & valid)
+            labels = column.take(pa.array(rows))
+            for entry in pc.value_counts(labels).to_pylist():
+                value = entry["values"]
+                if value not in self.counts[role]:
+                    where = pc.index(labels, pa.scalar(value, labels.type)).as_py()
+                    self.first[role, value] = places(int(rows[where]))
+                self.counts[role][value] += entry["counts"]
+        return []
+
+    def finish(self) -> None:
+        """Fix the classes. Raises InputError for a single class, a class of one row, an unseen label."""
+        train = self.counts["train"]
+        self.classes = sorted(train)
+        self.class_counts = [train[value] for value in self.classes]
+        if len(train) == 1:
+            raise InputError(
+                f"label {self.column!r}: every train row has the label {self.classes[0]!r}",
+                "A classifier needs two classes: check data.label and the paths.",
+            )
+        single = [value for value in self.classes if train[value] == 1]
+        if single:
+            raise InputError(
+                f"{self.first['train', single[0]]}: the only train row of the class {single[0]!r}",
+                "A class needs two rows: add some or drop this one; for numbers set data.task: regression."
+                f"\n  (classes with one row: {len(single):,} of {len(train):,})",
+            )
+        refuse_unseen(self.counts, self.first)
+
+    def encode(self, column: pa.Array) -> np.ndarray:
+        """Class indices, int64 [rows]. Raises InputError for an unknown label."""
+        column = plain(column)
+        index = pc.index_in(column, value_set=self.decode(np.arange(len(self.classes))))
+        if index.null_count:
+            value = column[int(np.argmax(pc.is_null(index).to_numpy(zero_copy_only=False)))].as_py()
+            raise InputError(f"label {value!r} is none of the classes of the train rows", "Drop such rows.")
+        return index.to_numpy().astype(np.int64)
+
+    def decode(self, indices: np.ndarray) -> pa.Array:
+        """Class indices [rows] → labels in the source's type."""
+        return pa.array(self.classes, self.arrow_type).take(pa.array(indices))
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return pa.type_for_alias(self.type)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
