@@ -134,7 +134,7 @@ def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
 
 
 def source_columns(run_path: Path) -> list[str]:
-    """Columns that are read from the source once more: texts, and numbers that may be missing."""
+    """The columns that judges need from the source: texts, and numbers that may be missing."""
     return [each.column for each in run_data(run_path).encoding.features if each.read_again]
 
 

@@ -71,7 +71,7 @@ def row_slices(rows: int, outputs: int) -> Iterator[slice]:
 
 
 def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: Probable) -> float:
-    """The temperature of the least log loss on given labels, out of fold."""
+    """The temperature with the lowest log loss on the given labels; the opinions are out of fold."""
 
     def loss(log_temperature: float) -> float:
         return float(task.row_losses(task.tempered(opinions, np.exp(log_temperature)), labels).mean())
@@ -83,7 +83,7 @@ def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: Probable) ->
 
 
 def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, float | None]:
-    """Error and log loss of whoever knows how frequent the classes are (in regression: the median) and nothing else."""
+    """Error and log loss of a constant prediction: the class shares, or for regression the median (log loss None)."""
     if not isinstance(task, Probable):
         return float(task.errors(np.median(labels), labels).mean()), None
     shares = task.shares(labels, outputs)
