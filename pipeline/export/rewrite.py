@@ -124,7 +124,7 @@ def apply(table: pa.Table, changes: Changes) -> pa.Table:
 
 
 def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
-    """`column` with `labels` at `places`, in its own type; a dictionary keeps the order of its values."""
+    """The column with `labels` at `places`, in the type of the column; a dictionary keeps the order of its values."""
     kind = column.type
     if not pa.types.is_dictionary(kind):
         values = column.to_pylist()
@@ -280,7 +280,7 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
 
 
 def wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
-    """What is wrong with `found`, the cleaned form of the row group `table`."""
+    """What differs between a cleaned row group, `found`, and the row group `table` of the source, or None."""
     stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
     wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
     if not relabelled.any() or wanted.num_rows != found.num_rows:

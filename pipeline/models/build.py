@@ -38,7 +38,7 @@ def model_name(config: Model, encoding: Encoding) -> str:
 
 
 def main_input(encoding: Encoding) -> Input | None:
-    """The input that a built-in model is for; the others stand beside it. None where no model takes them together."""
+    """The input that decides the built-in model; other inputs are joined to it. None if no model takes them all."""
     found = [find_input(name) for name in encoding.input_shapes]
     return next(
         (each for each in found if {other.name for other in found} - {each.name} <= each.beside), None

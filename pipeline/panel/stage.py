@@ -1,4 +1,4 @@
-"""The stage `panel`: plain models of several families judge every row, train rows out of fold."""
+"""The stage `panel`: plain models of several families judge every row; train rows are judged out of fold."""
 
 from __future__ import annotations
 

@@ -356,7 +356,7 @@ def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
 
 
 def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
-    """Encoded rows, checkpoints with momentum, factors and their sums, measurements per epoch, the export."""
+    """The line about disk: encoded rows, checkpoints with momentum, factors and their sums, dynamics, the export."""
     model, rows = 4 * sizes.parameters, sum(sizes.rows.values())
     per_epoch = 48 * (2 * sizes.rows["train"] + 3 * sizes.rows["validation"])
     needed = (

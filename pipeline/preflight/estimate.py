@@ -36,17 +36,17 @@ from pipeline.workers.cluster import Workers
 from pipeline.workers.worker import run_config
 
 TRIAL_SECONDS = 0.7
-TRIALS = 4  # workers that are tried at once, at most
-ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
-PRODUCT_COST = 4.0  # a row's product with the Gauss–Newton matrix, in units of its first pass for the factors
-SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
+TRIALS = 4  # at most so many workers run trials
+ATTRIBUTE_COST = 2.0  # time of a row's scores, in units of `Costs.spectrum_row`
+PRODUCT_COST = 4.0  # time of a row's product with the Gauss–Newton matrix, in units of `Costs.covariance_row`
+SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, measured on the samples
 SEARCH_ROW = {
     "pixels": 8e-4,
     "texts": 8e-4,
     "columns": 1e-3,
-}  # the same for a row that is searched for backdoors
-# Of one fold of the panel on one core, by plain fits of 2,000 to 8,000 rows: word and character TF-IDF with a
-# logistic regression for each class, 150 extra trees, and 60 boosted trees for each class.
+}  # seconds on one core to search a row for backdoors
+# Seconds on one core for one fold of the panel, from plain fits of 2,000 to 8,000 rows: word and character TF-IDF with
+# a logistic regression for each class, 150 extra trees, and 60 boosted trees for each class. `…_ROW` is per row.
 TEXT_ROW, TEXT_CLASS_ROW = 3.4e-4, 5e-5
 FOREST, FOREST_ROW = 0.35, 9e-5
 BOOSTING, BOOSTING_ROW = 0.03, 3e-5
@@ -88,8 +88,18 @@ class Costs:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the estimates are made from. `factor_numbers`: in the covered layers' covariances; kinds: how
-    plain models see the features; classes: 0 for a numeric target."""
+    """The sizes of data and model from which time, memory and disk are estimated.
+
+    Attributes:
+        rows: role → number of rows.
+        row_bytes: size of an encoded row.
+        parameters: of the model.
+        factor_numbers: how many numbers the covariances of the covered layers have.
+        source_bytes: size of the source files.
+        workers: how many there are.
+        kinds: how plain models see the features (`judged_as` of the encoders).
+        classes: how many classes or labels there are; 0 for a numeric target.
+    """
 
     rows: dict[str, int]
     row_bytes: int
@@ -256,7 +266,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
 
 
 def searched_as(kinds: frozenset[str]) -> str:
-    """What the search for backdoors takes the rows for; kinds: how plain models see the features."""
+    """The key of SEARCH_ROW for the features; `kinds`: how plain models see them (`judged_as` of the encoders)."""
     return next((kind for kind in ("pixels", "texts") if kind in kinds), "columns")
 
 

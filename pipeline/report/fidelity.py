@@ -59,7 +59,7 @@ def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
 
 
 def sentences(found: dict[str, Any], unit: str) -> list[str]:
-    """What was done and found, how much of it is noise, and, unless fidelity is high, what helps."""
+    """Sentences about the result of fidelity, the share of noise in it and, unless fidelity is high, what helps."""
     done = (
         f"{LEVELS[found['level']]}. {words.count(found['groups'])} random groups of "
         f"{words.percent(found['removed_share'], 0)} of the rows were left out and the model retrained: predicted "

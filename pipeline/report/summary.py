@@ -317,7 +317,7 @@ def canaries_line(summary: Summary) -> str:
 
 
 def forecast_line(summary: Summary) -> str:
-    """Forecast and measurement of the change of the mean validation loss, in nats."""
+    """The forecast and the measured change of the mean validation loss, in nats; empty without both."""
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
     loss = "the validation loss" + (" (on labels as given)" if "validation" in as_noisy(summary) else "")
     if measured is not None and low_fidelity(summary.get("fidelity")):

@@ -1,4 +1,4 @@
-"""Pictures for cards, as small data: URIs."""
+"""Pictures for cards, as small `data:` URIs."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def is_gain(summary: Summary, difference: str) -> bool:
 
 
 def disarmed(summary: Summary) -> bool:
-    """Whether triggers were found that worked before cleaning and, all of them, hardly do after it."""
+    """Whether triggers were measured, and cleaning more than halved the success of every one."""
     measured = [found for found in summary["backdoors"] if found["before"] is not None]
     return bool(measured) and all(found["after"] < found["before"] / 2 for found in measured)
 

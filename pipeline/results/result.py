@@ -55,7 +55,7 @@ class AuditResult:
 
     @property
     def refused(self) -> bool:
-        """True when the verification gate kept the cleaned dataset from being written."""
+        """Whether the verification gate refused to write the cleaned dataset."""
         return bool(self.run.facts("export")["refused"])
 
     @property

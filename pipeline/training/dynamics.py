@@ -145,7 +145,7 @@ def read_column(directory: Path, name: str, epochs: int) -> Iterator[Tensor]:
 
 
 def mean_column(directory: Path, name: str, epochs: int) -> np.ndarray:
-    """float64 `[rows]`: the mean of a column over the first `epochs` epochs."""
+    """The mean of a column over the first `epochs` epochs, float64 `[rows]`."""
     total: np.ndarray | None = None
     for epoch in range(1, epochs + 1):
         file = RowsFile(epoch_path(directory, epoch))

@@ -33,7 +33,7 @@ from pipeline.workers.worker import (
 
 @dataclass(frozen=True)
 class Setup:
-    """One training, ready to start."""
+    """Everything that one training needs."""
 
     data: EncodedData
     model: nn.Module

@@ -99,7 +99,7 @@ class RowsFile:
         return int(self._entries[self.names[0]]["shape"][0])
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows start … stop − 1 of a tensor."""
+        """Read rows start … stop − 1 of a tensor."""
         entry = self._entries[name]
         dtype, width = BY_NAME[entry["dtype"]], int(np.prod(entry["shape"][1:], dtype=np.int64))
         offset = self._first + entry["data_offsets"][0] + start * width * dtype.itemsize

@@ -64,7 +64,7 @@ class Decisions:
         return self.removed | self.relabelled
 
     def masks(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows the arm removes and which get another label, bool `[rows]` each."""
+        """The rows that an arm removes and the rows that it relabels, bool `[rows]` each."""
         by_rule = self.flagged & ~self.by_person
         if arm == REMOVED:
             return self.removed & self.by_person | by_rule, self.relabelled & self.by_person

@@ -89,9 +89,16 @@ def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evide
 
 
 def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray | None) -> tuple[str, str]:
-    """The arm with the largest gain over as given, and the measure: clean labels, else the posterior, else as given.
+    """Choose the arm with the largest sum of standardised gains over `as_given`, in metric and in loss.
 
-    The gains in metric and loss are each counted in the half-width of their interval, the mean of the arms', and added.
+    Args:
+        results: name → results on the rows of one role.
+        evidence: what is known about their labels.
+        rows: bool `[rows]`, rows that choose; None takes all.
+
+    Returns:
+        The arm, and the measure that chose it: labels as given if they are declared right, or else the posterior if
+        there is one, or else labels as given.
     """
     measured = {name: measure_arm(result, evidence, rows) for name, result in results.items()}
     order = [GIVEN] if evidence.clean else [POSTERIOR + BLIND, POSTERIOR, GIVEN]

@@ -138,7 +138,7 @@ def differences_on(
 
 
 def means(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[float]]]:
-    """Measure → the means over its rows, one per seed."""
+    """Measure → means of metric and loss over the rows of the measure, one per seed."""
     return {
         name: {"metric": found.scores.mean(1).tolist(), "loss": found.losses.mean(1).tolist()}
         for name, found in measured.items()

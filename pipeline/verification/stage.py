@@ -1,4 +1,4 @@
-"""The stage `verify`: retrain with and without the flagged rows and compare on the holdout."""
+"""The stage `verify`: retrains with and without the flagged rows and compares the models on the holdout."""
 
 from __future__ import annotations
 

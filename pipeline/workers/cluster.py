@@ -236,7 +236,7 @@ class Workers:
             ) from None
 
     def peak_memory(self) -> int:
-        """The largest resident size that any worker has had, in bytes; 0 when none was started."""
+        """The largest resident size that any worker has had, in bytes; 0 if no worker was started."""
         return max(self._client.run(peak_resident_bytes).values(), default=0) if self._client else 0
 
     def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:

@@ -83,5 +83,5 @@ def drop_kept() -> None:
 
 @lru_cache(maxsize=4096)
 def run_of(folder: Path) -> Path:
-    """The run directory that a folder lies in, or the folder itself."""
+    """The run directory that contains a folder; outside of runs, the folder itself."""
     return next((each for each in (folder, *folder.parents) if (each / "config.yaml").exists()), folder)
