@@ -114,7 +114,9 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
 
 def check_there(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path}: not there", "The audit has not come that far: run it to its end first.")
+        raise InputError(
+            f"{path}: no such file", "The audit has not finished detection: run it to its end first."
+        )
 
 
 def shard_names(path: Path) -> list[str]:

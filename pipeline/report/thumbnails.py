@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-PIXELATED_BELOW = (
-    65  # pixels per side; smaller images keep their pixels, which the browser enlarges without smoothing
-)
+PIXELATED_BELOW = 65  # pixels per side; smaller images are not resampled, and enlarged without smoothing
 SIDE = 144  # pixels per side; larger images are shrunk to this
 
 

@@ -107,7 +107,7 @@ class ReviewedRun:
             )
         if ranking_hash(self.row_ids, answers.plan) != answers.ranking:
             raise InputError(
-                f"{path}: detection has run anew, and the answers are about another ranking", again
+                f"{path}: detection has run again, and the answers belong to another ranking", again
             )
         return answers
 

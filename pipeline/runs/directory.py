@@ -48,7 +48,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise WinnowError(
                 f"{path}: the disk is full",
-                "Free some space and run the same command again: it goes on from here.",
+                "Free some space and run the same command again: it resumes from here.",
             ) from None
         raise
 
