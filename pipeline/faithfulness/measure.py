@@ -269,7 +269,7 @@ def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], 
     workers, each = context.workers.count(), seconds_of(mask_path(*masks[0]))
     say(
         f"{words.plural(left, 'retraining')} of about {words.duration(each)} on {words.plural(workers, 'worker')}: "
-        f"about {words.duration(left * each / workers)}, and the scores. After an interruption, the same command resumes."
+        f"about {words.duration(left * each / workers)}, and the scores. If interrupted, the same command resumes."
     )
 
 

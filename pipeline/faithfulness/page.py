@@ -41,7 +41,7 @@ def interval(found: dict[str, float]) -> str:
 
 
 def curve(found: dict[str, Any]) -> dict[str, Any]:
-    """The chart of the removal curve (the mean loss over seeds by the share of removed rows in percent) and its data."""
+    """The chart of the removal curve: the mean loss over seeds by the percentage of removed rows; and its numbers."""
     start = fmean(found["as_given"])
     series = [
         svg.Series(
