@@ -41,11 +41,6 @@ class JudgeInfo:
     accuracy: float | None = None
     error: float | None = None
 
-    @property
-    def signal(self) -> str:
-        """The judge's column in signals.parquet."""
-        return f"panel_{self.name}"
-
 
 class Panel:
     """The opinions of a run's panel, memory-mapped; rows are in the order of the role's encoded rows."""
