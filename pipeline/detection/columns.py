@@ -1,4 +1,4 @@
-"""Numbers per row that lie on disk while they aren't needed: what detection keeps of millions of rows."""
+"""Columns on disk: one number per row, so that detection of millions of rows needs little memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pipeline.runs.directory import write_atomically
 
 
 def columns_directory(run_path: Path) -> Path:
-    """Where columns lie while detection runs."""
+    """The folder for columns while detection runs."""
     return run_path / "detection" / "columns"
 
 
 class Column:
-    """One number per row in a file, written once, in order; read whole by `np.asarray` or in part by slices."""
+    """One number per row in a file that is written once, in order; `np.asarray` reads it whole, slices read parts."""
 
     def __init__(self, path: Path, dtype: np.dtype):
         self._path, self.dtype = path, dtype
 
     @classmethod
     def write(cls, path: Path, parts: Iterable[np.ndarray]) -> Column:
-        """The parts, `[rows of it]` each and of one dtype, one after the other; at least one."""
+        """Write a column part by part.
+
+        Args:
+            path: the file.
+            parts: at least one array `[rows of the part]`, all of one dtype.
+        """
         with write_atomically(path) as temporary, temporary.open("wb") as file:
             for part in parts:
                 part.tofile(file)
@@ -41,5 +46,5 @@ class Column:
 
 
 def slices(rows: int, size: int) -> list[slice]:
-    """0 … rows − 1 in pieces of at most `size`."""
+    """Slices of at most `size` rows that cover the rows 0 … rows − 1."""
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
