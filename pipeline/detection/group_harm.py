@@ -17,7 +17,8 @@ SPURIOUS_SHARE = 0.1
 """The least share that harm in a row's slice alone has in the row's influence on the four parts (`find_spurious`)."""
 LEAST_TIE = 0.15
 LEAST_TIE_ERRORS = 4.0
-"""Train must tie a slice to a label more than validation does, by so many standard errors and by the share of rows."""
+"""Train must tie a slice to a label more than validation does, by LEAST_TIE (a difference of shares) and by
+LEAST_TIE_ERRORS standard errors."""
 
 
 def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterator[tuple[slice, np.ndarray]]:

@@ -119,7 +119,12 @@ def galleries(
 ) -> list[Gallery]:
     """The galleries of a run, in the order of REASONS, at most MOST_REASONS of them.
 
-    signals: those that are shown as bars; cards: at most as many per reason.
+    Args:
+        run: the run.
+        data: the section `data` of the config.
+        signals: the signals that are shown as bars.
+        cards: how many cards each reason gets at most.
+        pictures: whether cards have pictures.
     """
     path = run / "rows.parquet"
     flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)

@@ -1,4 +1,4 @@
-"""How much the model leans on a row to get that row right."""
+"""Signal: how much the model depends on a row to predict that row, which measures memorisation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def self_influence(evidence: Evidence) -> np.ndarray:
-    """SOURCE's self-influence over the whole run in nats, float64 `[rows]`: memorisation."""
+    """The self-influence of each row by SOURCE over the whole run, in nats, float64 `[rows]`."""
     return evidence.score("self_influence")
 
 
