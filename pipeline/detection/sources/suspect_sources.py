@@ -250,7 +250,7 @@ def of_sources(
 
 
 def with_own_classes(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Adjust probabilities `[rows, classes]` of judges that assume the class shares `shares` to the shares in these rows.
+    """Adjust probabilities `[rows, classes]` from the class shares that judges assume, `shares`, to those of the rows.
 
     The shares in these rows are found by expectation maximisation (Saerens, Latinne and Decaestecker 2002), with
     `shares` as a prior that counts as PRIOR_ROWS rows.
