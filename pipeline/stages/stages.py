@@ -20,12 +20,10 @@ from pipeline.workers.cluster import peak_resident_bytes
 class Stage:
     """A step of the audit.
 
-    Attributes:
-        name: in the record and on the command line.
-        function: `module:name` of a function `(context) -> facts`, which is imported when the stage runs.
-        sections: the sections of the config that the stage depends on.
-        outputs: names that the stage writes in the run directory; they are removed before the stage runs anew.
-        changes: files of earlier stages that the stage rewrites.
+    function: `module:name` of a `(context) -> facts`; imported when it runs. sections: the parts of the config that
+    it depends on. outputs: what it writes in the run directory, removed when it must be done anew. changes: files of
+    earlier stages that it rewrites. keeps: outputs whose files depend on the stages before and their names alone, so
+    that other settings of the stage itself take them as they are.
     """
 
     name: str
@@ -33,6 +31,7 @@ class Stage:
     sections: tuple[str, ...]
     outputs: tuple[str, ...]
     changes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
@@ -58,6 +57,7 @@ STAGES = (
         "pipeline.verification.stage:verify",
         ("verification",),
         ("verification", "verification.json"),
+        keeps=("verification",),
     ),
     Stage(
         "export",
@@ -134,7 +134,8 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     if run.is_complete(stage.name, fingerprint):
         return False
     mend_earlier(stage, context)
-    run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes)
+    before = STAGES[STAGES.index(stage) - 1].name if stage.keeps else None
+    run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes, before, stage.keeps)
     begin = time.perf_counter()
     facts = stage.run(context, **options)
     peak = max(peak_resident_bytes(), context.workers.peak_memory())

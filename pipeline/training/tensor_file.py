@@ -1,8 +1,9 @@
 """Safetensors files with one entry per row, written and read in consecutive slices of rows.
 
-The format (huggingface/safetensors) has 8 bytes with the length of the header, the header as JSON that is padded with
-spaces to a multiple of 8, and the bytes of the tensors. The files have the same bytes as those of
-`safetensors.save_file`. Reading uses plain reads instead of a memory map, so that the process does not hold the pages.
+The format (huggingface/safetensors): 8 bytes with the length of the header, the header as JSON padded with spaces to
+a multiple of 8, then the tensors' bytes. Files are the same, byte for byte, as `safetensors.save_file` writes them.
+The library writes whole tensors alone. A file is mapped only while a part of it is read: pages that stayed mapped would
+count as memory of the process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.runs.directory import write_atomically
@@ -26,8 +28,7 @@ DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
     torch.float16: ("F16", np.dtype("<f2")),
     torch.int16: ("I16", np.dtype("<i2")),
 }
-"""In the order in which the safetensors library lays out tensors of these dtypes."""
-BY_NAME = dict(DTYPES.values())
+"""In the order in which the library puts tensors of these types."""
 
 
 def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -85,23 +86,18 @@ def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, in
 
 
 class RowsFile:
-    """Reads slices of consecutive rows from a file of `write_rows`."""
+    """Reads runs of rows of the tensors in such a file, which is mapped anew for each of them."""
 
     def __init__(self, path: Path):
         self._path = path
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            self._entries: dict[str, Any] = json.loads(file.read(length))
-        self._first = 8 + length
-        self.names = [name for name in self._entries if name != "__metadata__"]
+        with safe_open(path, "pt") as file:
+            self.names = sorted(file.keys())
+            self._rows = int(file.get_slice(self.names[0]).get_shape()[0])
 
     def __len__(self) -> int:
-        return int(self._entries[self.names[0]]["shape"][0])
+        return self._rows
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
-        """Read rows start … stop − 1 of a tensor."""
-        entry = self._entries[name]
-        dtype, width = BY_NAME[entry["dtype"]], int(np.prod(entry["shape"][1:], dtype=np.int64))
-        offset = self._first + entry["data_offsets"][0] + start * width * dtype.itemsize
-        values = np.fromfile(self._path, dtype, (stop - start) * width, offset=offset)
-        return torch.from_numpy(values).reshape(stop - start, *entry["shape"][1:])
+        """Rows start … stop − 1 of a tensor."""
+        with safe_open(self._path, "pt") as file:
+            return file.get_slice(name)[start:stop].clone()

@@ -126,13 +126,11 @@ def resident_bytes(process_id: int) -> int:
         return 0
 
 
-def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) -> SpecCluster:
-    """Start a local cluster; its `close()` ends the workers.
+def start_cluster(count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
+    """`count` workers with one thread and at most `memory_limit` bytes each; `close()` ends them.
 
-    Args:
-        count: how many workers, with one thread each.
-        memory_limit: bytes per worker.
-        environment: variables for the worker processes; variables of this process override them.
+    environment: variables that the worker processes get on top of this one's, which stand above them. folder: for
+    what they put on disk; the caller removes it, and they do where the caller was killed.
 
     Raises:
         WinnowError: the workers don't start.
@@ -141,6 +139,7 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) ->
     options = {
         "nthreads": 1,
         "memory_limit": memory_limit,
+        "local_directory": folder,
         "host": HOST,
         "dashboard": False,
         "dashboard_address": f"{HOST}:0",
@@ -149,7 +148,13 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) ->
     cluster = SpecCluster(
         scheduler={
             "cls": Scheduler,
-            "options": {"host": HOST, "port": 0, "dashboard": True, "dashboard_address": f"{HOST}:0"},
+            "options": {
+                "host": HOST,
+                "port": 0,
+                "dashboard": True,
+                "dashboard_address": f"{HOST}:0",
+                "local_directory": folder,
+            },
         },
         workers={name: {"cls": LocalWorker, "options": worker} for name in range(count)},
         name="winnow",

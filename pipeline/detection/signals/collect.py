@@ -39,9 +39,10 @@ def signals_of_judges(judged: Judged) -> Iterator[SignalValues]:
 
 
 def stored(run_path: Path, signal: SignalValues) -> SignalValues:
-    """Write the values of a signal to disk; returns the signal with its values as a column on disk."""
-    values = Column.write(columns_directory(run_path) / signal.name, [np.asarray(signal.values)])
-    return replace(signal, values=values)
+    """The signal with its values on disk."""
+    values = np.asarray(signal.values)
+    path = columns_directory(run_path) / signal.name
+    return replace(signal, values=Column.write(path, len(values), [values]))
 
 
 def computed(evidence: Evidence, signals: list[Signal]) -> Iterator[SignalValues]:
