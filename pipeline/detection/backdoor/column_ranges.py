@@ -155,7 +155,7 @@ def best_ranges(
 
 
 def pattern_of(items: Sequence[Item | Range], dense: np.ndarray, own: np.ndarray) -> ColumnRanges:
-    """Make a pattern from items; matching rows of the class give the pasted values, and a column's first item counts."""
+    """Make a pattern from items; matching rows of the class give the pasted values. A column's first item counts."""
     chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
     places = np.concatenate([np.arange(i.column.first, i.column.first + i.column.width) for i in chosen])
     ends = [(i.low, i.high) if isinstance(i, Range) else (i.encoded, i.encoded) for i in chosen]
