@@ -17,9 +17,9 @@ def columns_directory(run_path: Path) -> Path:
 
 
 class Column:
-    """One number per row in an `.npy` file, written once, in order.
+    """One number per row in an `.npy` file that is written once, in order.
 
-    It is read whole by `np.asarray` or in part by slices. The file is mapped anew for every part: pages that stayed
+    `np.asarray` reads the whole column, and slices read parts. Every read maps the file anew, because pages that stay
     mapped would count as memory of the process.
     """
 
@@ -28,7 +28,13 @@ class Column:
 
     @classmethod
     def write(cls, path: Path, rows: int, parts: Iterable[np.ndarray]) -> Column:
-        """The parts, `[rows of it]` each and of one dtype, one after the other; `rows` rows in all, at least one."""
+        """Write a column part by part.
+
+        Args:
+            path: the file.
+            parts: at least one array `[rows of the part]`, all of one dtype.
+            rows: how many rows all parts have together.
+        """
         done = 0
         with write_atomically(path) as temporary:
             for part in parts:

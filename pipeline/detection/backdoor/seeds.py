@@ -21,7 +21,7 @@ SEEDS = 12
 MIXTURES = 4
 CLUSTER_DIMENSIONS = 10
 LEAST_CLASS = 16
-"""Smaller classes are not clustered."""
+"""Classes with fewer rows are not clustered."""
 
 
 @dataclass(frozen=True)

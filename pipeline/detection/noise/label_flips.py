@@ -90,7 +90,7 @@ def chances(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def sharpened(found: np.ndarray, temperature: float) -> np.ndarray:
-    """p^(1/T) / Σ p^(1/T), `[rows, classes]`."""
+    """Sharpen probabilities to p^(1/T) / Σ p^(1/T), `[rows, classes]`."""
     logs = np.log(found) / temperature
     raised = np.exp(logs - logs.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)

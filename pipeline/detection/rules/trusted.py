@@ -66,7 +66,7 @@ def flag_by_trusted(
 
 
 def p_values(suspicion: np.ndarray, of_trusted: np.ndarray) -> np.ndarray:
-    """(1 + trusted rows at least as suspicious) / (1 + trusted rows), float64 `[rows]`."""
+    """The conformal p-values, (1 + trusted rows at least as suspicious) / (1 + trusted rows), float64 `[rows]`."""
     ordered = np.sort(of_trusted)
     as_high = len(ordered) - np.searchsorted(ordered, suspicion, side="left")
     return (1 + as_high) / (1 + len(ordered))

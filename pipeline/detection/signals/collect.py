@@ -39,7 +39,7 @@ def signals_of_judges(judged: Judged) -> Iterator[SignalValues]:
 
 
 def stored(run_path: Path, signal: SignalValues) -> SignalValues:
-    """The signal with its values on disk."""
+    """Write the values of a signal to disk; returns the signal with its values as a column on disk."""
     values = np.asarray(signal.values)
     path = columns_directory(run_path) / signal.name
     return replace(signal, values=Column.write(path, len(values), [values]))

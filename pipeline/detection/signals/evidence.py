@@ -51,7 +51,7 @@ class Evidence:
         return self.data.encoding.task
 
     def score(self, name: str) -> np.ndarray:
-        """A column of scores/, float64 `[train rows]`."""
+        """A column of `scores/`, float64 `[train rows]`."""
         return read_score(self.path, self.data, name)
 
 
