@@ -32,8 +32,11 @@ class Column:
 
         Args:
             path: the file.
-            parts: at least one array `[rows of the part]`, all of one dtype.
             rows: how many rows all parts have together.
+            parts: at least one array `[rows of the part]`, all of one dtype.
+
+        Raises:
+            ValueError: the parts do not have `rows` rows together.
         """
         done = 0
         with write_atomically(path) as temporary:

@@ -1,4 +1,4 @@
-"""A feature space that hardly sees triggers: rows are close if their contents are similar, whatever is pasted on them."""
+"""A feature space that hardly sees triggers: rows are close if their contents are similar, whatever their triggers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEIGHBOURS = 15
 
 
 def in_order(inputs: Inputs) -> list[Input]:
-    """The inputs, a table last."""
+    """The kinds of input, with a table last."""
     return sorted(map(find_input, inputs), key=lambda each: (each.joins, each.name))
 
 
