@@ -1,4 +1,4 @@
-"""How much the model leans on a row to get that row right."""
+"""Signal: how much the model depends on a row to predict that row, which measures memorisation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def self_influence(evidence: Evidence) -> np.ndarray | None:
-    """The method's self-influence over the whole run in nats, float64 `[rows]`; None of methods that have none."""
+    """The self-influence of each row over the whole run, in nats, float64 `[rows]`; None where the method has none."""
     found = evidence.score("self_influence")
     return None if np.isnan(found).all() else found
 
