@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import pytest
 
 from benchmarks.reference import PAGES, signature
+from pipeline.config.audit_config import AuditConfig
 from pipeline.config.messages import option_names
 from pipeline.config.reference import linked, words_of
-from pipeline.config.schema import AuditConfig
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 

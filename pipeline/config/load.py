@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import AuditConfig, set_key, validate
+from pipeline.config.audit_config import AuditConfig, set_key, validate
 from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from pipeline.config.audit_config import AuditConfig
 from pipeline.config.messages import section_of
-from pipeline.config.schema import AuditConfig, parse_bytes
+from pipeline.config.sections.fields import parse_bytes
 
 PAGE = "docs/reference/config.md"
 HEAD = """\
@@ -28,7 +29,7 @@ directory has the complete config, with all defaults filled in.
 Sizes are written `512 MiB` or `2 GiB`. Where a key names columns or files, a list with one element may be written
 without brackets. [What a feature becomes](features.md) says what the kinds of `data.features` are.
 
-This page is made from the fields in `pipeline/config/schema.py` by `python -m benchmarks.reference`.
+This page is made from the fields in `pipeline/config/sections/` by `python -m benchmarks.reference`.
 """
 MENTION = re.compile(r"docs/[\w./-]+\.md(?:#[\w-]+)?")
 LARGEST_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
