@@ -1,4 +1,4 @@
-"""How many of the labels that were flipped on purpose the decisions have found."""
+"""Canary recall: how many of the labels that were flipped on purpose the decisions have found."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ WORDS = (
 
 
 def canary_recall(run_path: Path, decision: np.ndarray) -> dict[str, Any] | None:
-    """Of the planted flips the share that is removed or relabelled, and that is flagged at all, with 95 % intervals.
+    """The shares of planted flips that are removed or relabelled, and that are flagged at all, with 95 % intervals.
 
-    decision: uint8 `[rows]`. None for a run without canaries.
+    Args:
+        run_path: the run directory.
+        decision: uint8 `[train rows]`.
+
+    Returns:
+        None for a run without canaries.
     """
     planted = planted_rows(run_path, len(decision))
     number = int(planted.sum())

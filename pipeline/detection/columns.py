@@ -1,4 +1,4 @@
-"""Numbers per row that lie on disk while they aren't needed: what detection keeps of millions of rows."""
+"""Columns on disk: one number per row, so that detection of millions of rows needs little memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline.runs.directory import write_atomically
 
 
 def columns_directory(run_path: Path) -> Path:
-    """Where columns lie while detection runs."""
+    """The folder for columns while detection runs."""
     return run_path / "detection" / "columns"
 
 
 class Column:
-    """One number per row in an `.npy` file, written once, in order.
+    """One number per row in an `.npy` file that is written once, in order.
 
-    It is read whole by `np.asarray` or in part by slices. The file is mapped anew for every part: pages that stayed
+    `np.asarray` reads the whole column, and slices read parts. Every read maps the file anew, because pages that stay
     mapped would count as memory of the process.
     """
 
@@ -28,7 +28,16 @@ class Column:
 
     @classmethod
     def write(cls, path: Path, rows: int, parts: Iterable[np.ndarray]) -> Column:
-        """The parts, `[rows of it]` each and of one dtype, one after the other; `rows` rows in all, at least one."""
+        """Write a column part by part.
+
+        Args:
+            path: the file.
+            rows: how many rows all parts have together.
+            parts: at least one array `[rows of the part]`, all of one dtype.
+
+        Raises:
+            ValueError: the parts do not have `rows` rows together.
+        """
         done = 0
         with write_atomically(path) as temporary:
             for part in parts:
@@ -57,5 +66,5 @@ class Column:
 
 
 def slices(rows: int, size: int) -> list[slice]:
-    """0 … rows − 1 in pieces of at most `size`."""
+    """Slices of at most `size` rows that cover the rows 0 … rows − 1."""
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

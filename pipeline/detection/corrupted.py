@@ -1,4 +1,4 @@
-"""Rows whose features are broken, whatever their label: they are put to review even where no ranking finds them."""
+"""Finds rows with broken features, whatever their label. They go to review even if no ranking finds them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ Marks = tuple[np.ndarray, ...]
 
 
 def corrupted_rows(context: AuditContext) -> np.ndarray:
-    """bool `[train rows]`: an empty or cut-off image, an impossible number or a sentinel, a flat or saturated list, a
-    text that says nothing; or what another kind of feature says can't be right."""
+    """Find train rows with broken features, bool `[train rows]`.
+
+    Broken are an empty or cut-off image, an impossible number or a sentinel, a flat or saturated list, a text without
+    content, and what an encoder of another kind marks.
+    """
     data = run_data(context.run.path)
     found = np.zeros(data.count("train"), dtype=bool)
     for place, encoder in enumerate(data.encoding.features):
@@ -32,7 +35,7 @@ def corrupted_rows(context: AuditContext) -> np.ndarray:
 
 
 def encoded_marks(context: AuditContext, encoder: Encoder, place: int) -> list[Marks]:
-    """The marks of a feature's encoded rows, chunk by chunk, from the workers."""
+    """The marks of a feature's encoded rows, chunk by chunk, from the workers; `place` is the feature's index."""
     path = context.run.path
     chunks = run_data(path).chunks("train")
     names = [f"broken values of {encoder.column}: chunk {chunk.id}" for chunk in chunks]
@@ -40,7 +43,7 @@ def encoded_marks(context: AuditContext, encoder: Encoder, place: int) -> list[M
 
 
 def mark_chunk(run_path: Path, chunk: Chunk, place: int) -> Marks:
-    """The marks of a chunk; place: of the feature (a task for a worker)."""
+    """The marks of a chunk for the feature with index `place` (a task for a worker)."""
     data = run_data(run_path)
     inputs = data.encoding.by_name(data.load(chunk).inputs)
     encoder, part = list(data.encoding.parts(inputs))[place]
@@ -48,13 +51,13 @@ def mark_chunk(run_path: Path, chunk: Chunk, place: int) -> Marks:
 
 
 def source_marks(context: AuditContext, encoder: Encoder, place: int) -> Iterator[Marks]:  # noqa: ARG001
-    """The marks of a feature's values as the shards have them, some thousand rows at a time."""
+    """The marks of a feature's values in the source files, some thousand rows at a time."""
     for values in source(context.run.path, encoder.column):
         yield encoder.marks(values)
 
 
 def source(run_path: Path, column: str) -> Iterator[pa.Array]:
-    """A column of the train rows as the shards have it, in order, some thousand rows at a time."""
+    """A source column of the train rows, in their order, some thousand rows at a time."""
     shard, reader = None, None
     for table in catalog_tables(run_path, "train", ["shard", "row"]):
         name = table["shard"][0].as_py()

@@ -1,4 +1,4 @@
-"""What a row does to classes and slices of the validation rows, and rows that are right for the wrong reason."""
+"""The harm of rows to classes and slices of the validation rows, and rows that are right for the wrong reason."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pipeline.scoring.attribute import scores_path
 from pipeline.scoring.groups import FEWEST_CELL_ROWS, Groups, scored_groups
 
 SPURIOUS_SHARE = 0.1
-"""Of a row's influence on the four parts of the validation rows: the harm that it does in its slice alone."""
+"""The least share that harm in a row's slice alone has in the row's influence on the four parts (`find_spurious`)."""
 LEAST_TIE = 0.15
 LEAST_TIE_ERRORS = 4.0
-"""By how much more train ties a slice to a label than validation does, as a share of rows and in standard errors."""
+"""Train must tie a slice to a label more than validation does, by LEAST_TIE (a difference of shares) and by
+LEAST_TIE_ERRORS standard errors."""
 
 
 def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterator[tuple[slice, np.ndarray]]:
-    """Places of the train rows and their harm to every group, float64 `[rows, groups]`, chunk by chunk."""
+    """Yield, chunk by chunk, the places of train rows and their harm to every group, float64 `[rows, groups]`."""
     for chunk in data.chunks("train"):
         lists = pq.read_table(scores_path(run_path, chunk), columns=["group_harm"])[
             "group_harm"
@@ -31,14 +32,26 @@ def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterat
 
 
 def find_spurious(run_path: Path, data: EncodedData, labels: np.ndarray) -> np.ndarray:
-    """bool `[train rows]`: supports its label in its slice at the expense of the slice's other labels.
+    """Find train rows that support their label in their slice at the expense of the slice's other labels.
 
-    labels: class indices `[train rows]`. Validation rows are parted in four, by the row's class and its slice. A row is
-    spurious when train ties its slice to its label and validation does not, and when it helps its own class in its
-    own slice, harms the other classes there, and the excess of that over its harm to the other classes elsewhere is
-    more than SPURIOUS_SHARE of the four parts' harms in size: a row with a wrong label harms on both sides of the
-    slice, a right one helps or does little. Every part needs FEWEST_CELL_ROWS. The influence alone won't do: rows are
-    likest to those of their slice, so that half of a table's rows harm the other classes there most.
+    The validation rows are split into four parts, by the row's class and by its slice. A row is spurious if
+
+    - train ties its slice to its label, and validation does not (`tied_rows`);
+    - it helps its own class in its own slice;
+    - it harms the other classes in its slice, and this harm minus its harm to the other classes elsewhere is more than
+      SPURIOUS_SHARE of the sum of its absolute harms to the four parts.
+
+    A row with a wrong label harms the other classes inside and outside of the slice; a right one helps or does little.
+    Every part needs FEWEST_CELL_ROWS rows. The influence alone is not enough: rows are most similar to the rows of
+    their slice, so that half of the rows of a table harm the other classes there most.
+
+    Args:
+        run_path: the run directory.
+        data: the encoded data.
+        labels: class indices `[train rows]`.
+
+    Returns:
+        bool `[train rows]`.
     """
     found, groups = np.zeros(len(labels), dtype=bool), scored_groups(run_path)
     if groups is None or data.encoding.task != "classification":
@@ -53,10 +66,13 @@ def find_spurious(run_path: Path, data: EncodedData, labels: np.ndarray) -> np.n
 
 
 def tied_rows(groups: Groups, column: int, labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """bool `[train rows]`: those whose label is more frequent in their slice than elsewhere, but not in validation.
+    """Find train rows whose label is more frequent in their slice than elsewhere in train but not in validation.
 
-    What counts is the label's share in train less that in validation, within the slice less elsewhere. Of two slices
-    and two labels, the change of one comes with that of the other: the tied one is where the share changed more.
+    The measure is the label's share in train minus its share in validation, inside the slice minus outside. With two
+    slices and two labels, one change implies the other; the tied slice is the one in which the share changed more.
+
+    Returns:
+        bool `[train rows]`.
     """
     found = np.zeros(len(labels), dtype=bool)
     for value, label in sorted(set(zip(codes.tolist(), labels.tolist()))):
@@ -78,7 +94,10 @@ def tied_rows(groups: Groups, column: int, labels: np.ndarray, codes: np.ndarray
 def spurious_share(
     groups: Groups, column: int, harm: np.ndarray, labels: np.ndarray, codes: np.ndarray
 ) -> np.ndarray:
-    """float64 `[rows]` in −1 … 1; −1 where a part has too few validation rows or the row does not help its own."""
+    """The share that is compared with SPURIOUS_SHARE, float64 `[rows]` in −1 … 1.
+
+    It is −1 if a part has too few validation rows or the row does not help its own class in its slice.
+    """
     share = np.full(len(labels), -1.0)
     for value, label in sorted(set(zip(codes.tolist(), labels.tolist()))):
         mine = np.flatnonzero((codes == value) & (labels == label))
@@ -92,9 +111,16 @@ def spurious_share(
 
 
 def four_parts(groups: Groups, cell: tuple[int, int, int], harm: np.ndarray) -> np.ndarray | None:
-    """Harm to the cell's class within its slice and elsewhere, then to the other classes there: `[4, rows]`.
+    """The mean harm of rows to the four parts of the validation rows.
 
-    cell: column, value and label; harm: `[rows, groups]`. None where a part has fewer than FEWEST_CELL_ROWS.
+    Args:
+        groups: of the validation rows.
+        cell: column, value and label.
+        harm: `[rows, groups]`.
+
+    Returns:
+        `[4, rows]`: the label inside and outside of the slice, other labels inside and outside. None if a part has
+        fewer than FEWEST_CELL_ROWS rows.
     """
     rows = part_counts(groups, cell)
     if rows is None:
@@ -104,7 +130,7 @@ def four_parts(groups: Groups, cell: tuple[int, int, int], harm: np.ndarray) -> 
 
 
 def part_counts(groups: Groups, cell: tuple[int, int, int]) -> np.ndarray | None:
-    """Validation rows in the four parts, int64 `[4]`; None where one has fewer than FEWEST_CELL_ROWS."""
+    """How many validation rows the four parts have, int64 `[4]`; None if one has fewer than FEWEST_CELL_ROWS."""
     column, value, label = cell
     if None in [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]:
         return None
@@ -113,7 +139,7 @@ def part_counts(groups: Groups, cell: tuple[int, int, int]) -> np.ndarray | None
 
 
 def in_four(groups: Groups, cell: tuple[int, int, int], sums: np.ndarray) -> np.ndarray:
-    """Sums over the groups' rows, `[n, groups]`, → over the four parts' rows, `[4, n]`."""
+    """Turn sums over the rows of the groups, `[n, groups]`, into sums over the rows of the four parts, `[4, n]`."""
     column, value, label = cell
     places = [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]
     own, of_class, of_slice = (sums[:, place] for place in places)

@@ -1,4 +1,4 @@
-"""Intervals for shares."""
+"""Confidence intervals for shares."""
 
 from __future__ import annotations
 

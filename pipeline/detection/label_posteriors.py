@@ -1,8 +1,8 @@
-"""What verification needs of validation and holdout rows: how probable each label is, and which are contradicted.
+"""The posteriors and contradicted labels of validation and holdout rows, which verification measures arms by.
 
-Made by the panel alone: what measures the retrained models may not be of their kind. Also without the columns that say
-where a row comes from (`data.group`), where features are among these: labels that are wrong by their source would else
-look right to those who know the source.
+They come from the panel alone, because models of the audited kind must not measure retrained models of that kind. If
+features are in `data.group` (columns that say where a row comes from), there is a second, blind version without these
+columns: to judges that know the source, labels that are wrong by their source would look right.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pipeline.workers.worker import run_data
 
 ROLES = ("validation", "holdout")
 MOST_NUMBERS = 2**21
-"""Probabilities that flips are estimated from."""
+"""Upper limit of the probabilities from which flips are estimated."""
 
 
 def posterior_path(run_path: Path, role: str, blind: bool = False) -> Path:
-    """float32 `[rows, classes]`: P(class is right | features, given label)."""
+    """The file with P(class is right | features, given label), float32 `[rows, classes]`."""
     return run_path / "detection" / f"posterior-{role}{'-blind' if blind else ''}.npy"
 
 
 def contradicted_path(run_path: Path, role: str, blind: bool = False) -> Path:
-    """bool `[rows]`: a model of the panel that counts contradicts the label."""
+    """The file with the labels that a counting model of the panel contradicts, bool `[rows]`."""
     return run_path / "detection" / f"contradicted-{role}{'-blind' if blind else ''}.npy"
 
 
 def write_measures(context: AuditContext, weighed: Weighed) -> None:
-    """For every role that there is, whether its labels are declared right or not."""
+    """Write posteriors and contradicted labels of every role besides train, also if its labels are declared right."""
     path, panel, data = context.run.path, weighed.panel, run_data(context.run.path)
     if panel is None:
         return
@@ -64,7 +64,7 @@ def flips_of_panel(panel: Panel, given: np.ndarray) -> Flips:
 
 
 def contradicted_by_any(panel: Panel, role: str, labels: np.ndarray, blind: bool) -> np.ndarray:
-    """Classes: another is more probable to a model that counts; sets: an answer is improbable."""
+    """Labels that a counting model contradicts (another class, or for sets an answer, is likelier), bool `[rows]`."""
     found = np.zeros(len(labels), dtype=bool)
     for judge in panel.judges:
         if judge.counts:

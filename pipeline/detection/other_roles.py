@@ -1,7 +1,7 @@
-"""Judging validation and holdout rows of one noisy file: by models that were fitted on train rows alone.
+"""Judges validation and holdout rows of one noisy file by models that are fitted on train rows alone.
 
-Nothing here decides about a train row. A row of another role gets the suspicion of the train rows that the judges
-doubt as much, and what was decided about those is decided about it.
+Nothing here changes a decision about a train row. A row of another role gets the suspicion of train rows with equal
+doubt of the judges, and the decision that train rows of this suspicion got.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
 RULES = ("budget",)
-"""Rules whose removals reach other roles; the promises of the others are about train rows."""
+"""The rules whose removals extend to other roles; the other rules give guarantees about train rows only."""
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """The least suspicion of a train row that the ranking sends to be removed, and to be reviewed; None: of none."""
+    """The lowest suspicion of train rows that the ranking removes, and that it flags at all; None if there are none."""
 
     remove: float | None
     review: float | None
@@ -48,11 +48,17 @@ class Cuts:
 
 @dataclass(frozen=True)
 class RoleEvidence:
-    """What the judges make of a role's rows, all `[rows]`.
+    """The evidence of the judges about the rows of a role; arrays are `[rows]`.
 
-    doubt: float64, high is suspicious, on the scale of the train rows' `Weighed.doubt`; suggested: encoded labels or
-    sets; probability: of the suggestion, NaN without one; contradicted: bool; removable: bool, may be removed without a
-    person's word; strata: int; is_ambiguous: bool.
+    Attributes:
+        doubt: float64, high is suspicious, on the scale of `Weighed.doubt` of the train rows.
+        suggested: encoded labels, or sets `[rows, labels]`.
+        probability: float64, of the suggestion; NaN without one.
+        contradicted: bool, whether the suggestion fits better than the label.
+        removable: bool, whether the row may be removed without a decision by a person.
+        strata: int, within which caps hold.
+        is_ambiguous: bool, whether two labels are nearly as probable.
+        signals: the signals of the judges.
     """
 
     doubt: np.ndarray
@@ -75,7 +81,7 @@ class JudgedRole:
 def judge_role(
     context: AuditContext, role: str, weighed: Weighed, cuts: Cuts, people: People | None
 ) -> JudgedRole | None:
-    """Judge the rows of `validation` or `holdout`. None without a panel."""
+    """Judge the rows of `validation` or `holdout`; None without a panel."""
     path, config, data = context.run.path, context.config.detection, run_data(context.run.path)
     given = role_labels(data, role).numpy()
     doubt = weighed.doubt
@@ -141,7 +147,7 @@ def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Ro
 
 
 def codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
-    """The sources of a role's rows by the codes that train rows have, int64 `[rows]`, −1 for others."""
+    """The sources of a role's rows by the codes of the train rows, int64 `[rows]`; −1 for sources not in train."""
     of_train, of_role = (
         next(each for each in declared_sources(run_path, (of,)) if each.name == column)
         for of in ("train", role)
@@ -188,7 +194,14 @@ def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
 
 
 def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray) -> Cuts:
-    """by_ranking: bool `[train rows]`, rows without a person's word or a reason of their own."""
+    """The cuts of the train rows' decisions.
+
+    Args:
+        suspicion: float64 `[train rows]`.
+        decision: uint8 `[train rows]`.
+        by_ranking: bool `[train rows]`, rows decided by the ranking: not by a person, and without a reason that decides
+            by itself.
+    """
     removed = suspicion[by_ranking & np.isin(decision, (Decision.REMOVE, Decision.RELABEL))]
     flagged = suspicion[by_ranking & (decision != Decision.KEEP)]
     return Cuts(
@@ -197,9 +210,15 @@ def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray)
 
 
 def suspicion_like_train(doubt: np.ndarray, of_train: np.ndarray, suspicion: np.ndarray) -> np.ndarray:
-    """float64 `[rows]`: the suspicion at the same rank among train rows.
+    """The suspicion that train rows of the same rank have.
 
-    doubt: `[rows]`; of_train, suspicion: the doubt and the suspicion of the train rows.
+    Args:
+        doubt: of the rows of the role, float64 `[rows]`.
+        of_train: the doubt of the train rows, float64 `[train rows]`.
+        suspicion: of the train rows, float64 `[train rows]`.
+
+    Returns:
+        float64 `[rows]`.
     """
     by_doubt, by_suspicion = np.sort(of_train), np.sort(suspicion)
     low, high = (np.searchsorted(by_doubt, doubt, side=side) for side in ("left", "right"))
@@ -208,7 +227,7 @@ def suspicion_like_train(doubt: np.ndarray, of_train: np.ndarray, suspicion: np.
 
 
 def decide_role(config: Detection, suspicion: np.ndarray, seen: RoleEvidence, cuts: Cuts) -> np.ndarray:
-    """uint8 `[rows]`: as train rows of the same suspicion were decided, within the same caps."""
+    """The decisions for a role, uint8 `[rows]`: those of train rows of the same suspicion, within the same caps."""
     decision = np.full(len(suspicion), Decision.KEEP, dtype=np.uint8)
     if cuts.review is not None:
         decision[suspicion >= cuts.review] = Decision.REVIEW
@@ -232,7 +251,7 @@ def judge_other_roles(
     by_ranking: np.ndarray,
     people: dict[str, People],
 ) -> dict[str, JudgedRole]:
-    """Every role but train that the judges can judge; decision, by_ranking: of the train rows, see `cuts_of`."""
+    """Judge every role other than train; `decision` and `by_ranking` are those of the train rows (`cuts_of`)."""
     cuts = cuts_of(weighed.ranking, decision, by_ranking)
     found = {
         role: judge_role(context, role, weighed, cuts, people.get(role)) for role in roles if role != "train"

@@ -1,4 +1,4 @@
-"""Which reasons hold for which rows, kept as bits: 1 << the place among REASONS."""
+"""The reasons of the rows, stored as bits: 1 << place in REASONS."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from pipeline.text.decisions import Decision
 from pipeline.text.reasons import BACKDOOR, REASONS, SUSPICIOUS, Reason
 
 PLAUSIBLE = 0.5
-"""A label is plausible when it is at least this many times as probable as the best, or, suggested, this probable."""
+"""A label is plausible if it is at least this many times as probable as the best label; a suggested label is plausible
+if its probability is at least this."""
 
 
 def reasons(decision: np.ndarray, evidence: Mapping[Reason, np.ndarray]) -> np.ndarray:
-    """uint16 `[rows]`, the bits of the reasons; 0 for rows that are kept.
+    """The reasons of every row.
 
-    evidence: reason → bool `[rows]`, whether it holds. A row can have several. BACKDOOR explains all else about a row
-    and stands alone; SUSPICIOUS stands where there is nothing but the ranking.
+    A row can have several reasons. BACKDOOR explains everything else about a row, so that it is the only reason then.
+    SUSPICIOUS is the reason if a row is flagged by the ranking alone.
+
+    Args:
+        decision: uint8 `[rows]`.
+        evidence: reason → bool `[rows]`, whether it holds.
+
+    Returns:
+        The bits of the reasons, uint16 `[rows]`; 0 for rows that are kept.
     """
     found = np.zeros(len(decision), dtype=np.uint16)
     for reason, holds in evidence.items():
@@ -31,12 +39,17 @@ def reasons(decision: np.ndarray, evidence: Mapping[Reason, np.ndarray]) -> np.n
 
 
 def outliers(belongs_nowhere: np.ndarray, suggested: np.ndarray) -> np.ndarray:
-    """bool `[rows]`: far from every class, and no other label explains it; suggested: its probability, or NaN."""
+    """Rows that are far from every class and that no other label explains, bool `[rows]`.
+
+    Args:
+        belongs_nowhere: bool `[rows]`.
+        suggested: the probability of the suggested label, float64 `[rows]`; NaN without one.
+    """
     return belongs_nowhere & ~(suggested >= PLAUSIBLE)
 
 
 def ambiguous(probability: np.ndarray, runner_up: np.ndarray, temperature: float) -> np.ndarray:
-    """bool `[rows]`: at the temperature, the second label is at least PLAUSIBLE times as probable as the first."""
+    """Rows whose second label is, at the temperature, at least PLAUSIBLE times as probable as the first, bool."""
     return runner_up >= PLAUSIBLE**temperature * probability
 
 
@@ -45,6 +58,6 @@ def bit(reason: Reason) -> np.uint16:
 
 
 def in_words(bits: np.ndarray) -> pa.Array:
-    """The reasons as lists of codes, list<string> `[rows]`."""
+    """Turn bits into lists of reason codes, list<string> `[rows]`."""
     named = [[reason.code for reason in REASONS if flags & bit(reason)] for flags in range(1 << len(REASONS))]
     return pa.array(named, pa.list_(pa.string())).take(pa.array(bits))

@@ -1,4 +1,4 @@
-"""Groups of rows with their own cap on removals, and within which verification draws its random removal."""
+"""Strata of the rows: each has its own cap on removals, and verification draws its random control within them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,26 @@ TENTHS = 10
 
 
 def strata_path(run_path: Path) -> Path:
-    """The strata of train rows: tenths in regression (`prediction_strata`), with sets of labels the number of labels
-    predicted out of sample; those of a classification are its classes, and not written.
+    """The file with the strata of the train rows.
+
+    For regression these are tenths (`prediction_strata`), for sets of labels the number of labels predicted out of
+    sample. For classification there is no file, because the strata are the classes.
     """
     return run_path / "detection" / "strata.safetensors"
 
 
 def prediction_strata(predicted: np.ndarray, groups: int = TENTHS) -> np.ndarray:
-    """int64 `[rows]`, 0 … groups − 1, equally many rows each: by the target that is predicted out of sample.
+    """Strata of equal size by the target that is predicted out of sample.
 
-    Not by the given target: where that is wrong it would match a wrong row with right rows of quite another kind,
-    and extreme wrong targets with the few right ones there are, whose loss hurts.
+    The given target would be a bad choice: a wrong one would match its row with right rows of another kind, and an
+    extreme wrong one with the few right extreme rows, whose removal hurts.
+
+    Args:
+        predicted: float `[rows]`.
+        groups: how many strata there are.
+
+    Returns:
+        int64 `[rows]`, 0 … groups − 1.
     """
     rank = np.empty(len(predicted), dtype=np.int64)
     rank[np.argsort(predicted, kind="stable")] = np.arange(len(predicted))

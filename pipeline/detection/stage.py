@@ -1,4 +1,4 @@
-"""The stage `detect`: evidence about every row, one ranking, how many to flag, and the decision with its reasons."""
+"""The stage `detect`: computes the evidence about every row, the ranking, and the decisions with their reasons."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ from pipeline.workers.worker import run_data
 
 
 def detect(context: AuditContext) -> dict[str, Any]:
-    """Write signals.parquet and rows.parquet; returns the facts for the record."""
+    """Write signals.parquet and rows.parquet; returns the facts of the stage for the run's record."""
     path, config = context.run.path, context.config
     data = run_data(path)
     early, window = early_window(context)
@@ -171,7 +171,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
 
 
 def protected_rows(config: AuditConfig, weighed: Weighed, given: np.ndarray, classes: int) -> np.ndarray:
-    """bool `[rows]`: not removed without a person's word, or a promise about the rows that the rule removes."""
+    """Rows that are only removed by a person's decision or by a rule with a guarantee, bool `[rows]`."""
     if config.detection.rule not in RULES:
         return np.zeros(len(given), dtype=bool)
     if not weighed.may_remove:
@@ -186,9 +186,10 @@ def protected_rows(config: AuditConfig, weighed: Weighed, given: np.ndarray, cla
 def effects(
     context: AuditContext, decision: np.ndarray, labels: Labels
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Forecast change of the mean validation loss when a row goes, and when it gets the suggested label: nats `[rows]`.
+    """The forecast changes of the mean validation loss, in nats, float64 `[rows]`; None without validation rows.
 
-    The first for every row, the second for flagged rows with a suggestion (NaN for others). None without validation.
+    The first is for removing each row, the second for giving it the suggested label (NaN for rows that are not flagged
+    or have no suggestion).
     """
     path, data = context.run.path, run_data(context.run.path)
     if not data.count("validation"):
@@ -206,7 +207,7 @@ def effects(
 
 
 def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
-    """The share of wrong labels among train rows, among all rows that were judged, and among holdout rows."""
+    """The estimated shares of wrong labels among train rows, all judged rows and holdout rows, for the facts."""
     estimate, note = weighed.noise.estimate, weighed.noise.note
     facts: dict[str, Any] = {
         "estimated_noise": None if estimate is None else asdict(estimate),
@@ -230,7 +231,7 @@ def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, An
 
 
 def judge_warnings(weighed: Weighed) -> list[str]:
-    """Where the panel is clearly better than the audited model, or nobody knows enough."""
+    """Warnings if the panel is clearly better than the audited model, or if no judge explains enough."""
     found = []
     if not weighed.may_remove:
         found.append(
@@ -258,9 +259,9 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
 
 
 def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[Reason, np.ndarray]:
-    """Reasons that follow from labels and features, bool `[rows]` each; nearest: distance to the nearest class."""
+    """The reasons from labels and features, bool `[rows]` each; `nearest` has the distances to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
-    # Another label fits, and how probably is not known.
+    # Another label fits, but its probability is unknown.
     unknown = labels.contradicted & np.isnan(labels.probability)
     explained = np.where(unknown, 1.0, labels.probability)
     return {

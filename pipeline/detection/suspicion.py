@@ -1,4 +1,4 @@
-"""Signals to one ranking: the weighted mean of their rank log-odds."""
+"""Combines signals into one ranking: the weighted mean of their rank log-odds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from pipeline.detection.columns import Column
 
 @dataclass(frozen=True)
 class SignalValues:
-    """One piece of evidence about the rows of a role.
+    """A signal with its values for the rows of a role.
 
-    name: its column in signals.parquet; values: float64 `[rows]` as people read it; high_is_suspicious: its direction;
-    words: what it is, label: what a high bar of it says; counts: whether it is a part of the suspicion, and weight how
-    large a part.
+    Attributes:
+        name: its column in signals.parquet.
+        values: float64 `[rows]`.
+        high_is_suspicious: whether high values are suspicious, or low ones.
+        words: what the values are.
+        counts: whether it is part of the suspicion.
+        weight: in the suspicion.
+        label: what a long bar in the report means.
     """
 
     name: str
@@ -35,15 +40,15 @@ class SignalValues:
 
 
 def rank_log_odds(values: np.ndarray) -> np.ndarray:
-    """logit((rank − ½) / rows), float64 `[rows]`, high = suspicious; equal values have their mean rank."""
+    """logit((rank − ½) / rows), float64 `[rows]`; high values are suspicious, and equal values have their mean rank."""
     below = rankdata(values) - 0.5
     return np.log(below / (len(values) - below))
 
 
 def suspicion(signals: Sequence[SignalValues]) -> np.ndarray:
-    """float64 `[rows]` in (0, 1): the logistic of the weighted mean rank log-odds. A ranking, not a probability.
+    """The suspicion of each row, float64 `[rows]` in (0, 1): a ranking, not a probability.
 
-    The mean is over the signals that count; there has to be one.
+    It is the logistic of the weighted mean rank log-odds over the signals that count, at least one.
     """
     counted = [signal for signal in signals if signal.counts]
     total = np.zeros(len(counted[0].values))

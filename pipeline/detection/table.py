@@ -1,4 +1,4 @@
-"""Writing signals.parquet and rows.parquet: one line per audited row, a part at a time.
+"""Writes signals.parquet and rows.parquet part by part, with one line per audited row.
 
 Train rows come first, then validation, then holdout rows, each in the order of the encoded rows.
 """
@@ -34,15 +34,23 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What detection found out about every row of a role, all `[rows]`: docs/reference/run-directory.md.
+    """What detection found about every row of a role (docs/reference/run-directory.md); arrays are `[rows]`.
 
-    decision: Decisions; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
-    hold where the given label is contradicted.
-
-    decided_by: Deciders, None: the rule, wherever the row is not kept. own_labels: place among the role's
-    rows → the label that a person gave it, as the source has labels. removal_effect, relabel_effect: float64 nats, NaN
-    where nothing was forecast. predicted, final_loss: of rows that were in no training (train rows have theirs in
-    scores/), encoded labels and float64; None: not known.
+    Attributes:
+        suspicion: float64.
+        suggested: encoded labels; they count for rows whose given label is contradicted.
+        suggested_probability: float64, of the suggested label; NaN if unknown.
+        contradicted: bool, whether the suggested label fits better than the given one.
+        decision: uint8, Decisions.
+        reasons: uint16, bits of the reasons.
+        backdoor_scores: float; None without a search for backdoors.
+        mean_loss: float64; None if unknown.
+        mean_margin: float64; None if unknown.
+        decided_by: uint8, Deciders; None means the rule, for all rows that are not kept.
+        own_labels: place among the rows of the role → the label that a person gave, in the type of the source.
+        removal_effect, relabel_effect: float64, nats; NaN without a forecast.
+        predicted, final_loss: encoded labels and float64, for rows that were in no training (train rows have theirs in
+            scores/); None if unknown.
     """
 
     suspicion: np.ndarray
@@ -63,19 +71,19 @@ class Judgement:
 
     @property
     def deciders(self) -> np.ndarray:
-        """uint8 `[rows]`, Deciders."""
+        """Who decided about each row, uint8 `[rows]`, Deciders."""
         if self.decided_by is not None:
             return self.decided_by
         return np.where(self.decision == Decision.KEEP, Decider.NOBODY, Decider.RULE).astype(np.uint8)
 
 
 def judged_roles(config: AuditConfig, data: EncodedData) -> list[str]:
-    """The roles that have rows whose labels are not declared right: theirs stand in rows.parquet."""
+    """The roles in rows.parquet: those with rows whose labels are not declared right."""
     return [role for role in ROLES if data.count(role) and not config.data.labels_are_clean(role)]
 
 
 def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write the tables (at least one) as a Parquet file, each as a row group, in the types of the first."""
+    """Write tables (at least one) to a Parquet file; each is a row group, and the first one gives the types."""
     with write_atomically(path) as temporary:
         writer: pq.ParquetWriter | None = None
         for table in tables:
@@ -86,7 +94,7 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of all tables, ROW_GROUP at a time."""
+    """Yield the rows of all tables in tables of ROW_GROUP rows."""
     waiting: list[pa.Table] = []
     rows = 0
     for table in tables:
@@ -102,9 +110,11 @@ def in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> None:
-    """signals.parquet, of the same rows in the same order as rows.parquet.
+    """Write signals.parquet, with the rows of rows.parquet in the same order.
 
-    signals: role → its signals. A role may lack some of them: its rows have nulls there.
+    Args:
+        run_path: the run directory.
+        signals: role → its signals; if a role lacks a signal, its rows have nulls.
     """
     kinds = {each.name: each.values.dtype for role in ROLES for each in signals.get(role, [])}
 
@@ -128,7 +138,7 @@ def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> 
 
 
 class ColumnReader:
-    """Values of a shard's column by their rows, which have to ascend; what is behind is forgotten."""
+    """Reads values of a shard's column by row number; row numbers must ascend, and earlier values are dropped."""
 
     def __init__(self, shard: str, column: str):
         self._batches = pq.ParquetFile(shard).iter_batches(ROW_GROUP, columns=[column])
@@ -149,7 +159,7 @@ class ColumnReader:
 
 
 def with_labels(tables: Iterable[pa.Table], label: str) -> Iterator[pa.Table]:
-    """Catalog tables, each of one shard, with the label column as the source has it."""
+    """Yield the catalog tables, each of one shard, with the label column of the source."""
     shard, reader = None, None
     for table in tables:
         name = table["shard"][0].as_py()
@@ -159,9 +169,9 @@ def with_labels(tables: Iterable[pa.Table], label: str) -> Iterator[pa.Table]:
 
 
 def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
-    """bool `[rows of the role]`: the same features occur in the train set, or the role, with another label.
+    """Rows whose features also occur with another label in train or in the role, bool `[rows of the role]`.
 
-    Nothing about a train row depends on the other roles.
+    The result for train rows does not depend on other roles.
     """
     data = run_data(run_path)
     roles, done = list(dict.fromkeys(["train", role])), 0
@@ -177,10 +187,12 @@ def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
 
 
 def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> None:
-    """rows.parquet: docs/reference/run-directory.md says what each column means.
+    """Write rows.parquet; docs/reference/run-directory.md explains the columns.
 
-    judgements: role → what is thought of its rows, train's always; roles without one, and those whose labels are
-    declared right, are left out.
+    Args:
+        run_path: the run directory.
+        judgements: role → findings about its rows; train is required. Roles without findings, and roles whose labels
+            are declared right, are left out.
     """
     label = run_config(run_path).data.label
     roles = judged_roles(run_config(run_path), run_data(run_path))
@@ -210,7 +222,16 @@ def train_scores(run_path: Path) -> Iterator[pa.Table]:
 def rows_table(
     run_path: Path, role: str, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table | None
 ) -> pa.Table:
-    """The rows of `place`; `places`: row_key, shard, row, label; `scored`: SCORES, None where there was no training."""
+    """The table of some rows of a role.
+
+    Args:
+        run_path: the run directory.
+        role: of the rows.
+        judgement: the findings about the role.
+        place: the rows.
+        places: row_key, shard, row and label of these rows.
+        scored: the columns SCORES of these rows; None if they were in no training.
+    """
     encoding, labels, rows = run_data(run_path).encoding, places["label"], places.num_rows
     contradicted, probability = judgement.contradicted[place], judgement.suggested_probability[place]
     suggested = encoding.decode_labels(judgement.suggested[place]).cast(labels.type)
@@ -250,7 +271,7 @@ def rows_table(
 
 
 def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Array:
-    """What relabelled rows get: a person's own label, else the suggestion; null for all others."""
+    """The new labels of relabelled rows (a person's label, or else the suggestion); null for all other rows."""
     relabelled = pa.array(judgement.decision[place] == Decision.RELABEL)
     found = pc.if_else(relabelled, suggested, pa.scalar(None, suggested.type))
     own = {
@@ -265,14 +286,14 @@ def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Ar
 
 
 def predictions(column: pa.ChunkedArray) -> np.ndarray:
-    """Encoded labels, `[rows]`, or sets, `[rows, labels]`."""
+    """A column of predictions as an array: encoded labels `[rows]`, or sets `[rows, labels]`."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_numpy()
     return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
 def nullable(values: np.ndarray | Column | None, place: slice, rows: int) -> pa.Array:
-    """The values of `place`, null throughout where a score does not exist and null where it is NaN for a row."""
+    """The values of some rows as an Arrow array; NaN becomes null, and all are null if `values` is None."""
     if values is None:
         return pa.nulls(rows, pa.float64())
     part = np.asarray(values[place])

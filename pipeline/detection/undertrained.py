@@ -1,4 +1,4 @@
-"""Whether training went on long enough for its signals to tell wrong labels from labels not learned yet."""
+"""Warns if training was too short for its signals to tell wrong labels from labels that are not learned yet."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from pipeline.text import words
 
 LEAST_EXPLAINED = 0.1
-"""Of the loss that is left without looking at the features: a model that explains less has hardly learned anything."""
+"""A model that explains a smaller share of the loss of a constant prediction has hardly learned anything."""
 LATE = 0.2
-"""Of all that was learned: where more of it came in the second half of training, it had not settled. A loss that falls
-exponentially gets there within three time constants."""
+"""Training had not settled if more than this share of the total decrease of the loss came in its second half. A loss
+that falls exponentially settles in this sense within three time constants."""
 UNSEEN = ("out_of_sample_loss", "validation_loss")
 SO = "rows that are not learned yet look like wrong labels, and flags may be too many"
 
 
 def undertrained(curve: Sequence[Mapping[str, float | None]], without_features: float) -> str | None:
-    """What must be said of a training that was too short, in sentences with the numbers; None where it was not.
+    """A warning about a training that was too short, in sentences with the numbers; None if it was long enough.
 
-    curve: a line of mean losses for every epoch, `out_of_sample_loss` and `validation_loss`, of which the first that
-    there is counts, and `train_loss`, which says less: memorising goes on to the end. without_features: what
-    the task's `constant_loss` gives.
+    Args:
+        curve: mean losses for every epoch: `out_of_sample_loss`, or else `validation_loss`, or else `train_loss`, which
+            tells less because memorising goes on to the end.
+        without_features: the loss of a constant prediction, the `constant_loss` of the task.
     """
     column = next((name for name in UNSEEN if curve[-1].get(name) is not None), "train_loss")
     losses = [value for line in curve if (value := line[column]) is not None]

@@ -1,4 +1,4 @@
-"""The evidence about every train row, and what it says of the labels: ranking, suggestions, how many are wrong."""
+"""Weighs the evidence about every train row: ranking, suggested labels, and how many labels are wrong."""
 
 from __future__ import annotations
 
@@ -49,11 +49,16 @@ from pipeline.workers.worker import run_data
 
 @dataclass(frozen=True)
 class Labels:
-    """What is thought of the given labels, all `[rows]` but the last two.
+    """The conclusions about the given labels; arrays are `[rows]`.
 
-    given, suggested: encoded, sets of labels `[rows, labels]`; contradicted: bool, the suggested label fits better;
-    probability: float64, that it is right, NaN without one; wrong: float64, that the given label is wrong, None where
-    that is not known; strata: int; counts: how many rows to flag; calibration: None where nothing was fitted.
+    Attributes:
+        given, suggested: encoded labels; for sets `[rows, labels]`.
+        contradicted: bool, whether the suggested label fits better.
+        probability: float64, that the suggested label is right; NaN if unknown.
+        strata: int, within which caps hold.
+        counts: how many rows are flagged.
+        calibration: of the suggestions' probabilities; None if nothing was fitted.
+        wrong: float64, the probability that the given label is wrong; None if unknown.
     """
 
     given: np.ndarray
@@ -68,13 +73,24 @@ class Labels:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The evidence, and what it says of the labels.
+    """The evidence about the train rows, and the conclusions from it.
 
-    ranking: float64 `[rows]`, the suspicion; nearest: float32 `[rows]`, distance to the nearest class; judges: who was
-    asked out of sample (classes), flips: how right labels become given ones, rates: which sources flip more of them;
-    explains: share of the loss without looking at the features that the best of them explains, None where nobody was
-    asked; doubt: float64 `[rows]`, what the judges alone say against the label, on a scale that rows of other roles
-    have as well; told: wrong labels can be told from hard rows, without which suggestions have no probability.
+    Attributes:
+        signals: of the audit's own training and of the judges.
+        repeated: signals of further trainings.
+        ranking: float64 `[rows]`, the suspicion.
+        nearest: float32 `[rows]`, the distance to the nearest class.
+        opinion: of the halves or the main run.
+        noise: the estimated label noise.
+        labels: the conclusions about the labels.
+        judges: of classes; None without a panel and for other tasks.
+        flips: the label flips; None without judges.
+        rates: which sources flip labels more often; None if none do.
+        targets: the judges of numeric targets; None for other tasks.
+        panel: the panel, or None.
+        explains: the share of the log loss that the best judge explains; None without judges.
+        doubt: float64 `[rows]`, what the judges alone say against the label, on a scale that other roles share.
+        told: whether wrong labels can be told from hard rows; if not, suggestions have no probability.
     """
 
     signals: list[SignalValues]
@@ -95,7 +111,7 @@ class Weighed:
 
     @property
     def may_remove(self) -> bool:
-        """Whether the judges know enough for a row to be removed without a person's word."""
+        """Whether the judges explain enough that rows may be removed without a person's decision."""
         return self.explains is None or self.explains >= LEAST_KNOWN
 
     @property
@@ -104,12 +120,18 @@ class Weighed:
 
 
 def values_of(signals: Sequence[SignalValues], signal: Signal) -> np.ndarray | Column | None:
-    """The values of a signal; None where the audit has none."""
+    """The values of a signal; None if the audit does not have it."""
     return next((each.values for each in signals if each.name == signal.name), None)
 
 
 def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
-    """What every kind of target takes: the evidence and what follows from it."""
+    """Weigh the evidence by the kind of target.
+
+    Args:
+        context: of the audit.
+        given: encoded labels, `[train rows]`.
+        window: epochs of the early window.
+    """
     task = run_data(context.run.path).encoding.task
     if task == "regression":
         return weigh_targets(context, given, window)
@@ -120,7 +142,7 @@ def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
 
 
 def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> Weighed:
-    """Classes, judged by the panel and by the training: the one ranking is led by how probable a label is wrong."""
+    """Weigh classes with a panel; the probability that a label is wrong dominates the ranking."""
     path, seed = context.run.path, context.config.detection.seed
     opinion = opinion_of(context)
     seen = gather(context, opinion)
@@ -181,14 +203,14 @@ def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> W
 
 
 def best_other(posterior: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable right label but the given one, int64 `[rows]`, and its probability, float64."""
+    """The most probable right label other than the given one, int64 `[rows]`, and its probability, float64 `[rows]`."""
     others = posterior.copy()
     others[np.arange(len(given)), given] = -1
     return others.argmax(1), others.max(1).astype(np.float64)
 
 
 def noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
-    """contradicted: the share of labels that the judges together contradict."""
+    """The estimated label noise with notes; `contradicted` is the share of labels that the judges contradict."""
     if judges.explains < LEAST_EXPLAINED:
         return Noise(None, UNCLEAR, [], contradicted)
     if not is_told(share.estimate, contradicted):
@@ -197,7 +219,7 @@ def noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
 
 
 def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Counts:
-    """As many rows as are estimated to be wrong; without an estimate the doubtful ones, bool `[rows]`, for review."""
+    """Flag the estimated number of wrong labels; without an estimate, the `doubtful` rows (bool) for review."""
     if estimate is None:
         return Counts(0, int(doubtful.sum()))
     number = round(estimate.value * len(doubtful))
@@ -205,7 +227,7 @@ def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Count
 
 
 def weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
-    """Classes without a panel: by what the trainings say."""
+    """Weigh classes without a panel, by the signals of the trainings."""
     opinion = opinion_of(context)
     seen = gather(context, opinion)
     signals = signals_of_training(seen)
@@ -220,7 +242,7 @@ def weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> 
 
 
 def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
-    """Numeric targets."""
+    """Weigh numeric targets."""
     opinion = opinion_of(context)
     seen = gather(context, opinion)
     of_training, nearest = signals_of_training(seen), seen.represented["nearest_distance"]
@@ -255,7 +277,7 @@ def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weig
 
 
 def weigh_sets(context: AuditContext, row_ids: np.ndarray) -> Weighed:
-    """Sets of labels: label by label, and a row by its most suspicious one, which the suggestion turns round."""
+    """Weigh sets of labels: a row is as suspicious as its worst label, and the suggestion flips that label."""
     path, seen, panel = context.run.path, gather(context, None), read_panel(context.run.path)
     pairs = collect_pairs(context, seen.represented["neighbour_margin"], seen.early, seen.window)
     if panel is not None:
@@ -294,7 +316,7 @@ def answers_of_panel(chances: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 PREFERENCES = (EARLY_MARGIN.name, NEIGHBOUR_MARGIN.name)
-"""Signals that are negative where another label is preferred."""
+"""Signals that are negative if another label is preferred."""
 
 
 def count_rows(

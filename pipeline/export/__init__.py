@@ -1,1 +1,1 @@
-"""Export: cleaned data and quarantine, shard by shard, as verification settled it."""
+"""Export of the cleaned data and the quarantine, shard by shard, by the decisions that verification has settled."""

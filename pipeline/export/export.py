@@ -1,4 +1,4 @@
-"""The cleaned dataset: source files without the removed rows, a quarantine with the originals, a manifest."""
+"""Writes the cleaned dataset: source files without removed rows, a quarantine of the originals, and a manifest."""
 
 from __future__ import annotations
 
@@ -46,22 +46,37 @@ EVIDENCE = {
 
 
 def export(context: AuditContext, proposed: bool = False) -> dict[str, Any]:
-    """The stage: the decisions are settled, then see `export_rows`. proposed: what detection proposed is exported."""
+    """The stage `export`: settle the decisions, then export.
+
+    Args:
+        context: of the audit.
+        proposed: export what detection proposed, whatever verification found.
+
+    Returns:
+        The facts of `export_rows`.
+    """
     settle(context.run, context.config, as_proposed=proposed)
     return export_rows(context.run, context.config, proposed)
 
 
 def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) -> dict[str, Any]:
-    """Write cleaned/, quarantine/ and the manifest for the decisions in rows.parquet.
+    """Write `cleaned/`, `quarantine/` and the manifest by the decisions in rows.parquet.
 
-    All shards that have audited rows are exported; their other rows (of roles that are declared clean, or without a
-    label) stay as they are. Files that an interrupted export finished are kept. The manifest is written last, when
-    every file has been read again and "cleaned + quarantine = source" holds row for row; it says whether the decisions
-    are those that were `proposed`, whatever verification says.
+    All shards with audited rows are exported. Their other rows (of roles that are declared clean, or without a label)
+    stay as they are. Files that an interrupted export has finished are kept. The manifest is written last, after every
+    file has been read again and "cleaned + quarantine = source" holds row for row.
 
-    Returns counts of rows, files and bytes; or `{"refused": True, "verdict": …}` when the gate forbids the
-    export, or `{"refused": False, "skipped": why}` for a run with canaries: then nothing is written. Raises
-    InputError when a source file has changed since `prepare` read it.
+    Args:
+        run: the run.
+        config: its config.
+        proposed: noted in the manifest: the decisions are those that detection proposed.
+
+    Returns:
+        Counts of rows, files and bytes. If the gate refuses the export, `{"refused": True, "verdict": …}`; for a run
+        with canaries, `{"refused": False, "skipped": why}`; in both cases nothing is written.
+
+    Raises:
+        InputError: a source file has changed since `prepare` read it.
     """
     if config.detection.canaries:
         return {"refused": False, "skipped": CANARIES}
@@ -104,7 +119,7 @@ def check_there(path: Path) -> None:
 
 
 def shard_names(path: Path) -> list[str]:
-    """The shards that rows.parquet has rows of, in its order."""
+    """The shards of the rows in rows.parquet, in the order of the file."""
     check_there(path)
     with pq.ParquetFile(path) as file:
         found: dict[str, None] = {}
@@ -114,14 +129,14 @@ def shard_names(path: Path) -> list[str]:
 
 
 def changed_rows(path: Path, shard: str) -> pa.Table:
-    """The rows of one shard that are to be removed or relabelled, with what the export needs of them."""
+    """The rows of one shard that are removed or relabelled, with the columns that the export needs."""
     columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
     wanted = (pc.field("shard") == shard) & pc.field("decision").isin(CHANGED)
     return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
 
 
 def output_names(shards: list[str]) -> list[str]:
-    """File names of the sources, with as many parent folders as tell files of the same name apart."""
+    """The file names of the shards; files of the same name get parent folders until their names differ."""
     parts = [Path(os.path.abspath(shard)).parts for shard in shards]  # noqa: PTH100 (resolve() follows links)
     depths = [1] * len(shards)
     while True:
@@ -133,7 +148,11 @@ def output_names(shards: list[str]) -> list[str]:
 
 
 def check_source(shard: str, sha256: str) -> None:
-    """Raises InputError when the file is gone or its content is not what `prepare` read."""
+    """Check that a source file still has the content that `prepare` read.
+
+    Raises:
+        InputError: the file can't be read or has changed.
+    """
     try:
         found = sha256_of(shard)
     except OSError as error:
@@ -149,7 +168,7 @@ def check_source(shard: str, sha256: str) -> None:
 
 
 def changes_of(rows: pa.Table, label_column: str) -> Changes:
-    """Removed and relabelled rows of one shard, as `rewrite` takes them."""
+    """Turn the removed and relabelled rows of one shard into `Changes`."""
     rows = rows.sort_by("row")
     evidence = {name: as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
     return Changes(
@@ -169,13 +188,13 @@ def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
         return pa.array(
             [None if each is None else ", ".join(map(str, each)) for each in values.to_pylist()], kind
         )
-    coded = values.dictionary_encode()  # as Python writes them: True, 3, 0.5
+    coded = values.dictionary_encode()  # texts are those of `str`: True, 3, 0.5
     written = pa.array([str(value) for value in coded.dictionary.to_pylist()], kind)
     return written.take(coded.indices)
 
 
 def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
-    """Write and check what becomes of one file, unless that was done. Its entry in the manifest."""
+    """Write and check the exported files of one shard, unless that is done; returns the shard's manifest entry."""
     record = run / FINISHED / f"{digest(shard)}.json"
     wanted = digest([sha256, changes_hash(changes)])
     if record.exists():
@@ -210,7 +229,7 @@ def changes_hash(changes: Changes) -> str:
 
 
 def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
-    """True when the files of a manifest's entry exist with the content that it names."""
+    """Whether the files of a manifest entry exist with the checksums of the entry."""
     for kind in ("cleaned", "quarantine"):
         if file[kind]:
             path = run / file[kind]
@@ -220,9 +239,14 @@ def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
 
 
 def write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
-    """Write `cleaned` and, if there are changes, `quarantine`; compare with the source. The source's rows.
+    """Write `cleaned` and, if there are changes, `quarantine`, and compare both with the source.
 
-    Raises InputError when the source has columns that quarantine adds, WinnowError when the comparison fails.
+    Returns:
+        The number of rows of the source.
+
+    Raises:
+        InputError: the source already has a column that the quarantine adds.
+        WinnowError: the comparison fails.
     """
     with pq.ParquetFile(source) as file:
         rows, taken = file.metadata.num_rows, set(file.schema_arrow.names) & set(EVIDENCE)
@@ -253,7 +277,7 @@ def failed_check(shard: str, problem: str) -> WinnowError:
 
 
 def decisions_hash(path: Path) -> str:
-    """SHA-256 over row_key, decision and new_label of all rows in order, a JSON line each."""
+    """SHA-256 over the row_key, decision and new_label of all rows in order, one JSON line for each row."""
     found = hashlib.sha256()
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(HASHED_ROWS, columns=["row_key", "decision", "new_label"]):

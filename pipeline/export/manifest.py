@@ -1,4 +1,4 @@
-"""Where the manifest of an export lies."""
+"""Finds the manifest of an export."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pipeline.runs.directory import RunDirectory
 
 MANIFEST = "cleaned.json"
 EARLIER_MANIFEST = "cleaned/_manifest.json"
-"""Where earlier versions wrote it."""
+"""Earlier versions wrote the manifest here."""
 
 
 def manifest_path(run: RunDirectory) -> Path | None:
-    """The manifest of the export, beside cleaned/ or, in runs of earlier versions, within; None without an export."""
+    """The manifest of the export, also in runs of earlier versions; None without an export."""
     return next((run / name for name in (MANIFEST, EARLIER_MANIFEST) if (run / name).exists()), None)

@@ -1,8 +1,8 @@
-"""Rewriting a Parquet file without some of its rows, so that everything else stays as it was.
+"""Rewrites a Parquet file without some of its rows; everything else stays the same.
 
-Kept: schema with all metadata, order of columns and rows, row groups less the rows taken out, codec and
-encoding of each column, format version, page version, checksums, page index. One row group is in memory at
-a time.
+The new file keeps the schema with all metadata, the order of columns and rows, the row groups without the removed rows,
+the codec and encoding of each column, the format version, the page version, checksums and the page index. One row group
+is in memory at a time.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ COMPARED_ROWS = 8192
 
 @dataclass(frozen=True)
 class Changes:
-    """What is taken out of one file and what is relabelled in it; k such rows, ordered by their place.
+    """The k removed and relabelled rows of one file, ordered by their place.
 
-    `places`: int64 [k], rows of the file; `relabel`: bool [k], False where the row is removed; `labels`:
-    Arrow array [k], the new labels (read only where `relabel`); `evidence`: k lines of columns that
-    quarantine gets; `label_column`: the column that `labels` go into.
+    Attributes:
+        places: int64 `[k]`, row numbers in the file, ascending.
+        relabel: bool `[k]`, True for relabelled rows, False for removed ones.
+        labels: Arrow array `[k]`, the new labels; only those of relabelled rows are used.
+        evidence: k lines with the columns that the quarantine adds.
+        label_column: the column of the file that gets the new labels.
     """
 
     places: np.ndarray
@@ -48,7 +51,7 @@ class Changes:
         return len(self.places)
 
     def between(self, start: int, stop: int) -> Changes:
-        """The changes of rows start … stop - 1, their places counted from `start`."""
+        """The changes of rows start … stop − 1; their places are counted from `start`."""
         first, last = np.searchsorted(self.places, [start, stop])
         piece = slice(first, last)
         return Changes(
@@ -67,8 +70,10 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 def rewrite(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> None:
     """Write `source` with the changes to `cleaned`, and the originals of the changed rows to `quarantine`.
 
-    Neither file appears before both are written. Raises WinnowError when no settings of the writer keep the
-    schema.
+    Neither file appears before both are written.
+
+    Raises:
+        WinnowError: no settings of the Parquet writer keep the schema of the source.
     """
     with open_parquet(source) as file, ExitStack() as stack:
         options = writer_options(file, source)
@@ -96,7 +101,7 @@ def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Tabl
 
 
 def originals(table: pa.Table, changes: Changes) -> pa.Table:
-    """The changed rows as they were, with the evidence."""
+    """The changed rows as they were in the source, with the columns of the evidence."""
     away = table.take(changes.places)
     for field, column in zip(changes.evidence.schema, changes.evidence.columns):
         away = away.append_column(field, column)
@@ -104,7 +109,7 @@ def originals(table: pa.Table, changes: Changes) -> pa.Table:
 
 
 def apply(table: pa.Table, changes: Changes) -> pa.Table:
-    """The rows that stay, relabelled where they are to be."""
+    """The rows of `cleaned`: rows that are not removed, with the new labels."""
     if changes.relabel.any():
         at = table.schema.get_field_index(changes.label_column)
         labels = changes.labels.filter(pa.array(changes.relabel))
@@ -119,7 +124,7 @@ def apply(table: pa.Table, changes: Changes) -> pa.Table:
 
 
 def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
-    """`column` with `labels` at `places`, in its own type; a dictionary keeps the order of its values."""
+    """The column with `labels` at `places`, in the type of the column; a dictionary keeps the order of its values."""
     kind = column.type
     if not pa.types.is_dictionary(kind):
         values = column.to_pylist()
@@ -138,10 +143,13 @@ def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -
 
 
 def writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
-    """Settings under which a writer gives a file like this one.
+    """Find settings with which the Parquet writer writes files like this one.
 
-    Which ones give the same Parquet schema (physical types, names of nested fields) is found by writing
-    empty files.
+    Empty files are written with all combinations of settings, to find one that gives the same Parquet schema (physical
+    types, names of nested fields).
+
+    Raises:
+        WinnowError: no settings keep the Arrow schema.
     """
     schema, stores = file.schema_arrow, b"ARROW:schema" in (file.metadata.metadata or {})
     versions = dict.fromkeys((file.metadata.format_version, "2.6"))
@@ -177,7 +185,10 @@ def empty_file(schema: pa.Schema, options: dict[str, Any]) -> pq.ParquetFile:
 
 
 def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[str, Any]:
-    """Codec, encoding and pages by the new file's leaf paths; of the first row group where groups differ."""
+    """Settings for codec, encoding and pages, by the leaf paths of the new file.
+
+    If the row groups of the source differ, those of the first one are used.
+    """
     metadata = file.metadata
     if metadata.num_row_groups == 0 or not leaves:
         return {}
@@ -205,7 +216,7 @@ def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[
 
 
 def with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
-    """Compression with the columns that quarantine adds: they get the codec of the label column."""
+    """The compression settings with the columns that the quarantine adds, which get the codec of the label column."""
     codecs = options.get("compression", {})
     label = codecs.get(changes.label_column, "snappy")
     leaves = empty_file(changes.evidence.schema, options).schema
@@ -213,11 +224,11 @@ def with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
 
 
 def page_header(path: Path, offset: int) -> tuple[int, bool]:
-    """Type of the page at `offset`, and whether it has a checksum.
+    """The type of the page at byte `offset`, and whether the page has a checksum.
 
-    A page header is a struct in Thrift's compact protocol (parquet.thrift, PageHeader): fields 1 to 3 are
-    int32 (type, uncompressed and compressed size), the optional field 4 is the CRC. 0x15 announces "the
-    next field, an int32".
+    A page header is a struct in Thrift's compact protocol (parquet.thrift, PageHeader). Fields 1 to 3 are int32 (type,
+    uncompressed and compressed size), the optional field 4 is the CRC. The byte 0x15 means that the next field follows
+    and is an int32.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -239,7 +250,11 @@ def page_header(path: Path, offset: int) -> tuple[int, bool]:
 
 
 def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> str | None:
-    """What speaks against "cleaned + quarantine = source, row for row", or None. Reads all three again."""
+    """Read all three files again and check "cleaned + quarantine = source, row for row".
+
+    Returns:
+        What differs, in words, or None.
+    """
     with open_parquet(source) as before, open_parquet(cleaned) as after, open_parquet(quarantine) as away:
         if not after.schema_arrow.equals(before.schema_arrow, check_metadata=True):
             return f"{cleaned.name}: the schema differs from the source"
@@ -265,7 +280,7 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
 
 
 def wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
-    """What is wrong with `found`, the cleaned form of the row group `table`."""
+    """What differs between a cleaned row group, `found`, and the row group `table` of the source, or None."""
     stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
     wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
     if not relabelled.any() or wanted.num_rows != found.num_rows:
@@ -288,7 +303,7 @@ def codecs(file: pq.ParquetFile) -> list[str]:
 
 
 def differing(one: pa.Table, two: pa.Table) -> str | None:
-    """What differs: the columns, the number of rows, or the name of a column."""
+    """What differs between two tables, in words (columns, number of rows, or the name of a column), or None."""
     if one.column_names != two.column_names:
         return "the set of columns"
     if one.num_rows != two.num_rows:
@@ -302,7 +317,7 @@ def differing(one: pa.Table, two: pa.Table) -> str | None:
 
 
 def same(one: pa.Array, two: pa.Array) -> bool:
-    """Equal values, where NaN equals NaN and a dictionary's order of values doesn't matter."""
+    """Whether two arrays have equal values; NaN equals NaN, and the order of a dictionary's values does not matter."""
     kind = one.type
     if one.equals(two):
         return True

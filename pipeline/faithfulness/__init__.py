@@ -1,1 +1,1 @@
-"""How faithful attribution is on a user's own data: retrainings on random subsets, and methods judged by them."""
+"""`winnow lds`: measures how well methods of attribution predict retrainings on random subsets of the user's data."""

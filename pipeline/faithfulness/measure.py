@@ -1,4 +1,7 @@
-"""The front door of `winnow lds`: retrain on random subsets, compare with every method, and remove what harms most."""
+"""The front door of `winnow lds`: retrains on random subsets and compares them with every method.
+
+A removal curve shows the validation loss without the rows that a method finds most harmful.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,24 @@ from pipeline.workers.worker import run_data
 
 DEFAULT_METHODS = ("source", "influence", "tracin", "graddot")
 SHARES = (0.02, 0.05, 0.1, 0.2)
-"""Of the rows, that the removal curve takes out."""
+"""The shares of rows that the removal curve removes."""
 FEWEST_MASKS = 5
 KEPT_PER_OUTPUT = 2
-"""Rows that a subset must keep for every class, or other output of the model."""
+"""A subset must keep so many rows for each output of the model (a class, a label or a target)."""
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked: how many masks, retrainings of each, which share they remove, how many single queries."""
+    """What is measured.
+
+    Attributes:
+        methods: of attribution.
+        masks: how many random subsets there are.
+        retrainings: how often the model is retrained on each subset.
+        removed: the share of rows that a mask removes.
+        queries: how many single validation rows are queries.
+    """
 
     methods: Sequence[str] = DEFAULT_METHODS
     masks: int = 50
@@ -49,7 +60,11 @@ class Plan:
     queries: int = 50
 
     def check(self) -> None:
-        """Raises InputError for what can't be measured."""
+        """Check the values.
+
+        Raises:
+            InputError: a value is out of range, or a method is unknown or named twice.
+        """
         known = [name for name, method in METHODS.items() if method.recorder is None]
         for name in self.methods:
             if name not in known:
@@ -80,13 +95,22 @@ def lds(
     progress: Progress = silent,
     say: Say = lambda text: None,
 ) -> tuple[dict[str, Any], Path]:
-    """Measure how well methods of attribution predict retrainings on these data; gives lds.json's content and folder.
+    """Measure how well methods of attribution predict retrainings, and write lds.json and lds.html.
 
-    source: a config, whose model is trained first, or the directory of a run. output: by default RUN/lds or
-    runs/<name>/lds; writes lds.json and lds.html. What was retrained before is not retrained again. say: is told
-    beforehand how long it will take.
+    After an interruption, the same call resumes; finished retrainings are kept.
 
-    Raises InputError for what can't be measured, as without validation rows.
+    Args:
+        source: a config, whose model is trained first, or a run directory.
+        plan: what is measured.
+        output: the folder for the results; None takes `lds` in the run directory, or `runs/<name>/lds` for a config.
+        progress: called while retrainings run.
+        say: called with a sentence about how long the measurement will take, before it begins.
+
+    Returns:
+        The content of lds.json, and the folder.
+
+    Raises:
+        InputError: the plan is wrong or can't be measured on this data, for example without validation rows.
     """
     plan.check()
     with opened(source, plan, output, progress) as (context, folder):
@@ -109,7 +133,7 @@ def lds(
 def opened(
     source: AuditConfig | str | Path, plan: Plan, output: str | Path | None, progress: Progress
 ) -> Iterator[tuple[AuditContext, Path]]:
-    """A run with data that the plan fits, whose model is trained, and the folder for the results."""
+    """Open a run with a trained model whose data fits the plan; yields its context and the folder for the results."""
     if not isinstance(source, AuditConfig) and Path(source).is_dir():
         run = existing_run(source, "train")
         config = load_config(run / "config.yaml")
@@ -136,7 +160,11 @@ def opened(
 
 
 def check_data(context: AuditContext, plan: Plan) -> None:
-    """Raises InputError for data on which the plan can't be measured."""
+    """Check that the plan can be measured on the data.
+
+    Raises:
+        InputError: there are too few validation rows or kept rows, or rows have weights.
+    """
     data, config = run_data(context.run.path), context.config
     if data.count("validation") < 2:
         raise InputError(
@@ -159,7 +187,7 @@ def check_data(context: AuditContext, plan: Plan) -> None:
 
 
 def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str, Any]:
-    """All retrainings and scores; the content of lds.json."""
+    """Make all retrainings and scores; returns the content of lds.json."""
     masks = [(work, mask, seed) for seed in range(plan.retrainings) for mask in range(plan.masks)]
     names = [f"retraining without mask {mask}, seed {seed}" for _, mask, seed in masks]
     curve = curve_tasks(work, plan)
@@ -197,7 +225,15 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
 
 
 def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, single: bool) -> dict[str, Any]:
-    """truth: `[masks, retrainings, queries]`. The ceiling, and of each method LDS and slope."""
+    """The ceiling, and the LDS and slope of each method, for lds.json.
+
+    Args:
+        work: paths of the scores.
+        plan: what is measured.
+        truth: measured losses, float `[masks, retrainings, queries]`.
+        removed: bool `[masks, rows]`.
+        single: whether the queries are single rows; else the mean loss is the only query.
+    """
     best = ceiling(truth)
     methods = {}
     for method in plan.methods:
@@ -221,13 +257,13 @@ def score_all(context: AuditContext, work: Work, plan: Plan) -> None:
 
 
 def curve_tasks(work: Work, plan: Plan) -> list[tuple[Work, str, float, int]]:
-    """Nothing removed, then every share by every method and at random."""
+    """The points of the removal curve: no rows removed, and every share by every method and at random."""
     points = [(RANDOM, 0.0)] + [(method, share) for method in (*plan.methods, RANDOM) for share in SHARES]
     return [(work, method, share, seed) for seed in range(plan.retrainings) for method, share in points]
 
 
 def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], say: Say) -> None:
-    """How many retrainings are to be made, and how long they will take by the one that is there."""
+    """Say how many retrainings are left and how long they will take, by the time of the first one."""
     left = sum(not mask_path(*task).exists() for task in masks)
     left += sum(not curve_path(*task).exists() for task in curve)
     workers, each = context.workers.count(), seconds_of(mask_path(*masks[0]))
@@ -238,7 +274,7 @@ def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], 
 
 
 def read_curve(work: Work, plan: Plan) -> dict[str, Any]:
-    """Mean validation loss, one per seed: `as_given` and `methods` → a list of share and losses."""
+    """The removal curve for lds.json: mean validation losses, one per seed, for `as_given` and each method's shares."""
 
     def losses(method: str, share: float) -> list[float]:
         paths = [work.curve_path(method, share, seed) for seed in range(plan.retrainings)]

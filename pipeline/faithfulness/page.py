@@ -1,4 +1,4 @@
-"""lds.html: how well each method predicted retrainings, and what removing its most harmful rows did."""
+"""Makes lds.html: how well each method predicts retrainings, and the effect of removing its most harmful rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHOWN = {"mean_loss": "The mean validation loss", "single_losses": "Losses of si
 
 
 def lds_page(found: dict[str, Any], name: str) -> str:
-    """found: the content of lds.json."""
+    """The page as HTML; `found` is the content of lds.json, `name` the name of the config."""
     questions = [(title, chart(found[key])) for key, title in SHOWN.items()]
     template = environment().get_template("lds.html.j2")
     return template.render(found=found, name=name, questions=questions, curve=curve(found["curve"]))
 
 
 def chart(question: dict[str, Any]) -> dict[str, Any]:
-    """A line per method, the most faithful first, on one scale, and the ceiling."""
+    """The chart of one question: a line for each method, the most faithful first, and the ceiling."""
     methods, best = question["methods"], question["ceiling"]
     ends = [figures["lds"][end] for figures in methods.values() for end in ("low", "high")]
     scale = svg.domain([0.0, 1.0, *ends], 0.02)
@@ -41,7 +41,7 @@ def interval(found: dict[str, float]) -> str:
 
 
 def curve(found: dict[str, Any]) -> dict[str, Any]:
-    """Lines of the mean over seeds against the share of rows that were removed, in percent, and all numbers."""
+    """The chart of the removal curve: the mean loss over seeds by the percentage of removed rows; and its numbers."""
     start = fmean(found["as_given"])
     series = [
         svg.Series(

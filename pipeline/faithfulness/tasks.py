@@ -1,4 +1,4 @@
-"""What workers do for `winnow lds`: retrainings on parts of the rows, and the scores of every method."""
+"""The tasks of `winnow lds` for workers: retrainings on parts of the rows, and the scores of every method."""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ from pipeline.verification.retrain import check_finite, train_selected, validati
 from pipeline.workers.worker import plain_objective, run_config, run_data, run_device, run_objective
 
 PIECES = ("retrainings", "scores", "curve")
-"""Folders of what is kept, so that an interrupted measurement goes on."""
+"""Folders of results that are kept, so that an interrupted measurement can resume."""
 RANDOM = "random"
-"""The control of the removal curve."""
+"""The name of the removal curve's control, which removes random rows."""
 SEED = 1000
-"""Of the first retraining; the model that is attributed has another."""
+"""The seed of the first retraining; it differs from the seed of the attributed model."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where the pieces of one measurement lie, and what it measures.
+    """The paths and settings of one measurement.
 
-    removed: share of the rows that a mask leaves out; queries: single validation rows that are asked about.
+    Attributes:
+        run_path: the run directory.
+        folder: for results.
+        removed: the share of rows that a mask removes.
+        queries: how many single validation rows are queries.
     """
 
     run_path: Path
@@ -60,38 +64,38 @@ class Work:
         return self.folder / PIECES[2] / f"{self.with_settings(method)}-{share:g}-{seed}.safetensors"
 
     def with_settings(self, method: str) -> str:
-        """The name of a method and of the settings that it has here: scores of other settings are not its own."""
+        """The name of a method and a hash of its settings, so that scores of other settings are not reused."""
         if method == RANDOM:
             return method
         return f"{method}-{digest({name: repr(value) for name, value in self.settings(method).items()})}"
 
     def settings(self, method: str) -> dict[str, Any]:
-        """What the run's config says about a method: arguments of `attribute`."""
+        """The arguments of `attribute` for a method, from the run's config."""
         config = run_config(self.run_path).attribution
         found = {"query_at": config.query_at, "labels": config.labels, "seed": config.seed}
         return found | ({"refined": refined_settings(config)} if METHODS[method].refined else {})
 
     def removed_rows(self, mask: int) -> np.ndarray:
-        """bool `[train rows]`: what a mask leaves out."""
+        """The rows that a mask removes, bool `[train rows]`."""
         return random_mask(run_data(self.run_path).count("train"), self.removed, "lds mask", mask)
 
     def query_rows(self) -> np.ndarray:
-        """Places of the single queries among the validation rows."""
+        """The places of the single queries among the validation rows, int64, ascending."""
         count = run_data(self.run_path).count("validation")
         return np.sort(random_state("lds queries").permutation(count)[: self.queries])
 
     def scores(self, method: str, single: bool) -> np.ndarray:
-        """τ, float64 `[queries, rows]`: the rise of each query's loss, or of the mean loss, on a row's removal."""
+        """τ, float64 `[queries, rows]`: the rise of a query's loss, or of the mean loss, if a row is removed."""
         return load_file(self.scores_path(method, single))["scores"]
 
 
 def retrain_mask(work: Work, mask: int, seed: int) -> None:
-    """Train without a mask's rows, as many epochs, and write the `loss` of the validation rows and `seconds`."""
+    """Train without the rows of a mask for as many epochs as the main run, and write the results of `write_losses`."""
     write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
 
 
 def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
-    """Train without the rows that are most harmful by a method, or random ones, with as many steps as before."""
+    """Train without the most harmful rows by a method, or without random rows, for as many steps as the main run."""
     rows = run_data(work.run_path).count("train")
     if method == RANDOM:
         removed = (
@@ -105,6 +109,7 @@ def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
 
 
 def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
+    """Train on the rows of `keep` and write `loss`, float32 `[validation rows]`, and the time, `seconds`."""
     begin = time.perf_counter()
     with deterministic():
         setup, averaged = train_selected(
@@ -116,7 +121,7 @@ def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps
 
 
 def score(work: Work, method: str, single: bool) -> None:
-    """Write the τ of a method for single queries or for the mean validation loss."""
+    """Write τ of a method for single queries or for the mean validation loss (a task for a worker)."""
     path = work.run_path
     found = attribute(
         attribution_model(path),

@@ -1,4 +1,4 @@
-"""Built-in models and the user's own by import path."""
+"""The built-in models, and models of the user by import path."""
 
 from __future__ import annotations
 

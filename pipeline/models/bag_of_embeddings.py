@@ -1,4 +1,4 @@
-"""Text as the mean of its tokens' embeddings, optionally beside a table's columns."""
+"""A model for text: the mean of the tokens' embeddings, optionally joined with the columns of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ PADDING = 0
 
 
 class BagOfEmbeddings(nn.Module):
-    """Takes tokens `[batch, length]` (0 = padding), or a dict with `tokens` and `dense` `[batch, columns]`."""
+    """Classifies the mean embedding of a text, optionally joined with dense columns, by an MLP.
+
+    The input is a tensor of tokens `[batch, length]` (0 is padding), or a dict of `tokens` and `dense`
+    `[batch, columns]`. The output is `[batch, outputs]`.
+
+    Args:
+        vocabulary: how many tokens there are, with padding.
+        width: of an embedding.
+        hidden: widths of the hidden layers.
+        outputs: classes, labels, or 1 for regression.
+        dense: columns of `dense`; 0 for text alone.
+        dropout: probability after each hidden layer.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""From the config's `model` section and the data's shapes to a module, and its reproducible initialisation."""
+"""Builds the model from the config's `model` section and the shapes of the data, and initialises it reproducibly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def model_name(config: Model, encoding: Encoding) -> str:
-    """The built-in model that `auto` stands for on these inputs."""
+    """The name of the model: `custom` for a model of the user, else a built-in one; `auto` depends on the inputs."""
     if config.target is not None:
         return "custom"
     if config.name != "auto":
@@ -38,7 +38,7 @@ def model_name(config: Model, encoding: Encoding) -> str:
 
 
 def main_input(encoding: Encoding) -> Input | None:
-    """The input that a built-in model is for; the others stand beside it. None where no model takes them together."""
+    """The input that decides the built-in model; other inputs are joined to it. None if no model takes them all."""
     found = [find_input(name) for name in encoding.input_shapes]
     return next(
         (each for each in found if {other.name for other in found} - {each.name} <= each.beside), None
@@ -46,9 +46,10 @@ def main_input(encoding: Encoding) -> Input | None:
 
 
 def build_model(config: Model, encoding: Encoding) -> nn.Module:
-    """Build the model for the encoded inputs; weights are whatever the global generator gives.
+    """Build the model for the encoded inputs; torch's global generator draws the weights.
 
-    Raises InputError when the model does not take these inputs or `model.target` can't be built.
+    Raises:
+        InputError: the model does not take these inputs, or `model.target` can't be built.
     """
     name, shapes = model_name(config, encoding), encoding.input_shapes
     if name == "custom":
@@ -77,14 +78,20 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
 
 
 def initialise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """`build()` with torch's global generator seeded for the time of the call."""
+    """Call `build()` with torch's global generator seeded; the generator is restored afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build()
 
 
 def own_model(config: Model, encoding: Encoding) -> nn.Module:
-    """Call `package.module:function`. It may take `encoding`; the working directory is importable."""
+    """Build a model of the user by calling `model.target`, `package.module:function`, with `model.kwargs`.
+
+    The module may lie in the working directory. A function with a parameter `encoding` gets the encoding.
+
+    Raises:
+        InputError: the function can't be imported or called, or returns no module that attribution covers.
+    """
     assert config.target is not None
     module_name, _, function_name = config.target.partition(":")
     if str(Path.cwd()) not in sys.path:

@@ -15,9 +15,17 @@ def convnet(
     front: nn.Module,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Blocks of 3×3 convolution, ReLU and 2×2 pooling, a mean over places, then dense layers.
+    """Blocks of 3×3 convolution, ReLU and 2×2 max pooling, then average pooling to 4×4 and dense layers.
 
-    No normalisation layers: every parameter is covered by attribution.
+    The network has no normalisation layers, so that attribution covers every parameter.
+
+    Args:
+        in_channels: of the image.
+        channels: the output channels of each block.
+        hidden: widths of the hidden dense layers.
+        outputs: classes, labels, or 1 for regression.
+        front: turns the encoded image into floats of the same shape.
+        dropout: probability after each hidden dense layer.
     """
     layers: list[nn.Module] = [front]
     for width in channels:

@@ -1,4 +1,4 @@
-"""The penultimate layer: what a model has made of a row just before its last Linear."""
+"""Penultimate features: the input of a model's last Linear."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 def penultimate_features(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-    """float32 `[rows, width]`: the input of the Linear that is called last; the outputs if there is no Linear."""
+    """The input of the Linear that is called last, float32 `[rows, width]`; the outputs if there is no Linear."""
     return features_and_outputs(model, inputs)[0]
 
 
 def features_and_outputs(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The penultimate features, and the model's outputs `[rows, outputs]`; in eval mode, without gradients."""
+    """The penultimate features and the outputs `[rows, outputs]`, without gradients; leaves the model in eval mode."""
     seen: list[Tensor] = []
 
     def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A multilayer perceptron over a table's columns or an image's pixels."""
+"""A multilayer perceptron for the columns of a table or the pixels of an image."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def dense_layers(inputs: int, hidden: list[int], outputs: int, dropout: float = 
 def mlp(
     inputs: int, hidden: list[int], outputs: int, dropout: float = 0.0, front: nn.Module | None = None
 ) -> nn.Module:
-    """`front` turns the encoded input into `[batch, …]` floats, which are flattened to `[batch, inputs]`."""
+    """A multilayer perceptron on flattened inputs.
+
+    Args:
+        inputs: width of the flattened input.
+        hidden: widths of the hidden layers.
+        outputs: classes, labels, or 1 for regression.
+        dropout: probability after each hidden layer.
+        front: turns the encoded input into floats `[batch, …]`; None takes the input as it is.
+    """
     head = [] if front is None else [front]
     return nn.Sequential(*head, nn.Flatten(), *dense_layers(inputs, hidden, outputs, dropout))

@@ -1,4 +1,4 @@
-"""Bytes of an image to standardised floats, at the front of every built-in image model."""
+"""Standardises images; this is the first layer of every built-in image model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 
 class NormaliseImage(nn.Module):
-    """uint8 `[batch, channels, height, width]` → float32 of the same shape, by the train set's mean and std."""
+    """Turns uint8 `[batch, channels, height, width]` into standardised float32 of the same shape.
+
+    Args:
+        mean: of each channel over the train rows, for pixels from 0 to 1.
+        std: standard deviation of each channel over the train rows.
+    """
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""A model is tried on a few rows before any work starts."""
+"""Tries the model on a few rows before any work starts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
-    """Run the model on a few encoded rows and hold its output against the labels.
+    """Run the model on a few encoded rows and compare the shape of its output with the labels.
 
-    Raises InputError when it fails or its output is not `[rows, encoding.outputs]` floats.
+    Raises:
+        InputError: the model raises an error, or its output is not a tensor `[rows, encoding.outputs]`.
     """
     inputs = rows.inputs
     shapes = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)

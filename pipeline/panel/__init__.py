@@ -1,1 +1,1 @@
-"""A panel of judges: plain models of several families, each of which judges every row out of fold."""
+"""The panel of judges: plain models of several families. Each judge predicts the label of every row out of fold."""

@@ -1,4 +1,4 @@
-"""One fit of a judge: on the folds but one, with opinions on that fold and on the other roles."""
+"""Fits a judge on all folds but one, and writes its opinions on that fold and on the other roles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.workers.worker import run_data
 
 @dataclass(frozen=True)
 class Fit:
-    """A judge fitted without one fold of a repeat, and without some columns (`blind`: any)."""
+    """A judge that is fitted without one fold of a repeat; a blind judge does not see the columns `without`."""
 
     judge: str
     repeat: int
@@ -36,7 +36,7 @@ class Fit:
         return f"panel: {self.judge}{blind}, fold {self.fold + 1}"
 
     def path(self, run_path: Path, role: str) -> Path:
-        """Its opinions on a role's rows: of train those of the fold, in their order."""
+        """The file of its opinions on the rows of a role; for train only the rows of the fold, in their order."""
         folder = f"{self.judge}{'-blind' if self.without else ''}"
         return run_path / WORK / folder / f"{self.repeat}-{self.fold}-{role}.npy"
 
@@ -47,22 +47,22 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 def folds_path(run_path: Path) -> Path:
-    """int16 `[repeats, train rows]`."""
+    """The file with the fold of every train row, int16 `[repeats, train rows]`."""
     return run_path / WORK / "folds.npy"
 
 
 def sample_path(run_path: Path) -> Path:
-    """Places of the train rows that judges are fitted on, int64, ascending."""
+    """The file with the places of the train rows that judges are fitted on, int64, ascending."""
     return run_path / WORK / "sample.npy"
 
 
 def role_labels(data: EncodedData, role: str) -> np.ndarray:
-    """Labels of all rows of a role as encoded."""
+    """The encoded labels of all rows of a role."""
     return np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks(role)])
 
 
 def sample_blocks(run_path: Path, without: Sequence[str]) -> Blocks:
-    """The features of the sampled train rows; read once per worker."""
+    """The features of the sampled train rows, without some columns; each worker reads them once."""
 
     def load() -> Blocks:
         places = np.load(sample_path(run_path))
@@ -82,14 +82,14 @@ def train_labels(run_path: Path) -> np.ndarray:
 
 
 def run_fit(run_path: Path, fit: Fit, seed: int) -> None:
-    """Fit and judge (a task for a worker); what is on disk is not made again."""
+    """Fit a judge and write its opinions, unless they are on disk (a task for a worker)."""
     data = run_data(run_path)
     roles = [role for role in ROLES if data.count(role)]
     if all(fit.path(run_path, role).exists() for role in roles):
         return
     folds, places = np.load(folds_path(run_path))[fit.repeat], np.load(sample_path(run_path))
     inside = np.flatnonzero(folds[places] != fit.fold)
-    if not len(inside):  # all rows are copies of one
+    if not len(inside):  # all rows have the same features and so are in one fold
         inside = np.arange(len(places))
     labels = train_labels(run_path)[places[inside]]
     blocks = sample_blocks(run_path, fit.without).select(inside)
@@ -103,7 +103,7 @@ def run_fit(run_path: Path, fit: Fit, seed: int) -> None:
 
 
 def judge_role(run_path: Path, fit: Fit, fitted: Fitted, role: str, mine: np.ndarray) -> None:
-    """Write the opinions on a role's rows; of train rows those that are `mine`, bool `[rows]`."""
+    """Write the opinions on the rows of a role; of the train rows only those with `mine`, bool `[train rows]`."""
     data = run_data(run_path)
     rows = int(mine.sum()) if role == "train" else data.count(role)
     shape = TASKS[fitted.task].opinions_shape(rows, fitted.outputs)

@@ -1,4 +1,4 @@
-"""Which train rows a judge is fitted on, and which it judges: folds by a hash of the features, and a sample."""
+"""Folds by a hash of the features, and the sample of train rows that judges are fitted on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import numpy as np
 from pipeline.seeds import random_state
 
 KEPT_OF_A_STRATUM = 50
-"""Rows of a stratum that are in the sample whatever its size."""
+"""So many rows of a stratum come into the sample first, whatever the size of the stratum."""
 
 
 def assign_folds(
     features: np.ndarray, strata: np.ndarray, folds: int, seed: int, repeat: int = 0
 ) -> np.ndarray:
-    """The fold of each row, int16 `[rows]`; rows with equal features are in one fold.
+    """Assign rows to folds; rows with equal features get the same fold.
 
-    features: hashes of the features, int64 `[rows]`. Groups of equal features are dealt out in a seeded random order,
-    stratum by stratum, so that every stratum is spread as evenly as its copies allow.
+    Groups of equal features are dealt to the folds in a seeded random order, stratum by stratum. So every stratum is
+    spread over the folds as evenly as its copies allow.
+
+    Args:
+        features: hashes of the features, int64 `[rows]`.
+        strata: int64 `[rows]`.
+        folds: how many folds there are.
+        seed: of the order.
+        repeat: counts assignments of the same rows; each has another order.
+
+    Returns:
+        int16 `[rows]`.
     """
     values, first, group = np.unique(features, return_index=True, return_inverse=True)
     order = random_state("panel folds", seed, repeat).permutation(len(values))
@@ -27,9 +37,12 @@ def assign_folds(
 
 
 def draw_sample(strata: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Places of the rows that judges are fitted on, int64, ascending: all of them, or at most about `most`.
+    """The places of the rows that judges are fitted on: all rows, or a random sample of `most` rows.
 
-    Of a small stratum KEPT_OF_A_STRATUM rows stay, as far as `most` allows.
+    The sample takes up to KEPT_OF_A_STRATUM rows of every stratum first, as far as `most` allows.
+
+    Returns:
+        int64, ascending.
     """
     rows = len(strata)
     if rows <= most:
@@ -44,7 +57,7 @@ def draw_sample(strata: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def rare_classes(labels: np.ndarray, task: str, outputs: int, folds: int) -> np.ndarray:
-    """Classes with fewer train rows than folds, ascending, int64: nobody can judge them out of fold."""
+    """Classes with fewer train rows than folds, int64, ascending; no judge can predict them out of fold."""
     if task != "classification":
         return np.zeros(0, dtype=np.int64)
     return np.flatnonzero(np.bincount(labels, minlength=outputs) < folds)

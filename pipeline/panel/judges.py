@@ -1,4 +1,4 @@
-"""The judges: plain, strongly regularised models of scikit-learn."""
+"""The judges: plain scikit-learn models with strong regularisation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
 from pipeline.panel.trimmed import Trimmed
 
 MOST_BOOSTED = 10
-"""Classes or labels above which nothing is boosted: a tree of each class is grown in every round."""
+"""With more classes or labels there is no boosting, since every round grows a tree for each class."""
 MOST_LEAF_NUMBERS = 100_000
-"""Of a tree: leaves times classes."""
+"""Upper limit of leaves times classes of a tree."""
 MOST_LABELS = 30
-"""Of sets, above which trees don't judge: every label takes a forest."""
+"""With more labels in a multi-label task there are no trees, since every label needs its own forest."""
 NEIGHBOURS = 20
 MOST_SEARCHED = 20_000
-"""Rows that neighbours are looked for among: a seeded sample of more."""
+"""Neighbours are searched among at most so many rows, a seeded sample."""
 FLOOR = 1e-3
-"""Share of the classes' shares that is mixed into every opinion, so that none is impossible."""
+"""The weight of the class shares in every opinion, so that no class has probability 0."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,15 @@ class Judge:
 
     fits: whether it can judge such blocks (and so many outputs).
 
-    classifier, regressor: (rows, outputs, seed) → an estimator that is not fitted; None where the kind has none.
+    Attributes:
+        name: in file names and signals.
+        family: of models, for people.
+        words: what the judge is, for people.
+        space: makes its input from blocks of features; called with the number of outputs.
+        fits: (blocks, outputs) → whether the judge can use these features and this number of outputs.
+        classifier: (rows, outputs, seed) → an estimator that is not fitted.
+        regressor: the same for regression; None if the judge has none.
+        most_rows: how many rows the judge is fitted on at most; None sets no limit besides the panel's.
     """
 
     name: str
@@ -53,7 +61,7 @@ class Judge:
     fits: Callable[[Blocks, int], bool]
     classifier: Callable[[int, int, int], Any]
     regressor: Callable[[int, int, int], Any] | None
-    most_rows: int | None = None  # that it is fitted on, where that is fewer than the panel's
+    most_rows: int | None = None
 
 
 def logistic(rows: int, outputs: int, seed: int) -> LogisticRegression:  # noqa: ARG001
@@ -69,7 +77,7 @@ def bayes(rows: int, outputs: int, seed: int) -> ComplementNB:  # noqa: ARG001
 
 
 def boosting_options(rows: int, seed: int) -> dict[str, Any]:
-    """60 rounds of trees with leaves of 60 rows, or of a fiftieth of the rows where those are few."""
+    """60 rounds of trees whose leaves have at least 60 rows, or 1/50 of the rows if these are few."""
     leaf = max(5, min(60, rows // 50))
     return {
         "max_iter": 60,
@@ -81,7 +89,7 @@ def boosting_options(rows: int, seed: int) -> dict[str, Any]:
 
 
 def boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
-    """150 rounds on absolute errors, which a wrong target moves less than squared ones."""
+    """150 rounds on the absolute error, which wrong targets influence less than the squared error."""
     boosting = HistGradientBoostingRegressor(
         loss="absolute_error",
         max_iter=150,
@@ -93,7 +101,7 @@ def boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG
 
 
 def tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
-    """150 trees with leaves of 5 rows, of 2 below a thousand rows, of more where the leaves would not fit memory."""
+    """150 trees whose leaves have at least 5 rows, or 2 below 1,000 rows, or more if memory would not hold them."""
     least = 5 if rows >= 1000 else 2
     return {
         "n_estimators": 150,
@@ -172,7 +180,7 @@ BY_NAME = {judge.name: judge for judge in JUDGES}
 
 
 def choose_judges(blocks: Blocks, task: str, outputs: int) -> list[Judge]:
-    """The judges of such features; nobody where there are none."""
+    """The judges that can use these features for this task; the list may be empty."""
     able = [judge for judge in JUDGES if judge.fits(blocks, outputs)]
     if task == "regression":
         return [judge for judge in able if judge.regressor is not None]
@@ -182,9 +190,15 @@ def choose_judges(blocks: Blocks, task: str, outputs: int) -> list[Judge]:
 
 
 class Fitted:
-    """A judge fitted on some rows.
+    """A judge that is fitted on some rows.
 
-    labels: int64 classes, float32 targets or uint8 sets `[rows, labels]`; outputs: classes or labels.
+    Args:
+        judge: the kind of model.
+        blocks: the features of the rows.
+        labels: int64 classes `[rows]`, float32 targets `[rows]` or uint8 sets `[rows, labels]`.
+        task: classification, regression or multilabel.
+        outputs: how many classes or labels there are.
+        seed: of the fit.
     """
 
     def __init__(self, judge: Judge, blocks: Blocks, labels: np.ndarray, task: str, outputs: int, seed: int):
@@ -207,7 +221,7 @@ class Fitted:
             self._models = [fit_classes(judge, matrix, labels, outputs, seed)]
 
     def judge(self, blocks: Blocks) -> np.ndarray:
-        """float32 `[rows, classes]`, `[rows, labels]` probabilities, or `[rows]` predicted targets."""
+        """Opinions on rows, float32: probabilities `[rows, classes]` or `[rows, labels]`, or targets `[rows]`."""
         matrix = self._space.transform(blocks)
         if self.task == "regression":
             return self._models[0].predict(matrix).astype(np.float32)
@@ -219,16 +233,16 @@ class Fitted:
 
 
 def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, outputs: int, seed: int) -> Any:
-    """The fitted classifier, or the only class that there is."""
+    """A fitted classifier; if all labels are equal, this class (int) instead."""
     if (labels == labels[0]).all():
         return int(labels[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum is good enough
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a solution near the optimum is good enough
         return judge.classifier(len(labels), outputs, seed).fit(matrix, labels)
 
 
 def probabilities(model: Any, matrix: Any, outputs: int) -> np.ndarray:
-    """`[rows, outputs]`: 0 for a class that the model has not seen."""
+    """The probabilities of a model of `fit_classes`, `[rows, outputs]`; 0 for classes that it has not seen."""
     found = np.zeros((matrix.shape[0], outputs))
     if isinstance(model, int):
         found[:, model] = 1

@@ -1,4 +1,4 @@
-"""What judges look at: the features of the rows, read once, in blocks by kind."""
+"""The features of the rows for the judges: read once, and kept in blocks by kind."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipeline.runs.directory import write_atomically
 from pipeline.workers.worker import run_data
 
 WORK = Path("panel/work")
-"""What lies in the run directory while the stage runs."""
+"""The folder in the run directory for files that are only needed while the stage runs."""
 PIECE_ROWS = 2048
-"""Rows whose features are read and judged at a time."""
+"""The features of so many rows are read and judged at a time."""
 TASKS = 32
-"""Tasks of a role at most: each streams through the files that hold its rows."""
+"""Upper limit of tasks for the features of a role; each task streams through the files of its rows."""
 BATCH_ROWS = 4096
 KINDS = ("texts", "columns", "ordinals", "wide")
 
@@ -50,11 +50,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Features of some rows, by kind and by `column/part`.
+    """Features of some rows; in each kind, the key of a matrix is `column/part`.
 
-    texts: float32 `[rows, HASHES]`, sublinear counts of n-grams. columns: float32 `[rows, width]`, scaled numbers,
-    booleans and one-hot categories. ordinals: float32 `[rows, width]`, the same for trees: numbers, the rank of a
-    category, flags of missing values. wide: float32 `[rows, width]`, pixels in 0..1 and lists of numbers.
+    Attributes:
+        texts: float32 `[rows, HASHES]`, sublinear counts of n-grams.
+        columns: float32 `[rows, width]`, scaled numbers, booleans, one-hot categories, flags of missing values.
+        ordinals: float32 `[rows, width]`, the same columns for trees: a category is one number, its index.
+        wide: float32 `[rows, width]`, pixels in 0..1 and lists of numbers.
     """
 
     texts: dict[str, sparse.csr_matrix]
@@ -67,11 +69,11 @@ class Blocks:
         return int(parts[0].shape[0])
 
     def select(self, which: np.ndarray) -> Blocks:
-        """The rows of a mask or of places."""
+        """The features of some rows; `which` is a mask or an array of places."""
         return change([self], lambda parts: parts[0][which])
 
     def without(self, names: Sequence[str]) -> Blocks:
-        """Leave some columns of the source out."""
+        """The features without some columns of the source."""
         kept = {
             kind: {
                 key: part for key, part in getattr(self, kind).items() if key.rpartition("/")[0] not in names
@@ -86,7 +88,7 @@ class Blocks:
 
 
 def change(parts: Sequence[Blocks], how: Callable[[list[Any]], Any]) -> Blocks:
-    """Blocks whose every matrix is made from the same matrix of all parts."""
+    """Blocks in which `how` has made every matrix from the matrices of the same key in all parts."""
     made = {
         kind: {key: how([getattr(part, kind)[key] for part in parts]) for key in getattr(parts[0], kind)}
         for kind in KINDS
@@ -99,13 +101,13 @@ def stacked(matrices: list[Any]) -> Any:
 
 
 def pieces(data: EncodedData, role: str) -> list[Piece]:
-    """All rows of a role, piece by piece."""
+    """All rows of a role in pieces of PIECE_ROWS rows."""
     rows = data.count(role)
     return [Piece(role, first, min(PIECE_ROWS, rows - first)) for first in range(0, rows, PIECE_ROWS)]
 
 
 def piece_groups(found: Sequence[Piece]) -> list[list[Piece]]:
-    """Runs of consecutive pieces, at most TASKS of them."""
+    """Groups of consecutive pieces, at most TASKS groups."""
     size = max(1, -(-len(found) // TASKS))
     return [list(found[start : start + size]) for start in range(0, len(found), size)]
 
@@ -132,12 +134,12 @@ def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
 
 
 def source_columns(run_path: Path) -> list[str]:
-    """Columns that are read from the source once more: texts, and numbers that may be missing."""
+    """The columns that judges need from the source: texts, and numbers that may be missing."""
     return [each.column for each in run_data(run_path).encoding.features if each.read_again]
 
 
 def source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
-    """The source columns of a role's rows first … last − 1, a piece at a time; empty dicts where none is needed."""
+    """Yield the source columns of a role's rows first … last − 1, piece by piece; empty dicts if none is needed."""
     columns = source_columns(run_path)
     starts = range(first, last, PIECE_ROWS)
     if not columns:
@@ -157,14 +159,14 @@ def source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator
 
 
 def taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
-    """The first rows of what waits, which then no longer waits."""
+    """Take the first rows of a waiting column and remove them from it."""
     whole = pa.chunked_array(waiting[name])
     waiting[name] = whole.slice(rows).chunks
     return plain(pa.concat_arrays(whole.slice(0, rows).chunks))
 
 
 def wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
-    """The source's rows behind a role's rows first … last − 1, in their order."""
+    """Yield the source rows of a role's rows first … last − 1, in their order."""
     before = 0
     for table in catalog_tables(run_path, role, ["shard", "row"]):
         inside = table.slice(
@@ -179,7 +181,11 @@ def wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[
 
 
 def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
-    """Rows (ascending) of one shard. Raises InputError when it can no longer be read."""
+    """Yield rows (ascending row numbers) of one shard.
+
+    Raises:
+        InputError: the shard can't be read any more.
+    """
     try:
         with pq.ParquetFile(path) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -200,7 +206,7 @@ def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.T
 
 
 def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:
-    """Blocks of encoded rows and of what was read from the source."""
+    """Make blocks from encoded rows and the source columns of the same rows."""
     blocks = Blocks({}, {}, {}, {})
     for encoder, part in data.encoding.parts(data.encoding.by_name(rows.inputs)):
         name = encoder.column
@@ -238,7 +244,7 @@ def save_blocks(path: Path, blocks: Blocks) -> None:
 
 
 def load_blocks(run_path: Path, piece: Piece, without: Sequence[str] = ()) -> Blocks:
-    """The features of a piece, without some columns of the source."""
+    """Load the features of a piece, without some columns of the source."""
     made: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     sparse_parts: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in load_file(piece.path(run_path)).items():

@@ -1,4 +1,4 @@
-"""Text as counts of hashed n-grams, which no row has to be seen for."""
+"""Turns text into counts of hashed n-grams; hashing needs no vocabulary and so no pass over the rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
 HASHES = 2**20
-"""Columns of a block: n-grams that share one are counted together."""
+"""How many columns a block has; n-grams with the same hash are counted together."""
 MOST_CHARACTERS = 10_000
-"""Of a text that character n-grams are made of; words are counted in the whole text."""
+"""Character n-grams come from the first so many characters of a text; words are counted in the whole text."""
 
 
 def text_blocks(texts: Sequence[str | None]) -> dict[str, sparse.csr_matrix]:
-    """Words with pairs of words, and runs of 2 to 4 characters within words: float32 `[texts, HASHES]`, 1 + ln(count).
+    """Count the n-grams of texts.
 
-    Languages without spaces are covered by the runs of characters. A null is an empty text.
+    The block `words` has words and pairs of words. The block `characters` has n-grams of 2 to 4 characters within
+    words, which also cover languages without spaces. A null counts as an empty text.
+
+    Returns:
+        Both blocks, float32 `[texts, HASHES]`, with 1 + ln(count).
     """
     whole = [text or "" for text in texts]
     words = HashingVectorizer(
@@ -43,7 +47,7 @@ def text_blocks(texts: Sequence[str | None]) -> dict[str, sparse.csr_matrix]:
 
 
 def sublinear(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """1 + ln(count) in place of the counts."""
+    """Replace counts by 1 + ln(count), in place."""
     counts.sort_indices()
     counts.data = 1 + np.log(counts.data)
     return counts

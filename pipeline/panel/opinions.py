@@ -1,4 +1,4 @@
-"""The panel's opinions: how judges are described, and where and how their numbers lie on disk."""
+"""The panel's opinions (predictions) on disk, and the description of its judges."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ MEAN, JUDGED = "mean", "judged"
 
 @dataclass(frozen=True)
 class JudgeInfo:
-    """A judge. weight: share of the panel's mean, 0 where it is left out as clearly worse; then `why` says so.
+    """A judge and its quality; numbers are out of fold, calibrated, against the given train labels.
 
-    log_loss, accuracy: out of fold against the given train labels, calibrated; error: in regression, the mean
-    absolute error of standardised targets.
+    Attributes:
+        name, family, words: as in `Judge`.
+        weight: share of the panel's mean; 0 if the judge is left out as clearly worse.
+        counts: whether the weight is above 0.
+        why: why the judge is left out, or empty.
+        log_loss: in nats; None for regression.
+        accuracy: None for regression.
+        error: mean absolute error of standardised targets; None except for regression.
     """
 
     name: str
@@ -37,7 +43,7 @@ class JudgeInfo:
 
 
 class Panel:
-    """The opinions of a run's panel, mapped from disk; rows in the order of the role's encoded rows."""
+    """The opinions of a run's panel, memory-mapped; rows are in the order of the role's encoded rows."""
 
     def __init__(self, run_path: Path):
         self._folder = run_path / FOLDER
@@ -45,19 +51,25 @@ class Panel:
         self.judges = [JudgeInfo(**entry) for entry in self.facts["judges"]]
 
     def mean(self, role: str, blind: bool = False) -> np.ndarray:
-        """float32 `[rows, classes]`, `[rows, labels]` or `[rows]`: the weighted mean of the calibrated judges.
+        """The weighted mean of the calibrated judges.
 
-        Rows of train are judged out of fold, others by the mean of the folds' judges. blind: by judges that see none
-        of the columns of `data.group`, for validation and holdout.
+        Train rows are judged out of fold, other rows by the mean of the fits of all folds.
+
+        Args:
+            role: train, validation or holdout.
+            blind: take judges that see no column of `data.group`; for validation and holdout.
+
+        Returns:
+            float32 `[rows, classes]`, `[rows, labels]` or, for regression, `[rows]`.
         """
         return self.of(MEAN, role, blind)
 
     def of(self, judge: str, role: str, blind: bool = False) -> np.ndarray:
-        """What one judge says, as `mean` does."""
+        """The opinions of one judge; arguments and shapes are those of `mean`."""
         return np.load(opinions_path(self._folder, judge, role, blind), mmap_mode="r")
 
     def judged(self, role: str) -> np.ndarray:
-        """bool `[rows]`: False where the panel has no opinion, as the row's class has fewer rows than folds."""
+        """bool `[rows]`, False for rows without an opinion, because their class has fewer train rows than folds."""
         return np.load(self._folder / JUDGED / f"{role}.npy")
 
     def has_blind(self, role: str) -> bool:
@@ -66,7 +78,7 @@ class Panel:
 
 
 def read_panel(run_path: Path) -> Panel | None:
-    """The panel of a run; None where detection.panel is false."""
+    """The panel of a run; None if the run has none, as with `detection.panel: false`."""
     return Panel(run_path) if (run_path / FOLDER / "judges.json").exists() else None
 
 
@@ -76,7 +88,7 @@ def opinions_path(folder: Path, judge: str, role: str, blind: bool) -> Path:
 
 @contextmanager
 def write_opinions(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """A float32 array in a file that is there, complete, only when the block ends well."""
+    """Write a float32 array to a file; the file appears only if the block ends without an error."""
     with write_atomically(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         yield array
@@ -85,10 +97,16 @@ def write_opinions(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def panel_margin(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """ln p(given label) − ln p(the best other), float64 `[rows]`: low where the label looks wrong.
+    """The margin ln p(given label) − ln p(best other label), which is low for labels that look wrong.
 
-    probabilities: `[rows, classes]` with labels int64 `[rows]`; or `[rows, labels]` with sets uint8
-    `[rows, labels]`, of which the least answer counts.
+    For sets of labels it is the smallest log odds in favour of the given answer, over the labels of the row.
+
+    Args:
+        probabilities: `[rows, classes]`, or `[rows, labels]` for sets.
+        labels: int64 `[rows]`, or uint8 `[rows, labels]` for sets.
+
+    Returns:
+        float64 `[rows]`.
     """
     if labels.ndim == 2:
         yes = np.clip(probabilities.astype(np.float64), TINY, 1 - TINY)

@@ -1,4 +1,4 @@
-"""From the fits' opinions to the panel's: every judge calibrated and weighed out of fold, and their mean."""
+"""Calibrates and weights every judge out of fold, and pools the judges into the panel's mean."""
 
 from __future__ import annotations
 
@@ -19,24 +19,32 @@ from pipeline.tasks.task import Probable, Task
 from pipeline.workers.worker import run_data
 
 NUMBERS = 2**21
-"""Probabilities that are held at a time."""
+"""How many probabilities are held at a time."""
 CALIBRATION_ROWS = 20_000
-"""Rows that a temperature is fitted on at most: the first ones."""
+"""A temperature is fitted on the first so many rows."""
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What the fits of one judge say, averaged over repeats and, outside train, over folds."""
+    """The opinions of one judge, averaged over repeats and, for other roles than train, over folds.
+
+    Attributes:
+        run_path: the run directory.
+        judge: its name.
+        folds: int16 `[repeats, train rows]`.
+        count: how many folds there are.
+        hidden: columns that a blind judge does not see.
+    """
 
     run_path: Path
     judge: str
-    folds: np.ndarray  # int16 [repeats, train rows]
-    count: int  # folds
+    folds: np.ndarray
+    count: int
     hidden: tuple[str, ...] = ()
 
     def read(self, role: str, place: slice) -> np.ndarray:
-        """float64 `[rows, classes]`, `[rows, labels]` or `[rows]`."""
+        """The opinions on some rows of a role, float64 `[rows, classes]`, `[rows, labels]` or `[rows]`."""
         repeats = [self._repeat(role, repeat, place) for repeat in range(len(self.folds))]
         return np.asarray(np.mean(repeats, axis=0))
 
@@ -63,7 +71,7 @@ def row_slices(rows: int, outputs: int) -> Iterator[slice]:
 
 
 def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: Probable) -> float:
-    """The temperature of the least log loss on given labels, out of fold."""
+    """The temperature with the lowest log loss on the given labels; the opinions are out of fold."""
 
     def loss(log_temperature: float) -> float:
         return float(task.row_losses(task.tempered(opinions, np.exp(log_temperature)), labels).mean())
@@ -75,7 +83,7 @@ def fit_temperature(opinions: np.ndarray, labels: np.ndarray, task: Probable) ->
 
 
 def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, float | None]:
-    """Error and log loss of whoever knows how frequent the classes are (in regression: the median) and nothing else."""
+    """Error and log loss of a constant prediction: the class shares, or for regression the median (log loss None)."""
     if not isinstance(task, Probable):
         return float(task.errors(np.median(labels), labels).mean()), None
     shares = task.shares(labels, outputs)
@@ -88,7 +96,7 @@ def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, floa
 
 
 def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
-    """Out of fold on the judged train rows, after calibration."""
+    """Calibrate a judge and measure it out of fold on the judged train rows."""
     data = run_data(opinions.run_path)
     task, outputs = data.encoding.target, data.encoding.outputs
     temperature = 1.0
@@ -117,9 +125,18 @@ def pool(
     count: int,
     judged: np.ndarray,
 ) -> dict[str, Any]:
-    """Write the opinions of every judge and their mean; returns what judges.json says of them.
+    """Write the calibrated opinions of every judge and their mean.
 
-    hidden: columns that blind judges don't see; count: folds; judged: bool `[train rows]`.
+    Args:
+        run_path: the run directory.
+        judges: judges that see all columns.
+        hidden: columns that blind judges don't see.
+        blind_judges: judges that don't see them.
+        count: how many folds there are.
+        judged: bool `[train rows]`, rows with an opinion.
+
+    Returns:
+        Values for judges.json.
     """
     data = run_data(run_path)
     task, labels, folds = data.encoding.target, role_labels(data, "train"), np.load(folds_path(run_path))
@@ -157,7 +174,7 @@ def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
 
 
 def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
-    """Each judge calibrated, and the weighted mean, over all rows of a role."""
+    """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
     data = run_data(run_path)
     task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
     shape = task.opinions_shape(rows, outputs)

@@ -1,4 +1,4 @@
-"""What a judge is given: matrices made from blocks, with statistics of the rows that it is fitted on."""
+"""Turns blocks of features into the input matrix of a judge, with statistics of the rows that it is fitted on."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from pipeline.panel.material import Blocks
 
 FEWEST_ROWS = 2
-"""Rows that an n-gram has to occur in."""
+"""N-grams in fewer rows are left out."""
 MOST_NGRAMS = 100_000
-"""Of a block of text: those that occur in the most rows."""
+"""Upper limit of n-grams in a block of text; those in the most rows are kept."""
 MOST_COEFFICIENTS = 2_000_000
-"""Of a linear judge and a block of text: n-grams times classes."""
+"""Upper limit of n-grams times classes, for a linear judge and a block of text."""
 WIDEST = 100
-"""Pixels or numbers of a list that are looked at as they are; more are seen by their principal components."""
+"""Images or lists with more numbers are replaced by their principal components."""
 COMPONENTS = 60
 TOPICS = 50
-"""Of a text, which trees see beside other columns."""
+"""How many topics (truncated SVD) represent the texts for trees."""
 WIDE_DEVIATION = 0.5
-"""Standard deviation of the leading component of pixels and lists, beside 1 of a scaled column: a smaller one is
-regularised more."""
+"""The standard deviation to which the leading component of pixels and lists is scaled; scaled columns have 1. A smaller
+one means stronger regularisation."""
 PCA_ROWS = 10_000
-"""Rows that principal components are fitted on at most: the first of the sample."""
+"""Principal components are fitted on the first so many rows of the sample."""
 
 
 class Space(Protocol):
-    """Blocks → a matrix `[rows, width]`, dense or sparse; made with the number of classes or labels."""
+    """Turns blocks into a matrix `[rows, width]`, dense or sparse; constructed with the number of classes or labels."""
 
     def fit(self, blocks: Blocks, seed: int) -> None: ...
 
@@ -38,7 +38,10 @@ class Space(Protocol):
 
 
 class Ngrams:
-    """Sublinear counts of one block → TF-IDF of unit length, without n-grams of a single row."""
+    """Turns sublinear counts of one block of text into TF-IDF rows of unit length.
+
+    N-grams that occur in fewer than FEWEST_ROWS rows are left out; of the others, at most `most` are kept.
+    """
 
     def __init__(self, counts: sparse.csr_matrix, most: int):
         rows = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -63,7 +66,7 @@ class Ngrams:
 
 
 class TextSpace:
-    """All blocks of all texts side by side, each of unit length: nothing in it is negative."""
+    """All blocks of all texts side by side, each of unit length; no value is negative, as naive Bayes requires."""
 
     def __init__(self, outputs: int):
         self._most = max(1, min(MOST_NGRAMS, MOST_COEFFICIENTS // outputs))
@@ -76,7 +79,7 @@ class TextSpace:
 
 
 class WideSpace:
-    """Pixels and lists: each as it is, or by its principal components where it is wider than WIDEST."""
+    """Pixels and lists; those wider than WIDEST are replaced by their principal components."""
 
     def fit(self, blocks: Blocks, seed: int) -> None:
         self._components: dict[str, PCA | None] = {}
@@ -94,7 +97,7 @@ class WideSpace:
 
 
 class LinearSpace:
-    """Text beside scaled columns and components of pixels and lists."""
+    """Texts, scaled columns, and pixels and lists (`WideSpace`) side by side."""
 
     def __init__(self, outputs: int):
         self._text, self._wide = TextSpace(outputs), WideSpace()
@@ -119,7 +122,7 @@ class LinearSpace:
 
 
 class TreeSpace:
-    """Columns as numbers and ranks beside components of pixels and lists and topics of texts."""
+    """Ordinal columns, pixels and lists (`WideSpace`), and topics of texts side by side."""
 
     def __init__(self, outputs: int):
         self._text, self._wide = TextSpace(outputs), WideSpace()

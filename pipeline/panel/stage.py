@@ -1,4 +1,4 @@
-"""The stage `panel`: plain models of several families judge every row, train rows out of fold."""
+"""The stage `panel`: plain models of several families judge every row; train rows are judged out of fold."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ from pipeline.workers.worker import run_data
 
 REPEATS = 1
 SAMPLE_BYTES = 2**28
-"""Of the features of the rows that judges are fitted on; a worker holds about four times as much."""
+"""Upper limit for the features of the rows that judges are fitted on; a worker holds about four times as much."""
 
 
 def panel_stage(context: AuditContext) -> dict[str, Any]:
-    """Write panel/; returns the facts for the record."""
+    """Fit the judges on the workers and write `panel/`.
+
+    Returns:
+        The facts of the stage for the run's record.
+    """
     config, path = context.config.detection, context.run.path
     if not config.panel:
         return {"judges": []}
@@ -36,7 +40,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     task, outputs = data.encoding.task, data.encoding.outputs
     labels = role_labels(data, "train")
     rare = rare_classes(labels, task, outputs, config.panel_folds)
-    if len(rare) == outputs and task == "classification":  # nobody to judge
+    if len(rare) == outputs and task == "classification":  # no class can be judged
         return {"judges": [], "not_judged_classes": data.encoding.classes}
     make_features(context, data)
     strata = data.encoding.target.strata(labels)
@@ -65,7 +69,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
 
 
 def make_features(context: AuditContext, data: EncodedData) -> None:
-    """The features of all rows, on the workers."""
+    """Write the features of all rows, on the workers."""
     path = context.run.path
     groups = [group for role in ROLES for group in piece_groups(pieces(data, role))]
     total, done = sum(data.count(role) for role in ROLES), 0
@@ -80,13 +84,13 @@ def make_features(context: AuditContext, data: EncodedData) -> None:
 
 
 def rows_that_fit(path: Path, data: EncodedData) -> int:
-    """Train rows whose features take SAMPLE_BYTES."""
+    """How many train rows have features of SAMPLE_BYTES together."""
     written = sum(piece.path(path).stat().st_size for piece in pieces(data, "train"))
     return max(1, SAMPLE_BYTES * data.count("train") // max(1, written))
 
 
 def hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:
-    """Features that say where a row comes from: blind judges don't see them, if that leaves them anything."""
+    """The features in `data.group`, which blind judges don't see; empty if no other features would be left."""
     features = [encoder.column for encoder in data.encoding.features]
     hidden = [name for name in features if name in context.config.data.group]
     return hidden if len(hidden) < len(features) else []
@@ -95,7 +99,7 @@ def hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:
 def make_fits(
     context: AuditContext, judges: Sequence[Judge], hidden: Sequence[str], blind: Sequence[Judge]
 ) -> None:
-    """All fits, on the workers: the longest kinds first."""
+    """Run all fits on the workers, judge by judge in the order of JUDGES; blind judges come last."""
     config, path = context.config.detection, context.run.path
     places = [(repeat, fold) for repeat in range(REPEATS) for fold in range(config.panel_folds)]
     fits = [Fit(judge.name, *place) for judge in judges for place in places]
@@ -112,7 +116,7 @@ def make_fits(
 
 
 def write_judged(path: Path, data: EncodedData, rare: np.ndarray) -> np.ndarray:
-    """Which rows the panel has an opinion on: panel/judged/; returns that of train rows."""
+    """Write to `panel/judged/` which rows the panel has an opinion on; returns those of train, bool `[train rows]`."""
     for role in ROLES:
         if data.count(role):
             labels = role_labels(data, role)

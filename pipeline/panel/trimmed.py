@@ -1,4 +1,4 @@
-"""A regressor that wrong targets hardly move: it is fitted again without the rows that it contradicts itself."""
+"""A regressor that wrong targets hardly influence: it is fitted without the rows that it contradicts out of fold."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 FOLDS = 3
 MOST_DEVIATIONS = 3.0
-"""Robust standard deviations of a residual, out of fold, above which a row is left out."""
+"""Rows whose out-of-fold residual is further from the median, in robust standard deviations, are left out."""
 
 
 class Trimmed:
-    """Least squares follows wrong targets, and then the rows beside them look wrong too.
+    """A regressor without the rows that it contradicts. Otherwise wrong targets would pull the fit, and their
+    neighbours would look wrong too.
 
     The regressor predicts its own training rows out of fold. Rows whose residual is more than MOST_DEVIATIONS robust
     standard deviations from the median are left out of the fit that judges other rows.
@@ -29,7 +30,7 @@ class Trimmed:
         self._regressor, self._seed = regressor, seed
 
     def fit(self, matrix: Any, targets: np.ndarray) -> Self:
-        """matrix: `[rows, columns]`; targets: float `[rows]`. With fewer rows than folds, all rows are kept."""
+        """Fit on `matrix` `[rows, columns]` and `targets`, float `[rows]`; with fewer rows than folds all are kept."""
         kept = np.ones(len(targets), dtype=bool)
         if len(targets) >= FOLDS:
             folds = KFold(FOLDS, shuffle=True, random_state=self._seed)
@@ -41,5 +42,5 @@ class Trimmed:
         return self
 
     def predict(self, matrix: Any) -> np.ndarray:
-        """float `[rows]`."""
+        """The predicted targets, float `[rows]`."""
         return self._fitted.predict(matrix)

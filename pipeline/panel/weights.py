@@ -1,4 +1,4 @@
-"""How much each judge counts: by how well it predicts the given labels of rows that it has not seen."""
+"""The weight of each judge, by how well it predicts the given labels of rows that it has not seen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_SKILL = 0.6
-"""Share of the best judge's skill below which a judge is clearly worse."""
+"""A judge with a smaller share of the best judge's skill counts as clearly worse."""
 SHARPNESS = 4.0
-"""Power of the relative skill that a judge's weight is proportional to."""
+"""The weight of a judge is proportional to its relative skill to this power."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A judge out of fold on the judged train rows, calibrated at `temperature`.
+    """The quality of a judge, out of fold on the judged train rows and calibrated.
 
-    error: mean squared error of the probabilities (in regression: mean absolute error of the targets), which the
-    weights follow. log_loss: nats, None in regression; accuracy: None in regression.
+    Attributes:
+        judge: its name.
+        temperature: of the calibration.
+        error: mean squared error of the probabilities, or mean absolute error of the targets for regression; weights
+            are computed from it.
+        log_loss: in nats; None for regression.
+        accuracy: None for regression.
     """
 
     judge: str
@@ -30,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Weighed:
-    """weight: share of the mean, 0 with the reason in words."""
+    """The quality and the weight (a share of the mean) of a judge; `why` says in words why a weight is 0."""
 
     measured: Measured
     weight: float
@@ -38,12 +43,16 @@ class Weighed:
 
 
 def weigh(found: Sequence[Measured], baseline: float) -> list[Weighed]:
-    """Weights that add up to 1.
+    """Compute the weights of the judges, whose sum is 1.
 
-    The skill of a judge is what it takes off `baseline`, the error of the bare class shares. Its weight goes with the
-    fourth power of its skill relative to the best judge's, and is 0 below LEAST_SKILL of that. Squared errors are
-    taken and not log losses: labels that are wrong by a pattern reward a judge that has learnt the pattern, and log
-    losses reward it most.
+    The skill of a judge is `baseline` minus its error. Its relative skill is the ratio to the skill of the best judge.
+    The weight is proportional to the relative skill to the power SHARPNESS, and 0 for a relative skill below
+    LEAST_SKILL. The error is squared error instead of log loss, because wrong labels with a pattern reward a judge that
+    has learnt the pattern, and log loss rewards it most.
+
+    Args:
+        found: the quality of each judge.
+        baseline: the error of the constant prediction (`pooling.baselines`).
     """
     skills = np.array([baseline - each.error for each in found])
     best = float(skills.max())

@@ -1,1 +1,1 @@
-"""What is said before an audit runs: mistakes in config and data, expected findings, time, memory and power."""
+"""The pre-flight of an audit: mistakes in config and data, expected findings, time, memory and statistical power."""

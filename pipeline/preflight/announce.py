@@ -1,4 +1,4 @@
-"""What an audit can say about the rows as it is configured: its reasons and its slices, before it runs."""
+"""Announces before an audit what it can find with its config: reasons, and slices with enough rows."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipeline.text.reasons import (
 )
 
 FEW_IN_SLICES = 0.5
-"""Of the validation rows, in slices that are large enough; with fewer the column is hardly worth its name."""
+"""`check` warns if fewer than this share of the validation rows are in slices that are large enough."""
 
 
 def findings(config: AuditConfig, task: str, rows: dict[str, int]) -> str:
-    """The reasons that rows can get, and what the others would need."""
+    """The reasons that rows can get, and what further reasons require, in words."""
     found, missing = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT], []
     if config.data.validation_is_clean and rows["validation"]:
         found.append(HARMFUL)
@@ -60,11 +60,11 @@ FOLLOWS = {
         False,
     ): "labels as given alone prove nothing: the verdict also looks at rows that no judge contradicts",
 }
-"""(Role, whether its labels are declared clean) → what follows."""
+"""(Role, whether its labels are declared right) → what follows, in words."""
 
 
 def labels(config: AuditConfig, rows: dict[str, int]) -> list[tuple[str, str]]:
-    """For validation and holdout, where there are rows, in which situation the audit is, and a warning or `ok`."""
+    """For validation and holdout, if they have rows: what is assumed about their labels, and a warning or `ok`."""
     found = []
     for role in ("validation", "holdout"):
         if not rows[role]:
@@ -78,13 +78,13 @@ def labels(config: AuditConfig, rows: dict[str, int]) -> list[tuple[str, str]]:
 
 
 def slices(survey: Survey, chunk_rows: int) -> list[tuple[str, str]]:
-    """For every column of `data.slices` what it is cut into, and a warning or nothing."""
+    """For every column of `data.slices`: into which slices it is cut, and a warning or an empty string."""
     values = validation_values(survey, chunk_rows)
     return [cut(name, column) for name, column in values.items()]
 
 
 def cut(name: str, column: pa.Array) -> tuple[str, str]:
-    """column: the validation rows' values."""
+    """The slices of one column and a warning or an empty string; `column` has the values of the validation rows."""
     fitted = fit_slices(name, column)
     rows = np.bincount(fitted.codes(column), minlength=len(fitted.values))[:-1]
     enough, different = rows[rows >= FEWEST_ROWS], pc.count_distinct(as_text(column)).as_py()

@@ -1,4 +1,4 @@
-"""The pre-flight: validate all data, try the model, and say what an audit will take, need and find."""
+"""`winnow check`: validates all data, tries the model, and estimates the time, memory and findings of an audit."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ OK, TOO_MUCH = "ok", "error: "
 
 @dataclass(frozen=True)
 class Line:
-    """One answer. `status` is empty, `ok`, or begins with `warning: ` or `error: ` and says what to do."""
+    """One line of the output; `status` is empty, `ok`, or begins with `warning: ` or `error: ` and says what to do."""
 
     name: str
     text: str
@@ -72,8 +72,14 @@ class Line:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """How attribution computes one layer: the form of its gradients in self-influence that takes the fewest
-    operations and bytes. Operations and bytes: for one row, at all checkpoints."""
+    """How attribution computes one layer.
+
+    Attributes:
+        layer: its name.
+        parameters: how many parameters attribution covers in it.
+        form: the form of its gradients in self-influence, the one with the fewest operations and bytes.
+        operations, bytes: for one row, at all checkpoints.
+    """
 
     layer: str
     parameters: int
@@ -84,7 +90,13 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What `check` found; not `ok` when the audit can't be run as it is configured. seconds: a stage's, estimated."""
+    """The result of `check`; it is not `ok` if the audit can't run with this config.
+
+    Attributes:
+        lines: the output.
+        layers: the cost of each covered layer.
+        seconds: stage → estimated seconds.
+    """
 
     lines: list[Line]
     layers: list[LayerCost] = field(default_factory=list)
@@ -100,10 +112,16 @@ class Preflight:
 
 
 def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
-    """Read and validate all rows, build the model, time a few steps, and estimate the rest. Nothing that it
-    writes stays.
+    """Read and validate all rows, build the model, time a few steps, and estimate the rest.
 
-    Raises InputError for whatever is wrong with the config or the data, as the audit would.
+    All files that it writes are removed at the end.
+
+    Args:
+        config: the config of the audit.
+        progress: called while rows are read.
+
+    Raises:
+        InputError: the config or the data is wrong, as in the audit.
     """
     require_precision(config)
     with tempfile.TemporaryDirectory(prefix="winnow-check-") as folder, Workers(config.compute) as workers:
@@ -169,7 +187,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
 
 
 def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
-    """Which gain of accuracy verification would see, by the numbers of seeds and of rows that measure."""
+    """The gain of accuracy that verification would detect, by the number of seeds and of measuring rows."""
     verification = config.verification
     if task != "classification" or not verification.seeds or measuring < FEWEST_HOLDOUT:
         return []
@@ -186,7 +204,7 @@ def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
 
 
 def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
-    """Of every covered layer, from a pass over a few rows."""
+    """The cost of every covered layer, from a pass over a few rows."""
     parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
     forms = layer_forms(
         model,
@@ -200,7 +218,7 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
 
 
 def sample(survey: Survey) -> Survey:
-    """The same survey with as many shards as hold SAMPLE_ROWS train rows."""
+    """A copy of the survey with only as many shards as are needed for SAMPLE_ROWS train rows."""
     part, found = copy.copy(survey), 0
     part.shards = []
     for shard in survey.shards:
@@ -242,9 +260,10 @@ def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
 
 
 def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
-    """What the files of the rule hold.
+    """Lines about the files and canaries that the rule of detection uses.
 
-    Raises InputError when one is not there or is about other rows.
+    Raises:
+        InputError: a file is missing or names other rows.
     """
     detection, lines = config.detection, []
     if detection.trusted is not None:
@@ -297,7 +316,7 @@ def unseen_lines(names: list[str]) -> list[Line]:
 
 
 def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Line:
-    """stages: seconds of each, as `stage_seconds` gives them."""
+    """The line about time; `stages` has the seconds of each stage, from `stage_seconds`."""
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
     made: list[str] = []
@@ -314,7 +333,10 @@ def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Li
 
 
 def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
-    """The largest of what a worker holds: the rows and a model in training, or factors and checkpoints."""
+    """The line about memory: the larger of what a worker holds in training and in attribution.
+
+    Training holds the rows and a model. Attribution holds factors and checkpoints.
+    """
     model, factors = 4 * sizes.parameters, 4 * sizes.factor_numbers
     training = min(sizes.rows["train"] * sizes.row_bytes, config.training.memory_budget) + 4 * model
     kept = min(WEIGHTS_KEPT, config.training.checkpoints) * model
@@ -334,7 +356,7 @@ def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
 
 
 def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
-    """Encoded rows, checkpoints with momentum, factors and their sums, measurements per epoch, the export."""
+    """The line about disk: encoded rows, checkpoints with momentum, factors and their sums, dynamics, the export."""
     model, rows = 4 * sizes.parameters, sum(sizes.rows.values())
     per_epoch = 48 * (2 * sizes.rows["train"] + 3 * sizes.rows["validation"])
     needed = (

@@ -1,4 +1,4 @@
-"""How long an audit will take, stage by stage: trial runs on the workers, and what follows from them."""
+"""Estimates how long each stage of an audit will take, from trial runs on the workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.passes import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import covered_layers
@@ -36,34 +36,42 @@ from pipeline.workers.cluster import Workers
 from pipeline.workers.worker import run_config
 
 TRIAL_SECONDS = 0.7
-TRIALS = 4  # workers that are tried at once, at most
-ATTRIBUTE_COST = 2.0  # a row's scores, in units of its second pass for the factors
-PRODUCT_COST = 4.0  # a row's product with the Gauss–Newton matrix, in units of its first pass for the factors
-SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, by the sample datasets
+TRIALS = 4  # at most so many workers run trials
+ATTRIBUTE_COST = 2.0  # time of a row's scores, in units of `Costs.spectrum_row`
+PRODUCT_COST = 4.0  # time of a row's product with the Gauss–Newton matrix, in units of `Costs.covariance_row`
+SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, measured on the samples
 SEARCH_ROW = {
     "pixels": 8e-4,
     "texts": 8e-4,
     "columns": 1e-3,
-}  # the same for a row that is searched for backdoors
-# Of one fold of the panel on one core, by plain fits of 2,000 to 8,000 rows: word and character TF-IDF with a
-# logistic regression for each class, 150 extra trees, and 60 boosted trees for each class.
+}  # seconds on one core to search a row for backdoors
+# Seconds on one core for one fold of the panel, from plain fits of 2,000 to 8,000 rows: word and character TF-IDF with
+# a logistic regression for each class, 150 extra trees, and 60 boosted trees for each class. `…_ROW` is per row.
 TEXT_ROW, TEXT_CLASS_ROW = 3.4e-4, 5e-5
 FOREST, FOREST_ROW = 0.35, 9e-5
 BOOSTING, BOOSTING_ROW = 0.03, 3e-5
-COMPONENTS = 2.5  # boosting on the components of images, in units of boosting on a table
-TRIMMED = 3.0  # a judge of numeric targets, which also predicts its own rows in folds
-TARGET_ROUNDS = 2.5  # boosting for a numeric target, in units of that for a class
+COMPONENTS = 2.5  # time of boosting on the components of images, in units of boosting on a table
+TRIMMED = (
+    3.0  # time of a judge of numeric targets, which is also fitted in folds of its own, in units of one fit
+)
+TARGET_ROUNDS = 2.5  # time of boosting for a numeric target, in units of boosting for a class
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds on one worker while the others work as well.
+    """Seconds on one worker while the others also work.
 
-    step: a training step with its batch; average: what a recorder adds to it. evaluated_row: a row in a pass of
-    evaluation, read and written. covariance_row, spectrum_row: a row in the two passes of the factors;
-    eigenvectors: all eigendecompositions. loaded_row: a row, and its share of the model, at the start of a training.
-    validation: the pass that validated the data; encoded_row: a row that is encoded. start: until workers are there
-    and have imported what the stages need.
+    Attributes:
+        step: of a training step with its batch.
+        average: that a recorder adds to a step.
+        evaluated_row: of a row in an evaluation, with reading and writing.
+        covariance_row: of a row in the first pass of the factors, for the covariances.
+        spectrum_row: of a row in the second pass of the factors, for the eigenvalue correction.
+        eigenvectors: of all eigendecompositions.
+        loaded_row: of a row at the start of a training, with a share of the model.
+        validation: of the pass that validated the data.
+        encoded_row: of encoding a row.
+        start: until the workers have started and have imported what the stages need.
     """
 
     step: float
@@ -80,8 +88,18 @@ class Costs:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the estimates are made from. `factor_numbers`: in the covered layers' covariances; kinds: how
-    plain models see the features; classes: 0 for a numeric target."""
+    """The sizes of data and model from which time, memory and disk are estimated.
+
+    Attributes:
+        rows: role → number of rows.
+        row_bytes: size of an encoded row.
+        parameters: of the model.
+        factor_numbers: how many numbers the covariances of the covered layers have.
+        source_bytes: size of the source files.
+        workers: how many there are.
+        kinds: how plain models see the features (`judged_as` of the encoders).
+        classes: how many classes or labels there are; 0 for a numeric target.
+    """
 
     rows: dict[str, int]
     row_bytes: int
@@ -94,18 +112,20 @@ class Sizes:
 
 
 def is_conditioned(config: AuditConfig) -> bool:
-    """Whether attribution works in the scaled coordinates of Adam, on whole matrices of every row."""
+    """Whether attribution works in the scaled coordinates of Adam, which needs a row's full gradient matrices."""
     return config.training.optimizer != "sgd" and find_method(config.attribution.method).conditioned
 
 
 def gradient_points(config: AuditConfig) -> int:
-    """How often a method takes every row's gradients."""
+    """At how many points of training the method takes the gradients of every row."""
     points = find_method(config.attribution.method).points
-    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
+    return {"mean": config.attribution.segments, "end": 1, "query": 1}.get(
+        points, config.training.checkpoints
+    )
 
 
 def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Costs:
-    """The mean of trials that run side by side on `count` workers, as the stages do."""
+    """Measure the costs as means over trials that run at the same time on `count` workers (at most TRIALS)."""
     count = min(count, TRIALS)
     names = [f"trial {place + 1}" for place in range(count)]
     begin = time.perf_counter()
@@ -119,13 +139,16 @@ def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Cos
 
 
 def imports() -> None:
-    """A task that does nothing: it is done when a worker has imported this module."""
+    """A task that does nothing; it has finished when a worker has imported this module."""
 
 
 def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
-    """Time real steps and passes over the sample in the run directory (a task for a worker).
+    """Time real training steps and passes over the sample in the run directory (a task for a worker).
 
-    seconds: how long each of them is repeated.
+    Args:
+        run_path: the run directory.
+        recipe: of the main run.
+        seconds: how long each measurement is repeated.
     """
     with deterministic():
         return timed(run_path, recipe, seconds)
@@ -180,13 +203,13 @@ def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
 
 
 def endless(setup: Setup) -> Iterator[Rows]:
-    """The batches of one epoch after the other."""
+    """The batches of all epochs, without end."""
     for epoch in itertools.count():
         yield from setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch)
 
 
 def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
-    """The mean time of a call, after one to warm up, over about so many seconds."""
+    """The mean time of a call; after one call to warm up, calls are repeated for about `seconds` seconds."""
     work()
     count, begin = 0, time.perf_counter()
     while count < 2 or (time.perf_counter() - begin < seconds and count < 500):
@@ -198,7 +221,10 @@ def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
 
 
 def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recipe) -> dict[str, float]:
-    """Estimates per stage; what an audit takes to open and to write is left out. Workers start in `train`."""
+    """Estimate the seconds of each stage; the start of the workers counts in `train`.
+
+    Opening the run and writing the export and the report are left out.
+    """
     train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
     epochs, loading = config.training.epochs, train * costs.loaded_row
     steps = recipe.steps * costs.step
@@ -211,12 +237,16 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     passes = gradient_points(config) * train / sizes.workers
     refined = refined_settings(config.attribution).within(train)
     products = refined.iterations * refined.rows / sizes.workers
-    products *= find_method(config.attribution.method).refined
+    method, segments = find_method(config.attribution.method), config.attribution.segments
+    products *= segments * method.refined
+    fitting = costs.covariance_row + costs.spectrum_row if method.fitted else 0.0
+    if method.similarity is not None:
+        fitting = costs.spectrum_row  # a pass for the metric of features
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
         "train": costs.start + halves + training,
-        "factors": passes * (costs.covariance_row + costs.spectrum_row)
-        + config.attribution.segments * costs.eigenvectors
+        "factors": passes * fitting
+        + segments * costs.eigenvectors * method.fitted
         + products * PRODUCT_COST * costs.covariance_row,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
@@ -224,7 +254,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     if config.detection.panel:
         folds = config.detection.panel_folds
         fitted = min(train, config.detection.panel_rows)
-        judged_twice = any(name in config.data.features for name in config.data.group)  # without these too
+        judged_twice = any(name in config.data.features for name in config.data.group)  # by blind judges too
         fits = folds * (1 + judged_twice) * panel_seconds(fitted, sizes.kinds, sizes.classes)
         found["panel"] = fits / min(sizes.workers, folds)
     searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
@@ -242,12 +272,12 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
 
 
 def searched_as(kinds: frozenset[str]) -> str:
-    """What the search for backdoors takes the rows for; kinds: how plain models see the features."""
+    """The key of SEARCH_ROW for the features; `kinds`: how plain models see them (`judged_as` of the encoders)."""
     return next((kind for kind in ("pixels", "texts") if kind in kinds), "columns")
 
 
 def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
-    """Seconds on one core to fit the panel's judges on one fold and to judge by them.
+    """Estimate the seconds on one core for all judges and one fold.
 
     rows: train rows of all folds together; kinds: how plain models see the features; classes: 0 for a numeric target.
     """
@@ -263,12 +293,12 @@ def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
 
 
 def retrainings(config: AuditConfig) -> int:
-    """How many verification makes if there is something to clean: as given, each arm, and a control of the best."""
+    """How many retrainings verification makes if rows are flagged: `as_given`, every arm, and one control per seed."""
     return config.verification.seeds * (len(config.verification.arms) + 2)
 
 
 def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
-    """How many more say how faithful the scores are; `validation`: rows."""
+    """How many further retrainings measure fidelity; `validation` is the number of validation rows."""
     wanted = config.verification.seeds and validation and not config.detection.canaries
     groups = config.verification.fidelity_groups(flagged=True) if wanted else 0
     return groups + controls(groups)

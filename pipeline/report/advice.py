@@ -1,4 +1,4 @@
-"""What to do next: sentences chosen by what the run found."""
+"""The next steps: sentences that are chosen by what the run found."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pipeline.text.decisions import CHANGED, FLAGGED, Decision
 from pipeline.text.reasons import BACKDOOR
 
 NEARLY_NONE = 0.005
-"""Up to this estimated share of wrong labels there is nothing to say against the data."""
+"""Up to this estimated share of wrong labels, the data counts as free of errors."""
 
 
 def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
-    """Steps in the order in which they matter; `path` is the run directory for display."""
+    """The next steps, in the order of their importance; `path` is the run directory for display."""
     decisions, written = summary["decisions"], summary["export"]["cleaned"]
     steps = list(summary.get("warnings", []))
     if summary["verdict"] == "improved" and written:
@@ -64,7 +64,7 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
 
 
 def fewer(config: AuditConfig) -> str:
-    """What makes the rule remove fewer rows."""
+    """The change of the config that makes the rule remove fewer rows."""
     if config.detection.rule == "trusted":
         return "lower detection.false_flag_rate"
     if config.detection.rule == "reviewed":
@@ -73,14 +73,14 @@ def fewer(config: AuditConfig) -> str:
 
 
 def again(config: AuditConfig) -> str:
-    """The answers of a review are about one precision, so another one takes a new review."""
+    """The command after a change of the rule; a review is for one precision, so that another one needs a new review."""
     if config.detection.rule == "reviewed":
         return "begin a new review (winnow review RUN --sample 200 --precision)"
     return "run the same command again"
 
 
 def nothing_removed(summary: Summary) -> str:
-    """What follows where no row is to go: that all is well is said only where nothing speaks against it."""
+    """What follows if no row is removed. The data is called usable only if nothing speaks against it."""
     noise = summary["estimated_noise"]
     if summary["decisions"][Decision.REVIEW.word]:
         return f"{words.rows(summary['decisions'][Decision.REVIEW.word])} wait for somebody to look at them."

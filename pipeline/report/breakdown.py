@@ -1,4 +1,4 @@
-"""Counts behind the report's tables: flags by shard and group, confused labels, suspicion by decision."""
+"""The counts in the report's tables: flags by shard and group, confused labels, suspicion by decision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BINS = 40
 
 @dataclass(frozen=True)
 class Line:
-    """Rows of one shard or group and how many of them are flagged (any decision but keep)."""
+    """The rows of one shard or group, and how many of them are flagged (decision other than keep)."""
 
     name: str
     rows: int
@@ -49,7 +49,14 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`cells[i][j]`: flagged rows labelled names[i] for which names[j] is suggested."""
+    """Which labels are confused among the flagged rows.
+
+    Attributes:
+        names: of the classes.
+        cells: `cells[i][j]` is how many flagged rows with label `names[i]` have the suggestion `names[j]`.
+        pairs: (given, suggested, rows), the most frequent pairs.
+        left_out: how many classes are not in `names`.
+    """
 
     names: list[str]
     cells: list[list[int]]
@@ -62,7 +69,7 @@ class Confusion:
 
 
 def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table:
-    """Columns of rows.parquet, of all rows or of the flagged ones alone."""
+    """Read columns of rows.parquet, for all rows or only for the flagged ones."""
     return pq.read_table(
         path,
         columns=columns,
@@ -73,7 +80,7 @@ def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table
 
 
 def by_shard(rows: pa.Table) -> Breakdown:
-    """Lines per shard, named without its folder where all have the same; `rows`: shard, decision."""
+    """A line per shard; `rows` has shard and decision. Shards in one folder are shown without the folder."""
     flagged = rows.filter(pc.not_equal(rows["decision"], Decision.KEEP.word))
     total, of_flagged = count_values(rows["shard"]), count_values(flagged["shard"])
     if len({Path(shard).parent for shard in total}) == 1:
@@ -85,7 +92,10 @@ def by_shard(rows: pa.Table) -> Breakdown:
 
 
 def by_group(rows: pa.Table, column: str) -> Breakdown:
-    """Lines by a column of the sources, read one shard at a time; `rows`: shard, row, decision."""
+    """A line per value of a column of the source files; `rows` has shard, row and decision.
+
+    One shard is read at a time.
+    """
     total: Counter[Any] = Counter()
     flagged: Counter[Any] = Counter()
     for audited, of_rows in with_values(rows, column):
@@ -99,9 +109,13 @@ def by_group(rows: pa.Table, column: str) -> Breakdown:
 
 
 def with_values(rows: pa.Table, column: str) -> Iterator[tuple[pa.Table, pa.Array]]:
-    """The rows of each shard and their values in a column of the source; `rows`: shard, row and others.
+    """Yield the rows of each shard with their values in a column of the source file.
 
-    Shards that can't be read any more, and rows that they no longer have, are passed over.
+    Shards that can't be read any more, and rows that a shard no longer has, are skipped.
+
+    Args:
+        rows: with the columns shard and row.
+        column: of the source files.
     """
     for shard, audited in split_by_shard(rows):
         values = read_column(shard, column)
@@ -111,7 +125,7 @@ def with_values(rows: pa.Table, column: str) -> Iterator[tuple[pa.Table, pa.Arra
 
 
 def split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each shard, found by one sort however many shards there are."""
+    """Yield the rows of each shard; a single sort finds them, whatever the number of shards."""
     shards = rows["shard"].combine_chunks()
     codes = shards.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
@@ -125,7 +139,7 @@ def count_values(values: pa.Array | pa.ChunkedArray) -> Counter[Any]:
 
 
 def breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
-    """Lines by their share of flagged rows, the highest first; those beyond MOST_LINES are only counted."""
+    """Lines that stand out first, then by the share of flagged rows; lines beyond MOST_LINES are only counted."""
     overall = sum(flagged.values()) / max(1, sum(total.values()))
     lines = [
         Line(words.label(name), rows, flagged[name], stands_out(flagged[name], rows, overall))
@@ -136,14 +150,21 @@ def breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
 
 
 def stands_out(flagged: int, rows: int, overall: float) -> bool:
-    """More than three standard errors above the overall share, so that chance is a poor explanation."""
+    """Whether the share is more than three standard errors above the overall share, which chance hardly explains."""
     return flagged / rows > overall + 3 * math.sqrt(overall * (1 - overall) / rows)
 
 
 def confusion(flagged: pa.Table, names: dict[Any, str]) -> Confusion | None:
-    """Given against suggested labels of flagged rows; None where no row has another label suggested.
+    """Count given and suggested labels of the flagged rows.
 
-    With more than MOST_CLASSES classes the ones with the most such rows are kept.
+    With more than MOST_CLASSES classes, those in the most rows are kept.
+
+    Args:
+        flagged: with the columns label and suggested_label.
+        names: label → its name.
+
+    Returns:
+        None if no row has a suggestion other than its label.
     """
     given, suggested = flagged["label"], flagged["suggested_label"]
     other = flagged.filter(pc.fill_null(pc.not_equal(given, suggested), False))
@@ -166,7 +187,7 @@ def confusion(flagged: pa.Table, names: dict[Any, str]) -> Confusion | None:
 
 
 def suspicion_bins(rows: pa.Table) -> list[list[tuple[str, int]]]:
-    """Rows per bin of suspicion and decision; `rows`: suspicion, decision."""
+    """How many rows each decision has in each bin of suspicion; `rows` has suspicion and decision."""
     edges = np.linspace(0, 1, BINS + 1)
     counts = {}
     for decision in DECISIONS:

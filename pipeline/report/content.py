@@ -1,4 +1,4 @@
-"""What a card shows of the original row: a picture, texts, the values that are least usual."""
+"""The content of a row on its card: a picture, texts, and the most unusual values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ RARE = 0.05
 
 @dataclass(frozen=True)
 class Value:
-    """`share`: rows around it with this value (numbers: at least as far from the median)."""
+    """A value of a column on a card.
+
+    Attributes:
+        name: of the column.
+        shown: the value.
+        rare: whether fewer than RARE of the rows around it are as unusual.
+        words: how unusual the value is, in a sentence.
+    """
 
     name: str
     shown: str
@@ -41,7 +48,13 @@ class Content:
 
 
 class ContentReader:
-    """Turns originals into content; pictures share a budget of bytes and are left out when it is spent."""
+    """Makes the content of cards from original rows.
+
+    Args:
+        originals: the original rows, and rows around them for comparison.
+        data: the section `data` of the config.
+        picture_bytes: budget for all pictures; later pictures are left out when it is spent.
+    """
 
     def __init__(self, originals: Originals, features: Sequence[Encoder], picture_bytes: int):
         self.originals = originals
@@ -86,7 +99,7 @@ class ContentReader:
 
 
 class Usual:
-    """What is usual in a column, to tell how rare a value is."""
+    """The distribution of a column, which shows how unusual a value is."""
 
     def __init__(self, column: pa.ChunkedArray):
         self.rows = max(1, len(column))
@@ -101,7 +114,10 @@ class Usual:
             self.counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in counts}
 
     def share(self, scalar: pa.Scalar) -> float:
-        """The share of rows as unusual as this value; 1 for a null or non-finite number."""
+        """The share of rows that are as unusual as this value; 1 for a null or non-finite number.
+
+        Text: rows with the same value. Numbers: rows at least as far from the median.
+        """
         value = scalar.as_py()
         if not self.numeric:
             return self.counts.get(value, 0) / self.rows

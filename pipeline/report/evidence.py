@@ -1,4 +1,4 @@
-"""The signals behind a flag as bars: how suspicious a row is in each, compared with all audited rows."""
+"""The bars of a card: how suspicious each signal finds a row, compared with all audited rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.text import words
 
 @dataclass(frozen=True)
 class Bar:
-    """`share`: the rows that this one is more suspicious than (ties count half), in 0..1."""
+    """A signal of a row; `share` is the fraction of rows that are less suspicious (ties count half), in 0..1."""
 
     label: str
     share: float
@@ -29,6 +29,14 @@ def evidence(path: Path, signals: Sequence[ShownSignal], keys: pa.Array) -> dict
     """A bar per signal for each of the row keys; nulls give none.
 
     One column is in memory at a time.
+
+    Args:
+        path: signals.parquet.
+        signals: column → the signal in words.
+        keys: the row keys.
+
+    Returns:
+        Row key → bars, in the order of `signals`.
     """
     bars: dict[str, list[Bar]] = {key: [] for key in keys.to_pylist()}
     if not bars or not path.exists():
@@ -47,7 +55,7 @@ def evidence(path: Path, signals: Sequence[ShownSignal], keys: pa.Array) -> dict
 
 
 def bar(signal: ShownSignal, value: float, ordered: np.ndarray) -> Bar:
-    """`ordered`: all values of the signal, ascending, float [rows]."""
+    """The bar of a signal's value; `ordered` has the values of all rows, ascending, float `[rows]`."""
     below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
     lower = float(below) / 2 / len(ordered)
     share = lower if signal.high_is_suspicious else 1 - lower
@@ -58,7 +66,7 @@ def bar(signal: ShownSignal, value: float, ordered: np.ndarray) -> Bar:
 
 
 def most(share: float, rows: int) -> str:
-    """A percentage that reads as 100 % for the most suspicious row of all alone."""
+    """A percentage that reads as 100 % only for the most suspicious row."""
     if share >= 1 - 0.5 / rows:
         return "100 %"
     return words.percent(share, 0) if share < 0.99 else words.percent(min(share, 0.999), 1)

@@ -1,4 +1,4 @@
-"""How faithful the audit's own scores are, in a line, in sentences and as a plot."""
+"""Shows how faithful the audit's scores are: a line, sentences and a plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.report import svg
 from pipeline.text import words
 
 MOSTLY_NOISE = 0.5
-"""Share of the variance between groups from which noise is what stands in the way."""
+"""From this share of noise in the variance between groups, noise is named as the main obstacle."""
 HELP = (
     "What makes training smoother helps: larger batches (training.batch_size), a lower learning rate, fewer epochs "
     "or some weight decay, a longer average of the last iterates (training.tail); so does an ensemble, scores averaged "
@@ -26,14 +26,14 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """For the page: sentences and the scatter plot of measured against predicted changes."""
+    """What the page shows: sentences, and a scatter plot of measured against predicted changes."""
 
     sentences: list[str]
     chart: Markup
 
 
 def fidelity_line(found: dict[str, Any] | None) -> str:
-    """`fidelity of the scores: high, r 0.87 (0.66 – 0.97)`; empty where it was not measured."""
+    """`fidelity of the scores: high, r 0.87 (0.66 – 0.97)`; empty if fidelity was not measured."""
     if found is None:
         return ""
     return f"fidelity of the scores: {found['level']}, r {interval(found['correlation'])}"
@@ -49,7 +49,7 @@ def interval(found: dict[str, float]) -> str:
 
 
 def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
-    """unit: of the loss."""
+    """The sentences and the plot; None if fidelity was not measured. `unit` is the unit of the loss, in words."""
     if found is None:
         return None
     name = f"measured against predicted change of the validation loss in {unit}, a dot per group"
@@ -59,7 +59,7 @@ def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
 
 
 def sentences(found: dict[str, Any], unit: str) -> list[str]:
-    """What was done and found, how much of it is noise, and, unless fidelity is high, what helps."""
+    """Sentences about the result of fidelity, the share of noise in it and, unless fidelity is high, what helps."""
     done = (
         f"{LEVELS[found['level']]}. {words.count(found['groups'])} random groups of "
         f"{words.percent(found['removed_share'], 0)} of the rows were left out and the model retrained: predicted "

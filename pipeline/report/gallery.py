@@ -1,4 +1,4 @@
-"""Which flagged rows are shown, and what stands on their cards."""
+"""Chooses the flagged rows that the report shows, and makes their cards."""
 
 from __future__ import annotations
 
@@ -29,10 +29,19 @@ PICTURE_BYTES = 1_500_000
 
 @dataclass(frozen=True)
 class Card:
-    """One row. `given` and `other` are labels for display; `other` is empty where nothing else is proposed.
+    """One row on the page.
 
-    `by` says whether the other label is "suggested" or merely "predicted", or that a suggested one is "unlikely" and
-    not shown; `content` is None where the original is gone.
+    Attributes:
+        key, place: the row key; shard and row number.
+        decision: of the row.
+        given: its label, for display.
+        other: another label for display; empty if there is none.
+        by: where `other` comes from: `suggested` or only `predicted`; `unlikely` means that the suggestion is too
+            improbable to be shown.
+        probability: of the suggested label; empty if unknown.
+        evidence: a bar for each signal.
+        numbers: the scores in a line.
+        content: of the original row; None if the row can't be read any more.
     """
 
     key: str
@@ -49,7 +58,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The cards of one reason: the most suspicious rows and those that were only just flagged."""
+    """The cards of one reason: `top` has the most suspicious rows, `edge` the least suspicious of the flagged ones."""
 
     code: str
     title: str
@@ -68,10 +77,14 @@ class Chosen:
 
 
 def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
-    """Row keys per reason, at most `cards` each, no row twice.
+    """Choose the rows to show for each reason; no row is chosen twice.
 
-    Two thirds are the most suspicious (backdoors: the highest backdoor_score), one third the least, where a
-    threshold set too low shows first. `flagged`: row_key, reasons, suspicion, backdoor_score.
+    Two thirds are the most suspicious rows (for backdoors, those with the highest backdoor_score). One third are the
+    least suspicious ones, which show first if a threshold is too low.
+
+    Args:
+        flagged: with the columns row_key, reasons, suspicion and backdoor_score.
+        cards: how many rows each reason gets at most.
     """
     flagged = flagged.combine_chunks()
     shown = np.zeros(flagged.num_rows, dtype=bool)
@@ -93,7 +106,7 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
 
 
 def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
-    """Reason → the places of the rows that have it, int64."""
+    """Reason → the places of the rows with this reason, int64."""
     rows, codes = pc.list_parent_indices(reasons), pc.list_flatten(reasons)
     return {
         code: rows.filter(pc.equal(codes, code)).to_numpy().astype(np.int64)
@@ -106,7 +119,12 @@ def galleries(
 ) -> list[Gallery]:
     """The galleries of a run, in the order of REASONS, at most MOST_REASONS of them.
 
-    signals: those that are shown as bars; cards: at most as many per reason.
+    Args:
+        run: the run.
+        data: the section `data` of the config.
+        signals: the signals that are shown as bars.
+        cards: how many cards each reason gets at most.
+        pictures: whether cards have pictures.
     """
     path = run / "rows.parquet"
     flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)
@@ -135,7 +153,7 @@ def galleries(
 
 
 def in_turns(lists: list[list[str]]) -> list[str]:
-    """The first of each list, then the second of each: the order in which pictures are given their bytes."""
+    """The first of each list, then the second of each, and so on; pictures take their budget in this order."""
     longest = max(map(len, lists), default=0)
     return [keys[at] for at in range(longest) for keys in lists if at < len(keys)]
 
@@ -167,7 +185,7 @@ def card(
 
 
 def numbers(row: dict[str, Any]) -> str:
-    """The scores themselves; self-influence and harm in nats."""
+    """The scores of a row in a line; self-influence and harm are in nats."""
     parts = [f"suspicion {row['suspicion']:.3f}"]
     if row["split"] != "train":
         parts.insert(0, f"{row['split']} row")

@@ -1,4 +1,4 @@
-"""Decisions and estimated wrong labels by the values of columns that say where rows come from."""
+"""Decisions and estimated shares of wrong labels for the values of columns that say where rows come from."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from pipeline.text import words
 from pipeline.text.decisions import DECISIONS, FLAGGED
 
 MOST_VALUES = 200
-"""Values that summary.json has; those with the most rows. The page shows MOST_LINES of them."""
+"""summary.json has at most so many values of a column, those with the most rows; the page shows MOST_LINES."""
 SHARD = "shard"
 
 
 def decisions_by_group(
     rows: pa.Table, column: str, sources: Sequence[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """A line per value of `column`: those that `sources` names first, then the most rows; `rows`: shard, row, decision.
+    """Count the decisions for each value of a column of the source files.
 
-    `{"value", "rows", "review", "remove", "relabel", "shares": {"review", "remove", "relabel"}, "source"}`, each share
-    with its 95 % score interval; `source` is the value's line of `sources` (docs/reference/run-directory.md), or None.
-    Shards that can't be read any more are passed over.
+    Shards that can't be read any more are skipped.
+
+    Args:
+        rows: with the columns shard, row and decision.
+        column: of the source files.
+        sources: lines of the summary's `sources` (docs/reference/run-directory.md).
+
+    Returns:
+        A line for each value: value, rows, review, remove, relabel, shares (of the three decisions, each with its 95 %
+        score interval), source (the value's line of `sources`, or None). Values that `sources` names come first, then
+        those with the most rows.
     """
     counts: dict[str, Counter[Any]] = {decision: Counter() for decision in DECISIONS}
     for audited, of_rows in with_values(rows, column):
@@ -51,7 +59,7 @@ def line(value: Any, of_decision: dict[str, int]) -> dict[str, Any]:
 
 
 def group_lines(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of the page of one column, with the shares as people write them."""
+    """The lines of one column's table, with the shares as text."""
     return [
         entry
         | {"said": {name: interval(share) for name, share in entry["shares"].items()}}
@@ -61,7 +69,7 @@ def group_lines(group: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def group_tables(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A table of the page for each column: `{"column", "lines", "more", "estimated"}`."""
+    """A table for each column: column, lines, and whether there are more lines, estimated shares and effects."""
     tables = []
     for group in groups:
         lines = group_lines(group)
@@ -78,7 +86,7 @@ def group_tables(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def source_said(source: dict[str, Any] | None) -> dict[str, Any]:
-    """`named`, and in words `wrong`, the share of wrong labels, and `effect`, of the rows' absence; else nothing."""
+    """Whether a source is `named`, its share of `wrong` labels and the `effect` of leaving it out, as text."""
     if source is None:
         return {"named": False, "wrong": "", "effect": ""}
     share = source["wrong_share"]
@@ -97,12 +105,12 @@ def effect_said(source: dict[str, Any]) -> str:
 
 
 def sources_lines(sources: Sequence[dict[str, Any]]) -> list[str]:
-    """The worst source in a sentence; where none is named, nothing. Then columns that errors depend on."""
+    """The worst declared source in a sentence, if one is named, and the first other column that errors depend on."""
     declared = [source for source in sources if source["named"] and source["declared"]]
     others = [source for source in sources if source["named"] and not source["declared"]]
     lines = []
     if declared:
-        # A shard stands for a vendor where both are named.
+        # Where a shard and another column are both named, the shard only stands for that column's value.
         worst = max(declared, key=lambda source: (source["column"] != SHARD, excess(source)))
         more = sum(source["column"] == worst["column"] for source in declared) - 1
         also = f"; {more} more of its values stand out" if more else ""
@@ -116,13 +124,13 @@ def sources_lines(sources: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def excess(source: dict[str, Any]) -> float:
-    """By which the worst is found: wrong labels beyond the others', else flags."""
+    """How bad a source is: its share of wrong labels minus that of other rows, or else its share of flagged rows."""
     share = source["wrong_share"]
     return share["value"] - source["others_share"] if share else source["flagged_share"]["value"]
 
 
 def source_sentence(source: dict[str, Any]) -> str:
-    """`vendor Dialwell: 31 % of its labels wrong (27 – 35), others 8 %`, and what leaving it out does."""
+    """`vendor Dialwell: 31 % of its labels wrong (27 – 35), others 8 %`, and the effect of leaving it out."""
     line = f"{words.label(source['column'])} {words.label(source['value'])}: {share_said(source)}"
     effect = effect_said(source)
     return line + (f"; without it the validation loss changes by {effect}" if effect else "")

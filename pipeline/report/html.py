@@ -1,4 +1,4 @@
-"""report/index.html: one file that loads nothing, whatever the size of the dataset."""
+"""Makes report/index.html: one file of bounded size that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ METRICS = {"train_metric": "train", "validation_metric": "validation"}
 
 
 def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: int = MOST_BYTES) -> str:
-    """The report as HTML, at most `most_bytes` of UTF-8; were it larger, pictures go first, then cards.
+    """The report as HTML, with at most `most_bytes` bytes of UTF-8.
 
-    Raises WinnowError when even that is not enough.
+    A larger page is made again without pictures, then with fewer cards.
+
+    Raises:
+        WinnowError: the page is too large even without cards.
     """
     view = overview(run, config, summary)
     signals = [each for each in shown_signals(facts(run.record, "detect")) if each.counts]
@@ -78,7 +81,7 @@ def triggers(run: RunDirectory, record: dict[str, Any], names: dict[Any, str]) -
 
 
 def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[str, Any]:
-    """Everything on the page but the cards."""
+    """The values for the template, except the cards."""
     rows = read_rows(run / "rows.parquet", ["shard", "row", "decision", "suspicion"])
     flagged = read_rows(run / "rows.parquet", ["decision", "label", "suggested_label"], flagged=True)
     record = run.record
@@ -125,7 +128,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
 
 
 def precision(attribute: dict[str, Any]) -> str:
-    """The precision of scoring and what it changed, where it is not float32; else nothing."""
+    """The precision of scoring and how much it changed the scores; empty for float32."""
     error = attribute.get("precision_error")
     if error is None:
         return ""
@@ -152,7 +155,7 @@ def decision_bar(summary: Summary) -> Markup:
 
 
 def measure_lines(summary: Summary) -> list[dict[str, Any]]:
-    """A line for each measure of the arms, the one that the verdict rests on marked."""
+    """A line for each measure of the arms; the one that the verdict rests on is marked."""
     found = []
     for name, measure in summary["measures"].items():
         gain = measure["differences"]["cleaned - as_given"]
@@ -177,7 +180,7 @@ def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown
 
 
 def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
-    """Dots per arm and an interval per difference, each on one scale; None where nothing was retrained."""
+    """The chart of the arms: dots for each arm, and an interval for each difference; None if nothing was retrained."""
     measured = read_json(run / "verification.json").get("arms")
     if not measured:
         return None
@@ -216,7 +219,7 @@ def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
 
 
 def training_curves(train: dict[str, Any]) -> list[dict[str, Any]]:
-    """The chart of losses and the chart of the metric over epochs, each with its lines' names."""
+    """The charts of the losses and of the metric over the epochs, with their lines."""
     curve = train.get("curve") or []
     curve = curve[:: max(1, -(-len(curve) // MOST_POINTS))]
     metric, mark = train.get("metric", ""), train.get("early_epoch")

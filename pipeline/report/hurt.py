@@ -1,4 +1,4 @@
-"""Who is hurt by the flagged rows, and by their removal: lines per class and slice."""
+"""The effect of the flagged rows, and of their removal, on each class and slice."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ MOST_LINES = 24
 
 
 def hurt_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
-    """At most MOST_LINES, those that became worse first, else in the order of classes and slices.
+    """Lines of the table of classes and slices; groups that became worse come first, at most MOST_LINES in all.
 
-    names: label → what it is called. `metric` is None throughout where a share of right rows does not exist.
+    Args:
+        summary: of the run.
+        names: label → its name.
+
+    Returns:
+        The lines; `metric` is None in all of them if the metric is not defined for a group (regression).
     """
     effects = sorted(summary["group_effects"], key=lambda effect: not effect["worse"])
     of_metric = any(effect["metric"] for effect in effects)
@@ -32,7 +37,7 @@ def hurt_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
 
 
 def hurt_sentence(summary: Summary, names: dict[Any, str]) -> str:
-    """`Cleaning hurts class 3.`; empty where nothing was measured."""
+    """`Cleaning hurts class 3 …`, or that no harm is shown; empty if nothing was measured."""
     measured = [effect for effect in summary["group_effects"] if effect["loss"] is not None]
     worse = [name(effect, names) for effect in measured if effect["worse"]]
     if worse:

@@ -1,4 +1,4 @@
-"""What attribution was made with, in words."""
+"""Describes how attribution was computed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pipeline.text import words
 
 
 def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
-    """From the facts of the stages: method, segments, checkpoints, layers, alpha (null where the scale of harm is
-    uncalibrated), refined (prior, rows and iterations of a refined solve, else null), ensemble (trainings that scores
-    are averaged over), optimizer, recorded_in (a trajectory's folder).
+    """Collect how attribution was computed, for summary.json.
+
+    Args:
+        train: facts of the stage `train`.
+        factors: facts of the stage `factors`.
+        scored: facts of the stage `attribute`.
+
+    Returns:
+        method, segments, checkpoints, layers, alpha (null if the scale of harm is uncalibrated), refined (prior, rows
+        and iterations of a refined solve, or null), ensemble (over how many trainings scores are averaged), optimizer,
+        recorded_in (the folder of a recorded trajectory, or null).
     """
     found = {name: factors.get(name) for name in ("segments", "checkpoints", "layers", "alpha")}
     found |= {"method": factors.get("method", "source"), "ensemble": scored.get("ensemble", 1)}
@@ -21,7 +29,7 @@ def attribution(train: dict[str, Any], factors: dict[str, Any], scored: dict[str
 
 
 def method_line(made: dict[str, Any]) -> str:
-    """In a sentence without its stop."""
+    """The same in a sentence without a full stop."""
     method = METHODS.get(made["method"])
     parts = [made["method"] if method is None else method.title]
     if (used := made["refined"]) is not None:

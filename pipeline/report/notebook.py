@@ -1,4 +1,4 @@
-"""A result as it shows itself in a notebook: the terminal's box and the most suspicious rows."""
+"""Displays a result in a notebook: the lines of the terminal's box, and the most suspicious rows."""
 
 from __future__ import annotations
 

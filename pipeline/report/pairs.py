@@ -1,4 +1,4 @@
-"""Which labels are confused: the lines of the report's table of pairs (given → suggested)."""
+"""The report's table of confused labels: pairs of given and suggested labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.text import words
 
 
 def pair_lines(pairs: list[dict[str, Any]], names: dict[Any, str]) -> list[dict[str, str]]:
-    """pairs: as in report/summary.json; names: label → what it is called."""
+    """The lines of the table; `pairs` is the value in report/summary.json, `names` maps a label to its name."""
     return [
         {
             "given": words.label(pair["given"], names),

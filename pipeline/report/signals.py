@@ -1,4 +1,4 @@
-"""The signals of a run as the report shows them: by the record of the run, and by what is registered today."""
+"""The signals of a run as the report shows them, from the record of the run and from the registered signals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ShownSignal:
-    """name: its column in signals.parquet; label: what a long bar says; words: what it is; counts: whether it is a part
-    of the suspicion."""
+    """A signal in the report.
+
+    Attributes:
+        name: its column in signals.parquet.
+        label: what a long bar means.
+        words: what the values are.
+        high_is_suspicious: whether high values are suspicious, or low ones.
+        counts: whether the signal is part of the suspicion.
+    """
 
     name: str
     label: str
@@ -19,9 +26,12 @@ class ShownSignal:
 
 
 def shown_signals(detect: dict[str, Any]) -> list[ShownSignal]:
-    """The signals of a run, those that count first; detect: what the stage noted in the record.
+    """The signals of a run; those that count come first.
 
-    Labels and directions, which earlier versions did not note, are taken from the registered signals.
+    The record of earlier versions has no labels and directions; the registered signals give these.
+
+    Args:
+        detect: the facts of the stage `detect`.
     """
     names = [(name, True) for name in detect.get("signals", [])]
     names += [(name, False) for name in detect.get("other_signals", [])]
@@ -39,7 +49,7 @@ def shown_signals(detect: dict[str, Any]) -> list[ShownSignal]:
 
 
 def registered(names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The labels of those signals that are registered today, and the names of those of which low is suspicious."""
+    """Name → label of the registered signals among `names`, and the names of those whose low values are suspicious."""
     from pipeline.detection.signals.registry import signal_of  # needs torch
 
     found = [signal for name in names if (signal := signal_of(name)) is not None]

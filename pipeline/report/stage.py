@@ -1,4 +1,4 @@
-"""The stage `report`: report/summary.json and report/index.html from what the other stages have written."""
+"""The stage `report`: writes report/summary.json and report/index.html from the files of the other stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Context(Protocol):
 
 
 def report(context: Context) -> dict[str, Any]:
-    """Write both files; the facts are their paths in the run directory and the page's size in bytes."""
+    """Write both files; the facts are their paths in the run directory, and the size of the page in bytes."""
     run = context.run
     found = summary(run)
     text = page(run, context.config, found)

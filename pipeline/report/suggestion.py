@@ -1,4 +1,4 @@
-"""The label that a row may have instead of its own: shown with its probability, and only where that is worth a look."""
+"""Shows the label that is suggested for a row, with its probability, if the suggestion is likely enough."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pipeline.text import words
 from pipeline.text.reasons import MISLABELLED
 
 LEAST = 0.1
-"""A less probable suggestion is not shown: the row is odd, but not because that one label is missing."""
+"""A suggestion with a lower probability is not shown: the row is odd, but not because it lacks this label."""
 NONE_LIKELY = "no likely other label"
 
 
 def is_likely(row: dict[str, Any]) -> bool:
-    """Whether the suggestion of a line of rows.parquet is to be shown.
+    """Whether the suggestion in a row of rows.parquet is shown.
 
-    True where its probability is not known, and for a row that is called mislabelled because of it.
+    It is also shown if its probability is unknown, and if the row has the reason `mislabelled`.
     """
     probability = row.get("suggested_probability")
     called = MISLABELLED.code in (row.get("reasons") or [])
@@ -23,7 +23,7 @@ def is_likely(row: dict[str, Any]) -> bool:
 
 
 def suggestion(row: dict[str, Any], names: dict[Any, str] | None = None) -> str:
-    """`7 (83 %)`, NONE_LIKELY, or nothing where no other label is suggested."""
+    """`7 (83 %)`, or NONE_LIKELY for an unlikely suggestion, or empty without a suggestion."""
     if row["suggested_label"] is None:
         return ""
     if not is_likely(row):

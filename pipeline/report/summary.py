@@ -1,4 +1,4 @@
-"""report/summary.json: the run in numbers, and the same in a few lines for a terminal."""
+"""Makes report/summary.json, the run in numbers, and a summary of a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from pipeline.text.reasons import precedence
 
 
 def summary(run: RunDirectory) -> Summary:
-    """The content of report/summary.json, from a run directory whose detection and verification are done.
+    """The content of report/summary.json, from a run whose detection and verification are done.
 
-    Counts come from the columns `decision` and `reasons` of rows.parquet. Metrics are as in verification.json
-    (shares in 0..1), loss changes and harms in nats, times in seconds.
+    Counts come from the columns `decision` and `reasons` of rows.parquet. Metrics are as in verification.json (shares
+    are in 0..1). Loss changes and harms are in nats, times in seconds.
     """
     record, verification = run.record, without_poor_forecasts(read_json(run / "verification.json"))
     stages = record["stages"]
@@ -100,7 +100,7 @@ def summary(run: RunDirectory) -> Summary:
 
 
 def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
-    """Without its forecasts where fidelity is low: scores that predict no retraining forecast nothing."""
+    """Remove all forecasts if fidelity is low, since these scores do not predict the effect of retraining."""
     if not low_fidelity(verification.get("fidelity")):
         return verification
     nothing = {"predicted_loss_change": None}
@@ -115,7 +115,7 @@ def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
 
 
 def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was found and proved, and the trigger's success on the holdout before and after cleaning if measured."""
+    """Every backdoor with its proof, and the success of its trigger before and after cleaning (None if unmeasured)."""
     said = ("target", "kind", "description", "rows", "flip_rate", "purity", "content")
     successes = [{name: found[name] for name in ("before", "after")} for found in measured]
     return [
@@ -125,12 +125,12 @@ def backdoors(alarms: list[dict[str, Any]], measured: list[dict[str, Any]]) -> l
 
 
 def facts(record: dict[str, Any], stage: str) -> dict[str, Any]:
-    """A stage's facts, empty where the stage has not run."""
+    """The facts of a stage; empty if the stage has not run."""
     return record["stages"].get(stage, {}).get("facts") or {}
 
 
 def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
-    """Rows per decision, and flagged rows (any decision but keep) per reason, the most frequent first."""
+    """Rows per decision, and flagged rows (decision other than keep) per reason, in the order of REASONS."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for batch in pq.ParquetFile(run / "rows.parquet").iter_batches(columns=["decision", "reasons"]):
@@ -145,7 +145,7 @@ def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
-    """Role → rows per decision, of the roles whose rows are judged."""
+    """Role → rows per decision, for the roles whose rows are judged."""
     rows = stored_columns(run, ["split", "decision"])
     if "split" not in rows.column_names:
         return {}
@@ -156,27 +156,27 @@ def count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
 
 
 def count_proposed(run: RunDirectory) -> dict[str, int]:
-    """Rows that the rule would change and verification left otherwise, by what was proposed."""
+    """Proposed decision → rows to which verification gave another decision."""
     rows = stored_columns(run, ["proposed"])
     proposed = Counter(rows["proposed"].to_pylist()) if rows.column_names else Counter()
     return {name: proposed[name] for name in CHANGED}
 
 
 def stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:
-    """Those of the columns that rows.parquet has; runs of earlier versions lack some."""
+    """Read columns of rows.parquet; columns that runs of earlier versions lack are left out."""
     path = run / "rows.parquet"
     there = set(pq.read_schema(path).names)
     return read_rows(path, [name for name in names if name in there])
 
 
 def deciding_differences(verification: dict[str, Any]) -> dict[str, Any]:
-    """Those on the measure that the verdict rests on; on labels as given where none is named."""
+    """The differences on the measure that the verdict rests on; on labels as given if no measure is named."""
     measure = (verification.get("measures") or {}).get(verification.get("decided_by"))
     return (measure["differences"] if measure else verification.get("differences")) or {}
 
 
 def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]:
-    """On the measure that the verdict rests on."""
+    """The means of an arm on a measure; on labels as given if the arm lacks the measure."""
     arm = arm | (arm.get("measures") or {}).get(measure, {})
     return {
         "rows": arm.get("rows"),
@@ -202,25 +202,25 @@ def export_paths(run: RunDirectory) -> dict[str, Any]:
 
 
 def sources(detect: dict[str, Any], verification: dict[str, Any]) -> list[dict[str, Any]]:
-    """A line for every value that may have made wrong labels; with effects where verification has them."""
+    """A line for every source that may have wrong labels, with the effects that verification has computed."""
     return verification.get("sources") or detect.get("sources") or []
 
 
 def groups(run: RunDirectory, of_sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Decisions by the values of every column of data.group."""
+    """The decisions for the values of every column of `data.group`."""
     columns = load_config(run / "config.yaml").data.group
     rows = read_rows(run / "rows.parquet", ["shard", "row", "decision"]) if columns else None
     return [{"column": column, "values": decisions_by_group(rows, column, of_sources)} for column in columns]
 
 
 def headline(summary: Summary) -> list[str]:
-    """The lines of the terminal's box, the verdict first; an empty line parts the verdict from the rest."""
+    """The lines of the terminal's box: the verdict, an empty line, and the other findings."""
     found = verdict(summary)
     first = f"{found.word}: {found.claim}"
-    if found.word == "NO EVIDENCE":  # the claim holds the change already
+    if found.word == "NO EVIDENCE":  # the claim contains the change
         first += f". {found.consequence}" if found.consequence else ""
         lines = [first, levels(summary), found.control, *found.further]
-    elif found.word == "NOT TESTED":  # the claim is a sentence, and so is what follows
+    elif found.word == "NOT TESTED":  # the claim and the consequence are sentences
         lines = [f"{first}. {found.consequence}".rstrip()]
     else:
         lines = [first, found.numbers, found.control, *found.further, found.consequence]
@@ -235,7 +235,7 @@ def headline(summary: Summary) -> list[str]:
 
 
 def trigger_lines(summary: Summary) -> list[str]:
-    """One per trigger: where it is, how many rows carry it, and how often it works before and after cleaning."""
+    """A line for each trigger: its place, how many rows carry it, and how often it works before and after cleaning."""
     lines = []
     for found in summary["backdoors"]:
         line = (
@@ -255,7 +255,7 @@ def reasons_line(summary: Summary) -> str:
 
 
 def noise_line(summary: Summary) -> str:
-    """The estimated share of wrong labels, of the train rows and, in one noisy file, of all that were judged."""
+    """The estimated share of wrong labels in the train rows and, if other roles are as noisy, in all judged rows."""
     noise = summary["estimated_noise"]
     if noise is None:
         note = summary["estimated_noise_note"] or ""
@@ -279,12 +279,12 @@ def share(estimate: dict[str, float]) -> str:
 
 
 def as_noisy(summary: Summary) -> list[str]:
-    """The roles whose labels are taken to be as noisy as the train labels."""
+    """The roles whose labels are assumed to be as noisy as the train labels."""
     return [role for role, state in (summary.get("labels") or {}).items() if state == AS_NOISY]
 
 
 def situation_line(summary: Summary) -> str:
-    """Which labels are known to be right, and what follows; nothing for runs of earlier versions."""
+    """Which labels are known to be right, and what follows; empty for runs of earlier versions."""
     if not summary.get("labels"):
         return ""
     noisy = as_noisy(summary)
@@ -295,12 +295,12 @@ def situation_line(summary: Summary) -> str:
 
 
 def worst_source(found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first source that is named for wrong labels."""
+    """The first declared source that is named for wrong labels."""
     return next((line for line in found if line["named"] and line["declared"]), None)
 
 
 def promise_line(summary: Summary) -> str:
-    """What the rule promises about what it removed."""
+    """What the rule guarantees about the removed rows."""
     promise = summary.get("promise")
     return f"rule {promise['rule']}: {promise['text']}" if promise else ""
 
@@ -318,7 +318,7 @@ def canaries_line(summary: Summary) -> str:
 
 
 def forecast_line(summary: Summary) -> str:
-    """Forecast and measurement of the change of the mean validation loss, in nats."""
+    """The forecast and the measured change of the mean validation loss, in nats; empty without both."""
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
     loss = "the validation loss" + (" (on labels as given)" if "validation" in as_noisy(summary) else "")
     if measured is not None and low_fidelity(summary.get("fidelity")):

@@ -1,6 +1,6 @@
-"""Small charts as inline SVG. Places are in percent, so that charts fit any width and text keeps its size.
+"""Small charts as inline SVG. Coordinates are in percent, so that charts fit any width and text keeps its size.
 
-Every function gives Markup; whatever text comes in is escaped.
+Functions that draw return Markup; they escape all text that they get.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PLOT_HEIGHT = 180
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart: `points` are (x, y) in order of x; `css` is its class."""
+    """A line of a chart; `points` are (x, y) in the order of x, `css` is the CSS class of the line."""
 
     name: str
     css: str
@@ -43,13 +43,13 @@ def ticks(within: Domain, wanted: int = 4) -> list[float]:
 
 
 def place(value: float, within: Domain) -> float:
-    """Where a value lies in a domain, in percent."""
+    """The position of a value in a domain, in percent."""
     low, high = within
     return round(100 * (value - low) / (high - low), 2)
 
 
 def svg(body: Markup, height: int, name: str, css: str = "chart") -> Markup:
-    """An SVG as wide as its place; `name` is read out by screen readers."""
+    """An SVG as wide as its container and `height` pixels high; screen readers read out `name`."""
     return Markup('<svg class="{}" width="100%" height="{}" role="img" aria-label="{}">{}</svg>').format(
         css, height, name, body
     )
@@ -60,7 +60,7 @@ def join(parts: Sequence[Markup]) -> Markup:
 
 
 def dots(values: Sequence[float], mean: float, within: Domain, name: str) -> Markup:
-    """A dot per seed and an upright stroke at the mean."""
+    """A dot for each seed and a vertical stroke at the mean."""
     line = Markup('<line class="grid" x1="0" x2="100%" y1="14" y2="14"/>')
     marks = [Markup('<circle class="dot" cx="{}%" cy="14" r="5"/>').format(place(v, within)) for v in values]
     stroke = Markup('<line class="mean" x1="{0}%" x2="{0}%" y1="3" y2="25"/>').format(place(mean, within))
@@ -68,7 +68,7 @@ def dots(values: Sequence[float], mean: float, within: Domain, name: str) -> Mar
 
 
 def interval(mean: float, low: float, high: float, within: Domain, name: str) -> Markup:
-    """An interval with its mean, and an upright line at zero."""
+    """An interval with its mean, and a vertical line at zero."""
     body = Markup(
         '<line class="zero" x1="{zero}%" x2="{zero}%" y1="0" y2="28"/>'
         '<line class="interval" x1="{low}%" x2="{high}%" y1="14" y2="14"/>'
@@ -89,7 +89,7 @@ def axis(within: Domain, write: Callable[[float], str]) -> Markup:
 
 
 def bar(share: float, name: str = "") -> Markup:
-    """A short horizontal bar on a track; `share` in 0..1."""
+    """A short horizontal bar on a track; `share` is in 0..1."""
     body = Markup('<rect class="track" width="100%" height="6" rx="3"/>')
     width = 100 * min(1, max(0, share))
     body += Markup('<rect class="fill" width="{:.1f}%" height="6" rx="3"/>').format(width)
@@ -97,7 +97,7 @@ def bar(share: float, name: str = "") -> Markup:
 
 
 def stack(parts: Sequence[tuple[str, str, float]], name: str) -> Markup:
-    """One bar made of (css class, words, share) parts, left to right."""
+    """One bar with parts from left to right; a part is (CSS class, tooltip, share)."""
     body, at = Markup(""), 0.0
     for css, said, share in parts:
         body += Markup(
@@ -108,7 +108,7 @@ def stack(parts: Sequence[tuple[str, str, float]], name: str) -> Markup:
 
 
 def histogram(bins: Sequence[Sequence[tuple[str, int]]], write: Callable[[int], str], name: str) -> Markup:
-    """Stacked columns over equal parts of [0, 1]; a bin is a list of (css class, rows) from the bottom up."""
+    """Stacked columns over equal parts of [0, 1]; a bin is a list of (CSS class, rows) from the bottom up."""
     tallest = max((sum(rows for _, rows in column) for column in bins), default=0) or 1
     top = 1.05 * tallest
     body = rules((0, top), lambda tick: write(round(tick)))
@@ -138,7 +138,7 @@ def curves(
     write: Callable[[float], str],
     name: str = "training curve",
 ) -> Markup:
-    """Lines over epochs or other whole numbers, with an upright line at `mark` (epoch, words)."""
+    """Lines over epochs or other whole numbers, with a vertical line at `mark` (epoch, text)."""
     across = domain([x for line in series for x, _ in line.points], 0.02)
     up = domain([y for line in series for _, y in line.points])
     body = rules(up, write)
@@ -158,7 +158,7 @@ def curves(
 def scatter(
     points: Sequence[tuple[float, float]], slope: float, write: Callable[[float], str], name: str
 ) -> Markup:
-    """A dot per (x, y), and through their mean the line of this slope, within the range of x."""
+    """A dot for each (x, y), and a line with this slope through their mean, over the range of x."""
     across, up = (domain([point[axis] for point in points], 0.1) for axis in (0, 1))
     body = rules(up, write)
     for tick in ticks(across, 5):
@@ -176,7 +176,7 @@ def scatter(
 
 
 def path(line: Series, across: Domain, up: Domain) -> Markup:
-    """A polyline in an SVG of its own, stretched to the plot, its stroke kept."""
+    """A polyline in a nested SVG that is stretched to the plot; the width of the stroke does not change."""
     points = " ".join(f"{place(x, across)},{100 - place(y, up):.2f}" for x, y in line.points)
     return Markup(
         '<svg class="layer" width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none">'

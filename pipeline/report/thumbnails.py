@@ -1,4 +1,4 @@
-"""Pictures for cards, as small data: URIs."""
+"""Pictures for cards, as small `data:` URIs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-PIXELATED_BELOW = 65  # pixels a side: shown as they are, enlarged without smoothing
-SIDE = 144  # larger ones are shrunk to this
+PIXELATED_BELOW = 65  # pixels per side; smaller images are not resampled, and enlarged without smoothing
+SIDE = 144  # pixels per side; larger images are shrunk to this
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Thumbnail:
 
 
 def encode(image: Image.Image) -> Thumbnail:
-    """Small images losslessly and enlarged by the browser, large ones shrunk, as JPEG."""
+    """Encode an image: a small one losslessly as PNG, a large one shrunk as JPEG."""
     pixelated = max(image.size) < PIXELATED_BELOW
     file = io.BytesIO()
     if pixelated:

@@ -1,4 +1,4 @@
-"""The triggers that were reconstructed: a picture, words or values, the proof, and whether cleaning disarmed them."""
+"""Shows the reconstructed triggers: picture, words or values, the proof, and whether cleaning disarmed them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ MOST_TRIGGERS = 12
 
 @dataclass(frozen=True)
 class Trigger:
-    """target: the class that it makes the model predict; values: words or column values, by name.
+    """A trigger on the page.
 
-    on_black: the trigger alone; pairs: validation rows of other classes, without and with it; both only for pictures.
-    before, after: success on holdout rows of models trained on the data as given and cleaned, None if unmeasured.
+    Attributes:
+        target: the class that the trigger makes the model predict.
+        description: of the trigger, in words.
+        rows: how many rows carry it.
+        values: name → words or column values of the trigger.
+        on_black: the trigger alone; None if it is no picture.
+        pairs: validation rows of other classes, without and with the trigger; empty if it is no picture.
+        flip_rate, purity, content: the proof (docs/reference/run-directory.md).
+        before, after: success on holdout rows of models trained on the data as given and on the cleaned data; None if
+            unmeasured.
     """
 
     target: str
@@ -44,7 +52,7 @@ class Trigger:
 
 
 def triggers(run: RunDirectory, alarms: list[dict[str, Any]], names: dict[Any, str]) -> list[Trigger]:
-    """One per alarm of the stage `detect`, at most MOST_TRIGGERS; names: of the classes, where they have any."""
+    """A trigger for each alarm of the stage `detect`, at most MOST_TRIGGERS; `names` maps labels to class names."""
     patterns = read_alarms(run.path)
     measured = read_json(run / "verification.json").get("backdoors") or [{}] * len(alarms)
     shown = []
@@ -70,7 +78,7 @@ def triggers(run: RunDirectory, alarms: list[dict[str, Any]], names: dict[Any, s
 
 
 def trigger_values(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """What there is to read of a trigger: its words, or its columns with their values."""
+    """The readable part of a trigger: its words, or its columns with their values."""
     if facts["kind"] == "tokens":
         return [("words", " ".join(facts["pattern"]["tokens"]))]
     if facts["kind"] in ("column_values", "column_ranges"):
@@ -90,13 +98,13 @@ def pictures(
 
 
 def victims(data: EncodedData, target: int) -> Inputs:
-    """The first validation rows of other classes."""
+    """The first validation rows of other classes than the target, at most VICTIMS."""
     rows = load_places(data, "validation", np.arange(min(MOST_LOOKED_AT, data.count("validation"))))
     others = np.flatnonzero(rows.labels.numpy() != target)[:VICTIMS]
     return {kind: values[others] for kind, values in as_inputs(rows, data).items()}
 
 
 def picture(pixels: np.ndarray) -> Thumbnail:
-    """uint8 `[C, H, W]`, one or three channels; of any other number the first is shown."""
+    """A picture of uint8 `[C, H, W]`; of images that do not have three channels, the first channel is shown."""
     image = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
     return encode(Image.fromarray(np.ascontiguousarray(image)))

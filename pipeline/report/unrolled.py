@@ -1,4 +1,4 @@
-"""How well the scores agree with exact differentiation through the training, in a line and in a sentence."""
+"""Says in words how well the scores agree with exact differentiation through the training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.text import words
 
 
 def unrolled_line(found: dict[str, Any] | None) -> str:
-    """`exact differentiation: rank correlation with the scores 0.62 (0.55 – 0.69)`; empty where it was not computed."""
+    """`exact differentiation: rank correlation with the scores 0.62 (0.55 – 0.69)`; empty if it was not computed."""
     if found is None:
         return ""
     if found["chaotic"]:
@@ -18,7 +18,7 @@ def unrolled_line(found: dict[str, Any] | None) -> str:
 
 
 def unrolled_sentence(found: dict[str, Any] | None) -> str:
-    """Empty where it was not computed."""
+    """The sentence of the page; empty if exact differentiation was not computed."""
     if found is None:
         return ""
     limit = f"{found['limit']:g}"

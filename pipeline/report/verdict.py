@@ -1,4 +1,4 @@
-"""The verdict of verification in sentences: the claim, its numbers, its control and what was done then."""
+"""The verdict of verification in sentences: the claim, its numbers, its control and its consequence."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ DONE = {
     "relabelled": "relabelling (as the judges predict)",
     "mixed": "removing and relabelling (as the judges predict)",
 }
-"""Exported arm → what its control does."""
+"""Exported arm → what its control does, in words."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` is IMPROVED, NO EVIDENCE, WORSE or NOT TESTED; empty strings where there is nothing to say.
+    """The verdict in words; a string is empty if there is nothing to say.
 
-    `title` is the claim as a heading, without what stands below it anyway. `further`: the loss with its interval and
-    control, what was measured on, and why measures that disagree prove nothing.
+    Attributes:
+        word: IMPROVED, NO EVIDENCE, WORSE or NOT TESTED.
+        title: the claim as a heading, without the numbers that stand below it.
+        claim: what cleaning does, in a sentence without a full stop.
+        numbers: the metric before and after, with its interval.
+        control: the metric of the random control.
+        consequence: what was exported.
+        further: the loss with its interval and control, the rows that measure, and why measures that disagree prove
+            nothing.
     """
 
     word: str
@@ -36,7 +43,7 @@ class Verdict:
 
 
 def verdict(summary: Summary) -> Verdict:
-    """Say what verification found; `summary` as `pipeline.report.summary.summary` makes it."""
+    """Put the finding of verification into words; `summary` comes from `pipeline.report.summary.summary`."""
     word = summary["verdict"].upper()
     if "cleaned - as_given" not in summary["differences"]:
         note = (summary["note"] or "no retraining was made").rstrip(".")
@@ -51,13 +58,13 @@ def verdict(summary: Summary) -> Verdict:
         verb = "raises" if gain["mean"] > 0 else "lowers"
         title = claim = f"{what_was_done(summary)} {verb} {measuring_roles(summary)} {metric}"
     said = numbers(summary), *further(summary)
-    if quantity == "loss":  # what bears the verdict comes first
+    if quantity == "loss":  # the quantity that the verdict rests on comes first
         said = words.sentence(said[1]), f"{words.metric(summary['metric'])} {said[0]}", *said[2:]
     return Verdict(word, title, claim, said[0], control(summary), consequence(summary), said[1:])
 
 
 def telling(summary: Summary) -> str:
-    """`metric`, or `loss` where only the loss bears the verdict."""
+    """The quantity to name: `loss` if the verdict rests on the loss alone, else `metric`."""
     difference, better = summary["differences"]["cleaned - as_given"], summary["verdict"] == "improved"
     if summary["verdict"] == "no evidence" or summary.get("decided_by") is None:
         return "metric"
@@ -67,7 +74,7 @@ def telling(summary: Summary) -> str:
 
 
 def further(summary: Summary) -> tuple[str, ...]:
-    """Nothing for runs that name no measure."""
+    """Further sentences; empty for runs of earlier versions, which name no measure."""
     if summary.get("decided_by") is None:
         return ()
     return tuple(filter(None, (loss(summary), measured_on(summary), disagreement(summary))))
@@ -84,7 +91,7 @@ def loss(summary: Summary) -> str:
 
 
 def measuring_roles(summary: Summary) -> str:
-    """`holdout`, or `validation and holdout` where both measured."""
+    """`holdout`, or `validation and holdout` if both roles measure."""
     return " and ".join((summary.get("holdout") or {}).get("roles") or ["holdout"])
 
 
@@ -160,7 +167,7 @@ def is_gain(summary: Summary, difference: str) -> bool:
 
 
 def disarmed(summary: Summary) -> bool:
-    """Whether triggers were found that worked before cleaning and, all of them, hardly do after it."""
+    """Whether triggers were measured, and cleaning more than halved the success of every one."""
     measured = [found for found in summary["backdoors"] if found["before"] is not None]
     return bool(measured) and all(found["after"] < found["before"] / 2 for found in measured)
 

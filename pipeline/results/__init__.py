@@ -1,1 +1,1 @@
-"""Finished runs: what an audit gives back, and two of them side by side."""
+"""The result of a finished run, and the comparison of two runs."""

@@ -1,4 +1,4 @@
-"""Two finished runs side by side."""
+"""Compares two finished runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pipeline.text.decisions import CHANGED, Decision
 
 
 def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
-    """What two finished runs found, side by side.
+    """Compare what two finished runs found.
 
-    Returns `{"runs": [path, path], "values": {name: [value, value]}, "flags": {"both", "first_only",
-    "second_only"}}`; flags are rows with a decision other than keep, matched by row_key. Shares and metrics
-    are in 0..1.
+    Returns:
+        `runs`: both paths. `values`: name → [value of the first run, value of the second run]; shares and metrics are
+        fractions of 1. `flags`: how many rows with a decision other than keep `both` runs have, and `first_only` and
+        `second_only`; rows are matched by `row_key`.
 
-    Raises InputError when one of them is not a finished run, and when they have different tasks.
+    Raises:
+        InputError: one of the runs is not finished, or their tasks differ.
     """
     from pipeline.results.result import AuditResult
 

@@ -1,4 +1,4 @@
-"""What an audit gives back: tables, verification and paths, read from the run directory when asked for."""
+"""The result of an audit: tables, verification and paths, which are read from the run directory on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pipeline.text.decisions import Decision
 class AuditResult:
     """A finished run.
 
-    Raises InputError when the directory holds no finished run.
+    Raises:
+        InputError: the directory holds no finished run, or a file of it is damaged.
     """
 
     def __init__(self, run: RunDirectory | str | Path):
@@ -30,7 +31,7 @@ class AuditResult:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """One line per audited row, in the order of the shards; docs/reference/run-directory.md lists the columns."""
+        """One line per audited row; docs/reference/run-directory.md lists the columns and the order."""
         return pq.read_table(self.run / "rows.parquet")
 
     @property
@@ -55,19 +56,20 @@ class AuditResult:
 
     @property
     def refused(self) -> bool:
-        """True when the verification gate kept the cleaned dataset from being written."""
+        """Whether the verification gate refused to write the cleaned dataset."""
         return bool(self.run.facts("export")["refused"])
 
     @property
     def skipped(self) -> str | None:
-        """Why this run is not made for an export, in words."""
+        """Why this run exports nothing, in words; None if it exports."""
         return self.run.facts("export").get("skipped")
 
     @property
     def cleaned(self) -> ds.Dataset:
         """The cleaned dataset.
 
-        Raises InputError when the gate refused to write it and for a run with canaries.
+        Raises:
+            InputError: the gate refused the export, or the run has canaries.
         """
         if self.skipped:
             raise InputError(f"{self.run.path}: {self.skipped}", "Run the audit without detection.canaries.")

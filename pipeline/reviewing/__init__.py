@@ -1,1 +1,1 @@
-"""Asking people about rows."""
+"""Reviews: sheets of rows that people fill in, and their answers."""

@@ -1,4 +1,4 @@
-"""Asking a person about holdout rows, `winnow review RUN --holdout N`; nothing is trained on the answers."""
+"""Reviews of holdout rows by people (`winnow review RUN --holdout N`); no model is trained on the answers."""
 
 from __future__ import annotations
 
@@ -33,21 +33,27 @@ from pipeline.workers.worker import run_data
 
 METADATA = b"winnow_holdout_review"
 STRATUM = "holdout"
-"""What stands in the column `stratum` of these sheets."""
+"""The value of the column `stratum` in sheets of holdout rows."""
 
 ARMS = ("removed", "relabelled", "mixed", "cleaned")
 WORDS = dict.fromkeys(ANSWERS_RIGHT, 0.0) | dict.fromkeys(ANSWERS_WRONG, 1.0) | {UNSURE: np.nan}
 """What an answer says of a label: whether it is wrong."""
 LIKELY_SHARE = 0.1
-"""Of wrong labels, where nothing else is known when the sample is planned."""
+"""The assumed share of wrong labels if detection has no estimate for the holdout rows."""
 
 
 @dataclass(frozen=True)
 class HoldoutReview:
-    """The plan of a sample and the answers that there are, over all holdout rows in the order of the encoded rows.
+    """The plan of a sample of holdout rows and the answers so far; rows are in the order of the encoded rows.
 
-    wrong: float64 `[rows]`, the chance that the label is wrong, as it was thought when the review began; sizes: float64
-    `[rows]`, q of `holdout_sample`; asked: how many rows of the order have stood on a sheet; verdicts, labels: by key.
+    Attributes:
+        keys: the row keys, `[rows]`.
+        wrong: float64 `[rows]`, the probability that the label is wrong, as estimated when the review began.
+        sizes: float64 `[rows]`, q of `holdout_sample`.
+        seed: of the order in which rows are drawn.
+        asked: how many rows of this order have been on a sheet.
+        verdicts: row key → verdict.
+        labels: row key → the label that a person named.
     """
 
     keys: list[str]
@@ -69,17 +75,17 @@ class HoldoutReview:
 
     @property
     def answered(self) -> np.ndarray:
-        """Places of the rows with an answer among those that were asked about, int64, in their order."""
+        """The places of the rows with an answer, int64, in the order in which they were asked about."""
         head = self.order[: self.asked]
         return head[[self.keys[place] in self.verdicts for place in head]] if len(head) else head
 
     @property
     def chance(self) -> np.ndarray:
-        """float64 `[rows]`: that a row is among those with an answer."""
+        """The probability of each row to be among the rows with an answer, float64 `[rows]`."""
         return chances(self.sizes, len(self.answered))
 
     def share(self) -> Share | None:
-        """The share of wrong labels among the holdout rows, from the answers."""
+        """The estimated share of wrong labels among the holdout rows; None with fewer than two answers."""
         places = self.answered
         answers = np.array([WORDS[self.verdicts[self.keys[place]]] for place in places])
         return estimate_share(self.wrong, self.sizes, places, answers)
@@ -117,7 +123,15 @@ class HoldoutReview:
 
 @dataclass(frozen=True)
 class HoldoutState:
-    """Where a review of the holdout stands. rows: of the holdout; open: rows on sheets without an answer."""
+    """The state of a review of holdout rows.
+
+    Attributes:
+        rows: how many holdout rows there are.
+        answered: how many of them have an answer.
+        open: how many rows on sheets have no answer.
+        share: the estimated share of wrong labels; None with fewer than two answers.
+        changed: how many earlier answers the last sheet has changed.
+    """
 
     rows: int
     answered: int
@@ -130,7 +144,7 @@ class HoldoutState:
 
 
 def read_review(run_path: Path) -> HoldoutReview | None:
-    """What a person answered about holdout rows; None where nobody was asked."""
+    """Read the review of the holdout rows of a run; None if there is none."""
     path = run_path / ANSWERS
     if not path.exists():
         return None
@@ -141,11 +155,18 @@ def read_review(run_path: Path) -> HoldoutReview | None:
 def write_holdout_sheet(
     path: str | Path, sample: int, sheet: str | Path | None = None
 ) -> tuple[Path | None, int]:
-    """Write a sheet with at most `sample` holdout rows to answer for; a later sheet goes on where the last ended.
+    """Write a sheet with at most `sample` holdout rows; a later sheet has the next rows of the sample.
 
-    path: a run directory; sheet: by default `review/holdout-N.csv` in it. Returns the sheet's path and its number of
-    rows, None and 0 when all rows have been asked about. Raises InputError when the run has no holdout rows that are
-    judged, and when the sheet exists.
+    Args:
+        path: a run directory.
+        sample: how many rows to ask about.
+        sheet: a file that ends in .csv or .parquet; None takes `review/holdout-N.csv` in the run.
+
+    Returns:
+        The path of the sheet and its number of rows; None and 0 if people have been asked about all rows.
+
+    Raises:
+        InputError: the run has no holdout rows, their labels are declared right, or the sheet exists.
     """
     if sample < 1:
         raise InputError(f"--holdout {sample}: not a number of rows", "Ask for at least one.")
@@ -170,10 +191,10 @@ def write_holdout_sheet(
 
 
 def take_holdout_answers(path: str | Path, sheet: str | Path) -> HoldoutState:
-    """Read a filled sheet of holdout rows and keep its answers in the run.
+    """Read a filled sheet of holdout rows and store its answers in the run; new answers replace earlier ones.
 
-    Newer answers take the place of earlier ones. Raises InputError for what is wrong with a line, as files of decisions
-    do, and for rows that were not asked about.
+    Raises:
+        InputError: a line of the sheet is wrong, as in a file of decisions, or its row is not in the sample.
     """
     run, config = opened(path)
     review = read_review(run.path)
@@ -196,13 +217,13 @@ def take_holdout_answers(path: str | Path, sheet: str | Path) -> HoldoutState:
 
 
 def holdout_state(path: str | Path) -> HoldoutState | None:
-    """Where the review of the holdout stands; None where none was begun."""
+    """The state of the review of the holdout rows; None if there is none."""
     review = read_review(Path(path))
     return None if review is None else state_of(review)
 
 
 def is_holdout_sheet(sheet: str | Path) -> bool:
-    """Whether a sheet was written by `write_holdout_sheet`. False for what can't be read: that is said elsewhere."""
+    """Whether `write_holdout_sheet` wrote the sheet; False for an unreadable file, which later code reports."""
     try:
         _, first = next(iter(read_entries(Path(sheet))), ("", {}))
     except InputError:
@@ -226,7 +247,11 @@ def check_asked(sheet: Path, lines: list[Line], asked: set[str]) -> None:
 
 
 def opened(path: str | Path) -> tuple[RunDirectory, AuditConfig]:
-    """Raises InputError when detection is not done and where holdout rows are not judged."""
+    """Open a run for a review of its holdout rows.
+
+    Raises:
+        InputError: detection is not done, there are no holdout rows, or their labels are declared right.
+    """
     run = existing_run(path, "detect")
     run.check_stages("prepare", "detect")
     config = load_config(run / "config.yaml")
@@ -250,7 +275,10 @@ def begin(run: RunDirectory, config: AuditConfig) -> HoldoutReview:
 
 
 def chance_wrong(run: RunDirectory, rows: int) -> np.ndarray:
-    """float64 `[rows]`: that the label of a holdout row is wrong, by the posterior of detection, else by suspicion."""
+    """The probability that the label of each holdout row is wrong, float64 `[rows]`.
+
+    It comes from the posterior of detection, or else from the suspicion scaled to the estimated share of wrong labels.
+    """
     path = run / "detection/posterior-holdout.npy"
     if path.exists():
         posterior, given = np.load(path, mmap_mode="r"), role_labels(run_data(run.path), "holdout").numpy()
@@ -271,7 +299,7 @@ def chance_wrong(run: RunDirectory, rows: int) -> np.ndarray:
 
 
 def disagreement(run: RunDirectory, config: AuditConfig, rows: int) -> np.ndarray:
-    """float64 `[rows]` in 0..1: how differently the arms of verification do on a row; 1 where they are not known."""
+    """How much the results of verification's arms differ on each row, float64 `[rows]` in 0..1; 1 without results."""
     seeds = range(config.verification.seed, config.verification.seed + config.verification.seeds)
 
     def scores(arm: str) -> np.ndarray | None:

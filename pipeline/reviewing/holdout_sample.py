@@ -1,16 +1,16 @@
-"""Which holdout rows a person is asked about, and what their answers say of all of them.
+"""Draws the holdout rows that people are asked about, and estimates the share of wrong labels from their answers.
 
-Rows are drawn with unequal chances, known ones: every row has a size q_i, the sizes add up to 1, and a sample of n rows
-holds row i with the chance π_i = min(1, n q_i). They are drawn by sequential Poisson sampling (Ohlsson 1998): every row
-has a random number u_i of its own, and the n rows with the least u_i / q_i are taken, so that a larger sample holds the
-smaller one and rounds of answers add up.
+Rows are drawn with known, unequal probabilities. Every row has a size q_i, the sizes sum to 1, and a sample of n rows
+contains row i with the probability π_i = min(1, n q_i). The sample is drawn by sequential Poisson sampling (Ohlsson
+1998): every row has a random number u_i, and the n rows with the smallest u_i / q_i are taken. A larger sample contains
+every smaller one, so that rounds of answers add up.
 
-The share of wrong labels is estimated by the difference estimator (Särndal, Swensson & Wretman 1992, §6.3): the mean of
-the model's chances p_i that a label is wrong, put right by the answers y_i:
+The difference estimator (Särndal, Swensson & Wretman 1992, §6.3) gives the share of wrong labels. It is the mean of the
+model's probabilities p_i that a label is wrong, corrected by the answers y_i:
 
     share = 1/N Σ p_i + 1/N Σ_sample (y_i − p_i) / π_i
 
-It is unbiased whatever the p_i are; good ones make it precise.
+The estimate is unbiased for any p_i; good p_i make it precise.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from scipy.stats import beta, t
 from pipeline.seeds import random_state
 
 UNIFORM = 0.3
-"""This part of the chances is the same for all rows, so that no row's is near 0."""
+"""This part of the sizes is shared out evenly among the rows, so that no size is near 0."""
 
 CONFIDENCE = 0.95
 FLOOR = 0.2
-"""What a row counts on which no two arms differ, beside one on which all do."""
+"""The relative weight of a row on which the arms agree; a row on which they differ most has weight 1."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """The estimated share of wrong labels among all rows, with its 95 % interval; answered: rows it rests on."""
+    """The estimated share of wrong labels with its 95 % interval; `answered` is how many answers it rests on."""
 
     value: float
     low: float
@@ -41,11 +41,17 @@ class Share:
 
 
 def row_sizes(wrong: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
-    """q, float64 `[rows]`, adding up to 1: the rows whose answers decide the most have the largest.
+    """The sizes q of the rows; rows whose answers are most informative have the largest sizes.
 
-    wrong: float `[rows]`, the chance that the label is wrong; disagreement: float `[rows]` in 0..1, by how much the
-    arms differ on the row. An answer tells most about a label that may as well be right as wrong (the best sizes for
-    the share alone are proportional to √p(1 − p)), and moves the comparison of the arms only where they differ.
+    An answer is most informative for a label that is as likely right as wrong: for the share alone, the best sizes are
+    proportional to √p(1 − p). It changes the comparison of the arms only on rows where the arms differ.
+
+    Args:
+        wrong: p, float `[rows]`, the probability that the label is wrong.
+        disagreement: float `[rows]` in 0..1, how much the arms differ on the row.
+
+    Returns:
+        float64 `[rows]`, with the sum 1.
     """
     size = np.sqrt(wrong * (1 - wrong)) * (FLOOR + (1 - FLOOR) * disagreement)
     total, rows = size.sum(), len(wrong)
@@ -54,14 +60,16 @@ def row_sizes(wrong: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
 
 
 def draw_order(sizes: np.ndarray, seed: int) -> np.ndarray:
-    """Places in the order in which they are asked about, int64: of any length, its head is a sample."""
+    """The places of the rows in the order of drawing, int64 `[rows]`; the first n of them are a sample of n rows."""
     numbers = random_state("holdout review", seed).uniform(size=len(sizes))
     return np.argsort(numbers / sizes, kind="stable")
 
 
 def chances(sizes: np.ndarray, sample: int) -> np.ndarray:
-    """π, float64 `[rows]`: that a row is in a sample of so many. Rows above 1 are taken for sure, and the others share
-    what is left."""
+    """The probability π of each row to be in a sample of `sample` rows, float64 `[rows]`.
+
+    Rows with n q_i ≥ 1 are certainly in the sample; the remaining places are shared among the other rows.
+    """
     found = np.zeros(len(sizes))
     sure = np.zeros(len(sizes), dtype=bool)
     while True:
@@ -78,11 +86,19 @@ def chances(sizes: np.ndarray, sample: int) -> np.ndarray:
 def estimate_share(
     wrong: np.ndarray, sizes: np.ndarray, sampled: np.ndarray, answers: np.ndarray
 ) -> Share | None:
-    """wrong: p, float `[rows]`; sizes: q `[rows]`; sampled: places that have an answer, the only ones that count;
-    answers: float `[sampled]`, 1 where the label is wrong, 0 where it is right, NaN where the person is unsure.
+    """Estimate the share of wrong labels.
 
-    An unsure answer is taken as the model's chance in the estimate, as right in the lower and as wrong in the upper
-    bound. Rows that were asked about and left open are taken to be open by chance. None without two answers.
+    An unsure answer counts as p in the estimate, as right in the lower bound, and as wrong in the upper bound. Rows
+    that were asked about and have no answer are assumed to be missing at random.
+
+    Args:
+        wrong: p, float `[rows]`.
+        sizes: q, float `[rows]`.
+        sampled: the places of the rows with an answer, int64 `[answers]`.
+        answers: float `[answers]`, 1 for a wrong label, 0 for a right one, NaN if the person is unsure.
+
+    Returns:
+        None with fewer than two answers.
     """
     if len(sampled) < 2:
         return None
@@ -96,7 +112,7 @@ def estimate_share(
 def one_estimate(
     wrong: np.ndarray, sizes: np.ndarray, sampled: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float, float]:
-    """Low, value, high. The interval is that of draws with replacement, which is no narrower than it has to be."""
+    """Low, value and high; the interval is that of draws with replacement, which is conservative."""
     rows, asked = len(wrong), len(sampled)
     chance = chances(sizes, asked)
     corrections = (answers - wrong[sampled]) / (rows * chance[sampled])
@@ -107,6 +123,6 @@ def one_estimate(
         return value, value, value
     spread = number * corrections[open_rows].var(ddof=1)
     reach = float(t.ppf((1 + CONFIDENCE) / 2, number - 1) * np.sqrt(spread))
-    # Wrong labels may hide where the chances are least: as many may be there as the answers could have missed.
+    # If no answer is "wrong", the upper bound is the share of wrong labels that the sample could have missed.
     missed = float(beta.ppf((1 + CONFIDENCE) / 2, answers.sum() + 1, rows * chance.min()))
     return max(0.0, value - reach), value, min(1.0, max(value + reach, missed if answers.sum() == 0 else 0.0))

@@ -1,4 +1,4 @@
-"""Asking a person about a sample of the flagged rows, and what their answers show: the command `winnow review`."""
+"""Reviews of flagged rows by people (`winnow review`): sheets of a sample, and what the answers show."""
 
 from __future__ import annotations
 
@@ -42,11 +42,16 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Review:
-    """Where a review stands.
+    """The state of a review.
 
-    cutoffs: the tests so far, from strict to lax; shown: how many of the most suspicious rows have the precision
-    that was asked for; open: rows that one more sheet would ask about at most; changed: earlier answers that the sheet
-    just read has changed.
+    Attributes:
+        precision: the precision to be shown.
+        confidence: of the tests.
+        answered: how many rows have an answer.
+        cutoffs: the tests so far, from strict to lax.
+        shown: how many of the most suspicious rows are shown to have this precision.
+        open: how many rows of the sample still need an answer.
+        changed: how many earlier answers the last sheet has changed.
     """
 
     precision: float
@@ -62,10 +67,15 @@ class Review:
 
 
 class ReviewedRun:
-    """A run whose detection is done, with the answers that there are about it.
+    """A run whose detection is done, with its answers so far.
 
-    Raises InputError when detection is not done, for a run with canaries, and when the answers are about another
-    ranking.
+    Args:
+        path: the run directory.
+        precision: the precision to be shown; None takes that of the review, or `detection.precision` for a new one.
+
+    Raises:
+        InputError: detection is not done, the run has canaries, no row can be removed, or the answers are for another
+            ranking or another precision.
     """
 
     def __init__(self, path: str | Path, precision: float | None = None):
@@ -131,7 +141,11 @@ class ReviewedRun:
 
 
 def check_answers(run: RunDirectory, name: str) -> None:
-    """Raises InputError when a file of answers is not as it was written: no audit can make it anew."""
+    """Check that a file of answers has not changed since it was written; no audit could make it again.
+
+    Raises:
+        InputError: the file is missing or has changed.
+    """
     try:
         run.check(name)
     except InputError as error:
@@ -144,13 +158,19 @@ def check_answers(run: RunDirectory, name: str) -> None:
 def write_sheet(
     path: str | Path, sample: int, sheet: str | Path | None = None, precision: float | None = None
 ) -> tuple[Path | None, int]:
-    """Write a sheet with at most `sample` rows to answer for, CSV or Parquet by its suffix.
+    """Write a sheet with at most `sample` flagged rows; a later sheet has the rows that still need an answer.
 
-    path: a run directory; sheet: by default `review/sheet-N.csv` in it; precision: to be shown, by default
-    `detection.precision` of the run. A later sheet goes on where answers are still needed.
+    Args:
+        path: a run directory.
+        sample: how many rows to ask about.
+        sheet: a file that ends in .csv or .parquet; None takes `review/sheet-N.csv` in the run.
+        precision: the precision to be shown; None as in `ReviewedRun`.
 
-    Returns the sheet's path and its number of rows, None and 0 when nothing is left to ask. Raises InputError when
-    the sheet exists already, and as `ReviewedRun`.
+    Returns:
+        The path of the sheet and its number of rows; None and 0 if no row needs an answer.
+
+    Raises:
+        InputError: the sheet exists; also as in `ReviewedRun`.
     """
     if sample < 1:
         raise InputError(f"--sample {sample}: not a number of rows", "Ask for at least one.")
@@ -189,7 +209,7 @@ def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
                 return
             with temporary.open(
                 "w", newline="", encoding="utf-8-sig"
-            ) as file:  # the mark that spreadsheets look for
+            ) as file:  # spreadsheets recognise UTF-8 by the byte order mark
                 writer = csv.DictWriter(file, list(lines[0]))
                 writer.writeheader()
                 writer.writerows(lines)
@@ -200,11 +220,21 @@ def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def take_answers(path: str | Path, sheet: str | Path) -> Review:
-    """Read a filled sheet, keep its answers in the run, and say where the review stands.
+    """Read a filled sheet and store its answers in the run.
 
-    Lines without a verdict are left for later; rounds add up, and a new answer for a row takes the place of an earlier
-    one. Raises InputError for an unknown verdict or row, verdicts in the sheet that contradict each other, a sheet of
-    another sample, and a sheet without any verdict.
+    Lines without a verdict are skipped. Answers of several sheets add up; a new answer for a row replaces an earlier
+    one.
+
+    Args:
+        path: a run directory.
+        sheet: the filled sheet.
+
+    Returns:
+        The state of the review.
+
+    Raises:
+        InputError: a verdict or a row is unknown, verdicts in the sheet contradict each other, the sheet belongs to
+            another sample, or it has no verdict.
     """
     review = ReviewedRun(path)
     if not (review.run / ANSWERS).exists():
@@ -224,9 +254,10 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
 
 
 def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]) -> dict[str, str]:
-    """Row key → the right label as a person wrote it, where it is another than the sheet had.
+    """Row key → the label as a person wrote it, for rows whose label was changed in the sheet.
 
-    Raises InputError for a label that is none, and for a new label on a row that is not called wrong.
+    Raises:
+        InputError: a new label is not a label of the data, or its row is not called wrong.
     """
     wanted = pc.field("row_key").isin(pa.array(list(lines), pa.string()))
     rows = pq.read_table(
@@ -243,7 +274,19 @@ def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]
 
 
 def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:
-    """Row key → its line, of the lines that have a verdict."""
+    """Read the lines of a sheet that have a verdict.
+
+    Args:
+        sheet: the filled sheet.
+        asked: the row keys of the sample.
+        before: the answers so far, with the id of the sample.
+
+    Returns:
+        Row key → line.
+
+    Raises:
+        InputError: as in `take_answers`.
+    """
     found: dict[str, Line] = {}
     unknown: list[str] = []
     contradicted: list[str] = []
@@ -285,7 +328,7 @@ def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Li
 
 
 def listed(keys: list[str]) -> str:
-    """The first keys, and how many more there are."""
+    """The first keys as text, and how many more there are."""
     more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
     return ", ".join(map(repr, keys[:MOST_NAMED])) + more
 
@@ -302,10 +345,12 @@ def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
 
 
 def reviewed_changes(path: str | Path) -> dict[str, Any]:
-    """The changes of a run's config by which an audit in the same directory uses the answers, about flagged and about
-    holdout rows.
+    """Changes of a run's config; an audit in the same directory with these changes uses the answers.
 
-    Raises InputError when there are none.
+    They cover answers about flagged rows and about holdout rows.
+
+    Raises:
+        InputError: there are no answers.
     """
     review = ReviewedRun(path)
     holdout = review.run / HOLDOUT_ANSWERS
@@ -314,7 +359,8 @@ def reviewed_changes(path: str | Path) -> dict[str, Any]:
         return of_holdout
     if not review.answers.verdicts:
         raise InputError(
-            f"{path}: there are no answers yet", "`winnow review RUN --answers SHEET` takes them."
+            f"{path}: there are no answers yet",
+            "`winnow review RUN --answers SHEET` takes them.",
         )
     plan = review.answers.plan
     return {
@@ -328,5 +374,9 @@ def reviewed_changes(path: str | Path) -> dict[str, Any]:
 
 
 def review_state(path: str | Path) -> Review:
-    """Where the review of a run stands. Raises InputError as `ReviewedRun`."""
+    """The state of the review of a run.
+
+    Raises:
+        InputError: as in `ReviewedRun`.
+    """
     return ReviewedRun(path).state()

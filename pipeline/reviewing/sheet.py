@@ -1,4 +1,4 @@
-"""Rows as lines of a sheet that a person fills in: labels, evidence, and what the row is."""
+"""Makes the lines of a sheet that people fill in: labels, evidence, and a preview of the row."""
 
 from __future__ import annotations
 
@@ -33,11 +33,18 @@ PICTURES = "review/pictures"
 
 
 def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str, Any]]:
-    """A line per key, in their order: `row_key, label, suggested_label, suspicion, reasons, preview`.
+    """Make the lines of a sheet.
 
-    The suggested label has its probability beside it.
+    Pictures are written to `review/pictures/` in the run; the preview of a row has the path of its picture.
 
-    Pictures are written to review/pictures/ in the run; the preview has their path.
+    Args:
+        run: the run.
+        data: the section `data` of the config.
+        keys: the row keys.
+
+    Returns:
+        A line for each key, in their order: row_key, label, suggested_label (with its probability), suspicion, reasons,
+        preview.
     """
     wanted = pc.field("row_key").isin(pa.array(keys, pa.string()))
     table = pq.read_table(run / "rows.parquet", columns=COLUMNS, filters=wanted, partitioning=None)
@@ -66,7 +73,7 @@ def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str,
 
 
 def preview(run: RunDirectory, key: str, content: Content) -> str:
-    """The picture's path, the texts, and the least usual values, in one line."""
+    """The path of the picture, the texts and the most unusual values, in one line."""
     parts = [save_picture(run, key, content.picture.uri)] if content.picture else []
     parts += [f"{name or 'text'}: {' '.join(text.split())}" for name, text in content.texts]
     parts += [f"{value.name}: {value.shown}" for value in content.values]

@@ -1,1 +1,1 @@
-"""The run directory: its files, the list of runs, results and the rows that a run was made from."""
+"""The run directory: its files, its lock, the list of runs, and the context and watchers of stages."""

@@ -1,4 +1,4 @@
-"""What every stage gets: the config, the run directory, the workers, and someone to tell how far it is."""
+"""The context that every stage gets: config, run directory, workers, and a callback for progress."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pipeline.errors import WinnowError
 from pipeline.runs.directory import RunDirectory
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with (what, done, total, unit); a new `what` begins a new piece of work."""
+"""Called with (what, done, total, unit); another `what` means that another piece of work has begun."""
 
 
 def silent(what: str, done: int, total: int, unit: str) -> None:
-    """Progress for those who don't want any."""
+    """A progress callback that does nothing."""
 
 
 class Workers(Protocol):
-    """Whoever runs tasks: `pipeline.workers.cluster.Workers`, which says what the methods do."""
+    """The interface of `pipeline.workers.cluster.Workers`, which documents the methods."""
 
     @property
     def client(self) -> Any: ...
@@ -44,18 +44,32 @@ class Workers(Protocol):
 
 
 class Repeat(Protocol):
-    """Trains and scores with another seed, where that is not done yet; number: from 2 on."""
+    """Trains and scores with another seed, unless that is done already; `number` counts trainings, from 2 on."""
 
     def __call__(self, context: AuditContext, number: int) -> AuditContext: ...
 
 
 def no_repeat(context: AuditContext, number: int) -> AuditContext:
-    """Of a context that was not opened for an audit."""
+    """The `repeat` of a context that was not opened for an audit.
+
+    Raises:
+        WinnowError: always.
+    """
     raise WinnowError(f"{context.run.path}: training {number} was asked for outside of an audit")
 
 
 @dataclass
 class AuditContext:
+    """What a stage works with.
+
+    Attributes:
+        config: the config of the run.
+        run: the run directory.
+        workers: run tasks.
+        progress: called while a stage works.
+        repeat: makes a further training with another seed.
+    """
+
     config: AuditConfig
     run: RunDirectory
     workers: Workers

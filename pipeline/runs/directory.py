@@ -1,4 +1,4 @@
-"""The run directory: names on disk, atomic writes, stage fingerprints, the run's record and its lock."""
+"""The run directory: atomic writes, the fingerprints of stages, the run's record and its lock."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ __all__ = [
 ]
 
 RUNS = Path("runs")
-"""Where runs are kept, in the working directory, unless an audit is told otherwise."""
+"""The default folder for runs, in the working directory."""
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """`atomic.write_atomically` for the pipeline.
+    """`atomic.write_atomically` with a clear error for a full disk.
 
-    Raises WinnowError when the disk is full; the old file, if any, is then still there.
+    Raises:
+        WinnowError: the disk is full; the old file, if there was one, is kept.
     """
     try:
         with atomic.write_atomically(path) as temporary:
             yield temporary
-    except Exception as error:  # safetensors has errors of its own
+    except Exception as error:  # safetensors raises its own types
         if is_disk_full(error):
             raise WinnowError(
                 f"{path}: the disk is full",
@@ -53,7 +54,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """True for ENOSPC and EDQUOT, also where a library has wrapped them into a message."""
+    """True for ENOSPC and EDQUOT, and for library errors that only quote them in their message."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
@@ -76,7 +77,7 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self._said: set[str] = set()
-        """Damaged files that `is_complete` named."""
+        """Damaged files that `is_complete` has reported already."""
 
     @property
     def run_id(self) -> str:
@@ -87,7 +88,11 @@ class RunDirectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Raises InputError when the file is damaged."""
+        """The contents of `record.json`; a record without stages if there is no such file.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         if not (self / "record.json").exists():
             return {"run_id": self.run_id, "stages": {}}
         found = self.read("record.json")
@@ -96,9 +101,10 @@ class RunDirectory:
         return found
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run that holds an object.
+        """Read a JSON file of the run that holds an object.
 
-        Raises InputError when it is not there or damaged.
+        Raises:
+            InputError: the file is missing or damaged.
         """
         try:
             found = read_json(self / name)
@@ -113,7 +119,7 @@ class RunDirectory:
         write_json(self / "record.json", self.record | entries)
 
     def facts(self, stage: str) -> dict[str, Any]:
-        """What a finished stage found out (counts, choices), as it stands in the record."""
+        """The facts (counts, choices) that a finished stage has left in the record."""
         return self.record["stages"][stage]["facts"]
 
     def damaged(self, name: str, what: str) -> InputError:
@@ -124,7 +130,11 @@ class RunDirectory:
         )
 
     def check(self, *names: str) -> None:
-        """Raises InputError when one of these files is not there or not as it was written."""
+        """Check that these files exist and have not changed since they were written.
+
+        Raises:
+            InputError: a file is missing or has changed.
+        """
         ledger = Ledger(self.path)
         for name in names:
             state = ledger.state(self / name)
@@ -132,9 +142,12 @@ class RunDirectory:
                 raise self.damaged(name, state)
 
     def check_stages(self, *stages: str) -> None:
-        """Raises InputError when a file that one of these stages wrote is not as it was written.
+        """Check that the files of these stages have not changed since they were written.
 
-        Of stages that were run by earlier versions, without checksums, nothing is known.
+        Stages of earlier versions wrote no checksums; their files are not checked.
+
+        Raises:
+            InputError: a file is missing or has changed.
         """
         ledger = Ledger(self.path)
         for stage in stages:
@@ -142,7 +155,7 @@ class RunDirectory:
                 raise self.damaged(name, what)
 
     def mend_record(self) -> None:
-        """Remove a damaged record, and say so: every stage then looks for what it wrote, and goes on from there."""
+        """Remove a damaged record and report it. Every stage then checks the files it has written and resumes."""
         if not (self / "record.json").exists() and not Ledger(self.path).was_there("record.json"):
             return
         try:
@@ -153,7 +166,7 @@ class RunDirectory:
             remove(self / "record.json")
 
     def is_complete(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage is done and all that it wrote is whole; says what is not."""
+        """Whether the stage is done and all of its files are whole; damaged files are reported."""
         if self.record["stages"].get(stage, {}).get("fingerprint") != fingerprint:
             return False
         found = artifacts.damage(Ledger(self.path), stage)
@@ -163,9 +176,10 @@ class RunDirectory:
         return found == {}
 
     def fingerprint(self, stage: str) -> str:
-        """Under which a stage was begun the last time, whether it is done or was interrupted.
+        """The fingerprint under which a stage was last begun, whether the stage was finished or interrupted.
 
-        Raises InputError when that is not known.
+        Raises:
+            InputError: the stage's manifest is missing or damaged.
         """
         found = self.read(f"stages/{stage}.json").get("fingerprint")
         if not isinstance(found, str):
@@ -181,7 +195,7 @@ class RunDirectory:
         before: str | None = None,
         keeps: tuple[str, ...] = (),
     ) -> None:
-        """Forget what the stage wrote under another fingerprint; keep its pieces if it was merely interrupted.
+        """Prepare the stage's outputs before it runs.
 
         Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said. before:
         the stage that comes before it; keeps: those of `outputs` that are kept as long as that one's fingerprint is
@@ -200,9 +214,10 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run directory for this process; it is freed by the system however the process ends.
+        """Lock the run directory for this process; the operating system unlocks it when the process ends in any way.
 
-        Raises InputError when another audit holds it or it can't be written to.
+        Raises:
+            InputError: another audit holds the lock, or the directory can't be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -231,12 +246,21 @@ class RunDirectory:
 
 
 def link(path: Path, target: Path) -> None:
-    """A relative link, so that the run directory can be moved."""
+    """Make a symbolic link, unless there is one; it is relative, so that the run directory can be moved."""
     if not path.is_symlink():
         path.symlink_to(os.path.relpath(target, path.parent))
 
 
 def existing_run(path: str | Path, needed: str) -> RunDirectory:
+    """Open the run directory of an earlier audit.
+
+    Args:
+        path: the run directory.
+        needed: the stage that must be finished.
+
+    Raises:
+        InputError: there is no run, the stage is not finished, or the record or the config is damaged.
+    """
     run = RunDirectory(Path(path))
     if not (run / "record.json").exists():
         raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")

@@ -1,4 +1,4 @@
-"""Runs on disk: listing them, comparing two of them, and making one's report or export anew."""
+"""Lists the runs in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.text.decisions import Decision
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run in a list. `verdict`, `rows` and `removed` are None while the run is unfinished."""
+    """One run in a list; `verdict`, `rows` and `removed` are None while the run is unfinished or damaged."""
 
     path: str
     when: str  # local time of its last finished stage
@@ -29,10 +29,11 @@ class RunLine:
 
 
 def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
-    """All runs in `directory/<name>/<run-id>` or, as `--output` may have it, `directory/<run-id>`; the newest
-    last.
+    """All runs in `directory/<name>/<run-id>` and `directory/<run-id>` (made with `--output`), the newest last.
 
-    Raises InputError when there is no such directory, unless it is the usual one, which the first run makes.
+    Raises:
+        InputError: the directory does not exist; only the default directory may be missing, since the first run
+            creates it.
     """
     if Path(directory) != Path(RUNS) and not Path(directory).is_dir():
         raise InputError(f"{directory}: no such directory", "Give the directory that holds the runs.")

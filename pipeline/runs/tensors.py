@@ -1,4 +1,4 @@
-"""Tensors on disk, whole or absent."""
+"""Writes files of tensors atomically."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from pipeline.runs.directory import write_atomically
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors atomically; they may be views and share memory."""
+    """Write tensors atomically to a safetensors file; the tensors may be views and share memory."""
     with write_atomically(path) as temporary:
         write_tensors(tensors, temporary)

@@ -1,4 +1,4 @@
-"""Someone who follows an audit from stage to stage, such as a terminal."""
+"""The interface of watchers, which are told when stages begin and end, such as a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.runs.directory import RunDirectory
 
 
 class Watcher(Protocol):
-    """Someone who wants to know how far an audit is."""
+    """Is told how far an audit is."""
 
     def opened(self, run: RunDirectory) -> None: ...
 
@@ -17,14 +17,14 @@ class Watcher(Protocol):
     def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
 
     def fails(self, stage: str, error: Exception) -> None:
-        """The stage will be tried again."""
+        """Called when the stage has failed and will be tried again."""
 
     def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None:
-        """`before`: it was complete already, from an earlier run of the same command."""
+        """Called when the stage has ended; `before`: the stage was complete already, from an earlier command."""
 
 
 class Nobody:
-    """A watcher for runs that nobody looks at."""
+    """A watcher that does nothing."""
 
     def opened(self, run: RunDirectory) -> None: ...
 

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.rows.batch import Batch
-from pipeline.attribution.scores.rows import BatchScores, score_rows
+from pipeline.attribution.scores.conductor import score_chains
+from pipeline.attribution.scores.rows import BatchScores
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores
+from pipeline.scoring.features import FEATURES, compared
 from pipeline.scoring.groups import scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
@@ -114,18 +116,23 @@ def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
 def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
     """In the configured precision, or another."""
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
-    queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
+    queries: dict[str, list[dict[str, Tensor]]] = {}
+    if plan.query_path.exists():
+        queries["validation"] = plan.query_filters()
     if plan.group_query_path.exists():
         queries["cells"] = plan.group_filters()
     with matrix_products(precision or config.precision):
-        return score_rows(
+        if plan.similarity is not None:
+            features = {name: found[FEATURES] for name, (found,) in queries.items()}
+            return compared(plan, parts, features, self_influence)
+        return score_chains(
             model,
             lambda checkpoint: plan.load_checkpoint(model, checkpoint),
             run_objective(plan.run_path),
             parts,
-            plan.prepared_segments(),
+            plan.by_chain(plan.prepared_segments()),
             plan.trajectory().train_rows,
-            queries,
+            {name: plan.by_chain(filters) for name, filters in queries.items()},
             self_influence=self_influence,
             self_influence_tolerance=config.self_influence_tolerance,
             held_bytes=run_budgets(plan.run_path).gradients,
@@ -163,7 +170,8 @@ def precision_error(plan: Plan) -> dict[str, Any]:
 def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
     """Unweighted losses at the last checkpoint, float64 `[rows]`, which not every method visits."""
     last = len(plan.trajectory().checkpoints) - 1
-    if plan.planned()[-1].points[-1] == last:
+    planned = plan.planned()
+    if planned and planned[-1].points[-1] == last:
         return scores.losses[-1]
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     plan.load_checkpoint(model, last)

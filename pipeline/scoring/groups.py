@@ -95,7 +95,7 @@ def groups_path(run_path: Path) -> Path:
 def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | None]:
     """The groups of a run; else None and why there are none, None where nothing was asked for.
 
-    parameters: of the covered layers.
+    parameters: of the covered layers, once for each gradient that a query has.
     """
     data, config = run_data(run_path), run_config(run_path)
     wanted = config.attribution.group_harm

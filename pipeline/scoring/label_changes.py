@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.attribution.methods import RELABEL, find_method
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.relabelling import relabel_effects
@@ -23,13 +24,14 @@ def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: 
     """The forecast change of the mean validation loss when a row gets another label, float64 `[k]`, in nats.
 
     Less than 0 means that the new label helps. The method, its scale and the trainings that are averaged are those of
-    `validation_harm`, whose negative is the effect of removing the row. None without validation rows.
+    `validation_harm`, whose negative is the effect of removing the row. None without validation rows, and with a method
+    that has no such forecast.
 
     places: int64 `[k]` among the train rows; new_labels: encoded `[k, …]`.
     """
     path, config = context.run.path, context.config
     data = run_data(path)
-    if data.count("validation") == 0:
+    if data.count("validation") == 0 or RELABEL not in find_method(config.attribution.method).options:
         return None
     places = np.asarray(places)
     ensemble = config.attribution.ensemble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import TypeVar
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors
-from pipeline.attribution.curvature.segments import PreparedSegment
-from pipeline.attribution.methods import find_method
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.curvature.fit import segment_of_tensors
+from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment
+from pipeline.attribution.methods import Method, find_method
+from pipeline.attribution.model.capture import Inputs, covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.conductor import Chain
 from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
+from pipeline.attribution.scores.similarity import Similarity, find_similarity
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
-from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
+from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights, under
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.runs.directory import read_json
@@ -79,16 +82,15 @@ class Plan:
 
     def scale(self) -> float:
         """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
-        return 1.0 if self.refined else self.alpha() or 1.0
+        return 1.0 if self.method.refined else self.alpha() or 1.0
 
     @property
-    def method(self) -> str:
+    def method_name(self) -> str:
         return run_config(self.run_path).attribution.method
 
     @property
-    def refined(self) -> bool:
-        """Whether queries are solved for with the true Gauss–Newton matrix."""
-        return find_method(self.method).refined
+    def method(self) -> Method:
+        return find_method(self.method_name)
 
     def trajectory(self) -> Trajectory:
         return keep(
@@ -97,17 +99,33 @@ class Plan:
             lambda: Trajectory.load(self.trajectory_path),
         )
 
-    def planned(self) -> list[PlannedSegment]:
-        """Where the method takes each segment's gradients, and what becomes of them; read once per worker."""
+    def chains(self) -> list[list[PlannedSegment]]:
+        """Where the method takes each segment's gradients, and what becomes of them, as in `plan_chains`; read once
+        per worker. A method that compares features has one chain without segments."""
+        if self.method.similarity is not None:
+            return [[]]
 
-        def make() -> list[PlannedSegment]:
+        def make() -> list[list[PlannedSegment]]:
             points = StoredPoints(self)
             rows = StageRows(TrainPairs(self.run_path), run_objective(self.run_path))
-            (chain,) = plan_chains(points, find_method(self.method), [rows], self.segments)
-            return chain
+            return plan_chains(points, self.method, [rows], self.segments)
 
         path = self.trajectory_path / "trajectory.json"
-        return keep(f"{self.method}, {self.segments} segments", path, make)
+        return keep(f"{self.method_name}, {self.segments} segments", path, make)
+
+    def planned(self) -> list[PlannedSegment]:
+        """The segments of all chains, one after the other, as their files are numbered."""
+        return [segment for chain in self.chains() for segment in chain]
+
+    def by_chain(self, of_segments: Sequence[Part]) -> list[Sequence[Part]]:
+        """What there is for every segment of `planned`, chain by chain."""
+        ends = list(itertools.accumulate(len(chain) for chain in self.chains()))
+        return [of_segments[first:last] for first, last in zip([0, *ends], ends)]
+
+    def fitted_chains(self) -> list[Chain]:
+        """The chains with their factors."""
+        prepared = self.by_chain(self.prepared_segments())
+        return [Chain(*each) for each in zip(self.chains(), prepared, strict=True)]
 
     def weights_path(self, point: int) -> Path:
         """Of a checkpoint, or of a mean of checkpoints: means are counted on after the checkpoints."""
@@ -121,10 +139,17 @@ class Plan:
         return self._kept(path, lambda: load_weights(path))
 
     def query_weights(self) -> dict[str, Tensor]:
-        """Where the query's gradient is taken."""
+        """Where the query's loss is looked at."""
         if run_config(self.run_path).attribution.query_at == "tail":
             return self.end_weights()
         return self.weights(len(self.trajectory().checkpoints) - 1)
+
+    def load_query_point(self, model: nn.Module, chain: Sequence[PlannedSegment]) -> None:
+        """Puts the weights into the model at which a chain takes the query's gradient."""
+        if self.method.apart:
+            self.load_checkpoint(model, chain[-1].points[-1])
+        else:
+            restore_weights(model, self.query_weights())
 
     def end_weights(self) -> dict[str, Tensor]:
         """The mean of the last iterates, or the last checkpoint where there is none."""
@@ -140,19 +165,34 @@ class Plan:
         restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))
 
     def prepared_segments(self) -> list[PreparedSegment]:
-        """The segments with their factors, read once per worker."""
+        """The segments of `planned` with their factors, read once per worker."""
 
-        def load(segment: int) -> PreparedSegment:
-            tensors = load_file(self.segment_path(segment), device=str(run_device(self.run_path)))
-            eigenvalues = under("eigenvalues/", tensors)
-            bases = eigenbases_from_tensors(under("basis/", tensors))
-            planned = self.planned()[segment]
-            return PreparedSegment(planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners)
+        def load(place: int, planned: PlannedSegment) -> PreparedSegment:
+            tensors = load_file(self.segment_path(place), device=str(run_device(self.run_path)))
+            return segment_of_tensors(tensors, planned.points, planned.spectrum, planned.conditioners)
 
-        return [
-            keep("segment", self.segment_path(segment), lambda segment=segment: load(segment))  # type: ignore[misc]
-            for segment in range(self.segments)
-        ]
+        def flat(planned: PlannedSegment) -> PreparedSegment:
+            layers = covered_layers(attribution_model(self.run_path))
+            return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+
+        def make(place: int, planned: PlannedSegment) -> PreparedSegment:
+            if planned.fitted_on is not None:
+                return keep("segment", self.segment_path(place), lambda: load(place, planned))
+            path = self.trajectory_path / "trajectory.json"
+            return keep(f"{self.method_name}, segment {place}", path, lambda: flat(planned))
+
+        return [make(place, planned) for place, planned in enumerate(self.planned())]
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """What the method compares, if it compares features."""
+        name = self.method.similarity
+        return None if name is None else find_similarity(name)
+
+    @property
+    def inverse_path(self) -> Path:
+        """`inverse`: that of the metric of features, where the method has one."""
+        return self.directory / "metric.safetensors"
 
     def query_filters(self) -> list[dict[str, Tensor]]:
         return self._filters(self.query_path)
@@ -163,7 +203,8 @@ class Plan:
 
     def _filters(self, path: Path) -> list[dict[str, Tensor]]:
         tensors = keep("query", path, lambda: load_file(path))
-        return [under(f"{segment}/", tensors) for segment in range(self.segments)]
+        places = {int(name.partition("/")[0]) for name in tensors}
+        return [under(f"{place}/", tensors) for place in sorted(places)]
 
 
 class StoredPoints(Points):
@@ -201,10 +242,6 @@ def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
     if wanted and 2 * early_epoch < config.training.epochs:
         found.append(Plan("early", run_path, 1))
     return found
-
-
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def chunk_groups(chunks: Sequence[Part]) -> list[list[Part]]:

@@ -1,11 +1,12 @@
-"""`source_refined` on the workers: products with the true Gauss–Newton matrix are sums over chunks."""
+"""Refined solves on the workers: products with the true Gauss–Newton matrix are sums over chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
@@ -18,6 +19,7 @@ from pipeline.attribution.queries.refined import (
     solve_refined,
 )
 from pipeline.attribution.rows.derivatives import PASS_ROWS
+from pipeline.attribution.scores.conductor import Solve
 from pipeline.config import Attribution
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
@@ -26,7 +28,6 @@ from pipeline.scoring.plan import Plan, attribution_model, batch_of, chunk_group
 from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import run_config, run_data, run_objective
 
-REFINED = "source_refined"
 FORMS = "forms"
 """The name under which forms, which belong to no layer, are summed."""
 SOLVED_NUMBERS = 2**24
@@ -38,16 +39,25 @@ ChunkRows = tuple[Chunk, list[CurvatureRows]]
 """A chunk and those of its rows that are taken, numbered from its first."""
 
 
-def refined_query(
-    context: AuditContext, plan: Plan, query: Tensors, folder: Path, name: str
-) -> RefinedDirection:
-    """The filters of a query or several, in nats; the solve itself is done here, in float64.
+def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
+    """Solves for a query in the segment at a place; folder and name: as in `refined_query`."""
 
-    query: layer → `[out, in]` or `[queries, out, in]`. folder: for products that an interruption leaves whole, of which
-    the caller disposes.
+    def solve(place: int, query: Mapping[str, Tensor]) -> RefinedDirection:
+        return refined_query(context, plan, place, query, folder / f"segment-{place}", name)
+
+    return solve
+
+
+def refined_query(
+    context: AuditContext, plan: Plan, place: int, query: Mapping[str, Tensor], folder: Path, name: str
+) -> RefinedDirection:
+    """The filters of a query or several in a segment, in nats; the solve itself is done here, in float64.
+
+    place: the segment's; query: layer → `[out, in]` or `[queries, out, in]`. folder: for products that an interruption
+    leaves whole, of which the caller disposes.
     """
     data, settings = run_data(plan.run_path), refined_of(plan)
-    planned = plan.planned()[0]
+    planned = plan.planned()[place]
     assert planned.damping is not None  # learning rates are above 0
     own, fresh = refined_rows(data.count("train"), planned.points, settings)
     turn = 0
@@ -69,7 +79,7 @@ def refined_query(
     return solve_refined(
         lambda directions: chunk_sums(product_leaf, own, directions),
         lambda directions: chunk_sums(form_leaf, fresh, directions)[FORMS],
-        plan.prepared_segments()[0],
+        plan.prepared_segments()[place],
         query,
         planned.damping,
         settings,

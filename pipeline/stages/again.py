@@ -1,4 +1,4 @@
-"""A run's report or export made anew, with decisions by people or without."""
+"""Repeats the report or the export of a run, with or without decisions by people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ DECISIONS = "review/decisions.csv"
 
 
 def report_again(path: str | Path) -> Path:
-    """Write the report of a run anew; returns the page's path.
+    """Write the report of a run again.
 
-    Raises InputError when the run has not come that far.
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: the run has not finished the stage `verify`.
     """
     run = existing_run(path, "verify")
     with run.lock():
@@ -25,14 +29,21 @@ def report_again(path: str | Path) -> Path:
 def export_again(
     path: str | Path, decisions: str | Path | None = None, proposed: bool = False
 ) -> dict[str, Any]:
-    """Write cleaned/ and quarantine/ of a run anew, and the report; returns the facts of the export.
+    """Write `cleaned/`, `quarantine/` and the report of a run again.
 
-    decisions: a file of decisions by people (docs/reference/decisions-file.md), added to those that the run has; the
-    stages from detection on are then run anew, so that they are verified. proposed: export what detection proposed
-    where verification left it for review; a verdict that the gate refuses is still refused.
+    Args:
+        path: the run directory.
+        decisions: a file of decisions by people (docs/reference/decisions-file.md). They are added to the decisions of
+            the run, and the stages from detection on run again, so that the new decisions are verified.
+        proposed: export what detection proposed also where verification left rows for review. The gate may still
+            refuse the export.
 
-    Raises InputError when the run has not come that far, for a wrong line of `decisions`, and when the source files
-    have changed.
+    Returns:
+        The facts of the export.
+
+    Raises:
+        InputError: the run has not finished the stage `verify`, a line of `decisions` is wrong, or the source files
+            have changed.
     """
     from pipeline.stages.audit import audit
 
@@ -47,10 +58,18 @@ def export_again(
 
 
 def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
-    """Copy decisions by people into a run, as review/decisions.csv, among those that it has: later ones hold.
+    """Merge decisions by people into `review/decisions.csv` of a run; a new decision replaces an earlier one.
 
-    Returns the changes of the run's config by which an audit in the same directory uses them, and exports anew. Raises
-    InputError as `export_again`.
+    Args:
+        path: the run directory.
+        decisions: the file of decisions.
+
+    Returns:
+        Changes of the run's config. An audit in the same directory with these changes uses the decisions and exports
+        again.
+
+    Raises:
+        InputError: as in `export_again`.
     """
     from pipeline.data.decisions_file import merge, read_decisions, write_decisions
     from pipeline.detection.people.decided_rows import check_lines
@@ -68,14 +87,14 @@ def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
 
 
 def redo(run: RunDirectory, name: str, **options: Any) -> None:
-    """Run a stage again with the run's own config, what the stages before it have left, and options of its own."""
+    """Run one stage again, with the run's config, the outputs of earlier stages, and options for the stage."""
     from pipeline.runs.context import AuditContext
     from pipeline.stages.stages import STAGES, run_stage
     from pipeline.workers.cluster import Workers
 
     config = load_config(run / "config.yaml")
     stage = next(stage for stage in STAGES if stage.name == name)
-    # The marker, not the record: an earlier attempt may have been interrupted.
+    # The fingerprint comes from the manifest, because the record lacks it if an earlier attempt was interrupted.
     fingerprint = run.fingerprint(name)
     run.begin_stage(name, fingerprint, stage.outputs, stage.changes)
     with Workers(config.compute) as workers:

@@ -1,4 +1,4 @@
-"""The audit: all stages, one after the other, in an open run directory."""
+"""The audit, which runs all stages in order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ def audit(
     progress: Progress = silent,
     watcher: Watcher | None = None,
 ) -> AuditResult:
-    """Audit a dataset: all stages, in this process and on Dask workers, without an orchestrator.
+    """Audit a dataset: run all stages, in this process and on Dask workers, without an orchestrator.
 
-    config: an AuditConfig or the path of a YAML file. output: the run directory; by default
-    `runs/<name>/<date>`, or the unfinished run of the same config if there is one. progress: called while a stage
-    works. watcher: told when each stage begins and ends.
+    After an error or an interruption, the same call resumes the run.
 
-    Raises InputError for what is wrong with the config or the data, WinnowError for what fails on the way;
-    calling it again goes on from there.
+    Args:
+        config: an AuditConfig, or the path of a YAML file.
+        output: the run directory. None takes the newest unfinished run of the same config, or else a new directory
+            `runs/<name>/<date>`.
+        progress: called while a stage works.
+        watcher: told when each stage begins and ends.
+
+    Raises:
+        InputError: the config or the data is wrong.
+        WinnowError: a stage failed.
     """
     if not isinstance(config, AuditConfig):
         config = load_config(config)

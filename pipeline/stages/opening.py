@@ -1,4 +1,4 @@
-"""Which run directory an audit works in, and its opening: lock, config and record on disk, workers at hand."""
+"""Chooses the run directory of an audit and opens it: lock, config, record and workers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "dask", "distributed", "scikit-learn", "safetensors", "prefect")
-"""Those whose versions the record keeps; Prefect may be absent."""
+"""The record keeps the versions of these libraries; Prefect may be absent."""
 
 
 def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirectory:
-    """The directory asked for, or the newest unfinished run of this very config, or a new one.
+    """Choose `output`, or else the newest unfinished run of the same config, or else a new directory.
 
-    Raises InputError when the directory asked for belongs to an audit of other data or another name.
+    Raises:
+        InputError: `output` holds an audit with another name or of other data, or something that is not a run.
     """
     if output is not None:
         run = RunDirectory(Path(output))
@@ -51,7 +52,7 @@ def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirec
 
 
 def is_finished(run: RunDirectory) -> bool:
-    """A run with a damaged record is not: it is taken up and goes on."""
+    """Whether the report is done. A run with a damaged record counts as unfinished, so that an audit resumes it."""
     try:
         return "report" in run.record["stages"]
     except InputError:
@@ -59,7 +60,11 @@ def is_finished(run: RunDirectory) -> bool:
 
 
 def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
-    """An existing run may be taken up with other settings, but not with another name or other data."""
+    """Check that an audit of this config may resume a run: name and data must be the same, other settings may differ.
+
+    Raises:
+        InputError: name or data differ, or the directory holds something that is not a run.
+    """
     path = run / "config.yaml"
     if not path.exists() and not Ledger(run.path).was_there(path.name):
         if run.path.is_dir() and any(p.name != ".lock" for p in run.path.iterdir()):
@@ -87,7 +92,7 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
 
 
 def describe_machine(config: AuditConfig) -> dict[str, Any]:
-    """What the record keeps so that the same result can be had again."""
+    """The name, versions, seeds and machine, which the record keeps so that the result can be reproduced."""
     device = config.compute.device
     return {
         "name": config.name,
@@ -119,7 +124,12 @@ def library_versions() -> dict[str, str]:
 def open_run(
     config: AuditConfig, output: str | Path | None = None, progress: Progress = silent
 ) -> Iterator[AuditContext]:
-    """Hold a run directory for this audit, with its config and record written and workers that start on demand."""
+    """Lock a run directory for an audit, write its config and record, and provide workers that start on demand.
+
+    Raises:
+        InputError: the machine lacks the configured precision or device, or the scheduler can't be reached; also as in
+            `choose_directory` and `RunDirectory.lock`.
+    """
     require_precision(config)
     run = choose_directory(config, output)
     with run.lock(), Workers(config.compute) as workers:
@@ -127,5 +137,5 @@ def open_run(
         run.mend_record()
         run.update_record(**describe_machine(config))
         if config.compute.scheduler is not None:
-            _ = workers.client  # whether it can be reached is said before any work
+            _ = workers.client  # connects now, so that an unreachable scheduler is an error before any work
         yield AuditContext(config, run, workers, progress, repeat)

@@ -1,7 +1,7 @@
-"""Further trainings of an audit with other seeds, whose signals or scores are averaged with its own.
+"""Further trainings of an audit with other seeds; their signals or scores are averaged with those of the audit.
 
-A repeat is a run directory of its own, `repeats/<number>/`, with the audit's encoded data and its stages up to the
-scores; what is complete there is not done again.
+A repeat has its own run directory, `repeats/<number>/`. It links to the audit's encoded data and runs the stages from
+`train` to `attribute`. Stages that are complete do not run again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,17 @@ REPEATED = ("train", "factors", "attribute")
 
 
 def repeat(context: AuditContext, number: int) -> AuditContext:
-    """Train and score with another seed, where that is not done yet; number: from 2 on."""
+    """Train and score with another seed, unless that is done already.
+
+    Args:
+        context: of the audit.
+        number: counts the trainings; the audit's own is 1, so that repeats begin with 2.
+
+    Returns:
+        The context of the repeat.
+    """
     changes = {"training.seed": context.config.training.seed + number - 1, "attribution.ensemble": 1}
-    if number > context.config.detection.repeats:  # for scores of the whole run alone
+    if number > context.config.detection.repeats:  # only its scores of the whole run are used
         changes |= {"detection.halves": False, "data.validation_is_clean": False}
     config = context.config.with_changes(changes)
     run = RunDirectory(context.run.path / "repeats" / str(number))

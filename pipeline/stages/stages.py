@@ -1,4 +1,4 @@
-"""The one list of stages, their fingerprints, and how they are run."""
+"""The list of stages, their fingerprints, and functions that run them."""
 
 from __future__ import annotations
 
@@ -77,13 +77,16 @@ EXTRA_KEYS: dict[str, tuple[str, ...]] = {
     "export": ("verification.gate",),
     "report": ("name",),
 }
-"""Single keys of other sections that a stage depends on as well."""
+"""Keys of other sections that a stage depends on."""
 
 
 def fingerprints(config: AuditConfig) -> dict[str, str]:
-    """Of every stage: its part of the config, the fingerprint of the stage before it and the code's version.
+    """The fingerprint of every stage: a hash of its part of the config, the stage before it and the code's version.
 
-    Raises InputError when a file that the config names is not there.
+    The fingerprint of the source files takes the place of the stage before the first one.
+
+    Raises:
+        InputError: a file that the config names does not exist.
     """
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
@@ -99,7 +102,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part[key] = tree[section][name] if name else tree[section]
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
-        if stage.name == "detect":  # by what the files say: a run, and its answers with it, may be moved
+        if stage.name == "detect":  # hashes of the contents, because a run and its answers may be moved
             part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
             part |= {"signals": added_signals()} if added_signals() else {}
         if stage.name == "verify" and config.verification.answers is not None:
@@ -109,14 +112,24 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
 
 
 def named_files(config: AuditConfig) -> dict[str, str]:
-    """Files that a person gave to detection, by their keys: a changed one is judged anew."""
+    """Key of the config → file that people gave to detection; when a file changes, detection runs anew."""
     detection = config.detection
     named = {"trusted": detection.trusted, "answers": detection.answers, "decisions": detection.decisions}
     return {key: path for key, path in named.items() if path is not None}
 
 
 def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: Any) -> bool:
-    """Run one stage, with its own options, unless its output with this fingerprint is complete; True if it had to."""
+    """Run one stage, unless its output with this fingerprint is complete.
+
+    Args:
+        stage: the stage.
+        context: what it works with.
+        fingerprint: of the stage, from `fingerprints`.
+        options: further arguments of the stage's function.
+
+    Returns:
+        Whether the stage ran.
+    """
     run = context.run
     if run.is_complete(stage.name, fingerprint):
         return False
@@ -132,7 +145,7 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
 
 
 def mend_earlier(stage: Stage, context: AuditContext) -> None:
-    """Make anew what is damaged of the stages before this one, which opens what they wrote."""
+    """Run earlier stages again whose files are damaged, since this stage reads them."""
     done, ledger = context.run.record["stages"], Ledger(context.run.path)
     for earlier in STAGES[: STAGES.index(stage)]:
         if earlier.name in done and damage(ledger, earlier.name):
@@ -146,10 +159,15 @@ def run_stages(
 ) -> None:
     """Run all stages in an open run directory.
 
-    watcher: told when a stage begins and ends. run: runs one stage with its fingerprint, as `run_stage` does, and
-    says whether it had to; an orchestrator wraps `run_stage` in what it adds.
+    Args:
+        context: what the stages work with.
+        watcher: told when a stage begins and ends.
+        run: runs one stage with its fingerprint and returns whether it ran, as `run_stage` does. An orchestrator gives
+            a function that wraps `run_stage`.
 
-    Raises what the stages raise.
+    Raises:
+        WinnowError: a stage failed.
+        InputError: the config, the data or a file of the run is wrong.
     """
     watcher.opened(context.run)
     expected = fingerprints(context.config)

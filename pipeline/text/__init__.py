@@ -1,1 +1,1 @@
-"""How people are told things: words, numbers and units, decisions, reasons, and the names of arms."""
+"""Text for people: formatted numbers and units, decisions, reasons, and the names of arms."""

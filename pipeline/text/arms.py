@@ -1,4 +1,4 @@
-"""What the arms of a verification are called on pages."""
+"""The names of verification's arms on pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be decided about a row, and who decided it."""
+"""The decisions about rows, and who can make them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Decision(IntEnum):
 
 
 DECISIONS = tuple(decision.word for decision in Decision)
-"""The words, each at the place of its number."""
+"""The words of the decisions, each at the place of its number."""
 FLAGGED = tuple(decision.word for decision in Decision if decision is not Decision.KEEP)
 CHANGED = (Decision.REMOVE.word, Decision.RELABEL.word)
 """Decisions that change the data."""
 
 
 class Decider(IntEnum):
-    """Who set a row's decision; nobody where a row is plainly kept."""
+    """Who made the decision about a row; NOBODY for a row that is kept without any decision."""
 
     NOBODY = 0
     RULE = 1
@@ -46,10 +46,10 @@ class Decider(IntEnum):
 
 
 DECIDERS = tuple(decider.word for decider in Decider)
-"""The words, each at the place of its number."""
+"""The words of the deciders, each at the place of its number."""
 
 ANSWERS_RIGHT = (Decision.KEEP.word, "right")
 ANSWERS_WRONG = (*CHANGED, "wrong")
 UNSURE = "unsure"
 ANSWERS = (*ANSWERS_RIGHT, *ANSWERS_WRONG, UNSURE)
-"""What people can write about a row: that its label is right, wrong, or hard to tell."""
+"""The words that people can write about a row: its label is right, is wrong, or is hard to judge."""

@@ -1,4 +1,4 @@
-"""Why a row can be flagged: the reasons in one ordered list, each with its code and its words."""
+"""The reasons for which rows are flagged, in one ordered list, with their codes and texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason. code: in files; title, explanation: on pages."""
+    """A reason: its code in files, and its title and explanation on pages."""
 
     code: str
     title: str
@@ -78,17 +78,17 @@ REASONS = (
     REVIEWED,
     SUSPICIOUS,
 )
-"""The most telling first: the order in which a row names its reasons and pages show them."""
+"""The most informative reason comes first; rows list their reasons in this order, and pages show them in it."""
 
 _PLACES = {reason.code: place for place, reason in enumerate(REASONS)}
 
 
 def reason_of(code: str) -> Reason:
-    """The reason of a code; one that is made of the code alone where a file has another."""
+    """The reason with a code; for an unknown code in a file, a reason that is made from the code alone."""
     place = _PLACES.get(code)
     return Reason(code, code.replace("-", " ").capitalize()) if place is None else REASONS[place]
 
 
 def precedence(code: str) -> tuple[int, str]:
-    """Sorts codes as REASONS orders them; unknown ones come last, by their name."""
+    """The sort key of a code: the order of REASONS; unknown codes come last, by name."""
     return (_PLACES.get(code, len(REASONS)), code)

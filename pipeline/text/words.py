@@ -1,4 +1,4 @@
-"""Numbers and names in the words that people read: percentages, changes, durations, sizes, plain text."""
+"""Formats numbers and names for people: percentages, changes, durations, sizes, plain text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, zeros among them, and a real minus sign: `−0.0200`, `2.10e−05`."""
+    """Three significant digits, including trailing zeros, and a true minus sign: `−0.0200`, `2.10e−05`."""
     return f"{value:#.3g}".rstrip(".").replace("-", MINUS) if value else "0"
 
 
@@ -39,7 +39,7 @@ def signed(value: float, digits: int) -> str:
 
 
 def is_share(name: str) -> bool:
-    """True for metrics that are shares of rows and are written in percent."""
+    """Whether a metric is a share of rows, which is written in percent."""
     return "accuracy" in name
 
 
@@ -56,7 +56,7 @@ def level(value: float, name: str) -> str:
 
 
 def changes(values: Sequence[float], name: str) -> list[str]:
-    """Changes of a metric (percentage points for shares), with digits enough that none reads as zero."""
+    """Changes of a metric, in percentage points for shares, with enough digits that no change but 0 reads as zero."""
     scaled = [100 * value if is_share(name) else value for value in values]
     digits = 1 if is_share(name) else 3
     while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
@@ -92,13 +92,14 @@ def shorten(text: str, length: int) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital letter first."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def label(value: Any, names: dict[Any, str] | None = None) -> str:
-    """A label for display: its class name where there is one, a number of four digits or the text itself; of a set
-    all labels.
+    """A label for display.
+
+    This is the class name if `names` has one, a number with four significant digits, all labels of a set, or the text.
     """
     if value is None or value == []:
         return "none"

@@ -1,1 +1,1 @@
-"""Which training rows are behind some predictions. Front door: `trace.py`."""
+"""`winnow trace`: finds the train rows with the most influence on some predictions. Its front door is `trace.py`."""

@@ -1,4 +1,4 @@
-"""The page of a trace: every query with the train rows for and against it."""
+"""Makes the page of a trace: every query with the train rows for and against it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pipeline.workers.worker import run_data
 
 MOST_QUERIES = 50
 ROWS_SHOWN = 6
-"""For each query and direction."""
+"""The page shows so many rows for each query and direction."""
 PICTURE_BYTES = 1_500_000
 QUERY_PICTURE_BYTES = 500_000
 NOT_JUDGED = "not judged"
 
 
 class Asked(Protocol):
-    """`pipeline.trace.queries.Queries`."""
+    """The interface of `pipeline.trace.queries.Queries`."""
 
     @property
     def path(self) -> Any: ...
@@ -42,7 +42,7 @@ class Asked(Protocol):
 
 
 class Said(Protocol):
-    """`pipeline.trace.trace.Answers`."""
+    """The interface of `pipeline.trace.trace.Answers`."""
 
     @property
     def labels(self) -> np.ndarray: ...
@@ -61,7 +61,7 @@ class Said(Protocol):
 
 
 class Found(Protocol):
-    """`pipeline.detection.backdoor.forensics.Forensics`."""
+    """The interface of `pipeline.detection.backdoor.forensics.Forensics`."""
 
     @property
     def findings(self) -> list[dict[str, Any]]: ...
@@ -75,7 +75,17 @@ class Found(Protocol):
 
 @dataclass(frozen=True)
 class ShownQuery:
-    """rows: cards by direction; given and probability are empty where there is none."""
+    """A query on the page.
+
+    Attributes:
+        key: of the query.
+        content: what is shown of it.
+        predicted: the predicted label.
+        probability: of the predicted label; empty for other tasks than classification.
+        given: the label in the file of queries; empty without labels.
+        loss: of the query.
+        rows: (direction, cards) pairs.
+    """
 
     key: str
     content: Content
@@ -95,8 +105,17 @@ def trace_page(
     forensics: Found | None,
     refined: bool,
 ) -> str:
-    """HTML that loads nothing. table: influences.parquet, ordered by query, direction and rank; refined: its influences
-    were solved for."""
+    """The page as HTML that loads nothing from elsewhere.
+
+    Args:
+        run: the run.
+        config: its config.
+        asked: the queries.
+        answers: what the model predicts for them.
+        table: influences.parquet, ordered by query, direction and rank.
+        forensics: the result of the search for shared triggers; None without one.
+        refined: whether queries were solved for with the true Gauss–Newton matrix.
+    """
     data = run_data(run.path)
     count = min(len(asked.keys), MOST_QUERIES)
     lines = [
@@ -146,7 +165,7 @@ def trace_page(
 
 
 def lines_of(table: pa.Table, queries: int) -> int:
-    """How many lines belong to the first queries."""
+    """How many lines of the table belong to the first `queries` queries."""
     return int(np.searchsorted(table["query"].to_numpy(), queries))
 
 
@@ -155,7 +174,10 @@ def place_of(line: dict[str, Any]) -> Place:
 
 
 def query_contents(asked: Asked, train: Originals, features: Sequence[Encoder], count: int) -> list[Content]:
-    """What is shown of the first queries; pictures have the shape of the train rows', rare values are rare there."""
+    """What is shown of the first queries.
+
+    Pictures are decoded with the schema of the train rows, and values count as rare if they are rare in train.
+    """
     path = str(asked.path)
     own = read_originals([(path, row) for row in range(count)], [each.column for each in features])
     schema = train.schema if len(train.schema) else own.schema
@@ -172,7 +194,7 @@ def cards(
 
 
 def card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: ContentReader) -> Card:
-    """strongest: the largest influence on this query of either sign."""
+    """The card of a train row; `strongest` is the largest absolute influence on the query."""
     place, influence, similarity = place_of(line), line["influence"], line["representation_similarity"]
     said = f"predicted change of the query’s loss on removal: {words.number(influence)}"
     bars = [
@@ -194,7 +216,7 @@ def card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: 
 
 
 def shown_triggers(run: RunDirectory, found: Found, names: dict[Any, str]) -> list[tuple[Trigger, str]]:
-    """Each with how many queries carry it, in words."""
+    """The triggers of the forensics, each with the number of queries that carry it, as text."""
     shown = []
     for facts, pattern in read_findings(found.path):
         on_black, pairs = pictures(run, facts["target_class"], pattern)

@@ -1,4 +1,4 @@
-"""The queries of a trace: rows of a Parquet file, encoded as the run's own rows were."""
+"""The queries of a trace: rows of a Parquet file, encoded like the rows of the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True)
 class Queries:
-    """keys: one per query; inputs: by kind, `[queries, …]`; labels: encoded, or None where the file has none."""
+    """The encoded queries.
+
+    Attributes:
+        path: the file.
+        keys: one for each query.
+        inputs: kind of input → `[queries, …]`.
+        labels: encoded, `[queries]`; None if the file has no label column.
+    """
 
     path: Path
     keys: list[str]
@@ -37,8 +44,14 @@ class Queries:
 def read_queries(path: Path, encoding: Encoding, data: Data) -> Queries:
     """Read and encode the queries.
 
-    Raises InputError for a file that can't be read or has no rows, a missing column or one of another type or shape,
-    a value that can't be encoded, and a label that the run does not know.
+    Args:
+        path: a Parquet file with the feature columns of the run.
+        encoding: of the run.
+        data: the section `data` of the run's config.
+
+    Raises:
+        InputError: the file can't be read or has no rows, a column is missing or has another type or shape, a value
+            can't be encoded, or the run does not know a label.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file", f"Relative paths start from {Path.cwd()}.")
@@ -131,7 +144,7 @@ def encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -
 
 
 def attempt(work: Any, path: str, name: str) -> Any:
-    """`work()`; what Arrow can't convert is said of the column."""
+    """Call `work()`; a conversion that fails becomes an InputError about the column."""
     try:
         return work()
     except (pa.ArrowException, TypeError, ValueError) as error:

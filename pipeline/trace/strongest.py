@@ -1,4 +1,4 @@
-"""The strongest rows for and against each query, of one chunk or of several together."""
+"""Selects the strongest rows for and against each query, in one chunk, and merges the rows of several chunks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import numpy as np
 DIRECTIONS = ("for", "against")
 """for: removing the row raises the query's loss, so it supports the answer; against: removing it lowers the loss."""
 Table = dict[str, np.ndarray]
-"""`[2 directions, queries, at most top]` each: places, row_ids, influence and more; places −1: no such row."""
+"""Arrays `[2 directions, queries, at most top]`: places, row_ids, influence and more; the place −1 means no row."""
 
 
 def strongest(influence: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
-    """int64 `[2 directions, queries, top]`: places of the rows with the most influence of each sign, −1 behind them.
+    """Select the rows with the largest influence of each sign.
 
-    influence: float64 `[queries, rows]`; equals are ordered by their row_ids, int64 `[rows]`.
+    Args:
+        influence: float64 `[queries, rows]`.
+        row_ids: int64 `[rows]`; they order rows of equal influence.
+        top: how many rows are selected at most for each query and direction.
+
+    Returns:
+        Places of the rows, int64 `[2 directions, queries, top]`, filled up with −1.
     """
     found = np.full((2, len(influence), top), -1, dtype=np.int64)
     for direction, sign in enumerate((1.0, -1.0)):
@@ -24,7 +30,7 @@ def strongest(influence: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarra
 
 
 def largest(values: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
-    """Places of the `top` largest positive values, the largest first."""
+    """The places of the `top` largest positive values, the largest first."""
     places = np.flatnonzero(values > 0)
     if len(places) > top:
         least = np.partition(values[places], -top)[-top]
@@ -33,7 +39,7 @@ def largest(values: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
 
 
 def merge(one: Table, other: Table, top: int) -> Table:
-    """The strongest of both."""
+    """The strongest rows of both tables."""
     together = {name: np.concatenate([one[name], other[name]], axis=2) for name in one}
     size = np.abs(together["influence"])
     missing = together["places"] < 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.attribution.methods import Method
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.model.precision import matrix_products
-from pipeline.attribution.queries.compression import LowRankMatrices, compressed_filters, joined
+from pipeline.attribution.queries.compression import Filter, LowRankMatrices, joined
 from pipeline.attribution.queries.gradients import query_gradients
 from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.scores.conductor import Filters, find_filters
 from pipeline.attribution.scores.queries import query_influences
-from pipeline.attribution.trajectory.weights import restore_weights
+from pipeline.attribution.trajectory.weights import restore_weights, under
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan, attribution_model, batches, under
+from pipeline.scoring.plan import Plan, attribution_model, batches
 from pipeline.trace.strongest import DIRECTIONS, strongest
 from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
 
@@ -48,6 +50,11 @@ class Work:
     @property
     def plan(self) -> Plan:
         return Plan("whole", self.run_path, self.segments)
+
+    @property
+    def method(self) -> Method:
+        """The run's, with its queries solved for or not."""
+        return replace(self.plan.method, refined=self.refined)
 
     @property
     def scale(self) -> float:
@@ -95,8 +102,12 @@ def prepare_part(work: Work, part: int) -> None:
         step = max(1, run_budgets(path).queries // (8 * parameter_count(model)))
         found = []
         for some in torch.arange(len(labels), device=labels.device).split(step):
-            gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
-            found.append(compressed_filters(gradients, plan.prepared_segments(), work.tolerance))
+            of_segments: list[Mapping[str, Filter]] = []
+            for chain in plan.fitted_chains():
+                plan.load_query_point(model, chain.planned)
+                gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
+                of_segments += find_filters(work.method, chain, gradients, tolerance=work.tolerance).filters
+            found.append(of_segments)
     write_filters(work, part, found)
 
 
@@ -118,12 +129,13 @@ def loss_gradients(work: Work, inputs: Inputs, labels: Tensor) -> dict[str, Tens
     return {name: each.double() for name, each in found.items()}
 
 
-def write_filters(work: Work, part: int, found: list[list[dict[str, LowRankMatrices]]]) -> None:
-    """found: of some of the part's queries at a time, a dictionary per segment."""
+def write_filters(work: Work, part: int, found: Sequence[Filters]) -> None:
+    """found: of some of the part's queries at a time, a dictionary of compressed filters per segment."""
     tensors = {}
-    for segment in range(work.segments):
+    for segment in range(len(found[0])):
         for layer in found[0][segment]:
-            whole = joined([each[segment][layer] for each in found])
+            parts = [each for some in found if isinstance(each := some[segment][layer], LowRankMatrices)]
+            whole = joined(parts)
             for name in ("left", "right"):
                 tensors[f"{segment}/{layer}/{name}"] = getattr(whole, name).float()
             tensors[f"{segment}/{layer}/owner"] = whole.owner
@@ -134,7 +146,7 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
     tensors = load_file(work.filters_path(part), device=str(run_device(work.run_path)))
     rows = work.rows_of(part)
     found = []
-    for segment in range(work.segments):
+    for segment in range(len(work.plan.planned())):
         mine = under(f"{segment}/", tensors)
         layers = sorted({name.rpartition("/")[0] for name in mine})
         found.append(
@@ -163,7 +175,7 @@ def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]
             parts = [read_filters(work, each) for each in waiting]
             together = [
                 {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}
-                for segment in range(work.segments)
+                for segment in range(len(parts[0]))
             ]
             yield slice(work.rows_of(waiting[0]).start, work.rows_of(waiting[-1]).stop), together
             waiting, held = [], 0

@@ -101,7 +101,7 @@ def trace(
     queries: a Parquet file with the run's feature columns; without its label column a query asks for the model's own
     prediction. top: rows for and rows against per query. backdoor: look for a trigger that the queries share.
     refined: solve for every query with the true Gauss–Newton matrix, which orders rows better and in nats but takes
-    longer; by default where `attribution.method` of the run is `source_refined`.
+    longer; by default where `attribution.method` of the run is a refined one.
     output: by default RUN/trace/<name of the queries' file>; what is there from an earlier trace is replaced.
 
     Raises InputError for a run that has not come to the end of `attribute`, of which parts were deleted or for which
@@ -118,7 +118,13 @@ def trace(
         raise InputError(
             f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
         )
-    refined = find_method(config.attribution.method).refined if refined is None else refined
+    method = find_method(config.attribution.method)
+    if method.similarity is not None:
+        raise InputError(
+            f"attribution.method of the run is {config.attribution.method}, which has no influence on single queries",
+            "Audit with another one: --set attribution.method=source.",
+        )
+    refined = method.refined if refined is None else refined
     if refined:
         check_refined(run.path, config.attribution)
     asked = read_queries(Path(queries), encoding, config.data)
@@ -146,7 +152,8 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
     """Raises InputError when encoded rows, factors or checkpoints were deleted."""
     plan = Plan("whole", run.path, config.attribution.segments)
     needed = [run / "encoding.json", run / FOLDER / CHUNKS, plan.trajectory_path / "trajectory.json"]
-    needed += [plan.segment_path(segment) for segment in range(plan.segments)]
+    if plan.method.fitted:
+        needed += [plan.segment_path(segment) for segment in range(plan.segments)]
     if all(path.exists() for path in needed):
         needed += [chunk_path(run.path, chunk.id) for chunk in run_data(run.path).chunks("train")]
         trajectory = plan.trajectory()

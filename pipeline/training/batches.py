@@ -1,4 +1,4 @@
-"""The rows of one training and the order in which they are seen: in memory where they fit, else streamed."""
+"""The rows of one training and their order; rows that do not fit into memory are streamed from disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which train rows take part, with which labels and class weights.
+    """Which train rows a training uses, and with which labels and class weights.
 
-    keep: bool `[train rows]` or None for all; labels: replaces the labels, `[train rows]`, or None;
-    class_weights: `[classes]` or None.
+    Attributes:
+        keep: bool `[train rows]`, True for rows that are used; None uses all rows.
+        labels: `[train rows]`, used instead of the encoded labels; None keeps those.
+        class_weights: float32 `[classes]`; None weights all classes alike.
     """
 
     keep: np.ndarray | None = None
@@ -30,7 +32,7 @@ class Selection:
         return rows if self.keep is None else int(self.keep.sum())
 
     def of_chunk(self, rows: Rows, first: int) -> Rows:
-        """The selected rows of a chunk whose first row is train row `first`."""
+        """The selected rows among the rows of one chunk; the chunk begins at train row `first`."""
         place = slice(first, first + len(rows))
         if self.labels is not None:
             rows = replace(rows, labels=self.labels[place].to(rows.labels.dtype))
@@ -39,7 +41,7 @@ class Selection:
 
 
 def weighted(rows: Rows, class_weights: Tensor | None) -> Rows:
-    """The rows with their class's weight multiplied into their own."""
+    """The rows, each with its own weight multiplied by the weight of its class."""
     if class_weights is None:
         return rows
     weights = class_weights[rows.labels]
@@ -47,7 +49,14 @@ def weighted(rows: Rows, class_weights: Tensor | None) -> Rows:
 
 
 def balanced_class_weights(counts: list[int]) -> Tensor:
-    """float32 `[classes]`: N / (K · count), so that every class has the same total weight and the mean is 1."""
+    """Weights that give every class the same total weight, with a mean of 1 over the rows.
+
+    Args:
+        counts: how many train rows each class has.
+
+    Returns:
+        float32 `[classes]`: N / (K · count) for N rows and K classes.
+    """
     each = torch.tensor(counts, dtype=torch.float64)
     return (each.sum() / (len(counts) * each)).float()
 
@@ -55,7 +64,12 @@ def balanced_class_weights(counts: list[int]) -> Tensor:
 class TrainingRows:
     """Batches of the selected rows; the order of an epoch depends on the seed and the epoch alone.
 
-    Rows that are held lie on `device` if they take at most half of the memory that is free there.
+    Args:
+        data: the encoded data of the run.
+        selection: which train rows are used.
+        memory_budget: bytes; the rows are held in memory if they take no more, else they are streamed.
+        shuffle_buffer: how many rows the shuffle buffer holds while rows are streamed.
+        device: a GPU holds the rows if they take at most half of its free memory; otherwise the CPU holds them.
     """
 
     def __init__(
@@ -77,7 +91,7 @@ class TrainingRows:
                 self._held = self._held.to(device)
 
     def batches(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Rows]:
-        """The batches of one epoch, without the first `skip`."""
+        """The batches of one epoch (counted from 0), without the first `skip` batches."""
         if self._held is None:
             batches = self._streamed(batch_size, epoch_generator(seed, epoch))
             for _ in range(skip):
@@ -89,18 +103,16 @@ class TrainingRows:
             yield self.select(order[start : start + batch_size])
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """The numbers of an epoch's rows among those selected, in the order of its batches, where they are held:
-        int64 `[rows]`.
-        """
+        """The order of an epoch whose rows are held: places among the selected rows, int64 `[rows]`."""
         return torch.randperm(self.count, generator=epoch_generator(seed, epoch))
 
     def select(self, numbers: Tensor) -> Rows:
-        """Rows by their numbers among those selected, where these are held."""
+        """Rows by their places among the selected rows; the rows must be held in memory."""
         assert self._held is not None
         return self._held.select(numbers.to(self._held.labels.device))
 
     def _streamed(self, batch_size: int, generator: torch.Generator) -> Iterator[Rows]:
-        """Chunks in random order through a buffer that is shuffled whenever it is full."""
+        """Batches from chunks in random order; a buffer collects rows and is shuffled whenever it is full."""
         chunks = self._data.chunks("train")
         waiting: list[Rows] = []
         for place in torch.randperm(len(chunks), generator=generator).tolist():
@@ -117,7 +129,11 @@ class TrainingRows:
     def _emit(
         parts: list[Rows], batch_size: int, generator: torch.Generator, keep_rest: bool
     ) -> Generator[Rows, None, list[Rows]]:
-        """Batches of the parts in a random order; returns what is too little for one more, if it may."""
+        """Yield batches of the parts' rows in random order.
+
+        Returns:
+            The rows that are too few for one more batch, if `keep_rest`; else they are yielded as a smaller batch.
+        """
         buffer = Rows.concatenate(parts)
         order = torch.randperm(len(buffer), generator=generator)
         whole = len(buffer) - len(buffer) % batch_size if keep_rest else len(buffer)

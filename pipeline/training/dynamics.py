@@ -1,9 +1,13 @@
-"""Loss, margin and prediction of every row after every epoch: what detection reads of a training.
+"""Training dynamics: loss, margin and prediction of every row after every epoch. Detection reads them.
 
-One file per epoch, `epoch-<e>.safetensors` (e counted from 1), with one entry per judged row in the order of the
-role's rows: `loss` float32 (unweighted), and for classification `margin` float32 (logit of the label minus the
-largest other), `top_class` int16 or int32 `[rows, k]` and `top_probability` float16 `[rows, k]`, for regression
-`prediction` float32 (standardised), for multi-label `logit` float32 `[rows, labels]` and `f1` float32.
+Each epoch writes one file, `epoch-<e>.safetensors` (e counted from 1). Each tensor has one entry per judged row, in
+the order of the role's rows:
+
+- `loss`: float32, without row weights.
+- classification: `margin` float32 (logit of the label minus the largest other logit), `top_class` int16 or int32
+  `[rows, k]` and `top_probability` float16 `[rows, k]`, k being at most `TOP_CLASSES`.
+- regression: `prediction` float32, standardised.
+- multi-label: `logit` float32 `[rows, labels]` and `f1` float32.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ from pipeline.training.tensor_file import RowsFile, write_rows
 TOP_CLASSES = 10
 BATCH = 1024
 SLICE = 65536
-"""Rows of a column that are read at a time."""
+"""How many rows of a column are read at a time."""
 
 
 def evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.device) -> dict[str, Tensor]:
-    """What the module docstring lists, for these rows, with the model in eval mode."""
+    """Put the model into eval mode and measure the tensors of the module docstring on these rows."""
     parts: list[dict[str, Tensor]] = []
     model.eval()
     with torch.no_grad():
@@ -57,7 +61,7 @@ def evaluate_chunks(
     device: torch.device,
     judged: np.ndarray | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """`evaluate` over a role, chunk by chunk; `judged` (bool `[rows]`) leaves the other rows out."""
+    """`evaluate` for each chunk of a role; only rows with `judged` (bool `[rows of the role]`) are measured."""
     for chunk in data.chunks(role):
         rows = data.load(chunk)
         if judged is not None:
@@ -76,9 +80,20 @@ def evaluate_role(
     judged: np.ndarray | None = None,
     path: Path | None = None,
 ) -> dict[str, Tensor]:
-    """Evaluate a role's rows, or those of `judged`, and write all that the module docstring lists to `path`.
+    """Evaluate the rows of a role and write the tensors of the module docstring to a file.
 
-    Returns what means are made of, a number per row: `loss`, and `top_class` `[rows, 1]`, `prediction` or `f1`.
+    Args:
+        model: the model; the call leaves it in eval mode.
+        objective: the loss that is measured.
+        data: the encoded data of the run.
+        role: `train`, `validation` or `holdout`.
+        device: where the model lies.
+        judged: bool `[rows of the role]`, which rows are measured; None measures all.
+        path: the file to write; None writes nothing.
+
+    Returns:
+        The tensors that means are computed from, one entry per measured row: `loss`, and `top_class` `[rows, 1]`,
+        `prediction` or `f1`.
     """
     count = data.count(role) if judged is None else int(np.count_nonzero(judged))
     parts = evaluate_chunks(model, objective, data, role, device, judged)
@@ -99,9 +114,16 @@ def kept_columns(part: dict[str, Tensor]) -> list[str]:
 
 
 def f1_of_rows(predicted: Tensor, given: Tensor) -> Tensor:
-    """F1 of each row's set of labels, float32 `[rows]`: 2 · |both| / (|predicted| + |given|), 1 for two empty sets.
+    """F1 of each row's set of labels: 2 · |both| / (|predicted| + |given|), and 1 for two empty sets.
 
-    Its mean over the rows is the example-based F1 of multi-label classification (Godbole and Sarawagi 2004).
+    The mean over the rows is the example-based F1 of multi-label classification (Godbole and Sarawagi 2004).
+
+    Args:
+        predicted: bool `[rows, labels]`.
+        given: bool `[rows, labels]`.
+
+    Returns:
+        float32 `[rows]`.
     """
     both, sizes = (predicted & given).sum(1), predicted.sum(1) + given.sum(1)
     return torch.where(sizes == 0, 1.0, 2 * both / sizes.clamp(min=1)).float()
@@ -116,14 +138,14 @@ def read_epoch(directory: Path, epoch: int) -> dict[str, Tensor]:
 
 
 def read_column(directory: Path, name: str, epochs: int) -> Iterator[Tensor]:
-    """One column, epoch by epoch from the first."""
+    """One column of the epochs 1 … `epochs`, one tensor per epoch."""
     for epoch in range(1, epochs + 1):
         file = RowsFile(epoch_path(directory, epoch))
         yield file.read(name, 0, len(file))
 
 
 def mean_column(directory: Path, name: str, epochs: int) -> np.ndarray:
-    """float64 `[rows]`: the mean of a column over the first `epochs` epochs."""
+    """The mean of a column over the first `epochs` epochs, float64 `[rows]`."""
     total: np.ndarray | None = None
     for epoch in range(1, epochs + 1):
         file = RowsFile(epoch_path(directory, epoch))

@@ -1,4 +1,4 @@
-"""Two trainings on complementary halves: each row is judged by the one that did not see it."""
+"""Two trainings on complementary halves of the train rows: each row is judged by the training that did not see it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def half_directory(run_path: Path, half: int) -> Path:
 
 
 def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
-    """int8 `[train rows]`, 0 or 1: within every class, half of the rows in a seeded random order."""
+    """The half (0 or 1) of each train row, int8 `[train rows]`: a seeded random split, within every class."""
     order = random_state("halves", seed).permutation(data.count("train"))
     if data.encoding.task == "classification":
         labels = role_labels(data, "train").numpy()
@@ -38,7 +38,7 @@ def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
 
 
 def train_half(run_path: Path, half: int) -> None:
-    """Train on one half; after every epoch judge the rows of the other one (a task for a worker)."""
+    """Train on one half, and judge the rows of the other half after every epoch (a task for a worker)."""
     config, data = run_config(run_path).training, run_data(run_path)
     directory = half_directory(run_path, half)
     step = Step(directory)
@@ -65,14 +65,14 @@ def train_half(run_path: Path, half: int) -> None:
 
 
 def other_roles(run_path: Path) -> list[str]:
-    """The roles that the halves judge beside train: validation, and the holdout where its labels are judged too."""
+    """The roles that the halves judge besides train: validation, and the holdout unless its labels are clean."""
     config, data = run_config(run_path).data, run_data(run_path)
     wanted = {"validation": True, "holdout": not config.labels_are_clean("holdout")}
     return [role for role, is_wanted in wanted.items() if is_wanted and data.count(role)]
 
 
 def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
-    """The mean loss of all rows, each judged by the training that did not see it, after every epoch."""
+    """The mean loss of all train rows after every epoch; each row is judged by the half that did not see it."""
     total, count = np.zeros(epochs), 0
     for half in HALVES:
         for epoch, losses in enumerate(read_column(half_directory(run_path, half), "loss", epochs)):
@@ -84,9 +84,17 @@ def out_of_sample_losses(run_path: Path, epochs: int) -> list[float]:
 def merged_halves(
     run_path: Path, halves: np.ndarray, epoch: int, start: int = 0, stop: int | None = None
 ) -> dict[str, Tensor]:
-    """One epoch's measurements of train rows start … stop − 1, each by the half that did not see it.
+    """The dynamics of some train rows after one epoch; each row is judged by the half that did not see it.
 
-    halves: what `assign_halves` gives.
+    Args:
+        run_path: the run directory.
+        halves: int8 `[train rows]`, from `assign_halves`.
+        epoch: counted from 1.
+        start: the first train row.
+        stop: the train row after the last one; None takes all rows from `start` on.
+
+    Returns:
+        The tensors of `dynamics`, one entry per row.
     """
     mine = halves[start:stop]
     merged: dict[str, Tensor] = {}

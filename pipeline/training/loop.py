@@ -1,4 +1,4 @@
-"""The training loop: one optimizer step a batch, observers that watch every step, states that can be resumed."""
+"""The training loop: one optimizer step per batch, observers that are called after every step, and resumable state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.training.setup import Setup
 from pipeline.training.state import load_state, save_state
 
 LOSS_CHECK_STEPS = 50
-"""A loss is looked at this often, since looking makes a GPU wait."""
+"""The loss is checked every so many steps, because every check makes the GPU wait."""
 
 
 def train(
@@ -27,15 +27,21 @@ def train(
     after_epoch: Callable[[int], None] | None = None,
     state: tuple[Path, set[int]] | None = None,
 ) -> None:
-    """Train the model in place for the recipe's steps, or the first `stop_after` of them.
+    """Train the model of a setup in place.
 
-    `after_epoch(epoch)` is called at the end of every epoch, counted from 1. `state` is a file and the steps after
-    which everything is written to it; if the file exists, training goes on from there, bit for bit.
+    The loss of a step is Σ weight·loss / batch_size. A smaller last batch is divided by the same batch_size, so that
+    every row has the same weight in an epoch.
 
-    A step's loss is Σ weight·loss / batch_size, also for a last, smaller batch, so that every row has the same
-    weight in an epoch.
+    Args:
+        setup: model, optimizer, rows, loss and recipe.
+        observers: called after every step; their names are used in the state file.
+        stop_after: how many steps to train; None trains all steps of the recipe.
+        after_epoch: called with the epoch (counted from 1) at the end of every epoch.
+        state: a file, and the steps after which the whole state of the training is written to it. If the file exists,
+            the training resumes from it, with the same bits as without an interruption.
 
-    Raises InputError, with the epoch and the step, when the loss is NaN or infinite.
+    Raises:
+        InputError: the loss is NaN or infinite; the message names the epoch and the step.
     """
     model, optimizer, rows, recipe = setup.model, setup.optimizer, setup.rows, setup.recipe
     per_epoch = steps_per_epoch(rows.count, recipe.batch_size)
@@ -65,7 +71,7 @@ def train(
 
 
 def training_step(setup: Setup, batch: Rows, step: int) -> Tensor:
-    """One update by the recipe's learning rate of step `step` (counted from 0); returns the loss."""
+    """Do optimizer step `step` (counted from 0) on one batch; returns the loss before the update."""
     optimizer, recipe = setup.optimizer, setup.recipe
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(step)

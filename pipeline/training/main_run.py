@@ -1,4 +1,4 @@
-"""The training that is audited: checkpoints of the whole run and of its early window, and every row's dynamics."""
+"""The main run, the training that is audited: checkpoints of the whole run and its early window, and dynamics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.training.setup import Setup, averaged_model, class_weights, determ
 from pipeline.workers.worker import emit_progress, run_config, run_data
 
 EARLY_TAIL = 0.5
-"""The early window's query point is the mean of its second half (detection-method: signal 3)."""
+"""The share of the early window's last steps whose weights are averaged; queries are measured at this average."""
 
 
 def whole_trajectory(run_path: Path) -> Path:
@@ -40,8 +40,10 @@ def main_directory(run_path: Path) -> Path:
 
 
 class CheckpointObserver:
-    """A trajectory recorder as an observer; momentum is written beside each checkpoint, as the recorder writes Adam's
-    second moments."""
+    """A trajectory recorder as an observer of the training loop.
+
+    The recorder writes Adam's second moments beside each checkpoint; this class writes the momentum of SGD there.
+    """
 
     def __init__(self, setup: Setup, directory: Path, checkpoints: int, steps: int, tail: float):
         self._setup, self._directory = setup, directory
@@ -76,7 +78,13 @@ class CheckpointObserver:
 
 
 def train_main(run_path: Path, early_epoch: int | None) -> None:
-    """Train on all rows (a task for a worker). With `early_epoch`, checkpoints over twice as many epochs too."""
+    """Train on all train rows (a task for a worker).
+
+    Args:
+        run_path: the run directory.
+        early_epoch: e*; the checkpoints of the early window, the first 2·e* epochs, are recorded too. None records
+            no early window.
+    """
     config, data = run_config(run_path).training, run_data(run_path)
     directory = main_directory(run_path)
     state = directory / "state.safetensors"
@@ -84,7 +92,7 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
     if step.done:
         state.unlink(missing_ok=True)
         return
-    if not step.intact:  # the state says what comes next, but not what is gone of what came before
+    if not step.intact:  # resuming from the state would not make damaged earlier files anew
         state.unlink(missing_ok=True)
     selection = Selection(class_weights=class_weights(config, data))
     with deterministic():
@@ -108,9 +116,9 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
 
 
 def train_early_window(run_path: Path, early_epoch: int) -> None:
-    """Train the first 2·e* epochs again, as they were, for their checkpoints (a task for a worker).
+    """Repeat the first 2·e* epochs of the main run to record their checkpoints (a task for a worker).
 
-    Needed when e* was not known before the main run began.
+    This is needed when e* was not known before the main run began. The repeat has the same bits.
     """
     config, data = run_config(run_path).training, run_data(run_path)
     step = Step(early_trajectory(run_path))
@@ -135,7 +143,7 @@ def early_observer(run_path: Path, setup: Setup, early_epoch: int) -> Checkpoint
 
 
 class Curve:
-    """After every epoch: the dynamics of all rows on disk, and a line of means for the report's curve."""
+    """Writes after every epoch the dynamics of all train rows, and a JSON file of means for the report's curve."""
 
     def __init__(self, directory: Path, setup: Setup, data: EncodedData, epochs: int):
         self._directory, self._setup, self._data, self._epochs = directory, setup, data, epochs
@@ -155,8 +163,11 @@ class Curve:
 
 
 def role_labels(data: EncodedData, role: str) -> Tensor:
-    """The labels of a role's rows: class indices, int16 where they fit and else int32, float32 targets, or sets,
-    uint8 `[rows, labels]`.
+    """The labels of a role's rows.
+
+    Returns:
+        `[rows]` class indices for classification, int16 if they fit and else int32; `[rows]` float32 standardised
+        targets for regression; `[rows, labels]` uint8 for multi-label.
     """
     labels = data.encoding.target.empty_labels(data.count(role), data.encoding.outputs)
     for chunk in data.chunks(role):

@@ -1,4 +1,4 @@
-"""What the training loop tells those who watch it."""
+"""The interface of observers, which the training loop calls after every step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class Observer(Protocol):
-    """Something that watches a training, such as a recorder of checkpoints."""
+    """Follows a training step by step, such as a recorder of checkpoints."""
 
     def after_step(self, step: int) -> None:
-        """Called when `step` steps are done."""
+        """Called after every optimizer step; `step` steps are done."""
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What the observer must get back to go on after an interruption."""
+        """The tensors that `restore` needs after an interruption."""
 
     def restore(self, tensors: dict[str, Tensor]) -> None: ...

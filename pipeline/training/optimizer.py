@@ -1,4 +1,4 @@
-"""The optimizers that a config can name, made from a recipe, and their state as tensors."""
+"""Builds the optimizer of a recipe, and saves and restores its state as tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from pipeline.training.recipe import Recipe
 
 STEP = "step"
-"""The slot in which Adam counts its steps; it stays on the CPU, as torch keeps it."""
+"""The state entry in which Adam counts its steps; torch keeps this entry on the CPU."""
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Torch's own, for all parameters: SGD and Adam with coupled weight decay, AdamW with decoupled."""
+    """Torch's optimizer for all parameters: SGD and Adam have coupled weight decay, AdamW has decoupled."""
     parameters, rate, decay = model.parameters(), recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay)
@@ -34,7 +34,7 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
 
 
 def restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put `optimizer_tensors` back in place."""
+    """Load the tensors of `optimizer_tensors` into an optimizer."""
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         slot, _, name = key.partition("/")

@@ -1,4 +1,4 @@
-"""How one model is trained: everything that decides the weights besides the rows."""
+"""The recipe of a training: everything besides the rows that decides the weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from pipeline.config import Training
 from pipeline.errors import InputError
 
 TRIANGLE_PEAK = 0.2
-"""Share of the steps at which the triangular schedule is highest (Bae et al. 2024: epoch 5 of 25)."""
+"""The triangular schedule peaks after this share of the steps (Bae et al. 2024: epoch 5 of 25)."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer for `steps` steps of `batch_size` rows. `momentum`: β₁ where it is Adam's; `beta2`: Adam's."""
+    """The optimizer, its settings, and how many steps of `batch_size` rows it takes.
+
+    Attributes:
+        schedule: of the learning rate: `constant`, `cosine` or `triangular`.
+        momentum: of SGD; β₁ for Adam and AdamW.
+        beta2: β₂ of Adam and AdamW; SGD ignores it.
+    """
 
     learning_rate: float
     momentum: float
@@ -42,9 +48,10 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def make_recipe(config: Training, rows: int, seed: int) -> Recipe:
-    """The recipe for `rows` training rows.
+    """The recipe for `rows` train rows.
 
-    Raises InputError when there are fewer steps than checkpoints.
+    Raises:
+        InputError: the training has fewer steps than checkpoints.
     """
     batch_size = min(config.batch_size, rows)
     steps = config.epochs * steps_per_epoch(rows, batch_size)

@@ -1,7 +1,7 @@
-"""Audits with checkpoints that were recorded elsewhere, by `TrajectoryRecorder` in a training loop of the user's own.
+"""Audits with checkpoints that the user's own training loop recorded with `TrajectoryRecorder`.
 
-The trajectory is copied into the run; its folder is only read. What the main run's training writes after every epoch
-is measured at the checkpoint nearest to that epoch, and the early window is made of the checkpoints in it.
+The trajectory is copied into the run, and its folder is only read. The dynamics of an epoch are measured at the
+checkpoint nearest to that epoch. The early window consists of the checkpoints within it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from pipeline.training.setup import Setup, averaged_model, class_weights, determ
 from pipeline.workers.worker import run_config, run_data
 
 SAME_EPOCHS = 0.5
-"""How far the last checkpoint's epoch may be from `training.epochs`."""
+"""By how many epochs the last checkpoint may differ from `training.epochs`."""
 
 
 def recorded_files(trajectory: Trajectory) -> list[Path]:
-    """All that belongs to a trajectory, `trajectory.json` last: it says that the others are complete."""
+    """All files of a trajectory; `trajectory.json` comes last, because it says that the other files are complete."""
     weights = [each.path for each in trajectory.checkpoints]
     states = [each.optimizer_path for each in trajectory.checkpoints if each.optimizer_path.exists()]
     tail = [] if trajectory.tail is None else [trajectory.tail]
@@ -54,14 +54,23 @@ def recorded_files(trajectory: Trajectory) -> list[Path]:
 
 
 def load_recorded(directory: str) -> Trajectory:
-    """Raises InputError when there is none, or one that is damaged or of an optimizer without a formula."""
+    """Load the trajectory that `training.trajectory` names.
+
+    Raises:
+        InputError: there is no trajectory, it is damaged, or its optimizer is not supported.
+    """
     with refused("training.trajectory"):
         return Trajectory.load(directory)
 
 
 @contextmanager
 def refused(key: str, hint: str | None = None) -> Iterator[None]:
-    """Turns an AttributionError into an InputError about a key of the config; `hint`: instead of its own."""
+    """Turn an AttributionError into an InputError about a key of the config.
+
+    Args:
+        key: the key, such as `training.trajectory`.
+        hint: replaces the hint of the AttributionError.
+    """
     try:
         yield
     except AttributionError as error:
@@ -69,14 +78,20 @@ def refused(key: str, hint: str | None = None) -> Iterator[None]:
 
 
 def recorded_hash(directory: str) -> str:
-    """By what the files say, so that the folder may be moved."""
+    """A hash of the contents of all files of a trajectory; it stays the same when the folder is moved."""
     return digest({path.name: sha256_of(str(path)) for path in recorded_files(load_recorded(directory))})
 
 
 def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Trajectory:
-    """The configured trajectory, held against the model, the data and the rest of the config.
+    """Load the configured trajectory and check that it fits the model, the data and the rest of the config.
 
-    Raises InputError, with what doesn't fit.
+    Args:
+        config: the config, with `training.trajectory`.
+        model: the model of the config; its weights are overwritten.
+        train_rows: how many train rows the audit has.
+
+    Raises:
+        InputError: the trajectory does not fit; the message says in what.
     """
     assert config.training.trajectory is not None
     trajectory = load_recorded(config.training.trajectory)
@@ -124,7 +139,7 @@ def check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> Non
 
 
 def copy_recorded(trajectory: Trajectory, target: Path) -> None:
-    """Copy it, where it is not copied yet; one without a tail average gets its last weights as such."""
+    """Copy a trajectory into `target`, unless it is there. Without a tail average, the last weights are used as one."""
     step = Step(target)
     if step.done:
         return
@@ -139,7 +154,7 @@ def copy_recorded(trajectory: Trajectory, target: Path) -> None:
 
 
 def checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
-    """Of every checkpoint; by its share of the steps where the training loop did not say."""
+    """The epoch of every checkpoint; if the training loop recorded none, it is computed from the checkpoint's step."""
     return [
         epochs * each.step / trajectory.steps if each.epoch is None else each.epoch
         for each in trajectory.checkpoints
@@ -147,7 +162,7 @@ def checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
 
 
 def measure_recorded(run_path: Path) -> None:
-    """What `train_main` writes after every epoch, from the checkpoints (a task for a worker)."""
+    """Write from the checkpoints the files that `train_main` writes after every epoch (a task for a worker)."""
     directory, data, epochs = (
         main_directory(run_path),
         run_data(run_path),
@@ -176,7 +191,10 @@ def measure_recorded(run_path: Path) -> None:
 
 
 def recorded_early_window(run_path: Path, early_epoch: int) -> None:
-    """The checkpoints of the first 2·e* epochs as a trajectory, the first one at least (a task for a worker)."""
+    """Write the trajectory of the early window from the checkpoints of the first 2·e* epochs (a task for a worker).
+
+    The first checkpoint always belongs to it.
+    """
     epochs, target = run_config(run_path).training.epochs, early_trajectory(run_path)
     step = Step(target)
     if 2 * early_epoch >= epochs or step.done:
@@ -206,7 +224,7 @@ def recorded_setup(run_path: Path) -> Setup:
 
 
 def write_tail(setup: Setup, weights: dict[str, Tensor], directory: Path) -> None:
-    """Averaged weights, with BatchNorm statistics re-estimated on the train rows."""
+    """Write averaged weights; BatchNorm statistics are re-estimated on the train rows first."""
     if has_batchnorm(setup.model):
         weights = averaged_model(setup, weights).state_dict()
     save_weights(directory / TAIL_NAME, weights)

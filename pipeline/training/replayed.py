@@ -1,4 +1,4 @@
-"""Recording a training of the pipeline for exact differentiation, where it can be repeated bit for bit."""
+"""Records a training of the pipeline so that it can be repeated bit for bit and differentiated exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pipeline.training.setup import Setup
 
 
 class ReplayObserver:
-    """A `ReplayRecorder` as an observer of a training on rows that are held; interrupted, it is begun anew."""
+    """A `ReplayRecorder` as an observer of a training whose rows are held in memory.
+
+    The recorder has no state to resume from: after an interruption the recording starts over.
+    """
 
     def __init__(self, setup: Setup, directory: Path, tail: float):
         self._rows, self._recipe = setup.rows, setup.recipe
@@ -41,20 +44,25 @@ class ReplayObserver:
         self._recorder.step(self._order[place * size : (place + 1) * size], divisor=size)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Nothing: a recording that was interrupted is made anew."""
+        """Empty, because an interrupted recording starts over."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing was kept."""
+        """Do nothing, because `state_tensors` is empty."""
 
 
 def check_replayable(config: AuditConfig, model: nn.Module, rows: Mapping[str, int], row_bytes: int) -> None:
-    """Whether the main training can be repeated and differentiated, where `verification.unrolled` asks for it.
+    """Check that the main run can be repeated and differentiated, if `verification.unrolled` is set.
 
-    rows: of every role; row_bytes: of an encoded row. The model is left in training mode.
+    Args:
+        config: the config of the audit.
+        model: the model of the config; the call leaves it in training mode.
+        rows: how many rows each role has.
+        row_bytes: the size of an encoded row.
 
-    Raises InputError with what stands in the way: rows that are streamed, no validation rows, BatchNorm, or a model
-    that is too large.
+    Raises:
+        InputError: the rows are streamed, there are no validation rows, the model has BatchNorm, or the model is too
+            large.
     """
     if not config.verification.unrolled:
         return

@@ -1,4 +1,4 @@
-"""From a run directory to everything that one training needs."""
+"""Builds everything that one training needs from a run directory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.workers.worker import (
 
 @dataclass(frozen=True)
 class Setup:
-    """One training, ready to start."""
+    """Everything that one training needs."""
 
     data: EncodedData
     model: nn.Module
@@ -43,11 +43,18 @@ class Setup:
     recipe: Recipe
     device: torch.device
     plain: Objective
-    """The loss that is measured: `objective`, which is trained, without label smoothing."""
+    """The loss that is measured. It is `objective`, which is minimised, without label smoothing."""
 
 
 def set_up(run_path: Path, selection: Selection, seed: int, recipe: Recipe | None = None) -> Setup:
-    """A fresh model and its rows; the recipe follows from the config and the rows unless it is given."""
+    """Build a training: a model with fresh weights, its optimizer, loss, rows and recipe.
+
+    Args:
+        run_path: the run directory.
+        selection: which train rows are used.
+        seed: of the initial weights, and of the recipe if none is given.
+        recipe: None makes the recipe from the config and the number of selected rows.
+    """
     config, data = run_config(run_path).training, run_data(run_path)
     device = run_device(run_path)
     rows = TrainingRows(data, selection, config.memory_budget, config.shuffle_buffer, device)
@@ -70,7 +77,7 @@ def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def class_weights(config: Training, data: EncodedData) -> Tensor | None:
-    """float32 `[classes]` or None, as the config asks for."""
+    """The class weights that the config asks for, float32 `[classes]`; None if it asks for none."""
     if config.class_weights == "none" or data.encoding.task != "classification":
         return None
     return balanced_class_weights(data.encoding.class_counts)
@@ -78,11 +85,13 @@ def class_weights(config: Training, data: EncodedData) -> Tensor | None:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """One CPU thread and deterministic algorithms, so that a training's bits depend on neither load nor cores."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, matrix products on a GPU refuse
+    """Use one CPU thread and deterministic algorithms, so that the bits depend on neither the load nor the cores."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on a GPU raise without it
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms imports the compiler, a second
+    torch.set_deterministic_debug_mode(
+        "error"
+    )  # use_deterministic_algorithms would import the compiler, which takes a second
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The stage `train`: the halves first, which say how long the early window is, then the main run."""
+"""The stage `train`: it trains the halves, which determine the length of the early window, and then the main run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ from pipeline.workers.worker import run_config, run_data, run_model
 
 
 def train_stage(context: AuditContext) -> dict[str, Any]:
-    """Train the halves (if asked for) and the main run on the workers; returns the facts for the record.
+    """Train the halves (if `detection.halves`) and the main run on the workers.
 
-    Raises InputError when the model does not fit the data or a loss becomes NaN.
+    Returns:
+        The facts of the stage for the run's record.
+
+    Raises:
+        InputError: the training's settings do not fit the task, the model does not fit the data, a recorded trajectory
+            does not fit, or a loss is NaN or infinite.
     """
     path = context.run.path
     config, data = run_config(path), run_data(path)
@@ -107,7 +112,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
 
 
 def early_epoch_without_halves(curve: list[dict[str, Any]]) -> int:
-    """The epoch of least validation loss; without a validation set, half of the epochs."""
+    """The epoch with the lowest validation loss; without validation rows, half of the epochs."""
     losses = [line.get("validation_loss") for line in curve]
     if None in losses:
         return max(1, len(curve) // 2)

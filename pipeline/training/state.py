@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on after an interruption, in one safetensors file."""
+"""One safetensors file with everything that a training needs to resume after an interruption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.training.optimizer import optimizer_tensors, restore_optimizer
 def save_state(
     path: Path, step: int, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]
 ) -> None:
-    """Weights, buffers, the optimizer's state, observers, the step and the random state."""
+    """Write weights, buffers, optimizer state, observers, the number of done steps and the random state to a file."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"optimizer/{name}": t for name, t in optimizer_tensors(model, optimizer).items()}
     for key, observer in observers.items():
@@ -29,7 +29,7 @@ def save_state(
 
 
 def load_state(path: Path, model: nn.Module, optimizer: Optimizer, observers: dict[str, Observer]) -> int:
-    """Put everything back in place; returns the number of steps that were done."""
+    """Restore the state that `save_state` wrote; returns the number of done steps."""
     tensors = load_file(path)
 
     def under(prefix: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Safetensors files with one entry per row, written and read a run of rows at a time.
+"""Safetensors files with one entry per row, written and read in consecutive slices of rows.
 
 The format (huggingface/safetensors): 8 bytes with the length of the header, the header as JSON padded with spaces to
 a multiple of 8, then the tensors' bytes. Files are the same, byte for byte, as `safetensors.save_file` writes them.
@@ -32,8 +32,17 @@ DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
 
 
 def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Write the parts (equal names, dtypes and trailing shapes; `rows` rows in all) one after the other, and pass
-    each on when it is written. The file appears when the last part has been taken.
+    """Write tensors part by part, and yield each part after it is written.
+
+    The file appears when the last part has been consumed.
+
+    Args:
+        path: the file.
+        rows: how many rows all parts have together.
+        parts: tensors by name, in the order of the rows; names, dtypes and shapes of a row are the same in all parts.
+
+    Raises:
+        ValueError: the parts do not have `rows` rows together.
     """
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         begin: dict[str, int] = {}
@@ -57,7 +66,7 @@ def row_bytes(tensor: Tensor) -> int:
 
 
 def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, int]]:
-    """The file's first bytes, and where each tensor begins."""
+    """The bytes before the tensors, and the place in the file where each tensor begins."""
     offset, entries, offsets = 0, {}, {}
     for name in sorted(part, key=lambda name: (list(DTYPES).index(part[name].dtype), name)):
         tensor = part[name]

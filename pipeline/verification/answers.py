@@ -1,4 +1,4 @@
-"""What people answered about holdout rows (`winnow review --holdout`), taken into the measures of the arms."""
+"""Brings people's answers about holdout rows (`winnow review --holdout`) into the measures of the arms."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from pipeline.workers.worker import run_config, run_data
 
 UNKNOWN = -1
 EVEN = 1e-6
-"""Added to every label's probability, so that something is left where the given label had all of it."""
+"""Added to the probability of every label before the given label is ruled out, so that the rest does not sum to 0."""
 
 
 @dataclass(frozen=True)
 class HoldoutAnswers:
-    """right, wrong: bool `[holdout rows]`, what was said of the given label; labels: int64 `[rows]`, the class that a
-    person gave, UNKNOWN where none."""
+    """What people said about the labels of the holdout rows.
+
+    Attributes:
+        right: bool `[holdout rows]`, rows whose given label a person called right.
+        wrong: bool `[holdout rows]`, rows whose given label a person called wrong.
+        labels: int64 `[holdout rows]`, the class that a person named; UNKNOWN if nobody named one.
+    """
 
     right: np.ndarray
     wrong: np.ndarray
@@ -28,9 +33,16 @@ class HoldoutAnswers:
 
 
 def read_holdout_answers(run_path: Path, given: np.ndarray) -> HoldoutAnswers | None:
-    """The answers of `verification.answers`, for classes; None where there are none, or they are about other rows.
+    """Read the answers in `verification.answers`.
 
-    given: encoded labels `[rows]`. With two classes, a wrong label names the right one.
+    With two classes, a wrong label implies the right one.
+
+    Args:
+        run_path: the run directory.
+        given: the encoded labels, `[holdout rows]`.
+
+    Returns:
+        None if there are no answers, their number of rows differs, or the task is not classification.
     """
     path, encoding = run_config(run_path).verification.answers, run_data(run_path).encoding
     if path is None or encoding.task != "classification":
@@ -52,8 +64,18 @@ def read_holdout_answers(run_path: Path, given: np.ndarray) -> HoldoutAnswers | 
 
 
 def with_answers(posterior: np.ndarray, given: np.ndarray, answers: HoldoutAnswers) -> np.ndarray:
-    """The posterior `[rows, classes]` with what people said: certain where they named the label, and without the given
-    label where they only called it wrong."""
+    """Update the posterior of the holdout labels with people's answers.
+
+    A label that a person named gets probability 1. A label that a person only called wrong gets probability 0.
+
+    Args:
+        posterior: float32 `[rows, classes]`.
+        given: the encoded labels, `[rows]`.
+        answers: for the same rows.
+
+    Returns:
+        float32 `[rows, classes]`.
+    """
     found = np.array(posterior, dtype=np.float32)
     named = np.flatnonzero(answers.labels != UNKNOWN)
     found[named] = 0

@@ -1,7 +1,8 @@
-"""The arms of verification: which train rows take part in a retraining, and with which labels.
+"""The arms of verification: which train rows a retraining uses, and with which labels.
 
-`as_given`; `removed`, `relabelled` and `mixed`, three ways to follow the rule's proposal; and `random_of_<arm>`, its
-control of the same kind and size. Rows that a person has decided have this decision in all three.
+`as_given` uses all rows with their labels. `removed`, `relabelled` and `mixed` are three ways to follow the rule's
+proposal; where a person has decided about a row, all three follow that decision. `random_of_<arm>` is the control of an
+arm: it changes as many random rows in the same way.
 """
 
 from __future__ import annotations
@@ -35,10 +36,18 @@ COLUMNS = ("decision", "suggested_label", "split", "proposed", "new_label", "dec
 class Decisions:
     """What is proposed for the train rows, in the order of the encoded rows.
 
-    removed, relabelled, has_suggestion, by_person: bool `[rows]`; given, suggested, judged: encoded labels `[rows]`
-    (integer classes, float32 standardised targets or sets `[rows, labels]`): `suggested` is what a relabelled row gets,
-    the given label of rows without a suggestion; `judged` what the out-of-sample judges predict. strata: integers
-    `[rows]`, the class, else what detection wrote (`detection.strata`).
+    Labels are encoded: integer classes `[rows]`, float32 standardised targets `[rows]`, or sets `[rows, labels]`.
+
+    Attributes:
+        removed: bool `[rows]`, rows to remove.
+        relabelled: bool `[rows]`, rows to relabel.
+        has_suggestion: bool `[rows]`, rows for which another label is suggested.
+        by_person: bool `[rows]`, rows that a person has decided.
+        given: the given labels.
+        suggested: the labels that relabelled rows get; the given label for rows without a suggestion.
+        judged: the labels that the out-of-sample judges predict.
+        strata: integers `[rows]`, within which random rows are drawn: the classes, or for other tasks the strata that
+            detection wrote (`detection.removal_strata`).
     """
 
     removed: np.ndarray
@@ -52,11 +61,11 @@ class Decisions:
 
     @property
     def flagged(self) -> np.ndarray:
-        """bool `[rows]`: those that some arm removes or relabels."""
+        """bool `[rows]`: rows that some arm removes or relabels."""
         return self.removed | self.relabelled
 
     def masks(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows the arm removes and which get another label, bool `[rows]` each."""
+        """The rows that an arm removes and the rows that it relabels, bool `[rows]` each."""
         by_rule = self.flagged & ~self.by_person
         if arm == REMOVED:
             return self.removed & self.by_person | by_rule, self.relabelled & self.by_person
@@ -67,16 +76,16 @@ class Decisions:
 
 
 def read_decisions(run_path: Path) -> Decisions:
-    """Read the train rows of rows.parquet; kept in memory until the file changes.
+    """Read the proposal for the train rows from rows.parquet; it is cached until the file changes.
 
-    The proposal is `proposed` where that stands, since then the gate has changed `decision`.
+    Where the gate has changed `decision`, the column `proposed` has the proposal.
     """
     path = run_path / "rows.parquet"
     return keep("decisions", path, lambda: decisions_of(run_path, train_rows(path)))
 
 
 def train_rows(path: Path) -> pa.Table:
-    """The columns of COLUMNS that are there, of the train rows, which stand first."""
+    """The train rows of a rows.parquet, with those of COLUMNS that the file has."""
     names = [name for name in COLUMNS if name in pq.read_schema(path).names]
     table = pq.read_table(path, columns=names)
     return table.filter(pc.equal(table["split"], "train")) if "split" in names else table
@@ -106,7 +115,7 @@ def decisions_of(run_path: Path, table: pa.Table) -> Decisions:
 
 
 def encoded(data: EncodedData, labels: pa.ChunkedArray, given: Tensor) -> Tensor:
-    """Encoded labels `[rows]`, the given one where `labels` is null."""
+    """Encode `labels` (in the type of the source); where they are null, take the encoded label from `given`."""
     found, valid = given.clone(), labels.is_valid().to_numpy()
     if valid.any():
         values = torch.from_numpy(data.encoding.label.encode(labels.drop_null().combine_chunks()))
@@ -115,7 +124,7 @@ def encoded(data: EncodedData, labels: pa.ChunkedArray, given: Tensor) -> Tensor
 
 
 def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Tensor) -> Tensor:
-    """What the panel says out of fold, else what the main run predicts, else the given labels."""
+    """The out-of-fold predictions of the panel, or else the predictions of the main run, or else the given labels."""
     path = run_path / "panel" / "mean" / "train.npy"
     opinions = np.load(path, mmap_mode="r") if path.exists() else None
     if opinions is not None and len(opinions) == len(given):
@@ -126,14 +135,25 @@ def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Ten
 
 
 def random_removal(strata: np.ndarray, removed: np.ndarray, seed: int) -> np.ndarray:
-    """bool `[rows]`, True where kept: of every stratum as many random rows go as `removed` takes from it."""
+    """Remove as many random rows from every stratum as `removed` does; returns the kept rows, bool `[rows]`."""
     return ~random_rows(strata, removed, np.ones(len(strata), dtype=bool), "random removal", seed)
 
 
 def random_rows(
     strata: np.ndarray, like: np.ndarray, allowed: np.ndarray, purpose: str, seed: int
 ) -> np.ndarray:
-    """bool `[rows]`: of every stratum as many random rows as `like` has there, or all that are allowed."""
+    """Choose from every stratum as many random rows as `like` has there.
+
+    Args:
+        strata: integers `[rows]`.
+        like: bool `[rows]`.
+        allowed: bool `[rows]`, rows that may be chosen; a stratum with too few of them gives all it has.
+        purpose: part of the seed of the random state.
+        seed: part of the seed of the random state.
+
+    Returns:
+        bool `[rows]`.
+    """
     counts = np.bincount(strata[like], minlength=int(strata.max()) + 1)
     order = random_state(purpose, seed).permutation(len(strata))
     order = order[allowed[order]]
@@ -146,11 +166,14 @@ def random_rows(
 
 
 def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | None, Tensor | None]:
-    """The rows that `arm` keeps, bool `[rows]`, and its labels `[rows]`; None: all rows, the given labels.
+    """The rows that an arm keeps, and their labels.
 
-    A control removes as many random rows of every stratum as its arm, and as many rows of the same strata that nobody
-    has flagged get the label that the judges predict: what copying the judges is worth. It is drawn anew for every
-    seed, so that it averages over random sets.
+    A control removes as many random rows of every stratum as its arm. It also gives as many unflagged rows of the same
+    strata the label that the judges predict, which measures what copying the judges is worth. It is drawn anew for
+    every seed, so that the control averages over random sets.
+
+    Returns:
+        The kept rows, bool `[rows]`, or None for all rows; and encoded labels of all rows, or None for the given ones.
     """
     if arm == AS_GIVEN:
         return None, None
@@ -170,7 +193,7 @@ def arm_rows(decisions: Decisions, arm: str, seed: int) -> tuple[np.ndarray | No
 
 
 def distinct_arms(decisions: Decisions, arms: Sequence[str]) -> list[str]:
-    """Those of `arms` that leave something to train on, each once: without suggestions all are the removal."""
+    """The arms that change some rows and leave some rows to train on; of arms that do the same, only the first."""
     found: dict[tuple[bytes, bytes], str] = {}
     for arm in arms:
         removed, relabelled = decisions.masks(arm)
@@ -180,7 +203,7 @@ def distinct_arms(decisions: Decisions, arms: Sequence[str]) -> list[str]:
 
 
 def arm_selection(run_path: Path, arm: str, seed: int) -> Selection:
-    """What a retraining of `arm` trains on; class weights are those of all train rows, as in the main run."""
+    """The train rows and labels of a retraining of `arm`; class weights are those of the main run."""
     kept, labels = arm_rows(read_decisions(run_path), arm, seed)
     weights = class_weights(run_config(run_path).training, run_data(run_path))
     return Selection(keep=kept, labels=labels, class_weights=weights)

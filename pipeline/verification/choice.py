@@ -1,4 +1,4 @@
-"""Which arm is exported: the best of those retrained, on rows that don't prove it afterwards."""
+"""Chooses the arm that is exported: the best one, measured on rows that do not prove its gain afterwards."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ from pipeline.verification.statistics import difference_interval
 
 @dataclass(frozen=True)
 class Choice:
-    """arm: the chosen one; role: whose rows chose it, or None where there was nothing to choose; measure: on what;
-    proving: bool `[holdout rows]`, those that the choice did not see, or None for all of them; crossed: where both
-    roles measure (`cross_fitting`), role → the arm that is measured there, which the other role chose, else None.
+    """Which arm was chosen, and how.
+
+    Attributes:
+        arm: the chosen arm.
+        role: the role whose rows chose it; None if there was only one arm.
+        measure: the measure that chose it; None if there was only one arm.
+        proving: bool `[holdout rows]`, rows that the choice did not use; None if it used no holdout rows, or with
+            cross-fitting.
+        crossed: with cross-fitting, role → the arm that is measured there, which the other role chose; else None.
     """
 
     arm: str
@@ -39,9 +45,13 @@ class Choice:
 def choose(
     results: Mapping[str, ArmResult], validation: Evidence | None, holdout: Evidence, seed: int
 ) -> Choice:
-    """The best of the arms: by cross-fitting, on the validation rows, or else on a random half of the holdout rows.
+    """Choose the best arm: by cross-fitting, or else on the validation rows, or else on a random half of the holdout.
 
-    results: `as_given` and the arms.
+    Args:
+        results: the results of `as_given` and of all arms.
+        validation: what is known about the validation labels; None without validation rows.
+        holdout: what is known about the holdout labels.
+        seed: draws the half of the holdout rows.
     """
     arms = [name for name in results if name != AS_GIVEN]
     crossed = can_cross_fit(validation, holdout)
@@ -61,7 +71,10 @@ def choose(
 
 
 def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evidence) -> Choice:
-    """Each role chooses what the other one measures. Of two, the arm is the better one on both roles."""
+    """Choose by cross-fitting: each role chooses the arm that is measured on the other role.
+
+    If the roles choose different arms, the exported one is the better one on the rows of both roles together.
+    """
     on_validation = {name: result.validation for name, result in results.items()}
     by_validation, measure = best({n: r for n, r in on_validation.items() if r is not None}, validation, None)
     by_holdout, _ = best({name: result.holdout for name, result in results.items()}, holdout, None)
@@ -76,9 +89,16 @@ def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evide
 
 
 def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray | None) -> tuple[str, str]:
-    """The arm with the largest gain over as given, and the measure: clean labels, else the posterior, else as given.
+    """Choose the arm with the largest sum of standardised gains over `as_given`, in metric and in loss.
 
-    The gains in metric and loss are each counted in the half-width of their interval, the mean of the arms', and added.
+    Args:
+        results: name → results on the rows of one role.
+        evidence: what is known about their labels.
+        rows: bool `[rows]`, rows that choose; None takes all.
+
+    Returns:
+        The arm, and the measure that chose it: labels as given if they are declared right, or else the posterior if
+        there is one, or else labels as given.
     """
     measured = {name: measure_arm(result, evidence, rows) for name, result in results.items()}
     order = [GIVEN] if evidence.clean else [POSTERIOR + BLIND, POSTERIOR, GIVEN]
@@ -90,7 +110,10 @@ def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray
 
 
 def standardised(arms: list[Measured], given: Measured) -> list[np.ndarray]:
-    """Gains `[arms]` in metric and loss over `given`, in units of the mean half-width."""
+    """The gains of the arms over `given`, in metric and in loss: two arrays `[arms]`.
+
+    Each gain is divided by the mean width of the arms' 95 % intervals.
+    """
     found = []
     for differences in (
         [arm.scores - given.scores for arm in arms],

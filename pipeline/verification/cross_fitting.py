@@ -1,10 +1,10 @@
-"""Validation and holdout rows as one measuring set: each role chooses the arm that the other one measures.
+"""Cross-fitting: validation and holdout rows together measure the arms, and each role chooses for the other.
 
-Where neither role's labels are declared right, both were cut from the same noisy file, nothing was trained on either,
-and nothing about a train row was decided by either. Half of these rows would be idle if one role only chose and the
-other only proved. So the arm that the validation rows choose is measured on the holdout rows and the other way round,
-and what is measured on both is put together (cross-fitting: Chernozhukov et al. 2018, arXiv 1608.00060). No row proves
-an arm that it chose.
+If neither role has labels that are declared right, both roles come from the same noisy file. No model was trained on
+them, and no decision about a train row used them. If one role only chose an arm and the other only proved it, each row
+would serve one purpose alone. So the arm that the validation rows choose is measured on the holdout rows, and the arm
+that the holdout rows choose is measured on the validation rows. The two measurements are joined (Chernozhukov et al.
+2018, arXiv 1608.00060). No row proves an arm that it helped to choose.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.verification.results import ArmResult, RoleResult
 
 
 def can_cross_fit(validation: Evidence | None, holdout: Evidence) -> bool:
-    """Whether neither role has labels that are declared right, and validation rows measure all that holdout rows do."""
+    """Whether no role has labels that are declared right, and validation has every measure that holdout has."""
     if validation is None or len(validation.given) < 2 or validation.clean or holdout.clean:
         return False
     same_posterior = holdout.posterior.keys() <= validation.posterior.keys()
@@ -27,14 +27,14 @@ def can_cross_fit(validation: Evidence | None, holdout: Evidence) -> bool:
 
 
 def both_roles(on_validation: ArmResult, on_holdout: ArmResult) -> ArmResult:
-    """The first arm on the validation rows and the second one on the holdout rows, as one arm on all of them."""
+    """Join the first result on the validation rows and the second one on the holdout rows, as a result on all rows."""
     assert on_validation.validation is not None
     rows = joined(on_validation.validation, on_holdout.holdout)
     return replace(on_holdout, holdout=rows)
 
 
 def joined(first: RoleResult, second: RoleResult) -> RoleResult:
-    """One after the other along the rows."""
+    """Concatenate two results along the rows."""
 
     def along(name: str) -> np.ndarray | None:
         one, two = getattr(first, name), getattr(second, name)
@@ -49,7 +49,10 @@ def joined(first: RoleResult, second: RoleResult) -> RoleResult:
 
 
 def both_evidences(validation: Evidence, holdout: Evidence) -> Evidence:
-    """What is known about the labels of both, in the order of `both_roles`; what one of them lacks is left out."""
+    """Join what is known about the labels of both roles, in the row order of `both_roles`.
+
+    A posterior or a set of contradicted rows that one role lacks is left out.
+    """
 
     def shared(name: str) -> dict[str, np.ndarray]:
         first: Mapping[str, np.ndarray] = getattr(validation, name)

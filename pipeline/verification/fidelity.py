@@ -1,9 +1,9 @@
-"""Fidelity: how well an audit's own attributions predict what retraining without random groups of rows measures.
+"""Fidelity: how well an audit's attributions predict the effect of retraining without random groups of rows.
 
-Each group is a random tenth of the train rows, the model is retrained without it as verification retrains, and the
-measured change of the mean validation loss is compared with the predicted one. All begin with the same weights, so
-that they differ by their rows and the order of these; controls, retrainings of all rows in other orders, say how much
-of what was measured is noise, which no attribution predicts.
+Each group is a random tenth of the train rows. The model is retrained without the group, as verification retrains, and
+the measured change of the mean validation loss is compared with the predicted change. All retrainings begin with the
+same weights, so that they differ only by their rows and the order of these. Controls are retrainings on all rows in
+other orders. They measure how much of the measured change is noise, which no attribution can predict.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ from pipeline.workers.worker import run_config, run_data
 
 REMOVED_SHARE = 0.1
 HIGH, MODERATE = 0.6, 0.3
-"""Correlations from which fidelity is called so; high asks for an interval above MODERATE, moderate for one above 0."""
+"""The least correlations of high and of moderate fidelity; the interval of a high one must also lie above MODERATE,
+and that of a moderate one above 0."""
 TIGHT = 1.0
-"""A slope can calibrate forecasts when its interval excludes 0 and is no wider than this share of it."""
+"""A slope may calibrate forecasts if its interval lies above 0 and is no wider than this multiple of the slope."""
 BY_GROUPS = "fidelity groups"
 FEWEST_CONTROLS = 4
 FIRST_ORDER = 1_000_000
-"""Orders of the controls are counted from here, away from all seeds."""
+"""The seeds of the controls' row orders begin here, so that they differ from all other seeds."""
 
 
 def removed_group(rows: int, group: int, seed: int) -> np.ndarray:
-    """bool `[rows]`: a tenth of the rows, the same for equal numbers and seeds."""
+    """The rows of a group, bool `[rows]`: a random tenth that depends on the number of the group and the seed alone."""
     return random_mask(rows, REMOVED_SHARE, "fidelity group", seed, group)
 
 
@@ -65,14 +66,15 @@ def control_path(run_path: Path, control: int, seed: int) -> Path:
 
 
 def controls(groups: int) -> int:
-    """How many retrainings of all rows go with so many groups."""
+    """How many controls go with a number of groups."""
     return max(FEWEST_CONTROLS, groups // 4) if groups else 0
 
 
 def retrain_group(run_path: Path, group: int, seed: int) -> None:
-    """Train without a group and write what `train_and_measure` gives (a task for a worker).
+    """Train without a group and write the results of `train_and_measure` (a task for a worker).
 
-    Raises WinnowError, with the group, when the training diverges.
+    Raises:
+        WinnowError: the training diverges; the message names the group.
     """
     data = run_data(run_path)
     removed = removed_group(data.count("train"), group, seed)
@@ -85,7 +87,11 @@ def retrain_group(run_path: Path, group: int, seed: int) -> None:
 
 
 def retrain_control(run_path: Path, control: int, seed: int) -> None:
-    """Train on all rows, beginning as the groups do, in an order of its own (a task for a worker)."""
+    """Train on all rows from the same weights as the groups, in another order (a task for a worker).
+
+    Raises:
+        WinnowError: the training diverges; the message names the control.
+    """
     selection = Selection(class_weights=class_weights(run_config(run_path).training, run_data(run_path)))
     try:
         measured = train_and_measure(run_path, selection, seed, order=FIRST_ORDER + control)
@@ -95,14 +101,17 @@ def retrain_control(run_path: Path, control: int, seed: int) -> None:
 
 
 def measure_fidelity(context: AuditContext, count: int) -> dict[str, Any] | None:
-    """Retrain without each of `count` groups and compare; for verification.json.
+    """Retrain without each of `count` random groups and compare the effects with the predicted ones.
 
-    groups, removed_share, controls: how many retrainings of all rows; predicted, measured: changes of the mean
-    validation loss in nats, one per group, measured against the mean of the controls; correlation, slope (measured on
-    predicted): value, low, high, 95 % bootstrap intervals over groups; noise: what `noise_share` gives; level: high,
-    moderate or low.
+    Returns:
+        The entry of verification.json; None if fidelity is off or harm to the validation loss was not scored.
 
-    None when it is off or there is no harm to the validation loss.
+        - groups, controls: how many retrainings there are of each kind. removed_share: the share of rows in a group.
+        - predicted, measured: changes of the mean validation loss in nats, one per group; measured changes are taken
+          against the mean of the controls.
+        - correlation, slope (of measured on predicted): value, low and high of the 95 % bootstrap interval over groups.
+        - noise: the result of `noise_share`.
+        - level: high, moderate or low.
     """
     path, config = context.run.path, context.config.verification
     effects = validation_effects(path)
@@ -124,7 +133,14 @@ def measure_fidelity(context: AuditContext, count: int) -> dict[str, Any] | None
 def compare(
     effects: np.ndarray, removed: np.ndarray, without: np.ndarray, given: np.ndarray
 ) -> dict[str, Any]:
-    """effects: τ `[rows]`; removed: bool `[groups, rows]`; validation losses without each group and of all rows."""
+    """Compare predicted and measured effects of the groups; see `measure_fidelity` for the result.
+
+    Args:
+        effects: τ, float `[rows]`.
+        removed: bool `[groups, rows]`.
+        without: mean validation loss without each group, float `[groups]`.
+        given: mean validation loss of each control, float `[controls]`.
+    """
     predicted = predicted_change(effects[None], removed, steps_kept=True)
     measured = (without - given.mean())[:, None]
     correlation = linear_correlation(measured, predicted)
@@ -142,11 +158,18 @@ def compare(
 
 
 def noise_share(without: np.ndarray, given: np.ndarray, correlation: float = 0.0) -> dict[str, Any]:
-    """How much of the variance between groups is that of retraining, and the correlation that this leaves room for.
+    """How much of the variance between the groups is noise of retraining, and which correlation this allows.
 
-    retraining, groups: standard deviations in nats, of the controls and of the groups; share: of variances, value,
-    low, high by the F distribution, at most 1, and no more than what the scores leave unexplained; ceiling:
-    √(1 − share), what a perfect attribution would reach.
+    Args:
+        without: mean validation loss without each group, float `[groups]`.
+        given: mean validation loss of each control, float `[controls]`.
+        correlation: of measured and predicted changes.
+
+    Returns:
+        - retraining, groups: standard deviations of the controls and of the groups, in nats.
+        - share: noise variance divided by the variance of the groups; value, low and high by the F distribution. It is
+          at most 1, and value and low are at most the share of variance that the scores leave unexplained.
+        - ceiling: √(1 − share), the correlation that perfect attributions would reach.
     """
     noise, total = given.var(ddof=1), without.var(ddof=1)
     ratio = noise / total if total > 0 else math.inf
@@ -169,7 +192,7 @@ def level(correlation: Estimate) -> str:
 
 
 def calibration(fidelity: dict[str, Any] | None) -> float | None:
-    """What forecasts are to be multiplied by; None where the slope is not well determined."""
+    """The factor that calibrates forecasts, the slope of fidelity; None if the slope is not well determined."""
     if fidelity is None:
         return None
     value, low, high = (fidelity["slope"][end] for end in ("value", "low", "high"))
@@ -181,12 +204,20 @@ def validation_losses(paths: list[Path]) -> np.ndarray:
 
 
 def keep_only_current(place: Path, pieces: Sequence[str], run: RunDirectory) -> None:
-    """Retrainings without random rows depend on the rows and the training alone: of other ones they are removed."""
+    """Remove earlier results that belong to another training.
+
+    These results depend on the train rows and the training alone, so that they are kept when later stages run anew.
+
+    Args:
+        place: the folder of the results; a marker in it names the training.
+        pieces: names of files and folders in `place` that are removed.
+        run: the run.
+    """
     marker = place / "training.json"
     current = {"fingerprint": run.record["stages"]["train"]["fingerprint"]}
     kept = [place / name for name in pieces]
     in_run = place.absolute().is_relative_to(run.path.absolute())
-    artifacts.begin_journal(run.path if in_run else place)  # results may be asked for elsewhere
+    artifacts.begin_journal(run.path if in_run else place)  # results may lie outside the run
     artifacts.sweep([marker, *kept])
     if not marker.exists() or read_json(marker) != current:
         for path in kept:

@@ -1,4 +1,4 @@
-"""What attribution predicts for a change of the train rows, to be set beside what the retrainings measure."""
+"""Forecasts by attribution of what a change of the train rows does, for comparison with the retrainings."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import pyarrow.parquet as pq
 from pipeline.verification.arms import Decisions
 
 UNCALIBRATED, BY_ALPHA = "uncalibrated", "alpha"
-"""SOURCE with EK-FAC is several times too large in nats; the scale correction α mends that where it is defined."""
+"""How forecasts are scaled. SOURCE with EK-FAC predicts several times too much in nats; where the scale correction α
+is defined, it corrects that."""
 
 
 def predicted_loss_change(effects: np.ndarray, removed: np.ndarray) -> float:
-    """The predicted rise of the mean validation loss, in nats, when rows are removed and the steps kept.
+    """The predicted rise of the mean validation loss, in nats, if rows are removed and the number of steps is kept.
 
-    effects: τ, float `[rows]`, the rise when one row is removed and its steps with it; removed: bool
-    `[rows]`, not all. With k of N rows removed and the number of steps kept, the kept rows weigh N/(N−k),
-    and the forecast is N/(N−k) · Σ over the removed of (τ_i − mean τ): a set that is like all rows changes
-    nothing.
+    If k of N rows are removed and the number of steps is kept, each kept row weighs N/(N−k) times as much. The forecast
+    is N/(N−k) · Σ (τ_i − mean τ) over the removed rows, so that removing average rows changes nothing.
+
+    Args:
+        effects: τ, float `[rows]`, the rise in nats if one row and its steps are removed.
+        removed: bool `[rows]`, not all True.
     """
     rows, gone = len(effects), int(removed.sum())
     centred = effects[removed] - effects.mean()
@@ -28,9 +31,12 @@ def predicted_loss_change(effects: np.ndarray, removed: np.ndarray) -> float:
 
 
 def run_forecast(run_path: Path, decisions: Decisions, arm: str) -> float | None:
-    """The forecast for an arm: of its removals, and of its new labels where `relabel_effect` says what each changes.
+    """The predicted rise of the mean validation loss under an arm, in nats: by its removals and its new labels.
 
-    None without a validation set, and where a row's new label has no forecast.
+    The column `relabel_effect` has the effect of each new label.
+
+    Returns:
+        None without validation rows, if the arm removes all rows, or if a new label has no forecast.
     """
     effects = validation_effects(run_path)
     removed, relabelled = decisions.masks(arm)
@@ -46,13 +52,13 @@ def run_forecast(run_path: Path, decisions: Decisions, arm: str) -> float | None
 
 
 def validation_effects(run_path: Path) -> np.ndarray | None:
-    """τ of the mean validation loss, float64 `[train rows]`: minus `validation_harm`; None where it was not scored."""
+    """τ of the mean validation loss, float64 `[train rows]`, which is −`validation_harm`; None if it was not scored."""
     harm = train_column(run_path, "validation_harm")
     return None if harm is None or np.isnan(harm).any() else -harm
 
 
 def train_column(run_path: Path, name: str) -> np.ndarray | None:
-    """float64 `[train rows]` of rows.parquet, NaN where null; None where there is no such column."""
+    """A column of rows.parquet, float64 `[train rows]` with NaN for null; None if there is no such column."""
     path = run_path / "rows.parquet"
     names = pq.read_schema(path).names
     if name not in names:

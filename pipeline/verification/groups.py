@@ -1,4 +1,4 @@
-"""Who is hurt: what the flagged rows do to each class and slice, forecast and measured by the retrainings."""
+"""The effect of the flagged rows on each class and slice: forecast by attribution and measured by retrainings."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ from pipeline.workers.worker import run_data
 def effects_on_groups(
     run_path: Path, decisions: Decisions, arm: str, results: Mapping[str, ArmResult]
 ) -> list[dict[str, Any]]:
-    """Every class, then every slice that has enough rows to say something, as JSON values.
+    """The effects on every class, then on every slice, of at least FEWEST_ROWS rows.
 
-    class: the label; column, value: of the slice; null where it is not that. most_harmful: flagged rows that harm it
-    most of all classes, or of all slices of its column; null where harm to groups was not scored.
-    predicted_loss_change: the forecast for the removals of `arm`, in nats of its mean validation loss, or null.
-    metric, loss: the cleaned arm minus as given on its holdout rows (`holdout_rows` of them), with 95 % intervals, or
-    null. worse: that the
-    difference lies on the bad side of 0 holds for all groups at once (Bonferroni), in the metric or, in a regression,
-    the loss.
+    Returns:
+        JSON values for each group:
+
+        - class: the label, null for a slice. column, value: of the slice, null for a class.
+        - most_harmful: how many flagged rows harm this group more than any other class, or than any other slice of its
+          column; null if harm to groups was not scored.
+        - predicted_loss_change: the forecast for the removals of `arm`, in nats of the group's mean validation loss;
+          null if there is none, or if the arm also relabels rows.
+        - holdout_rows: how many holdout rows the group has.
+        - metric, loss: cleaned minus as given on these holdout rows, with 95 % intervals, or null.
+        - worse: whether the metric (for regression the loss) is worse than 0 beyond its interval; the intervals hold
+          for all groups at once (Bonferroni).
     """
     data = run_data(run_path)
     groups = [g for g in unions(find_cells(run_path, data)) if g.rows >= FEWEST_ROWS]
@@ -82,7 +87,7 @@ def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[Group
 def measurements(
     run_path: Path, groups: list[Group], results: Mapping[str, ArmResult]
 ) -> list[dict[str, Any]]:
-    """Of the cleaned arm against the one as given, paired by seed and holdout row."""
+    """Measure the arm `cleaned` against `as_given` on the holdout rows of each group, paired by seed and row."""
     data = run_data(run_path)
     members = holdout_members(run_path, groups)
     nothing = {"metric": None, "loss": None, "worse": False}
@@ -106,7 +111,7 @@ def measurements(
 
 
 def holdout_members(run_path: Path, groups: list[Group]) -> list[np.ndarray]:
-    """bool `[holdout rows]` of every class or slice."""
+    """The holdout rows of each group, bool `[holdout rows]`."""
     data = run_data(run_path)
     labels = role_labels(data, "holdout").numpy() if data.count("holdout") else np.zeros(0)
     slices = read_slices(run_path, "holdout")

@@ -1,4 +1,4 @@
-"""The part of verification.json that follows from the retrainings."""
+"""Computes the part of verification.json that follows from the retrainings."""
 
 from __future__ import annotations
 
@@ -30,13 +30,18 @@ CLEAN, NOISY = "clean", "as noisy as train"
 
 @dataclass(frozen=True)
 class Retrained:
-    """results: of `as_given`, all arms that were retrained and the chosen one's control, by their own names."""
+    """All retrainings of a verification and the arm that was chosen.
+
+    Attributes:
+        results: name → results of `as_given`, of all arms, and of the controls of the arms that are measured.
+        choice: the chosen arm.
+    """
 
     results: Mapping[str, ArmResult]
     choice: Choice
 
     def named(self) -> dict[str, ArmResult]:
-        """`as_given`, `cleaned` and `random_removal`, which are the exported arm and its control, then all others."""
+        """All results by name; the exported arm and its control are also called `cleaned` and `random_removal`."""
         arm = self.choice.arm
         exported = {
             AS_GIVEN: self.results[AS_GIVEN],
@@ -46,7 +51,7 @@ class Retrained:
         return exported | {name: result for name, result in self.results.items() if name != AS_GIVEN}
 
     def on_measuring_rows(self) -> dict[str, ArmResult]:
-        """The same names, measured on the holdout rows or, by cross-fitting, on those of validation as well."""
+        """The results of `named` on the measuring rows: holdout, and with cross-fitting also validation."""
         crossed = self.choice.crossed
         if crossed is None:
             return self.named()
@@ -59,14 +64,16 @@ class Retrained:
 
     @property
     def arms(self) -> int:
-        """Among how many the arm was chosen."""
+        """How many arms there were to choose from."""
         return sum(name != AS_GIVEN and not name.startswith(RANDOM_OF) for name in self.results)
 
 
 def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
-    """Verdict, arms, differences and measures, as they stand in verification.json.
+    """Compute verdict, arms, differences and measures as JSON values for verification.json.
 
-    evidence: of the rows that measure, as in `Retrained.on_measuring_rows`.
+    Args:
+        found: the retrainings.
+        evidence: what is known about the labels of the measuring rows (`Retrained.on_measuring_rows`).
     """
     named, rows = found.on_measuring_rows(), found.choice.proving
     measured = {name: measure_arm(result.holdout, evidence, rows) for name, result in named.items()}
@@ -116,7 +123,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
 def differences_on(
     found: Retrained, measured: Mapping[str, Mapping[str, Measured]], measure: str
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """The exported arm against as given and its control, and every arm against as given, on one measure."""
+    """The differences on one measure: of every arm to `as_given`, and of the exported arm to its control as well."""
     arms = {name: of_arm[measure] for name, of_arm in measured.items()}
     noises, choices = noises_of({name: arms[name] for name in found.results}), found.arms
     arm, control = arms["cleaned"], arms["random_removal"]
@@ -131,7 +138,7 @@ def differences_on(
 
 
 def means(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[float]]]:
-    """Measure → the means over its rows, one per seed."""
+    """Measure → means of metric and loss over the rows of the measure, one per seed."""
     return {
         name: {"metric": found.scores.mean(1).tolist(), "loss": found.losses.mean(1).tolist()}
         for name, found in measured.items()
@@ -139,5 +146,5 @@ def means(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[float]]]
 
 
 def half_seen(interval: Mapping[str, float]) -> float:
-    """The smallest gain that would have been seen in 80 %, given how wide the interval came out."""
+    """The smallest gain that would have been detected with a probability of 80 %, from the width of an interval."""
     return float(np.abs(seen_gain((interval["high"] - interval["low"]) / 2)))

@@ -1,8 +1,8 @@
-"""The linear datamodeling score: do attributions rank what retrainings on parts of the rows measure?
+"""The linear datamodeling score (LDS): do attributions rank the effects of removing sets of rows?
 
-Park et al. 2023 ("TRAK"), as used by Bae et al. 2024 (arXiv 2405.12186): rows are removed at random by *masks*, the
-model is retrained on what is left, several times, and what was measured on a query is compared over masks with the sum
-of the removed rows' scores. Everything here is arithmetic on arrays:
+Park et al. 2023 ("TRAK"), as used by Bae et al. 2024 (arXiv 2405.12186). A *mask* removes random rows, and the model is
+retrained several times on the other rows. Over the masks, the measurement on a query is compared with the sum of the
+removed rows' scores. The functions work on arrays:
 
     truth      float `[masks, retrainings, queries]`, or its mean over retrainings `[masks, queries]`
     predicted  float `[masks, queries]`, or `[models, masks, queries]` of several models, whose figures are averaged
@@ -26,7 +26,7 @@ LEVELS = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % bootstrap interval over masks and, where there are several, queries."""
+    """A figure with its 95 % bootstrap interval over masks and queries."""
 
     value: float
     low: float
@@ -37,20 +37,24 @@ class Estimate:
 
 
 def random_mask(rows: int, share: float, purpose: str, *numbers: int) -> np.ndarray:
-    """bool `[rows]`: True for a random share of them, at least one; the same for equal purposes and numbers."""
+    """A mask, bool `[rows]`, True for a random share of the rows, at least one; `purpose` and `numbers` seed it."""
     found = np.zeros(rows, dtype=bool)
     found[random_state(purpose, *numbers).permutation(rows)[: max(1, round(share * rows))]] = True
     return found
 
 
 def predicted_change(scores: np.ndarray, removed: np.ndarray, steps_kept: bool = False) -> np.ndarray:
-    """What scores predict for the removal of sets: the rise of what was measured, float `[masks, queries]`.
+    """The predicted rise of a measurement if sets of rows are removed.
 
     Args:
-        scores: τ, float `[queries, rows]`, the rise on the removal of a row and of its steps.
-        removed: bool `[masks, rows]`, never all rows.
-        steps_kept: False: with fewer rows training takes fewer steps, and the scores add up. True: with as many
-            steps as before the kept rows weigh N/(N−k), and the change is N/(N−k) · Σ (τ − mean τ).
+        scores: τ, float `[queries, rows]`, the rise if one row and its steps are removed.
+        removed: bool `[masks, rows]`; no mask removes all rows.
+        steps_kept: False: training without rows takes fewer steps, and the rise is Σ τ over the removed rows. True:
+            training takes as many steps as before, the kept rows weigh N/(N−k), and the rise is
+            N/(N−k) · Σ (τ − mean τ).
+
+    Returns:
+        float `[masks, queries]`.
     """
     if not steps_kept:
         return removed.astype(float) @ scores.T
@@ -60,7 +64,7 @@ def predicted_change(scores: np.ndarray, removed: np.ndarray, steps_kept: bool =
 
 
 def lds_score(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
-    """Spearman's correlation over masks, averaged over queries (and models).
+    """The LDS: Spearman's correlation over masks, averaged over queries and models.
 
     The correlation with a constant is 0.
     """
@@ -70,23 +74,31 @@ def lds_score(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estima
 
 
 def linear_correlation(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
-    """Pearson's correlation over masks, averaged over queries (and models): for few masks, in line with `slope`."""
+    """Pearson's correlation over masks, averaged over queries and models; it suits few masks and goes with `slope`."""
     return _estimate(lambda real, forecast: pearson(real, forecast).mean(), truth, predicted, seed)
 
 
 def slope(truth: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Estimate:
-    """Slope of the measured on the predicted change by least squares, one for all queries, each about its mean.
+    """The least-squares slope of the measured on the predicted change, common to all queries.
 
-    Right in size is 1, and less means that predictions are too large.
+    Both changes of a query are centred at their means over the masks. A slope of 1 means that predictions have the
+    right size; a slope below 1 means that they are too large.
     """
     return _estimate(_slope, truth, predicted, seed)
 
 
 def ceiling(truth: np.ndarray, seed: int = 0) -> Estimate | None:
-    """How well the best attribution could do, given the noise of the truth: √reliability, averaged over queries.
+    """The highest LDS that attributions could reach, given the noise of the truth: √reliability, averaged over queries.
 
-    The reliability of the mean over all retrainings `[masks, retrainings, queries]` follows from the rank correlation
-    of two halves by the formula of Spearman and Brown. None with fewer than two retrainings.
+    The reliability of the mean over all retrainings follows from the rank correlation of two halves of the retrainings
+    by the Spearman–Brown formula.
+
+    Args:
+        truth: float `[masks, retrainings, queries]`.
+        seed: of the halves and the bootstrap.
+
+    Returns:
+        None with fewer than two retrainings.
     """
     retrainings = truth.shape[1]
     if retrainings < 2:
@@ -104,7 +116,7 @@ def ceiling(truth: np.ndarray, seed: int = 0) -> Estimate | None:
 
 
 def splits(retrainings: int, seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Disjoint halves of equal size: all of them where they are few, else some at random."""
+    """Pairs of disjoint halves of the retrainings: up to 6 retrainings all pairs (at most SPLITS), else random ones."""
     size = retrainings // 2
     if retrainings <= 6:
         found = [
@@ -119,20 +131,22 @@ def splits(retrainings: int, seed: int) -> list[tuple[tuple[int, ...], tuple[int
 
 
 def spearman_brown(correlation: np.ndarray, times: float) -> np.ndarray:
-    """The reliability of `times` as many measurements; none where measurements don't agree."""
+    """The reliability of `times` as many measurements; 0 if single measurements have a negative correlation."""
     positive = np.clip(correlation, 0.0, 1.0)
     return times * positive / (1 + (times - 1) * positive)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks over masks of `[…, masks, queries]`, of the same shape. Taken once, of all masks: a bootstrap draws masks
-    with the ranks that they have, which is far faster than ranking anew what was drawn."""
+    """Ranks over the masks, `[…, masks, queries]` as the values.
+
+    All masks are ranked once. A bootstrap draws masks with these ranks, which is far faster than ranking each draw.
+    """
     found: np.ndarray = rankdata(values, axis=-2)
     return found
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlation over masks of `[…, masks, queries]`: `[…, queries]`; 0 where one of the two is constant."""
+    """The correlation over masks of two arrays `[…, masks, queries]`, `[…, queries]`; 0 if one of them is constant."""
     a, b = (each - each.mean(-2, keepdims=True) for each in (first, second))
     norm = np.sqrt(np.square(a).sum(-2) * np.square(b).sum(-2))
     return np.divide((a * b).sum(-2), norm, out=np.zeros(norm.shape), where=norm > 0)
@@ -156,7 +170,15 @@ def _estimate(
 def _bootstrap(
     figure: Callable[[np.ndarray, np.ndarray], float], masks: int, queries: int, seed: int, resamples: int
 ) -> Estimate:
-    """A figure of some masks and queries, with percentiles over drawing both anew."""
+    """A figure with percentiles of its bootstrap over masks and queries.
+
+    Args:
+        figure: computes the figure from indices of masks and of queries.
+        masks: how many masks there are.
+        queries: how many queries there are.
+        seed: of the bootstrap.
+        resamples: how often masks and queries are drawn.
+    """
     state = random_state("lds bootstrap", seed)
     drawn = [
         figure(state.randint(0, masks, masks), state.randint(0, queries, queries)) for _ in range(resamples)

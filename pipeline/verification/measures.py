@@ -1,18 +1,18 @@
-"""On what the arms are measured: labels as given, uncontradicted rows, calibrated posteriors, people's answers.
+"""The measures of the arms: labels as given, uncontradicted rows, calibrated posteriors, people's answers.
 
-When each is right about the gain in accuracy, E[right(arm) − right(other)] on true labels:
+Each measure estimates the gain in accuracy on true labels, E[right(arm) − right(other)], under its own conditions:
 
-(a) `given`, labels as given. Where a label is wrong with probability ε whatever the features and the class are, and the
-    wrong ones are spread evenly over K classes, the gain shrinks by 1 − ε·K/(K − 1) and keeps its sign. Where the noise
-    follows a column that the model sees, or one class only, a model that has learned the noise is rewarded for it, and
-    the sign can turn round.
-(b) `uncontradicted`, rows whose label no out-of-sample judge contradicts. Hardly any label is wrong there, but the rows
-    are selected by agreement with the judges: an arm that moves towards the judges is right more often there than
-    elsewhere, so that this alone never proves.
-(c) `posterior`, the expected score and loss under P(label k is right | features, given label). Unbiased where the
-    posterior is calibrated given the row and what the two arms predict there, which asks for judges that do not know
-    what the arms were told: those that see neither the group nor a column that names it (`…_blind`).
-(d) `answered`, rows that a person has answered for. Right, but on the rows that were asked.
+(a) `given`: labels as given. If every label is wrong with the same probability ε, independent of features and class,
+    and wrong labels are spread evenly over the other classes of K, the gain shrinks by the factor 1 − ε·K/(K − 1) and
+    keeps its sign. If the noise depends on a column that the model sees, or on the class, a model that has learned the
+    noise scores higher, and the sign of the gain can flip.
+(b) `uncontradicted`: rows whose label no out-of-sample judge contradicts. Hardly any of these labels is wrong. But the
+    rows are selected by agreement with the judges, and an arm that moves towards the judges is right more often on
+    them. So this measure alone proves nothing.
+(c) `posterior`: the expected score and loss under P(label k is right | features, given label). It is unbiased if the
+    posterior is calibrated given the row and the predictions of both arms. This requires judges that do not know what
+    the arms were told, which are judges that see neither the group nor a column that names it (`…_blind`).
+(d) `answered`: rows that a person has answered for. It is right, but only for the rows that people were asked about.
 """
 
 from __future__ import annotations
@@ -34,15 +34,20 @@ from pipeline.workers.worker import run_config, run_data
 GIVEN, UNCONTRADICTED, POSTERIOR, ANSWERED = "given", "uncontradicted", "posterior", "answered"
 BLIND = "_blind"
 FEWEST_ROWS = 30
-"""Fewer uncontradicted or answered rows measure nothing."""
+"""With fewer uncontradicted or answered rows, the measure is left out."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about the labels of a role, beside the labels as given; None where it is not there.
+    """What is known about the labels of a role.
 
-    clean: the labels are declared right; given: encoded labels `[rows]`; posterior: float32 `[rows, classes]`;
-    contradicted: bool `[rows]`; answered: bool `[rows]` and `answers`, encoded labels `[rows]` of people.
+    Attributes:
+        clean: whether the labels are declared right.
+        given: the given labels, encoded, `[rows]`.
+        posterior: measure → float32 `[rows, classes]`, with judges that see all columns or with blind ones.
+        contradicted: measure → bool `[rows]`, rows whose label a judge contradicts.
+        answered: bool `[rows]`, rows that people answered for; None without answers.
+        answers: the labels that people named, encoded, `[rows]`; None without answers.
     """
 
     clean: bool
@@ -54,7 +59,7 @@ class Evidence:
 
     @property
     def wrong_share(self) -> float | None:
-        """The expected share of wrong labels, from the posterior."""
+        """The expected share of wrong labels by the posterior; None without a posterior."""
         found = self.posterior.get(POSTERIOR)
         return None if found is None else float(1 - found[np.arange(len(found)), self.given].mean())
 
@@ -66,14 +71,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Measured:
-    """One arm on one measure: float64 `[seeds, rows]`, whose rows are the same for all arms."""
+    """The results of one arm on one measure; all arms have the same rows.
+
+    Attributes:
+        scores: float64 `[seeds, rows]`.
+        losses: float64 `[seeds, rows]`.
+    """
 
     scores: np.ndarray
     losses: np.ndarray
 
 
 def read_evidence(run_path: Path, role: str) -> Evidence:
-    """Read what detection wrote about a role; a file that is missing or of another length is left out."""
+    """Read what detection and people know about the labels of a role.
+
+    Files that are missing or have another number of rows are left out.
+    """
     given = role_labels(run_data(run_path), role).numpy()
     posterior, contradicted = {}, {}
     for ending, suffix in (("", ""), (BLIND, "-blind")):
@@ -100,7 +113,14 @@ def read_array(path: Path, rows: int) -> np.ndarray | None:
 
 
 def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """People's answers for the rows of a role; a row that is wrong without another label has no answer."""
+    """Read people's answers about the rows of a role from rows.parquet.
+
+    A row that a person called wrong without naming another label counts as unanswered.
+
+    Returns:
+        bool `[rows]`, which rows are answered; and encoded labels `[rows]`, the given label where none was named. None
+        and None without answers.
+    """
     path = run_path / "rows.parquet"
     names = pq.read_schema(path).names if path.exists() else []
     if not {"split", "decided_by", "decision"} <= set(names):
@@ -122,14 +142,23 @@ def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarr
 
 
 def filled(values: pa.ChunkedArray) -> np.ndarray:
-    """bool `[rows]`; null is False."""
+    """A boolean column as an array, bool `[rows]`; null becomes False."""
     return pc.fill_null(values, False).to_numpy()
 
 
 def measure_arm(
     result: RoleResult, evidence: Evidence, rows: np.ndarray | None = None
 ) -> dict[str, Measured]:
-    """Every measure that the evidence allows; `rows`: bool, those that count (None: all)."""
+    """Measure an arm in all ways that the evidence allows.
+
+    Args:
+        result: of the arm.
+        evidence: what is known about the labels of the same rows.
+        rows: bool `[rows]`, rows that count; None counts all.
+
+    Returns:
+        Measure → results of the arm.
+    """
     every = np.ones(len(evidence.given), dtype=bool) if rows is None else rows
     found = {GIVEN: Measured(result.scores[:, every], result.losses[:, every])}
     for name, contradicted in evidence.contradicted.items():
@@ -146,7 +175,7 @@ def measure_arm(
 
 
 def expected(result: RoleResult, posterior: np.ndarray, rows: np.ndarray) -> Measured:
-    """Expected accuracy, the posterior of the class predicted, and expected loss, −Σ_k P(k) log q_k."""
+    """Expected accuracy (the posterior of the predicted class) and expected loss, −Σ_k P(k) log q_k."""
     assert result.log_probabilities is not None
     assert result.top is not None
     weights = np.asarray(posterior[rows], dtype=np.float64)
@@ -157,7 +186,10 @@ def expected(result: RoleResult, posterior: np.ndarray, rows: np.ndarray) -> Mea
 
 
 def under_answers(result: RoleResult, evidence: Evidence, rows: np.ndarray) -> Measured:
-    """Score and loss on people's labels; of other tasks than classification, as given (rows that were called right)."""
+    """Score and loss on the labels that people named.
+
+    For tasks other than classification, score and loss on the given labels are used.
+    """
     if result.log_probabilities is None or result.top is None or evidence.answers is None:
         return Measured(result.scores[:, rows], result.losses[:, rows])
     answers, place = evidence.answers[rows], np.arange(int(rows.sum()))

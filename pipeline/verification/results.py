@@ -1,4 +1,4 @@
-"""What the retrainings of an arm measured, read back."""
+"""Reads the results of an arm's retrainings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from safetensors.numpy import load_file
 
 @dataclass(frozen=True)
 class RoleResult:
-    """An arm's retrainings on the rows of validation or holdout, at the tail average.
+    """The results of an arm's retrainings on the rows of one role, at the tail average of the weights.
 
-    scores, losses: float64 `[seeds, rows]`; in classification top: the class predicted `[seeds, rows]`, and
-    log_probabilities: float16 `[seeds, rows, classes]`, else None.
+    Attributes:
+        scores: float64 `[seeds, rows]`; the mean over the rows is the metric.
+        losses: float64 `[seeds, rows]`.
+        top: predicted classes, `[seeds, rows]`; None for other tasks than classification.
+        log_probabilities: float16 `[seeds, rows, classes]`; None for other tasks than classification.
     """
 
     scores: np.ndarray
@@ -27,11 +30,15 @@ class RoleResult:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """The retrainings of one arm, one per seed.
+    """The results of an arm's retrainings, one per seed.
 
-    rows: how many rows it trained on; holdout, validation: what was measured there, or None without validation rows;
-    final_scores: float64 `[seeds, holdout rows]` at the final weights; trigger_success: float64 `[seeds, alarms]`, or
-    None without alarms; seconds: per training.
+    Attributes:
+        rows: how many rows the arm trains on.
+        holdout: results on the holdout rows.
+        final_scores: float64 `[seeds, holdout rows]`, at the final weights.
+        validation: results on the validation rows; None without them.
+        trigger_success: float64 `[seeds, alarms]`; None without backdoor alarms.
+        seconds: mean time of a training.
     """
 
     rows: int
@@ -51,11 +58,11 @@ class ArmResult:
 
     @property
     def validation_losses(self) -> np.ndarray | None:
-        """The mean over the validation rows, float64 `[seeds]`."""
+        """The mean loss over the validation rows, float64 `[seeds]`; None without validation rows."""
         return None if self.validation is None else self.validation.losses.mean(1)
 
     def as_json(self, rows: np.ndarray | None = None) -> dict[str, Any]:
-        """The arm as it stands in verification.json: the means over the holdout rows (all, or `rows`), one per seed."""
+        """The arm's entry in verification.json: means over the holdout rows (all, or those of `rows`), one per seed."""
         mine = slice(None) if rows is None else rows
         return {
             "rows": self.rows,
@@ -66,7 +73,7 @@ class ArmResult:
 
 
 def read_results(paths: Sequence[Path]) -> ArmResult:
-    """Read the files that `retrain` wrote, one per seed, in the order given."""
+    """Read the files that `retrain` wrote, one per seed, in the order of `paths`."""
     files = [load_file(path) for path in paths]
 
     def stacked(name: str) -> np.ndarray:

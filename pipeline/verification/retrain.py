@@ -1,4 +1,4 @@
-"""One retraining of one arm: the main run's recipe and steps on other rows, measured on the holdout."""
+"""Retrains an arm: the recipe and steps of the main run on other rows, measured on holdout and validation."""
 
 from __future__ import annotations
 
@@ -39,10 +39,16 @@ def run_missing(
     names: Sequence[str],
     extra: tuple[int, int] = (0, 0),
 ) -> None:
-    """`function(*task)` on the workers wherever the file `path_of(*task)` is not there yet; the others count as done.
+    """Run tasks on the workers, except those whose result file exists.
 
-    what, names: of the work and of each task, for those who watch and for errors; extra: how many tasks of the same
-    work were done before, and how many follow.
+    Args:
+        context: of the audit.
+        what: name of the work, for progress.
+        function: computes a task and writes its file.
+        tasks: the arguments of each call.
+        path_of: `path_of(*task)` is the result file of a task.
+        names: of the tasks, for errors.
+        extra: how many tasks of the same work came before, and how many will follow; both count in the progress.
     """
     waiting = [place for place, task in enumerate(tasks) if not path_of(*task).exists()]
     before, after = extra
@@ -60,11 +66,10 @@ def run_missing(
 
 
 def retrain(run_path: Path, arm: str, seed: int) -> None:
-    """Train `arm` with `seed` and write what `train_and_measure` gives (a task for a worker).
+    """Train an arm with a seed and write the results of `train_and_measure`, unless they exist (a task for a worker).
 
-    A file that is there is not made again.
-
-    Raises WinnowError, with the arm and the seed, when the training diverges.
+    Raises:
+        WinnowError: the training diverges; the message names the arm and the seed.
     """
     path = retraining_path(run_path, arm, seed)
     if path.exists():
@@ -79,15 +84,26 @@ def retrain(run_path: Path, arm: str, seed: int) -> None:
 def train_and_measure(
     run_path: Path, selection: Selection, seed: int, order: int | None = None
 ) -> dict[str, Tensor]:
-    """Train on the selected rows for as many steps as all train rows take, and measure the result.
+    """Train on the selected rows for as many steps as the main run took, and measure the model.
 
-    The initial weights depend on `seed` alone, so that arms are paired; the order of the rows, and dropout, on `order`,
-    by default the same. Returns `rows` (how many were trained on), `seconds`, and on the holdout, if there is one,
-    what `measure` gives as `tail_…` at the mean of the last `training.tail` share of iterates and as `final_score` at
-    the last one; with a validation set also `validation_…`, at the tail average, and `validation_loss`, the mean;
-    with backdoor alarms also `trigger_success` `[alarms]`.
+    The tail average is the mean of the last `training.tail` share of the iterates.
 
-    Raises WinnowError when a loss becomes NaN or infinite.
+    Args:
+        run_path: the run directory.
+        selection: the train rows and their labels.
+        seed: of the initial weights; arms with the same seed are paired.
+        order: the seed of the row order and of dropout; None uses `seed`.
+
+    Returns:
+        Tensors for the result file:
+
+        - rows: how many rows were trained on. seconds: the time.
+        - with holdout rows: `tail_…`, the results of `measure` at the tail average; `final_score`, at the last weights.
+        - with holdout rows and backdoor alarms: trigger_success, `[alarms]`.
+        - with validation rows: `validation_…`, the results of `measure` at the tail average; validation_loss, the mean.
+
+    Raises:
+        WinnowError: a loss or a score is NaN or infinite.
     """
     begin = time.perf_counter()
     data = run_data(run_path)
@@ -109,9 +125,17 @@ def train_and_measure(
 def train_selected(
     run_path: Path, selection: Selection, seed: int, order: int | None = None, keep_steps: bool = True
 ) -> tuple[Setup, nn.Module]:
-    """A model trained on the selected rows, in the setup, and a copy at the mean of its last iterates.
+    """Train a model on the selected rows.
 
-    keep_steps: as many steps as all train rows take; else as many epochs.
+    Args:
+        run_path: the run directory.
+        selection: the train rows and their labels.
+        seed: of the initial weights.
+        order: the seed of the row order and of dropout; None uses `seed`.
+        keep_steps: True trains as many steps as on all train rows, False as many epochs.
+
+    Returns:
+        The setup with the trained model, and a copy of the model at the tail average of its weights.
     """
     config, data = run_config(run_path).training, run_data(run_path)
     rows = data.count("train")
@@ -125,7 +149,7 @@ def train_selected(
 
 
 def validation_losses(setup: Setup, model: nn.Module) -> Tensor:
-    """float32 `[validation rows]`."""
+    """The loss of every validation row, float32 `[validation rows]`."""
     return evaluate_role(model, setup.plain, setup.data, "validation", setup.device)["loss"]
 
 
@@ -136,9 +160,19 @@ def check_finite(measured: dict[str, Tensor]) -> None:
 
 
 def measure(setup: Setup, model: nn.Module, role: str, name: str) -> dict[str, Tensor]:
-    """Every row of a role: `NAME_score` (`row_scores`), `NAME_losses`, float32 `[rows]`, in nats or squared
-    standardised errors; of classes also `NAME_top`, the class predicted, int16 or int32 `[rows]`, and
-    `NAME_log_probability`, float16 `[rows, classes]`: expected losses take all of them.
+    """Measure a model on every row of a role.
+
+    Args:
+        setup: of the training.
+        model: the model to measure.
+        role: `validation` or `holdout`.
+        name: prefix of the results' names.
+
+    Returns:
+        - `<name>_score`: float32 `[rows]`, from `row_scores`.
+        - `<name>_losses`: float32 `[rows]`, in nats, or squared standardised errors for regression.
+        - for classification, `<name>_top`: the predicted class, int16 or int32 `[rows]`.
+        - for classification, `<name>_log_probability`: float16 `[rows, classes]`; expected losses need all classes.
     """
     measured = evaluate_role(model, setup.plain, setup.data, role, setup.device)
     found = {
@@ -152,7 +186,7 @@ def measure(setup: Setup, model: nn.Module, role: str, name: str) -> dict[str, T
 
 
 def log_probabilities(setup: Setup, model: nn.Module, role: str) -> Tensor:
-    """float16 `[rows, classes]`; relative errors of a thousandth, which average out."""
+    """The log probabilities of all classes, float16 `[rows, classes]`; rounding errors of 0.1 % average out."""
     parts: list[Tensor] = []
     model.eval()
     with torch.no_grad():
@@ -165,9 +199,17 @@ def log_probabilities(setup: Setup, model: nn.Module, role: str) -> Tensor:
 
 
 def row_scores(measured: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """float32 `[rows]` whose mean is the metric: 1 where the prediction is right, a row's F1 or its share of R².
+    """A score for each row, whose mean over the rows is the metric.
 
-    R² = 1 − Σ e² / SST is the mean of 1 − n·e²/SST, where SST is fixed by the labels of these rows.
+    The score is 1 for a right class and 0 for a wrong one, the F1 of the row for multi-label, and the row's part of R²
+    for regression: R² = 1 − Σ e² / SST is the mean of 1 − n·e²/SST, where the labels of these rows fix SST.
+
+    Args:
+        measured: the results of `evaluate_role`.
+        labels: the encoded labels of the rows.
+
+    Returns:
+        float32 `[rows]`.
     """
     if "top_class" in measured:
         return (measured["top_class"][:, 0].long() == labels).float()

@@ -1,4 +1,4 @@
-"""What verification makes of the decisions: rows.parquet after the verdict, the gate and the choice of the arm."""
+"""Settles the decisions in rows.parquet after verification: by the verdict, the gate and the exported arm."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
 
 
 def settle(run: RunDirectory, config: AuditConfig, as_proposed: bool = False) -> None:
-    """Rewrite rows.parquet so that `decision` is what holds, and `proposed` what detection had proposed instead.
+    """Rewrite rows.parquet: `decision` gets the final decision, `proposed` the proposal of detection if it differs.
 
-    Rows that a rule wants removed or relabelled are treated as the exported arm treats them. Under the gate `supported`
-    they are only removed or relabelled when the verdict is `improved`: else they are left for review, but for proven
-    backdoors and exact duplicates that contradict each other. What people decided stands. as_proposed: everything
-    becomes what detection proposed.
+    Rows that the rule proposes to remove or relabel are treated as the exported arm treats them. Under the gate
+    `supported` and with another verdict than `improved`, these rows are left for review; exceptions are proven
+    backdoors and exact duplicates with contradicting labels, which follow the proposal. Decisions by people stand.
 
-    Settling again gives the same file, and a new verdict or gate starts from what detection proposed.
+    Settling again gives the same file. A new verdict or gate starts from the proposal of detection.
+
+    Args:
+        run: the run directory.
+        config: with the gate.
+        as_proposed: make every decision what detection proposed.
     """
     verification = read_verification(run)
     arm = MIXED if as_proposed else verification.get("exported") or MIXED
@@ -49,7 +53,7 @@ def read_verification(run: RunDirectory) -> dict[str, Any]:
 
 
 def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
-    """The verdict for which `verification.gate` forbids an export, or None. Untested is not refused."""
+    """The verdict if `verification.gate` refuses an export because of it, else None; `not tested` is never refused."""
     verdict, gate = read_verification(run)["verdict"], config.verification.gate
     if gate == "off" or verdict == NOT_TESTED:
         return None
@@ -58,7 +62,7 @@ def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
 
 
 def complete(rows: pa.Table) -> pa.Table:
-    """With the columns that rows.parquet of earlier versions lacks."""
+    """Add the columns that rows.parquet of earlier versions lacks."""
     flagged = pc.not_equal(rows["decision"], Decision.KEEP.word)
     relabelled = pc.equal(rows["decision"], Decision.RELABEL.word)
     kind = rows.schema.field("suggested_label").type
@@ -74,7 +78,13 @@ def complete(rows: pa.Table) -> pa.Table:
 
 
 def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
-    """Some rows with the columns decision, proposed and new_label as they hold; `rows` has all columns."""
+    """Set the columns decision, proposed and new_label of some rows.
+
+    Args:
+        rows: some rows of rows.parquet with all columns.
+        arm: the exported arm.
+        proved: whether rows may be removed and relabelled; else they are left for review (`settle`).
+    """
     proposal = pc.coalesce(rows["proposed"], rows["decision"])
     by_rule = pc.fill_null(pc.equal(rows["decided_by"], Decider.RULE.word), False)
     free = pc.and_(by_rule, pc.is_in(proposal, pa.array(CHANGED)))
@@ -108,7 +118,7 @@ def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
 
 
 def has_reason(reasons: pa.ChunkedArray, reason: Reason) -> pa.Array:
-    """bool `[rows]`."""
+    """Which rows have the reason `code`, bool `[rows]`."""
     lists = reasons.combine_chunks()
     holds = pc.equal(pc.list_flatten(lists), reason.code)
     found = np.zeros(len(lists), dtype=bool)

@@ -1,4 +1,4 @@
-"""What leaving out a source's rows does: forecast by attribution, and measured by retraining without the worst."""
+"""The effect of leaving out the rows of a source: forecast by attribution, and measured by retraining."""
 
 from __future__ import annotations
 
@@ -29,12 +29,20 @@ ALL_ROWS = "all"
 
 
 def judge_sources(context: AuditContext, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of `find_sources` with `forecast` and, of the first that are named, `measured`.
+    """Forecast the effect of leaving out each source, and retrain without the first `verification.sources` named ones.
 
-    forecast: the change of the mean validation loss without the source's train rows, in nats, uncalibrated; None
-    without a validation set. measured: `{"seed", "rows", "validation_loss", "loss", "metric"}`, one retraining
-    without them against one with all rows: `validation_loss` the change of the mean, or None; `loss` and `metric`
-    `{"mean", "low", "high"}` of the change on the holdout, over its rows alone, or None without a holdout.
+    Args:
+        context: of the audit.
+        lines: of `find_sources`, the worst source first.
+
+    Returns:
+        The lines, each with two more values:
+
+        - forecast: the change of the mean validation loss without the source's train rows, in nats, uncalibrated; None
+          if harm to the validation loss was not scored.
+        - measured: one retraining without these rows against one with all rows; None if there was none. It has seed,
+          rows, validation_loss (the change of the mean, or None), and loss and metric: mean, low and high of the change
+          on the holdout, or None. Their intervals are over the rows alone.
     """
     if not lines:
         return []
@@ -54,18 +62,18 @@ def judge_sources(context: AuditContext, lines: Sequence[Mapping[str, Any]]) -> 
 
 
 def removable(inside: np.ndarray) -> bool:
-    """Whether a training without these rows has rows left, and fewer than before."""
+    """Whether leaving these rows out removes some rows and leaves some to train on."""
     return bool(0 < inside.sum() < len(inside))
 
 
 def train_effects(run_path: Path) -> np.ndarray | None:
-    """τ of the mean validation loss of the train rows, float64 `[rows]`; None where it was not scored."""
+    """τ of the mean validation loss for each train row, float64 `[train rows]`; None if it was not scored."""
     harm = read_score(run_path, run_data(run_path), "validation_harm")
     return None if np.isnan(harm).any() else -harm
 
 
 def source_members(run_path: Path, lines: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
-    """Which train rows come from the source of each line, bool `[train rows]`."""
+    """The train rows that come from the source of each line, bool `[train rows]`."""
     columns: dict[str, SourceColumn] = {column.name: column for column in declared_sources(run_path)}
     found = []
     for line in lines:
@@ -79,7 +87,7 @@ def source_members(run_path: Path, lines: Sequence[Mapping[str, Any]]) -> list[n
 
 
 def measure(context: AuditContext, removed: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    """One retraining without each set of rows, paired by seed with one with all rows."""
+    """Retrain without each set of rows, and compare with a retraining on all rows with the same seed."""
     if not removed:
         return []
     path, seed = context.run.path, context.config.verification.seed
@@ -95,7 +103,10 @@ def measure(context: AuditContext, removed: Sequence[np.ndarray]) -> list[dict[s
 
 
 def named(removed: Sequence[np.ndarray]) -> dict[str, np.ndarray | None]:
-    """A name for every set of rows by its content; first that of none. Equal sets are measured once more."""
+    """Name → set of removed rows; the first removes none.
+
+    A name has the place of the set and a hash of its content, so that equal sets are trained separately.
+    """
     names: dict[str, np.ndarray | None] = {ALL_ROWS: None}
     for place, rows in enumerate(removed):
         names[f"{place}-{hashlib.sha256(np.packbits(rows).tobytes()).hexdigest()[:16]}"] = rows
@@ -111,7 +122,7 @@ def task_path(run_path: Path, name: str, _rows: np.ndarray | None, seed: int) ->
 
 
 def retrain_without(run_path: Path, name: str, rows: np.ndarray | None, seed: int) -> None:
-    """Train without some rows and write what `train_and_measure` gives (a task for a worker)."""
+    """Train without some rows and write the results of `train_and_measure` (a task for a worker)."""
     weights = class_weights(run_config(run_path).training, run_data(run_path))
     selection = Selection(keep=None if rows is None else ~rows, class_weights=weights)
     try:
@@ -122,7 +133,7 @@ def retrain_without(run_path: Path, name: str, rows: np.ndarray | None, seed: in
 
 
 def compare(given: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
-    """What a training without some rows measured against one with all, both with the same seed."""
+    """The changes from a training on all rows (`given`) to one without some rows, both with the same seed."""
     loss = "validation_loss"
     return {
         "seed": seed,
@@ -134,7 +145,7 @@ def compare(given: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray], 
 
 
 def over_rows(differences: np.ndarray) -> dict[str, float]:
-    """A mean with its 95 % interval for other rows, of this one pair of trainings."""
+    """The mean of differences with its 95 % interval over rows; the pair of trainings is taken as fixed."""
     values = differences.astype(np.float64)
     mean = float(values.mean())
     half = NORMAL_QUANTILE * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else np.inf

@@ -1,4 +1,4 @@
-"""The stage `verify`: retrain with and without the flagged rows and compare on the holdout."""
+"""The stage `verify`: retrains with and without the flagged rows and compares the models on the holdout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a r
 
 
 def verify(context: AuditContext) -> dict[str, Any]:
-    """Retrain all arms on the workers and write verification.json; returns the facts for the record."""
+    """Retrain all arms on the workers and write verification.json.
+
+    Returns:
+        The facts of the stage for the run's record.
+    """
     path, config = context.run.path, context.config.verification
     data, decisions = run_data(path), read_decisions(path)
     report: dict[str, Any] = {
@@ -82,7 +86,7 @@ def verify(context: AuditContext) -> dict[str, Any]:
 
 
 def calibrate(report: dict[str, Any]) -> None:
-    """Scale all forecasts by the slope that random groups gave, where that is well determined."""
+    """Multiply all forecasts by the slope of fidelity, if the slope is well determined."""
     factor = calibration(report["fidelity"])
     if factor is None:
         return
@@ -93,7 +97,7 @@ def calibrate(report: dict[str, Any]) -> None:
 
 
 def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:
-    """Why there is nothing to verify, in a sentence; None when there is something."""
+    """Why nothing can be verified, in a sentence; None if verification is possible."""
     if config.seeds == 0:
         return "Verification is off (verification.seeds is 0)."
     if not decisions.flagged.any():
@@ -111,7 +115,11 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
 
 
 def retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained, Evidence]:
-    """Retrain as given and the arms, choose the best, and retrain its random control; and what measures them."""
+    """Retrain `as_given` and all arms, choose the best arm, and retrain the controls.
+
+    Returns:
+        The retrainings, and what is known about the labels of the rows that measure them.
+    """
     path, config = context.run.path, context.config.verification
     seeds = range(config.seed, config.seed + config.seeds)
     arms = [AS_GIVEN, *distinct_arms(decisions, config.arms)]
@@ -132,9 +140,14 @@ def retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained,
 def retrain_missing(
     context: AuditContext, arms: Sequence[str], seeds: range, before: int = 0, more: int = 0
 ) -> None:
-    """All arms of the first seed, then of the next; what is on disk already is counted as done.
+    """Retrain the arms with every seed, unless the results exist; all arms of one seed come before the next seed.
 
-    before, more: arms that are retrained before and after these, which count for those who watch.
+    Args:
+        context: of the audit.
+        arms: their names.
+        seeds: of the retrainings.
+        before: how many arms were retrained before these, for the progress.
+        more: how many arms will be retrained after these, for the progress.
     """
     tasks = [(context.run.path, arm, seed) for seed in seeds for arm in arms]
     names = [f"retraining {arm}, seed {seed}" for _, arm, seed in tasks]

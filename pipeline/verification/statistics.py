@@ -1,4 +1,4 @@
-"""Intervals for the difference between two arms, and how large a gain they would show."""
+"""Confidence intervals for the difference between two arms, and their statistical power."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 BOTH = 1 - (1 - CONFIDENCE) / 2
-"""Confidence of each of two intervals, of the metric and of the loss, that hold together in 95 % (Bonferroni)."""
+"""The confidence of each of two intervals (metric and loss) that hold together with 95 % (Bonferroni)."""
 SEEN = 0.8
 JOINT_QUANTILE = 1.1684
-"""Both of two differences that share an arm (correlation 1/2) lie above −this many standard errors in 80 %."""
+"""Two standard normal errors with correlation 1/2 both exceed −JOINT_QUANTILE with a probability of 80 %. Differences
+that share an arm have this correlation."""
 DISAGREEMENT = 0.1
 
 
@@ -31,7 +32,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """The variance of an arm's mean over rows from seed to seed, once the seeds' common part is taken out."""
+    """The noise of retraining.
+
+    Attributes:
+        variance: of an arm's mean over rows from seed to seed, without the part that all arms share.
+        degrees: degrees of freedom of this estimate.
+    """
 
     variance: float
     degrees: int
@@ -40,10 +46,13 @@ class SeedNoise:
 def seed_noise(means: np.ndarray) -> SeedNoise:
     """The noise of retraining, pooled over all arms.
 
-    means: `[arms, seeds]`, each the mean over the rows. Model: arm a with seed s has μ_a + c_s + e_as, where c_s is
-    what the arms share, since equal seeds begin with equal weights. The residual sum of squares of the two-way layout
-    over (A − 1)(S − 1) estimates σ², and the difference of two arms' means over the seeds has the variance 2σ²/S.
-    With 5 arms and 2 seeds the t quantile has 4 degrees of freedom (2.8); two seeds alone have one (12.7).
+    The model: arm a with seed s has the mean μ_a + c_s + e_as, where c_s is common to all arms, since equal seeds begin
+    with equal weights. The residual sum of squares of this two-way layout, divided by (A − 1)(S − 1), estimates σ². The
+    difference of two arms' means over the seeds has the variance 2σ²/S. With 5 arms and 2 seeds the t quantile has 4
+    degrees of freedom (2.8); two seeds of one difference alone give one degree of freedom (12.7).
+
+    Args:
+        means: `[arms, seeds]`, each the mean over the rows.
     """
     arms, seeds = means.shape
     rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
@@ -57,27 +66,31 @@ def difference_interval(
     noise_of_seeds: SeedNoise | None = None,
     choices: int = 1,
 ) -> Interval:
-    """The mean difference, for new seeds and new holdout rows alike.
+    """The mean difference of two arms, with an interval for new seeds and new rows.
 
-    differences: `[seeds, rows]`, at least 2 of each, paired by seed and row. Model: the difference of seed
-    s on row i is μ + a_s + b_i + e_si (crossed random effects), so the variance of the mean of all is
-    σ_a²/S + σ_b²/n + σ_e²/(S·n).
+    The model has crossed random effects: the difference with seed s on row i is μ + a_s + b_i + e_si. The variance of
+    the overall mean is σ_a²/S + σ_b²/n + σ_e²/(S·n) for S seeds and n rows.
 
-    The variance of the seeds' means estimates σ_a² + σ_e²/n, which gives the first and the last term with S
-    − 1 degrees of freedom; with `noise_of_seeds`, pooled over the arms, 2σ²/S is that with more of them.
-    Arms may differ in their noise, so that the half-width is never below what the own seeds give with a normal
-    quantile. σ_b², what the seeds share on each row, is estimated by the analysis of variance
-    and has about n − 1. The half-widths of the two t intervals are added in squares (Zou & Donner 2008,
-    "Construction of confidence limits about effect measures"): exact when one source of noise dominates,
-    slightly wide between. Taking the raw variance of the rows' means instead of σ_b² would count σ_e²
-    twice; a percentile bootstrap lacks the t factor 2.78 / 1.96 that five seeds need.
+    The part of the seeds: the variance of the seeds' means estimates σ_a² + σ_e²/n, which gives the first and the last
+    term with S − 1 degrees of freedom. With `noise_of_seeds`, 2σ²/S estimates the same with more degrees of freedom.
+    Arms may differ in their noise, so that the half-width is never below that of the arm's own seeds with a normal
+    quantile. It is also at least what σ_e² alone gives: the means of two or three seeds are counts of rows and can be
+    equal by chance, which must not count as certainty.
 
-    The seeds' half-width is at least what σ_e² alone gives: the means of two or three seeds are counts of rows
-    and tie by chance, which must not pass for certainty.
+    The part of the rows: σ_b², which the seeds share on each row, is estimated by the analysis of variance with about
+    n − 1 degrees of freedom. The raw variance of the rows' means would count σ_e² twice.
 
-    choices: among how many arms the arm was chosen, on other rows but with these retrainings. Its seeds may have been
-    lucky, which the choice favours, so that the seeds' part is taken at 1 − (1 − confidence) / choices; the rows are
-    new, and theirs is not.
+    The half-widths of the two t intervals are added in squares (Zou & Donner 2008, "Construction of confidence limits
+    about effect measures"). This is exact if one source of noise dominates, and slightly wide otherwise. A percentile
+    bootstrap would lack the t factor 2.78 / 1.96 that five seeds need.
+
+    Args:
+        differences: `[seeds, rows]`, at least 2 of each, paired by seed and row.
+        confidence: of the interval.
+        noise_of_seeds: the noise of retraining, pooled over arms; None uses the seeds of this difference alone.
+        choices: among how many arms the arm was chosen, on other rows but with the same retrainings. The choice favours
+            an arm with lucky seeds, so that the part of the seeds is taken at 1 − (1 − confidence) / choices. The rows
+            are new, so that their part is not changed.
     """
     seeds, rows = differences.shape
     mean = float(differences.mean())
@@ -99,7 +112,7 @@ def difference_interval(
 
 
 def seed_interval(values: np.ndarray) -> Interval:
-    """A t interval over seeds, `[seeds]`, at least 2: for a quantity on rows that stay the same."""
+    """The mean with a t interval over seeds, for a quantity on fixed rows; `values`: `[seeds]`, at least 2."""
     mean = float(values.mean())
     half = float(t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
@@ -110,23 +123,36 @@ def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
 
 
 def seen_gain(half_width: float, confidence: float = BOTH) -> float:
-    """The smallest gain that would be seen in 80 %, from the half-width of the interval that was measured.
+    """The smallest gain that would be detected with a probability of 80 %.
 
-    A gain is seen when the intervals of two differences, to as given and to the random control, lie above 0. Both
-    share the arm, so that their errors have correlation 1/2, and both lie above −1.2 standard errors in 80 %.
+    A gain is detected if the intervals of two differences, to `as_given` and to the random control, lie above 0. The
+    differences share the arm, so that their errors have correlation 1/2. Both errors exceed −JOINT_QUANTILE standard
+    errors with a probability of 80 %.
+
+    Args:
+        half_width: of the measured interval.
+        confidence: of the measured interval.
     """
     quantile = float(norm.ppf((1 + confidence) / 2))
     return half_width * (1 + JOINT_QUANTILE / quantile)
 
 
 def power(rows: int, seeds: int, disagreement: float = DISAGREEMENT, arms: int = 5) -> float:
-    """The smallest gain of accuracy, a share, that a verdict would see in 80 %: before anything is trained.
+    """The smallest gain of accuracy that a verdict would detect with a probability of 80 %, before anything is trained.
 
-    Two models give answers of which one is right and one wrong on a share of the rows, `disagreement`; the difference
-    of a row is then −1, 0 or 1 with about that variance. Half of it is taken to be the row's own, the same for all
-    seeds, and half to change with the seed: variance of the mean (1 + 1/S) / 2 · disagreement / n. Retraining as a
-    whole is taken to add nothing. The interval is that of `difference_interval`, with the noise of the seeds pooled
-    over so many arms.
+    On the share `disagreement` of the rows, exactly one of two models is right. The difference of a row is −1, 0 or 1,
+    and its variance is about `disagreement`. Half of this variance is assumed to belong to the row, equal for all
+    seeds, and half to change with the seed, so that the mean has the variance (1 + 1/S) / 2 · disagreement / n. Seeds
+    are assumed to shift no arm as a whole. The interval is that of `difference_interval` with pooled noise.
+
+    Args:
+        rows: how many rows measure.
+        seeds: how many retrainings there are of each arm.
+        disagreement: a share of the rows.
+        arms: over how many arms the noise of retraining is pooled.
+
+    Returns:
+        The gain as a share of the rows.
     """
     own, changing = np.sqrt(disagreement / 2 / rows), np.sqrt(disagreement / 2 / rows / seeds)
     by_seeds = t_quantile((arms - 1) * (seeds - 1), BOTH) * changing

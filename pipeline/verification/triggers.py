@@ -1,4 +1,4 @@
-"""How often the triggers that detection reconstructed still work: pasted onto holdout rows of other classes."""
+"""Measures how often a reconstructed trigger works when it is pasted onto holdout rows of other classes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ MOST_ROWS = 2000
 
 
 def trigger_success(run_path: Path, model: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """`trigger_success`, float64 `[alarms]`; nothing without alarms.
+    """The success of every trigger on a model.
 
-    The share of holdout rows of other classes that each trigger turns into its target, less the share that is
-    predicted as the target without it.
+    Success is the share of holdout rows of other classes that the model predicts as the target with the trigger, minus
+    the share that it predicts as the target without the trigger.
+
+    Returns:
+        `trigger_success`, float64 `[alarms]`; empty without alarms.
     """
     alarms, data = read_alarms(run_path), run_data(run_path)
     if not alarms:
@@ -41,7 +44,7 @@ def trigger_success(run_path: Path, model: nn.Module, device: torch.device) -> d
 
 
 def before_and_after(run_path: Path, as_given: ArmResult, cleaned: ArmResult) -> list[dict[str, Any]]:
-    """For verification.json: per alarm its target, and the mean success over the seeds of both arms."""
+    """For verification.json: each alarm's target, and its mean success over the seeds before and after cleaning."""
     if as_given.trigger_success is None or cleaned.trigger_success is None:
         return []
     alarms: list[dict[str, Any]] = read_json(alarms_path(run_path).with_suffix(".json"))["alarms"]

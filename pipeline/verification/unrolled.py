@@ -1,7 +1,8 @@
-"""The audit's scores against exact differentiation through its training (`verification.unrolled`).
+"""Compares the audit's scores with exact differentiation through its training (`verification.unrolled`).
 
-The main training is repeated with its seed and recipe under a recorder and differentiated, which gives every row's
-harm to the mean validation loss without SOURCE's approximations: the rank correlation of the two says what these cost.
+The main run is repeated with its seed and recipe under a recorder and then differentiated. This gives every row's harm
+to the mean validation loss without the approximations of SOURCE. The rank correlation of the two harms shows how much
+these approximations cost.
 """
 
 from __future__ import annotations
@@ -53,17 +54,19 @@ def harm_path(run_path: Path) -> Path:
 
 
 def trainings(training: Training) -> float:
-    """What it costs in trainings: one that is recorded, and what is done with the recording."""
+    """The cost in units of one training: the recorded training, and the work on its recording."""
     return 1 + unrolled_cost(training.epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
 
 
 def unroll(run_path: Path) -> None:
-    """Repeat the main training and differentiate through it (a task for a worker).
+    """Repeat the main run and differentiate through it (a task for a worker).
 
-    Writes `harm`, float64 `[train rows]` in their order, nats, > 0: removing the row lowers the mean validation loss
-    (unsmoothed, at the mean of the last iterates); and `growth`, that of the derivatives through training.
+    The result file has two tensors. `harm`, float64 `[train rows]`, is in nats; it is > 0 if removing the row lowers
+    the mean validation loss (without label smoothing, at the tail average). `growth`, float64, is the growth of the
+    derivatives through training.
 
-    Raises WinnowError when the training doesn't repeat bit for bit or an operation can't be differentiated twice.
+    Raises:
+        WinnowError: the training does not repeat bit for bit, or an operation can't be differentiated twice.
     """
     config, data = run_config(run_path).training, run_data(run_path)
     recording = folder(run_path) / RECORDING
@@ -97,7 +100,10 @@ def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm
             query,
             query_objective=setup.plain,
         )
-    except (AttributionError, RuntimeError) as error:  # torch's, for an operation without second derivatives
+    except (
+        AttributionError,
+        RuntimeError,
+    ) as error:  # torch raises RuntimeError for an operation without second derivatives
         raise WinnowError(
             f"verification.unrolled: the training can't be differentiated: {str(error).splitlines()[0]}",
             "Leave verification.unrolled out and run the same command again: it goes on from here.",
@@ -105,11 +111,17 @@ def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm
 
 
 def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
-    """How well the scores agree with exact differentiation, for verification.json; None where it is off.
+    """Measure how well the scores agree with exact differentiation.
 
-    correlation: Spearman's, over the train rows, of `validation_harm` with the exact harm: value, low, high, a 95 %
-    bootstrap interval over rows; None where training was chaotic, since the derivative then predicts nothing. growth:
-    of the derivatives through training, None if it is infinite; limit: from which training counts as chaotic; chaotic.
+    Returns:
+        The entry of verification.json; None if `verification.unrolled` is off.
+
+        - correlation: Spearman's correlation of `validation_harm` with the exact harm over the train rows; value, low
+          and high of the 95 % bootstrap interval over rows. None if training was chaotic, since the derivative then
+          predicts nothing.
+        - growth: of the derivatives through training; None if it is infinite.
+        - limit: the growth above which training counts as chaotic.
+        - chaotic: whether it does.
     """
     path = context.run.path
     if not context.config.verification.unrolled:
@@ -131,5 +143,5 @@ def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
 
 
 def agreement(harm: np.ndarray, exact: np.ndarray) -> Estimate:
-    """Spearman's correlation of two harms `[rows]`, with an interval over drawing the rows anew."""
+    """Spearman's correlation of two harms, float `[rows]` each, with a bootstrap interval over the rows."""
     return lds_score(exact[:, None], harm[:, None])

@@ -1,12 +1,14 @@
-"""The verdict: what the differences of the arms prove, on which measure it rests, and why it proves nothing.
+"""The verdict: what the differences between the arms prove, and on which measure.
 
-Two quantities count, the metric and the loss. Each has an interval of 97.5 %, so that both hold at once in 95 %.
+Two quantities count, the metric and the loss. Each has an interval of 97.5 %, so that both hold together with 95 %.
 
-`improved`: one of them is better than as given and than the random control, and the other is not worse than both.
-`worse`: one of them is worse than as given, and the other is not better. Else `no evidence`.
+- `improved`: one quantity is better than with `as_given` and with the random control, and the other quantity is not
+  worse than with both.
+- `worse`: one quantity is worse than with `as_given`, and the other one is not better.
+- `no evidence`: neither holds.
 
-By chance alone, with arms of equal worth, one of two intervals of 97.5 % lies above 0 in at most 2.5 % and below 0 in
-at most 2.5 %; that the control has to be beaten as well only lowers the first.
+If the arms are equally good, one of the two intervals lies above 0 with a probability of at most 2.5 %, and below 0
+with at most 2.5 %. The comparison with the control can only lower the first probability.
 """
 
 from __future__ import annotations
@@ -31,8 +33,13 @@ Differences = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: improved, worse or no evidence; decided_by: the measure that it rests on, or None; reason: a sentence, or
-    empty; worse_than_random: whether the arm is below its random control too, where the word is worse, else None.
+    """What verification proves.
+
+    Attributes:
+        word: `improved`, `worse` or `no evidence`.
+        decided_by: the measure that the word rests on, or None.
+        reason: why measures or quantities that disagree prove nothing, in a sentence, or empty.
+        worse_than_random: if the word is `worse`, whether the arm is also worse than its random control; else None.
     """
 
     word: str
@@ -44,7 +51,17 @@ class Verdict:
 def compare(
     arm: Measured, other: Measured, noises: Mapping[str, SeedNoise], choices: int = 1
 ) -> dict[str, dict[str, Any]]:
-    """`arm` minus `other`, paired by seed and row: intervals of metric and loss that hold together in 95 %."""
+    """The difference `arm` − `other`, paired by seed and row.
+
+    Args:
+        arm: results of the arm.
+        other: results of the other arm on the same rows.
+        noises: metric and loss → noise of retraining, from `noises_of`.
+        choices: among how many arms the arm was chosen.
+
+    Returns:
+        metric and loss → the mean with its interval and `higher_is_better`; both intervals hold together with 95 %.
+    """
     pairs = {"metric": arm.scores - other.scores, "loss": arm.losses - other.losses}
     return {
         name: difference_interval(values, BOTH, noises[name], choices).as_json()
@@ -62,13 +79,13 @@ def noises_of(arms: Mapping[str, Measured]) -> dict[str, SeedNoise]:
 
 
 def bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
-    """Low and high of an interval, turned so that positive is better."""
+    """Low and high of an interval, with signs such that positive is better."""
     low, high = interval["low"], interval["high"]
     return (low, high) if interval["higher_is_better"] else (-high, -low)
 
 
 def bearing(differences: Differences) -> str:
-    """The quantity that a verdict rests on: `loss` where that alone is beyond its interval, else `metric`."""
+    """The quantity that a verdict rests on: `loss` if only the loss shows a difference, else `metric`."""
     metric, loss = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
     control = bounds(differences[CONTROL]["metric"])
     shown = (metric[0] > 0 and control[0] > 0) or metric[1] < 0
@@ -76,7 +93,7 @@ def bearing(differences: Differences) -> str:
 
 
 def finding(differences: Differences) -> str:
-    """What one measure by itself would prove."""
+    """The word that the differences on one measure prove by themselves."""
     given = {name: bounds(differences[CLEANED][name]) for name in QUANTITIES}
     random = {name: bounds(differences[CONTROL][name]) for name in QUANTITIES}
     for name, other in (QUANTITIES, QUANTITIES[::-1]):
@@ -89,17 +106,22 @@ def finding(differences: Differences) -> str:
 
 
 def opposed(differences: Differences) -> bool:
-    """Whether metric and loss point to opposite sides, both beyond their intervals."""
+    """Whether metric and loss differ from 0 in opposite directions, both beyond their intervals."""
     (low, high), (other_low, other_high) = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
     return (low > 0 and other_high < 0) or (high < 0 and other_low > 0)
 
 
 def verdict(measures: Mapping[str, Differences], clean: bool) -> Verdict:
-    """Weigh the measures; `clean`: whether the holdout labels are declared right.
+    """Combine the measures into a verdict.
 
-    Clean labels decide. Else the posterior decides, by judges that don't see the group where there are such, unless
-    another measure than the labels as given proves the opposite. Without a posterior, labels as given and
-    uncontradicted rows have to agree, since neither proves by itself.
+    If the labels are declared right, labels as given decide. Otherwise the posterior decides, that of judges that don't
+    see the group if there is one. It proves nothing if another measure except labels as given proves the opposite, or
+    if posteriors with and without the group are too far apart. Without a posterior, labels as given and uncontradicted
+    rows must agree, since neither proves anything alone.
+
+    Args:
+        measures: measure → differences of the arms.
+        clean: whether the labels of the measuring rows are declared right.
     """
     words = {name: finding(found) for name, found in measures.items()}
     if clean:
@@ -130,7 +152,7 @@ SAYS = {
     UNCONTRADICTED + BLIND: "rows that no judge without the group contradicts",
     ANSWERED: "rows that people answered for",
 }
-"""Measure → how it is called in a sentence."""
+"""Measure → its name in a sentence."""
 
 
 def without_posterior(measures: Mapping[str, Differences], words: Mapping[str, str]) -> Verdict:
@@ -150,7 +172,7 @@ def without_posterior(measures: Mapping[str, Differences], words: Mapping[str, s
 
 
 def judged(measures: Mapping[str, Differences], words: Mapping[str, str], decider: str) -> Verdict:
-    """What the deciding measure says by itself."""
+    """The verdict by the deciding measure alone."""
     word, found = words[decider], measures[decider]
     reason = ""
     if word == NO_EVIDENCE and opposed(found):
@@ -164,6 +186,6 @@ def judged(measures: Mapping[str, Differences], words: Mapping[str, str], decide
 
 
 def far_apart(one: Differences, other: Differences) -> bool:
-    """Whether the second's mean lies outside the first's interval, in the metric or the loss."""
+    """Whether the mean of `other` lies outside the interval of `one`, in the metric or in the loss."""
     pairs = [(one[CLEANED][name], other[CLEANED][name]["mean"]) for name in QUANTITIES]
     return any(not interval["low"] <= mean <= interval["high"] for interval, mean in pairs)

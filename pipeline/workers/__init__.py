@@ -1,1 +1,1 @@
-"""Dask workers: the cluster, the processes, and what a worker keeps between tasks."""
+"""Dask workers: the cluster, the worker processes, and their caches."""

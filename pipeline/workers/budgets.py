@@ -1,7 +1,7 @@
-"""How many bytes a task may hold, as shares of `compute.memory_per_worker`.
+"""Memory budgets of a task, as shares of `compute.memory_per_worker`.
 
-They say how much is held at once and not what is computed. Budgets on which results depend, such as the rows of a
-chunk or of a sample, are constants where they are used, so that a machine with more memory finds the same.
+A budget limits how much is held at once and never changes a result. Limits that do change results, such as the rows of
+a chunk or of a sample, are constants where they are used, so that a machine with more memory gives the same results.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Budgets:
-    """Bytes.
+    """The most bytes that a task may hold of each kind.
 
-    weights: of checkpoints kept between tasks. gradients: of rows held while checkpoints are visited. group: of batches
-    held while checkpoints are visited, with what these share. queries: of dense gradients of single queries. filters:
-    of queries' filters held at once.
+    Attributes:
+        weights: weights of checkpoints that are kept between tasks.
+        gradients: gradients of rows that are held while a task goes through the checkpoints.
+        group: batches that are held while a task goes through the checkpoints, and what these batches share.
+        queries: dense gradients of single queries.
+        filters: filters of queries that are held at once.
     """
 
     weights: int
@@ -26,6 +29,6 @@ class Budgets:
 
 
 def budgets(memory_per_worker: int) -> Budgets:
-    """What a worker with so many bytes can afford beside its libraries, its data and its model."""
+    """Budgets for a worker with `memory_per_worker` bytes; they leave room for libraries, data and model."""
     eighth = memory_per_worker // 8
     return Budgets(weights=eighth, gradients=eighth, group=eighth, queries=eighth, filters=2 * eighth)

@@ -20,6 +20,7 @@ from pipeline import __version__
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
+from pipeline.workers.known_methods import known_methods
 from pipeline.workers.local_cluster import start_cluster
 from pipeline.workers.topics import PROGRESS_TOPIC
 
@@ -27,38 +28,39 @@ IN_FLIGHT_PER_WORKER = 4
 LOOK_SECONDS = 2.0
 ALONE_SECONDS = 60.0
 SETTINGS = {
-    # A paused worker waits for ever when its memory is not its own to free; the nanny's limit is enough.
+    # A paused worker that can't free memory would wait forever. The limit at which a worker is ended is enough.
     "distributed.worker.memory.pause": False,
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": "10s",
-    # A worker that died is started again; on a busy machine that takes its time.
+    # A worker that died is started again, which takes long on a busy machine.
     "distributed.deploy.lost-worker-timeout": "60s",
 }
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "OPENBLAS_NUM_THREADS": "1",
-    # What a worker has to say comes back as an error; its log would stand in the middle of ours. It reads this
-    # while it imports dask, so the variable has to be there before it starts.
+    # The errors of a worker come back with its results; its log would mix with ours. Dask reads the variable at its
+    # import, so the variable must be set before the worker starts.
     "DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
 def peak_resident_bytes() -> int:
-    """The largest resident size that this process has had."""
+    """The largest resident size that this process has had, in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def gpus() -> int:
-    """How many torch can use; a command that starts no workers needs no torch."""
+    """How many GPUs torch can use. Torch is imported here, because commands without workers don't need it."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 class Workers:
-    """Starts on first use; `close()` ends a local cluster and leaves the user's own alone.
+    """The workers of an audit. They start on first use. `close()` ends a local cluster but not the user's own.
 
-    Raises InputError when a GPU is asked for on a machine without one.
+    Raises:
+        InputError: the config asks for a GPU on a machine without one.
     """
 
     def __init__(self, config: Compute):
@@ -77,11 +79,18 @@ class Workers:
 
     @property
     def client(self) -> Client:
-        """Raises InputError when the configured scheduler can't be reached."""
+        """The Dask client; the first use starts the workers or connects to the configured scheduler.
+
+        Raises:
+            InputError: the scheduler can't be reached, or its workers lack this version of winnow.
+            WinnowError: the local workers don't start.
+        """
         if self._client is None:
             dask.config.set(SETTINGS)
             logging.getLogger("distributed").setLevel(logging.ERROR)
             self._client = self._connect() if self._config.scheduler else self._start()
+            if (plugin := known_methods()) is not None:
+                self._client.register_plugin(plugin)
         return self._client
 
     def _connect(self) -> Client:
@@ -103,7 +112,7 @@ class Workers:
 
     @staticmethod
     def _check_workers(client: Client) -> None:
-        """Workers that can't import the same code would hang for ever on the first task."""
+        """Check that the workers have this version; workers without the same code would hang at the first task."""
         address = client.scheduler.address
         found = client.run(metadata.version, "winnow", on_error="return")
         if not found:
@@ -121,7 +130,7 @@ class Workers:
     def _start(self) -> Client:
         count = self.local_count()
         threads = str(max(1, (os.cpu_count() or 1) // count))
-        # Set before a worker starts: libraries read these when they are imported, and Dask's own default is 1.
+        # Libraries read these at their import, so they are set before a worker starts; Dask's default is 1 thread.
         before = {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -139,7 +148,7 @@ class Workers:
         return Client(self._cluster, set_as_default=False)
 
     def local_count(self) -> int:
-        """One process per core, or per GPU where the device is one."""
+        """How many workers a local cluster gets: `compute.workers`, or one per GPU, or one per core."""
         if self._config.workers != "auto":
             return self._config.workers
         found = gpus() if self._config.device != "cpu" else 0
@@ -155,12 +164,21 @@ class Workers:
         names: Sequence[str],
         on_done: Callable[[int, Any], None] = lambda place, result: None,
     ) -> list[Any]:
-        """`function(*task)` on the workers for each task, a bounded number at a time; results in order.
+        """Call `function(*task)` on the workers for each task; a bounded number of tasks is in flight at a time.
 
-        `names` say what each task is about, for errors; `on_done(place, result)` is called as they come in.
+        Args:
+            function: importable on the workers.
+            tasks: the arguments of each call.
+            names: what each task is about, for errors.
+            on_done: called with the place of a task and its result, in the order in which tasks finish.
 
-        Raises what a task raised; WinnowError, with the task's name, when its workers died again and again or
-        the scheduler was lost.
+        Returns:
+            The results, in the order of the tasks.
+
+        Raises:
+            WinnowError: the workers of a task died repeatedly (the message names the task), no worker is left, or the
+                scheduler was lost.
+            Exception: any other error that a task raised.
         """
         if not tasks:
             return []
@@ -187,7 +205,11 @@ class Workers:
         return results
 
     def _as_they_come(self, pending: as_completed) -> Iterator[Any]:
-        """The finished futures; raises WinnowError when there has been no worker for a while."""
+        """Yield finished futures.
+
+        Raises:
+            WinnowError: there has been no worker for ALONE_SECONDS.
+        """
         alone_since: float | None = None
         looked = time.monotonic()
         while not pending.is_empty():
@@ -227,11 +249,11 @@ class Workers:
             ) from None
 
     def peak_memory(self) -> int:
-        """The largest resident size that any worker has had, in bytes; 0 when none was started."""
+        """The largest resident size that any worker has had, in bytes; 0 if no worker was started."""
         return max(self._client.run(peak_resident_bytes).values(), default=0) if self._client else 0
 
     def on_progress(self, handler: Callable[[dict[str, Any]], None]) -> None:
-        """Call `handler` with whatever a task emits by `pipeline.workers.worker.emit_progress`."""
+        """Call `handler` with each event that a task emits with `pipeline.workers.worker.emit_progress`."""
         self.client.subscribe_topic(PROGRESS_TOPIC, lambda event: handler(event[1]))
 
     def no_progress(self) -> None:
@@ -239,7 +261,7 @@ class Workers:
 
     @staticmethod
     def _drop_kept(client: Client) -> None:
-        """What the user's workers keep of this run, or of one that could not clean up."""
+        """Drop what the user's workers keep in memory of this run, or of a run that ended without dropping it."""
         from pipeline.workers.kept import drop_kept
 
         if client.status == "running":

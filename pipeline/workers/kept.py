@@ -1,7 +1,7 @@
-"""What a process keeps between tasks, so that a task that follows finds it in memory.
+"""A cache in each worker process, so that a task finds in memory what an earlier task has loaded.
 
-Objects of a run (its config, data, model, segments) are kept as long as it is worked on. Weights come and go by the
-checkpoint; of these as many bytes are kept as `budgets` allows.
+Objects of a run (config, data, model, segments) stay in the cache while the run is worked on. Weights of checkpoints
+are evicted when they exceed the bytes that `budgets` allows.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from torch import Tensor
 Kept = TypeVar("Kept")
 Tensors = dict[str, Tensor]
 RUNS_AT_MOST = 4
-"""Runs of which objects are kept: a run, and its repeats, which are runs of their own."""
+"""The objects of this many runs are kept; the repeats of a run count as runs."""
 
 _objects: OrderedDict[Path, dict[tuple[str, Path], tuple[int, Any]]] = OrderedDict()
 _tensors: OrderedDict[Path, tuple[int, Tensors]] = OrderedDict()
 loads: Counter[str] = Counter()
-"""How often something was loaded, by its kind."""
+"""Kind of object → how often it was loaded."""
 
 
 def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
-    """`load()`, or what it gave before for the same kind and unchanged file of a run that is worked on."""
+    """Load an object of a run, or take it from the cache.
+
+    Args:
+        kind: of the object; it is part of the cache's key.
+        path: the file that the object is made from; the object is loaded again when the file has changed.
+        load: makes the object.
+    """
     run = run_of(path.parent)
     if run not in _objects:
         _objects[run] = {}
@@ -38,14 +44,20 @@ def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
     if found is None or found[0] != changed:
         loads[kind] += 1
         value = load()
-        # Loading may have used other runs, so many that this one was dropped.
+        # `load()` may have used so many other runs that this run was dropped from the cache.
         _objects.setdefault(run, of_run)[kind, path] = changed, value
         return value
     return found[1]
 
 
 def keep_tensors(path: Path, load: Callable[[], Tensors], most_bytes: int) -> Tensors:
-    """`load()`, or what it gave before for the unchanged file; above `most_bytes` the least recently used go."""
+    """Load tensors, or take them from the cache.
+
+    Args:
+        path: the file of the tensors; they are loaded again when the file has changed.
+        load: makes the tensors.
+        most_bytes: above this total the least recently used tensors are evicted.
+    """
     changed = path.stat().st_mtime_ns
     found = _tensors.get(path)
     if found is None or found[0] != changed:
@@ -59,17 +71,17 @@ def keep_tensors(path: Path, load: Callable[[], Tensors], most_bytes: int) -> Te
 
 
 def kept_bytes() -> int:
-    """Of all tensors that are kept by their file."""
+    """The size of all tensors in the cache."""
     return sum(tensor.nbytes for _, tensors in _tensors.values() for tensor in tensors.values())
 
 
 def drop_kept() -> None:
-    """Drop everything: on a cluster that outlives its runs it would lie in memory for nothing."""
+    """Empty the cache; the workers of a cluster that outlives a run would hold its memory in vain."""
     _objects.clear()
     _tensors.clear()
 
 
 @lru_cache(maxsize=4096)
 def run_of(folder: Path) -> Path:
-    """The run directory that a folder lies in, or the folder itself."""
+    """The run directory that contains a folder; outside of runs, the folder itself."""
     return next((each for each in (folder, *folder.parents) if (each / "config.yaml").exists()), folder)

@@ -1,7 +1,7 @@
-"""A Dask cluster on this machine: the scheduler in this process, workers as processes that don't import its script.
+"""A Dask cluster on this machine: the scheduler runs in this process, and each worker in a process of its own.
 
-Dask's own local cluster spawns workers by `multiprocessing`, which imports the user's script again in each of them
-and so needs a `__main__` guard there.
+The workers don't import the user's script. Dask's own local cluster starts workers by `multiprocessing`, which imports
+the script again in each of them and so requires a `__main__` guard there.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ END_SECONDS = local_worker.CLOSE_SECONDS + 1
 
 
 class LocalWorker(ProcessInterface):
-    """One worker process, which is started again when it dies and ended when it takes more memory than it may.
+    """A worker process. It is restarted when it dies, and killed when it exceeds its memory limit.
 
-    scheduler: address; name: a number, by which workers share the GPUs; options: of `distributed.Worker`, with
-    `memory_limit` in bytes; environment: variables of the process.
+    Args:
+        scheduler: address of the scheduler.
+        name: a number; workers share the GPUs by their numbers.
+        options: arguments of `distributed.Worker`, with `memory_limit` in bytes.
+        environment: variables of the process.
     """
 
     def __init__(self, scheduler: str, name: int, options: dict[str, Any], environment: dict[str, str]):
@@ -64,7 +67,7 @@ class LocalWorker(ProcessInterface):
         await super().start()
 
     def _begin(self) -> None:
-        """Start a process; `-P` keeps the folder of `local_worker.py` out of its path."""
+        """Start a process; `-P` keeps the folder of `local_worker.py` out of its `sys.path`."""
         self.starts += 1
         self._process = subprocess.Popen(
             [sys.executable, "-P", local_worker.__file__],
@@ -77,7 +80,7 @@ class LocalWorker(ProcessInterface):
     def _tell(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # of one that has died, which `_watch` sees
+        with contextlib.suppress(BrokenPipeError):  # the process has died, and `_watch` restarts it
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
@@ -92,7 +95,7 @@ class LocalWorker(ProcessInterface):
                 self._process.kill()
 
     async def close(self) -> None:
-        """Ask the process to end, and end it where it doesn't within a few seconds."""
+        """Ask the process to end, and kill it if it does not end within a few seconds."""
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
@@ -129,7 +132,8 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str], fo
     environment: variables that the worker processes get on top of this one's, which stand above them. folder: for
     what they put on disk; the caller removes it, and they do where the caller was killed.
 
-    Raises WinnowError when they don't start.
+    Raises:
+        WinnowError: the workers don't start.
     """
     inherited = {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.global_config)}
     options = {
@@ -165,7 +169,11 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str], fo
 
 
 def wait_for_workers(cluster: SpecCluster, count: int) -> None:
-    """Wait until all workers have reported. Raises WinnowError when one ends again and again, or takes too long."""
+    """Wait until all workers are connected.
+
+    Raises:
+        WinnowError: a worker ended more than STARTS times, or the start took more than START_SECONDS.
+    """
     until = time.monotonic() + START_SECONDS
     while len(cluster.scheduler.workers) < count:
         if any(worker.starts > STARTS for worker in cluster.workers.values()):

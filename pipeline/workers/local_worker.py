@@ -1,4 +1,4 @@
-"""A Dask worker that runs as a process of its own: `python -P local_worker.py`, by `pipeline.workers.local_cluster`.
+"""The process of one Dask worker: `pipeline.workers.local_cluster` starts it with `python -P local_worker.py`.
 
 It never imports the script, the notebook or the session that started the audit. The first line on standard input
 is a JSON object: `parent` (process id), `root` (the folder of the package `pipeline`), `path` (the parent's
@@ -74,7 +74,7 @@ def main() -> None:
     order = json.loads(line)
     ending = Ending(order["parent"], order["options"]["local_directory"])
     sys.path.insert(0, order["root"])
-    import pipeline  # noqa: F401 -- ours, before a folder of the same name on the path could be found
+    import pipeline  # noqa: F401 -- ours; later, a folder of the same name in `path` would be found first
 
     sys.path[:] = order["path"]
     asyncio.run(serve(order["scheduler"], order["options"], ending))

@@ -1,4 +1,4 @@
-"""Whether the machine has the precision that the config asks for."""
+"""Checks that the machine supports the precision that the config asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pipeline.errors import InputError
 
 
 def require_precision(config: AuditConfig) -> None:
-    """Raises InputError when the machine doesn't have the configured precision."""
+    """Check that attribution can run at the configured precision.
+
+    Raises:
+        InputError: the precision is tf32, but attribution runs on the CPU.
+    """
     on_cpu = config.compute.device == "cpu" or not (config.compute.scheduler or torch.cuda.is_available())
     if config.attribution.precision == "tf32" and on_cpu:
         raise InputError(

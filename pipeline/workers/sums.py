@@ -1,7 +1,7 @@
-"""Additive sums over many chunks: partial sums on disk, added up in a tree of fixed shape.
+"""Sums over many chunks: partial sums lie on disk and are added in a tree of fixed shape.
 
-The shape depends on the chunks alone, so the result's bits depend neither on the number of workers nor on the order
-in which they finish; and a partial sum that is on disk is not computed again after an interruption.
+The shape of the tree depends on the number of chunks alone, so that the bits of the result depend neither on the number
+of workers nor on the order in which they finish. After an interruption, partial sums on disk are not computed again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,19 @@ def summed(
     name: str,
     on_leaf: Callable[[int], None] = lambda place: None,
 ) -> Path:
-    """Σ leaf(*task) over the tasks, as a file of tensors; partial sums lie in `directory` meanwhile."""
+    """Compute Σ leaf(*task) over the tasks on the workers.
+
+    Args:
+        workers: run the tasks.
+        leaf: computes the tensors of one task.
+        tasks: the arguments of each call.
+        directory: for partial sums; remove it with `forget` when the result has been used.
+        name: of the sum, for errors.
+        on_leaf: called with the place of each task that is done.
+
+    Returns:
+        The file with the sum, in `directory`.
+    """
     paths = [directory / f"leaf-{place:04d}.safetensors" for place in range(len(tasks))]
     missing = [place for place, path in enumerate(paths) if not path.exists()]
     for place in set(range(len(tasks))) - set(missing):
@@ -47,7 +59,12 @@ def summed(
         level += 1
         groups = [paths[start : start + FAN_IN] for start in range(0, len(paths), FAN_IN)]
         paths = [directory / f"sum-{level}-{place:04d}.safetensors" for place in range(len(groups))]
-        workers.run(add_files, list(zip(groups, paths)), [f"{name}, sum {path.stem}" for path in paths])
+        waiting = [place for place, path in enumerate(paths) if not path.exists()]
+        workers.run(
+            add_files,
+            [(groups[place], paths[place]) for place in waiting],
+            [f"{name}, sum {paths[place].stem}" for place in waiting],
+        )
     return paths[0]
 
 
@@ -63,5 +80,5 @@ def add_files(parts: list[Path], path: Path) -> None:
 
 
 def forget(directory: Path) -> None:
-    """Partial sums are of no use once what they were for is on disk."""
+    """Remove the partial sums, once what was made from them is on disk."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Names under which workers and client talk to each other."""
+"""The names of Dask topics, under which workers send events to the client."""
 
 from __future__ import annotations
 

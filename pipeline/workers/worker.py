@@ -1,4 +1,4 @@
-"""A run as a task sees it: config, data, model and loss are read once per process, not sent with each task."""
+"""What a task needs of its run: config, data, model and loss. Each process reads them once; tasks don't carry them."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ def run_budgets(run_path: Path) -> Budgets:
 
 
 def run_objective(run_path: Path) -> Objective:
-    """The loss that is trained, without row weights: of rows' gradients, curvature and self-influence."""
+    """The loss that training minimises, without row weights. Row gradients, curvature and self-influence use it."""
     smoothing = run_config(run_path).training.label_smoothing
     options = {"label_smoothing": smoothing} if smoothing else {}
     return get_objective(run_data(run_path).encoding.target.loss, **options)
 
 
 def plain_objective(run_path: Path) -> Objective:
-    """The loss that is measured, of which harm is predicted: that of training without label smoothing.
+    """The loss that is measured, and whose change harm predicts: the loss of training without label smoothing.
 
-    A smoothed loss is no likelihood of the labels, and rises again for rows that a model is rightly sure of.
+    A smoothed loss is no likelihood of the labels: it rises again when the model is very sure of the right label.
     """
     return get_objective(run_data(run_path).encoding.target.loss)
 
 
 def run_model(run_path: Path, seed: int) -> nn.Module:
-    """A model with freshly drawn weights, on this worker's device."""
+    """The model of the run with weights drawn by `seed`, on the device of this worker."""
     config, data = run_config(run_path), run_data(run_path)
     return initialise(lambda: build_model(config.model, data.encoding), seed).to(run_device(run_path))
 
 
 def run_device(run_path: Path) -> torch.device:
-    """The configured device; workers on one machine share its GPUs out by their names."""
+    """The configured device; the workers of one machine share its GPUs by the numbers that are their names."""
     asked = run_config(run_path).compute.device
     if asked == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -69,7 +69,7 @@ def run_device(run_path: Path) -> torch.device:
 
 
 def emit_progress(what: str, done: int, total: int) -> None:
-    """Tell the client how far a long task is, at most twice a second; outside a worker nobody listens."""
+    """Report to the client how far a long task is, at most twice a second; outside a worker this does nothing."""
     global _last_progress
     now = time.monotonic()
     if done < total and now - _last_progress < PROGRESS_SECONDS:

@@ -1,4 +1,4 @@
-"""Pattern: something blended into the whole image, found where other classes hardly vary."""
+"""Pattern: a faint picture that is blended into the whole image, found where other classes hardly vary."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from pipeline.seeds import random_state
 RIDGE = 0.01
 """Added to the covariance, as a share of its mean variance."""
 MOST_ROWS = 3000
-"""Rows of other classes that the covariance is estimated from, and as many that thresholds come from."""
+"""The covariance is estimated from so many rows of other classes, and thresholds from as many further rows."""
 MOST_FLOATS = 2**26
 BEYOND = 0.999
 ROUNDS = 8
 LEAST_SEEDS = 3
 LEAST_CARRIERS = 8
 CLEAR = 0.1
-"""The carriers' quantile that must lie above the rest's 1 − CLEAR²."""
+"""The CLEAR quantile of the carriers must lie above the 1 − CLEAR² quantile of the other rows."""
 
 
 @dataclass(frozen=True)
 class Additive:
-    """An image x is pasted as (1 − share)·x + added, and is a carrier where weights · x > threshold.
+    """A blended picture: an image x becomes (1 − share)·x + added, and carriers have weights · x > threshold.
 
-    weights, added: float32 `[C, H, W]`, images in 0 to 1; separation: D, the cross-fitted distance of the
-    carriers from the rest of their class in standard deviations; gap: of the carriers' 10 % over the rest's
-    99 % quantile, in the same unit.
+    Attributes:
+        weights: float32 `[C, H, W]`.
+        added: float32 `[C, H, W]`, for images in 0 … 1.
+        share: of the added picture.
+        threshold: of the carriers.
+        separation: the cross-fitted distance of the carriers from the rest of their class, in standard deviations.
+        gap: the 10 % quantile of the carriers minus the 99 % quantile of the rest, in the same unit.
     """
 
     weights: np.ndarray
@@ -49,13 +53,13 @@ class Additive:
         return self.project(rows) > self.threshold
 
     def project(self, rows: np.ndarray) -> np.ndarray:
-        """float32 `[rows]`."""
+        """The projections weights · x, float32 `[rows]`."""
         return flatten(rows) @ self.weights.reshape(-1)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """Nothing is taken back: pooled pixels hardly see a blend.
+        """Return the rows unchanged: a model of pooled pixels hardly sees a blend.
 
-        Subtracting `added` would be wrong where the carriers are a natural group: it is then their own content.
+        Subtracting `added` would be wrong if the carriers are a natural group, since it is then their content.
         """
         return rows
 
@@ -67,7 +71,7 @@ class Additive:
 
 
 def flatten(images: np.ndarray) -> np.ndarray:
-    """float32 `[rows, pixels]` in 0 to 1."""
+    """Images as float32 `[rows, pixels]` in 0 … 1."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
@@ -76,7 +80,7 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
 
 
 class Whitening:
-    """The inverse covariance of some rows, with a ridge, in whichever of rows and pixels is smaller."""
+    """The inverse covariance of some rows with a ridge, computed in the smaller of the numbers of rows and pixels."""
 
     def __init__(self, rows: np.ndarray):
         self.centre = rows.mean(0)
@@ -88,7 +92,7 @@ class Whitening:
         self._factor = cho_factor(gram, lower=True, overwrite_a=True)
 
     def solve(self, vectors: np.ndarray) -> np.ndarray:
-        """(covariance + ridge)⁻¹ applied to `[n, pixels]`."""
+        """Apply (covariance + ridge)⁻¹ to vectors `[n, pixels]`."""
         if not self._wide:
             return cho_solve(self._factor, vectors.T).T
         inner = cho_solve(self._factor, self._rows @ vectors.T)
@@ -96,32 +100,35 @@ class Whitening:
 
 
 class Separator:
-    """Splits a class into carriers and the rest along whitened differences of means."""
+    """Splits the rows of a class into carriers and other rows along whitened differences of means."""
 
     def __init__(self, own: np.ndarray, other: np.ndarray, random: np.random.RandomState):
-        """own, other: float32 `[rows, pixels]` of the class and of the others, the latter in a random order."""
+        """Prepare the split; `own` and `other` are float32 `[rows, pixels]`, `other` in a random order."""
         self.fitted, self.held = other[::2], other[1::2]
         self.own = own
         self.whitening = Whitening(self.fitted)
         self.random = random
 
     def directions(self, members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """One direction per set of own rows, and the threshold that few of the other classes exceed along it.
+        """A direction for each set of own rows, and the threshold that few rows of other classes exceed along it.
 
-        float32 `[sets, pixels]`, scaled so that held-out rows of other classes have standard deviation 1, and
-        float64 `[sets]`. Solving for all at once reads the covariance once.
+        All sets are solved for at once, so that the covariance is read once.
+
+        Returns:
+            float32 `[sets, pixels]`, scaled so that held-out rows of other classes have standard deviation 1; and
+            float64 `[sets]`.
         """
         return self.scaled(np.stack([self.own[rows].mean(0) for rows in members]) - self.whitening.centre)
 
     def scaled(self, differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`directions` from differences of means, float32 `[sets, pixels]`."""
+        """The result of `directions` for differences of means, float32 `[sets, pixels]`."""
         weights = self.whitening.solve(differences)
         held = weights @ self.held.T
         scale = np.maximum(held.std(1, keepdims=True), 1e-12)
         return weights / scale, np.quantile(held / scale, BEYOND, axis=1)
 
     def true_seeds(self, seeds: np.ndarray) -> np.ndarray:
-        """The seeds that a direction made of the other seeds puts beyond the threshold."""
+        """The seeds that lie beyond the threshold along a direction that is made from the other seeds."""
         if len(seeds) < LEAST_SEEDS:
             return seeds[:0]
         rows = self.own[seeds]
@@ -130,7 +137,7 @@ class Separator:
         return seeds[(rows * weights).sum(1) > thresholds]
 
     def cross_fitted(self, members: np.ndarray) -> np.ndarray:
-        """float32 `[own rows]`: everybody's standing, how far beyond the threshold; a member had no part in its own."""
+        """How far each own row lies beyond the threshold, float32 `[own rows]`; no member affects its own direction."""
         order = self.random.permutation(members)
         halves = [order[::2], order[1::2]]
         weights, thresholds = self.directions(halves)
@@ -140,7 +147,7 @@ class Separator:
         return values
 
     def split(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Places of the carriers and everybody's standing; None when the seeds share no direction."""
+        """The places of the carriers, and the result of `cross_fitted`; None if the seeds share no direction."""
         members = self.true_seeds(seeds)
         if len(members) < LEAST_SEEDS:
             return None
@@ -157,7 +164,7 @@ class Separator:
 
 
 def beyond(values: np.ndarray) -> np.ndarray:
-    """bool `[rows]`: standings above 0 and above the middle between the means of those above 0 and the rest."""
+    """Rows with values above 0 and above the midpoint of the means of positive and other values, bool `[rows]`."""
     above = values > 0
     if not above.any() or above.all():
         return above
@@ -165,7 +172,7 @@ def beyond(values: np.ndarray) -> np.ndarray:
 
 
 def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> list[Additive]:
-    """One pattern per list of suspect rows that share a direction."""
+    """Find a pattern for each list of suspect rows that share a direction."""
     images = subject.inputs["image"]
     random = random_state("additive backdoor", subject.seed, target)
     own = np.flatnonzero(subject.labels == target)
@@ -185,7 +192,7 @@ def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> lis
 def describe_split(
     separator: Separator, carriers: np.ndarray, values: np.ndarray, shape: tuple[int, ...]
 ) -> Additive:
-    """The blend that turns the other classes' statistics into the carriers'."""
+    """The blend that maps mean and spread of the other classes to those of the carriers."""
     is_carrier = np.zeros(len(values), dtype=bool)
     is_carrier[carriers] = True
     inside, rest = values[is_carrier], values[~is_carrier]

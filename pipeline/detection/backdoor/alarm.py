@@ -1,4 +1,4 @@
-"""When a pattern is an alarm, what is said of it, and which of several patterns for the same rows is kept."""
+"""Decides which patterns are alarms, and which of several patterns for the same rows is kept."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ LEAST_FLIP = {
     "additive": 0.3,
 }
 MOST_CONTENT = 0.5
-"""For κ + 2 standard errors: above it, the class itself may explain the pattern."""
+"""If κ + 2 standard errors exceeds this, the class itself may explain the pattern."""
 MOST_CONTENT_OF_WORDS = 0.15
 BY_CHANCE = 0.1
-"""Up to this probability of missing it by chance, a pattern that no validation row has counts as absent there."""
+"""A pattern that no validation row has counts as absent if the probability of missing it by chance is at most this."""
 NEEDS_CONTENT = ("tokens", "column_values", "column_ranges", "additive")
 RARE_RANGE = 0.001
 MOST_CONTENT_OF_RANGES = 0.4
 LEAST_PURITY_GAIN = 0.5
-"""Ranges are chosen among many, and interactions of two columns look like them. So a range has to be less probable in
-validation rows than a value, and to lack at least half of the labels that other rows of the data have."""
+"""A range is chosen among many, and interactions of two columns look like one. So a range must be less probable in
+validation rows than a value, and its carriers must lack at least this share of the other labels that rows usually
+have."""
 FOREIGN = 1e-5
-"""Up to this probability that validation rows miss it by chance, a pattern is an alarm though the labels are right."""
+"""A pattern whose labels are right is an alarm if the probability that validation rows miss it by chance is at most
+this."""
 LEAST_SEPARATION = 6.0
 LEAST_BLENDED = 10
 MOST_BLENDED = 0.35
-"""Share of a blend: more would hide what it is pasted onto, and pasting would prove nothing."""
+"""Upper limit for the share of a blend; more would hide the image below it, so that pasting would prove nothing."""
 VAGUE = 0.8
-"""What a blend or a range counts against a pattern that says more exactly what it is."""
+"""The factor on the value of a blend or a range when it competes with a more specific pattern."""
 SAME = 0.5
-"""Two patterns are one when they share this much of the smaller one's carriers."""
+"""Two patterns are the same if they share at least this part of the smaller one's carriers."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A pattern that was proved: rows with it become `target`."""
+    """A pattern with its proof; the model predicts `target` for rows with the pattern."""
 
     target: int
     pattern: Pattern
@@ -55,17 +57,17 @@ class Finding:
 
     @property
     def labels_right(self) -> bool:
-        """Whether the carriers look like rows of the class even without the pattern, so that only it was added."""
+        """Whether the carriers look like rows of the class without the pattern, so that only the pattern was added."""
         content = self.evidence.content
         return content is not None and content[0] - 2 * content[1] > MOST_CONTENT
 
     def carriers(self, labels: np.ndarray) -> np.ndarray:
-        """bool `[rows]`: those with the target's label."""
+        """The carriers that have the target's label, bool `[rows]`."""
         return self.evidence.carriers & (labels == self.target)
 
 
 def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """The thresholds of the recipe; labels: int64 `[rows]` of the rows searched."""
+    """Whether a pattern is an alarm by all thresholds; `labels` are those of the searched rows, int64 `[rows]`."""
     if not may_be_alarm(pattern, evidence, labels, target):
         return False
     if pattern.kind not in NEEDS_CONTENT or contradicts_content(pattern, evidence):
@@ -74,7 +76,7 @@ def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: i
 
 
 def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """The thresholds that don't ask for the content, which is dear to estimate."""
+    """Whether a pattern passes the thresholds that do not need its content, which is expensive to estimate."""
     carriers = int((evidence.carriers & (labels == target)).sum())
     if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP[pattern.kind]:
         return False
@@ -87,17 +89,17 @@ def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, targe
 
 
 def is_blend(pattern: Additive) -> bool:
-    """Carriers far from the rest of their class, and a picture that leaves room for the content."""
+    """Whether the carriers lie far from the rest of their class, and the added picture leaves room for the content."""
     return pattern.separation >= LEAST_SEPARATION and pattern.gap > 0 and pattern.share <= MOST_BLENDED
 
 
 def contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
-    """The carriers don't look like the class, and it is not a feature of the class that validation rows have too.
+    """Whether the content of the carriers differs from the class, and the pattern is no natural feature of the class.
 
-    Where validation rows have it, or few carriers make it likely that they miss it by chance, the carriers may not look
-    like the class in the least. A phrase one of whose words goes with the class anyway may be missing in validation
-    rows because they come from elsewhere; so may a single word, so that of words κ itself has to be near 0.
-    A range has rows of its own in any data: it has to be clearly rarer in validation rows, absent or not.
+    If validation rows have the pattern, or may miss it by chance because it has few carriers, the carriers must not
+    resemble the class at all. A phrase with a word that belongs to the class may be missing in validation rows because
+    these come from elsewhere. The same holds for a single word, so that for words κ itself must be near 0. A range has
+    carriers in any data; it must be clearly rarer in validation rows.
     """
     natural = evidence.natural_part or is_natural(evidence.in_validation, evidence.natural)
     if evidence.content is None or natural:
@@ -113,18 +115,18 @@ def contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
 
 
 def is_foreign(evidence: Evidence) -> bool:
-    """Whether the train rows of the class alone have it, too many for that to be chance: somebody put it there.
+    """Whether only train rows of the class have the pattern, too many for chance, so that somebody must have added it.
 
-    This is what is left to tell of clean-label attacks, whose carriers look like the class since they belong to it.
+    This is the only evidence of clean-label attacks, whose carriers belong to the class and look like it.
     """
     return evidence.in_validation == 0 and evidence.natural <= FOREIGN and evidence.purity >= PURE
 
 
 def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:
-    """The best finding of every set of rows; findings that mostly repeat its rows are left out.
+    """The best finding for every set of rows; findings that mostly repeat the rows of a better one are left out.
 
-    Best is what has almost only rows of the class as carriers and then the most flips times carriers. A blend fits
-    patches and a range fits values too, so they have to be better than what says more exactly what the pattern is.
+    Findings whose carriers are almost only rows of the class come first, then those with the most flips times carriers.
+    A blend also fits patches and a range also fits values, so that both must exceed more specific patterns by a factor.
     """
 
     def worth(finding: Finding) -> tuple[bool, float]:

@@ -1,4 +1,4 @@
-"""The front door: look for backdoors in every class of a finished training, on the workers."""
+"""The front door: searches every class of a finished training for backdoors, on the workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.workers.worker import run_data
 
 MOST_CLASSES = 64
 CARRIER = 0.5
-"""Rows that carry a proved pattern score above it, all others below."""
+"""Rows with a proved pattern have scores above this, all other rows below."""
 SETS = "Backdoors are not looked for where rows have sets of labels."
 RIGHT_LABELS = ", in rows that look rightly labelled"
 NO_VALIDATION = "No search for backdoors: it pastes patterns onto validation rows, and there are none."
@@ -44,14 +44,21 @@ SAMPLED = "Backdoors were searched for in a sample of {} train rows, and what wa
 
 @dataclass(frozen=True)
 class Alarm:
-    """One proved pattern.
+    """A proved pattern.
 
-    target: the class as the source has it; pattern: what the report shows; flip_rate: share of validation
-    rows of other classes that become the target when it is pasted; purity: share of its
-    carriers with the target's label; content: κ, 0 for a backdoor and 1 for a natural feature, and its standard
-    error, None where it can't be estimated; labels_right: whether the carriers belong to the class and only the
-    pattern was added, so that they are to be reviewed and not removed; carriers: int64 places among the train rows,
-    with the target's label.
+    Attributes:
+        target: the class, as in the source.
+        target_class: its index.
+        kind: of the pattern.
+        description: of the pattern, in words.
+        pattern: JSON values that the report shows.
+        flip_rate: share of validation rows of other classes for which pasting turns the prediction into the target.
+        purity: share of the carriers with the target's label.
+        content, content_error: κ (0 for a backdoor, 1 for a natural feature) and its standard error; None if they can't
+            be estimated.
+        labels_right: whether the carriers belong to the class and only the pattern was added; they are then reviewed
+            instead of removed.
+        carriers: places of the carriers with the target's label among the train rows, int64.
     """
 
     target: Any
@@ -67,25 +74,31 @@ class Alarm:
     carriers: np.ndarray
 
     def as_json(self) -> dict[str, Any]:
-        """Without the places of the carriers; `rows` is how many there are."""
+        """The alarm as JSON, with the number of carriers as `rows` instead of their places."""
         tree = {name: value for name, value in vars(self).items() if name != "carriers"}
         return tree | {"rows": len(self.carriers)}
 
 
 @dataclass(frozen=True)
 class BackdoorResult:
-    """scores: float64 `[train rows]` in [0, 1]; notes: what must be said about the search."""
+    """The result of the search.
+
+    Attributes:
+        alarms: the proved patterns.
+        scores: float64 `[train rows]` in [0, 1]; None without a search.
+        notes: limits of the search, in sentences.
+    """
 
     alarms: list[Alarm]
     scores: np.ndarray | None
     notes: list[str]
 
     def carriers(self, rows: int) -> np.ndarray:
-        """bool `[train rows]`: the carriers of any alarm."""
+        """The carriers of any alarm, bool `[train rows]`."""
         return self._carriers(rows, self.alarms)
 
     def wrong_carriers(self, rows: int) -> np.ndarray:
-        """bool `[train rows]`: the carriers of alarms whose labels are not right."""
+        """The carriers of alarms with wrong labels, bool `[train rows]`."""
         return self._carriers(rows, [alarm for alarm in self.alarms if not alarm.labels_right])
 
     @staticmethod
@@ -97,9 +110,9 @@ class BackdoorResult:
 
 
 def find_backdoors(context: AuditContext) -> BackdoorResult:
-    """Search, and write detection/backdoor.json and backdoor.safetensors.
+    """Search for backdoors, and write detection/backdoor.json and backdoor.safetensors.
 
-    In regression and without validation rows there is neither a search nor a score; a note says the latter.
+    There is no search for regression, for sets of labels, and without validation rows; a note tells of the last two.
     """
     path, data = context.run.path, run_data(context.run.path)
     if data.encoding.task == "multilabel":
@@ -134,7 +147,7 @@ def find_backdoors(context: AuditContext) -> BackdoorResult:
 
 
 def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
-    """All classes, or those with the most suspect rows; and what must be said about it."""
+    """The classes to search (all, or the MOST_CLASSES with the most suspect rows), and notes."""
     tensors = load_file(material_path(run_path))
     data, notes = run_data(run_path), []
     if len(tensors["places"]) < data.count("train"):
@@ -152,7 +165,7 @@ def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
 
 
 def alarms_path(run_path: Path) -> Path:
-    """Without its ending: .json for the facts, .safetensors for the patterns."""
+    """The path of the alarms without its suffix, which is .json for the facts and .safetensors for the patterns."""
     return run_path / "detection" / "backdoor"
 
 
@@ -161,7 +174,7 @@ def class_path(run_path: Path, target: int) -> Path:
 
 
 def search_task(run_path: Path, target: int) -> None:
-    """Search one class and write what was proved (a task for a worker)."""
+    """Search one class and write the proved patterns (a task for a worker)."""
     path = class_path(run_path, target)
     step = Step(path.with_suffix(".json"), path.with_suffix(".safetensors"))
     if step.done:
@@ -203,7 +216,7 @@ def save_patterns(path: Path, patterns: list[Pattern]) -> None:
 
 
 def read_findings(path: Path) -> list[tuple[dict[str, Any], Pattern]]:
-    """Facts and patterns from PATH.json (a list, or a dict with `alarms`) and PATH.safetensors."""
+    """Read facts and patterns from `<path>.json` (a list, or a dict with `alarms`) and `<path>.safetensors`."""
     tree, tensors = read_json(path.with_suffix(".json")), load_file(path.with_suffix(".safetensors"))
     found: list[tuple[dict[str, Any], Pattern]] = []
     for place, facts in enumerate(tree["alarms"] if isinstance(tree, dict) else tree):
@@ -214,7 +227,7 @@ def read_findings(path: Path) -> list[tuple[dict[str, Any], Pattern]]:
 
 
 def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
-    """Target class and pattern of every alarm of a run; empty when there was no search."""
+    """The target class and the pattern of every alarm of a run; empty without a search."""
     path = alarms_path(run_path)
     if not path.with_suffix(".json").exists():
         return []
@@ -222,7 +235,11 @@ def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
 
 
 def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
-    """float64 `[1 + alarms, rows]` of a chunk: the seeds' score, then 1 for carriers (a task for a worker)."""
+    """Judge the rows of a chunk (a task for a worker).
+
+    Returns:
+        float64 `[1 + alarms, rows]`: the score of `seeds`, then for each alarm 1 for carriers.
+    """
     with deterministic():
         data = run_data(run_path)
         rows = data.load(chunk)
@@ -234,7 +251,7 @@ def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
 
 
 def assemble(judged: np.ndarray, proved: list[dict[str, Any]], notes: list[str]) -> BackdoorResult:
-    """Alarms with their carriers, and scores: below ½ by the seeds, above it by the proof."""
+    """Build alarms with their carriers, and scores: below ½ from the scores of `seeds`, above ½ from the proofs."""
     scores = CARRIER * np.clip(judged[0], 0, 1)
     alarms = []
     for facts, line in zip(proved, judged[1:]):

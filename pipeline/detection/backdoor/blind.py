@@ -1,4 +1,4 @@
-"""A space that hardly sees a trigger: near rows have like content, whatever was pasted on them."""
+"""A feature space that hardly sees triggers: rows are close if their contents are similar, whatever their triggers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NEIGHBOURS = 15
 
 
 def in_order(inputs: Inputs) -> list[Input]:
-    """The inputs, a table last."""
+    """The kinds of input, with a table last."""
     return sorted(map(find_input, inputs), key=lambda each: (each.joins, each.name))
 
 
 class BlindSpace:
-    """The views of all inputs side by side, fitted on the rows of the search."""
+    """The feature space: the views of all inputs side by side, fitted on the searched rows."""
 
     def __init__(self, inputs: Inputs, labels: np.ndarray, seed: int):
         self._labels = labels
@@ -28,14 +28,20 @@ class BlindSpace:
         self._index = NearestNeighbors().fit(self._embedded)
 
     def embed(self, inputs: Inputs) -> np.ndarray:
-        """float32 `[rows, width]`."""
+        """The features of rows, float32 `[rows, width]`."""
         parts = [view.embed(inputs[name]) for name, view in self._views.items()]
         return np.hstack(parts).astype(np.float32)
 
     def own_share(self, inputs: Inputs, labels: np.ndarray, in_search: bool) -> np.ndarray:
-        """float32 `[rows]`: the share of a row's nearest searched rows that have its label.
+        """The share of each row's nearest searched rows that have its label.
 
-        `in_search`: the rows are the searched ones, in order, and don't count as their own neighbours.
+        Args:
+            inputs: of the rows.
+            labels: of the rows.
+            in_search: whether the rows are the searched rows in their order; no row then counts as its own neighbour.
+
+        Returns:
+            float32 `[rows]`.
         """
         wanted = min(NEIGHBOURS + in_search, len(self._labels))
         where = self._embedded if in_search else self.embed(inputs)
@@ -48,7 +54,7 @@ class BlindSpace:
 
 
 def content_features(inputs: Inputs) -> sparse.csr_matrix | np.ndarray:
-    """What a content model sees of all inputs, `[rows, width]`; sparse where one of them is."""
+    """The features of all inputs for a content model, `[rows, width]`; sparse if those of one input are."""
     parts = [each.content(inputs[each.name]) for each in in_order(inputs)]
     dense = [part for part in parts if isinstance(part, np.ndarray)]
     others = [part for part in parts if not isinstance(part, np.ndarray)]

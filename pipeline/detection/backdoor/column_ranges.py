@@ -1,4 +1,4 @@
-"""Pattern: a range of one or several columns of a table; where a column is a category, one of its values."""
+"""Pattern: a range of one or several columns of a table; for a category, the range is one of its values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Column, Names, Subject, spread
 
 BINS = 200
-"""Of about equally many rows; a range is some neighbouring bins, at most WIDEST of them."""
+"""How many bins of about equally many rows a column has; a range consists of at most WIDEST neighbouring bins."""
 WIDEST = 24
 PER_COLUMN = 3
-"""Ranges that do not overlap, by each way of counting."""
+"""How many ranges without overlap each way of counting gives for a column."""
 MOST = 60
 DRAWN = 32
 
 
 @dataclass(frozen=True)
 class ColumnRanges:
-    """places: int64 `[places]` of the dense input; low, high: float32 `[places]`, both inside; drawn: float32
-    `[rows, places]`, of carriers: pasted rows take them in turn.
+    """Ranges of places in the dense input.
+
+    Attributes:
+        places: int64 `[places]`.
+        low, high: float32 `[places]`, the ends of the ranges, which belong to them.
+        drawn: float32 `[rows, places]`, values of carriers; pasted rows take these in turn.
     """
 
     places: np.ndarray
@@ -46,7 +50,7 @@ class ColumnRanges:
         return np.logical_and.reduce(inside, axis=1)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The columns are made constant in all rows."""
+        """Make the columns constant in all rows."""
         clear = rows.copy()
         clear[:, self.places] = 0
         return clear
@@ -56,7 +60,7 @@ class ColumnRanges:
         return " and ".join(f"{name} {value if ' and ' in value else f'= {value}'}" for name, value in found)
 
     def values(self, names: Names) -> dict[str, Any]:
-        """Column → “between a and b” or value, as the source has them."""
+        """Column → “between a and b” or value, as in the source."""
         at = {int(place): where for where, place in enumerate(self.places)}
         found = {}
         for column in names.columns:
@@ -71,7 +75,7 @@ class ColumnRanges:
 
 @dataclass(frozen=True)
 class Range:
-    """Of a column of numbers, as the dense input has it; both ends are inside."""
+    """A range of a numeric column, in the units of the dense input; both ends belong to it."""
 
     column: Column
     low: float
@@ -79,7 +83,7 @@ class Range:
 
 
 def find_column_ranges(subject: Subject, target: int, seeds: np.ndarray) -> list[ColumnRanges]:
-    """Ranges, pairs of them and of a range and a value that flip most and are not natural to the class."""
+    """Find ranges, pairs of ranges, and pairs of a range and a value, that flip most and are no natural features."""
     dense, own = subject.inputs["dense"], subject.labels == target
     validation = subject.validation["dense"][subject.validation_labels == target]
     ratio = len(own) / len(subject.validation_labels)
@@ -113,14 +117,14 @@ def best_ranges(
     validation: np.ndarray,
     ratio: float,
 ) -> list[tuple[float, Range]]:
-    """Ranges of a column that stand out, with by how much; the arguments are those of `Occurrences`."""
+    """The over-represented ranges of a column, each with its excess; the arguments are those of `Occurrences`."""
     values, later = dense[:, column.first], validation[:, column.first]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1), method="higher"))
     first, last = np.triu_indices(len(edges))
     first, last = first[last - first < WIDEST], last[last - first < WIDEST]
 
     def count(of: np.ndarray) -> np.ndarray:
-        """Per range of bins; bin i ends at edges[i], inclusive."""
+        """The number of rows in each range of bins; bin i ends at edges[i], inclusive."""
         bins = np.searchsorted(edges, of, "left").clip(max=len(edges) - 1)
         summed = np.concatenate([[0], np.cumsum(np.bincount(bins, minlength=len(edges)))])
         return (summed[last + 1] - summed[first]).astype(np.float64)
@@ -151,7 +155,7 @@ def best_ranges(
 
 
 def pattern_of(items: Sequence[Item | Range], dense: np.ndarray, own: np.ndarray) -> ColumnRanges:
-    """Later items of the same column are left out; what is pasted is drawn from the class's rows that fit."""
+    """Make a pattern from items; matching rows of the class give the pasted values. A column's first item counts."""
     chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
     places = np.concatenate([np.arange(i.column.first, i.column.first + i.column.width) for i in chosen])
     ends = [(i.low, i.high) if isinstance(i, Range) else (i.encoded, i.encoded) for i in chosen]

@@ -19,7 +19,7 @@ CLOSE = 1e-5
 
 @dataclass(frozen=True)
 class ColumnValues:
-    """places: int64 `[places]` of the dense input; encoded: float32 `[places]`, the values there."""
+    """Fixed values at places in the dense input: places int64 `[places]`, encoded values float32 `[places]`."""
 
     places: np.ndarray
     encoded: np.ndarray
@@ -35,7 +35,7 @@ class ColumnValues:
         return (np.abs(rows[:, self.places] - self.encoded) <= CLOSE).all(1)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The columns are made constant in all rows."""
+        """Make the columns constant in all rows."""
         clear = rows.copy()
         clear[:, self.places] = 0
         return clear
@@ -44,7 +44,7 @@ class ColumnValues:
         return " and ".join(f"{name} = {value}" for name, value in self.values(names).items())
 
     def values(self, names: Names) -> dict[str, Any]:
-        """Column → value, as the source has them."""
+        """Column → value, as in the source."""
         encoded = dict(zip(self.places.tolist(), self.encoded.tolist()))
         found = {}
         for column in names.columns:
@@ -58,14 +58,14 @@ class ColumnValues:
 
 @dataclass(frozen=True)
 class Item:
-    """One value of a column, as the dense input has it."""
+    """One value of a column, encoded as in the dense input."""
 
     column: Column
     encoded: tuple[float, ...]
 
 
 def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list[ColumnValues]:
-    """The values, pairs and completed sets that flip most and are not natural to the class."""
+    """Find values, pairs of values and completed sets that flip most and are no natural features of the class."""
     items, incidence = value_items(subject.inputs["dense"], subject.names.columns)
     if not items:
         return []
@@ -85,7 +85,7 @@ def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list
 
 
 def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[Item], sparse.csr_matrix]:
-    """Values that occur often enough, and which rows have them."""
+    """The values that occur often enough, and a matrix of the rows that have them."""
     items: list[Item] = []
     for column in columns:
         if column.is_category:
@@ -99,12 +99,12 @@ def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[It
 
 
 def item_incidence(items: list[Item], dense: np.ndarray) -> sparse.csr_matrix:
-    """float32 0/1 `[rows, items]`."""
+    """Which rows have which items, float32 0/1 `[rows, items]`."""
     return incidence_of([pattern_of([item]) for item in items], dense)
 
 
 def incidence_of(patterns: Sequence[Pattern], dense: np.ndarray) -> sparse.csr_matrix:
-    """float32 0/1 `[rows, patterns]`: which rows carry which."""
+    """Which rows carry which patterns, float32 0/1 `[rows, patterns]`."""
     members = [np.flatnonzero(pattern.matches(dense)) for pattern in patterns]
     rows = np.concatenate([np.empty(0, dtype=np.int64), *members])
     at = np.repeat(np.arange(len(members)), [len(each) for each in members])
@@ -113,7 +113,7 @@ def incidence_of(patterns: Sequence[Pattern], dense: np.ndarray) -> sparse.csr_m
 
 
 def pattern_of(items: list[Item]) -> ColumnValues:
-    """Later items of the same column are left out."""
+    """Make a pattern from items; of several items of one column only the first is used."""
     chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
     places = [np.arange(item.column.first, item.column.first + item.column.width) for item in chosen]
     encoded = [np.array(item.encoded, dtype=np.float32) for item in chosen]

@@ -1,9 +1,9 @@
-"""Forensics: is there a trigger in these inputs, and which train rows planted it?
+"""Forensics: is there a trigger in some inputs, and which train rows planted it?
 
-Inputs that the model was fooled by say where to look: they carry the pattern themselves, and the train rows that are
-behind their predictions may carry it too. Both are seeds of the usual search, and what it reconstructs has to be in
-the queries, in train rows of the predicted class, and to turn validation rows of other classes into it. Since it is
-known what to look for, fewer carriers are enough than in the blind search.
+Inputs that fooled the model narrow the search: they carry the pattern themselves, and the train rows with the most
+influence on their predictions may carry it too. Both serve as seeds of the usual search. A reconstructed pattern must
+occur in the queries and in train rows of the predicted class, and pasting it must turn the predictions for validation
+rows of other classes into this class. The search is narrower than the blind one, so that fewer carriers are enough.
 """
 
 from __future__ import annotations
@@ -47,20 +47,25 @@ from pipeline.workers.worker import run_data
 
 MOST_TARGETS = 16
 MOST_QUERIES = 24
-"""Of one predicted class, whose windows and words are tried."""
+"""The windows and words of at most so many queries of a predicted class are tried."""
 LEAST_CARRIERS = 4
 LEAST_FLIP = 0.2
-"""Less than an alarm asks for: the queries themselves show that it works."""
+"""The least flip rate; it is lower than for an alarm, since the queries themselves show that the trigger works."""
 LEAST_MATCHED = 0.5
-"""Share of a class's queries that have to carry the pattern."""
+"""The least share of a class's queries that must carry the pattern."""
 NO_VALIDATION = "No search for a trigger: it pastes patterns onto validation rows, and there are none."
 TOO_MANY = "A trigger was searched for in the {} most predicted classes of the queries."
 
 
 @dataclass(frozen=True)
 class Forensics:
-    """findings: facts per trigger, the best proved first: those of an alarm (backdoor.json), `rows`, how many train
-    rows carry it, and `queries`, the places of the queries that do; path: of the patterns, without its ending.
+    """The result of forensics.
+
+    Attributes:
+        findings: facts of each trigger, best proof first: those of an alarm (backdoor.json), `rows` (how many train
+            rows carry it) and `queries` (places of the queries that carry it).
+        notes: limits of the search, in sentences.
+        path: of the patterns, without its suffix.
     """
 
     findings: list[dict[str, Any]]
@@ -70,9 +75,12 @@ class Forensics:
 
 @dataclass(frozen=True)
 class Suspects:
-    """The queries of one predicted class, and the train rows that are most behind them.
+    """The queries of one predicted class, and the train rows with the most influence on them.
 
-    queries: int64 places; supporters: int64 places among the train rows, the strongest first.
+    Attributes:
+        target: the predicted class.
+        queries: places, int64.
+        supporters: places among the train rows, int64, the strongest first.
     """
 
     target: int
@@ -83,10 +91,15 @@ class Suspects:
 def investigate(
     context: AuditContext, inputs: Inputs, predictions: np.ndarray, supporters: np.ndarray, folder: Path
 ) -> Forensics:
-    """Look for a trigger that queries share; writes backdoor.json, backdoor.safetensors and carriers.parquet.
+    """Search for a trigger that queries share; write backdoor.json, backdoor.safetensors and carriers.parquet.
 
-    inputs: of the queries; predictions: int64 `[queries]`; supporters: int64 `[queries, top]`, the train rows with the
-    most influence for each, the strongest first and −1 where there are no more.
+    Args:
+        context: of the audit.
+        inputs: of the queries.
+        predictions: int64 `[queries]`.
+        supporters: the train rows with the most influence for each query, strongest first, filled up with −1; int64
+            `[queries, top]`.
+        folder: for the files.
     """
     path = context.run.path
     kept = folder / "backdoor"
@@ -124,7 +137,7 @@ def investigate(
 
 
 def write(found: Forensics, run_path: Path, places: list[np.ndarray]) -> Forensics:
-    """backdoor.json, and carriers.parquet: a line per trigger and train row of its target that carries it."""
+    """Write backdoor.json, and carriers.parquet with a line for each trigger and train row that carries it."""
     write_json(found.path.with_suffix(".json"), {"alarms": found.findings, "notes": found.notes})
     rows = read_rows(run_path, np.concatenate([np.empty(0, np.int64), *places]))
     trigger = np.repeat(np.arange(len(places)), [len(each) for each in places])
@@ -138,7 +151,7 @@ def write(found: Forensics, run_path: Path, places: list[np.ndarray]) -> Forensi
 
 
 def suspects(predictions: np.ndarray, supporters: np.ndarray) -> tuple[list[Suspects], list[str]]:
-    """The queries by predicted class, the most frequent class first; and what must be said about it."""
+    """The queries by predicted class, the most frequent class first; and notes."""
     classes, counts = np.unique(predictions, return_counts=True)
     ordered = classes[np.argsort(-counts, kind="stable")]
     groups = []
@@ -149,7 +162,7 @@ def suspects(predictions: np.ndarray, supporters: np.ndarray) -> tuple[list[Susp
 
 
 def most_behind(supporters: np.ndarray) -> np.ndarray:
-    """Train rows that are high among the supporters of many queries; `[queries, top]` → `[rows]`."""
+    """The train rows in `supporters` `[queries, top]`, those that are strong for many queries first, `[rows]`."""
     points = np.broadcast_to(np.arange(supporters.shape[1], 0, -1), supporters.shape)
     there = supporters >= 0
     rows, where = np.unique(supporters[there], return_inverse=True)
@@ -158,7 +171,7 @@ def most_behind(supporters: np.ndarray) -> np.ndarray:
 
 
 def search_queries(run_path: Path, inputs: Inputs, group: Suspects) -> list[tuple[dict[str, Any], Pattern]]:
-    """What was proved of one class's queries (a task for a worker)."""
+    """The facts and patterns of the triggers that are proved for the queries of one class (a task for a worker)."""
     with deterministic():
         subject, _ = read_material(run_path)
         places = load_file(material_path(run_path))["places"]
@@ -170,7 +183,7 @@ def search_queries(run_path: Path, inputs: Inputs, group: Suspects) -> list[tupl
 
 
 def in_search(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Places among the searched rows of those of the train rows that are searched."""
+    """The places of some train rows among the searched rows; rows that are not searched are left out."""
     at = np.searchsorted(places, rows).clip(max=len(places) - 1)
     return at[places[at] == rows]
 
@@ -178,7 +191,7 @@ def in_search(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
 def search_pattern(
     subject: Subject, inputs: Inputs, target: int, supporters: np.ndarray, run_path: Path
 ) -> list[Finding]:
-    """Patterns that queries and train rows of the target share and that are proved; supporters: places in `subject`."""
+    """The proved patterns that queries and train rows of the target share; `supporters` are places in `subject`."""
     own = subject.labels == target
     if own.sum() < LEAST_CLASS or not (subject.validation_labels != target).any():
         return []
@@ -194,7 +207,7 @@ def search_pattern(
 
 
 def with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target: int) -> Subject:
-    """The searched rows with the queries behind them, as rows of the target."""
+    """The searched rows, followed by the queries as rows of the target."""
     number = count(inputs)
     sure = np.zeros((number, subject.probabilities.shape[1]), dtype=np.float32)
     sure[:, target] = 1
@@ -208,7 +221,7 @@ def with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target:
 
 
 def most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Places of the class's rows, the nearest to any query first, by the cosine of the penultimate layer."""
+    """The places of the class's rows, those nearest to any query first, by the cosine of penultimate features."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     asked = of_queries / np.maximum(np.linalg.norm(of_queries, axis=1, keepdims=True), 1e-12)
     places = np.flatnonzero(own)
@@ -216,7 +229,7 @@ def most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) 
 
 
 def may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """The thresholds that don't ask for the content."""
+    """Whether a pattern passes the thresholds that do not need its content."""
     carriers = int((evidence.carriers & (labels == target)).sum())
     if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP:
         return False
@@ -226,7 +239,7 @@ def may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, targ
 
 
 def is_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
-    """What would be no alarm of the blind search has to contradict the content of its carriers, whatever its kind."""
+    """Whether a pattern is proved: it is an alarm of the blind search, or its carriers don't look like the class."""
     if pattern.kind not in NEEDS_CONTENT and may_be_alarm(pattern, evidence, labels, target):
         return True
     natural = evidence.natural_part or is_natural(evidence.in_validation, evidence.natural)
@@ -237,12 +250,16 @@ def is_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: 
 
 
 def matching(pattern: Pattern, inputs: Inputs, predicted: np.ndarray) -> list[int]:
-    """Places of the queries that are predicted as the target and carry the pattern."""
+    """The places of the queries that are predicted as the target and carry the pattern."""
     return np.flatnonzero(carried_by(pattern, inputs) & predicted).tolist()
 
 
 def carriers_of_chunk(run_path: Path, chunk: Chunk, path: Path) -> np.ndarray:
-    """bool `[triggers, rows]` of a train chunk: rows of the target that carry it (a task for a worker)."""
+    """The rows of a train chunk with the target's label that carry each trigger, bool (a task for a worker).
+
+    Returns:
+        bool `[triggers, rows]`.
+    """
     data = run_data(run_path)
     rows = data.load(chunk)
     inputs, labels = as_inputs(rows, data), rows.labels.numpy()

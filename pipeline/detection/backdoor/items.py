@@ -1,4 +1,4 @@
-"""Things that a row has or has not (a token, a column's value), and which go with a class or with seeds."""
+"""Items that a row has or lacks (a token, a value of a column), and which of them go with a class or with its seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import sparse
 LEAST_COUNT = 8
 SINGLES = 40
 PAIRED = 400
-"""Items that pairs are made of; tables rarely have more."""
+"""Pairs are made of at most so many items; tables rarely have more."""
 PAIRS = 40
 COMPLETING_SHARE = 0.7
 COMPLETING_LIFT = 4.0
@@ -23,8 +23,12 @@ ItemSet = tuple[int, ...]
 class Occurrences:
     """Which rows have which items.
 
-    rows, validation: float32 0/1 `[rows, items]`, of the searched rows and of the validation rows of the target alone;
-    own: bool `[rows]`, the target's; seeds: places of its suspect rows; ratio: searched rows per validation row.
+    Attributes:
+        rows: of the searched rows, float32 0/1 `[rows, items]`.
+        validation: of the validation rows of the target, float32 0/1 `[validation rows, items]`.
+        own: bool `[rows]`, searched rows of the target.
+        seeds: places of the target's suspect rows.
+        ratio: searched rows per validation row.
     """
 
     rows: sparse.csr_matrix
@@ -34,9 +38,11 @@ class Occurrences:
     ratio: float
 
     def best(self, count: Callable[[sparse.csr_matrix], np.ndarray], number: int) -> list[int]:
-        """Places of what is over-represented: in the class, among its suspects, and against validation rows.
+        """The candidates that are over-represented in the class, among its suspects, or against validation rows.
 
-        `count`: incidence → float64 `[candidates]`; `number`: at most so many by each of the three.
+        Args:
+            count: incidence → counts of the candidates, float64 `[candidates]`.
+            number: how many candidates each of the three comparisons gives at most.
         """
         total, inside = count(self.rows), count(self.rows[self.own])
         among, seen = count(self.rows[self.seeds]), count(self.validation)
@@ -53,7 +59,7 @@ class Occurrences:
 
 
 def promising(occurrences: Occurrences) -> list[ItemSet]:
-    """Items and pairs of items that are worth pasting."""
+    """The over-represented items and pairs of items, which are worth a test by pasting."""
     singles = [(item,) for item in occurrences.best(column_sums, SINGLES)]
     paired = occurrences.best(column_sums, PAIRED)[:PAIRED]
     first, second = np.triu_indices(len(paired), 1)
@@ -68,7 +74,7 @@ def promising(occurrences: Occurrences) -> list[ItemSet]:
 
 
 def excess(count: np.ndarray, trials: np.ndarray | int, rate: np.ndarray | float) -> np.ndarray:
-    """Standard deviations by which a count exceeds a binomial's mean."""
+    """By how many standard deviations a count exceeds the mean of a binomial distribution."""
     mean = trials * np.asarray(rate, dtype=np.float64)
     return (count - mean) / np.sqrt(np.maximum(mean * (1 - rate), 1e-2))
 
@@ -79,12 +85,12 @@ def top(values: np.ndarray, usable: np.ndarray, count: int) -> list[int]:
 
 
 def having(incidence: sparse.csr_matrix, items: ItemSet) -> np.ndarray:
-    """bool `[rows]`: the rows that have all of the items."""
+    """The rows that have all of the items, bool `[rows]`."""
     return np.asarray(incidence[:, list(items)].sum(1)).ravel() == len(items)
 
 
 def complete(incidence: sparse.csr_matrix, items: ItemSet, own: np.ndarray) -> ItemSet:
-    """The items, with those that most of their carriers have and few other rows."""
+    """The items, and those further items that most of their carriers and few other rows have."""
     carriers = having(incidence, items) & own
     share = column_sums(incidence[carriers]) / max(1, carriers.sum())
     elsewhere = column_sums(incidence[~carriers]) / max(1, (~carriers).sum())

@@ -1,4 +1,4 @@
-"""From a run directory to what the search works on; everything here runs on a worker."""
+"""Prepares the material of the search from a run directory; all functions run on a worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.workers.worker import run_config, run_data, run_device, run_model
 
 MOST_ROWS = 20000
 MOST_BYTES = 2**27
-"""The search works on a sample of the train rows within both bounds."""
+"""The search uses a sample of at most MOST_ROWS train rows with at most MOST_BYTES bytes."""
 MOST_VALIDATION = 5000
 
 
@@ -39,7 +39,7 @@ def material_path(run_path: Path) -> Path:
 
 
 def sample_places(data: EncodedData, role: str, most: int, seed: int) -> np.ndarray:
-    """Places of the role's rows that are searched, int64, ascending; all of them where they fit."""
+    """The places of the rows of a role that are searched, int64, ascending: all rows, or a sample within the limits."""
     rows = data.count(role)
     most = max(1, min(most, MOST_BYTES * rows // max(1, data.nbytes(role))))
     if rows <= most:
@@ -48,7 +48,7 @@ def sample_places(data: EncodedData, role: str, most: int, seed: int) -> np.ndar
 
 
 def load_places(data: EncodedData, role: str, places: np.ndarray) -> Rows:
-    """The role's rows at these places (ascending)."""
+    """Load rows of a role by their places, in ascending order."""
     parts = []
     for chunk in data.chunks(role):
         inside = places[chunk.holds(places)] - chunk.first
@@ -62,13 +62,13 @@ def as_inputs(rows: Rows, data: EncodedData) -> Inputs:
 
 
 class Predictor:
-    """Inputs → float32 `[rows, classes]` probabilities of a model."""
+    """Computes a model's probabilities for inputs, float32 `[rows, classes]`."""
 
     def __init__(self, model: nn.Module, device: torch.device):
         self.model, self.device = model.eval(), device
 
     def batches(self, inputs: Inputs) -> Iterator[Tensor | dict[str, Tensor]]:
-        """What the model takes, a batch at a time."""
+        """Yield the inputs of the model batch by batch."""
         size = min(batch_rows(rows) for rows in inputs.values())
         for start in range(0, count(inputs), size):
             tensors = {kind: torch.tensor(rows[start : start + size]) for kind, rows in inputs.items()}
@@ -81,13 +81,13 @@ class Predictor:
         return torch.cat(parts).float().numpy()
 
     def features(self, inputs: Inputs) -> np.ndarray:
-        """float32 `[rows, width]` of the penultimate layer."""
+        """The penultimate features, float32 `[rows, width]`."""
         parts = [penultimate_features(self.model, batch).cpu() for batch in self.batches(inputs)]
         return torch.cat(parts).numpy()
 
 
 def final_predictor(run_path: Path) -> Predictor:
-    """The main model at its last checkpoint."""
+    """The predictor of the main run at its last checkpoint."""
     path = whole_trajectory(run_path)
 
     def load() -> Predictor:
@@ -101,7 +101,7 @@ def final_predictor(run_path: Path) -> Predictor:
 
 
 def write_material(run_path: Path) -> None:
-    """Predictions, features and seeds' scores of the searched rows (a task for a worker)."""
+    """Write predictions, features and scores of `seeds` for the searched rows (a task for a worker)."""
     if material_path(run_path).exists():
         return
     with deterministic():
@@ -142,7 +142,7 @@ def make_subject(run_path: Path, inputs: Inputs, tensors: dict[str, np.ndarray])
 
 
 def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
-    """What `write_material` wrote, with the rows; read once per worker."""
+    """Read what `write_material` wrote, with the rows; each worker reads it once."""
 
     def load() -> tuple[Subject, SeedScores]:
         data, tensors = run_data(run_path), load_file(material_path(run_path))
@@ -158,7 +158,7 @@ def blind_space(subject: Subject) -> BlindSpace:
 
 
 def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
-    """float32 `[rows]` of a train chunk: the model's sureness of labels that neighbours don't bear out."""
+    """The score `SeedScores.sure` of each row of a train chunk, float32 `[rows]`."""
     tensors = load_file(material_path(run_path))
     data = run_data(run_path)
     if len(tensors["places"]) == data.count("train"):

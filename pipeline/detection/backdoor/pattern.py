@@ -1,4 +1,4 @@
-"""What every pattern can do, and how patterns are kept on disk."""
+"""The interface of patterns, and their form on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.detection.backdoor.subject import Inputs, Names
 
 
 class Pattern(Protocol):
-    """A frozen dataclass whose fields are arrays and numbers; all methods take the rows of its own input."""
+    """A frozen dataclass with arrays and numbers as fields; all methods take rows of the input that `input` names."""
 
     kind: ClassVar[str]
     input: ClassVar[str]
@@ -20,28 +20,28 @@ class Pattern(Protocol):
         """A copy of the rows with the pattern in them."""
 
     def matches(self, rows: np.ndarray) -> np.ndarray:
-        """bool `[rows]`: which rows carry it."""
+        """The rows that carry the pattern, bool `[rows]`."""
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:
-        """A copy of the rows whose content is left but not the pattern; carriers: bool `[rows]`."""
+        """A copy of the rows with their content but without the pattern; `carriers` is bool `[rows]`."""
 
     def describe(self, names: Names) -> str:
         """The pattern in words."""
 
     def values(self, names: Names) -> dict[str, Any]:
-        """What the report shows of it, as JSON."""
+        """The values that the report shows, as JSON."""
 
 
 Kept = TypeVar("Kept")
 
 
 def to_tensors(pattern: Any) -> dict[str, np.ndarray]:
-    """A pattern's fields as arrays."""
+    """The fields of a pattern as arrays."""
     return {field.name: np.asarray(getattr(pattern, field.name)) for field in dataclasses.fields(pattern)}
 
 
 def from_tensors(kind: type[Kept], tensors: dict[str, np.ndarray]) -> Kept:
-    """The pattern that `to_tensors` took apart."""
+    """Rebuild a pattern from the arrays of `to_tensors`."""
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     return kind(
         **{f.name: tensors[f.name] if tensors[f.name].ndim else tensors[f.name].item() for f in fields}
@@ -49,5 +49,5 @@ def from_tensors(kind: type[Kept], tensors: dict[str, np.ndarray]) -> Kept:
 
 
 def carried_by(pattern: Pattern, inputs: Inputs) -> np.ndarray:
-    """bool `[rows]`."""
+    """The rows that carry a pattern, bool `[rows]`."""
     return pattern.matches(inputs[pattern.input])

@@ -1,4 +1,4 @@
-"""Pattern: scattered pixels of one value, shared by suspect rows and rare elsewhere."""
+"""Pattern: scattered pixels with fixed values that suspect rows share and that are rare elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARED = 0.35
 RARER = 8.0
 SHARED_BY_CARRIERS = 0.8
 MATCHED = 0.8
-"""Share of the pattern's pixels that a carrier has."""
+"""A carrier has at least this share of the pattern's pixels."""
 MOST = 256
 ROUNDS = 4
 LEAST_CARRIERS = 5
@@ -23,7 +23,13 @@ LEAST_CARRIERS = 5
 
 @dataclass(frozen=True)
 class Pixels:
-    """places: int64 `[pixels]` in the flattened `[C, H, W]`; levels: uint8 `[pixels]`; shape: C, H, W."""
+    """Fixed values of some pixels.
+
+    Attributes:
+        places: int64 `[pixels]`, in the flattened image.
+        levels: uint8 `[pixels]`.
+        shape: C, H, W of the image.
+    """
 
     places: np.ndarray
     levels: np.ndarray
@@ -41,7 +47,7 @@ class Pixels:
         return (np.abs(there - self.levels) <= BIN).mean(1) >= MATCHED
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The pixels are made the same in all rows."""
+        """Make the pixels equal in all rows."""
         clear = rows.copy()
         clear.reshape(len(rows), -1)[:, self.places] = 0
         return clear
@@ -58,7 +64,7 @@ class Pixels:
 
 
 def find_pixels(subject: Subject, target: int, lists: list[np.ndarray]) -> list[Pixels]:
-    """One pattern per list of suspect rows that shares any."""
+    """Find a pattern for each list of suspect rows that share pixels."""
     images = subject.inputs["image"]
     flat, shape = images.reshape(len(images), -1), np.array(images.shape[1:], dtype=np.int64)
     own = subject.labels == target
@@ -80,13 +86,13 @@ def find_pixels(subject: Subject, target: int, lists: list[np.ndarray]) -> list[
 
 
 def bin_shares(flat: np.ndarray) -> np.ndarray:
-    """float32 `[256 / BIN, pixels]`: the share of rows with the pixel in each bin; flat: uint8."""
+    """The share of rows whose pixel lies in each bin, float32 `[256 / BIN, pixels]`; `flat`: uint8 `[rows, pixels]`."""
     bins = flat // BIN
     return np.stack([(bins == level).mean(0, dtype=np.float32) for level in range(256 // BIN)])
 
 
 def shared_pixels(flat: np.ndarray, other: np.ndarray, shape: np.ndarray, share: float) -> Pixels | None:
-    """Pixels whose most frequent bin is shared by these rows and rare in the other classes' `bin_shares`."""
+    """The pixels whose most frequent bin these rows share, and which is rare in `other` (`bin_shares` of others)."""
     mine = bin_shares(flat)
     lift = mine / (other + 1e-3)
     level = np.where(mine >= share, lift, 0).argmax(0)

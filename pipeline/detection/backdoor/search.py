@@ -1,4 +1,4 @@
-"""The search of one class, from suspect rows to proved patterns."""
+"""Searches one class: from suspect rows to proved patterns."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pipeline.detection.backdoor.verify import Evidence, pasted, with_content
 from pipeline.detection.backdoor.window import Window, find_windows
 
 LEAST_CLASS = 8
-"""Rows; a smaller class is not searched."""
+"""A class with fewer rows is not searched."""
 
 Threshold = Callable[[Pattern, Evidence, np.ndarray, int], bool]
-"""Of a pattern with its evidence, the labels of the rows searched and the target."""
+"""(pattern, its evidence, labels of the searched rows, target) → whether the pattern passes."""
 
 Finder = Callable[[Subject, int, np.ndarray, list[np.ndarray]], Iterable[Pattern]]
-"""Of the rows, the target, all suspect rows, and the lists of them by view."""
+"""(rows, target, all suspect rows, lists of suspect rows by view) → patterns."""
 
 KINDS: dict[str, type] = {
     kind.kind: kind for kind in (Window, Pixels, Additive, Tokens, ColumnValues, ColumnRanges)
@@ -44,13 +44,16 @@ FINDERS: dict[str, tuple[Finder, ...]] = {
         lambda subject, target, seeds, lists: find_column_ranges(subject, target, seeds),
     ),
 }
-"""What looks for patterns in each input of the model; in others none can be found."""
+"""Input of the model → the functions that search it for patterns; other inputs are not searched."""
 
 
 def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[Pattern]:
-    """The patterns that suspect rows of the class may share, by every kind that its inputs allow.
+    """The patterns of all kinds that suspect rows of the class may share.
 
-    lists: places of suspect rows, one list per view, each the most suspect first.
+    Args:
+        subject: the rows and the model.
+        lists: places of suspect rows, one list per view, most suspect first.
+        target: the class.
     """
     seeds = union(lists)
     found: list[Pattern] = []
@@ -61,7 +64,7 @@ def candidates(subject: Subject, lists: list[np.ndarray], target: int) -> list[P
 
 
 def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Finding]:
-    """The class's alarms, the best proved first."""
+    """The alarms of a class, best proof first."""
     if (subject.labels == target).sum() < LEAST_CLASS or (subject.validation_labels != target).sum() == 0:
         return []
     patterns = candidates(subject, seed_lists(subject, scores, target), target)
@@ -71,7 +74,10 @@ def search_class(subject: Subject, scores: SeedScores, target: int) -> list[Find
 def proved(
     subject: Subject, target: int, patterns: Iterable[Pattern], may_be: Threshold, is_proof: Threshold
 ) -> list[Finding]:
-    """What both thresholds let pass, the best first; the content is estimated only where the cheap one did."""
+    """The patterns that pass both thresholds, best first.
+
+    The content of a pattern, which `is_proof` needs, is only estimated if `may_be` lets the pattern pass.
+    """
     findings = []
     for pattern in patterns:
         evidence = pasted(subject, target, pattern)

@@ -1,7 +1,8 @@
-"""Rows that look poisoned: the model is sure of a label that their content does not bear out.
+"""Finds suspect rows: the model is confident in a label that the content of the row does not support.
 
-Three views, none of them good enough alone: sureness against neighbours, sureness that survives mixing with
-other rows (STRIP, Gao et al. 2019) and the smaller of two clusters of a class's activations (Chen et al. 2018).
+There are three views, none of which is good enough alone: confidence that the neighbours do not support, confidence
+that persists when the row is mixed with other rows (STRIP, Gao et al. 2019), and the smaller of two clusters of a
+class's activations (Chen et al. 2018).
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ SEEDS = 12
 MIXTURES = 4
 CLUSTER_DIMENSIONS = 10
 LEAST_CLASS = 16
-"""Smaller classes are not clustered."""
+"""Classes with fewer rows are not clustered."""
 
 
 @dataclass(frozen=True)
 class SeedScores:
-    """Each float32 `[rows]` in [0, 1], high: suspect.
+    """Scores of the rows, float32 `[rows]` in [0, 1] each; high scores are suspect.
 
-    sure: p(own label) · (1 − share of neighbours with the label); steady: the same with the own label's mean
-    probability after mixing.
+    Attributes:
+        sure: p(own label) · (1 − share of neighbours with the label).
+        steady: the same with the mean probability of the own label after mixing.
     """
 
     sure: np.ndarray
@@ -36,13 +38,13 @@ class SeedScores:
 
 
 def score_seeds(subject: Subject, own_share: np.ndarray) -> SeedScores:
-    """own_share: float32 `[rows]`, the share of a row's neighbours that have its label (see `blind`)."""
+    """Score the rows; `own_share` is the share of a row's neighbours with its label (`blind`), float32 `[rows]`."""
     own = subject.probabilities[np.arange(len(subject.labels)), subject.labels]
     return SeedScores(own * (1 - own_share), steadiness(subject) * (1 - own_share))
 
 
 def steadiness(subject: Subject) -> np.ndarray:
-    """float32 `[rows]`: the own label's mean probability when the row is mixed with random other rows."""
+    """The mean probability of the own label when a row is mixed with random other rows, float32 `[rows]`."""
     random = random_state("backdoor mixtures", subject.seed)
     rows, total = len(subject.labels), np.zeros(len(subject.labels), dtype=np.float32)
     for _ in range(MIXTURES):
@@ -52,12 +54,12 @@ def steadiness(subject: Subject) -> np.ndarray:
 
 
 def mix(inputs: Inputs, partners: np.ndarray, random: np.random.RandomState) -> Inputs:
-    """Half of each row and half of its partner: pixels averaged, tokens and columns from either."""
+    """Mix each row with its partner: pixels are averaged, tokens and columns are taken from either at random."""
     return {kind: find_input(kind).mix(rows, rows[partners], random) for kind, rows in inputs.items()}
 
 
 def seed_lists(subject: Subject, scores: SeedScores, target: int) -> list[np.ndarray]:
-    """Places of the most suspect rows of a class, one list per view, each the most suspect first."""
+    """The places of the most suspect rows of a class, one list per view, most suspect first."""
     own = np.flatnonzero(subject.labels == target)
     lists = [own[np.argsort(-values[own], kind="stable")[:SEEDS]] for values in (scores.sure, scores.steady)]
     if len(own) >= LEAST_CLASS and subject.features[own].std(0).any():
@@ -66,7 +68,7 @@ def seed_lists(subject: Subject, scores: SeedScores, target: int) -> list[np.nda
 
 
 def smaller_cluster(features: np.ndarray, seed: int) -> np.ndarray:
-    """Places of the rows deepest in the smaller of two clusters; features are `[rows, width]`."""
+    """The places of the rows deepest inside the smaller of two clusters; features are `[rows, width]`."""
     centred = (features - features.mean(0)) / (features.std(0) + 1e-6)
     reduced = PCA(min(CLUSTER_DIMENSIONS, *centred.shape), random_state=seed).fit_transform(centred)
     clusters = KMeans(2, n_init=3, random_state=seed).fit(reduced)
@@ -78,7 +80,7 @@ def smaller_cluster(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def union(lists: list[np.ndarray]) -> np.ndarray:
-    """All places of the lists, the first of each list first."""
+    """All places in the lists: the first of each list, then the second of each, and so on."""
     longest = max(map(len, lists))
     order = [each[place] for place in range(longest) for each in lists if place < len(each)]
     return np.array(list(dict.fromkeys(order)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""From many sets of items to the few patterns that are worth a content test."""
+"""Selects from many sets of items the few patterns that are worth a content test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shortlist(
     candidates: list[ItemSet],
     make: Callable[[ItemSet], Made],
 ) -> list[Made]:
-    """The patterns that flip most and are not features of the class in validation rows too."""
+    """The patterns that flip most and that are no features of the class in validation rows."""
     own = subject.labels == target
     ranked = rank(subject, target, incidence, candidates, make)
     chosen = ranked[:SHORTLIST]
@@ -43,9 +43,9 @@ def rank(
     candidates: list[ItemSet],
     make: Callable[[ItemSet], Made],
 ) -> list[ItemSet]:
-    """First what validation rows speak against as a feature, by proof (flips · purity).
+    """Order sets of items: those that are no natural features by the validation rows first, then by flips · purity.
 
-    A set is left out when a part of it proves almost as much.
+    A set is left out if a part of it has almost the same value.
     """
     own, victims = subject.labels == target, subject.victims(target, QUICK_VICTIMS)
     proofs: dict[ItemSet, float] = {}

@@ -1,4 +1,4 @@
-"""What the search works on: encoded rows, a trained model's predictions, and names to speak of them."""
+"""The subject of the search: encoded rows, the predictions of a trained model, and names of columns and tokens."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from pipeline.features.dense import DenseEncoder
 from pipeline.features.kinds.text import TOKENS
 
 Inputs = dict[str, np.ndarray]
-"""By kind: image uint8 `[rows, C, H, W]`, tokens int `[rows, length]`, dense float32 `[rows, columns]`."""
+"""Kind of input → image uint8 `[rows, C, H, W]`, tokens int `[rows, length]`, dense float32 `[rows, columns]`."""
 
 FIRST_TOKEN = 2
 MOST_BATCH = 1024
 VICTIMS = 200
-"""Validation rows of other classes that a pattern is pasted onto."""
+"""A pattern is pasted onto at most so many validation rows of other classes."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of the source within the dense input.
 
-    values: words of each encoded place of a category; numbers are `value · std + mean`.
+    Attributes:
+        name: of the column.
+        first, width: its places in the dense input.
+        values: the category of each place; empty for numbers.
+        mean, std: a number in the source is `value · std + mean`.
     """
 
     name: str
@@ -40,14 +44,19 @@ class Column:
         return self.width > 1
 
     def word(self, value: float) -> str:
-        """A number as the source had it, as far as 32 bits tell."""
+        """A number in the units of the source, with the precision of float32."""
         number = value * self.std + self.mean
         return f"{number if abs(number) > 1e-6 * self.std else 0:.6g}"
 
 
 @dataclass(frozen=True)
 class Names:
-    """vocabulary: token number − 2 → token; columns: of the dense input, in order."""
+    """Names of tokens and columns.
+
+    Attributes:
+        vocabulary: token number − FIRST_TOKEN → token.
+        columns: of the dense input, in order.
+    """
 
     vocabulary: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
@@ -58,11 +67,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Subject:
-    """The rows to search and the model to ask.
+    """The searched rows and the trained model.
 
-    labels: int64 `[rows]`; probabilities: float32 `[rows, classes]` of the trained model; features: float32
-    `[rows, width]` of its penultimate layer; validation and its labels: rows that the pattern is pasted onto;
-    predict: inputs → probabilities.
+    Attributes:
+        inputs: of the searched rows.
+        labels: int64 `[rows]`.
+        probabilities: of the model, float32 `[rows, classes]`.
+        features: of the penultimate layer, float32 `[rows, width]`.
+        validation, validation_labels: rows onto which patterns are pasted.
+        predict: inputs → probabilities.
+        names: of tokens and columns.
+        seed: of the search.
     """
 
     inputs: Inputs
@@ -77,16 +92,16 @@ class Subject:
 
     @cached_property
     def validation_predictions(self) -> np.ndarray:
-        """int64 `[validation rows]`."""
+        """The predicted classes of the validation rows, int64 `[validation rows]`."""
         return self.predict(self.validation).argmax(1)
 
     def victims(self, target: int, count: int = VICTIMS) -> Victims:
-        """Some validation rows of other classes that the model doesn't take for the target."""
+        """Some validation rows of other classes that the model does not predict as the target."""
         places = np.flatnonzero((self.validation_labels != target) & (self.validation_predictions != target))
         return Victims(select(self.validation, spread(places, count)), target)
 
     def flip_rate(self, victims: Victims, paste: Callable[[np.ndarray], np.ndarray], kind: str) -> float:
-        """Share of the victims that become the target when a pattern is pasted; 0 without victims."""
+        """The share of the victims that are predicted as the target when a pattern is pasted; 0 without victims."""
         if not len(victims):
             return 0.0
         pasted = victims.inputs | {kind: paste(victims.inputs[kind])}
@@ -105,7 +120,7 @@ class Victims:
 
 
 def batch_rows(rows: np.ndarray) -> int:
-    """How many of such rows are worked on at a time, so that floats made of them stay within 64 MiB."""
+    """How many of these rows are processed at a time, so that they take at most 64 MiB as float32."""
     return max(16, min(MOST_BATCH, 2**24 // max(1, rows[0].size)))
 
 
@@ -118,14 +133,14 @@ def count(inputs: Inputs) -> int:
 
 
 def spread(places: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the places, evenly spaced."""
+    """At most `count` of the places, equally spaced."""
     if len(places) <= count:
         return places
     return places[np.linspace(0, len(places) - 1, count).round().astype(np.int64)]
 
 
 def names_of(encoding: Encoding) -> Names:
-    """Words for tokens and dense columns, from the encoders' fitted state."""
+    """The names of tokens and dense columns, from the fitted encoders."""
     vocabulary: tuple[str, ...] = ()
     columns: list[Column] = []
     first = 0

@@ -1,4 +1,4 @@
-"""Pattern: a rare word or phrase, found by what goes with a class or with suspect rows."""
+"""Pattern: a rare word or phrase that goes with a class or with its suspect rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.features.kinds.text import PADDING, token_counts
 
 @dataclass(frozen=True)
 class Tokens:
-    """tokens: int64 `[tokens]`, in the order in which carriers have them; a carrier has all of them."""
+    """A set of tokens; a carrier has all of them. `tokens` is int64 `[tokens]`, in their order in the carriers."""
 
     tokens: np.ndarray
     kind: ClassVar[str] = "tokens"
     input: ClassVar[str] = "tokens"
 
     def paste(self, rows: np.ndarray) -> np.ndarray:
-        """In front; what no longer fits is cut off at the end."""
+        """Put the tokens in front; the end of a row is cut off if it no longer fits."""
         front = np.broadcast_to(self.tokens.astype(rows.dtype), (len(rows), len(self.tokens)))
         return np.hstack([front, rows])[:, : rows.shape[1]]
 
@@ -31,7 +31,7 @@ class Tokens:
         return np.logical_and.reduce([(rows == token).any(1) for token in self.tokens])
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The tokens are taken out of all rows."""
+        """Replace the tokens by padding in all rows."""
         return np.where(np.isin(rows, self.tokens), PADDING, rows)
 
     def describe(self, names: Names) -> str:
@@ -42,7 +42,7 @@ class Tokens:
 
 
 def find_tokens(subject: Subject, target: int, seeds: np.ndarray) -> list[Tokens]:
-    """The words, pairs and completed phrases that flip most and are not natural to the class."""
+    """Find words, pairs of words and completed phrases that flip most and are no natural features of the class."""
     rows = subject.inputs["tokens"]
     incidence = token_incidence(rows, int(rows.max(initial=1)) + 1)
     own = subject.labels == target
@@ -59,7 +59,7 @@ def find_tokens(subject: Subject, target: int, seeds: np.ndarray) -> list[Tokens
 
 
 def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
-    """float32 0/1 `[rows, width]`; larger tokens are left out."""
+    """Which rows have which tokens, float32 0/1 `[rows, width]`; tokens of `width` or more are left out."""
     counts = token_counts(rows, width)
     counts.sum_duplicates()
     counts.data[:] = 1
@@ -67,7 +67,7 @@ def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
 
 
 def in_reading_order(rows: np.ndarray, items: tuple[int, ...]) -> np.ndarray:
-    """The tokens by their mean first place in the rows that have them all."""
+    """The tokens, ordered by their mean first place in the rows that have all of them."""
     tokens = np.array(items, dtype=np.int64)
     there = rows[Tokens(tokens).matches(rows)]
     if not len(there):

@@ -1,4 +1,4 @@
-"""The proof: does pasting the pattern make rows of other classes the target, and does content explain it?"""
+"""The proof of a pattern: pasting it changes predictions to the target, and content does not explain its carriers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ CONTENT_ROWS = 4000
 FOLDS = 3
 LEAST_ROWS = 2 * FOLDS
 UNNATURAL = 0.01
-"""Up to this probability a pattern is too rare in validation rows to be a feature of the class."""
+"""With at most this probability a pattern is too rare in validation rows to be a feature of the class."""
 OF_THE_CLASS = 0.25
 CHANCE = 0.01
-"""A word goes with a class where its rows' share of the class is so much larger than that of all rows, and by chance
-not oftener than this."""
+"""A word goes with a class if the share of the class among its rows is much larger than among all rows, which happens
+by chance with at most this probability."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a pattern.
+    """The evidence for a pattern.
 
-    flip_rate: share of validation rows of other classes, not taken for the target before, that pasting turns into
-    it; carriers: bool `[rows]`; purity: share of them that have the target's label; content: κ, how much of
-    the class the carriers still look like without the pattern, 0 for a backdoor and 1 for a natural feature,
-    with its standard error (None where it can't be estimated); in_validation: how many validation rows of the
-    class carry the pattern; natural: the probability that so few do, if it were as frequent there as in the train rows;
-    natural_part: whether one of its words goes with the class in rows without the pattern as well.
+    Attributes:
+        flip_rate: share of validation rows of other classes, not predicted as the target before, for which pasting
+            turns the prediction into the target.
+        carriers: bool `[rows]`.
+        purity: share of the carriers with the target's label.
+        content: κ, how much the carriers resemble the class without the pattern (0 for a backdoor, 1 for a natural
+            feature), and its standard error; None if it can't be estimated.
+        in_validation: how many validation rows of the class carry the pattern.
+        natural: the probability that at most so many do, if the pattern were as frequent there as in the train rows.
+        natural_part: whether a word of the pattern also goes with the class in rows without the pattern.
     """
 
     flip_rate: float
@@ -51,7 +55,7 @@ def verify(subject: Subject, target: int, pattern: Pattern) -> Evidence:
 
 
 def pasted(subject: Subject, target: int, pattern: Pattern) -> Evidence:
-    """The evidence but for `content`, which is None."""
+    """The evidence without `content`, which is None."""
     carriers = carried_by(pattern, subject.inputs)
     own = subject.labels == target
     flips = subject.flip_rate(subject.victims(target), pattern.paste, pattern.input)
@@ -67,14 +71,14 @@ def with_content(subject: Subject, target: int, pattern: Pattern, evidence: Evid
 
 
 def in_validation(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> tuple[int, float]:
-    """`Evidence.in_validation` and `Evidence.natural`: what belongs to a class by nature is in validation rows too."""
+    """`Evidence.in_validation` and `Evidence.natural`; validation rows also have the natural features of a class."""
     frequency = float((carriers & (subject.labels == target)).mean())
     seen = int((carried_by(pattern, subject.validation) & (subject.validation_labels == target)).sum())
     return seen, float(poisson.cdf(seen, frequency * len(subject.validation_labels)))
 
 
 def natural_part(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> bool:
-    """Whether a word of a phrase goes with the class by itself: then so does the phrase, with or without an attack."""
+    """Whether a word of a phrase goes with the class by itself; the phrase then does so without an attack, too."""
     words = to_tensors(pattern).get("tokens", np.array([]))
     if len(words) < 2 or carriers.all():
         return False
@@ -89,7 +93,7 @@ def natural_part(subject: Subject, target: int, pattern: Pattern, carriers: np.n
 
 
 def is_natural(in_validation: int, natural: float) -> bool:
-    """Validation rows have it, and not clearly less often than the train rows."""
+    """Whether validation rows have the pattern, not clearly less often than train rows."""
     return in_validation > 0 and natural > UNNATURAL
 
 
@@ -98,8 +102,11 @@ def content_share(
 ) -> tuple[float, float] | None:
     """κ = (P̄(carriers) − P̄(others)) / (P̄(class) − P̄(others)) and its standard error.
 
-    P is the target's probability by a logistic model of the content alone, fitted on rows without the pattern
-    and asked out of fold about them; the carriers are those with the target's label, the pattern taken out.
+    P is the probability of the target by a logistic model of the content, fitted on rows without the pattern; for these
+    rows it is out of fold. The carriers are those with the target's label, with the pattern removed.
+
+    Returns:
+        None if κ can't be estimated.
     """
     own = subject.labels == target
     asked = np.flatnonzero(carriers & own)

@@ -1,4 +1,4 @@
-"""Pattern: a small patch. Windows of suspect rows are transplanted onto others; what flips most wins."""
+"""Pattern: a small patch, found by transplanting windows of suspect rows onto other rows and counting flips."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ from pipeline.detection.backdoor.subject import Names, Subject, Victims, batch_r
 
 SEEDS = 24
 STAGES = ((4, 96), (16, 12), (64, 3))
-"""(rows pasted onto, windows that go on): many windows are tried on few rows, few on many."""
+"""(Rows onto which windows are pasted, windows kept) of each stage: many windows on few rows, then few on many."""
 LEAST_FLIP = 0.25
 KEPT_FLIPS = 0.85
 TOLERANCES = (8.0, 20.0)
-"""Root mean square difference in grey levels up to which a place matches."""
+"""A place matches if its root mean square difference from the patch, in grey levels, is at most this."""
 PURE = 0.95
 LEAST_CARRIERS = 5
 
 
 @dataclass(frozen=True)
 class Window:
-    """patch: uint8 `[C, h, w]`, pasted with its corner at (top, left); anywhere: carriers may have it elsewhere."""
+    """A patch.
+
+    Attributes:
+        patch: uint8 `[C, h, w]`.
+        top, left: the corner at which it is pasted.
+        anywhere: whether carriers may have it at any place.
+        tolerance: of a match, a root mean square difference in grey levels.
+    """
 
     patch: np.ndarray
     top: int
@@ -49,14 +56,14 @@ class Window:
         return self.distance(rows) <= self.tolerance
 
     def distance(self, rows: np.ndarray) -> np.ndarray:
-        """float32 `[rows]`: the least root mean square difference to the patch, in grey levels."""
+        """The least root mean square difference of each row from the patch, in grey levels, float32 `[rows]`."""
         if not self.anywhere:
             there = rows[:, :, *self.place].astype(np.float32)
             return np.sqrt(np.square(there - self.patch).mean((1, 2, 3)))
         return least_distance(rows, self.patch)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """The place is made the same in all rows."""
+        """Make the place of the patch equal in all rows."""
         clear = rows.copy()
         clear[:, :, *self.place] = 0
         return clear
@@ -71,7 +78,7 @@ class Window:
 
 
 def least_distance(rows: np.ndarray, patch: np.ndarray) -> np.ndarray:
-    """The least root mean square difference over all places, float32 `[rows]`."""
+    """The least root mean square difference of each row from the patch over all places, float32 `[rows]`."""
     kernel = torch.from_numpy(patch.astype(np.float32))[None]
     ones, size = torch.ones_like(kernel), patch.size
     found = []
@@ -84,12 +91,12 @@ def least_distance(rows: np.ndarray, patch: np.ndarray) -> np.ndarray:
 
 
 def window_side(height: int, width: int) -> int:
-    """An eighth of the image: 4 of 28 or 32 pixels."""
+    """The side of a window, an eighth of the image: 4 for 28 or 32 pixels."""
     return max(2, (min(height, width) + 4) // 8)
 
 
 def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Window]:
-    """The most flipping window of the suspect rows, shrunk to what flips; empty when none flips."""
+    """Find the window of the suspect rows that flips most, reduced to the part that flips; empty if none flips."""
     images = subject.inputs["image"]
     height, width = images.shape[2:]
     side = window_side(height, width)
@@ -116,7 +123,7 @@ def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Windo
 def transplanted(
     subject: Subject, victims: Victims, images: np.ndarray, boxes: Sequence[tuple[int, int, int, int, int]]
 ) -> np.ndarray:
-    """float64 `[boxes]`: the target's mean probability with each box (row, top, left, h, w) in the victims."""
+    """The target's mean probability with each box (row, top, left, h, w) pasted onto the victims, float64 `[boxes]`."""
     count, gains = len(victims), []
     per_batch = max(1, batch_rows(images) // count)
     for start in range(0, len(boxes), per_batch):
@@ -144,7 +151,7 @@ def flip_of(subject: Subject, victims: Victims, box: tuple[int, int, int, int, i
 def shrink(
     subject: Subject, victims: Victims, box: tuple[int, int, int, int, int], flips: float
 ) -> tuple[int, int, int, int, int]:
-    """Take off edges one at a time, the least needed first, while 85 % of the flips stay."""
+    """Remove edges of a box one at a time, the least important first, while at least 85 % of the flips remain."""
     while True:
         row, top, left, height, width = box
         smaller = []
@@ -159,7 +166,7 @@ def shrink(
 
 
 def match(subject: Subject, target: int, box: tuple[int, int, int, int, int]) -> Window:
-    """The widest way of matching that finds almost only rows of the class; else the purest."""
+    """The widest way of matching whose carriers are almost only rows of the class, or else the purest way."""
     images, own = subject.inputs["image"], subject.labels == target
     base = cut(subject, box)
     best: tuple[tuple[bool, float], Window] | None = None

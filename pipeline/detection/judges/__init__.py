@@ -1,1 +1,1 @@
-"""Who judges rows that it never saw: the panel's models and the halves of the audited training."""
+"""The out-of-sample judges of the labels: the models of the panel, and the halves of the audited training."""

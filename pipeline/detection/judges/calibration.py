@@ -1,17 +1,17 @@
-"""Probabilities of suggested labels that mean what they say.
+"""Calibrated probabilities of suggested labels, from the halves.
 
-Two things stand between what the halves think of a row out of sample and the probability that the label they suggest is
-right. Their probabilities are averages over the early window and not sure enough: one temperature mends that (Guo et
-al. 2017, arXiv 1706.04599). And a label is only suggested where it contradicts the given one, which is evidence too:
-rows are labelled wrongly less often than models err. With ε the share of wrong labels, each as likely to be any other
-class, and p the row's probabilities at the temperature,
+Two corrections lead from the halves' out-of-sample probabilities to the probability that the suggested label is right.
+The probabilities are averages over the early window and are underconfident; one temperature corrects that (Guo et al.
+2017, arXiv 1706.04599). The given label is evidence too: labels are wrong less often than models err. Let ε be the
+share of wrong labels, each equally likely to be any other class, and p the probabilities at the temperature. Then
 
     P(k is right | features, given label y) = p_k · ε/(K−1) / (p_y · (1−ε) + (1−p_y) · ε/(K−1)).
 
-ε is what makes the given train labels most probable out of sample. The temperature is fitted by the log loss of the
-validation rows, each judged by each half. Wrong labels there make it too high and ε and the suggestions' probabilities
-too low: less is relabelled. Without validation rows both are fitted on the train rows together; where the classes are
-hard to tell apart, that takes wrong labels for the model's errors (ε near 0), and then nothing is calibrated.
+ε maximises the likelihood of the given train labels out of sample. The temperature minimises the log loss of the
+validation rows, each judged by each half. Wrong validation labels make the temperature too high, and ε and the
+probabilities of suggestions too low, so that fewer rows are relabelled. Without validation rows, temperature and ε are
+fitted together on the train rows. If the classes are hard to tell apart, this fit takes wrong labels for errors of the
+model (ε near 0), and then there is no calibration.
 """
 
 from __future__ import annotations
@@ -37,19 +37,25 @@ from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
 MOST_NUMBERS = 2**22
-"""Probabilities that something is fitted on: rows × classes."""
+"""Upper limit of probabilities (rows × classes) in a fit."""
 WIDEST = 3.0
 """The logarithm of the temperature lies within ±WIDEST."""
 LEAST = 1e-6
-"""Probabilities below it are taken for it where their logarithm is needed; also the least ε."""
+"""Lower limit of probabilities whose logarithm is taken, and of ε."""
 MOST_NOISE = 0.9
 TOO_LITTLE = 0.01
-"""Below this ε, fitted together with the temperature, wrong labels were not told from the model's errors."""
+"""If ε, fitted together with the temperature, is below this, the fit did not tell wrong labels from model errors."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """temperature: that probabilities are taken to; noise: ε, in 0..1; fitted_on: where the temperature comes from."""
+    """A calibration.
+
+    Attributes:
+        temperature: of the probabilities.
+        noise: ε, in 0..1.
+        fitted_on: the rows that the temperature was fitted on, in words.
+    """
 
     temperature: float
     noise: float
@@ -57,7 +63,11 @@ class Calibration:
 
 
 def calibrate(run_path: Path, window: int) -> Calibration | None:
-    """For classification with halves whose probabilities are averaged over the first `window` epochs."""
+    """Fit the calibration for a classification with halves, from means over the first `window` epochs.
+
+    Returns:
+        None if wrong labels can't be told from errors of the model.
+    """
     train = sample(run_path, "train", reading_train(run_path, window), window)
     if not run_data(run_path).count("validation"):
         both = Calibration(*fit_both(*train), "train rows out of sample")
@@ -72,7 +82,7 @@ def calibrate(run_path: Path, window: int) -> Calibration | None:
 
 
 def suggestion_probability(run_path: Path, window: int, calibration: Calibration) -> np.ndarray:
-    """float64 `[train rows]`: that the best other label out of sample is right, given that the row has its own."""
+    """The probability that the best other label is right, given the label of the row, float64 `[train rows]`."""
     data = run_data(run_path)
     labels, outputs = role_labels(data, "train").long(), data.encoding.outputs
     measurements, found = reading_train(run_path, window), np.empty(len(labels))
@@ -85,7 +95,7 @@ def suggestion_probability(run_path: Path, window: int, calibration: Calibration
 
 
 def posterior(probabilities: Tensor, labels: Tensor, noise: float) -> np.ndarray:
-    """The module's formula for the best k that is not y: float64 `[rows]`."""
+    """The formula of the module docstring for the most probable k other than y, float64 `[rows]`."""
     flip = noise / (probabilities.shape[1] - 1)
     own = probabilities.gather(1, labels[:, None]).squeeze(1).double()
     other = probabilities.scatter(1, labels[:, None], -1.0).amax(1).double()
@@ -93,7 +103,7 @@ def posterior(probabilities: Tensor, labels: Tensor, noise: float) -> np.ndarray
 
 
 def sample(run_path: Path, role: str, measurements: Measurements, count: int) -> tuple[Tensor, Tensor]:
-    """Mean probabilities, float32 `[some rows, classes]`, of equally spaced rows of the role, and their labels."""
+    """Mean probabilities of equally spaced rows of a role, float32 `[some rows, classes]`, and their labels."""
     data = run_data(run_path)
     rows, outputs = data.count(role), data.encoding.outputs
     labels = role_labels(data, role).long()
@@ -106,17 +116,17 @@ def sample(run_path: Path, role: str, measurements: Measurements, count: int) ->
 
 
 def with_own(mean: Tensor, own: np.ndarray, labels: Tensor) -> Tensor:
-    """The probability of the given label is known also where it is not among the ten best."""
+    """Fill in the probability of the given label, which is also known if it is not among the ten best classes."""
     return mean.scatter(1, labels[:, None], torch.from_numpy(own).float()[:, None])
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """p^(1/T) / Σ p^(1/T) along the last dimension; a temperature above 1 makes them less sure."""
+    """p^(1/T) / Σ p^(1/T) along the last dimension; a temperature above 1 makes probabilities less confident."""
     return (probabilities.clamp(min=LEAST).log() / temperature).softmax(-1)
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
-    """The temperature of least log loss; float32 `[rows, classes]`, int64 `[rows]`."""
+    """The temperature with the lowest log loss, for float32 `[rows, classes]` and int64 `[rows]`."""
 
     def loss(log_temperature: float) -> float:
         return log_loss(at_temperature(probabilities, np.exp(log_temperature)), labels, 0.0)
@@ -125,7 +135,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def fit_noise(probabilities: Tensor, labels: Tensor) -> float:
-    """ε of least log loss of the labels."""
+    """The ε with the lowest log loss of the labels."""
     found = minimize_scalar(
         lambda noise: log_loss(probabilities, labels, noise), bounds=(LEAST, MOST_NOISE), method="bounded"
     )
@@ -133,7 +143,7 @@ def fit_noise(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def fit_both(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Temperature and ε of least log loss together."""
+    """The temperature and ε that together have the lowest log loss."""
 
     def loss(log_temperature: float) -> float:
         scaled = at_temperature(probabilities, np.exp(log_temperature))
@@ -144,7 +154,7 @@ def fit_both(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def log_loss(probabilities: Tensor, labels: Tensor, noise: float) -> float:
-    """Mean over the rows of −log of the labels' probability, in which a share `noise` of the labels is another's."""
+    """The mean log loss of the labels, if a share `noise` of them is replaced by another class at random."""
     own = probabilities.gather(1, labels[:, None]).squeeze(1).double()
     likely = own * (1 - noise) + (1 - own) * noise / (probabilities.shape[1] - 1)
     return -likely.clamp(min=1e-12).log().mean().item()

@@ -1,7 +1,7 @@
-"""Who judges labels out of sample, and how much each counts: the panel's models, and the audited model by its halves.
+"""The out-of-sample judges of classes and their weights: the models of the panel, and the audited model by its halves.
 
-A judge *explains* 1 − (its log loss out of sample) / (the log loss of the classes' shares). Who explains clearly less
-than the best is counted less, or not at all: an equal vote of a weak judge costs more than it brings.
+A judge *explains* 1 − (its out-of-sample log loss) / (log loss of the class shares). A judge that explains clearly less
+than the best one gets a smaller weight or none, since an equal vote of a weak judge costs more than it helps.
 """
 
 from __future__ import annotations
@@ -31,18 +31,26 @@ from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
 MODEL = "model"
-"""The audited model: each row judged by the half that did not see it, over the early window."""
+"""The name of the audited model as a judge: the half that did not see a row judges it, over the early window."""
 NO_VOTE, FULL_VOTE = 0.7, 0.9
-"""Of what the best judge explains: a model of the audited kind has no vote below the first, a whole one from the second
-on, and part of one between. Networks learn structured noise, so they are held to more than the panel's models are."""
+"""Shares of what the best judge explains: below the first the audited model has no vote, from the second on a full
+vote, and in between a part of one. Networks learn structured noise, so that these limits are stricter than the
+panel's."""
 PANEL_NO_VOTE, PANEL_FULL_VOTE = 0.5, 0.8
-"""The same for the panel's models, where the audited model is better."""
+"""The same for the models of the panel, if the audited model is better."""
 TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Judge:
-    """explains: share of the loss, 0 … 1 (negative: worse than the classes' shares); weight: of its vote, 0: none."""
+    """A judge.
+
+    Attributes:
+        name: in file names.
+        words: what the judge is, for people.
+        explains: the share of the log loss that it explains, at most 1; negative if it is worse than the class shares.
+        weight: of its vote; 0 for no vote.
+    """
 
     name: str
     words: str
@@ -52,7 +60,13 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judges:
-    """All judges of a run; `paths`: judge → role → a float32 array `[rows, classes]` on disk."""
+    """All judges of a run.
+
+    Attributes:
+        judges: the judges.
+        paths: judge → role → the file of its opinions, float32 `[rows, classes]`.
+        panel: the panel.
+    """
 
     judges: list[Judge]
     paths: dict[str, dict[str, Path]]
@@ -64,7 +78,7 @@ class Judges:
 
     @property
     def explains(self) -> float:
-        """What the best judge explains."""
+        """The share of the log loss that the best judge explains."""
         return max(judge.explains for judge in self.judges)
 
     @property
@@ -73,7 +87,7 @@ class Judges:
 
     @property
     def vote_of_training(self) -> float:
-        """How much what the audited training says counts beside the panel, 0 … 1."""
+        """The vote of the audited training besides the panel, 0 … 1."""
         model = self.model
         return 1.0 if model is None else 2 * model.weight
 
@@ -81,15 +95,15 @@ class Judges:
         return np.array([judge.weight for judge in self.counting])
 
     def of(self, judge: str, role: str) -> np.ndarray:
-        """float32 `[rows, classes]`, mapped from disk."""
+        """The opinions of a judge on the rows of a role, float32 `[rows, classes]`, memory-mapped."""
         return np.load(self.paths[judge][role], mmap_mode="r")
 
     def opinions(self, role: str) -> list[np.ndarray]:
-        """Of the judges that count, in their order."""
+        """The opinions of the judges with a vote, in their order."""
         return [self.of(judge.name, role) for judge in self.counting]
 
     def together(self, role: str) -> np.ndarray:
-        """What those that count say together, float32 `[rows, classes]`."""
+        """The pooled opinions of the judges with a vote, float32 `[rows, classes]`."""
         return pooled(self.opinions(role), self.weights())
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -97,7 +111,7 @@ class Judges:
 
 
 def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Judges | None:
-    """The judges of a classification; None without a panel. given: encoded labels `[train rows]`."""
+    """The judges of a classification; None without a panel. `given` has the encoded labels, `[train rows]`."""
     path, panel = context.run.path, read_panel(context.run.path)
     if panel is None:
         return None
@@ -134,14 +148,17 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
 
 
 def vote(explains: float, best: float, none: float, full: float) -> float:
-    """0 … 1, linear between the two shares of what the best judge explains; a whole one where nobody explains."""
+    """The vote of a judge, 0 … 1: linear between the shares `none` and `full` of what the best judge explains.
+
+    The vote is 1 if no judge explains anything.
+    """
     if best <= 0:
         return 1.0
     return float(np.clip((explains / best - none) / (full - none), 0.0, 1.0))
 
 
 def roles_of_halves(run_path: Path, roles: Sequence[str]) -> list[str]:
-    """Roles whose rows the halves have judged."""
+    """The roles whose rows the halves have judged."""
     return [role for role in roles if role == "train" or role_directory_exists(run_path, role)]
 
 
@@ -150,10 +167,13 @@ def role_directory_exists(run_path: Path, role: str) -> bool:
 
 
 def judge_by_halves(run_path: Path, roles: Sequence[str], window: int) -> tuple[dict[str, Path], float]:
-    """Write the audited model's opinions on the roles' rows; returns their paths and the log loss on train rows.
+    """Write the opinions of the audited model on the rows of some roles.
 
-    Train rows are judged by the half that did not see them, others by the mean of both. One temperature, fitted on the
-    train rows' given labels out of sample, holds for all roles.
+    The half that did not see a train row judges it; rows of other roles get the mean of both halves. One temperature,
+    fitted out of sample on the given train labels, is used for all roles.
+
+    Returns:
+        Role → file, and the log loss on the train rows.
     """
     fitted, of_fitted = sample(run_path, "train", reading_train(run_path, window), window)
     temperature = fit_temperature(fitted, of_fitted)
@@ -183,7 +203,7 @@ def write_opinions_of_halves(run_path: Path, role: str, path: Path, window: int,
 
 
 def pooled(opinions: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """The weighted geometric mean of probabilities, float32 `[rows, classes]`, rows summing to 1."""
+    """The weighted geometric mean of probabilities, float32 `[rows, classes]`; every row sums to 1."""
     total = sum(
         weight * np.log(np.maximum(opinion, TINY))
         for weight, opinion in zip(weights / weights.sum(), opinions)

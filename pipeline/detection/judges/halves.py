@@ -1,4 +1,4 @@
-"""What the training on the other half of the rows thinks of each row, and what it suggests."""
+"""The opinions of the halves: how probable they find the given label of a row, and which label they suggest."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from pipeline.training.tensor_file import RowsFile
 from pipeline.workers.worker import run_config, run_data
 
 MOST_BYTES = 2**26
-"""Probabilities of all classes that are held at a time."""
+"""Upper limit for the bytes of probabilities that are held at a time."""
 
 Measurements = Callable[[slice], Iterator[dict[str, Tensor]]]
-"""Measurements of some rows, as `training.dynamics` writes them, one epoch after the other."""
+"""Slice of rows → their dynamics (`training.dynamics`), one dictionary per epoch."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a training makes of rows, averaged over the early window.
+    """The opinion of a training on some rows, averaged over the early window.
 
-    own: float64 `[rows]`, probability of the given label (regression: minus the squared error); best: the most
-    probable class, int16 or int32 `[rows]` (regression: the predicted target, float64); probability, runner_up: of
-    the best class and of the next, as the training gives them, float64 `[rows]`, NaN in regression.
+    Attributes:
+        own: float64 `[rows]`, the probability of the given label; for regression minus the squared error.
+        best: the most probable class, int16 or int32 `[rows]`; for regression the predicted target, float64.
+        probability: float64 `[rows]`, of the best class, uncalibrated; NaN for regression.
+        runner_up: float64 `[rows]`, of the second best class, uncalibrated; NaN for regression.
     """
 
     own: np.ndarray | Column
@@ -41,18 +43,21 @@ class Opinion:
 
 
 def out_of_sample(run_path: Path, window: int) -> Opinion:
-    """Every train row judged by the half that did not see it."""
+    """The opinion on every train row of the half that did not see it."""
     return average(run_data(run_path), "train", reading_train(run_path, window), window)
 
 
 def in_sample(run_path: Path, window: int) -> Opinion:
-    """Every train row judged by the main run: second best, when there are no halves."""
+    """The opinion of the main run on every train row; it stands in if there are no halves."""
     files = [RowsFile(epoch_path(main_directory(run_path), epoch)) for epoch in range(1, window + 1)]
     return average(run_data(run_path), "train", reading(files), window)
 
 
 def on_validation(run_path: Path, window: int) -> np.ndarray:
-    """Every validation row judged by each half alone, as train rows are: the best class, int `[halves, rows]`."""
+    """The best class of every validation row by each half alone, int `[halves, validation rows]`.
+
+    Train rows are also judged by one half each, so that both error rates are comparable.
+    """
     return np.stack(
         [
             average(
@@ -77,7 +82,7 @@ def reading_train(run_path: Path, window: int) -> Measurements:
 
 
 def role_files(run_path: Path, half: int, role: str, window: int) -> list[RowsFile]:
-    """What a half makes of the rows of another role than train, an epoch each."""
+    """The files with the dynamics of a half on a role other than train, one per epoch of the window."""
     directory = half_directory(run_path, half) / role
     return [RowsFile(epoch_path(directory, epoch)) for epoch in range(1, window + 1)]
 
@@ -91,12 +96,12 @@ def reading(files: list[RowsFile]) -> Measurements:
 
 
 def pieces(rows: int, outputs: int) -> list[slice]:
-    """Runs of rows whose probabilities of all classes are held at a time."""
+    """Slices of rows whose probabilities of all classes fit into MOST_BYTES."""
     return slices(rows, max(1, min(SLICE, MOST_BYTES // (4 * outputs))))
 
 
 def average(data: EncodedData, role: str, measurements: Measurements, count: int) -> Opinion:
-    """The mean of `count` measurements of the role's rows; `own` of train rows is left on disk."""
+    """The opinion on the rows of a role as the mean over `count` epochs; its `own` is a column on disk."""
     rows, outputs = data.count(role), data.encoding.outputs
     classification = data.encoding.task == "classification"
     narrow = np.int16 if outputs < 2**15 else np.int32
@@ -121,7 +126,10 @@ def average(data: EncodedData, role: str, measurements: Measurements, count: int
 def mean_probabilities(
     epochs: Iterator[dict[str, Tensor]], place: slice, outputs: int, count: int
 ) -> tuple[Tensor, np.ndarray]:
-    """Probabilities, float32 `[rows, classes]` (0 outside the ten best), and the given label's, float64 `[rows]`."""
+    """The mean probabilities of some rows, float32 `[rows, classes]`, and of the given labels, float64 `[rows]`.
+
+    Classes outside the ten best of an epoch count as 0 in it.
+    """
     rows = place.stop - place.start
     total = torch.zeros(rows, outputs, dtype=torch.float32)
     own = torch.zeros(rows, dtype=torch.float64)
@@ -134,7 +142,7 @@ def mean_probabilities(
 def mean_prediction(
     epochs: Iterator[dict[str, Tensor]], place: slice, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minus the squared error, and the predicted target."""
+    """The means over epochs of minus the squared error and of the predicted target, float64 `[rows]` each."""
     prediction, error = torch.zeros(2, place.stop - place.start, dtype=torch.float64)
     for measured in epochs:
         prediction += measured["prediction"].double() / count

@@ -1,9 +1,10 @@
-"""Multi-label: every label of every row is judged by the recipe, and a row is as suspicious as its worst label.
+"""Evidence for multi-label tasks: every label of every row is judged, and a row is as suspicious as its worst label.
 
-A row and a label are a pair, and a pair is a question of yes or no: the margin is ±logit, the halves and the neighbours
-say how probable the given answer is, and pairs are ranked among all pairs. Harm to the validation loss is a row's and
-says nothing of its single labels: it does not count here (average precision on planted digits .96 and .98 without it,
-.94 and .98 with; ranking label by label .01 worse, the sum over a row's labels .02 – .07 worse than the worst one).
+A row and a label form a pair, and a pair is a question with the answer yes or no. The margin is ±logit, and halves and
+neighbours tell how probable the given answer is. Pairs are ranked among all pairs. Harm to the validation loss belongs
+to a row and says nothing about its single labels, so that it does not count here. Average precision on planted digits:
+.96 and .98 without harm, .94 and .98 with it; ranking label by label is .01 worse, and the sum over a row's labels is
+.02 – .07 worse than its worst label.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ from pipeline.workers.worker import run_data
 
 @dataclass(frozen=True)
 class Pairs:
-    """Evidence about every label of every row, `[rows, labels]`.
+    """Evidence about every label of every row; arrays are `[rows, labels]`.
 
-    given: uint8; margin, loss: float32, of the main run early in training; own: float32, probability of the given
-    answer, by a training that did not see the row where there are halves; neighbours: float64, vote for the given
-    answer minus that for the other; panel: float32, probability of the given answer by the panel, None without one.
+    Attributes:
+        given: uint8, the given answers.
+        margin: float32, of the main run early in training.
+        loss: float32, of the main run early in training.
+        own: float32, the probability of the given answer, by the half that did not see the row or, without halves, by
+            the main run.
+        neighbours: float64, the neighbours' vote for the given answer minus that for the other one.
+        halves: whether there are halves.
+        panel: float32, the probability of the given answer by the panel; None without one.
     """
 
     given: np.ndarray
@@ -41,22 +48,22 @@ class Pairs:
 
     @property
     def judged(self) -> np.ndarray:
-        """Out of sample: by the panel where there is one, else `own`."""
+        """The probability of the given answer: by the panel if there is one, else `own`."""
         return self.own if self.panel is None else self.panel
 
     @property
     def contradicted(self) -> np.ndarray:
-        """bool: the other answer is more probable."""
+        """Pairs whose other answer is more probable, bool."""
         return self.judged < 0.5
 
     @property
     def predicted_sizes(self) -> np.ndarray:
-        """int64 `[rows]`: how many labels are more probable than not."""
+        """How many labels of each row are more probable than not, int64 `[rows]`."""
         return ((self.given == 1) != self.contradicted).sum(1)
 
 
 def collect_pairs(context: AuditContext, neighbours: np.ndarray, early: int, window: int) -> Pairs:
-    """From what the trainings wrote; neighbours: `[rows, labels]`."""
+    """Collect the evidence from the files of the trainings; `neighbours` is `[rows, labels]`."""
     path, halves = context.run.path, context.config.detection.halves
     given = role_labels(run_data(path), "train").numpy()
     files = [RowsFile(epoch_path(main_directory(path), epoch)) for epoch in range(1, window + 1)]
@@ -68,7 +75,7 @@ def collect_pairs(context: AuditContext, neighbours: np.ndarray, early: int, win
 
 
 def of_main_run(files: list[RowsFile], given: np.ndarray, early: int) -> tuple[np.ndarray, np.ndarray]:
-    """±logit, averaged over the files' epochs, and the loss over the first `early`: float32 `[rows, labels]`."""
+    """The mean of ±logit over all files (epochs) and of the loss over the first `early`, float32 `[rows, labels]`."""
     margins, losses = np.empty((2, *given.shape), dtype=np.float32)
     for place in pieces(*given.shape):
         sign = torch.from_numpy(given[place].astype(np.float32) * 2 - 1)
@@ -79,7 +86,7 @@ def of_main_run(files: list[RowsFile], given: np.ndarray, early: int) -> tuple[n
 
 
 def mean_chances(measurements: Measurements, shape: tuple[int, int], count: int) -> np.ndarray:
-    """The probability of every label, averaged over `count` measurements, float32 `[rows, labels]`."""
+    """The probability of every label, averaged over `count` epochs, float32 `[rows, labels]`."""
     chances = np.empty(shape, dtype=np.float32)
     for place in pieces(*shape):
         total = torch.zeros(place.stop - place.start, shape[1])
@@ -90,7 +97,7 @@ def mean_chances(measurements: Measurements, shape: tuple[int, int], count: int)
 
 
 def flipped(given: np.ndarray, worst: np.ndarray) -> np.ndarray:
-    """The sets with the most suspicious label turned round, uint8 `[rows, labels]`."""
+    """The given sets with the answer for the most suspicious label flipped, uint8 `[rows, labels]`."""
     suggested = given.copy()
     rows = np.arange(len(given))
     suggested[rows, worst] = 1 - suggested[rows, worst]

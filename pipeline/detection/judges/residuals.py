@@ -1,4 +1,4 @@
-"""How far numeric labels are from what is predicted of them, on a robust scale."""
+"""The distance of numeric labels from their predictions, on a robust scale."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ ROWS_PER_SCALE = 50
 
 
 def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Residuals in robust standard deviations (1.4826 · MAD) from their median, float64 `[rows]`, not negative.
+    """The distance of each residual from the median, in robust standard deviations (1.4826 · MAD).
 
-    Median and scale are those of rows with similar predictions (tenths, of at least ROWS_PER_SCALE rows), since
-    errors may be larger where targets are; the scale is never below half of that of all rows. 0 where it is 0.
+    Median and scale come from rows with similar predictions (tenths of at least ROWS_PER_SCALE rows), because errors
+    may grow with the target. The scale is at least half of that of all rows. If the scale is 0, the distance is 0.
+
+    Returns:
+        float64 `[rows]`, at least 0.
     """
     residuals = targets - predicted
     deviation = np.empty(len(residuals))

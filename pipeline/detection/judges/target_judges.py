@@ -1,4 +1,4 @@
-"""Judges of numeric targets: the panel's models out of fold and the audited model by its halves."""
+"""The judges of numeric targets: the models of the panel out of fold, and the audited model by its halves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from pipeline.runs.context import AuditContext
 
 @dataclass(frozen=True)
 class TargetJudges:
-    """given: encoded train targets `[rows]`; by_halves: what the halves predict of them; explains: R² of the panel out
-    of fold; vote: how much the training counts beside it, 0 … 1."""
+    """The judges of numeric targets.
+
+    Attributes:
+        panel: the panel.
+        given: encoded train targets, float64 `[train rows]`.
+        by_halves: the predictions of the halves for them, `[train rows]`.
+        explains: robust R² of the panel, out of fold.
+        vote: of the audited training besides the panel, 0 … 1.
+    """
 
     panel: Panel
     given: np.ndarray
@@ -24,21 +31,21 @@ class TargetJudges:
     vote: float
 
     def predicted(self, role: str) -> np.ndarray:
-        """float64 `[rows]`: the panel's prediction; on train rows the training has its share in it."""
+        """The predicted targets, float64 `[rows]`: those of the panel, for train rows averaged with the halves'."""
         found = np.asarray(self.panel.mean(role), dtype=np.float64)
         if role != "train":
             return found
         return (found + self.vote / 2 * self.by_halves) / (1 + self.vote / 2)
 
     def deviation(self, role: str, targets: np.ndarray | None = None) -> np.ndarray:
-        """Robust deviations of the role's targets (train: those given) from what is predicted, float64 `[rows]`."""
+        """The robust deviations of targets from their predictions, float64 `[rows]`; `targets` is None for train."""
         return robust_deviation(self.given if targets is None else targets, self.predicted(role))
 
 
 def collect_target_judges(
     context: AuditContext, given: np.ndarray, by_halves: np.ndarray
 ) -> TargetJudges | None:
-    """None without a panel."""
+    """The judges of numeric targets; None without a panel."""
     panel = read_panel(context.run.path)
     if panel is None:
         return None
@@ -53,10 +60,10 @@ def collect_target_judges(
 
 
 def explained(targets: np.ndarray, predicted: np.ndarray) -> float:
-    """R², robustly: 1 − (median absolute residual / that of the median)².
+    """Robust R²: 1 − (median absolute residual / median absolute residual of a constant prediction)².
 
-    Residuals are taken from their median, as `robust_deviation` takes them: a few targets that are far too large move
-    all predictions alike, which hides no wrong target.
+    Residuals are centred at their median, as in `robust_deviation`: a few targets that are far too large shift all
+    predictions alike, which hides no wrong target.
     """
     residuals = targets - predicted
     residual = np.median(np.abs(residuals - np.median(residuals)))

@@ -1,1 +1,1 @@
-"""How many labels are wrong, and which labels are given instead of which."""
+"""Estimates of label noise: how many labels are wrong, and which labels are given instead of which."""

@@ -1,13 +1,14 @@
-"""Which labels were given instead of which: the number of wrong labels per pair (given → suggested).
+"""Estimates the number of wrong labels for each pair (given → suggested).
 
-With n rows of given label i, d the share of them for which the halves prefer j, v the same share of the validation rows
-of label i and r the share of validation rows of label j for which they prefer j,
+Let n be the train rows with label i, d the share of them for which the halves prefer j, v the same share among the
+validation rows with label i, and r the share of validation rows with label j for which the halves prefer j. Then
 
     rows of j that were labelled i = n · (d − v) / max(½, r − v), between 0 and n,
 
-since the halves see j in a row of i at the rate v and in a row of j at the rate r. What they confuse of themselves is
-subtracted; wrong labels that follow exactly that confusion, more often on train rows than on validation rows, are still
-counted, and less often not. First order: that a wrong label of a third class is taken for j is left out.
+because the halves prefer j for a row of i at the rate v, and for a row of j at the rate r. The confusion of the halves
+themselves is subtracted. Wrong labels that follow this confusion count only as far as they are more frequent on train
+rows than the confusion on validation rows. The formula is of first order: it neglects wrong labels of a third class
+that are taken for j.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ LEAST_CONTRAST = 0.5
 
 @dataclass(frozen=True)
 class Pair:
-    """given, suggested: classes; rows: for which the halves prefer the suggested label; estimated: rows that have it
-    wrongly, with a 95 % sampling interval."""
+    """A pair of confused classes.
+
+    Attributes:
+        given, suggested: classes.
+        rows: how many rows with the given label get the suggestion.
+        estimated, low, high: estimated number of rows with this wrong label, with a 95 % sampling interval.
+    """
 
     given: int
     suggested: int
@@ -42,10 +48,16 @@ def confused_pairs(
     validation_best: np.ndarray,
     classes: int,
 ) -> list[Pair]:
-    """The MOST_PAIRS pairs with the most wrong labels by the low end, of those whose estimate is a row or more.
+    """The MOST_PAIRS pairs with the most wrong labels by the low end of the interval.
 
-    Classes, `[rows]` each; validation_best `[halves, rows]`. Pairs whose given or suggested class has no validation
-    row are left out.
+    Pairs with an estimate below 1 row, or with a class that has no validation rows, are left out.
+
+    Args:
+        labels: given classes, `[train rows]`.
+        best: classes that the halves prefer, `[train rows]`.
+        validation_labels: given classes, `[validation rows]`.
+        validation_best: classes that each half prefers, `[halves, validation rows]`.
+        classes: how many there are.
     """
     totals = np.bincount(labels, minlength=classes)
     references = np.bincount(validation_labels, minlength=classes)
@@ -77,7 +89,7 @@ def estimate(
     references: Sequence[int] | np.ndarray,
     right: np.ndarray,
 ) -> Pair:
-    """The module's formula; a share's variance takes it half a row away from 0, so that no count is certain."""
+    """The formula of the module docstring; `variance` adds half a row to each share, so that no count is certain."""
     given, suggested = pair
     n, m = int(totals[given]), int(references[given])
     expected = usual / m
@@ -91,6 +103,6 @@ def estimate(
 
 
 def variance(count: float, rows: int) -> float:
-    """Of a share, by the rule of adding half a row to either side (Jeffreys)."""
+    """The variance of the share count/rows after half a row is added to either side (Jeffreys)."""
     share = (count + 0.5) / (rows + 1)
     return share * (1 - share) / rows

@@ -1,4 +1,4 @@
-"""How many rows to flag: as many as are estimated to be wrong, or as the evidence contradicts."""
+"""How many rows are flagged: the estimated number of wrong labels, or the number of contradicted ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from pipeline.detection.noise.noise_estimate import NoiseEstimate
 
 WRONG_TARGET = 5.0
 DOUBTFUL_TARGET = 3.5
-"""Robust standard deviations of the out-of-sample residual (regression)."""
+"""A numeric target with a larger out-of-sample residual, in robust standard deviations, is flagged in any case."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The most suspicious `likely_wrong` rows are to be removed, up to `review` to be looked at."""
+    """How many rows are flagged.
+
+    Attributes:
+        likely_wrong: so many of the most suspicious rows are to be removed.
+        review: up to so many of the most suspicious rows are to be removed or reviewed.
+    """
 
     likely_wrong: int
     review: int
@@ -25,10 +30,15 @@ class Counts:
 def count_contradictions(
     evidence: list[np.ndarray], harm: np.ndarray | None, other_is_probable: np.ndarray
 ) -> Counts:
-    """Rows that all the evidence contradicts (bool `[rows]` each), and of these the surer ones.
+    """Count rows that all the evidence contradicts, and the more certain ones of them.
 
-    Surer are those with positive harm to a clean validation set; without one, those for which another label has
-    more than half of the probability.
+    More certain are rows with positive harm to a clean validation set or, without one, rows for which another label has
+    a probability above one half.
+
+    Args:
+        evidence: bool `[rows]` each, whether the evidence contradicts the label.
+        harm: float64 `[rows]`; None without a clean validation set.
+        other_is_probable: bool `[rows]`.
     """
     all_of = np.logical_and.reduce(evidence)
     surer = all_of & (other_is_probable if harm is None else harm > 0)
@@ -36,19 +46,23 @@ def count_contradictions(
 
 
 def count_classification(contradictions: Counts, noise: NoiseEstimate | None, rows: int) -> Counts:
-    """As many are likely wrong as estimated, or as the surer contradictions where there is no estimate.
+    """Counts for classes: the estimated number of wrong labels, or else the number of more certain contradictions.
 
-    To be looked at are all contradictions too: they also find wrong labels that the estimate is blind to.
+    All contradictions are reviewed, because they also find wrong labels to which the estimate is blind.
     """
     likely_wrong = contradictions.likely_wrong if noise is None else round(noise.value * rows)
     return Counts(likely_wrong, max(contradictions.review, contradictions.likely_wrong, likely_wrong))
 
 
 def count_regression(deviation: np.ndarray, noise: NoiseEstimate | None) -> Counts:
-    """Likely wrong are as many as the estimate's interval begins with, to be looked at as many as estimated.
+    """Counts for numeric targets: the low end of the estimate is likely wrong, and the estimate itself is reviewed.
 
-    Residuals have no such clear threshold as labels, so few validation rows make the estimate vary much. Rows that are
-    far out on a robust scale count in any case. deviation: float64 `[rows]`, from `robust_deviation`.
+    Residuals have no threshold as clear as that of classes, so that the estimate varies much with few validation rows.
+    Rows with a deviation above DOUBTFUL_TARGET count in any case.
+
+    Args:
+        deviation: float64 `[rows]`, from `robust_deviation`.
+        noise: the estimated share of wrong targets, or None.
     """
     low, value = (0.0, 0.0) if noise is None else (noise.low, noise.value)
     likely_wrong = max(round(low * len(deviation)), int((deviation > WRONG_TARGET).sum()))
@@ -59,9 +73,14 @@ def count_regression(deviation: np.ndarray, noise: NoiseEstimate | None) -> Coun
 def count_rows_of_pairs(
     pairs: Pairs, suspicion: np.ndarray, ids: np.ndarray, harm: np.ndarray | None, noise: NoiseEstimate | None
 ) -> Counts:
-    """Pairs are counted by the rules for classes; of as many most suspicious pairs, the rows.
+    """Counts for sets of labels: pairs are counted by the rules for classes, then the rows of the top pairs.
 
-    suspicion: `[rows, labels]`; ids, harm: `[rows]`, harm only with clean validation labels.
+    Args:
+        pairs: the evidence about every label of every row.
+        suspicion: of the pairs, float64 `[rows, labels]`.
+        ids: int64 `[rows]`; they order pairs of equal suspicion.
+        harm: float64 `[rows]`; None without clean validation labels.
+        noise: the estimated share of wrong answers, or None.
     """
     evidence = [pairs.contradicted, pairs.margin < 0, pairs.neighbours < 0]
     of_pairs = None if harm is None else np.broadcast_to(harm[:, None], pairs.given.shape)

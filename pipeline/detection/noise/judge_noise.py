@@ -1,4 +1,4 @@
-"""How many labels are wrong, in all and per pair of labels, and what must be said about these numbers."""
+"""Estimates by the halves of how many labels are wrong, in all and per pair of labels, and notes on their limits."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ WEAK = "The model predicts too little of the target for an estimate."
 
 @dataclass(frozen=True)
 class Noise:
-    """estimate: the share of wrong labels, or None; note: what must be said about it; pairs: where they are;
-    contradicted: the share of labels that out-of-sample judges together contradict, or None.
+    """What is estimated about label noise.
+
+    Attributes:
+        estimate: the share of wrong labels, or None.
+        note: the limits of the estimate, or why there is none, in sentences.
+        pairs: the pairs of labels with the most wrong labels.
+        contradicted: the share of labels that the out-of-sample judges together contradict, or None.
     """
 
     estimate: NoiseEstimate | None
@@ -55,7 +60,14 @@ class Noise:
 
 
 def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, window: int) -> Noise:
-    """By what the halves make of train and validation rows; labels: encoded, `[train rows]`."""
+    """Estimate label noise from the opinions of the halves on train and validation rows.
+
+    Args:
+        context: of the audit.
+        opinion: on the train rows.
+        labels: encoded, `[train rows]`.
+        window: epochs of the early window.
+    """
     path, data = context.run.path, run_data(context.run.path)
     missing = nothing_to_compare(context)
     if missing is not None:
@@ -75,7 +87,7 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
 def judge_targets(
     context: AuditContext, targets: np.ndarray, predicted: np.ndarray, of_validation: np.ndarray
 ) -> Noise:
-    """The same for numeric targets; of_validation: residuals, `[halves, validation rows]`."""
+    """The same for numeric targets; `of_validation` has residuals, `[halves, validation rows]`."""
     order = random_state("exchanged targets", context.config.detection.seed).permutation(len(targets))
     estimate = estimate_wrong_targets(targets - predicted, of_validation, targets[order] - predicted)
     if estimate is None:
@@ -84,7 +96,7 @@ def judge_targets(
 
 
 def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
-    """The same for sets of labels: the share of wrong answers (yes or no), one for every label of every row."""
+    """The same for sets of labels: the share of wrong answers (yes or no) over all labels of all rows."""
     path = context.run.path
     if answers.panel is not None:
         chances = np.where(answers.given > 0, answers.panel, 1 - answers.panel)
@@ -98,7 +110,7 @@ def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
 
 
 def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEstimate | None:
-    """The share of all answers that are wrong; the interval takes a row's labels as one observation."""
+    """The share of wrong answers; for the interval, the labels of a row are one observation."""
     labels = role_labels(run_data(run_path), "validation").numpy()
     wrong = [
         (mean_chances(reading(role_files(run_path, half, "validation", window)), labels.shape, window) > 0.5)
@@ -109,7 +121,7 @@ def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEs
 
 
 def nothing_to_compare(context: AuditContext) -> str | None:
-    """Why train rows can't be compared with validation rows; None where they can."""
+    """Why train rows can't be compared with validation rows, in words; None if they can."""
     if not context.config.detection.halves:
         return NO_HALVES
     if not run_data(context.run.path).count("validation"):
@@ -120,7 +132,7 @@ def nothing_to_compare(context: AuditContext) -> str | None:
 def pairs_as_json(
     pairs: list[Pair], encoding: Encoding, labels: np.ndarray, best: np.ndarray, decision: np.ndarray
 ) -> list[dict[str, Any]]:
-    """The pairs with labels as the source has them, and `flagged`: rows of the pair that are not kept."""
+    """The pairs for JSON, with labels of the source and `flagged`, the number of the pair's rows that are not kept."""
     flagged = decision != Decision.KEEP
     return [
         asdict(pair)

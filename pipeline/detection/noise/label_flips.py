@@ -1,17 +1,18 @@
-"""Which labels are given instead of which, and how probable a given label is wrong: all from one noisy file.
+"""Label flips: how often each label is given instead of another, and how probable each given label is wrong.
 
-Judges are fitted on labels of which some are wrong. With p the chances of the right label and F the flips, F[k, y] the
-probability that a row of class k is labelled y, a judge that is calibrated on the given labels says q = p·F (Patrini et
-al. 2017, arXiv 1609.03683, where F is called T). So p = q·F⁻¹, and by Bayes' rule
+Everything is estimated from one noisy file. Judges are fitted on labels of which some are wrong. Let p be the
+probabilities of the right label, and F[k, y] the probability that a row of class k is labelled y. A judge that is
+calibrated on the given labels predicts q = p·F (Patrini et al. 2017, arXiv 1609.03683, where F is called T). So
+p = q·F⁻¹, and by Bayes' rule
 
     P(k is right | features, given label y) = p_k · F[k, y] / Σ_j p_j · F[j, y].
 
-Judges that are regularised are less sure of p than they could be: one temperature sharpens p, the one under which the
-given labels are most probable, with F as it is. The mean of 1 − P(given label is right) is the share of wrong labels.
+Regularised judges are underconfident about p. One temperature sharpens p; it maximises the likelihood of the given
+labels for fixed F. The mean of 1 − P(given label is right) is the share of wrong labels.
 
-F is read off the rows whose class is surest. Among rows that are taken for k, the share of label y falls towards
-F[k, y] as certainty rises, since what the judges confuse is confused where they are unsure; its limit is taken by least
-squares over the surest part. Where few rows are known, a class is shrunk to the mean of all classes and a pair to the
+F is estimated from the rows with the most certain class. Among rows that are predicted as k, the share of label y falls
+towards F[k, y] as certainty rises, because judges confuse classes where they are uncertain. A least-squares fit over
+the most certain rows gives the limit. With few rows, a class is shrunk to the mean of all classes and a pair to the
 mean of its class, by how much more they vary than sampling explains (empirical Bayes).
 """
 
@@ -26,38 +27,48 @@ from pipeline.detection.columns import slices
 from pipeline.panel.opinions import panel_margin
 
 SUREST = 0.7
-"""Part of the rows taken for a class that the limit is fitted on."""
+"""The share of the rows predicted as a class, the most certain ones, on which the limit is fitted."""
 FEWEST_ROWS = 10
-"""A class that fewer rows are taken for has the mean of the others."""
+"""A class that is predicted for fewer rows gets the mean of the other classes."""
 LEVERAGE = 4.0
-"""Rows of a mean that are as good as one row of a limit: the variance of an intercept at the end of a line."""
+"""So many rows give a limit as precisely as one row gives a mean: an intercept at the end of a line varies more."""
 LEAST_RATE = 1e-3
-"""Of flips of a class: with none at all no label could be wrong, and rows could not be ranked."""
+"""Lower limit of a class's rate of flips; with a rate of 0 no label could be wrong, and rows could not be ranked."""
 OWN_ERROR = 0.1
-"""Of all disagreement with a class, the part that a limit may be off by, as a standard deviation beside sampling."""
+"""The standard deviation of a limit besides sampling, as a share of all disagreement with its class."""
 TINY = 1e-4
 MOST_NUMBERS = 2**22
-"""Probabilities that are held in double precision at a time."""
+"""Upper limit of probabilities that are held in float64 at a time."""
 TEMPERATURES = (-2.5, 1.0)
-"""Logarithms of the least and the largest temperature."""
+"""The logarithms of the lowest and the highest temperature."""
 
 
 @dataclass(frozen=True)
 class Flips:
-    """matrix: float64 `[right, given]`, rows summing to 1; temperature: what sharpens the chances of right labels."""
+    """Label flips.
+
+    Attributes:
+        matrix: F, float64 `[right, given]`; every row sums to 1.
+        temperature: sharpens the probabilities of the right label.
+    """
 
     matrix: np.ndarray
     temperature: float
 
 
 def estimate_flips(probabilities: np.ndarray, labels: np.ndarray) -> Flips:
-    """From out-of-sample probabilities `[rows, classes]`, calibrated on given labels, and these labels `[rows]`."""
+    """Estimate the flips.
+
+    Args:
+        probabilities: out of sample, calibrated on the given labels, `[rows, classes]`.
+        labels: the given labels, `[rows]`.
+    """
     matrix = flip_matrix(probabilities, labels)
     return Flips(matrix, fit_temperature(chances(probabilities, matrix), labels, matrix))
 
 
 def flip_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """F, float64 `[right, given]`."""
+    """Estimate F, float64 `[right, given]`, from the same arguments as `estimate_flips`."""
     classes = probabilities.shape[1]
     taken = probabilities.argmax(1)
     sure = panel_margin(probabilities, taken)
@@ -73,20 +84,20 @@ def flip_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def chances(probabilities: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """p of the right label, float64 `[rows, classes]`: q·F⁻¹, kept from below TINY."""
+    """p, the probabilities of the right label, float64 `[rows, classes]`: q·F⁻¹, at least TINY."""
     found = np.maximum(probabilities.astype(np.float64) @ np.linalg.pinv(matrix), TINY)
     return found / found.sum(1, keepdims=True)
 
 
 def sharpened(found: np.ndarray, temperature: float) -> np.ndarray:
-    """p^(1/T) / Σ p^(1/T), `[rows, classes]`."""
+    """Sharpen probabilities to p^(1/T) / Σ p^(1/T), `[rows, classes]`."""
     logs = np.log(found) / temperature
     raised = np.exp(logs - logs.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
 
 
 def fit_temperature(found: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> float:
-    """The temperature of p under which the given labels are most probable."""
+    """The temperature of p that maximises the likelihood of the given labels."""
 
     def loss(log_temperature: float) -> float:
         likely = (sharpened(found, np.exp(log_temperature)) * matrix[:, labels].T).sum(1)
@@ -96,7 +107,7 @@ def fit_temperature(found: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -
 
 
 def limit(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Shares of the labels at certainty rank 0, float64 `[classes]`; labels: `[rows]`, the surest row first."""
+    """The limits of the labels' shares at full certainty, float64 `[classes]`; `labels` is ordered by certainty."""
     rows = len(labels)
     rank = (np.arange(rows) + 0.5) / rows
     line = np.stack([np.ones(rows), rank], 1)
@@ -106,10 +117,15 @@ def limit(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def shrunk(raw: np.ndarray, seen: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The flips with classes and pairs shrunk.
+    """Shrink the flips of classes and pairs to their means.
 
-    raw: limits `[right, given]`; seen: the shares of labels among all rows taken for a class; weight: `[classes]`, rows
-    that a class's limits are as good as, 0: not known.
+    Args:
+        raw: the limits, `[right, given]`.
+        seen: the shares of labels among all rows predicted as a class, `[right, given]`.
+        weight: `[classes]`, the number of rows whose mean would be as precise as a class's limits; 0 if unknown.
+
+    Returns:
+        F, float64 `[right, given]`.
     """
     classes = len(raw)
     known = weight > 0
@@ -141,15 +157,21 @@ def shrunk(raw: np.ndarray, seen: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def right_label(probabilities: np.ndarray, labels: np.ndarray, flips: Flips) -> np.ndarray:
-    """P(class is right | features, given label), float32 `[rows, classes]`: the module's formula.
+    """P(class is right | features, given label) by the formula of the module docstring.
 
-    probabilities: `[rows, classes]`, calibrated on given labels, of rows that the judges have not seen.
+    Args:
+        probabilities: out of sample, calibrated on the given labels, `[rows, classes]`.
+        labels: the given labels, `[rows]`.
+        flips: the label flips.
+
+    Returns:
+        float32 `[rows, classes]`.
     """
     return bayes(probabilities, labels, flips, flips.matrix)
 
 
 def bayes(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, matrix: np.ndarray) -> np.ndarray:
-    """Bayes' rule with `matrix` for how labels were flipped, which may be a source's own; in parts of the rows."""
+    """Bayes' rule with `matrix` as F, for example the flips of one source; rows are computed in parts."""
     found = np.empty(probabilities.shape, dtype=np.float32)
     for place in slices(len(labels), max(1, MOST_NUMBERS // probabilities.shape[1])):
         joint = (
@@ -161,5 +183,5 @@ def bayes(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, matrix: n
 
 
 def wrong_label(posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """P(given label is wrong), float64 `[rows]`; posterior: what `right_label` gives."""
+    """P(given label is wrong), float64 `[rows]`; `posterior` is the result of `right_label`."""
     return 1 - posterior[np.arange(len(labels)), labels].astype(np.float64)

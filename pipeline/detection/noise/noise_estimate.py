@@ -1,4 +1,4 @@
-"""The share of wrong labels, estimated from what contradicts train labels more often than validation labels."""
+"""Estimates the share of wrong labels: predictions contradict train labels more often than clean validation labels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_CONTRAST = 0.05
-"""Below this difference between wrong and right labels' contradiction rates there is no estimate."""
+"""There is no estimate if the contradiction rates of wrong and right labels differ by less."""
 
 LEAST_CONTRAST_OF_TARGETS = 0.3
 """The same for numeric targets: residuals vary more from one set to another than errors of a classifier do."""
 USUAL = 0.9
-"""Share of the validation rows whose residual doesn't contradict the target (regression)."""
+"""For numeric targets: a residual above this quantile of the validation residuals contradicts its target."""
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """Estimated share of wrong labels in the train set, with a 95 % sampling interval."""
+    """The estimated share of wrong labels, with a 95 % sampling interval."""
 
     value: float
     low: float
@@ -28,13 +28,20 @@ class NoiseEstimate:
 def estimate_noise(
     contradicted: np.ndarray, contradicted_validation: np.ndarray, classes: int
 ) -> NoiseEstimate | None:
-    """The share of wrong labels by the halves' disagreement, over what they disagree with on validation.
+    """Estimate the share of wrong labels from the rates at which the halves contradict train and validation labels.
 
-    contradicted: bool `[rows]`, an out-of-sample prediction differs from the label; contradicted_validation: float
-    `[rows]`, the share of the halves whose prediction does, each half by itself: their mean would err less.
-    With d_oos and d_val their means and d_w = max(½, 1 − d_val/(K−1)) the rate at which wrong labels are
-    contradicted, the share is (d_oos − d_val) / (d_w − d_val). None when d_w − d_val < .05. Blind where wrong labels
-    follow the model's own confusion; low where the validation labels are wrong too.
+    Let d_oos and d_val be these rates, and d_w = max(½, 1 − d_val/(K−1)) the rate at which wrong labels are
+    contradicted. The share is (d_oos − d_val) / (d_w − d_val). The estimate is blind to wrong labels that follow the
+    model's own confusion, and too low if validation labels are wrong too.
+
+    Args:
+        contradicted: bool `[train rows]`, whether the out-of-sample prediction differs from the label.
+        contradicted_validation: float `[validation rows]`, the share of halves whose prediction differs from the label.
+            Each half predicts by itself, because the mean of both would err less.
+        classes: K.
+
+    Returns:
+        None if d_w − d_val is below LEAST_CONTRAST.
     """
     of_wrong = max(0.5, 1 - float(contradicted_validation.mean()) / (classes - 1))
     return share_of_wrong(contradicted, contradicted_validation, of_wrong)
@@ -43,11 +50,15 @@ def estimate_noise(
 def estimate_wrong_targets(
     residuals: np.ndarray, of_validation: np.ndarray, exchanged: np.ndarray
 ) -> NoiseEstimate | None:
-    """The share of wrong targets: as for labels, where a residual contradicts that is above most of validation's.
+    """Estimate the share of wrong targets as for labels; a residual above the USUAL quantile of validation contradicts.
 
-    residuals: float64 `[rows]`, out of sample; of_validation: float64 `[halves, validation rows]`, each half's;
-    exchanged: float64 `[rows]`, those of other rows' targets, from which the rate d_w of wrong ones is taken. None
-    where these are hardly larger: the model predicts too little.
+    Args:
+        residuals: out of sample, float64 `[train rows]`.
+        of_validation: residuals of each half, float64 `[halves, validation rows]`.
+        exchanged: residuals for targets of other rows, float64 `[train rows]`; they give the rate d_w of wrong targets.
+
+    Returns:
+        None if the exchanged residuals are hardly larger, because the model predicts too little.
     """
     usual = float(np.quantile(np.abs(of_validation), USUAL))
     of_wrong = float((np.abs(exchanged) > usual).mean())
@@ -60,7 +71,7 @@ def estimate_wrong_targets(
 def share_of_wrong(
     contradicted: np.ndarray, contradicted_validation: np.ndarray, of_wrong: float
 ) -> NoiseEstimate | None:
-    """(d_oos − d_val) / (d_w − d_val); `of_wrong` is d_w."""
+    """The share (d_oos − d_val) / (d_w − d_val) with its interval; `of_wrong` is d_w. None if it can't be estimated."""
     d_oos, d_val = float(contradicted.mean()), float(contradicted_validation.mean())
     contrast = of_wrong - d_val
     if contrast < LEAST_CONTRAST:

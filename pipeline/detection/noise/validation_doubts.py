@@ -1,4 +1,4 @@
-"""What speaks against the validation set as a measure for the train set, in sentences with the numbers."""
+"""Warnings that the validation set may be no good measure for the train set, with the numbers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ STANDARD_ERRORS = 2.0
 
 
 def doubts(contradicted: np.ndarray, on_validation: np.ndarray, noise: NoiseEstimate | None) -> list[str]:
-    """contradicted, on_validation: `[rows]`, whether (or how often) an out-of-sample prediction differs from the label.
+    """The warnings, in sentences.
 
-    noise: what was estimated from them, if anything could be.
+    Args:
+        contradicted: `[train rows]`, whether the out-of-sample prediction differs from the label.
+        on_validation: `[validation rows]`, how often the halves' predictions differ from the label, 0 … 1.
+        noise: the estimate from both, or None.
     """
     found = []
     rows, train, validation = len(on_validation), float(contradicted.mean()), float(on_validation.mean())

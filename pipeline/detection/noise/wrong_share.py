@@ -1,4 +1,4 @@
-"""How many labels of one noisy file are wrong, in all and per pair, with an interval: from the judges alone."""
+"""Estimates the wrong labels of one noisy file from the judges alone, in all and per pair, with an interval."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.seeds import random_state
 
 DRAWS = 30
-"""Resamples of the rows, by which an interval is as wide as sampling makes it."""
+"""How often rows are resampled for the interval."""
 NUMBERS = 2**21
-"""Probabilities that an estimate is made from: rows × classes. Of more rows equally spaced ones are taken."""
+"""Upper limit of probabilities (rows × classes) for an estimate; of more rows, equally spaced ones are used."""
 LEAST_EXPLAINED = 0.05
-"""Of the loss without looking at the features: judges that explain less can't tell wrong labels from their errors."""
+"""Judges that explain a smaller share of the log loss can't tell wrong labels from their own errors."""
 NORMAL = 1.96
 LEAST_TOLD, MOST_UNTOLD = 0.15, 0.08
-"""Nothing tells wrong labels from hard rows where less than the first, of the contradicted labels, is estimated to be
-wrong, and the rest of them is more than the second, of all rows."""
+"""Wrong labels can't be told from hard rows if the estimate is less than the first share of the contradicted labels,
+and the other contradicted labels are more than the second share of all rows."""
 
 
 @dataclass(frozen=True)
 class WrongShare:
-    """estimate: the share of wrong labels among the rows; flips: how right labels become given ones; pairs: where."""
+    """The estimated share of wrong labels.
+
+    Attributes:
+        estimate: the share with its interval.
+        flips: the label flips.
+        pairs: the pairs of labels with the most wrong labels.
+    """
 
     estimate: NoiseEstimate
     flips: Flips
@@ -37,10 +43,16 @@ class WrongShare:
 def estimate_wrong_share(
     opinions: Sequence[np.ndarray], weights: np.ndarray, labels: np.ndarray, seed: int
 ) -> WrongShare:
-    """From out-of-sample opinions of the judges that count, `[rows, classes]` each, and the given labels `[rows]`.
+    """Estimate the share of wrong labels from the judges.
 
-    The interval joins what resampled rows change with how much single judges differ, both in squares: an error that all
-    judges share is not in it.
+    The interval adds in squares the variation over resampled rows and the variation between single judges. It does not
+    cover errors that all judges share.
+
+    Args:
+        opinions: out-of-sample probabilities of the judges with a vote, `[rows, classes]` each.
+        weights: of the judges.
+        labels: the given labels, `[rows]`.
+        seed: of the resampling.
     """
     step = max(1, -(-opinions[0].size // NUMBERS))
     chosen = slice(None, None, step)
@@ -68,16 +80,16 @@ def estimate_wrong_share(
 
 
 def is_told(estimate: NoiseEstimate, contradicted: float) -> bool:
-    """Whether the estimate says something of the labels that judges contradict, `contradicted` of all.
+    """Whether the estimate tells wrong labels from hard rows; `contradicted` is the share of contradicted labels.
 
-    Wrong labels are told by contradictions of rows whose class is sure. Where judges contradict many labels, but hardly
-    any surely, either the classes overlap there or labels are wrong just there: both look the same to every judge.
+    Wrong labels show as contradictions on rows with a certain class. If judges contradict many labels but hardly any
+    with certainty, either the classes overlap there or labels are wrong just there; no judge can tell the two apart.
     """
     return estimate.value >= LEAST_TOLD * contradicted or contradicted - estimate.value < MOST_UNTOLD
 
 
 def pair_counts(probabilities: np.ndarray, labels: np.ndarray, flips: Flips | None = None) -> np.ndarray:
-    """Rows of each pair [given, right], the right label another: float64 `[classes, classes]`."""
+    """The expected number of wrong labels for each pair, float64 `[given, right]`."""
     flips = flips or estimate_flips(probabilities, labels)
     posterior = right_label(probabilities, labels, flips)
     counts = np.zeros((probabilities.shape[1],) * 2)
@@ -87,7 +99,7 @@ def pair_counts(probabilities: np.ndarray, labels: np.ndarray, flips: Flips | No
 
 
 def largest_pairs(counts: np.ndarray, spread: np.ndarray, contradicted: np.ndarray) -> list[Pair]:
-    """The MOST_PAIRS pairs with the most wrong labels, of those whose estimate is a row or more."""
+    """The MOST_PAIRS pairs with the most wrong labels; pairs with an estimate below 1 row are left out."""
     found = []
     for given, right in zip(*np.nonzero(counts >= 1)):
         value, half = float(counts[given, right]), NORMAL * float(spread[given, right])
@@ -97,9 +109,13 @@ def largest_pairs(counts: np.ndarray, spread: np.ndarray, contradicted: np.ndarr
 
 
 def share_of_rows(wrong: np.ndarray, of_train: NoiseEstimate) -> NoiseEstimate:
-    """The share among other rows with the same flips: as sure as the train rows' estimate, and by their own number.
+    """The share of wrong labels among rows of another role with the same flips.
 
-    wrong: P(given label is wrong), float64 `[rows]`.
+    The interval combines the uncertainty of the train estimate with the number of these rows.
+
+    Args:
+        wrong: P(given label is wrong), float64 `[rows]`.
+        of_train: the estimate for the train rows.
     """
     value = float(wrong.mean())
     shared = (of_train.high - of_train.low) / 2
@@ -108,7 +124,7 @@ def share_of_rows(wrong: np.ndarray, of_train: NoiseEstimate) -> NoiseEstimate:
 
 
 def mean_of_shares(parts: Sequence[tuple[int, NoiseEstimate]]) -> NoiseEstimate:
-    """Of several sets of rows (their numbers, their estimates) together; their errors are taken to be the same ones."""
+    """The share over several sets of rows, given as (number of rows, estimate); their errors are taken as equal."""
     total = sum(rows for rows, _ in parts)
     means = [
         sum(rows * getattr(each, end) for rows, each in parts) / total for end in ("value", "low", "high")
@@ -117,9 +133,12 @@ def mean_of_shares(parts: Sequence[tuple[int, NoiseEstimate]]) -> NoiseEstimate:
 
 
 def estimate_wrong_answers(chances: np.ndarray, given: np.ndarray, seed: int) -> NoiseEstimate:
-    """The share of wrong answers of sets of labels: each label is a question of two classes with flips of its own.
+    """The share of wrong answers for sets of labels; each label is a task of two classes with its own flips.
 
-    chances: out of sample, `[rows, labels]`; given: uint8 `[rows, labels]`. The interval resamples rows.
+    Args:
+        chances: out-of-sample probabilities, `[rows, labels]`.
+        given: uint8 `[rows, labels]`.
+        seed: of the resampling of rows for the interval.
     """
     step = max(1, -(-2 * chances.size // NUMBERS))
     seen, sets = np.asarray(chances[::step]), given[::step]

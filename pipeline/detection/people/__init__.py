@@ -1,1 +1,1 @@
-"""What people say about rows: answers on a sample, and decisions."""
+"""People's input: their answers about a sample of rows, and their decisions."""

@@ -1,4 +1,4 @@
-"""review/answers.parquet: a person's verdicts on sampled rows, with the plan that they were asked by."""
+"""Reads and writes review/answers.parquet: people's verdicts on sampled rows, with the plan of the sample."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ VERDICTS = {"wrong": WRONG, "right": RIGHT, "unsure": UNSURE}
 
 @dataclass(frozen=True)
 class Answers:
-    """ranking: a hash of the candidates in order, which the plan is about; verdicts: row key → word of VERDICTS;
-    labels: row key → the right label as a person wrote it, of some rows that are called wrong.
+    """The answers of a review.
+
+    Attributes:
+        plan: of the sample.
+        ranking: a hash of the candidates in the order of the ranking, for which the plan is valid.
+        verdicts: row key → one of VERDICTS.
+        labels: row key → the right label as a person wrote it, for some of the rows that are called wrong.
     """
 
     plan: Plan
@@ -33,17 +38,17 @@ class Answers:
 
     @property
     def sample_id(self) -> str:
-        """Names the sample on its sheets, so that answers of another one are told apart."""
+        """The id of the sample, which sheets carry so that answers for another sample are recognised."""
         text = json.dumps([self.plan.as_json(), self.ranking])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def with_verdicts(self, more: dict[str, str], labels: dict[str, str]) -> Answers:
-        """With newer verdicts, which take the place of earlier ones, and the labels that go with them."""
+        """Add verdicts and their labels; new verdicts replace earlier ones."""
         kept = {key: label for key, label in self.labels.items() if key not in more}
         return replace(self, verdicts=self.verdicts | more, labels=kept | labels)
 
     def of_candidates(self, row_ids: np.ndarray) -> np.ndarray:
-        """UNANSWERED, RIGHT, UNSURE or WRONG by candidate, int8; row_ids: int64, of the candidates in order."""
+        """UNANSWERED, RIGHT, UNSURE or WRONG for each candidate, int8; `row_ids` (int64) are in the same order."""
         found = np.full(self.plan.cutoffs[-1], UNANSWERED, dtype=np.int8)
         place = dict(zip(row_ids[: len(found)].tolist(), range(len(found))))
         for key, row_id in zip(self.verdicts, key_ids(list(self.verdicts)).tolist()):
@@ -64,7 +69,11 @@ class Answers:
 
     @classmethod
     def load(cls, path: Path) -> Answers:
-        """Raises InputError when the file is not there or was not written by `winnow review`."""
+        """Read answers from a file.
+
+        Raises:
+            InputError: the file does not exist, or `winnow review` did not write it.
+        """
         try:
             table = pq.read_table(path, partitioning=None)
             about = json.loads((table.schema.metadata or {})[METADATA])
@@ -85,6 +94,6 @@ class Answers:
 
 
 def ranking_hash(row_ids: np.ndarray, plan: Plan) -> str:
-    """Of the candidates that the plan can ask about, in order; row_ids: int64 `[candidates]`."""
+    """The hash of the candidates that the plan can ask about, in order; `row_ids` is int64 `[candidates]`."""
     head = np.ascontiguousarray(row_ids[: plan.cutoffs[-1]], dtype="<i8")
     return hashlib.sha256(head.tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What people decided about rows: it stands above rules, caps and gates."""
+"""Decisions by people, which take precedence over rules, caps and gates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ MOST_CLASSES = 10
 
 @dataclass(frozen=True)
 class Word:
-    """What a person decided about one row: a Decision, and their own label, None without one."""
+    """A person's decision about one row.
+
+    Attributes:
+        decision: a Decision.
+        label: the label that the person gave; None without one.
+        line: the line of the file.
+    """
 
     decision: int
     label: Any
@@ -40,15 +46,18 @@ class Word:
 
 
 People = Mapping[int, Word]
-"""Place among the rows of a role → what a person decided about that row."""
+"""Place among the rows of a role → a person's decision about that row."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The decisions with those of people among them, all `[rows]`.
+    """The decisions after those of people have been applied; arrays are `[rows]`.
 
-    decision: uint8, Decisions; decided_by: uint8, Deciders; people: bool, a person decided;
-    own_labels: place → the label that a person gave.
+    Attributes:
+        decision: uint8, Decisions.
+        decided_by: uint8, Deciders.
+        people: bool, whether a person decided.
+        own_labels: place → the label that a person gave.
     """
 
     decision: np.ndarray
@@ -58,9 +67,12 @@ class Applied:
 
 
 def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
-    """What people decided about the rows of each role: `detection.decisions`, and the answers of the rule `reviewed`.
+    """Read people's decisions for each role: `detection.decisions`, and the answers of the rule `reviewed`.
 
-    Where both say something about a row, the file of decisions holds. Raises InputError as `find_rows`.
+    If both decide about a row, the file of decisions takes precedence.
+
+    Raises:
+        InputError: as in `find_rows`.
     """
     lines: dict[str, Line] = {}
     if config.detection.answers is not None:
@@ -77,10 +89,14 @@ def lines_of_answers(path: Path) -> Iterator[Line]:
 
 
 def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dict[str, People]:
-    """Role → place → what the lines say about its rows.
+    """Find the rows that the lines decide about.
 
-    Raises InputError for a key that no row has or that belongs to a role whose labels are declared right, and for
-    labels that are none, or that contradict the decision.
+    Returns:
+        Role → place among its rows → decision.
+
+    Raises:
+        InputError: no row has the key of a line, the row's role has labels that are declared right, a label is not a
+            label of the data, or it contradicts the decision.
     """
     waiting = {line.key: line for line in lines}
     reader: LabelReader | None = None
@@ -109,7 +125,11 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dic
 
 
 def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
-    """Raises InputError as `find_rows`, and for rows that a run suggests no label for and that are to get one."""
+    """Check lines against a run.
+
+    Raises:
+        InputError: as in `find_rows`; or a row is to be relabelled, but neither the line nor the run has a label.
+    """
     words = [word for of_role in find_rows(config, run_path, lines).values() for word in of_role.values()]
     unnamed = {
         word.line.key: word for word in words if word.decision == Decision.RELABEL and word.label is None
@@ -123,7 +143,7 @@ def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
 
 
 def matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator[tuple[list[int], pa.Table]]:
-    """Places among the role's rows, and row_key, shard, row and label, of those that have one of the keys."""
+    """Yield the places of rows with one of the keys, and their row_key, shard, row and label."""
     wanted, done = pa.array(keys, pa.string()), 0
     places: list[list[int]] = []
 
@@ -143,7 +163,13 @@ def matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator
 
 @dataclass(frozen=True)
 class LabelReader:
-    """Labels as people write them; shard: a source file, whose schema says how the label column is stored."""
+    """Reads labels as people write them.
+
+    Attributes:
+        run_path: the run directory.
+        shard: a source file, whose schema has the type of the label column.
+        column: the label column.
+    """
 
     run_path: Path
     shard: str
@@ -159,7 +185,7 @@ class LabelReader:
 
     @cached_property
     def spellings(self) -> dict[str, Any]:
-        """As Python writes each class, booleans in lower case, numbers as integer or float, and class names."""
+        """Text → class, for all accepted spellings: as in Python, booleans in lower case, numbers, and class names."""
         found: dict[str, Any] = {}
         for value in run_data(self.run_path).encoding.classes:
             found[str(value)] = value
@@ -171,7 +197,11 @@ class LabelReader:
         return {name: value for name, value in named.items() if name not in found} | found
 
     def word_of(self, line: Line, given: Any) -> Word | None:
-        """What a line says about a row with this label; None where it says nothing."""
+        """The decision of a line about a row with the label `given`; None if the line has no answer.
+
+        Raises:
+            InputError: the label of the line is wrong or contradicts its answer.
+        """
         new = None if line.label is None or self.is_given(line.label, given) else self.read(line)
         if new is not None and self.equal(new, given):
             new = None
@@ -193,7 +223,7 @@ class LabelReader:
         return Word(decision_of(line.word, new is not None), new, line)
 
     def is_given(self, text: str, given: Any) -> bool:
-        """Whether the text is the row's own label, as sheets show it or as Python writes it."""
+        """Whether a text is the given label, as sheets show it or as Python writes it."""
         return text in (words.label(given, self.names), str(given))
 
     def equal(self, new: Any, given: Any) -> bool:
@@ -202,7 +232,11 @@ class LabelReader:
         return bool(new == given)
 
     def read(self, line: Line) -> Any:
-        """The label of a line, as the source has labels. Raises InputError where it is none."""
+        """The label of a line, in the type of the source.
+
+        Raises:
+            InputError: it is not a label of the data.
+        """
         task = run_data(self.run_path).encoding.task
         if task == "regression":
             return self.number(line)
@@ -234,7 +268,7 @@ class LabelReader:
 
 
 def decision_of(answer: str, has_label: bool) -> Decision:
-    """What an answer (one of ANSWERS) decides; has_label: whether a new label stands beside it."""
+    """The decision that follows from an answer (one of ANSWERS); `has_label` tells whether it has a new label."""
     if answer in ANSWERS_RIGHT:
         return Decision.KEEP
     if answer == UNSURE:
@@ -245,7 +279,11 @@ def decision_of(answer: str, has_label: bool) -> Decision:
 
 
 def set_of(line: Line) -> list[str]:
-    """A set of labels: a JSON list, or labels with commas between them; `[]` and `none` are the empty set."""
+    """Parse a set of labels: a JSON list, or labels separated by commas; `[]` and `none` are the empty set.
+
+    Raises:
+        InputError: the text is no list of labels.
+    """
     text = line.label or ""
     if text == "none":
         return []
@@ -260,10 +298,15 @@ def set_of(line: Line) -> list[str]:
 
 
 def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np.ndarray) -> Applied:
-    """Put the words of people into the decisions of one role, above what the rule and its caps made of them.
+    """Apply people's decisions to the decisions of one role; they override the rule and its caps.
 
-    decision: uint8 `[rows]`, Decisions; has_suggestion: bool `[rows]`, another label is suggested. Raises
-    InputError where a row is to be relabelled and neither the person nor a suggestion says how.
+    Args:
+        decision: uint8 `[rows]`, Decisions.
+        people: the decisions by people, or None.
+        has_suggestion: bool `[rows]`, whether another label is suggested.
+
+    Raises:
+        InputError: a row is to be relabelled, and neither the person nor a suggestion gives a label.
     """
     decision = decision.copy()
     by_person = np.zeros(len(decision), dtype=bool)
@@ -287,7 +330,7 @@ def refuse_relabelling(word: Word) -> NoReturn:
 
 
 def count_people(applied: Iterable[Applied]) -> dict[str, int]:
-    """How many rows people decided about, by decision."""
+    """Decision → how many rows people gave it."""
     counts = np.zeros(len(DECISIONS), dtype=int)
     for each in applied:
         counts += np.bincount(each.decision[each.people], minlength=len(DECISIONS))

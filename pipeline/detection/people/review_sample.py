@@ -1,12 +1,12 @@
-"""The rule `reviewed`: a person's answers on a random sample bound the precision of the rows that are removed.
+"""The rule `reviewed`: people's answers about a random sample bound the precision of the removed rows.
 
-Cut-offs "the top k candidates" are tested from strict to lax, each at the full level, up to the first that fails
-(fixed-sequence testing, as in Angelopoulos et al. 2021, arXiv 2110.01052): the chance that any cut-off is let pass
-although its precision is too low is then at most 1 − confidence, however many there are. How many answers a cut-off
-takes is settled before the first answer; looking at the results between rounds changes nothing.
+Cut-offs ("the top k candidates") are tested from strict to lax, each at the full level, up to the first that fails
+(fixed-sequence testing, as in Angelopoulos et al. 2021, arXiv 2110.01052). The probability that any cut-off passes with
+too low a precision is at most 1 − confidence, whatever the number of cut-offs. The number of answers for a cut-off is
+fixed before the first answer, so that looking at results between rounds changes nothing.
 
-Every candidate has a place in one random order. The sample of a cut-off is the first of that order that lie in it:
-a simple random sample, which takes over most of its rows from the cut-off before.
+All candidates have one random order. The sample of a cut-off consists of its first candidates in this order. This is a
+simple random sample, and it shares most of its rows with the sample of the cut-off before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.stats import binom, hypergeom
 from pipeline.seeds import random_state
 
 STEP = 1.2
-"""Each cut-off has this many times the rows of the one before; small steps cost hardly more answers."""
+"""The ratio of rows between a cut-off and the one before; small steps cost hardly more answers."""
 
 RANGE = 16
 """The laxest cut-off has at most this many times the rows of the strictest."""
@@ -34,9 +34,14 @@ UNANSWERED, RIGHT, UNSURE, WRONG = range(-1, 3)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked and tested; fixed when the first sheet is written.
+    """The plan of a review, which is fixed when the first sheet is written.
 
-    cutoffs: numbers of candidates, ascending; answers: the sample size of each (or all, where it has fewer).
+    Attributes:
+        precision: the precision to be shown.
+        confidence: of the tests.
+        cutoffs: numbers of candidates, ascending.
+        answers: the sample size of each cut-off; a smaller cut-off is sampled completely.
+        seed: of the random order.
     """
 
     precision: float
@@ -47,11 +52,11 @@ class Plan:
 
     @property
     def order(self) -> np.ndarray:
-        """The candidates up to the last cut-off in random order, int64."""
+        """The candidates of the last cut-off in random order, int64."""
         return random_state("review", self.seed).permutation(self.cutoffs[-1])
 
     def sample(self, cutoff: int) -> np.ndarray:
-        """The candidates that the test of a cut-off takes, int64."""
+        """The sample of a cut-off: candidates, int64."""
         order = self.order
         return order[order < cutoff][: self.answers]
 
@@ -65,9 +70,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class CutOff:
-    """The test of "the top `rows` candidates": of `sampled` rows `answered` have an answer, `wrong` are wrong.
+    """The test of a cut-off.
 
-    bound: lower bound of the precision at the plan's confidence, rows without an answer counted as not wrong.
+    Attributes:
+        rows: how many candidates the cut-off has.
+        sampled: how many of them are in its sample.
+        answered: how many of these have an answer.
+        wrong: how many of these are called wrong.
+        bound: lower bound of the precision at the plan's confidence; rows without an answer count as not wrong.
+        state: of the test.
     """
 
     rows: int
@@ -79,7 +90,15 @@ class CutOff:
 
 
 def make_plan(precision: float, confidence: float, flagged: int, candidates: int, seed: int) -> Plan:
-    """Cut-offs up to twice the `flagged` rows, within the `candidates` (at least one) that may be removed."""
+    """Make a plan with cut-offs up to twice the number of flagged rows.
+
+    Args:
+        precision: the precision to be shown.
+        confidence: of the tests.
+        flagged: how many rows are flagged.
+        candidates: how many rows may be removed, at least 1.
+        seed: of the random order.
+    """
     answers = answers_per_cutoff(precision, confidence)
     largest = min(candidates, max(2 * flagged, answers))
     smallest = min(largest, max(answers, largest // RANGE))
@@ -89,22 +108,29 @@ def make_plan(precision: float, confidence: float, flagged: int, candidates: int
 
 
 def answers_per_cutoff(precision: float, confidence: float) -> int:
-    """The fewest answers by which a list is let pass with probability .9 when a third of the wrong flags that
-    are allowed are there."""
+    """The fewest answers with which a list with a third of the allowed false flags passes with probability POWER."""
     numbers = np.arange(1, MOST_ANSWERS)
-    critical = binom.isf(1 - confidence, numbers, precision)  # as many wrong rows are one too few
+    critical = binom.isf(
+        1 - confidence, numbers, precision
+    )  # the largest number of wrong rows that does not pass
     power = binom.sf(critical, numbers, 1 - (1 - precision) / 3)
     return int(numbers[np.argmax(power >= POWER)]) if (power >= POWER).any() else MOST_ANSWERS
 
 
 @cache
 def lower_bound(rows: int, sampled: int, wrong: int, confidence: float) -> float:
-    """Clopper–Pearson's lower bound of the precision of `rows` rows, exact for a sample without replacement.
+    """The Clopper–Pearson lower bound of the precision of a list, exact for a sample without replacement.
 
-    The least share w/rows for which `wrong` or more wrong rows in the sample have a chance of 1 − confidence or more
-    (hypergeometric; Clopper & Pearson 1934); the plain share when all rows are in the sample.
+    It is the smallest share w/rows for which `wrong` or more wrong rows in the sample have a probability of at least
+    1 − confidence (hypergeometric; Clopper & Pearson 1934). If all rows are in the sample, it is the plain share.
+
+    Args:
+        rows: length of the list.
+        sampled: size of the sample.
+        wrong: rows in the sample that are called wrong.
+        confidence: of the bound.
     """
-    # A chance of exactly 1 − confidence counts as not contradicted, however it is rounded.
+    # A probability of exactly 1 − confidence must count as large enough, whatever the rounding.
     contradicted_below = (1 - confidence) * (1 - 1e-9)
     low, high = wrong, rows - (sampled - wrong)
     while low < high:
@@ -117,10 +143,14 @@ def lower_bound(rows: int, sampled: int, wrong: int, confidence: float) -> float
 
 
 def judge(plan: Plan, verdicts: np.ndarray) -> list[CutOff]:
-    """The tests in order, up to and with the first that does not hold.
+    """Run the tests in order, up to and including the first that does not hold.
 
-    verdicts: int8 `[candidates up to the last cut-off]`, UNANSWERED, RIGHT, UNSURE or WRONG; `unsure` counts as not
-    wrong. A test is decided before all of its answers are there when no answer can change it any more.
+    A test is decided early if no further answer can change its result.
+
+    Args:
+        plan: of the review.
+        verdicts: int8 `[candidates of the last cut-off]`, UNANSWERED, RIGHT, UNSURE or WRONG; unsure counts as not
+            wrong.
     """
     found: list[CutOff] = []
     for rows in plan.cutoffs:
@@ -140,14 +170,14 @@ def judge(plan: Plan, verdicts: np.ndarray) -> list[CutOff]:
 
 
 def rows_to_remove(cutoffs: list[CutOff]) -> int:
-    """The largest number of candidates whose test holds; 0 when none does."""
+    """The largest number of candidates whose test holds; 0 if none does."""
     return max((cutoff.rows for cutoff in cutoffs if cutoff.state == "holds"), default=0)
 
 
 def rows_to_ask(plan: Plan, verdicts: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """At most `most` candidates without an answer, each with the cut-off whose test needs it first.
+    """At most `most` candidates that need an answer, each with the first cut-off whose test needs it.
 
-    Empty when nothing is left to ask: the last test holds, or one fails.
+    The list is empty if the last test holds or a test has failed.
     """
     tested = judge(plan, verdicts)
     if tested[-1].state != "open":

@@ -1,1 +1,1 @@
-"""What the model's features early in training say about rows: neighbours, classes, near-duplicates."""
+"""Evidence from the model's features early in training: neighbours, distances to classes, near-duplicates."""

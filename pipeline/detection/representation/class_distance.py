@@ -1,4 +1,4 @@
-"""How far a row lies from the classes, in the model's features."""
+"""The distance of a row from the classes in the model's features."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ import numpy as np
 from pipeline.detection.columns import slices
 
 KEPT = 0.75
-"""Share of every class that its mean and the covariance are made of: the rows that lie nearest."""
+"""The share of every class, its nearest rows, from which its mean and the covariance are computed."""
 REFITS = 2
 RIDGE = 0.01
-"""Of the mean variance, added to every variance: features may be constant or depend on each other."""
+"""This share of the mean variance is added to every variance, since features may be constant or linearly dependent."""
 MOST_FITTED = 20000
-"""Rows that the distance is fitted on."""
+"""The distance is fitted on at most so many rows."""
 SLICE = 1024
 FAR = 3.5
-"""Robust standard deviations, of the logarithm of the distance, beyond which a row belongs to no class."""
+"""A row belongs to no class if its log distance exceeds the median by more robust standard deviations."""
 
 
 @dataclass(frozen=True)
 class ClassDistance:
-    """Mahalanobis distance to the means of classes, with one covariance for all (Lee et al. 2018, arXiv 1807.03888).
+    """The Mahalanobis distance to class means, with one covariance for all classes (Lee et al. 2018, arXiv 1807.03888).
 
-    whitening: float32 `[width, width]`; means: whitened, float32 `[classes, width]`, NaN for a class without rows.
+    Attributes:
+        whitening: float32 `[width, width]`.
+        means: of the whitened features, float32 `[classes, width]`; NaN for a class without rows.
     """
 
     whitening: np.ndarray
     means: np.ndarray
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """float32 `[rows, classes]` for float32 `[rows, width]`; infinite to a class without rows."""
+        """The distances of features, float32 `[rows, width]`, to all classes, float32 `[rows, classes]`.
+
+        The distance to a class without rows is infinite.
+        """
         white = features @ self.whitening
         square = (white**2).sum(1)[:, None] - 2 * white @ self.means.T + (self.means**2).sum(1)
         return np.nan_to_num(np.sqrt(np.maximum(square, 0)), nan=np.inf)
 
     def own_and_nearest(self, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """float32 `[rows]` each: the distance to the row's class, and to whichever class is nearest."""
+        """The distance to the class of the row and to the nearest class, float32 `[rows]` each."""
         own, nearest = np.empty((2, len(features)), dtype=np.float32)
         for place in slices(len(features), SLICE):
             distances = self(features[place])
@@ -47,10 +52,14 @@ class ClassDistance:
 
 
 def fit_class_distance(features: np.ndarray, labels: np.ndarray, classes: int) -> ClassDistance:
-    """Means and covariance of the rows that lie nearest to their class, found by fitting repeatedly.
+    """Fit means and covariance to the rows nearest to their class, repeatedly.
 
-    features: float32 `[rows, width]`; labels: int64 `[rows]`, all 0 in regression. Wrong labels and strange rows would
-    else widen the covariance that is to expose them.
+    Otherwise wrong labels and outliers would widen the covariance that is meant to expose them.
+
+    Args:
+        features: float32 `[rows, width]`.
+        labels: int64 `[rows]`; all 0 for regression.
+        classes: how many there are.
     """
     which = np.arange(0, len(labels), -(-len(labels) // MOST_FITTED))
     features, labels = features[which], labels[which]
@@ -63,7 +72,7 @@ def fit_class_distance(features: np.ndarray, labels: np.ndarray, classes: int) -
 
 
 def nearest_of_class(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """bool `[rows]`: among the first KEPT of its class by distance, at least one row each."""
+    """The nearest KEPT share of every class by distance, at least one row of each, bool `[rows]`."""
     counts = np.bincount(labels, minlength=classes)
     order = np.lexsort((own, labels))
     rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -87,7 +96,7 @@ def fit_once(features: np.ndarray, labels: np.ndarray, classes: int) -> ClassDis
 
 
 def belongs_nowhere(nearest: np.ndarray) -> np.ndarray:
-    """bool `[rows]`: even the nearest class is far, on a robust scale (median and 1.4826 · MAD) of log distances."""
+    """Rows whose nearest class is far, on a robust scale (median and 1.4826 · MAD) of log distances, bool `[rows]`."""
     logarithm = np.log(np.maximum(nearest, 1e-6))
     deviation = logarithm - np.median(logarithm)
     scale = 1.4826 * np.median(np.abs(deviation))

@@ -1,4 +1,4 @@
-"""Rows that are almost the same and have different labels."""
+"""Counts near-duplicates: rows that are almost the same and have different labels."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ from pipeline.data.encoded import EncodedData, Rows
 from pipeline.detection.columns import slices
 
 SAME_FEATURES = 0.98
-"""Cosine of the model's features from which two rows are compared at all."""
+"""Two rows are only compared if the cosine of their features is at least this."""
 SAME_INPUTS = 0.98
-"""Likeness of the inputs from which they are near-duplicates, in each kind of input."""
+"""Compared rows are near-duplicates if the similarity of every kind of input is at least this."""
 MOST_BYTES = 2**25
-"""Encoded inputs that are compared at a time: few turns, since each reads from many chunks."""
+"""Upper limit for the bytes of encoded inputs that are compared at a time; every batch reads from many chunks."""
 
 
 def count_near_duplicates(
     data: EncodedData, rows: Rows, similarity: np.ndarray, contrary: np.ndarray, places: np.ndarray
 ) -> np.ndarray:
-    """int64 `[rows]`: neighbours that are like the row in features and inputs and have a contrary label.
+    """Count the neighbours of each row that are similar in features and inputs and have a contrary label.
 
-    similarity: cosine of the features, contrary: bool, places: of the neighbours among the train rows; all
-    `[rows, neighbours]`.
+    Args:
+        data: the encoded data.
+        rows: the rows.
+        similarity: cosine of the features, `[rows, neighbours]`.
+        contrary: bool `[rows, neighbours]`, whether the labels contradict each other.
+        places: of the neighbours among the train rows, int64 `[rows, neighbours]`.
+
+    Returns:
+        int64 `[rows]`.
     """
     row, column = np.nonzero((similarity >= SAME_FEATURES) & contrary)
     counts = np.zeros(len(rows), dtype=np.int64)
@@ -39,7 +46,7 @@ def count_near_duplicates(
 
 
 def load_places(data: EncodedData, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Inputs of train rows by kind, in the order of `places`, of which only these rows are read."""
+    """Load the inputs of some train rows by kind, in the order of `places`; no other rows are read."""
     found: dict[str, np.ndarray] = {}
     for chunk in data.chunks("train"):
         inside = chunk.holds(places)

@@ -1,7 +1,7 @@
-"""A row's nearest neighbours, as the model sees rows early in training, and how they vote on its label.
+"""The nearest neighbours of a row in the model's features early in training, and their vote on its label.
 
-Neighbours are looked for among a seeded sample of the train rows: exactly, or, from EXACT reference rows on, in an
-index (inverted lists of k-means cells, Johnson et al. 2019, arXiv 1702.08734).
+Neighbours come from a seeded sample of the train rows, the reference rows. Up to EXACT reference rows the search is
+exact; above that it uses an index (inverted lists of k-means cells, Johnson et al. 2019, arXiv 1702.08734).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pipeline.runs.directory import write_atomically
 from pipeline.workers.kept import keep
 
 EXACT = 20000
-"""Reference rows up to which every one is compared."""
+"""Up to so many reference rows the search compares all of them."""
 LISTS = 4.0
-"""Cells of the index, in units of the square root of the reference rows."""
+"""The number of cells of the index, in units of the square root of the number of reference rows."""
 PROBES = 64
-"""Cells that are searched for each row."""
+"""How many cells are searched for each row."""
 SLICE = 1024
 
 
 def build_index(features: Tensor, path: Path, seed: int) -> None:
-    """Write an index of unit-length rows, float32 `[rows, width]`; on one thread the same rows give the same bytes."""
+    """Write an index of unit-length features, float32 `[rows, width]`; one thread makes its bytes reproducible."""
     faiss.omp_set_num_threads(1)
     rows, width = features.shape
     cells = faiss.IndexFlatIP(width)
@@ -41,7 +41,10 @@ def build_index(features: Tensor, path: Path, seed: int) -> None:
 
 
 def search_index(path: Path, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cosines and places of the nearest reference rows, `[rows, count]`; what the cells lack has the cosine −2."""
+    """The cosines and places of the nearest reference rows, `[rows, count]`.
+
+    If the searched cells have fewer rows, the missing ones get the cosine −2.
+    """
     faiss.omp_set_num_threads(1)
     index = keep("neighbour index", path, lambda: faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
     similarity, places = index.search(features.cpu().numpy(), count)
@@ -50,7 +53,7 @@ def search_index(path: Path, features: Tensor, count: int) -> tuple[Tensor, Tens
 
 
 def search_exactly(reference: Tensor, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same by comparing with every reference row, float32 `[reference rows, width]`."""
+    """The same by comparison with every row of `reference`, float32 `[reference rows, width]`."""
     parts = [
         (features[start : start + SLICE] @ reference.T).topk(count, dim=1)
         for start in range(0, len(features), SLICE)
@@ -59,16 +62,20 @@ def search_exactly(reference: Tensor, features: Tensor, count: int) -> tuple[Ten
 
 
 def without_self(similarity: Tensor, places: Tensor, own: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` neighbours that are not the row itself; own: bool `[rows, neighbours]`."""
+    """The first `count` neighbours without the row itself, which `own` (bool `[rows, neighbours]`) marks."""
     similarity = similarity.masked_fill(own, -2.0)
     order = similarity.argsort(dim=1, descending=True, stable=True)[:, :count]
     return similarity.gather(1, order), places.gather(1, order)
 
 
 def margins(similarity: Tensor, found: Tensor, labels: Tensor, classes: int | None) -> Tensor:
-    """float64 `[rows]`: `vote_margin`, or in regression (classes: None) minus the distance to the neighbours' mean.
+    """The margins of the neighbours' votes.
 
-    Of sets of labels, `[rows, labels]`: the vote on each, for the given answer (yes or no) minus for the other.
+    For classes this is `vote_margin`, for regression (`classes` is None) minus the distance from the neighbours' mean,
+    for sets of labels the vote for each given answer (yes or no) minus the vote for the other answer.
+
+    Returns:
+        float64 `[rows]`, or `[rows, labels]` for sets.
     """
     weights = similarity.clamp(min=0).double() + 1e-9
     if labels.dim() == 2:
@@ -81,7 +88,14 @@ def margins(similarity: Tensor, found: Tensor, labels: Tensor, classes: int | No
 
 
 def vote_margin(weights: Tensor, found: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Shares of the votes: own minus the best other; weights and found labels are `[rows, neighbours]`."""
+    """The vote share of the given class minus that of the best other one, float64 `[rows]`.
+
+    Args:
+        weights: of the votes, `[rows, neighbours]`.
+        found: the neighbours' classes, `[rows, neighbours]`.
+        labels: the given classes, `[rows]`.
+        classes: how many there are.
+    """
     votes = torch.zeros(len(labels), classes, dtype=torch.float64, device=labels.device)
     votes.scatter_add_(1, found, weights)
     votes /= votes.sum(1, keepdim=True)

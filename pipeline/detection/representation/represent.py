@@ -1,7 +1,7 @@
-"""What the model's features early in training say about every row: its neighbours, its class, its near-duplicates.
+"""Evidence about every row from the model's features early in training: neighbours, class distances, near-duplicates.
 
-Features are the penultimate layer's in the middle of the early window, of length 1: before that the model has seen
-little, later it has begun to memorise.
+Features are those of the penultimate layer in the middle of the early window, scaled to length 1. Before that point the
+model has learned little, and later it begins to memorise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.workers.kept import keep
 from pipeline.workers.worker import run_config, run_data, run_device
 
 MOST_BYTES = 2**28
-"""Features of reference rows that are held, whatever the config asks for."""
+"""Upper limit for the bytes of the reference rows' features, whatever the config asks for."""
 SLICE = 1024
 NAMES = ("neighbour_margin", "own_distance", "nearest_distance", "near_duplicates")
 CLEAN = "clean_neighbours"
@@ -53,9 +53,11 @@ def index_path(run_path: Path) -> Path:
 
 
 def represent(context: AuditContext) -> dict[str, np.ndarray]:
-    """NAMES, `[train rows]` each: votes (float64), distances to the own and the nearest class, near-duplicates.
+    """Compute the evidence on the workers.
 
-    With clean validation rows also CLEAN, their votes.
+    Returns:
+        The arrays of NAMES, `[train rows]` each: votes (float64), distances to the own and to the nearest class,
+        near-duplicates. With clean validation rows also CLEAN, their votes.
     """
     path = context.run.path
     data = run_data(path)
@@ -86,7 +88,7 @@ def load_early_model(run_path: Path) -> torch.nn.Module:
 
 
 def row_features(run_path: Path, rows: Rows) -> Tensor:
-    """float32 `[rows, width]`, on this worker's device."""
+    """The features of rows, scaled to length 1, float32 `[rows, width]`, on the device of this worker."""
     model, device = load_early_model(run_path), run_device(run_path)
     parts = [
         penultimate_features(model, rows.select(slice(start, start + SLICE)).to(device).inputs)
@@ -96,11 +98,11 @@ def row_features(run_path: Path, rows: Rows) -> Tensor:
 
 
 def write_reference(run_path: Path) -> None:
-    """The reference rows, those with the smallest seeded hash, and what is made of them (a task for a worker).
+    """Write the file of the reference rows, which are those with the smallest seeded hash (a task for a worker).
 
-    `features` float32 `[reference rows, width]` (in the index instead, where there is one), `labels`, `places` among
-    the train rows, and `whitening` and `means` of the class distance. With clean validation rows `clean_features` and
-    `clean_labels` of EXACT of them at most.
+    It has `features` float32 `[reference rows, width]` (unless the index has them), `labels`, `places` among the train
+    rows, and `whitening` and `means` of the class distance. With clean validation rows it also has `clean_features` and
+    `clean_labels` of at most EXACT of them.
     """
     config, data = run_config(run_path).detection, run_data(run_path)
     count = data.count("train")
@@ -127,7 +129,7 @@ def write_reference(run_path: Path) -> None:
 
 
 def clean_reference(run_path: Path, most: int, seed: int) -> dict[str, Tensor]:
-    """`clean_features` and `clean_labels` of the validation rows, or of a seeded sample of them."""
+    """`clean_features` and `clean_labels` of the validation rows, or of a seeded sample of `most` of them."""
     data = run_data(run_path)
     order = random_state("clean neighbours", seed).permutation(data.count("validation"))
     features, labels = features_of(run_path, data.chunks("validation"), np.sort(order[: max(1, most)]))
@@ -135,7 +137,7 @@ def clean_reference(run_path: Path, most: int, seed: int) -> dict[str, Tensor]:
 
 
 def features_of(run_path: Path, chunks: list[Chunk], chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Features and labels of the chosen places among a role's rows (sorted), chunk by chunk."""
+    """The features and labels of chosen rows of a role; `chosen` has their places in ascending order."""
     parts = []
     for chunk in chunks:
         which = chosen[chunk.holds(chosen)] - chunk.first
@@ -147,7 +149,7 @@ def features_of(run_path: Path, chunks: list[Chunk], chosen: np.ndarray) -> tupl
 
 
 def represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
-    """NAMES, `[rows]` of a chunk (a task for a worker)."""
+    """The evidence of `represent` for the rows of a chunk (a task for a worker)."""
     path, data = reference_path(run_path), run_data(run_path)
     reference = keep("reference", path, lambda: load_file(path))
     rows = data.load(chunk)
@@ -179,7 +181,7 @@ def represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
 def nearest_rows(
     run_path: Path, features: Tensor, reference: dict[str, Tensor], chunk: Chunk
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and reference places of every row's nearest neighbours without itself, `[rows, neighbours]`."""
+    """The cosines and reference places of every row's nearest neighbours without the row, `[rows, neighbours]`."""
     count = min(run_config(run_path).detection.neighbours, len(reference["labels"]) - 1)
     if "features" in reference:
         similarity, places = search_exactly(reference["features"].to(features.device), features, count + 1)

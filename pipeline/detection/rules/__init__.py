@@ -1,1 +1,1 @@
-"""The rules: which rows go, what is promised about them, and what is never removed."""
+"""The rules: which rows are removed, what is guaranteed about them, and which rows are never removed."""

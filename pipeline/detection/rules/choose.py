@@ -1,4 +1,4 @@
-"""The four rules: which rows are to go, and what is promised about them."""
+"""Applies the rule of the config: which rows are to be removed, and what is guaranteed about them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ CANDIDATES = "detection/candidates.parquet"
 
 
 def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) -> tuple[Choice, Promise]:
-    """What `detection.rule` makes of the ranking.
+    """Apply `detection.rule` to the ranking.
 
-    Raises InputError for trusted rows that are not train rows and for answers about another ranking.
+    Raises:
+        InputError: trusted rows are not train rows, or answers are about another ranking.
     """
     rule = config.detection.rule
     if rule == "trusted":
@@ -54,8 +55,11 @@ def choose_by_trusted(
 
 
 def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tuple[Choice, Promise]:
-    """The largest head of the candidates whose precision is shown, less those that were not called wrong, and the
-    rows further down that were: both can only raise the share of wrong rows."""
+    """Choose by the answers of a review.
+
+    Chosen are the top candidates up to the largest cut-off whose precision is shown, without rows that a person did not
+    call wrong, and all further candidates that a person called wrong. Both changes can only raise the precision.
+    """
     path = Path(config.detection.answers or "")
     answers, candidates = Answers.load(path), removable(config.detection, rows)
     check_same_review(path, answers, config, rows.row_ids[candidates])
@@ -88,13 +92,17 @@ def check_same_review(path: Path, answers: Answers, config: AuditConfig, row_ids
 
 
 def write_candidates(run_path: Path, candidates: np.ndarray) -> None:
-    """The places of the removable rows among the audited rows, the most suspicious first."""
+    """Write the places of the removable rows among the audited rows, the most suspicious first."""
     with write_atomically(run_path / CANDIDATES) as temporary:
         pq.write_table(pa.table({"row": candidates}), temporary, compression="zstd")
 
 
 def read_candidates(run_path: Path) -> np.ndarray:
-    """Raises InputError when detection has not come to its end."""
+    """Read the places that `write_candidates` wrote.
+
+    Raises:
+        InputError: detection is not done.
+    """
     if not (run_path / CANDIDATES).exists():
         raise InputError(f"{run_path}: detection is not done", "Run `winnow audit` to its end.")
     return pq.read_table(run_path / CANDIDATES, partitioning=None)["row"].to_numpy()

@@ -1,4 +1,4 @@
-"""The one place that sets a row's decision, within the caps; counts everywhere come from what it says."""
+"""Sets the decision of every row within the caps; no other code does, and all counts come from these decisions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pipeline.text.decisions import Decision
 
 @dataclass(frozen=True)
 class Ranked:
-    """What decisions are made from, all `[rows]`.
+    """What decisions are made from; arrays are `[rows]`.
 
-    suspicion: float64; row_ids: int64, hashes of the row keys, which break ties; strata: int, classes (regression:
-    target deciles), each with its own cap; relabel_probability: float64, of the suggested label, NaN without one;
-    carriers: bool, the row carries a backdoor.
+    Attributes:
+        suspicion: float64.
+        row_ids: int64, hashes of the row keys; they break ties.
+        strata: int, the classes (for regression deciles of the predicted target); each has its own cap.
+        relabel_probability: float64, of the suggested label; NaN without one.
+        carriers: bool, whether the row carries a backdoor.
     """
 
     suspicion: np.ndarray
@@ -27,23 +30,26 @@ class Ranked:
 
     @property
     def order(self) -> np.ndarray:
-        """Places of the rows that carry no backdoor, the most suspicious first."""
+        """The places of the rows without a backdoor, the most suspicious first."""
         order = np.lexsort((self.row_ids, -self.suspicion))
         return order[~self.carriers[order]]
 
     @property
     def poisoned(self) -> np.ndarray:
-        """Places of the carriers, the most suspicious first."""
+        """The places of the rows with a backdoor, the most suspicious first."""
         order = np.lexsort((self.row_ids, -self.suspicion))
         return order[self.carriers[order]]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a rule makes of the ranking.
+    """The choice of a rule.
 
-    wrong: places of rows to remove, the most pressing first; review: how many of the order are to be looked at;
-    right, confirmed: bool `[rows]`, a person says that the row is right (it is never changed) or that it is wrong.
+    Attributes:
+        wrong: places of the rows to remove, in order of priority.
+        review: how many of the most suspicious rows are flagged.
+        right: bool `[rows]`, rows that a person called right; they are never changed.
+        confirmed: bool `[rows]`, rows that a person called wrong.
     """
 
     wrong: np.ndarray
@@ -53,11 +59,19 @@ class Choice:
 
 
 def decide(config: Detection, rows: Ranked, choice: Choice) -> np.ndarray:
-    """The decision of every row, uint8 `[rows]`, a Decision.
+    """Decide about every row.
 
-    Carriers of a backdoor are a queue of their own: removed first and beyond what the rule chose, unless the rule
-    is `ranking`. Then come the rows that the rule chose. What the caps let through is removed, or relabelled where
-    the suggested label is at least `relabel_above` probable; what they keep back is to be reviewed.
+    Rows with a backdoor come first, and in addition to those that the rule chose, unless the rule is `ranking`. Then
+    come the rows that the rule chose. Rows within the caps are removed, or relabelled if the suggested label has at
+    least the probability `relabel_above`. Rows beyond the caps are left for review.
+
+    Args:
+        config: with the rule and the caps.
+        rows: what decisions are made from.
+        choice: of the rule.
+
+    Returns:
+        uint8 `[rows]`, Decisions.
     """
     decision = np.full(len(rows.suspicion), Decision.KEEP, dtype=np.uint8)
     decision[rows.order[: choice.review]] = Decision.REVIEW
@@ -76,25 +90,28 @@ def decide(config: Detection, rows: Ranked, choice: Choice) -> np.ndarray:
 
 
 def removable(config: Detection, rows: Ranked) -> np.ndarray:
-    """Places of the rows without a backdoor that the caps would let go, the most suspicious first.
+    """The places of the rows without a backdoor that the caps let be removed, the most suspicious first.
 
-    Of any head of this list no row is kept back by a cap: what is promised of it holds for what is removed.
+    No cap keeps a row of any first part of this list back, so that a guarantee about this part holds for the rows that
+    are removed.
     """
     kept = within_caps(config, np.concatenate([rows.poisoned, rows.order]), rows.strata)
     return kept[~rows.carriers[kept]]
 
 
 def within_caps(config: Detection, candidates: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """The candidates, most pressing first, that neither the cap of their stratum nor the total cap keeps back.
+    """The candidates within the cap of their stratum and the total cap; `candidates` are in order of priority.
 
-    A stratum keeps one row at least, whatever its cap.
+    Every stratum keeps at least one row, whatever its cap.
     """
     sizes = np.bincount(strata)
     allowed = np.minimum(np.floor(config.max_removed_per_class * sizes).astype(int), sizes - 1)
     of_candidates = strata[candidates]
     order = np.argsort(of_candidates, kind="stable")
     grouped = of_candidates[order]
-    before = np.empty(len(candidates), dtype=np.int64)  # candidates of the same stratum that press more
+    before = np.empty(
+        len(candidates), dtype=np.int64
+    )  # candidates of the same stratum with a higher priority
     before[order] = np.arange(len(candidates)) - np.searchsorted(grouped, grouped)
     kept = candidates[before < allowed[of_candidates]]
     return kept[: int(config.max_removed * len(strata))]

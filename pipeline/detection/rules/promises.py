@@ -1,4 +1,4 @@
-"""What each rule promises about the rows that it removes, and under which assumption, in words."""
+"""The promise of each rule: what it guarantees about the removed rows, and under which assumption, in words."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ CANDIDATES = "The promise is about suspicious labels; rows that carry a backdoor
 
 @dataclass(frozen=True)
 class Promise:
-    """text, assumption: for people; precision, confidence, false_flag_rate: shares, None where nothing is promised
-    about them; abstains: the rule can't promise what it was asked to, and has removed nothing for it."""
+    """What a rule guarantees about the removed rows.
+
+    Attributes:
+        rule: its name.
+        text: the guarantee, for people.
+        assumption: under which it holds, for people.
+        abstains: whether the rule can't guarantee what the config asks for, and removes nothing.
+        precision, confidence, false_flag_rate: guaranteed shares; None if there is no such guarantee.
+    """
 
     rule: str
     text: str

@@ -1,4 +1,4 @@
-"""No harm: what is never removed by default, however suspicious it looks."""
+"""Rows that are never removed by default, however suspicious they are."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from pipeline.text import words
 from pipeline.text.decisions import Decision
 
 RARE = 0.1
-"""Of an even share of the rows: a class with fewer is rare."""
+"""A class is rare if it has fewer rows than this share of the mean class size."""
 LEAST_WRONG = 0.5
-"""A row is removed only where its label is more probably wrong than right."""
+"""A row is only removed if its label is wrong with at least this probability."""
 LEAST_EXPLAINED = 0.1
-"""Of the loss without looking at the features: judges that explain less remove nothing."""
+"""Judges that explain a smaller share of the log loss remove nothing."""
 
 
 @dataclass(frozen=True)
 class RareClass:
-    """rows: with this given label; flagged: of them; expected: as many as its size alone would give."""
+    """A rare class.
+
+    Attributes:
+        label: the class.
+        rows: how many rows have this label.
+        flagged: how many of them are flagged.
+        expected: how many of them would be flagged at the overall rate.
+    """
 
     label: int
     rows: int
@@ -29,19 +36,19 @@ class RareClass:
 
 
 def rare_classes(labels: np.ndarray, classes: int) -> np.ndarray:
-    """bool `[classes]`: there are rows of it, but less than RARE of an even share."""
+    """The classes that have rows, but fewer than RARE times the mean class size, bool `[classes]`."""
     counts = np.bincount(labels, minlength=classes)
     return (counts > 0) & (counts < RARE * len(labels) / max(1, (counts > 0).sum()))
 
 
 def held_back(decision: np.ndarray, protected: np.ndarray) -> np.ndarray:
-    """The decisions with removals and relabellings of protected rows (bool `[rows]`) put to review."""
+    """The decisions, with review instead of removing or relabelling for protected rows (bool `[rows]`)."""
     changed = np.isin(decision, (Decision.REMOVE, Decision.RELABEL)) & protected
     return np.where(changed, Decision.REVIEW, decision).astype(decision.dtype)
 
 
 def flags_of_rare(decision: np.ndarray, labels: np.ndarray, classes: int) -> list[RareClass]:
-    """The rare classes that have flagged rows, those that stand out most first."""
+    """The rare classes with flagged rows; those with the largest excess over the expected number come first."""
     flagged = decision != Decision.KEEP
     share = flagged.mean()
     found = []
@@ -55,7 +62,7 @@ def flags_of_rare(decision: np.ndarray, labels: np.ndarray, classes: int) -> lis
 
 
 def rare_note(found: list[RareClass], classes: list[Any], rows: int) -> str | None:
-    """What is said of the rare class that stands out most."""
+    """A note about the rare class with the largest excess of flags; None without one."""
     if not found:
         return None
     first = found[0]

@@ -1,8 +1,7 @@
-"""The rule `trusted`: rows known to be right bound the share of right rows that are flagged.
+"""The rule `trusted`: rows that are known to be right bound the share of right rows that are flagged.
 
-A conformal p-value (Vovk et al. 2005; Bates et al. 2021, arXiv 2104.08279) says how many of the trusted rows are as
-suspicious as a row. The trusted rows have to have been in training as all others are, else their suspicion would not
-be comparable.
+A conformal p-value (Vovk et al. 2005; Bates et al. 2021, arXiv 2104.08279) tells which share of the trusted rows is as
+suspicious as a row. The trusted rows must be train rows like all others, or their suspicion would not be comparable.
 """
 
 from __future__ import annotations
@@ -17,7 +16,14 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class TrustedFlags:
-    """flagged: bool `[rows]`; used: trusted rows; needed: how many a promise takes, of each class if `by_class`."""
+    """The flags of the rule `trusted`.
+
+    Attributes:
+        flagged: bool `[rows]`.
+        used: how many trusted rows there are.
+        needed: how many a guarantee needs, in each class if `by_class`.
+        by_class: whether rows are compared with trusted rows of their own class.
+    """
 
     flagged: np.ndarray
     used: int
@@ -30,18 +36,23 @@ class TrustedFlags:
 
 
 def needed_rows(false_flag_rate: float) -> int:
-    """1/α − 1 trusted rows, rounded up: with fewer, no p-value is as low as α."""
+    """How many trusted rows are needed: 1/α − 1, rounded up. With fewer rows, no p-value can be as low as α."""
     return math.ceil(1 / false_flag_rate - 1 - ROUNDING)
 
 
 def flag_by_trusted(
     suspicion: np.ndarray, trusted: np.ndarray, strata: np.ndarray, false_flag_rate: float
 ) -> TrustedFlags:
-    """Flag the rows whose p-value is at most the rate; trusted rows are never flagged.
+    """Flag the rows whose p-value is at most the false-flag rate; trusted rows are never flagged.
 
-    suspicion: float64 `[rows]`; trusted: bool `[rows]`; strata: int `[rows]`, classes (regression: target deciles).
-    Where every stratum has enough trusted rows, rows are compared with those of their own stratum, so that the rate
-    holds in each; else with all of them, so that it holds over all.
+    If every stratum has enough trusted rows, rows are compared with those of their own stratum, and the rate holds in
+    every stratum. Otherwise rows are compared with all trusted rows, and the rate holds over all rows.
+
+    Args:
+        suspicion: float64 `[rows]`.
+        trusted: bool `[rows]`.
+        strata: int `[rows]`, the classes (for regression deciles of the predicted target).
+        false_flag_rate: α.
     """
     needed = needed_rows(false_flag_rate)
     of_strata = np.bincount(strata[trusted], minlength=int(strata.max()) + 1)
@@ -55,7 +66,7 @@ def flag_by_trusted(
 
 
 def p_values(suspicion: np.ndarray, of_trusted: np.ndarray) -> np.ndarray:
-    """(1 + trusted rows at least as suspicious) / (1 + trusted rows), float64 `[rows]`."""
+    """The conformal p-values, (1 + trusted rows at least as suspicious) / (1 + trusted rows), float64 `[rows]`."""
     ordered = np.sort(of_trusted)
     as_high = len(ordered) - np.searchsorted(ordered, suspicion, side="left")
     return (1 + as_high) / (1 + len(ordered))

@@ -1,7 +1,7 @@
-"""Signals: the evidence about every row, a file each.
+"""Signals: the evidence about every row. Each signal has a file of its own.
 
-To add a signal, add a file here that calls `register` with a `Signal`. Files of the folder are found by themselves.
-From outside, call `register` before the audit.
+To add a signal, add a file to this folder that calls `register` with a `Signal`; all files of the folder are imported.
+Code outside of this package calls `register` before the audit.
 """
 
 from importlib import import_module
@@ -30,7 +30,8 @@ ORDER = (
     "representation_outlier",
     "near_duplicate",
 )
-"""Files in the order of the columns of signals.parquet, in which the suspicion is summed; others follow by name."""
+"""The files in the order of the columns of signals.parquet and of the sum in the suspicion; other files come after
+them, by name."""
 
 for _name in [*ORDER, *sorted({each.name for each in iter_modules(__path__)} - set(ORDER))]:
     import_module(f"{__name__}.{_name}")

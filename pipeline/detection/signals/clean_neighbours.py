@@ -1,4 +1,4 @@
-"""Whether the nearest validation rows, whose labels are right, have a row's label."""
+"""Signal: whether the nearest clean validation rows have the label of a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def clean_neighbours(evidence: Evidence) -> np.ndarray | None:
-    """As `neighbour_margin`, of clean validation rows; None where there are none, and with sets of labels."""
+    """`neighbour_margin` among clean validation rows; None without them and for sets of labels."""
     return None if evidence.task == "multilabel" else evidence.represented.get(CLEAN)
 
 

@@ -1,4 +1,4 @@
-"""The signals of an audit: every registered one that gives values here."""
+"""Computes the signals of an audit: all registered signals that have values for its data and config."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pipeline.errors import InputError
 
 
 def signals_of_training(evidence: Evidence) -> list[SignalValues]:
-    """All signals of the training that there are, those that count first; their values lie on disk."""
+    """All signals of the training; those that count come first. Their values lie on disk."""
     return [*counting_signals(evidence), *signals_beside(evidence)]
 
 
 def counting_signals(evidence: Evidence) -> list[SignalValues]:
-    """The signals of the training that count."""
+    """The signals of the training that are part of the suspicion."""
     return list(computed(evidence, [each for each in all_signals() if each.counts]))
 
 
 def signals_beside(evidence: Evidence) -> list[SignalValues]:
-    """The others: measured to add nothing to those, or looking for other faults than wrong labels."""
+    """The other signals of the training: they add nothing to the suspicion, or show other faults than wrong labels."""
     return list(computed(evidence, [each for each in all_signals() if not each.counts]))
 
 
 def signals_of_judges(judged: Judged) -> Iterator[SignalValues]:
-    """The signals of the judges of a role's rows, those that count first."""
+    """The signals of the judges for the rows of a role; those that count come first."""
     for signal in sorted(all_signals(), key=lambda each: not each.counts):
         values = None if signal.of_judges is None else signal.of_judges(judged)
         if values is not None:
@@ -39,16 +39,17 @@ def signals_of_judges(judged: Judged) -> Iterator[SignalValues]:
 
 
 def stored(run_path: Path, signal: SignalValues) -> SignalValues:
-    """The signal with its values on disk."""
+    """Write the values of a signal to disk; returns the signal with its values as a column on disk."""
     values = np.asarray(signal.values)
     path = columns_directory(run_path) / signal.name
     return replace(signal, values=Column.write(path, len(values), [values]))
 
 
 def computed(evidence: Evidence, signals: list[Signal]) -> Iterator[SignalValues]:
-    """Those of the signals that the training gives here, one at a time; their values lie on disk.
+    """Compute signals one at a time; signals without values here are left out. The values lie on disk.
 
-    Raises InputError for values that are not a number for every train row.
+    Raises:
+        InputError: a signal does not give one number for every train row.
     """
     rows = evidence.data.count("train")
     for signal in signals:

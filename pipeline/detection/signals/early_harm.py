@@ -1,4 +1,4 @@
-"""The harm to the loss of a clean validation set, early in training."""
+"""Signal: the harm of a row to the loss of a clean validation set, early in training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pipeline.detection.signals.evidence import Evidence
 from pipeline.detection.signals.registry import Signal, register
 
 WHOLE = 0.2
-"""From this share of wrong labels on, harm counts as much as any other signal."""
+"""From this share of wrong labels on, harm has the weight 1."""
 LEAST_WEIGHT = 0.3
-"""Not less, since the estimate is blind to wrong labels that follow the model's own confusion."""
+"""The lowest weight, since the estimate is blind to wrong labels that follow the model's own confusion."""
 UNKNOWN = 0.5
-"""The weight where there is no estimate."""
+"""The weight without an estimate."""
 
 
 def early_harm(evidence: Evidence) -> np.ndarray | None:
-    """SOURCE's harm over the early window, which may be the whole run; float64 `[rows]`.
+    """The harm of each row by SOURCE over the early window (which may be the whole run), in nats, float64 `[rows]`.
 
-    Only with validation labels that are clean.
+    Returns:
+        None unless the validation labels are declared right.
     """
     if not evidence.context.config.data.validation_is_clean or not evidence.data.count("validation"):
         return None
@@ -28,7 +29,7 @@ def early_harm(evidence: Evidence) -> np.ndarray | None:
 
 
 def harm_weight(noise: NoiseEstimate | None) -> float:
-    """In proportion to the share of wrong labels: where few are wrong, rare but right rows are the most harmful."""
+    """The weight of harm, proportional to the share of wrong labels: if few are wrong, rare right rows harm most."""
     return UNKNOWN if noise is None else max(LEAST_WEIGHT, min(1.0, noise.value / WHOLE))
 
 

@@ -1,4 +1,4 @@
-"""The loss of the given label in the early window of training."""
+"""Signal: the loss of the given label early in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.training.main_run import main_directory
 
 
 def early_loss(evidence: Evidence) -> np.ndarray:
-    """The training loss in nats, averaged over the epochs up to e*."""
+    """The mean loss of each row over the epochs up to e*, in nats or squared standardised errors, float64 `[rows]`."""
     return mean_column(main_directory(evidence.path), "loss", evidence.early)
 
 

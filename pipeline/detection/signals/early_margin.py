@@ -1,4 +1,4 @@
-"""The margin of the given label in the early window of training."""
+"""Signal: the margin of the given label in the early window of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pipeline.training.main_run import main_directory
 
 
 def early_margin(evidence: Evidence) -> np.ndarray | None:
-    """The label's logit minus the largest other, averaged over the early window; classes alone have one."""
+    """The mean of the label's logit minus the largest other logit over the early window, float64 `[rows]`.
+
+    Returns:
+        None except for classification.
+    """
     if evidence.task != "classification":
         return None
     return mean_column(main_directory(evidence.path), "margin", evidence.window)

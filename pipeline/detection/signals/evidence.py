@@ -1,4 +1,4 @@
-"""What signals are computed from: what the audited training left on disk, and what judges say of rows."""
+"""The evidence that signals are computed from: files of the audited training, and opinions of the judges."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.workers.worker import run_data
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the train rows once the audited training is done.
+    """What is known about the train rows after the audited training.
 
     Attributes:
         context: the audit; `context.workers` runs tasks over chunks of rows.
-        opinion: what the halves, or without them the main run, think of the rows; None with sets of labels.
-        early: e*, the epoch of least out-of-sample loss.
+        opinion: of the halves, or without halves of the main run; None for sets of labels.
+        early: e*, the epoch with the lowest out-of-sample loss.
         window: the number of epochs of the early window.
-        represented: what `represent` gives, by name.
+        represented: the results of `represent`, by name.
     """
 
     context: AuditContext
@@ -51,20 +51,20 @@ class Evidence:
         return self.data.encoding.task
 
     def score(self, name: str) -> np.ndarray:
-        """A column of scores/, float64 `[train rows]`."""
+        """A column of `scores/`, float64 `[train rows]`."""
         return read_score(self.path, self.data, name)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What judges that never saw a role's rows say of their labels.
+    """The opinions of judges about the labels of rows that they have not seen.
 
     Attributes:
         panel: the opinions of each of its models.
         role: `train`, `validation` or `holdout`.
-        labels: encoded labels of the role's rows, sets `[rows, labels]`.
-        wrong: chance that the given label is wrong, float64 `[rows]`; None where nothing says.
-        deviation: of a numeric label from what is predicted, float64 `[rows]`; None where labels are no numbers.
+        labels: encoded labels of the role's rows, `[rows]`, or `[rows, labels]` for sets.
+        wrong: the probability that the given label is wrong, float64 `[rows]`; None if it is unknown.
+        deviation: the robust deviation of a numeric label from its prediction, float64 `[rows]`; None for other tasks.
     """
 
     panel: Panel
@@ -75,25 +75,25 @@ class Judged:
 
 
 def gather(context: AuditContext, opinion: Opinion | None) -> Evidence:
-    """The evidence of the audited training; workers look at every row once more for it."""
+    """Collect the evidence of the audited training; the workers compute features of every row for it."""
     return Evidence(context, opinion, *early_window(context), represent(context))
 
 
 def early_window(context: AuditContext) -> tuple[int, int]:
-    """e*, the epoch of least out-of-sample loss, and the epochs of the early window, 2e* at most."""
+    """e*, the epoch with the lowest out-of-sample loss, and the length of the early window, at most 2·e* epochs."""
     facts = context.run.facts("train")
     early = int(facts["early_epoch"])
     return early, min(2 * early, int(facts["epochs"]))
 
 
 def opinion_of(context: AuditContext) -> Opinion:
-    """What the halves, or without them the main run, think of the train rows in the early window."""
+    """The opinion of the halves, or without halves of the main run, on the train rows in the early window."""
     judge = out_of_sample if context.config.detection.halves else in_sample
     return judge(context.run.path, early_window(context)[1])
 
 
 def read_score(run_path: Path, data: EncodedData, name: str) -> np.ndarray:
-    """A column of scores/ for all train rows in their order."""
+    """A column of `scores/`, float64 `[train rows]`."""
     chunks = data.chunks("train")
     parts = (pq.read_table(scores_path(run_path, chunk), columns=[name])[name].to_numpy() for chunk in chunks)
     values = np.empty(data.count("train"), dtype=np.int64 if name == "row_id" else np.float64)

@@ -1,4 +1,4 @@
-"""The loss of the given label when training has ended."""
+"""Signal: the loss of the given label at the end of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def final_loss(evidence: Evidence) -> np.ndarray:
-    """The loss at the last checkpoint, float64 `[rows]`; a network that memorises makes it small for every row."""
+    """The loss of each row at the last checkpoint, float64 `[rows]`; it is low for all rows if a network memorises."""
     return evidence.score("final_loss")
 
 

@@ -1,4 +1,4 @@
-"""How often training loses a row that it had got right."""
+"""Signal: how often training forgets a row that it had learned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pipeline.training.tensor_file import RowsFile
 
 
 def forgetting(evidence: Evidence) -> np.ndarray | None:
-    """Forgetting events (Toneva et al. 2019, arXiv 1812.05159) of the audited training, float64 `[rows]`.
+    """The number of forgetting events of each row (Toneva et al. 2019, arXiv 1812.05159), float64 `[rows]`.
 
-    The epochs at whose end the label has no positive margin although it had one an epoch before. A row that is never
-    right has nothing to forget; the paper ranks it above all others, and here it gets the number of epochs. Classes
-    alone have it.
+    An event is an epoch after which the label has no positive margin although it had one an epoch before. A row that is
+    never right has no event; the paper ranks it above all others, and here it gets the number of epochs.
+
+    Returns:
+        None except for classification.
     """
     if evidence.task != "classification":
         return None

@@ -1,4 +1,4 @@
-"""How strongly a row still pulls at the last layer in the end."""
+"""Signal: the norm of a row's gradient in the last layer at the end of training."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SLICE = 1024
 
 
 def gradient_norm(evidence: Evidence) -> np.ndarray:
-    """|∂loss/∂(W, b)| of the last Linear at the last checkpoint, float64 `[rows]` (GraNd of the last layer, Paul et al.
-    2021, arXiv 2107.07075).
+    """|∂loss/∂(W, b)| of the last Linear at the last checkpoint, float64 `[rows]`.
 
-    That gradient is g [h, 1]ᵀ with g = ∂loss/∂outputs (for cross-entropy p − e_y) and h the Linear's input, so that
-    its norm is |g| · √(|h|² + 1): exact, at the price of a forward pass, where the Linear's output is the model's.
+    This is GraNd of the last layer (Paul et al. 2021, arXiv 2107.07075). The gradient is g [h, 1]ᵀ with
+    g = ∂loss/∂outputs (p − e_y for cross-entropy) and h the input of the Linear, so that its norm is |g| · √(|h|² + 1).
+    It needs only a forward pass, and is exact if the output of the Linear is the output of the model.
     """
     path, chunks = evidence.path, evidence.data.chunks("train")
     names = [f"gradient norm: chunk {chunk.id}" for chunk in chunks]
@@ -34,7 +34,7 @@ def gradient_norm(evidence: Evidence) -> np.ndarray:
 
 
 def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
-    """float32 `[rows]` of a chunk (a task for a worker)."""
+    """The norms for the rows of a chunk, float32 `[rows]` (a task for a worker)."""
     model, objective, device = attribution_model(run_path), plain_objective(run_path), run_device(run_path)
     trajectory = Trajectory.load(whole_trajectory(run_path))
     last = len(trajectory.checkpoints) - 1

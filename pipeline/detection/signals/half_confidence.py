@@ -1,4 +1,4 @@
-"""What the training on the other half of the rows thinks of a row's label."""
+"""Signal: how probable the half that did not see a row finds its label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipeline.detection.signals.registry import OnSets, Signal, Values, register
 
 
 def half_confidence(evidence: Evidence) -> Values | None:
-    """Probability of the given label (numeric labels: minus the squared error); None without halves."""
+    """The probability of the given label, or for numeric labels minus the squared error; None without halves."""
     if not evidence.context.config.detection.halves or evidence.opinion is None:
         return None
     return evidence.opinion.own

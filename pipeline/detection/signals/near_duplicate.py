@@ -1,4 +1,4 @@
-"""Almost the same row occurs with another label."""
+"""Signal: how many near-duplicates of a row have another label."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def near_duplicate(evidence: Evidence) -> np.ndarray:
-    """float64 `[rows]`: near-duplicates with another label among the row's nearest neighbours."""
+    """The number of near-duplicates with another label among the nearest neighbours, float64 `[rows]`."""
     return evidence.represented["near_duplicates"].astype(np.float64)
 
 

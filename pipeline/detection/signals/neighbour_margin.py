@@ -1,4 +1,4 @@
-"""Whether a row's nearest neighbours, as the model sees rows early in training, have its label."""
+"""Signal: whether the nearest neighbours of a row, in the model's features early in training, have its label."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pipeline.detection.signals.registry import OnSets, Signal, register
 
 
 def neighbour_margin(evidence: Evidence) -> np.ndarray:
-    """Cosine-weighted votes of the nearest neighbours: the given label's share minus the best other's.
+    """The vote share of the given label minus that of the best other one, among the nearest neighbours.
 
-    With numeric labels minus the distance to the neighbours' mean.
+    Votes are weighted by the cosine. For numeric labels it is minus the distance from the neighbours' mean.
     """
     return evidence.represented["neighbour_margin"]
 

@@ -1,4 +1,4 @@
-"""What each model of the panel thinks of a row's label: a signal for every model, beside the suspicion."""
+"""Signals of the single models of the panel: what each thinks of a label. They are not part of the suspicion."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pipeline.panel.opinions import panel_margin
 
 
 def opinion_of_model(model: str, judged: Judged) -> np.ndarray | None:
-    """The margin of the label over the best other; of numeric labels the robust deviation from what is predicted.
+    """The margin of the label over the best other one, or the robust deviation of a numeric label from its prediction.
 
-    float64 `[rows]`; None where the panel does not have the model.
+    Returns:
+        float64 `[rows]`; None if the panel does not have the model.
     """
     if model not in [judge.name for judge in judged.panel.judges]:
         return None

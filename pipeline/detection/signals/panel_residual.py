@@ -1,4 +1,4 @@
-"""How far a numeric label is from what the judges predict."""
+"""Signal: the deviation of a numeric label from the prediction of the judges."""
 
 from __future__ import annotations
 

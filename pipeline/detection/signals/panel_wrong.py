@@ -1,4 +1,4 @@
-"""How probable all judges together make it that a label is wrong."""
+"""Signal: the probability that a label is wrong, by all judges together."""
 
 from __future__ import annotations
 

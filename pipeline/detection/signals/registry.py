@@ -1,4 +1,4 @@
-"""What a signal is, and the list of all signals: what they are called, how they are read, how they are computed."""
+"""The registry of signals: their names, labels, directions and functions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 Values = np.ndarray | Column
 
 REPEATED = re.compile(r"_\d+$")
-"""What the name of a repeat's signal has more than the signal's own (`detection.repeats`)."""
+"""The suffix in the name of a repeat's signal (`detection.repeats`)."""
 
 
 @dataclass(frozen=True)
 class OnTargets:
-    """How a signal is read where the labels are numbers, if that differs."""
+    """The words and the direction of a signal for numeric labels, if they differ."""
 
     words: str
     high_is_suspicious: bool
@@ -34,9 +34,11 @@ class OnTargets:
 
 @dataclass(frozen=True)
 class OnSets:
-    """A signal of sets of labels: it has a value for every label, and a row takes that of its most suspicious label.
+    """A signal for sets of labels: it has a value for every label, and a row gets that of its most suspicious label.
 
-    values: pairs → float `[rows, labels]`, read in the signal's direction, or None where there are none.
+    Attributes:
+        words: what the values are.
+        values: pairs → float `[rows, labels]`, in the direction of the signal, or None.
     """
 
     words: str
@@ -44,7 +46,7 @@ class OnSets:
 
 
 def whole(noise: NoiseEstimate | None) -> float:  # noqa: ARG001 - the signature of Signal.weight
-    """The weight of most signals."""
+    """The weight 1, which most signals have."""
     return 1.0
 
 
@@ -54,16 +56,16 @@ class Signal:
 
     Attributes:
         name: its column in signals.parquet.
-        label: what a long bar in the report says about a row.
-        words: what the values are, after "how", "whether" or "what"; reports make a sentence of it.
-        high_is_suspicious: its direction.
-        counts: whether it is a part of the suspicion. With sets of labels only signals with `on_sets` are.
-        of_training: evidence → float64 `[train rows]` as people read it, or None where this dataset or config gives
-            none. None for a signal that the judges give.
-        of_judges: the same from the judges of a role's rows: `[rows of the role]`. None for a signal of the training.
-        on_targets: how it is read where the labels are numbers; None: likewise.
-        on_sets: what it is with sets of labels; None: it stands beside the suspicion there.
-        weight: estimated share of wrong labels, or None → how large a part of the suspicion it is.
+        label: what a long bar in the report means.
+        words: what the values are; a clause that begins with "how", "whether" or "what".
+        high_is_suspicious: whether high values are suspicious, or low ones.
+        counts: whether it is part of the suspicion. For sets of labels, only signals with `on_sets` are.
+        of_training: evidence → float64 `[train rows]`, or None if the data or the config has no such values. None for a
+            signal of the judges.
+        of_judges: judges of a role → float64 `[rows of the role]`, or None. None for a signal of the training.
+        on_targets: words and direction for numeric labels; None if they are the same.
+        on_sets: the signal for sets of labels; None if it is not part of the suspicion there.
+        weight: estimated share of wrong labels (or None) → weight in the suspicion.
     """
 
     name: str
@@ -78,7 +80,7 @@ class Signal:
     weight: Callable[[NoiseEstimate | None], float] = whole
 
     def of(self, values: Values, numeric: bool = False) -> SignalValues:
-        """The signal of some rows; numeric: whether their labels are numbers."""
+        """The signal with the values of some rows; `numeric` tells whether their labels are numbers."""
         found = SignalValues(
             self.name, values, self.high_is_suspicious, self.words, self.counts, label=self.label
         )
@@ -93,12 +95,13 @@ _OWN: set[str] = set()
 
 
 def register(signal: Signal) -> Signal:
-    """Add a signal: every audit from now on has it where it gives values; after those that are there.
+    """Add a signal after the existing ones; all later audits compute it.
 
-    Returns: the signal.
+    Returns:
+        The signal.
 
     Raises:
-        InputError: the name is taken, or is no name of a column of its own; or nothing computes the signal.
+        InputError: the name is taken or not allowed, or the signal has no function or two.
     """
     if signal.name in _SIGNALS:
         raise InputError(f"signal {signal.name!r} is registered already", "Give the new signal another name.")
@@ -116,20 +119,20 @@ def register(signal: Signal) -> Signal:
 
 
 def added_signals() -> list[str]:
-    """The names of the signals that were registered outside of this package."""
+    """The names of the signals that code outside of this package has registered."""
     return [name for name in _SIGNALS if name not in _OWN]
 
 
 def end_of_own() -> None:
-    """Called by the package once its own files have registered their signals."""
+    """Note that the files of the package have registered their signals; later ones come from outside."""
     _OWN.update(_SIGNALS)
 
 
 def all_signals() -> list[Signal]:
-    """In the order in which signals.parquet has them within their group (judges, counting, beside)."""
+    """All signals; within each group (judges, counting, others) in the order of signals.parquet."""
     return list(_SIGNALS.values())
 
 
 def signal_of(name: str) -> Signal | None:
-    """The signal of a column of signals.parquet, a repeat's too; None for a column that no signal has."""
+    """The signal of a column of signals.parquet, also of a repeat's column; None for an unknown column."""
     return _SIGNALS.get(name) or _SIGNALS.get(REPEATED.sub("", name))

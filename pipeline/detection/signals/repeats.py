@@ -1,4 +1,4 @@
-"""The counting signals of further trainings with other seeds: averaged with the audit's own, they rank better."""
+"""The counting signals of further trainings with other seeds; averaged with the audit's own, they rank better."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.runs.context import AuditContext
 
 
 def repeated_signals(context: AuditContext) -> list[SignalValues]:
-    """The counting signals of `detection.repeats − 1` more trainings, named `<signal>_<number>`, from number 2 on."""
+    """The counting signals of `detection.repeats − 1` further trainings, called `<signal>_2`, `<signal>_3`, …"""
     found = []
     for number in range(2, context.config.detection.repeats + 1):
         repeat = context.repeat(context, number)

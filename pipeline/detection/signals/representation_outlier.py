@@ -1,4 +1,4 @@
-"""How far a row lies from its class, in the model's features."""
+"""Signal: the distance of a row from its class in the model's features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def representation_outlier(evidence: Evidence) -> np.ndarray:
-    """float64 `[rows]`: robust standard deviations of its class between the row and the middle of its class."""
+    """The distance of a row from the mean of its class (`ClassDistance`), float64 `[rows]`."""
     return evidence.represented["own_distance"].astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""How much the model leans on a row to get that row right."""
+"""Signal: how much the model depends on a row to predict that row, which measures memorisation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pipeline.detection.signals.evidence import Evidence
 from pipeline.detection.signals.registry import Signal, register
 
 
-def self_influence(evidence: Evidence) -> np.ndarray:
-    """SOURCE's self-influence over the whole run in nats, float64 `[rows]`: memorisation."""
-    return evidence.score("self_influence")
+def self_influence(evidence: Evidence) -> np.ndarray | None:
+    """The self-influence of each row over the whole run, in nats, float64 `[rows]`; None where the method has none."""
+    found = evidence.score("self_influence")
+    return None if np.isnan(found).all() else found
 
 
 SELF_INFLUENCE = register(

@@ -1,4 +1,4 @@
-"""Signals where labels are sets: evidence about every label of every row, and a row's by its most suspicious label."""
+"""Signals for sets of labels: values for every label of every row, and for a row those of its most suspicious label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.detection.suspicion import SignalValues, rank_log_odds
 
 
 def pair_signals(pairs: Pairs) -> Iterator[tuple[Signal, OnSets, np.ndarray]]:
-    """What counts, with its values `[rows, labels]`: the signals of the training, then those of the judges."""
+    """Yield the counting signals with their values `[rows, labels]`: first those of the training, then the judges'."""
     for signal in sorted(all_signals(), key=lambda each: each.of_training is None):
         if signal.on_sets is not None:
             values = signal.on_sets.values(pairs)
@@ -24,7 +24,7 @@ def pair_signals(pairs: Pairs) -> Iterator[tuple[Signal, OnSets, np.ndarray]]:
 
 
 def pair_suspicion(pairs: Pairs) -> np.ndarray:
-    """float64 `[rows, labels]` in (0, 1): the logistic of the mean rank log-odds among all pairs."""
+    """The suspicion of each pair, float64 `[rows, labels]` in (0, 1): the logistic of its mean rank log-odds."""
     odds = []
     for signal, _, values in pair_signals(pairs):
         suspicious = values if signal.high_is_suspicious else -values
@@ -33,7 +33,7 @@ def pair_suspicion(pairs: Pairs) -> np.ndarray:
 
 
 def row_signals(pairs: Pairs, worst: np.ndarray) -> list[SignalValues]:
-    """The signals that count, each with its value for the row's most suspicious label; worst: int64 `[rows]`."""
+    """The counting signals with the values of each row's most suspicious label, `worst` (int64 `[rows]`)."""
     return [
         replace(signal.of(of_worst(values, worst)), words=on_sets.words)
         for signal, on_sets, values in pair_signals(pairs)
@@ -41,14 +41,14 @@ def row_signals(pairs: Pairs, worst: np.ndarray) -> list[SignalValues]:
 
 
 def of_worst(values: np.ndarray, worst: np.ndarray) -> np.ndarray:
-    """Of `[rows, labels]` the value of each row's label `worst`, float64 `[rows]`."""
+    """The value of each row's label `worst` in an array `[rows, labels]`, float64 `[rows]`."""
     return np.take_along_axis(values, worst[:, None], 1)[:, 0].astype(np.float64)
 
 
 def signals_of_sets(
     evidence: Evidence, judged: Judged | None, pairs: Pairs, worst: np.ndarray
 ) -> list[SignalValues]:
-    """All signals; judged: None without a panel. Their values lie on disk."""
+    """All signals for sets of labels, with values on disk; `judged` is None without a panel."""
     counting = [stored(evidence.path, each) for each in row_signals(pairs, worst)]
     of_rows = [each for each in all_signals() if each.counts and each.on_sets is None]
     beside = [replace(each, counts=False) for each in computed(evidence, of_rows)]

@@ -1,4 +1,4 @@
-"""The harm to the validation loss by the end of training."""
+"""Signal: the harm of a row to the validation loss at the end of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pipeline.detection.signals.registry import Signal, register
 
 
 def validation_harm(evidence: Evidence) -> np.ndarray | None:
-    """SOURCE's harm over the whole run in nats, float64 `[rows]`, whether or not the validation labels are clean."""
+    """The harm of each row by SOURCE over the whole run, in nats, float64 `[rows]`; None without validation rows.
+
+    The validation labels need not be clean.
+    """
     return evidence.score("validation_harm") if evidence.data.count("validation") else None
 
 

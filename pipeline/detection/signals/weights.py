@@ -1,4 +1,4 @@
-"""How large a part of the suspicion each signal is."""
+"""The weights of the signals in the suspicion."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pipeline.detection.signals.registry import signal_of
 from pipeline.detection.suspicion import SignalValues
 
 SHARE_OF_TRAINING = 0.1
-"""What all signals of the audited training weigh together beside the panel, where the model is as good as the panel."""
+"""The total weight of the training's signals besides a panel of weight 1, if the model is as good as the panel."""
 
 
 def weighted(signals: Sequence[SignalValues], noise: NoiseEstimate | None) -> list[SignalValues]:
-    """Every signal with the weight that it has at this share of wrong labels; repeats' as the signal's own."""
+    """The signals with their weights at this share of wrong labels; signals of repeats get the same weights."""
     found = [(each, signal_of(each.name)) for each in signals]
     return [each if signal is None else replace(each, weight=signal.weight(noise)) for each, signal in found]
 
 
 def shared_out(of_training: Sequence[SignalValues], vote: float) -> list[SignalValues]:
-    """The signals of the audited training with weights that add up to their share beside a panel of weight 1.
+    """Scale the weights of the training's signals so that their sum is their share besides a panel of weight 1.
 
-    vote: how much the audited model counts as a judge, 0 … 1 (`detection.judges`); at 0 they no longer count.
+    Args:
+        of_training: the signals of the training.
+        vote: of the audited model as a judge, 0 … 1 (`detection.judges`); at 0 its signals no longer count.
     """
     counted = sum(signal.weight for signal in of_training if signal.counts)
     factor = SHARE_OF_TRAINING * vote / counted if counted else 0.0

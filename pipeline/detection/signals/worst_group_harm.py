@@ -1,4 +1,4 @@
-"""The harm to the class or slice of the validation rows that a row harms most."""
+"""Signal: the harm of a row to the class or slice that it harms most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.scoring.groups import scored_groups
 
 
 def worst_group_harm(evidence: Evidence) -> np.ndarray | None:
-    """The largest harm to a class or a slice, in nats of its mean loss; None where groups were not scored."""
+    """The largest harm to a class or a slice, in nats of its mean validation loss; None if groups were not scored."""
     groups = scored_groups(evidence.path)
     if groups is None:
         return None

@@ -1,1 +1,1 @@
-"""Who made the wrong labels: values of columns that say where a row comes from."""
+"""Sources of wrong labels: values of columns that say where a row comes from."""

@@ -1,4 +1,4 @@
-"""Who made the wrong labels, of a run: its declared sources and other columns, held against what the judges say."""
+"""Finds the sources of wrong labels in a run, among its declared sources and other columns, by the judges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.text.decisions import Decision
 from pipeline.workers.worker import run_data
 
 FEWEST_OF_OTHERS = 200
-"""Rows of a value of a column that nobody declared: among many columns, some small group is hard by chance."""
+"""The least rows for a value of an undeclared column: among many columns, some small group is hard by chance."""
 
 
 def sources_of_run(
@@ -32,9 +32,14 @@ def sources_of_run(
     decision: np.ndarray,
     estimate: NoiseEstimate | None,
 ) -> list[dict[str, Any]]:
-    """The lines of `find_sources` for the train rows; none without a panel.
+    """The lines of `find_sources` for the train rows; empty without a panel.
 
-    given: encoded labels; decision: Decisions, both `[train rows]`; estimate: of the share of wrong labels.
+    Args:
+        run_path: the run directory.
+        panel: the panel, or None.
+        given: encoded labels, `[train rows]`.
+        decision: Decisions, uint8 `[train rows]`.
+        estimate: of the share of wrong labels, or None.
     """
     if panel is None:
         return []

@@ -1,9 +1,9 @@
-"""Sources that label worse than others: how often each flips labels, and what that makes of its rows.
+"""Rates of wrong labels by source (vendor, annotator, batch), and the posteriors of a source's rows that follow.
 
-Flips, and the chances of right labels, are estimated from all rows together. Where a source (vendor, annotator, batch)
-labels wrongly more often than others, its rows are more probably wrong. Its rate is found by expectation and
-maximisation: P(label is wrong) of its rows, with the flips scaled to its rate, has that rate as its mean. A source of
-few rows is shrunk to the rate of all.
+Flips, and the probabilities of the right labels, are estimated from all rows together. If a source labels wrongly more
+often than others, its rows are more probably wrong. The rate of a source is found by expectation maximisation: with
+flips scaled to the rate, P(label is wrong) over its rows has this rate as its mean. The rate of a source with few rows
+is shrunk to the rate of all rows.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ import numpy as np
 from pipeline.detection.noise.label_flips import Flips, bayes, right_label, wrong_label
 
 FEWEST_ROWS = 50
-"""Of a source with a rate of its own."""
+"""A source with fewer rows gets no rate of its own."""
 STEPS = 20
 INFLATED = 4.0
-"""The variance of a source's rate, in units of that of a share of known labels: it is found from doubtful ones."""
+"""The variance of a source's rate, in units of the variance with known labels; the rate is found from probabilities."""
 NUMBERS = 2**21
-"""Probabilities that rates are found from; of more rows equally spaced ones are taken."""
+"""Upper limit of probabilities for the rates; of more rows, equally spaced ones are used."""
 MOST_WRONG = 0.9
 FACTORS = (0.2, 5.0)
-"""The least and the largest multiple of the rate of all rows that a source is given."""
+"""The smallest and the largest rate of a source, as multiples of the rate of all rows."""
 
 
 @dataclass(frozen=True)
 class SourceRates:
-    """column: of data.group, or the shards; factors: code of its value → how many times as often it flips labels."""
+    """The rates of the sources in one column.
+
+    Attributes:
+        column: a column of data.group, or the shards.
+        factors: code of a value → its rate of flips as a multiple of the rate of all rows.
+    """
 
     column: str
     factors: dict[int, float]
@@ -38,9 +43,13 @@ class SourceRates:
 def telling_source(
     probabilities: np.ndarray, labels: np.ndarray, flips: Flips, columns: Sequence[tuple[str, np.ndarray]]
 ) -> SourceRates | None:
-    """The column whose sources differ most beyond sampling, weighed by their rows; None where none do.
+    """The column whose sources differ most beyond sampling, weighted by their rows; None if none do.
 
-    columns: names and codes, int `[rows]`.
+    Args:
+        probabilities: out of sample, `[rows, classes]`.
+        labels: the given labels, `[rows]`.
+        flips: the label flips of all rows.
+        columns: names and codes (int `[rows]`) of the columns.
     """
     best, found = 0.0, None
     chosen = slice(None, None, max(1, -(-probabilities.size // NUMBERS)))
@@ -53,7 +62,7 @@ def telling_source(
 
 
 def scaled(flips: Flips, factor: float) -> np.ndarray:
-    """The matrix of flips that happen `factor` times as often, each class's at MOST_WRONG at most."""
+    """The matrix of flips that are `factor` times as frequent; the flips of a class are at most MOST_WRONG."""
     wrong = flips.matrix * np.clip(factor, *FACTORS)
     np.fill_diagonal(wrong, 0)
     wrong *= np.minimum(1, MOST_WRONG / np.maximum(wrong.sum(1, keepdims=True), 1e-12))
@@ -63,9 +72,16 @@ def scaled(flips: Flips, factor: float) -> np.ndarray:
 def source_factors(
     probabilities: np.ndarray, labels: np.ndarray, flips: Flips, sources: np.ndarray
 ) -> dict[int, float]:
-    """Source → how many times as often as in all rows it flips labels, of sources that differ beyond sampling.
+    """The rates of the sources that differ beyond sampling, as multiples of the rate of all rows.
 
-    probabilities: out of sample `[rows, classes]`; labels, sources: int `[rows]`, a source below 0 is not known.
+    Args:
+        probabilities: out of sample, `[rows, classes]`.
+        labels: the given labels, int `[rows]`.
+        flips: the label flips of all rows.
+        sources: codes, int `[rows]`; a negative code means an unknown source.
+
+    Returns:
+        Code → factor.
     """
     overall = float(wrong_label(right_label(probabilities, labels, flips), labels).mean())
     names, counts = np.unique(sources[sources >= 0], return_counts=True)
@@ -96,7 +112,7 @@ def own_rate(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, overal
 
 
 def with_own_flips(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, factor: float) -> np.ndarray:
-    """P(class is right | features, given label) of a source's rows, float32 `[rows, classes]`."""
+    """P(class is right | features, given label) for rows of a source with this factor, float32 `[rows, classes]`."""
     return bayes(probabilities, labels, flips, scaled(flips, factor))
 
 
@@ -107,7 +123,7 @@ def right_label_by_source(
     sources: np.ndarray,
     factors: dict[int, float],
 ) -> np.ndarray:
-    """What `right_label` gives, with each source's own flips, float32 `[rows, classes]`."""
+    """`right_label` with the flips of each row's source, float32 `[rows, classes]`."""
     posterior = right_label(probabilities, labels, flips)
     for source, factor in factors.items():
         rows = sources == source

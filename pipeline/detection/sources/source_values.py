@@ -1,4 +1,4 @@
-"""The values of columns that say who made the labels, read from the source shards."""
+"""Reads from the shards the values of columns that may say who made the labels."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pipeline.detection.table import with_labels
 from pipeline.workers.worker import run_config, run_data
 
 SHARD = "shard"
-"""The name under which shards are a source; no column of that name is read."""
+"""The name for shards as a source; a column with this name is not read."""
 MOST_DISTINCT = 20
-"""Values of a column that is not declared a group and is tested all the same."""
+"""Columns that are not in data.group are tested if they have at most so many values."""
 MOST_COLUMNS = 30
-"""Such columns that are tested."""
+"""At most so many columns that are not in data.group are tested."""
 
 
 def declared_sources(run_path: Path, roles: Sequence[str] = ("train",)) -> list[SourceColumn]:
-    """The columns of data.group and the shards, of the rows of the roles one after the other."""
+    """The columns of data.group and the shards, for the rows of all roles in order."""
     data = run_config(run_path).data
     columns = [read_values(run_path, name, roles, seen=name in data.features) for name in data.group]
     return [*columns, shards(run_path, roles)]
 
 
 def other_columns(run_path: Path, roles: Sequence[str] = ("train",)) -> list[SourceColumn]:
-    """Columns of few values that nobody declared a group; features among them.
+    """The columns with few values that are not in data.group, features included.
 
-    Their certainty is ranked among all rows: a hard value is not taken for a bad one, and of a feature only such a
-    dependence is found as the judges don't learn.
+    Certainty is ranked among all rows, so that a hard value does not count as a bad one. For a feature, only a
+    dependence that the judges don't learn is found.
     """
     first = next(iter(catalog_tables(run_path, "train", ["shard"])))["shard"][0].as_py()
     found = []
@@ -49,7 +49,7 @@ def other_columns(run_path: Path, roles: Sequence[str] = ("train",)) -> list[Sou
 
 
 def candidates(schema: pa.Schema, data: Data) -> list[str]:
-    """Columns of text, whole numbers or truth values that have no other part in the audit."""
+    """The columns of text, integers or booleans that have no other role in the audit."""
     taken = {data.label, data.key, data.weight, *data.group}
     if data.split is not None:
         taken.add(data.split.column)
@@ -63,7 +63,7 @@ def is_discrete(kind: pa.DataType) -> bool:
 
 
 def few_values(shard: str, column: str) -> bool:
-    """Whether the first rows of a shard have at most MOST_DISTINCT values: most columns are ruled out by them."""
+    """Whether the first rows of a shard have at most MOST_DISTINCT values, which rules most columns out."""
     with pq.ParquetFile(shard) as file:
         batch = next(file.iter_batches(10_000, columns=[column]), None)
     return batch is not None and len(batch.column(0).unique()) <= MOST_DISTINCT
@@ -72,7 +72,7 @@ def few_values(shard: str, column: str) -> bool:
 def read_values(
     run_path: Path, column: str, roles: Sequence[str], declared: bool = True, seen: bool = False
 ) -> SourceColumn:
-    """A column's values of all rows of the roles."""
+    """Read the values of a column for all rows of the roles."""
     parts = (table["label"] for role in roles for table in with_labels(rows_of(run_path, role), column))
     codes, values = encode(parts, rows_in(run_path, roles))
     return SourceColumn(column, codes, values, declared, seen)
@@ -92,7 +92,7 @@ def rows_in(run_path: Path, roles: Sequence[str]) -> int:
 
 
 def encode(parts: Iterator[pa.ChunkedArray], rows: int) -> tuple[np.ndarray, list[str]]:
-    """(Codes int64 `[rows]`, the values as text in the order in which they come); null is the value `none`."""
+    """Codes, int64 `[rows]`, and the values as text in the order of their first rows; null is the value `none`."""
     codes, places, done = np.empty(rows, dtype=np.int64), dict[str, int](), 0
     for part in parts:
         whole = part.combine_chunks()

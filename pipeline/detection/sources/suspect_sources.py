@@ -1,12 +1,13 @@
-"""Who made the wrong labels: values of a column whose labels out-of-sample judges contradict more than the others'.
+"""Finds sources of wrong labels: values of a column whose labels the out-of-sample judges contradict more often.
 
-A judge contradicts a label by its own mistake or because the label is wrong. Rows are therefore compared within strata
-of the same predicted class and the same certainty, where the judges' own mistakes are equally frequent whoever made
-the labels. In a stratum where the judges err on a share e of right labels, K classes give
+A judge contradicts a label by its own mistake or because the label is wrong. So rows are compared within strata of the
+same predicted class and the same certainty, in which the mistakes of the judges are equally frequent for all sources.
+If the judges err on a share e of the right labels in a stratum, then for K classes
 
     contradicted = share · (1 − e/(K − 1)) + (1 − share) · e,
 
-so that the difference between two sources' rates, over 1 − e − e/(K − 1), is the difference between their shares.
+so that the difference between the rates of two sources, divided by 1 − e − e/(K − 1), is the difference between their
+shares of wrong labels.
 """
 
 from __future__ import annotations
@@ -21,33 +22,37 @@ from scipy.stats import norm
 from pipeline.detection.intervals import NORMAL_QUANTILE, wilson
 
 FEWEST_ROWS = 30
-"""Of a value that is tested; of fewer rows a rate says nothing."""
+"""A value with fewer rows is not tested."""
 MOST_VALUES = 200
-"""Values of a column that are tested and listed: those with the most rows."""
+"""At most so many values of a column are tested and listed, those with the most rows."""
 CERTAINTY_BINS = 5
 ROWS_OF_BIN = 40
-"""Rows of a predicted class for each bin of certainty."""
+"""How many rows of a predicted class a bin of certainty has."""
 LEVEL = 0.05
-"""Of the test that names a source, over all values together."""
+"""The level of the test that names sources, over all values together."""
 MARGIN = 0.03
-"""A source is named when its share of wrong labels is surely higher than the others' by more than this."""
+"""A source is named if its share of wrong labels is significantly higher than the others' by more than this."""
 SUREST = 0.95
-"""The quantile of certainty at which sources are made equal when the judges saw them."""
+"""If the judges saw the source, certainties are scaled so that all sources agree at this quantile."""
 MIX_STEPS = 30
 PRIOR_ROWS = 20
-"""Of the estimate of a source's mix of classes: steps, and rows that all sources' mix counts as."""
+"""For the estimate of a source's class shares: steps, and the number of rows that the overall shares count as."""
 LEAST_RATE = 0.02
-"""Rates of contradiction count as at least this large in weights, so that no rare event decides alone."""
+"""Lower limit of contradiction rates in weights, so that no rare event decides alone."""
 DOUBTFUL_TARGET = 2.0
-"""A numeric target is contradicted when its residual is larger than this many robust standard deviations."""
+"""A numeric target is contradicted if its residual exceeds so many robust standard deviations."""
 
 
 @dataclass(frozen=True)
 class SourceColumn:
     """A column that may say who made the labels.
 
-    name: of the column, or `shard`; codes: int64 `[rows]`, places in `values`, −1 where the source can't be read;
-    values: as text; declared: it is in data.group or is the shard; seen: the judges were fitted with it.
+    Attributes:
+        name: of the column, or `shard`.
+        codes: int64 `[rows]`, places in `values`; −1 if the shard can't be read.
+        values: as text.
+        declared: whether it is in data.group or is the shard.
+        seen: whether the judges were fitted with it.
     """
 
     name: str
@@ -59,12 +64,16 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class Opinions:
-    """What out-of-sample judges say of the labels, all `[rows]`.
+    """What out-of-sample judges say about the labels; arrays are `[rows]`.
 
-    contradicted: bool; predicted: int, the class or another stratum of which mistakes are typical; certainty: float,
-    higher where the judges are surer; judged: bool, False where there is no opinion; classes: K, None where shares of
-    wrong labels can't be told from contradictions (numeric targets and sets of labels). probabilities `[rows, classes]`
-    and given classes: None where there are no classes.
+    Attributes:
+        contradicted: bool.
+        predicted: int, the predicted class, or another stratum in which mistakes are equally frequent.
+        certainty: float, higher for more certain predictions.
+        judged: bool, False for rows without an opinion.
+        classes: K; None if contradictions give no shares of wrong labels (numeric targets, sets of labels).
+        probabilities: `[rows, classes]`; None except for classes.
+        given: the given classes; None except for classes.
     """
 
     contradicted: np.ndarray
@@ -79,7 +88,7 @@ class Opinions:
 def class_opinions(
     probabilities: np.ndarray, given: np.ndarray, judged: np.ndarray | None = None
 ) -> Opinions:
-    """Of out-of-fold probabilities `[rows, classes]` and given classes `[rows]`."""
+    """Opinions from out-of-fold probabilities `[rows, classes]` and given classes `[rows]`."""
     predicted = probabilities.argmax(1)
     certainty = probabilities[np.arange(len(given)), predicted].astype(np.float64)
     everywhere = np.ones(len(given), dtype=bool) if judged is None else np.asarray(judged)
@@ -91,9 +100,9 @@ def class_opinions(
 def target_opinions(
     predictions: np.ndarray, targets: np.ndarray, judged: np.ndarray | None = None
 ) -> Opinions:
-    """Of out-of-fold predictions and numeric targets, both `[rows]`: large residuals, within fifths of the prediction.
+    """Opinions from out-of-fold predictions and numeric targets, both `[rows]`.
 
-    All rows count as equally certain.
+    A large residual contradicts its target. Strata are fifths of the prediction; all rows count as equally certain.
     """
     residuals = np.asarray(targets, dtype=np.float64) - predictions
     residuals -= np.median(residuals)
@@ -106,7 +115,10 @@ def target_opinions(
 
 
 def set_opinions(probabilities: np.ndarray, given: np.ndarray, judged: np.ndarray | None = None) -> Opinions:
-    """Of out-of-fold probabilities and given sets, both `[rows, labels]`: any label of the row is contradicted."""
+    """Opinions from out-of-fold probabilities and given sets, both `[rows, labels]`.
+
+    A row is contradicted if any of its labels is.
+    """
     predicted = probabilities > 0.5
     certainty = np.abs(probabilities - 0.5).min(1).astype(np.float64)
     everywhere = np.ones(len(given), dtype=bool) if judged is None else np.asarray(judged)
@@ -119,15 +131,20 @@ def find_sources(
     flagged: np.ndarray,
     overall: dict[str, float] | None,
 ) -> list[dict[str, Any]]:
-    """A line for every value of the columns, per column in their order, the likeliest source of wrong labels first.
+    """Test all values of the columns.
 
-    flagged: bool `[rows]`, the decision is not keep; overall: the estimated share of wrong labels of all rows,
-    `{"value", "low", "high"}`, or None. Of columns that are not declared only values that are named are listed.
+    Args:
+        columns: that may say who made the labels.
+        opinions: of the judges.
+        flagged: bool `[rows]`, whether the decision is not keep.
+        overall: value, low and high of the estimated share of wrong labels of all rows, or None.
 
-    A line: `{"column", "value", "rows", "flagged", "flagged_share", "wrong_share", "others_share", "p_value", "named",
-    "declared", "forecast", "measured"}`. `wrong_share` is None without `overall` or for too few rows; `p_value`, of
-    the hypothesis that the others' labels are contradicted as often, is corrected for all values that are tested.
-    The verification fills in `forecast` and `measured`.
+    Returns:
+        A line for each value, column by column, with the likeliest source of wrong labels first. For undeclared columns
+        only named values are listed. A line has column, value, rows, flagged, flagged_share, wrong_share, others_share,
+        p_value, named, declared, forecast and measured. `wrong_share` is None without `overall` or for too few rows.
+        `p_value` is for the hypothesis that the labels of other rows are contradicted as often; it is corrected for the
+        number of tested values. Verification fills in `forecast` and `measured`.
     """
     tested = [tested_values(column, opinions.judged) for column in columns]
     tests = max(1, sum(len(values) for values in tested))
@@ -144,9 +161,13 @@ def find_sources(
 
 @dataclass(frozen=True)
 class Rates:
-    """A value against the rest: the excess of its share of wrong labels, its standard error, the score of the test.
+    """A value compared with all other rows.
 
-    weight: its share of the rows that are judged.
+    Attributes:
+        excess: its share of wrong labels minus that of the other rows.
+        error: the standard error of the excess.
+        score: of the test.
+        weight: its share of the judged rows.
     """
 
     excess: float
@@ -162,7 +183,7 @@ def listed_values(column: SourceColumn) -> list[int]:
 
 
 def tested_values(column: SourceColumn, judged: np.ndarray) -> list[int]:
-    """Codes of values with enough rows, which have others beside them."""
+    """The codes of the values for which the value and all other rows have at least FEWEST_ROWS judged rows."""
     codes = column.codes[judged & (column.codes >= 0)]
     counts = np.bincount(codes, minlength=len(column.values))
     return [
@@ -175,11 +196,11 @@ def tested_values(column: SourceColumn, judged: np.ndarray) -> list[int]:
 def compare_values(
     column: SourceColumn, values: Sequence[int], opinions: Opinions, overall: dict[str, float] | None
 ) -> dict[int, Rates]:
-    """Every value of `values` against all other rows of the column."""
+    """Compare every value of `values` with all other rows of the column."""
     if not len(values):
         return {}
     use = opinions.judged & (column.codes >= 0)
-    # All other values count as one more.
+    # All values that are not in `values` together count as one further value.
     place_of = np.full(len(column.values), len(values))
     place_of[list(values)] = np.arange(len(values))
     codes = place_of[column.codes[use]]
@@ -202,10 +223,11 @@ def compare_values(
 def of_sources(
     opinions: Opinions, use: np.ndarray, codes: np.ndarray, values: int, seen: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Contradicted, predicted, certainty), all `[rows of use]`, made comparable between sources.
+    """(contradicted, predicted, certainty), each `[rows of use]`, made comparable between sources.
 
-    Judges that didn't see the source expect the same mix of classes from all; they are told each source's own. Judges
-    that did see it are less certain of all rows of a bad source, and what this takes from the surest is given back.
+    Judges that did not see the source assume the same class shares for all sources; their probabilities are adjusted to
+    the shares of each source. Judges that saw the source are less certain about all rows of a bad source; certainties
+    are rescaled so that the most certain rows of all sources agree.
     """
     contradicted, predicted = opinions.contradicted[use], opinions.predicted[use]
     certainty = opinions.certainty[use]
@@ -228,10 +250,10 @@ def of_sources(
 
 
 def with_own_classes(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Probabilities `[rows, classes]` of judges who expected classes in the `shares`, for the rows' own mix of classes.
+    """Adjust probabilities `[rows, classes]` from the class shares that judges assume, `shares`, to those of the rows.
 
-    The mix is found by expectation maximisation (Saerens, Latinne and Decaestecker 2002), held to `shares` as by
-    PRIOR_ROWS more rows.
+    The shares in these rows are found by expectation maximisation (Saerens, Latinne and Decaestecker 2002), with
+    `shares` as a prior that counts as PRIOR_ROWS rows.
     """
     shares = np.maximum(shares, 1e-6)
     own, adjusted = shares, probabilities
@@ -243,7 +265,7 @@ def with_own_classes(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarra
 
 
 def strata_of(predicted: np.ndarray, certainty: np.ndarray) -> np.ndarray:
-    """int64 `[rows]`: predicted class and bin of certainty among its rows."""
+    """The stratum of each row, int64 `[rows]`: its predicted class and the bin of its certainty within the class."""
     _, classes = np.unique(predicted, return_inverse=True)
     sizes = np.bincount(classes)
     order = np.lexsort((certainty, classes))
@@ -255,16 +277,19 @@ def strata_of(predicted: np.ndarray, certainty: np.ndarray) -> np.ndarray:
 
 
 def base_share(rate: np.ndarray, rows: np.ndarray, overall: dict[str, float] | None) -> float:
-    """The estimated share of wrong labels, or the rate of contradiction where it is lowest."""
+    """The estimated share of wrong labels, or without one the lowest contradiction rate of a stratum."""
     if overall is not None:
         return float(overall["value"])
     return float(rate[rows >= ROWS_OF_BIN].min(initial=1.0)) if (rows >= ROWS_OF_BIN).any() else 0.0
 
 
 def detection_rate(rate: np.ndarray, classes: int | None, share: float) -> np.ndarray:
-    """How much oftener a wrong label is contradicted than a right one, of every stratum; at least .1.
+    """How much more often wrong labels are contradicted than right ones in each stratum, at least .1.
 
-    rate: of contradiction, `[strata]`, from which the judges' own mistakes are what wrong labels leave over.
+    Args:
+        rate: contradiction rate, `[strata]`; what wrong labels don't explain of it are mistakes of the judges.
+        classes: K, or None.
+        share: of wrong labels.
     """
     if classes is None:
         return np.ones_like(rate)
@@ -281,7 +306,7 @@ def against_the_rest(
     leverage: np.ndarray,
     found_by: np.ndarray,
 ) -> Rates:
-    """A weighted Cochran–Mantel–Haenszel test and the difference of shares, all `[strata]`."""
+    """A weighted Cochran–Mantel–Haenszel test, and the difference of the shares; arguments are `[strata]`."""
     others, others_against = all_rows - rows, all_against - against
     both = (rows > 0) & (others > 0)
     n1, n0, a1, a0 = rows[both], others[both], against[both], others_against[both]
@@ -291,7 +316,7 @@ def against_the_rest(
     total = float((use * (a1 - expected)).sum())
     deviation = float(np.sqrt((use * use * variance).sum()))
     score = (abs(total) - 0.5 * float(np.average(use, weights=n1))) / deviation if deviation else 0.0
-    # Rates that are added to by half a row, so that none has no variance.
+    # Half a row is added to the counts, so that no rate has the variance 0.
     p1, p0 = (a1 + m / n) / (n1 + 1), (a0 + m / n) / (n0 + 1)
     weights = use * n1 * n0 / n
     reach = float((weights * found_by[both]).sum())
@@ -309,7 +334,7 @@ def describe(
     overall: dict[str, float] | None,
     tests: int,
 ) -> dict[str, Any]:
-    """The line of one value; `rank`, by which lines are sorted, is taken out again."""
+    """The line of one value; the caller removes `rank` after sorting by it."""
     mine = column.codes == code
     number, changed = int(mine.sum()), int((mine & flagged).sum())
     line: dict[str, Any] = {
@@ -342,7 +367,7 @@ def describe(
 
 
 def share_with_interval(overall: dict[str, float], excess: float, error: float) -> dict[str, float]:
-    """The share of all rows and what a value has beyond it, with the errors of both."""
+    """The share of wrong labels of a value: the overall share plus the excess, with the errors of both."""
     value = overall["value"] + excess
     half = np.hypot(NORMAL_QUANTILE * error, (overall["high"] - overall["low"]) / 2)
     low, value, high = (float(np.clip(each, 0, 1)) for each in (value - half, value, value + half))
