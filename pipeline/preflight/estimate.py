@@ -279,7 +279,10 @@ def searched_as(kinds: frozenset[str]) -> str:
 def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
     """Estimate the seconds on one core for all judges and one fold.
 
-    rows: train rows of all folds together; kinds: how plain models see the features; classes: 0 for a numeric target.
+    Args:
+        rows: train rows of all folds together.
+        kinds: how plain models see the features (`judged_as` of the encoders).
+        classes: how many classes or labels there are; 0 for a numeric target.
     """
     outputs = 1 if classes <= 2 else classes
     seconds = 0.0

@@ -1,4 +1,4 @@
-"""The stage `attribute`: one forward and backward pass per checkpoint gives every score of a chunk's rows."""
+"""The stage `attribute`: computes all scores of a chunk's rows with one forward and backward pass per checkpoint."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def scores_path(run_path: Path, chunk: Chunk) -> Path:
 
 
 def own_scores_path(run_path: Path, chunk: Chunk) -> Path:
-    """Of the audit's own training, before its scores are averaged with those of others."""
+    """The file of the audit's own scores, before they are averaged with those of other trainings."""
     return run_path / "scores" / "own" / f"chunk-{chunk.id}.parquet"
 
 
 def attribute(context: AuditContext) -> dict[str, Any]:
-    """Score every train chunk on the workers, each into its own file; returns the facts for the record."""
+    """Score every train chunk on the workers and write a file for each; returns the facts of the stage."""
     path = context.run.path
     data = run_data(path)
     todo = plans(path, context.config, context.run.facts("train")["early_epoch"])
@@ -77,14 +77,18 @@ def attribute(context: AuditContext) -> dict[str, Any]:
 
 
 def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
-    """Write a chunk's scores to `target`, one line per row of the chunk in its order (a task for a worker).
+    """Write the scores of a chunk to `target`, one line per row in the order of the chunk (a task for a worker).
 
-    Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
-    a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
-    fixed_size_list<float32> with one number for each point where the method takes gradients (margin null in
-    regression); group_harm fixed_size_list<float32>[K], in nats, of the
-    stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index
-    standardised target or set (fixed_size_list<uint8>[labels]), at the tail-averaged weights.
+    The columns are:
+
+    - row_id: int64.
+    - self_influence, validation_harm, early_harm: float64, in nats. The harms are null without validation rows, and
+      early_harm is also null if the early window is the whole run.
+    - checkpoint_loss, checkpoint_margin: fixed_size_list<float32>, one number for each point at which the method takes
+      gradients; the margin is null for regression.
+    - group_harm: fixed_size_list<float32>[K], in nats, for the stage's `groups` in their order; null without groups.
+    - final_loss: float64, at the last checkpoint.
+    - prediction: class index, standardised target or set (fixed_size_list<uint8>[labels]), at the tail average.
     """
     path, whole = todo[0].run_path, todo[0]
     parts = list(batches(path, chunk))
@@ -114,7 +118,7 @@ def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
 
 
 def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
-    """In the configured precision, or another."""
+    """Score some batches of rows, at the configured precision or at `precision`."""
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
     queries: dict[str, list[dict[str, Tensor]]] = {}
     if plan.query_path.exists():
@@ -140,10 +144,11 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str |
 
 
 def precision_error(plan: Plan) -> dict[str, Any]:
-    """What the configured precision changes in the scores of random rows (a task for a worker).
+    """Measure how much the configured precision changes the scores of random rows (a task for a worker).
 
-    rows: how many; self_influence, validation_harm: the largest difference from float32, relative to the largest
-    score; validation_harm is None without a validation set.
+    Returns:
+        rows: how many rows were compared. self_influence, validation_harm: the largest difference from float32 divided
+        by the largest score; validation_harm is None without validation rows.
     """
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
     order = random_state("precision rows", seed).permutation(data.count("train"))[:PRECISION_ROWS]
@@ -168,7 +173,7 @@ def precision_error(plan: Plan) -> dict[str, Any]:
 
 
 def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
-    """Unweighted losses at the last checkpoint, float64 `[rows]`, which not every method visits."""
+    """The losses at the last checkpoint without row weights, float64 `[rows]`; not every method visits it."""
     last = len(plan.trajectory().checkpoints) - 1
     planned = plan.planned()
     if planned and planned[-1].points[-1] == last:
@@ -198,7 +203,7 @@ def to_arrow(values: Tensor | None, rows: int) -> pa.Array:
 
 
 def to_lists(values: Tensor | None, rows: int) -> pa.Array:
-    """`[checkpoints, rows]` → one list per row."""
+    """Turn `[checkpoints, rows]` into one list per row; None gives nulls."""
     if values is None:
         return pa.nulls(rows, pa.list_(pa.float32(), 1))
     flat = pa.array(np.ascontiguousarray(values.T.numpy().astype(np.float32)).reshape(-1))

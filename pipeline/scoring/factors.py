@@ -1,4 +1,4 @@
-"""The stage `factors`: EK-FAC factors of every segment and the validation query, as sums over chunks."""
+"""The stage `factors`: fits the EK-FAC factors of every segment and the validation query, as sums over chunks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ from pipeline.workers.worker import run_data
 
 
 def factors(context: AuditContext) -> dict[str, Any]:
-    """Fit the factors of every segment of every plan on the workers; returns the facts for the record.
+    """Fit the factors of every segment of every plan on the workers.
 
-    Raises InputError when the model has no layer that attribution covers; AttributionError that names the layer
-    when a factor has a NaN.
+    Returns:
+        The facts of the stage for the run's record.
+
+    Raises:
+        InputError: the model has no layer that attribution covers.
+        WinnowError: a factor has a NaN; the message names the layer.
     """
     path, config = context.run.path, context.config
     model = attribution_model(path)
@@ -75,7 +79,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
 
 
 def fit(context: AuditContext, plan: Plan) -> None:
-    """Two passes over the train rows and one over validation, each a sum over groups of chunks."""
+    """Fit one plan: two passes over the train rows and one over the validation rows, as sums over groups of chunks."""
     data = run_data(plan.run_path)
     groups = chunk_groups(data.chunks("train"))
     queries = chunk_groups(data.chunks("validation"))
@@ -124,5 +128,5 @@ def fit(context: AuditContext, plan: Plan) -> None:
 
 
 def write_means(plan: Plan) -> None:
-    """The means of checkpoints at which the method takes gradients (a task for a worker)."""
+    """Write the means of checkpoints at which the method takes gradients (a task for a worker)."""
     plan.chains()

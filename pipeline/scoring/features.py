@@ -1,4 +1,4 @@
-"""Methods that compare features of queries with those of rows: sums of features over chunks, and the rows' scores."""
+"""Methods that compare features of queries and rows: sums of features over chunks, and the scores of the rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipeline.workers.sums import Tensors
 from pipeline.workers.worker import run_config, run_objective
 
 FEATURES = "features"
-"""The name under which the features of queries stand in a file, where others have the names of layers."""
+"""The name of the queries' features in a file; files of other methods have the names of layers."""
 METRIC, INVERSE = "metric", "inverse"
 
 
 def visits(plan: Plan, batches: Iterable[Batch], objective: Objective) -> Iterator[Pass]:
-    """A pass of every batch at the model's present weights."""
+    """Yield a pass of every batch at the current weights of the model."""
     model, similarity = attribution_model(plan.run_path), plan.similarity
     assert similarity is not None
     seed = run_config(plan.run_path).attribution.seed
@@ -34,7 +34,7 @@ def visits(plan: Plan, batches: Iterable[Batch], objective: Objective) -> Iterat
 
 
 def query_features(plan: Plan, batch: Batch, objective: Objective) -> Tensors:
-    """Σ of the features of queries at the model's present weights, `[features]`, float64."""
+    """Σ of the queries' features at the current weights of the model, float64 `[features]`."""
     similarity, total = plan.similarity, Tensors()
     assert similarity is not None
     for visit in visits(plan, [batch], objective):
@@ -54,7 +54,7 @@ def metric_of(part: ChunksPart) -> Tensors:
 
 
 def inverse_metric_of(part: ChunksPart, metric: Tensors) -> Tensors:
-    """The metric's inverse."""
+    """The inverse of the metric."""
     del part
     return {INVERSE: inverse_of(metric[METRIC])}
 
@@ -62,9 +62,13 @@ def inverse_metric_of(part: ChunksPart, metric: Tensors) -> Tensors:
 def compared(
     plan: Plan, batches: Sequence[Batch], queries: Mapping[str, Tensor], self_influence: bool
 ) -> BatchScores:
-    """Scores of rows, as `score_rows` gives them; losses are those where the query is looked at.
+    """Score rows like `score_rows`, but with features; losses are those at the weights of the query.
 
-    queries: name → mean features, `[features]` or of several queries `[queries, features]`.
+    Args:
+        plan: what is attributed.
+        batches: of the rows.
+        queries: name → mean features, `[features]`, or `[queries, features]` of several queries.
+        self_influence: whether self-influence is computed.
     """
     similarity, path = plan.similarity, plan.inverse_path
     assert similarity is not None

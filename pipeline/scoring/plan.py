@@ -1,4 +1,4 @@
-"""What is attributed: the whole run, and its early window where detection needs it; and where its files lie."""
+"""Plans of attribution: the whole run, and its early window if detection needs it; with the paths of their files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,18 @@ from pipeline.workers.worker import run_budgets, run_config, run_data, run_devic
 
 Part = TypeVar("Part")
 GROUPS_AT_MOST = 32
-"""Partial sums that are kept on disk at a time; a fixed number, so that sums don't depend on the workers."""
+"""A sum has at most so many partial sums on disk; the number is fixed, so that sums don't depend on the workers."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One trajectory to attribute: `whole` or `early`."""
+    """A trajectory to attribute.
+
+    Attributes:
+        name: `whole` or `early`.
+        run_path: the run directory.
+        segments: of the trajectory.
+    """
 
     name: str
     run_path: Path
@@ -58,7 +64,7 @@ class Plan:
         return self.directory / f"segment-{segment}.safetensors"
 
     def mean_path(self, mean: int) -> Path:
-        """The mean of a segment's checkpoints, where a method takes gradients at it."""
+        """The file with the mean of a segment's checkpoints, for methods that take gradients at this mean."""
         return self.directory / f"mean-{mean}.safetensors"
 
     @property
@@ -71,17 +77,17 @@ class Plan:
 
     @property
     def scale_path(self) -> Path:
-        """`alpha` and the rows that it was measured on."""
+        """The file with `alpha` and the number of rows that it was measured on."""
         return self.directory / "scale.json"
 
     def alpha(self) -> float | None:
-        """The scale correction of validation harm, where it is defined."""
+        """The scale correction α of validation harm; None if it is not defined."""
         if not self.scale_path.exists():
             return None
         return float(keep("scale", self.scale_path, lambda: read_json(self.scale_path))["alpha"])
 
     def scale(self) -> float:
-        """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
+        """The factor on scores of the validation query: α, or 1 if there is no α or the filters contain it."""
         return 1.0 if self.method.refined else self.alpha() or 1.0
 
     @property
@@ -100,8 +106,10 @@ class Plan:
         )
 
     def chains(self) -> list[list[PlannedSegment]]:
-        """Where the method takes each segment's gradients, and what becomes of them, as in `plan_chains`; read once
-        per worker. A method that compares features has one chain without segments."""
+        """The chains of planned segments, as in `plan_chains`; each worker makes them once.
+
+        A method that compares features has one chain without segments.
+        """
         if self.method.similarity is not None:
             return [[]]
 
@@ -114,21 +122,21 @@ class Plan:
         return keep(f"{self.method_name}, {self.segments} segments", path, make)
 
     def planned(self) -> list[PlannedSegment]:
-        """The segments of all chains, one after the other, as their files are numbered."""
+        """The segments of all chains in the order in which their files are numbered."""
         return [segment for chain in self.chains() for segment in chain]
 
     def by_chain(self, of_segments: Sequence[Part]) -> list[Sequence[Part]]:
-        """What there is for every segment of `planned`, chain by chain."""
+        """Group values for the segments of `planned` by chain."""
         ends = list(itertools.accumulate(len(chain) for chain in self.chains()))
         return [of_segments[first:last] for first, last in zip([0, *ends], ends)]
 
     def fitted_chains(self) -> list[Chain]:
-        """The chains with their factors."""
+        """The chains of planned segments with their factors."""
         prepared = self.by_chain(self.prepared_segments())
         return [Chain(*each) for each in zip(self.chains(), prepared, strict=True)]
 
     def weights_path(self, point: int) -> Path:
-        """Of a checkpoint, or of a mean of checkpoints: means are counted on after the checkpoints."""
+        """The file of the weights at a point: a checkpoint or a mean; numbers of means follow those of checkpoints."""
         checkpoints = self.trajectory().checkpoints
         if point < len(checkpoints):
             return checkpoints[point].path
@@ -139,20 +147,20 @@ class Plan:
         return self._kept(path, lambda: load_weights(path))
 
     def query_weights(self) -> dict[str, Tensor]:
-        """Where the query's loss is looked at."""
+        """The weights at which the loss of the query is measured."""
         if run_config(self.run_path).attribution.query_at == "tail":
             return self.end_weights()
         return self.weights(len(self.trajectory().checkpoints) - 1)
 
     def load_query_point(self, model: nn.Module, chain: Sequence[PlannedSegment]) -> None:
-        """Puts the weights into the model at which a chain takes the query's gradient."""
+        """Load into the model the weights at which a chain takes the gradient of the query."""
         if self.method.apart:
             self.load_checkpoint(model, chain[-1].points[-1])
         else:
             restore_weights(model, self.query_weights())
 
     def end_weights(self) -> dict[str, Tensor]:
-        """The mean of the last iterates, or the last checkpoint where there is none."""
+        """The mean of the last iterates, or else the last checkpoint."""
         trajectory = self.trajectory()
         if trajectory.tail is None:
             return self.weights(len(trajectory.checkpoints) - 1)
@@ -165,7 +173,7 @@ class Plan:
         restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))
 
     def prepared_segments(self) -> list[PreparedSegment]:
-        """The segments of `planned` with their factors, read once per worker."""
+        """The segments of `planned` with their factors; each worker reads them once."""
 
         def load(place: int, planned: PlannedSegment) -> PreparedSegment:
             tensors = load_file(self.segment_path(place), device=str(run_device(self.run_path)))
@@ -185,20 +193,20 @@ class Plan:
 
     @property
     def similarity(self) -> Similarity | None:
-        """What the method compares, if it compares features."""
+        """The features that the method compares; None if it does not compare features."""
         name = self.method.similarity
         return None if name is None else find_similarity(name)
 
     @property
     def inverse_path(self) -> Path:
-        """`inverse`: that of the metric of features, where the method has one."""
+        """The file with `inverse`, the inverse of the metric of features, for methods with a metric."""
         return self.directory / "metric.safetensors"
 
     def query_filters(self) -> list[dict[str, Tensor]]:
         return self._filters(self.query_path)
 
     def group_filters(self) -> list[dict[str, Tensor]]:
-        """Per segment, layer -> `[cells, out, in]`."""
+        """The filters of the cells: for each segment, layer → `[cells, out, in]`."""
         return self._filters(self.group_query_path)
 
     def _filters(self, path: Path) -> list[dict[str, Tensor]]:
@@ -208,7 +216,7 @@ class Plan:
 
 
 class StoredPoints(Points):
-    """The points of a plan, with means of checkpoints on disk; one that is not there is made."""
+    """The points of a plan; means of checkpoints lie on disk and are computed if they are missing."""
 
     def __init__(self, plan: Plan):
         super().__init__(attribution_model(plan.run_path), plan.trajectory())
@@ -224,7 +232,7 @@ class StoredPoints(Points):
 
 
 class TrainPairs:
-    """Inputs and labels of all train rows, batch by batch, as often as wanted."""
+    """An iterable over batches of inputs and labels of all train rows; it can be iterated repeatedly."""
 
     def __init__(self, run_path: Path):
         self._run_path = run_path
@@ -236,7 +244,7 @@ class TrainPairs:
 
 
 def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
-    """The whole run; the early window too where its harm is a signal and it is not the whole run."""
+    """The plans of a run: the whole run, and the early window if its harm is a signal and it is not the whole run."""
     found = [Plan("whole", run_path, config.attribution.segments)]
     wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
     if wanted and 2 * early_epoch < config.training.epochs:
@@ -245,20 +253,20 @@ def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
 
 
 def chunk_groups(chunks: Sequence[Part]) -> list[list[Part]]:
-    """Runs of chunks, or of what belongs to chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
+    """Consecutive groups of chunks (or of values for them), at most GROUPS_AT_MOST; they depend on the chunks alone."""
     size = max(1, -(-len(chunks) // GROUPS_AT_MOST))
     return [list(chunks[start : start + size]) for start in range(0, len(chunks), size)]
 
 
 def batches(run_path: Path, chunk: Chunk) -> Iterator[Batch]:
-    """A chunk's rows for attribution, with the weights that training gave them, on this worker's device."""
+    """Yield batches of a chunk's rows with their weights in training, on the device of this worker."""
     rows, size = weighted_rows(run_path, chunk), run_config(run_path).attribution.batch_size
     for start in range(0, len(rows), size):
         yield batch_of(run_path, rows.select(slice(start, start + size)))
 
 
 def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
-    """A chunk's rows, with the weights that training gave them."""
+    """The rows of a chunk with their weights in training."""
     rows = run_data(run_path).load(chunk)
     if chunk.role != "train":
         return rows
@@ -266,12 +274,12 @@ def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
 
 
 def batch_of(run_path: Path, rows: Rows) -> Batch:
-    """Rows for attribution, on this worker's device."""
+    """A batch of rows for attribution, on the device of this worker."""
     part = rows.to(run_device(run_path))
     return Batch(part.inputs, part.labels, part.row_ids, part.weights)
 
 
 def attribution_model(run_path: Path) -> nn.Module:
-    """The model whose weights the checkpoints replace; built once per worker."""
+    """The model into which weights of checkpoints are loaded; each worker builds it once."""
     path = run_path / "encoding.json"
     return keep("model", path, lambda: run_model(run_path, 0))

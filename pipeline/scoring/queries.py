@@ -1,4 +1,4 @@
-"""The validation query and the queries of groups: their gradients, sums over chunks, and what these become."""
+"""The validation query and the queries of groups: gradients as sums over chunks, filters, and the scale α."""
 
 from __future__ import annotations
 
@@ -36,8 +36,16 @@ SCALE_ROWS = 1024
 
 
 def add_queries(total: Tensors, plan: Plan, batches: Callable[[], Iterable[Batch]], before: str = "") -> None:
-    """Adds Σ of the loss gradients of queries, `chain/layer` → `[out, in]`, where every chain takes them; of methods
-    that compare features Σ of these. before: stands before the names."""
+    """Add Σ of the queries' loss gradients to `total`, as `<chain>/<layer>` → `[out, in]`.
+
+    Every chain takes the gradients at its own weights. For methods that compare features, Σ of the features is added.
+
+    Args:
+        total: is changed in place.
+        plan: what is attributed.
+        batches: gives the batches of the queries, anew for every chain.
+        before: prefix of the names.
+    """
     model, objective = attribution_model(plan.run_path), plain_objective(plan.run_path)
     for number, chain in enumerate(plan.chains()):
         plan.load_query_point(model, chain)
@@ -50,7 +58,7 @@ def add_queries(total: Tensors, plan: Plan, batches: Callable[[], Iterable[Batch
 
 
 def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
-    """Of the validation rows of some chunks, as `add_queries` has them."""
+    """The sums of `add_queries` over the validation rows of some chunks."""
     total: Tensors = {}
     add_queries(total, plan, lambda: rows_of(plan, chunks))
     return total
@@ -66,7 +74,7 @@ def validation_gradients(plan: Plan, sums: Path) -> list[Tensors]:
 
 
 def write_filters(plan: Plan, sums: Path) -> None:
-    """The filters of the validation query (a task for a worker)."""
+    """Write the filters of the validation query (a task for a worker)."""
     found = [
         dense(find_filters(plan.method, chain, gradient).filters)
         for chain, gradient in zip(plan.fitted_chains(), validation_gradients(plan, sums), strict=True)
@@ -75,12 +83,12 @@ def write_filters(plan: Plan, sums: Path) -> None:
 
 
 def dense(filters: Filters) -> list[Tensors]:
-    """Filters that are not compressed, as those here are."""
+    """The filters as dense tensors; the filters here are never compressed."""
     return [{name: each for name, each in one.items() if isinstance(each, Tensor)} for one in filters]
 
 
 def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
-    """Of every chain's segments: `place/layer`, numbered as `Plan.planned` is."""
+    """Write the filters of all chains as `<segment>/<layer>`, with segments numbered as in `Plan.planned`."""
     of_segments = [filters for of_chain in of_chains for filters in of_chain]
     save_tensors(
         path,
@@ -89,7 +97,7 @@ def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
 
 
 def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
-    """Of every cell's validation rows in some chunks, as `add_queries` has them: `cell/chain/layer`."""
+    """The sums of `add_queries` over every cell's validation rows in some chunks, as `<cell>/<chain>/<layer>`."""
     path, groups = plan.run_path, scored_groups(plan.run_path)
     assert groups is not None
     size, total = run_config(path).attribution.batch_size, Tensors()
@@ -104,7 +112,7 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
 
 
 def write_group_filters(plan: Plan, sums: Path) -> None:
-    """The filters of every cell, in float32, layer by layer (a task for a worker)."""
+    """Write the filters of every cell in float32, layer by layer (a task for a worker)."""
     found: list[list[Tensors]] = []
     for chain, means in zip(plan.fitted_chains(), cell_means(plan, sums), strict=True):
         of_chain: list[Tensors] = []
@@ -118,7 +126,7 @@ def write_group_filters(plan: Plan, sums: Path) -> None:
 
 
 def cell_means(plan: Plan, sums: Path) -> list[Tensors]:
-    """Of every chain, layer → the mean gradient of every cell, `[cells, out, in]`."""
+    """For every chain, layer → the mean gradients of all cells, `[cells, out, in]`."""
     groups, tensors = scored_groups(plan.run_path), load_file(sums)
     assert groups is not None
     return [
@@ -133,8 +141,11 @@ def cell_means(plan: Plan, sums: Path) -> list[Tensors]:
 
 
 def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
-    """The filters of the validation query, in nats, and the α that they hold: that of the last segment, through which
-    all others are solved, and all where there are several."""
+    """Write the refined filters of the validation query, in nats, and the α that they contain.
+
+    This is the α of the last segment, through which all other segments are solved; with several segments, all α are
+    written as well.
+    """
     (gradient,) = validation_gradients(plan, sums)
     found = solved(context, plan, gradient, folder, "factors: refined query")
     alphas = [float(alpha) for alpha in found.alphas]
@@ -144,7 +155,7 @@ def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -
 
 
 def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
-    """Those of every cell, in float32, each with an α of its own; as many at once as SOLVED_NUMBERS allow."""
+    """Write the refined filters of every cell in float32, each with its own α, in batches within SOLVED_NUMBERS."""
     (means,) = cell_means(plan, sums)
     cells = len(next(iter(means.values())))
     step = max(1, SOLVED_NUMBERS * cells // sum(each.numel() for each in means.values()))
@@ -158,13 +169,13 @@ def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: 
 
 
 def solved(context: AuditContext, plan: Plan, gradient: Tensors, folder: Path, name: str) -> FoundFilters:
-    """The filters of a query, or of several, from sums over rows on the workers."""
+    """Compute the filters of one or several queries, with sums over rows on the workers."""
     (chain,) = plan.fitted_chains()
     return find_filters(plan.method, chain, gradient, solver(context, plan, folder, name))
 
 
 def write_scale(context: AuditContext, plan: Plan) -> None:
-    """α, the scale correction of validation harm, where it is defined and filters don't hold it already."""
+    """Write α, the scale correction of validation harm, if it is defined and the filters do not contain it."""
     if plan.method.refined:
         return
     alpha = find_scale(plan.method, plan.planned(), lambda: measured_alpha(context, plan))
@@ -174,7 +185,7 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
 
 
 def measured_alpha(context: AuditContext, plan: Plan) -> float:
-    """From seeded random rows spread evenly over the checkpoints."""
+    """Measure α on seeded random rows that are spread evenly over the checkpoints."""
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
     order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
     tasks, names = [], []
@@ -190,7 +201,7 @@ def measured_alpha(context: AuditContext, plan: Plan) -> float:
 
 
 def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
-    """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint that its turn gives it (a task for a worker)."""
+    """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint of its entry in `turns` (a task for a worker)."""
     path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]
     checkpoints = plan.planned()[0].points

@@ -29,18 +29,18 @@ from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import run_config, run_data, run_objective
 
 FORMS = "forms"
-"""The name under which forms, which belong to no layer, are summed."""
+"""The name of the sum of forms, which belong to no layer."""
 SOLVED_NUMBERS = 2**24
-"""Numbers in the gradients that are solved for at once: the solve holds about ten float64 copies of them."""
+"""Upper limit of numbers in the gradients that are solved for at once; a solve holds about ten float64 copies."""
 PASS_PRODUCTS = 4 * PASS_ROWS
-"""Rows times directions in a pass: each of them holds the activations of a row."""
+"""Upper limit of rows times directions in a pass; each combination holds the activations of a row."""
 
 ChunkRows = tuple[Chunk, list[CurvatureRows]]
-"""A chunk and those of its rows that are taken, numbered from its first."""
+"""A chunk and the rows of it that are used, numbered from its first row."""
 
 
 def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
-    """Solves for a query in the segment at a place; folder and name: as in `refined_query`."""
+    """A function that solves for a query in the segment at a place; `folder` and `name` are as in `refined_query`."""
 
     def solve(place: int, query: Mapping[str, Tensor]) -> RefinedDirection:
         return refined_query(context, plan, place, query, folder / f"segment-{place}", name)
@@ -51,10 +51,17 @@ def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
 def refined_query(
     context: AuditContext, plan: Plan, place: int, query: Mapping[str, Tensor], folder: Path, name: str
 ) -> RefinedDirection:
-    """The filters of a query or several in a segment, in nats; the solve itself is done here, in float64.
+    """Solve for the filters of one or several queries in a segment, in nats.
 
-    place: the segment's; query: layer → `[out, in]` or `[queries, out, in]`. folder: for products that an interruption
-    leaves whole, of which the caller disposes.
+    The solve runs in this process in float64; products with the Gauss–Newton matrix run on the workers.
+
+    Args:
+        context: of the audit.
+        plan: what is attributed.
+        place: of the segment.
+        query: layer → gradient, `[out, in]` or `[queries, out, in]`.
+        folder: for products, which are reused after an interruption; the caller removes it.
+        name: of the query, for errors.
     """
     data, settings = run_data(plan.run_path), refined_of(plan)
     planned = plan.planned()[place]
@@ -87,20 +94,20 @@ def refined_query(
 
 
 def refined_settings(config: Attribution) -> RefinedSettings:
-    """What is asked for."""
+    """The settings of refined solves in the config."""
     return RefinedSettings(
         config.refined_prior, config.refined_rows, config.refined_iterations, seed=config.seed
     )
 
 
 def refined_of(plan: Plan) -> RefinedSettings:
-    """What a plan's solves use: of rows, no more than there are."""
+    """The settings of a plan's refined solves, with no more rows than there are train rows."""
     settings = refined_settings(run_config(plan.run_path).attribution)
     return settings.within(run_data(plan.run_path).count("train"))
 
 
 def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
-    """Those of a chunk, numbered from its first row."""
+    """The rows that lie in a chunk, numbered from its first row."""
     found = []
     for part in parts:
         rows = part.rows - chunk.first
@@ -111,12 +118,12 @@ def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]
 
 
 def product_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
-    """Σ of the products over some rows of some chunks, each at its checkpoint."""
+    """Σ of the Gauss–Newton products over some rows of some chunks, each at its checkpoint."""
     return row_sums(plan, chunks, directions, gauss_newton_products)
 
 
 def form_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
-    """Σ of the forms, `[queries]`."""
+    """Σ of the quadratic forms over some rows of some chunks, `[queries]`."""
     return row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
 
 

@@ -1,4 +1,4 @@
-"""Sums over the train rows on the workers: the passes by which curvature is fitted, chunk by chunk."""
+"""Sums over the train rows on the workers, chunk by chunk; curvature is fitted by these passes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Leaf = Callable[..., Tensors]
 
 @dataclass(frozen=True)
 class ChunksPart:
-    """The rows of some chunks, on this worker: a `Part` of `pipeline.attribution.curvature.fit`."""
+    """The rows of some chunks on this worker; implements `Part` of `pipeline.attribution.curvature.fit`."""
 
     plan: Plan
     chunks: Sequence[Chunk] = ()
@@ -62,17 +62,21 @@ class ChunksPart:
         return run_config(self.plan.run_path).attribution.widest_block
 
     def rows(self, place: int) -> Iterator[Batch]:
-        """The same in every segment: an audit's training has one stage."""
+        """Yield the rows, which are the same in every segment because the training of an audit has one stage."""
         del place
         return rows_of(self.plan, self.chunks)
 
 
 @dataclass(frozen=True)
 class WorkerSums:
-    """Sums over all train rows: `RowSums` of `pipeline.attribution.curvature.fit`. What a step leaves is a file.
+    """Sums over all train rows; implements `RowSums` of `pipeline.attribution.curvature.fit`. Every step writes a file.
 
-    folder: for the files; those that are there are not made again. what: the name of the work, for people.
-    on_part: is called when some chunks are done.
+    Attributes:
+        context: of the audit.
+        plan: what is attributed.
+        folder: for the files; existing files are not made again.
+        what: the name of the work, for people.
+        on_part: called when some chunks are done.
     """
 
     context: AuditContext
@@ -97,14 +101,14 @@ class WorkerSums:
 
 
 def of_part(leaf: Leaf, plan: Plan, chunks: list[Chunk], *given: Path) -> Tensors:
-    """What a step makes of some chunks (a task for a worker)."""
+    """Compute a step for some chunks (a task for a worker)."""
     most = run_budgets(plan.run_path).weights
     found = [keep_tensors(path, partial(load_file, path), most) for path in given]
     return leaf(ChunksPart(plan, chunks), *found)
 
 
 def write_derived(function: Leaf, plan: Plan, path: Path, *given: Path) -> None:
-    """A task for a worker."""
+    """Compute a derived value from files and write it (a task for a worker)."""
     save_tensors(path, function(ChunksPart(plan), *(load_file(each) for each in given)))
 
 

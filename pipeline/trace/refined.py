@@ -1,4 +1,4 @@
-"""Queries of a trace that are solved for with the true Gauss–Newton matrix, in the main process; products are tasks."""
+"""Solves for the queries of a trace with the true Gauss–Newton matrix: in the main process, with products as tasks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from pipeline.workers.sums import forget
 from pipeline.workers.worker import run_device
 
 SOLVED_TOGETHER = 32
-"""Queries of a part, if the model is small: more share the tasks, but make a pass over the rows smaller."""
+"""Upper limit of queries in a part; more queries share a task, but leave less room for rows in a pass."""
 LEAVE_OUT = "Leave --refined out"
 
 
 def check_refined(run_path: Path, config: Attribution) -> None:
-    """Raises InputError for a run whose queries can't be solved for."""
+    """Check that refined solves are defined for a run.
+
+    Raises:
+        InputError: they are not; the message says why.
+    """
     if refined_form(config.method) is None:
         known = " or ".join(name for name in audit_methods() if refined_form(name) == name)
         raise InputError(
@@ -45,12 +49,12 @@ def check_refined(run_path: Path, config: Attribution) -> None:
 
 
 def solved_at_once(run_path: Path) -> int:
-    """How many queries are a part: their dense filters are in memory together."""
+    """How many queries form a part; their dense filters are in memory together."""
     return min(SOLVED_TOGETHER, max(1, SOLVED_NUMBERS // parameter_count(attribution_model(run_path))))
 
 
 def refine_part(context: AuditContext, work: Work, part: int) -> None:
-    """Compressed filters, in nats, of queries that were answered."""
+    """Solve for the queries of a part and write their compressed filters, in nats; `prepare_part` has run before."""
     plan, folder = work.plan, work.folder / f"refined-{part}"
     inputs, _ = read_part(work, part)
     labels = load_file(work.answers_path(part), device=str(run_device(work.run_path)))["labels"]

@@ -1,4 +1,4 @@
-"""Methods of attribution that a script has registered, made known to the workers of its audit."""
+"""Registers on the workers the methods of attribution that a script has registered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.attribution.methods import Method, register_method, registered_met
 
 
 class KnownMethods(WorkerPlugin):
-    """Registers methods on every worker, also on one that is started later."""
+    """A Dask plugin that registers methods on every worker, also on workers that start later."""
 
     name = "winnow methods"
 
@@ -22,6 +22,6 @@ class KnownMethods(WorkerPlugin):
 
 
 def known_methods() -> KnownMethods | None:
-    """None where nothing was registered."""
+    """The plugin for the registered methods; None if there are none."""
     found = registered_methods()
     return KnownMethods(found) if found else None
