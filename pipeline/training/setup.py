@@ -71,7 +71,7 @@ def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:
 
 def class_weights(config: Training, data: EncodedData) -> Tensor | None:
     """float32 `[classes]` or None, as the config asks for."""
-    if config.class_weights == "none" or data.encoding.task != "classification":
+    if config.class_weights == "none":
         return None
     return balanced_class_weights(data.encoding.class_counts)
 
