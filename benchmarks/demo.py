@@ -22,6 +22,7 @@ from sklearn.metrics import average_precision_score
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.results.result import AuditResult
+from pipeline.text.decisions import CHANGED, Decision
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"
@@ -75,8 +76,8 @@ def truth_line(rows: pa.Table, wrong: np.ndarray, everywhere: int) -> str:
     proposals = rows["decision"]
     if "proposed" in rows.column_names:
         proposals = pc.coalesce(rows["proposed"], proposals)
-    found = pc.is_in(proposals, pa.array(["remove", "relabel"])).to_numpy()
-    review = pc.equal(proposals, "review").to_numpy()
+    found = pc.is_in(proposals, pa.array(CHANGED)).to_numpy()
+    review = pc.equal(proposals, Decision.REVIEW.word).to_numpy()
     hits = int((found & wrong).sum())
     planted_line = f"Planted wrong labels: {everywhere:,}"
     if everywhere > wrong.sum():

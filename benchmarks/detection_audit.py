@@ -15,21 +15,16 @@ import pyarrow.parquet as pq
 from benchmarks.detection_findings import Finding
 from benchmarks.inline import Inline
 from pipeline.config import AuditConfig
-from pipeline.detection.suspicion import Signal, suspicion
+from pipeline.detection.signals.registry import all_signals
+from pipeline.detection.suspicion import SignalValues, suspicion
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.stages.repeats import repeat
 from pipeline.stages.stages import STAGES
+from pipeline.text.decisions import Decision
 
-SIGNALS = (
-    "early_margin",
-    "early_loss",
-    "early_harm",
-    "neighbour_margin",
-    "clean_neighbours",
-    "half_confidence",
-)
-LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "clean_neighbours", "half_confidence")
+SIGNALS = tuple(each.name for each in all_signals() if each.counts and each.of_training is not None)
+"""The signals of the audited training that count."""
 SCORES = ("self_influence", "validation_harm", "final_loss")
 
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -90,8 +85,8 @@ def judged_by_winnow(method: str, context: AuditContext) -> Finding:
     rows = train_rows(context, ["suspicion", "decision", "proposed"])
     proposed = pc.coalesce(rows["proposed"], rows["decision"])
     flags = {
-        "remove": pc.equal(proposed, "remove").to_numpy(),
-        "remove + review": pc.not_equal(proposed, "keep").to_numpy(),
+        "remove": pc.equal(proposed, Decision.REMOVE.word).to_numpy(),
+        "remove + review": pc.not_equal(proposed, Decision.KEEP.word).to_numpy(),
     }
     return Finding(method, rows["suspicion"].to_numpy(), flags)
 
@@ -113,9 +108,10 @@ def single_rankings(context: AuditContext) -> Iterator[Finding]:
     """Every signal and score as a ranking of its own, and the rest without each signal (weights as they are)."""
     rows = train_rows(context, list(SCORES))
     table = pq.read_table(context.run / "signals.parquet").slice(0, rows.num_rows)  # train rows come first
+    facts = context.run.facts("detect")
     signals = [
-        Signal(name, table[name].to_numpy(), name not in LOW_IS_SUSPICIOUS, "", weight=weight)
-        for name, weight in context.run.facts("detect")["weights"].items()
+        SignalValues(name, table[name].to_numpy(), name not in facts["low_is_suspicious"], weight=weight)
+        for name, weight in facts["weights"].items()
     ]
     for signal in signals:
         yield Finding(signal.name, signal.suspicious)

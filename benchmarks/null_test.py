@@ -29,6 +29,7 @@ from pipeline.config import AuditConfig, validate
 from pipeline.errors import InputError
 from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
+from pipeline.text.decisions import Decision
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
 from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF
@@ -161,7 +162,7 @@ def real_flags(run_path: Path) -> np.ndarray:
     if decisions.flagged.any():
         return decisions.flagged
     words = pq.read_table(run_path / "rows.parquet", columns=["decision"])["decision"].to_pylist()
-    found = np.array([word == "review" for word in words[: len(decisions.strata)]])
+    found = np.array([word == Decision.REVIEW.word for word in words[: len(decisions.strata)]])
     if not found.any():
         raise InputError(f"{run_path}: the audit flags nothing", "Give data with more wrong labels.")
     return found

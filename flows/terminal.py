@@ -19,6 +19,7 @@ from pipeline.report.summary import headline
 from pipeline.results.result import AuditResult
 from pipeline.runs.directory import RunDirectory
 from pipeline.text import words
+from pipeline.text.decisions import CHANGED, FLAGGED
 
 WIDTH = 92
 NAME_WIDTH = 12
@@ -85,7 +86,7 @@ class Terminal:
         if result.refused:
             places.append(("cleaned dataset", "not written: the verification gate refused it"))
         elif not result.summary["export"].get("skipped"):
-            changed = any(result.summary["decisions"][name] for name in ("remove", "relabel"))
+            changed = any(result.summary["decisions"][name] for name in CHANGED)
             beside = "  (quarantine/ beside it has what was taken out)" if changed else ""
             places.append(("cleaned dataset", f"{result.paths['cleaned']}{beside}"))
         places.append(("report", str(result.paths["report"])))
@@ -115,7 +116,7 @@ class Terminal:
 
 def asks_for_review(summary: dict[str, Any]) -> bool:
     """Rows are flagged, and how many of them are wrong is not known."""
-    flagged = any(summary["decisions"][name] for name in ("remove", "relabel", "review"))
+    flagged = any(summary["decisions"][name] for name in FLAGGED)
     return flagged and not summary["export"].get("skipped") and not states_precision(summary)
 
 

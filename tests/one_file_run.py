@@ -9,12 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
-from pipeline.detection.reasons import MISLABELLED, bit
+from pipeline.detection.reasons import bit
 from pipeline.detection.table import Judgement, write_rows
 from pipeline.runs.directory import RunDirectory
+from pipeline.text.decisions import Decision
+from pipeline.text.reasons import MISLABELLED
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
 
 ROWS = 320
 

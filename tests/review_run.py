@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
 from pipeline.data.hashing import key_ids
-from pipeline.detection.decisions import Ranked, removable
 from pipeline.detection.rules.choose import write_candidates
+from pipeline.detection.rules.decide import Ranked, removable
 from pipeline.runs.directory import RunDirectory, write_json
 
 ROWS = 300

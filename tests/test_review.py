@@ -15,10 +15,10 @@ from digits_run import ROOT, digits_config, run_until
 from review_run import TREE, WRONG, fill, make_run, ranked, read_sheet
 
 from pipeline.config import AuditConfig
-from pipeline.detection.counts import Counts
-from pipeline.detection.decisions import DECISIONS, Ranked, decide, removable
+from pipeline.detection.noise.flag_counts import Counts
 from pipeline.detection.people.answers import Answers
 from pipeline.detection.rules.choose import choose, write_candidates
+from pipeline.detection.rules.decide import Ranked, decide, removable
 from pipeline.errors import InputError
 from pipeline.reviewing.review import (
     ANSWERS,
@@ -29,6 +29,7 @@ from pipeline.reviewing.review import (
     write_sheet,
 )
 from pipeline.runs.directory import RunDirectory
+from pipeline.text.decisions import DECISIONS
 
 
 @pytest.fixture

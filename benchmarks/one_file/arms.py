@@ -22,6 +22,7 @@ from pipeline.config import AuditConfig, digest
 from pipeline.data.prepare import prepare
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
+from pipeline.text.decisions import Decision
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
 from pipeline.verification.retrain import train_and_measure
@@ -52,8 +53,8 @@ def arms_of_decisions(given: pa.Array, proposals: pa.Array, lines: pa.Table) -> 
 
     lines: rows.parquet in the order of the file, null where a row is not in it. Without suggestions only `removed`.
     """
-    removed = is_in(proposals, "remove")
-    relabelled = is_in(proposals, "relabel")
+    removed = is_in(proposals, Decision.REMOVE.word)
+    relabelled = is_in(proposals, Decision.RELABEL.word)
     likely_wrong = removed | relabelled
     found = {"removed": without(likely_wrong)}
     suggested = lines["suggested_label"].combine_chunks().cast(given.type)

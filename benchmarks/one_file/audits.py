@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.detection_audit import LOW_IS_SUSPICIOUS
 from benchmarks.detection_findings import Finding
 from benchmarks.detection_tasks import GIVEN
 from benchmarks.one_file.arms import Arm, arms_of_decisions, exported_arm
@@ -24,7 +23,7 @@ from benchmarks.one_file.configurations import KEY, OneFile
 from benchmarks.results import HOME
 from pipeline.errors import WinnowError
 from pipeline.runs.directory import RunDirectory, read_json
-from pipeline.text.vocabulary import SIGNALS
+from pipeline.text.decisions import CHANGED, Decision
 
 ROOT = HOME.parent
 RANKING_ONLY = ("verification.seeds=0", "verification.fidelity=0")
@@ -87,8 +86,10 @@ def read_audit(file: OneFile, run_path: Path, seconds: float) -> Audited:
     lines = rows.take(order)
     judged = back >= 0
     proposals = proposals_of(lines)
-    wrong = pc.is_in(proposals, pa.array(["remove", "relabel"])).to_numpy(zero_copy_only=False)
-    flagged = judged & pc.not_equal(proposals, "keep").fill_null(False).to_numpy(zero_copy_only=False)
+    wrong = pc.is_in(proposals, pa.array(CHANGED)).to_numpy(zero_copy_only=False)
+    flagged = judged & pc.not_equal(proposals, Decision.KEEP.word).fill_null(False).to_numpy(
+        zero_copy_only=False
+    )
     suspicion = as_floats(lines["suspicion"])
     findings = [
         Finding(WINNOW, suspicion, {FLAGGED: flagged}),
@@ -133,16 +134,11 @@ def signal_findings(run: RunDirectory, rows: pa.Table, order: pa.Array) -> Itera
     """Every column of signals.parquet, which has the lines of rows.parquet, as a ranking of its own."""
     table = pq.read_table(run / "signals.parquet")
     assert table["row_key"].equals(rows["row_key"])
+    low = run.facts("detect")["low_is_suspicious"]
     for name in table.column_names:
         if name not in NOT_SIGNALS:
             values = as_floats(table[name].take(order))
-            yield Finding(name, values if high_is_suspicious(name) else -values)
-
-
-def high_is_suspicious(name: str) -> bool:
-    if name in SIGNALS:
-        return SIGNALS[name].high_is_suspicious
-    return not (name in LOW_IS_SUSPICIOUS or name.startswith("panel_"))
+            yield Finding(name, -values if name in low else values)
 
 
 def panel_opinions(run_path: Path, rows: pa.Table) -> tuple[np.ndarray, pa.Array | None] | None:

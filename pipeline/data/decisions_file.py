@@ -12,8 +12,8 @@ from typing import NoReturn
 from pipeline.data.entries import read_entries
 from pipeline.errors import InputError
 from pipeline.runs.directory import write_atomically
+from pipeline.text.decisions import ANSWERS
 
-WORDS = ("keep", "remove", "relabel", "right", "wrong", "unsure")
 COLUMNS = ("row_key", "decision", "label", "by", "at", "note")
 VERDICT = "verdict"
 OF_SHEETS = ("suggested_label", "suspicion", "reasons", "preview", "stratum", "sample")
@@ -24,7 +24,7 @@ OF_SHEETS = ("suggested_label", "suspicion", "reasons", "preview", "stratum", "s
 class Line:
     """What a person says about one row; `place` says where it stands, for messages.
 
-    word: one of WORDS, or empty on a line of a sheet that has no verdict; label: as it is written, None without one.
+    word: one of ANSWERS, or empty on a line of a sheet that has no verdict; label: as it is written, None without one.
     """
 
     key: str
@@ -59,7 +59,8 @@ def read_decisions(path: Path) -> list[Line]:
             )
     if not any(line.word for line in lines.values()):
         raise InputError(
-            f"{path}: no decision is filled in", f"Write one of {', '.join(WORDS)} into the column decision."
+            f"{path}: no decision is filled in",
+            f"Write one of {', '.join(ANSWERS)} into the column decision.",
         )
     return list(lines.values())
 
@@ -105,8 +106,8 @@ def line_of(place: str, entry: dict[str, str], word_column: str) -> Line | None:
     if not key or not word:
         name = "row_key" if not key else "decision"
         raise InputError(f"{place}: no {name}", "Fill it in, or take the line out.")
-    if word not in WORDS:
-        raise InputError(f"{place}: unknown decision {entry[word_column]!r}", f"Known: {', '.join(WORDS)}.")
+    if word not in ANSWERS:
+        raise InputError(f"{place}: unknown decision {entry[word_column]!r}", f"Known: {', '.join(ANSWERS)}.")
     by, at, note = (entry.get(name) or "" for name in ("by", "at", "note"))
     return Line(key, word, label, by, at, note, place)
 

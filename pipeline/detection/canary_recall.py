@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.canaries import planted_rows
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE
 from pipeline.detection.intervals import wilson
+from pipeline.text.decisions import Decision
 
 WORDS = (
     "An estimate of how many uniform label errors are found, not of the precision of the flags; errors that follow "
@@ -27,8 +27,8 @@ def canary_recall(run_path: Path, decision: np.ndarray) -> dict[str, Any] | None
     if not number:
         return None
     of_planted = decision[planted]
-    changed = int(np.isin(of_planted, (REMOVE, RELABEL)).sum())
-    flagged = int((of_planted != KEEP).sum())
+    changed = int(np.isin(of_planted, (Decision.REMOVE, Decision.RELABEL)).sum())
+    flagged = int((of_planted != Decision.KEEP).sum())
     return {
         "planted": number,
         "removed": wilson(changed, number) | {"rows": changed},

@@ -1,4 +1,4 @@
-"""What a row does to classes and slices of the validation rows: the group that it harms most, and spurious support."""
+"""What a row does to classes and slices of the validation rows, and rows that are right for the wrong reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from pipeline.data.encoded import EncodedData
 from pipeline.data.slices import read_slices
-from pipeline.detection.suspicion import Signal
 from pipeline.scoring.attribute import scores_path
 from pipeline.scoring.groups import FEWEST_CELL_ROWS, Groups, scored_groups
 
@@ -29,18 +28,6 @@ def read_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Iterat
         ].combine_chunks()
         values = lists.flatten().to_numpy().reshape(chunk.rows, len(groups.groups))
         yield slice(chunk.first, chunk.first + chunk.rows), values.astype(np.float64)
-
-
-def worst_group_harm(run_path: Path, data: EncodedData, groups: Groups) -> Signal:
-    """Signal that does not count: the largest harm to a class or a slice, in nats of its mean loss."""
-    whole = [
-        place for place, group in enumerate(groups.groups) if group.label is None or group.column is None
-    ]
-    values = np.empty(data.count("train"))
-    for rows, harm in read_group_harm(run_path, data, groups):
-        values[rows] = harm[:, whole].max(1)
-    words = "how much the row raises the final loss of the class or slice that it harms most"
-    return Signal("worst_group_harm", values, True, words, counts=False)
 
 
 def find_spurious(run_path: Path, data: EncodedData, labels: np.ndarray) -> np.ndarray:

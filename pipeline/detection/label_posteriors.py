@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.detection.counts import DOUBTFUL_TARGET
+from pipeline.detection.noise.flag_counts import DOUBTFUL_TARGET
 from pipeline.detection.noise.label_flips import Flips, estimate_flips, right_label
 from pipeline.detection.weigh import Weighed
 from pipeline.panel.fits import save_array

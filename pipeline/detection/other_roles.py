@@ -12,29 +12,25 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Detection
-from pipeline.detection.counts import DOUBTFUL_TARGET
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, within_caps
 from pipeline.detection.judges.label_sets import flipped
+from pipeline.detection.noise.flag_counts import DOUBTFUL_TARGET
 from pipeline.detection.noise.label_flips import right_label, wrong_label
 from pipeline.detection.people.decided_rows import Applied, People, apply_people
-from pipeline.detection.reasons import (
-    AMBIGUOUS,
-    DUPLICATE_CONFLICT,
-    MISLABELLED,
-    REVIEWED,
-    ambiguous,
-    reasons,
-)
+from pipeline.detection.reasons import ambiguous, reasons
 from pipeline.detection.removal_strata import prediction_strata
+from pipeline.detection.rules.decide import within_caps
 from pipeline.detection.rules.protection import LEAST_WRONG, rare_classes
-from pipeline.detection.signals.panel_signals import judge_signals, panel_residual, panel_wrong
+from pipeline.detection.signals.collect import signals_of_judges
+from pipeline.detection.signals.evidence import Judged
 from pipeline.detection.sources.source_rates import right_label_by_source
 from pipeline.detection.sources.source_values import declared_sources
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.suspicion import SignalValues
 from pipeline.detection.table import Judgement, conflicting_duplicates
 from pipeline.detection.weigh import Weighed, best_other
 from pipeline.runs.context import AuditContext
 from pipeline.scoring.unseen_rows import predict_unseen
+from pipeline.text.decisions import Decision
+from pipeline.text.reasons import AMBIGUOUS, DUPLICATE_CONFLICT, MISLABELLED, REVIEWED
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -51,7 +47,7 @@ class Cuts:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RoleEvidence:
     """What the judges make of a role's rows, all `[rows]`.
 
     doubt: float64, high is suspicious, on the scale of the train rows' `Weighed.doubt`; suggested: encoded labels or
@@ -66,13 +62,13 @@ class Evidence:
     removable: np.ndarray
     strata: np.ndarray
     is_ambiguous: np.ndarray
-    signals: list[Signal]
+    signals: list[SignalValues]
 
 
 @dataclass(frozen=True)
 class JudgedRole:
     judgement: Judgement
-    signals: list[Signal]
+    signals: list[SignalValues]
     applied: Applied
 
 
@@ -114,7 +110,7 @@ def judge_role(
     return JudgedRole(judgement, seen.signals, applied)
 
 
-def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     judges, flips = weighed.judges, weighed.flips
     assert judges is not None
     assert flips is not None
@@ -131,8 +127,8 @@ def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Ev
     removable = (
         (wrong >= LEAST_WRONG) & ~rare_classes(weighed.labels.given, together.shape[1])[given] & strong
     )
-    signals = [panel_wrong(wrong), *judge_signals(judges.panel, role, given)]
-    return Evidence(
+    signals = list(signals_of_judges(Judged(judges.panel, role, given, wrong=wrong)))
+    return RoleEvidence(
         wrong,
         suggested,
         probability if weighed.told else np.full(len(given), np.nan),
@@ -154,13 +150,13 @@ def codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
     return np.array([known.get(value, -1) for value in of_role.values], dtype=np.int64)[of_role.codes]
 
 
-def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     judges = weighed.targets
     assert judges is not None
     predicted, deviation = judges.predicted(role), judges.deviation(role, given)
     nothing, rows = np.full(len(given), np.nan), len(given)
-    signals = [panel_residual(deviation), *judges.signals(role, given)]
-    return Evidence(
+    signals = list(signals_of_judges(Judged(judges.panel, role, given, deviation=deviation)))
+    return RoleEvidence(
         deviation,
         predicted,
         nothing,
@@ -172,14 +168,14 @@ def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
     )
 
 
-def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
+def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     panel = weighed.panel
     assert panel is not None
     chance = np.asarray(panel.mean(role), dtype=np.float64)
     own = np.where(given > 0, chance, 1 - chance)
     worst = own.argmin(1)
     least = own[np.arange(len(given)), worst]
-    return Evidence(
+    return RoleEvidence(
         1 - least,
         flipped(given, worst),
         1 - least,
@@ -187,14 +183,14 @@ def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> Evidence:
         np.full(len(given), weighed.may_remove),
         (chance > 0.5).sum(1).astype(np.int64),
         np.zeros(len(given), dtype=bool),
-        [panel_wrong(1 - least), *judge_signals(panel, role, given)],
+        list(signals_of_judges(Judged(panel, role, given, wrong=1 - least))),
     )
 
 
 def cuts_of(suspicion: np.ndarray, decision: np.ndarray, by_ranking: np.ndarray) -> Cuts:
     """by_ranking: bool `[train rows]`, rows without a person's word or a reason of their own."""
-    removed = suspicion[by_ranking & np.isin(decision, (REMOVE, RELABEL))]
-    flagged = suspicion[by_ranking & (decision != KEEP)]
+    removed = suspicion[by_ranking & np.isin(decision, (Decision.REMOVE, Decision.RELABEL))]
+    flagged = suspicion[by_ranking & (decision != Decision.KEEP)]
     return Cuts(
         float(removed.min()) if len(removed) else None, float(flagged.min()) if len(flagged) else None
     )
@@ -211,20 +207,20 @@ def suspicion_like_train(doubt: np.ndarray, of_train: np.ndarray, suspicion: np.
     return np.interp(rank, (np.arange(len(by_suspicion)) + 0.5) / len(by_suspicion), by_suspicion)
 
 
-def decide_role(config: Detection, suspicion: np.ndarray, seen: Evidence, cuts: Cuts) -> np.ndarray:
+def decide_role(config: Detection, suspicion: np.ndarray, seen: RoleEvidence, cuts: Cuts) -> np.ndarray:
     """uint8 `[rows]`: as train rows of the same suspicion were decided, within the same caps."""
-    decision = np.full(len(suspicion), KEEP, dtype=np.uint8)
+    decision = np.full(len(suspicion), Decision.KEEP, dtype=np.uint8)
     if cuts.review is not None:
-        decision[suspicion >= cuts.review] = REVIEW
+        decision[suspicion >= cuts.review] = Decision.REVIEW
     if cuts.remove is None or config.rule not in RULES:
         return decision
     order = np.argsort(-suspicion, kind="stable")
     candidates = order[(suspicion >= cuts.remove)[order] & seen.removable[order]]
     changed = within_caps(config, candidates, seen.strata)
-    decision[changed] = REMOVE
+    decision[changed] = Decision.REMOVE
     if config.relabel_above is not None:
         sure = seen.contradicted[changed] & (seen.probability[changed] >= config.relabel_above)
-        decision[changed[sure]] = RELABEL
+        decision[changed[sure]] = Decision.RELABEL
     return decision
 
 

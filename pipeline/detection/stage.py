@@ -16,31 +16,18 @@ from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
 from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import Column, columns_directory
 from pipeline.detection.corrupted import corrupted_rows
-from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW, Ranked, decide, removable
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.label_posteriors import write_measures
 from pipeline.detection.noise.judge_noise import pairs_as_json
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
 from pipeline.detection.people.decided_rows import apply_people, count_people, read_people
-from pipeline.detection.reasons import (
-    AMBIGUOUS,
-    BACKDOOR,
-    CORRUPTED,
-    DUPLICATE_CONFLICT,
-    HARMFUL,
-    MISLABELLED,
-    OUTLIER,
-    REVIEWED,
-    SPURIOUS,
-    ambiguous,
-    outliers,
-    reasons,
-)
+from pipeline.detection.reasons import ambiguous, outliers, reasons
 from pipeline.detection.representation.class_distance import belongs_nowhere
 from pipeline.detection.rules.choose import choose, write_candidates
+from pipeline.detection.rules.decide import Ranked, decide, removable
 from pipeline.detection.rules.protection import (
     LEAST_WRONG,
     flags_of_rare,
@@ -48,11 +35,10 @@ from pipeline.detection.rules.protection import (
     rare_classes,
     rare_note,
 )
-from pipeline.detection.signals.collect import (
-    early_window,
-    read_score,
-)
-from pipeline.detection.signals.panel_signals import WRONG
+from pipeline.detection.signals.early_loss import EARLY_LOSS
+from pipeline.detection.signals.early_margin import EARLY_MARGIN
+from pipeline.detection.signals.evidence import early_window, read_score
+from pipeline.detection.signals.panel_wrong import PANEL_WRONG
 from pipeline.detection.sources.source_findings import sources_of_run
 from pipeline.detection.table import (
     Judgement,
@@ -62,11 +48,24 @@ from pipeline.detection.table import (
     write_signals,
 )
 from pipeline.detection.undertrained import undertrained
-from pipeline.detection.weigh import Labels, Weighed, weigh, weigh_sets
+from pipeline.detection.weigh import Labels, Weighed, values_of, weigh, weigh_sets
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects
 from pipeline.text import words
+from pipeline.text.decisions import Decision
+from pipeline.text.reasons import (
+    AMBIGUOUS,
+    BACKDOOR,
+    CORRUPTED,
+    DUPLICATE_CONFLICT,
+    HARMFUL,
+    MISLABELLED,
+    OUTLIER,
+    REVIEWED,
+    SPURIOUS,
+    Reason,
+)
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -78,9 +77,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     early, window = early_window(context)
     row_ids, given = read_score(path, data, "row_id"), role_labels(data, "train").numpy()
     if data.encoding.task == "multilabel":
-        weighed = weigh_sets(context, row_ids, early, window)
+        weighed = weigh_sets(context, row_ids)
     else:
-        weighed = weigh(context, given, early, window)
+        weighed = weigh(context, given, window)
     signals, harm, labels, noise = weighed.signals, weighed.harm, weighed.labels, weighed.noise
     backdoors = find_backdoors(context) if config.detection.backdoors else BackdoorResult([], None, [])
     carriers, poisoned = backdoors.carriers(len(given)), backdoors.wrong_carriers(len(given))
@@ -92,8 +91,10 @@ def detect(context: AuditContext) -> dict[str, Any]:
     protected = protected_rows(config, weighed, given, data.encoding.outputs) & ~poisoned
     decision = held_back(decision, protected)
     spurious = find_spurious(path, data, given)
-    by_ranking = (decision != KEEP) & ~carriers & ~choice.confirmed
-    decision[(decision == KEEP) & (corrupted | spurious | carriers) & ~choice.right] = REVIEW
+    by_ranking = (decision != Decision.KEEP) & ~carriers & ~choice.confirmed
+    decision[(decision == Decision.KEEP) & (corrupted | spurious | carriers) & ~choice.right] = (
+        Decision.REVIEW
+    )
     people = read_people(config, path)
     applied = apply_people(decision, people.get("train"), labels.contradicted)
     others = judge_other_roles(
@@ -105,7 +106,6 @@ def detect(context: AuditContext) -> dict[str, Any]:
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
-    by_name = {signal.name: signal.values for signal in signals}
     removal, relabelling = effects(context, decision, labels)
     judgement = Judgement(
         suspicion=weighed.ranking,
@@ -115,8 +115,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
         decision=decision,
         reasons=codes,
         backdoor_scores=backdoors.scores,
-        mean_loss=by_name["early_loss"],
-        mean_margin=by_name.get("early_margin"),
+        mean_loss=values_of(signals, EARLY_LOSS),
+        mean_margin=values_of(signals, EARLY_MARGIN),
         decided_by=applied.decided_by,
         own_labels=applied.own_labels,
         removal_effect=removal,
@@ -128,8 +128,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
     write_signals(path, {"train": signals + weighed.repeated} | of_roles)
     write_rows(path, {"train": judgement} | {role: found.judgement for role, found in others.items()})
     remove(columns_directory(path))
-    removed = int((decision == REMOVE).sum())
-    relabelled = int((decision == RELABEL).sum())
+    removed = int((decision == Decision.REMOVE).sum())
+    relabelled = int((decision == Decision.RELABEL).sum())
     wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
     kept_back = (
         wanted - removed - relabelled - int((protected & np.isin(np.arange(len(given)), choice.wrong)).sum())
@@ -139,6 +139,10 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "weights": {signal.name: signal.weight for signal in signals if signal.counts},
         "other_signals": [signal.name for signal in signals if not signal.counts],
         "words": {signal.name: signal.words for signal in signals},
+        "signal_labels": {signal.name: signal.label for signal in signals},
+        "low_is_suspicious": [
+            signal.name for signal in signals + weighed.repeated if not signal.high_is_suspicious
+        ],
         "sources": sources_of_run(path, weighed.panel, given, decision, noise.estimate),
         "judges": [] if weighed.judges is None else weighed.judges.as_json(),
         "explained": weighed.explains,
@@ -155,7 +159,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "review": labels.counts.review,
         "removed": removed,
         "relabelled": relabelled,
-        "to_review": int((decision == REVIEW).sum()),
+        "to_review": int((decision == Decision.REVIEW).sum()),
         "by_people": count_people([applied, *(found.applied for found in others.values())]),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
@@ -190,7 +194,7 @@ def effects(
     if not data.count("validation"):
         return None, None
     removal = -read_score(path, data, "validation_harm")
-    places = np.flatnonzero((decision != KEEP) & labels.contradicted)
+    places = np.flatnonzero((decision != Decision.KEEP) & labels.contradicted)
     if not len(places) or context.config.training.trajectory is not None:
         return removal, None
     new = torch.from_numpy(np.ascontiguousarray(labels.suggested[places]))
@@ -212,7 +216,7 @@ def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, An
     of_roles: dict[str, NoiseEstimate | None] = dict.fromkeys(others)
     if estimate is not None and weighed.labels.wrong is not None:
         for role, found in others.items():
-            wrong = np.asarray(next(each for each in found.signals if each.name == WRONG).values)
+            wrong = np.asarray(next(each for each in found.signals if each.name == PANEL_WRONG.name).values)
             of_roles[role] = share_of_rows(wrong, estimate)
     parts = [(len(weighed.ranking), estimate)]
     parts += [(len(found.judgement.decision), of_roles[role]) for role, found in others.items()]
@@ -253,7 +257,7 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
     return [] if note is None else [note]
 
 
-def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[str, np.ndarray]:
+def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[Reason, np.ndarray]:
     """Reasons that follow from labels and features, bool `[rows]` each; nearest: distance to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
     # Another label fits, and how probably is not known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +12,21 @@ from pipeline.detection.columns import Column
 
 
 @dataclass(frozen=True)
-class Signal:
-    """One piece of evidence about every row.
+class SignalValues:
+    """One piece of evidence about the rows of a role.
 
-    values: float64 `[rows]` as people read it; high_is_suspicious: its direction; words: what it is; counts: whether
-    it is a part of the suspicion, and weight how large a part.
+    name: its column in signals.parquet; values: float64 `[rows]` as people read it; high_is_suspicious: its direction;
+    words: what it is, label: what a high bar of it says; counts: whether it is a part of the suspicion, and weight how
+    large a part.
     """
 
     name: str
     values: np.ndarray | Column
     high_is_suspicious: bool
-    words: str
+    words: str = ""
     counts: bool = True
     weight: float = 1.0
+    label: str = ""
 
     @property
     def suspicious(self) -> np.ndarray:
@@ -37,7 +40,7 @@ def rank_log_odds(values: np.ndarray) -> np.ndarray:
     return np.log(below / (len(values) - below))
 
 
-def suspicion(signals: list[Signal]) -> np.ndarray:
+def suspicion(signals: Sequence[SignalValues]) -> np.ndarray:
     """float64 `[rows]` in (0, 1): the logistic of the weighted mean rank log-odds. A ranking, not a probability.
 
     The mean is over the signals that count; there has to be one.

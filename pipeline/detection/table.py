@@ -20,12 +20,12 @@ from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.detection.columns import Column
-from pipeline.detection.decisions import DECIDERS, DECISIONS, KEEP, NOBODY, RELABEL, RULE
 from pipeline.detection.reasons import in_words
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.suspicion import SignalValues
 from pipeline.features.arrow import plain
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path
+from pipeline.text.decisions import DECIDERS, DECISIONS, Decider, Decision
 from pipeline.workers.worker import run_config, run_data
 
 ROW_GROUP = 65536
@@ -36,10 +36,10 @@ SCORES = ("self_influence", "validation_harm", "final_loss", "prediction")
 class Judgement:
     """What detection found out about every row of a role, all `[rows]`: docs/reference/run-directory.md.
 
-    decision: places in DECISIONS; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
+    decision: Decisions; reasons: bits; suggested: encoded labels, with their probability (NaN: none), which
     hold where the given label is contradicted.
 
-    decided_by: places in DECIDERS, None: the rule, wherever the row is not kept. own_labels: place among the role's
+    decided_by: Deciders, None: the rule, wherever the row is not kept. own_labels: place among the role's
     rows → the label that a person gave it, as the source has labels. removal_effect, relabel_effect: float64 nats, NaN
     where nothing was forecast. predicted, final_loss: of rows that were in no training (train rows have theirs in
     scores/), encoded labels and float64; None: not known.
@@ -63,10 +63,10 @@ class Judgement:
 
     @property
     def deciders(self) -> np.ndarray:
-        """uint8 `[rows]`, places in DECIDERS."""
+        """uint8 `[rows]`, Deciders."""
         if self.decided_by is not None:
             return self.decided_by
-        return np.where(self.decision == KEEP, NOBODY, RULE).astype(np.uint8)
+        return np.where(self.decision == Decision.KEEP, Decider.NOBODY, Decider.RULE).astype(np.uint8)
 
 
 def judged_roles(config: AuditConfig, data: EncodedData) -> list[str]:
@@ -101,7 +101,7 @@ def in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def write_signals(run_path: Path, signals: Mapping[str, list[Signal]]) -> None:
+def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> None:
     """signals.parquet, of the same rows in the same order as rows.parquet.
 
     signals: role → its signals. A role may lack some of them: its rows have nulls there.
@@ -251,7 +251,7 @@ def rows_table(
 
 def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Array:
     """What relabelled rows get: a person's own label, else the suggestion; null for all others."""
-    relabelled = pa.array(judgement.decision[place] == RELABEL)
+    relabelled = pa.array(judgement.decision[place] == Decision.RELABEL)
     found = pc.if_else(relabelled, suggested, pa.scalar(None, suggested.type))
     own = {
         at - place.start: new for at, new in judgement.own_labels.items() if place.start <= at < place.stop

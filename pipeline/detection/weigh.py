@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.detection.columns import Column
-from pipeline.detection.counts import (
-    DOUBTFUL_TARGET,
-    Counts,
-    NoiseEstimate,
-    count_classification,
-    count_contradictions,
-    count_regression,
-    robust_deviation,
-)
 from pipeline.detection.judges.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.judges.class_judges import Judges, collect_judges
 from pipeline.detection.judges.halves import Opinion
-from pipeline.detection.judges.label_sets import (
-    collect_pairs,
-    count_rows_of_pairs,
-    flipped,
-    pair_suspicion,
-    row_signals,
-)
+from pipeline.detection.judges.label_sets import collect_pairs, flipped
+from pipeline.detection.judges.residuals import robust_deviation
 from pipeline.detection.judges.target_judges import TargetJudges, collect_target_judges
+from pipeline.detection.noise.flag_counts import (
+    DOUBTFUL_TARGET,
+    Counts,
+    count_classification,
+    count_contradictions,
+    count_regression,
+    count_rows_of_pairs,
+)
 from pipeline.detection.noise.judge_noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
 from pipeline.detection.noise.label_flips import Flips, right_label, wrong_label
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
 from pipeline.detection.removal_strata import prediction_strata, write_strata
-from pipeline.detection.representation.represent import represent
 from pipeline.detection.rules.protection import LEAST_EXPLAINED as LEAST_KNOWN
 from pipeline.detection.rules.protection import LEAST_WRONG
-from pipeline.detection.signals.collect import collect_signals, harm_early, opinion_of, others, stored
-from pipeline.detection.signals.early_harm import early_harm, with_harm_weight
-from pipeline.detection.signals.panel_signals import (
-    judge_signals,
-    panel_residual,
-    panel_wrong,
-    shared_out,
-)
+from pipeline.detection.signals.collect import signals_of_judges, signals_of_training, stored
+from pipeline.detection.signals.early_harm import EARLY_HARM
+from pipeline.detection.signals.early_margin import EARLY_MARGIN
+from pipeline.detection.signals.evidence import Judged, gather, opinion_of
+from pipeline.detection.signals.neighbour_margin import NEIGHBOUR_MARGIN
+from pipeline.detection.signals.registry import Signal
 from pipeline.detection.signals.repeats import repeated_signals
+from pipeline.detection.signals.sets import pair_suspicion, signals_of_sets
+from pipeline.detection.signals.weights import shared_out, weighted
 from pipeline.detection.sources.source_rates import SourceRates, right_label_by_source, telling_source
 from pipeline.detection.sources.source_values import declared_sources
-from pipeline.detection.suspicion import Signal, suspicion
+from pipeline.detection.suspicion import SignalValues, suspicion
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.runs.context import AuditContext
 from pipeline.text import words
@@ -82,8 +77,8 @@ class Weighed:
     have as well; told: wrong labels can be told from hard rows, without which suggestions have no probability.
     """
 
-    signals: list[Signal]
-    repeated: list[Signal]
+    signals: list[SignalValues]
+    repeated: list[SignalValues]
     ranking: np.ndarray
     nearest: np.ndarray
     opinion: Opinion
@@ -105,27 +100,31 @@ class Weighed:
 
     @property
     def harm(self) -> np.ndarray | Column | None:
-        return next((signal.values for signal in self.signals if signal.name == "early_harm"), None)
+        return values_of(self.signals, EARLY_HARM)
 
 
-def weigh(context: AuditContext, given: np.ndarray, early: int, window: int) -> Weighed:
+def values_of(signals: Sequence[SignalValues], signal: Signal) -> np.ndarray | Column | None:
+    """The values of a signal; None where the audit has none."""
+    return next((each.values for each in signals if each.name == signal.name), None)
+
+
+def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """What every kind of target takes: the evidence and what follows from it."""
     task = run_data(context.run.path).encoding.task
     if task == "regression":
-        return weigh_targets(context, given, early, window)
+        return weigh_targets(context, given, window)
     judges = collect_judges(context, given, window)
     if judges is None:
-        return weigh_by_training(context, given, early, window)
-    return weigh_classes(context, judges, given, early, window)
+        return weigh_by_training(context, given, window)
+    return weigh_classes(context, judges, given)
 
 
-def weigh_classes(
-    context: AuditContext, judges: Judges, given: np.ndarray, early: int, window: int
-) -> Weighed:
+def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> Weighed:
     """Classes, judged by the panel and by the training: the one ranking is led by how probable a label is wrong."""
     path, seed = context.run.path, context.config.detection.seed
     opinion = opinion_of(context)
-    of_training, nearest = collect_signals(context, opinion, early, window)
+    seen = gather(context, opinion)
+    of_training = signals_of_training(seen)
     opinions, weights = judges.opinions("train"), judges.weights()
     share = estimate_wrong_share(opinions, weights, given, seed)
     together = judges.together("train")
@@ -140,15 +139,17 @@ def weigh_classes(
     suggested, probability = best_other(posterior, given)
     noise = noise_of(share, judges, float((best != given).mean()))
     estimate, told = noise.estimate, noise.estimate is not None or judges.explains < LEAST_EXPLAINED
-    of_training = with_harm_weight(of_training, estimate)
-    repeated = with_harm_weight(repeated_signals(context), estimate)
+    of_training = weighted(of_training, estimate)
+    repeated = weighted(repeated_signals(context), estimate)
     vote = judges.vote_of_training
-    mine = [panel_wrong(wrong), *judge_signals(judges.panel, "train", given)]
+    mine = signals_of_judges(Judged(judges.panel, "train", given, wrong=wrong))
     shared = shared_out([*of_training, *repeated], vote)
     signals = [stored(path, signal) for signal in mine] + shared[: len(of_training)]
     repeated = shared[len(of_training) :]
     two = -np.partition(-together, 1, axis=1)[:, :2] if together.shape[1] > 1 else np.ones((len(given), 2))
-    seen = Opinion(together[np.arange(len(given)), given].astype(np.float64), best, *two.T.astype(np.float64))
+    by_judges = Opinion(
+        together[np.arange(len(given)), given].astype(np.float64), best, *two.T.astype(np.float64)
+    )
     contradicted = (best != given) | (wrong > LEAST_WRONG)
     doubtful = contradicted & (wrong > LEAST_WRONG) if told else (best != given) & (two[:, 0] > 0.5)
     labels = Labels(
@@ -165,8 +166,8 @@ def weigh_classes(
         signals,
         repeated,
         ranking,
-        nearest,
-        seen,
+        seen.represented["nearest_distance"],
+        by_judges,
         noise,
         labels,
         judges,
@@ -203,23 +204,26 @@ def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Count
     return Counts(number, number)
 
 
-def weigh_by_training(context: AuditContext, given: np.ndarray, early: int, window: int) -> Weighed:
+def weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """Classes without a panel: by what the trainings say."""
     opinion = opinion_of(context)
-    signals, nearest = collect_signals(context, opinion, early, window)
+    seen = gather(context, opinion)
+    signals = signals_of_training(seen)
     noise = judge_noise(context, opinion, given, window)
-    signals = with_harm_weight(signals, noise.estimate)
-    repeated = with_harm_weight(repeated_signals(context), noise.estimate)
-    harm = next((signal.values for signal in signals if signal.name == "early_harm"), None)
+    signals = weighted(signals, noise.estimate)
+    repeated = weighted(repeated_signals(context), noise.estimate)
+    harm = values_of(signals, EARLY_HARM)
     counts = count_rows(signals, opinion, given, harm, noise.estimate)
     labels = judge_classes(context, opinion, given, counts, window)
+    nearest = seen.represented["nearest_distance"]
     return Weighed(signals, repeated, suspicion(signals + repeated), nearest, opinion, noise, labels)
 
 
-def weigh_targets(context: AuditContext, given: np.ndarray, early: int, window: int) -> Weighed:
+def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """Numeric targets."""
     opinion = opinion_of(context)
-    of_training, nearest = collect_signals(context, opinion, early, window)
+    seen = gather(context, opinion)
+    of_training, nearest = signals_of_training(seen), seen.represented["nearest_distance"]
     judges = collect_target_judges(context, given, opinion.best)
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
@@ -227,11 +231,11 @@ def weigh_targets(context: AuditContext, given: np.ndarray, early: int, window: 
     labels = judge_targets(context, opinion, given, noise.estimate)
     repeated = repeated_signals(context)
     if judges is None:
-        signals = with_harm_weight(of_training, noise.estimate)
-        ranking = suspicion(signals + with_harm_weight(repeated, noise.estimate))
+        signals = weighted(of_training, noise.estimate)
+        ranking = suspicion(signals + weighted(repeated, noise.estimate))
         return Weighed(signals, repeated, ranking, nearest, opinion, noise, labels)
     deviation = judges.deviation("train")
-    mine = [panel_residual(deviation), *judges.signals("train")]
+    mine = signals_of_judges(Judged(judges.panel, "train", judges.given, deviation=deviation))
     shared = shared_out([*of_training, *repeated], judges.vote)
     signals = [stored(context.run.path, signal) for signal in mine] + shared[: len(of_training)]
     repeated = shared[len(of_training) :]
@@ -250,25 +254,24 @@ def weigh_targets(context: AuditContext, given: np.ndarray, early: int, window: 
     )
 
 
-def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: int) -> Weighed:
+def weigh_sets(context: AuditContext, row_ids: np.ndarray) -> Weighed:
     """Sets of labels: label by label, and a row by its most suspicious one, which the suggestion turns round."""
-    path, seen, panel = context.run.path, represent(context), read_panel(context.run.path)
-    pairs = collect_pairs(context, seen["neighbour_margin"], early, window)
+    path, seen, panel = context.run.path, gather(context, None), read_panel(context.run.path)
+    pairs = collect_pairs(context, seen.represented["neighbour_margin"], seen.early, seen.window)
     if panel is not None:
         pairs = replace(pairs, panel=answers_of_panel(panel.mean("train"), pairs.given))
     suspicious = pair_suspicion(pairs)
     worst = suspicious.argmax(1)
-    harm = harm_early(context)
-    of_rows = [] if harm is None else [replace(early_harm(harm), counts=False)]
-    of_panel = [] if panel is None else list(judge_signals(panel, "train", pairs.given))
-    found = [*row_signals(pairs, worst), *of_rows, *of_panel, *others(context, seen)]
-    signals = [stored(path, each) for each in found]
-    noise = judge_answers(context, pairs, window)
+    judges = None if panel is None else Judged(panel, "train", pairs.given)
+    signals = signals_of_sets(seen, judges, pairs, worst)
+    harm = values_of(signals, EARLY_HARM)
+    noise = judge_answers(context, pairs, seen.window)
     judged = pairs.judged
     own, suggested = judged[np.arange(len(worst)), worst].astype(np.float64), flipped(pairs.given, worst)
     strata = pairs.predicted_sizes
     write_strata(path, strata)
-    counts = count_rows_of_pairs(pairs, suspicious, row_ids, harm, noise.estimate)
+    of_rows = None if harm is None else np.asarray(harm)
+    counts = count_rows_of_pairs(pairs, suspicious, row_ids, of_rows, noise.estimate)
     opinion = Opinion(own, suggested, np.maximum(own, 1 - own), np.minimum(own, 1 - own))
     probability = np.where(own < 0.5, 1 - own, np.nan)
     labels = Labels(pairs.given, suggested, own < 0.5, probability, strata, counts)
@@ -276,7 +279,7 @@ def weigh_sets(context: AuditContext, row_ids: np.ndarray, early: int, window: i
         signals,
         [],
         suspicious.max(1),
-        seen["nearest_distance"],
+        seen.represented["nearest_distance"],
         opinion,
         noise,
         labels,
@@ -290,15 +293,19 @@ def answers_of_panel(chances: np.ndarray, given: np.ndarray) -> np.ndarray:
     return np.where(given > 0, chances, 1 - chances).astype(np.float32)
 
 
+PREFERENCES = (EARLY_MARGIN.name, NEIGHBOUR_MARGIN.name)
+"""Signals that are negative where another label is preferred."""
+
+
 def count_rows(
-    signals: list[Signal],
+    signals: list[SignalValues],
     opinion: Opinion,
     given: np.ndarray,
     harm: np.ndarray | Column | None,
     noise: NoiseEstimate | None,
 ) -> Counts:
     evidence = [opinion.best != given]
-    evidence += [np.asarray(s.values) < 0 for s in signals if s.name in ("early_margin", "neighbour_margin")]
+    evidence += [np.asarray(s.values) < 0 for s in signals if s.name in PREFERENCES]
     of_rows = None if harm is None else np.asarray(harm)
     contradictions = count_contradictions(evidence, of_rows, opinion.probability > 0.5)
     return count_classification(contradictions, noise, len(given))

@@ -23,6 +23,7 @@ from pipeline.export.rewrite import Changes, difference, rewrite
 from pipeline.features.arrow import plain
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
 from pipeline.tasks.multilabel import is_set
+from pipeline.text.decisions import CHANGED, Decision
 from pipeline.verification.settle import refused_by, settle
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def shard_names(path: Path) -> list[str]:
 def changed_rows(path: Path, shard: str) -> pa.Table:
     """The rows of one shard that are to be removed or relabelled, with what the export needs of them."""
     columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
-    wanted = (pc.field("shard") == shard) & pc.field("decision").isin(["remove", "relabel"])
+    wanted = (pc.field("shard") == shard) & pc.field("decision").isin(CHANGED)
     return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
 
 
@@ -153,7 +154,7 @@ def changes_of(rows: pa.Table, label_column: str) -> Changes:
     evidence = {name: as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
     return Changes(
         rows["row"].to_numpy().astype(np.int64),
-        pc.equal(rows["decision"], "relabel").to_numpy().astype(bool),
+        pc.equal(rows["decision"], Decision.RELABEL.word).to_numpy().astype(bool),
         plain(rows["new_label"].combine_chunks()),
         pa.table(evidence),
         label_column,

@@ -38,7 +38,9 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Judge:
-    """A kind of model. family, words: for people. fits: whether it can judge such blocks (and so many outputs).
+    """A kind of model. family, words: for people. label: what the report says of a row whose label it doubts.
+
+    fits: whether it can judge such blocks (and so many outputs).
 
     classifier, regressor: (rows, outputs, seed) → an estimator that is not fitted; None where the kind has none.
     """
@@ -46,6 +48,7 @@ class Judge:
     name: str
     family: str
     words: str
+    label: str
     space: Callable[[int], Space]
     fits: Callable[[Blocks, int], bool]
     classifier: Callable[[int, int, int], Any]
@@ -113,6 +116,7 @@ JUDGES = (
         "linear",
         "linear",
         "linear model of n-grams of text, scaled columns and components of pixels",
+        "linear model differs",
         LinearSpace,
         lambda blocks, outputs: True,
         logistic,
@@ -122,6 +126,7 @@ JUDGES = (
         "naive_bayes",
         "counting",
         "complement naive Bayes on n-grams of text",
+        "naive Bayes differs",
         TextSpace,
         has_text,
         bayes,
@@ -131,6 +136,7 @@ JUDGES = (
         "boosting",
         "trees",
         "gradient boosting with small trees",
+        "boosting differs",
         TreeSpace,
         lambda blocks, outputs: bool(blocks.ordinals) and outputs <= MOST_BOOSTED,
         lambda rows, outputs, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
@@ -140,6 +146,7 @@ JUDGES = (
         "extra_trees",
         "random trees",
         "extremely randomised trees with large leaves",
+        "random trees differ",
         TreeSpace,
         has_more_than_text,
         lambda rows, outputs, seed: ExtraTreesClassifier(**tree_options(rows, outputs, seed)),
@@ -149,6 +156,7 @@ JUDGES = (
         "neighbours",
         "neighbours",
         "the labels of the nearest rows by lists of numbers",
+        "neighbours differ (panel)",
         LinearSpace,
         lambda blocks, outputs: any(key.endswith("/list") for key in blocks.wide),
         lambda rows, outputs, seed: KNeighborsClassifier(

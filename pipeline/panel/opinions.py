@@ -35,11 +35,6 @@ class JudgeInfo:
     accuracy: float | None = None
     error: float | None = None
 
-    @property
-    def signal(self) -> str:
-        """Its column in signals.parquet."""
-        return f"panel_{self.name}"
-
 
 class Panel:
     """The opinions of a run's panel, mapped from disk; rows in the order of the role's encoded rows."""

@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 from pipeline.config import AuditConfig
 from pipeline.data.slices import as_text, fit_slices, validation_values
 from pipeline.data.survey import Survey
-from pipeline.detection.reasons import (
+from pipeline.scoring.groups import FEWEST_ROWS
+from pipeline.text import words
+from pipeline.text.reasons import (
     AMBIGUOUS,
     BACKDOOR,
     CORRUPTED,
@@ -19,8 +21,6 @@ from pipeline.detection.reasons import (
     OUTLIER,
     SPURIOUS,
 )
-from pipeline.scoring.groups import FEWEST_ROWS
-from pipeline.text import words
 
 FEW_IN_SLICES = 0.5
 """Of the validation rows, in slices that are large enough; with fewer the column is hardly worth its name."""
@@ -28,21 +28,21 @@ FEW_IN_SLICES = 0.5
 
 def findings(config: AuditConfig, task: str, rows: dict[str, int]) -> str:
     """The reasons that rows can get, and what the others would need."""
-    codes, missing = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT], []
+    found, missing = [MISLABELLED, AMBIGUOUS, OUTLIER, CORRUPTED, DUPLICATE_CONFLICT], []
     if config.data.validation_is_clean and rows["validation"]:
-        codes.append(HARMFUL)
+        found.append(HARMFUL)
     else:
-        missing.append(f"{HARMFUL} only with data.validation_is_clean: true")
+        missing.append(f"{HARMFUL.code} only with data.validation_is_clean: true")
     if task == "classification" and rows["validation"]:
         if config.detection.backdoors:
-            codes.append(BACKDOOR)
+            found.append(BACKDOOR)
         else:
-            missing.append(f"{BACKDOOR} only with detection.backdoors: true")
+            missing.append(f"{BACKDOOR.code} only with detection.backdoors: true")
         if config.data.slices and config.attribution.group_harm is not False:
-            codes.append(SPURIOUS)
+            found.append(SPURIOUS)
         else:
-            missing.append(f"{SPURIOUS} only with data.slices")
-    return "; ".join([", ".join(codes), *missing])
+            missing.append(f"{SPURIOUS.code} only with data.slices")
+    return "; ".join([", ".join(reason.code for reason in found), *missing])
 
 
 FOLLOWS = {

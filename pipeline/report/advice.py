@@ -5,6 +5,8 @@ from __future__ import annotations
 from pipeline.config import AuditConfig
 from pipeline.report.verdict import Summary, disarmed
 from pipeline.text import words
+from pipeline.text.decisions import CHANGED, FLAGGED, Decision
+from pipeline.text.reasons import BACKDOOR
 
 NEARLY_NONE = 0.005
 """Up to this estimated share of wrong labels there is nothing to say against the data."""
@@ -36,17 +38,17 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
         )
     elif summary["verdict"] == "not tested":
         steps.append(untested(summary, config))
-    if decisions["remove"] or decisions["relabel"]:
+    if any(decisions[name] for name in CHANGED):
         steps.append(
             f"Look at the rows that were only just flagged. If most of them look right, {fewer(config)} and "
             f"{again(config)}: only detection and what follows is redone."
         )
-    if decisions["review"]:
+    if decisions[Decision.REVIEW.word]:
         steps.append(
-            f"Go through the {words.rows(decisions['review'])} marked review, the most suspicious first. "
+            f"Go through the {words.rows(decisions[Decision.REVIEW.word])} marked review, the most suspicious first. "
             "They stay in the dataset until somebody decides."
         )
-    if any(decisions[name] for name in ("remove", "relabel", "review")) and not states_precision(summary):
+    if any(decisions[name] for name in FLAGGED) and not states_precision(summary):
         steps.append(
             f"To state the precision of what is removed, answer for a sample: winnow review {path} --sample 200. "
             "A look at some 60 rows can be enough."
@@ -56,7 +58,7 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
             "If you know that the validation labels are right, set data.validation_is_clean: true; harm to "
             "validation then counts as evidence."
         )
-    if "backdoor" in summary["reasons"]:
+    if BACKDOOR.code in summary["reasons"]:
         steps.append("Find out where the rows with a suspected backdoor came from before you train on them.")
     return steps
 
@@ -80,8 +82,8 @@ def again(config: AuditConfig) -> str:
 def nothing_removed(summary: Summary) -> str:
     """What follows where no row is to go: that all is well is said only where nothing speaks against it."""
     noise = summary["estimated_noise"]
-    if summary["decisions"]["review"]:
-        return f"{words.rows(summary['decisions']['review'])} wait for somebody to look at them."
+    if summary["decisions"][Decision.REVIEW.word]:
+        return f"{words.rows(summary['decisions'][Decision.REVIEW.word])} wait for somebody to look at them."
     if noise is None:
         return "How many labels are wrong could not be estimated."
     if noise["value"] > NEARLY_NONE:
@@ -101,7 +103,7 @@ def untested(summary: Summary, config: AuditConfig) -> str:
         )
     if config.detection.rule == "ranking":
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
-    if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
+    if not any(summary["decisions"][name] for name in CHANGED):
         return f"Nothing was to be removed, so there was nothing to test. {nothing_removed(summary)}"
     if config.verification.seeds == 0:
         return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.originals import read_column
 from pipeline.text import words
-from pipeline.text.vocabulary import DECISIONS
+from pipeline.text.decisions import DECISIONS, FLAGGED, Decision
 
 MOST_LINES = 15
 MOST_CLASSES = 16
@@ -66,7 +66,7 @@ def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table
     return pq.read_table(
         path,
         columns=columns,
-        filters=pc.field("decision") != "keep" if flagged else None,
+        filters=pc.field("decision") != Decision.KEEP.word if flagged else None,
         partitioning=None,
         read_dictionary=[name for name in ("shard", "decision") if name in columns],
     ).unify_dictionaries()
@@ -74,7 +74,7 @@ def read_rows(path: Path, columns: list[str], flagged: bool = False) -> pa.Table
 
 def by_shard(rows: pa.Table) -> Breakdown:
     """Lines per shard, named without its folder where all have the same; `rows`: shard, decision."""
-    flagged = rows.filter(pc.not_equal(rows["decision"], "keep"))
+    flagged = rows.filter(pc.not_equal(rows["decision"], Decision.KEEP.word))
     total, of_flagged = count_values(rows["shard"]), count_values(flagged["shard"])
     if len({Path(shard).parent for shard in total}) == 1:
         total, of_flagged = (
@@ -91,7 +91,9 @@ def by_group(rows: pa.Table, column: str) -> Breakdown:
     for audited, of_rows in with_values(rows, column):
         total.update(count_values(of_rows))
         flagged.update(
-            count_values(of_rows.filter(pc.not_equal(audited["decision"], "keep").combine_chunks()))
+            count_values(
+                of_rows.filter(pc.not_equal(audited["decision"], Decision.KEEP.word).combine_chunks())
+            )
         )
     return breakdown(total, flagged)
 
@@ -173,5 +175,5 @@ def suspicion_bins(rows: pa.Table) -> list[list[tuple[str, int]]]:
     return [[(decision, int(counts[decision][at])) for decision in DECISIONS] for at in range(BINS)]
 
 
-def flagged_rows(decisions: dict[str, int], which: Iterable[str] = DECISIONS[1:]) -> int:
+def flagged_rows(decisions: dict[str, int], which: Iterable[str] = FLAGGED) -> int:
     return sum(decisions[name] for name in which)

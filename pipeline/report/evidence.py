@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.text import vocabulary, words
+from pipeline.report.signals import ShownSignal
+from pipeline.text import words
 
 
 @dataclass(frozen=True)
@@ -23,35 +25,36 @@ class Bar:
     words: str
 
 
-def evidence(path: Path, signals: dict[str, str], keys: pa.Array) -> dict[str, list[Bar]]:
-    """A bar per signal (column → what it is, in words) for each of the row keys; nulls give none.
+def evidence(path: Path, signals: Sequence[ShownSignal], keys: pa.Array) -> dict[str, list[Bar]]:
+    """A bar per signal for each of the row keys; nulls give none.
 
     One column is in memory at a time.
     """
     bars: dict[str, list[Bar]] = {key: [] for key in keys.to_pylist()}
     if not bars or not path.exists():
         return bars
-    known = [name for name in signals if name in pq.read_schema(path).names]
+    columns = pq.read_schema(path).names
+    known = [signal for signal in signals if signal.name in columns]
     chosen = pq.read_table(path, filters=pc.field("row_key").isin(keys), partitioning=None).to_pylist()
-    for name in known:
+    for signal in known:
+        name = signal.name
         column = pq.read_table(path, columns=[name], partitioning=None)[name].drop_null()
         ordered = np.sort(column.to_numpy())
         for row in chosen:
             if row[name] is not None:
-                bars[row["row_key"]].append(bar(name, signals[name], row[name], ordered))
+                bars[row["row_key"]].append(bar(signal, row[name], ordered))
     return bars
 
 
-def bar(name: str, said: str, value: float, ordered: np.ndarray) -> Bar:
+def bar(signal: ShownSignal, value: float, ordered: np.ndarray) -> Bar:
     """`ordered`: all values of the signal, ascending, float [rows]."""
-    meaning = vocabulary.signal(name)
     below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
     lower = float(below) / 2 / len(ordered)
-    share = lower if meaning.high_is_suspicious else 1 - lower
+    share = lower if signal.high_is_suspicious else 1 - lower
     shown = most(share, len(ordered))
-    compared = "higher" if meaning.high_is_suspicious else "lower"
-    text = f"{words.sentence(said)}: {words.number(value)}, {compared} than for {shown} of the rows"
-    return Bar(meaning.label, share, shown, text)
+    compared = "higher" if signal.high_is_suspicious else "lower"
+    text = f"{words.sentence(signal.words)}: {words.number(value)}, {compared} than for {shown} of the rows"
+    return Bar(signal.label, share, shown, text)
 
 
 def most(share: float, rows: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,11 @@ from pipeline.data.originals import Originals, Place, class_names, read_original
 from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar, evidence
+from pipeline.report.signals import ShownSignal
 from pipeline.report.suggestion import is_likely
 from pipeline.runs.directory import RunDirectory
-from pipeline.text import vocabulary, words
+from pipeline.text import words
+from pipeline.text.reasons import BACKDOOR, precedence, reason_of
 
 MOST_REASONS = 8
 PICTURE_BYTES = 1_500_000
@@ -74,9 +77,9 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     shown = np.zeros(flagged.num_rows, dtype=bool)
     of_reason = rows_by_reason(flagged["reasons"].combine_chunks())
     chosen = []
-    for code in sorted(of_reason, key=vocabulary.precedence)[:MOST_REASONS]:
+    for code in sorted(of_reason, key=precedence)[:MOST_REASONS]:
         rows = of_reason[code]
-        score = "backdoor_score" if code == "backdoor" else "suspicion"
+        score = "backdoor_score" if code == BACKDOOR.code else "suspicion"
         left = flagged.select(["row_key", score]).take(pa.array(rows[~shown[rows]]))
         left = left.append_column("pressing", pc.fill_null(left[score], 0.0))
         order = pc.sort_indices(left, [("pressing", "descending"), ("row_key", "ascending")]).to_numpy()
@@ -99,11 +102,11 @@ def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
 
 
 def galleries(
-    run: RunDirectory, data: Data, signals: dict[str, str], cards: int, pictures: bool
+    run: RunDirectory, data: Data, signals: Sequence[ShownSignal], cards: int, pictures: bool
 ) -> list[Gallery]:
-    """The galleries of a run, in the order of vocabulary.REASONS, at most MOST_REASONS of them.
+    """The galleries of a run, in the order of REASONS, at most MOST_REASONS of them.
 
-    signals: column of signals.parquet → what it is, in words; cards: at most as many per reason.
+    signals: those that are shown as bars; cards: at most as many per reason.
     """
     path = run / "rows.parquet"
     flagged = read_rows(path, ["row_key", "reasons", "suspicion", "backdoor_score"], flagged=True)
@@ -121,7 +124,8 @@ def galleries(
     return [
         Gallery(
             one.code,
-            *vocabulary.reason(one.code),
+            reason_of(one.code).title,
+            reason_of(one.code).explanation,
             rows=one.rows,
             top=[made[key] for key in one.top],
             edge=[made[key] for key in one.edge],

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.detection.intervals import wilson
 from pipeline.report.breakdown import MOST_LINES, count_values, with_values
 from pipeline.text import words
-from pipeline.text.vocabulary import DECISIONS
+from pipeline.text.decisions import DECISIONS, FLAGGED
 
 MOST_VALUES = 200
 """Values that summary.json has; those with the most rows. The page shows MOST_LINES of them."""
@@ -45,7 +45,7 @@ def decisions_by_group(
 
 def line(value: Any, of_decision: dict[str, int]) -> dict[str, Any]:
     number = sum(of_decision.values())
-    changed = {name: of_decision[name] for name in DECISIONS if name != "keep"}
+    changed = {name: of_decision[name] for name in FLAGGED}
     shares = {name: wilson(count, number) for name, count in changed.items()}
     return {"value": words.label(value), "rows": number, **changed, "shares": shares}
 

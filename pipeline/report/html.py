@@ -27,11 +27,14 @@ from pipeline.report.groups import group_tables, sources_lines
 from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
 from pipeline.report.pairs import pair_lines
+from pipeline.report.signals import shown_signals
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.runs.directory import RunDirectory, read_json
-from pipeline.text import vocabulary, words
+from pipeline.text import words
+from pipeline.text.arms import ARMS
+from pipeline.text.decisions import DECISIONS
 from pipeline.verification.arm_names import RANDOM_OF
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: i
     Raises WinnowError when even that is not enough.
     """
     view = overview(run, config, summary)
-    signals = signals_in_words(facts(run.record, "detect"))
+    signals = [each for each in shown_signals(facts(run.record, "detect")) if each.counts]
     template = environment().get_template("report.html.j2")
     for cards, pictures in ((CARDS, True), (CARDS, False), (CARDS // 4, False), (0, False)):
         shown = galleries(run, config.data, signals, cards, pictures)
@@ -82,7 +85,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(svg=svg, words=words, vocabulary=vocabulary)
+    made.globals.update(svg=svg, words=words, arms=ARMS, decisions=DECISIONS)
     return made
 
 
@@ -94,6 +97,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
     regression = summary["task"] == "regression"
     settings = (run / "config.yaml").read_text(encoding="utf-8")
     names = names_of(rows, config)
+    signals = shown_signals(facts(record, "detect"))
     return {
         "summary": summary,
         "verdict": verdict(summary),
@@ -115,8 +119,8 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "attribution_made": method_line(summary["attribution"]),
         "precision": precision(facts(record, "attribute")),
         "detect": facts(record, "detect"),
-        "signals": signals_in_words(facts(record, "detect")),
-        "other_signals": signals_in_words(facts(record, "detect"), "other_signals"),
+        "signals": [each for each in signals if each.counts],
+        "other_signals": [each for each in signals if not each.counts],
         "loss_unit": "loss units" if regression else "nats",
         "curves": training_curves(facts(record, "train")),
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
@@ -130,12 +134,6 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "threads": record.get("threads"),
         "longest_stage": max(filter(None, summary["timings"].values()), default=1.0),
     }
-
-
-def signals_in_words(detect: dict[str, Any], which: str = "signals") -> dict[str, str]:
-    """The columns of signals.parquet that count, or the others, and what each of them is."""
-    said = detect.get("words", {})
-    return {name: said.get(name, name.replace("_", " ")) for name in detect.get(which, [])}
 
 
 def precision(attribute: dict[str, Any]) -> str:
@@ -160,7 +158,7 @@ def decision_bar(summary: Summary) -> Markup:
     total = max(1, summary["rows_audited"])
     parts = [
         (name, f"{name}: {words.rows(summary['decisions'][name])}", summary["decisions"][name] / total)
-        for name in reversed(vocabulary.DECISIONS)
+        for name in reversed(DECISIONS)
     ]
     return svg.stack(parts, "rows by decision")
 
@@ -206,7 +204,7 @@ def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
     lines = []
     for name, values in arms.items():
         mean = summary["arms"][name]["metric"]
-        said = vocabulary.ARMS.get(name, name)
+        said = ARMS.get(name, name)
         dots = svg.dots(values, mean, scale, f"{said}: {words.level(mean, metric)}")
         lines.append({"name": name, "said": said, "dots": dots, "mean": words.level(mean, metric)})
     intervals = {
@@ -217,7 +215,7 @@ def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
     across = svg.domain([0.0] + [entry[end] for entry in intervals.values() for end in ("low", "high")])
     differences = []
     for name, entry in intervals.items():
-        one, two = (vocabulary.ARMS.get(arm, arm) for arm in name.split(" - "))
+        one, two = (ARMS.get(arm, arm) for arm in name.split(" - "))
         chart = svg.interval(entry["mean"], entry["low"], entry["high"], across, name)
         said = change(entry, metric)
         differences.append({"said": f"{one} against {two}", "chart": chart, "change": said})

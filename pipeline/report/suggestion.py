@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.text import words
+from pipeline.text.reasons import MISLABELLED
 
 LEAST = 0.1
 """A less probable suggestion is not shown: the row is odd, but not because that one label is missing."""
@@ -17,7 +18,7 @@ def is_likely(row: dict[str, Any]) -> bool:
     True where its probability is not known, and for a row that is called mislabelled because of it.
     """
     probability = row.get("suggested_probability")
-    called = "mislabelled" in (row.get("reasons") or [])
+    called = MISLABELLED.code in (row.get("reasons") or [])
     return row["suggested_label"] is not None and (called or probability is None or probability >= LEAST)
 
 

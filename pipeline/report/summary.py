@@ -22,7 +22,8 @@ from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text import words
-from pipeline.text.vocabulary import DECISIONS, precedence
+from pipeline.text.decisions import CHANGED, DECISIONS, Decision
+from pipeline.text.reasons import precedence
 
 
 def summary(run: RunDirectory) -> Summary:
@@ -135,7 +136,7 @@ def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
     for batch in pq.ParquetFile(run / "rows.parquet").iter_batches(columns=["decision", "reasons"]):
         for entry in pc.value_counts(batch["decision"]):
             counts[entry["values"].as_py()] += entry["counts"].as_py()
-        flagged = batch.filter(pc.not_equal(batch["decision"], "keep"))
+        flagged = batch.filter(pc.not_equal(batch["decision"], Decision.KEEP.word))
         for entry in pc.value_counts(pc.list_flatten(flagged["reasons"])):
             reasons[entry["values"].as_py()] += entry["counts"].as_py()
     return {name: counts[name] for name in DECISIONS}, {
@@ -158,7 +159,7 @@ def count_proposed(run: RunDirectory) -> dict[str, int]:
     """Rows that the rule would change and verification left otherwise, by what was proposed."""
     rows = stored_columns(run, ["proposed"])
     proposed = Counter(rows["proposed"].to_pylist()) if rows.column_names else Counter()
-    return {name: proposed[name] for name in ("remove", "relabel")}
+    return {name: proposed[name] for name in CHANGED}
 
 
 def stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:

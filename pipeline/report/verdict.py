@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.tasks.registry import TASKS
 from pipeline.text import words
+from pipeline.text.decisions import CHANGED
 
 Summary = dict[str, Any]
 DONE = {
@@ -124,7 +125,7 @@ def change(interval: dict[str, float], metric: str) -> str:
 
 
 def what_was_done(summary: Summary) -> str:
-    removed, relabelled = (summary["decisions"][name] for name in ("remove", "relabel"))
+    removed, relabelled = (summary["decisions"][name] for name in CHANGED)
     share = words.percent((removed + relabelled) / max(1, summary["rows_audited"]))
     if removed and relabelled:
         return f"removing {words.count(removed)} and relabelling {words.rows(relabelled)} ({share})"
@@ -181,7 +182,7 @@ def consequence(summary: Summary) -> str:
         return f"cleaned/ was written without the changes that this does not support: {rows}."
     if summary["verdict"] == "no evidence" and disarmed(summary):
         return "cleaned/ was written: the model is about as good with it, and the trigger no longer works."
-    if supported and summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
+    if supported and not any(summary["decisions"][name] for name in CHANGED):
         return "cleaned/ has the rows as they were given."
     if supported:
         return "cleaned/ has the rows as they were given, but for what people decided and what is proved otherwise."
@@ -189,6 +190,6 @@ def consequence(summary: Summary) -> str:
         return "cleaned/ was written as asked; nothing here shows that it helps."
     if summary["verdict"] == "worse":
         return "cleaned/ was written all the same (verification.gate: off); it is the worse dataset."
-    if summary["decisions"]["remove"] + summary["decisions"]["relabel"] == 0:
+    if not any(summary["decisions"][name] for name in CHANGED):
         return "cleaned/ is a copy of what was given."
     return "cleaned/ was written as asked; whether it helps was not tested."

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.text.decisions import CHANGED, Decision
 
 
 def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def compared_values(summary: dict[str, Any]) -> dict[str, Any]:
     found = {
         "verdict": summary["verdict"],
         "rows audited": summary["rows_audited"],
-        **{f"to {decision}": summary["decisions"][decision] for decision in ("remove", "relabel", "review")},
+        **{f"to {decision}": summary["decisions"][decision] for decision in (*CHANGED, Decision.REVIEW.word)},
         "estimated noise": noise["value"] if noise else None,
     }
     for arm, label in (("as_given", "as given"), ("cleaned", "cleaned")):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.runs.directory import RunDirectory
+from pipeline.text.decisions import Decision
 
 
 class AuditResult:
@@ -35,7 +36,7 @@ class AuditResult:
     @property
     def flagged(self) -> pa.Table:
         """The rows whose decision is not `keep`, the most suspicious first."""
-        flagged = self.rows.filter(pc.field("decision") != "keep")
+        flagged = self.rows.filter(pc.field("decision") != Decision.KEEP.word)
         return flagged.sort_by([("suspicion", "descending"), ("row_key", "ascending")])
 
     @cached_property

@@ -25,6 +25,7 @@ from pipeline.reviewing.review import HOLDOUT_ANSWERS as ANSWERS
 from pipeline.reviewing.review import check_answers, save_sheet
 from pipeline.reviewing.sheet import sheet_rows
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
+from pipeline.text.decisions import ANSWERS_RIGHT, ANSWERS_WRONG, UNSURE
 from pipeline.training.main_run import role_labels
 from pipeline.verification.results import read_results
 from pipeline.verification.retrain import retraining_path
@@ -35,7 +36,8 @@ STRATUM = "holdout"
 """What stands in the column `stratum` of these sheets."""
 
 ARMS = ("removed", "relabelled", "mixed", "cleaned")
-WORDS = {"right": 0.0, "keep": 0.0, "wrong": 1.0, "remove": 1.0, "relabel": 1.0, "unsure": np.nan}
+WORDS = dict.fromkeys(ANSWERS_RIGHT, 0.0) | dict.fromkeys(ANSWERS_WRONG, 1.0) | {UNSURE: np.nan}
+"""What an answer says of a label: whether it is wrong."""
 LIKELY_SHARE = 0.1
 """Of wrong labels, where nothing else is known when the sample is planned."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.runs.directory import RUNS, RunDirectory
+from pipeline.text.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run_line(run: RunDirectory) -> RunLine:
             return RunLine(str(run.path), when, None, None, None, last)
         run.check("report/summary.json")
         summary = run.read("report/summary.json")
-        removed = summary["decisions"]["remove"]
+        removed = summary["decisions"][Decision.REMOVE.word]
         return RunLine(str(run.path), when, summary["verdict"], summary["rows_audited"], removed, last)
     except InputError as error:
         return RunLine(str(run.path), when, None, None, None, None, error.message)

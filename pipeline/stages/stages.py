@@ -84,6 +84,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     """
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
+    from pipeline.detection.signals.registry import added_signals
     from pipeline.training.recorded import recorded_hash
 
     tree = config.as_dict()
@@ -97,6 +98,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "detect":  # by what the files say: a run, and its answers with it, may be moved
             part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
+            part |= {"signals": added_signals()} if added_signals() else {}
         if stage.name == "verify" and config.verification.answers is not None:
             part["verification"] |= {"answers": content_hash(config.verification.answers)}
         previous = found[stage.name] = digest([part, previous, __version__])

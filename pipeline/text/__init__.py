@@ -1,1 +1,1 @@
-"""How people are told things: words, numbers and units, and the names of signals, reasons and decisions."""
+"""How people are told things: words, numbers and units, decisions, reasons, and the names of arms."""

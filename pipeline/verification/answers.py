@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline.text.decisions import ANSWERS_RIGHT, ANSWERS_WRONG
 from pipeline.workers.worker import run_config, run_data
 
-RIGHT, WRONG = ("right", "keep"), ("wrong", "remove", "relabel")
 UNKNOWN = -1
 EVEN = 1e-6
 """Added to every label's probability, so that something is left where the given label had all of it."""
@@ -44,7 +44,7 @@ def read_holdout_answers(run_path: Path, given: np.ndarray) -> HoldoutAnswers | 
     for row, label in enumerate(table["label"].to_pylist()):
         if label is not None:
             labels[row] = places.get(str(json.loads(label)), UNKNOWN)
-    right, wrong = np.isin(verdicts, RIGHT), np.isin(verdicts, WRONG)
+    right, wrong = np.isin(verdicts, ANSWERS_RIGHT), np.isin(verdicts, ANSWERS_WRONG)
     if len(encoding.classes) == 2:
         labels[wrong & (labels == UNKNOWN)] = 1 - given[wrong & (labels == UNKNOWN)]
     labels[right] = given[right]

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.removal_strata import read_strata
 from pipeline.seeds import random_state
+from pipeline.text.decisions import Decider, Decision
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
@@ -91,10 +92,10 @@ def decisions_of(run_path: Path, table: pa.Table) -> Decisions:
         label = pc.coalesce(table["new_label"].cast(label.type), label)
     by_person = np.zeros(len(given), dtype=bool)
     if "decided_by" in table.column_names:
-        by_person = pc.fill_null(pc.equal(table["decided_by"], "person"), False).to_numpy()
+        by_person = pc.fill_null(pc.equal(table["decided_by"], Decider.PERSON.word), False).to_numpy()
     return Decisions(
-        removed=pc.equal(proposal, "remove").to_numpy(),
-        relabelled=pc.equal(proposal, "relabel").to_numpy() & label.is_valid().to_numpy(),
+        removed=pc.equal(proposal, Decision.REMOVE.word).to_numpy(),
+        relabelled=pc.equal(proposal, Decision.RELABEL.word).to_numpy() & label.is_valid().to_numpy(),
         has_suggestion=label.is_valid().to_numpy(),
         by_person=by_person,
         given=given,

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.data.slices import read_slice_columns, read_slices
 from pipeline.detection.group_harm import read_group_harm
 from pipeline.scoring.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
+from pipeline.text.decisions import Decision
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import Decisions, train_rows
 from pipeline.verification.forecast import predicted_loss_change
@@ -55,7 +56,7 @@ def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[Group
         return [{"most_harmful": None, "predicted_loss_change": None}] * len(groups)
     places = [scored.groups.index(group) for group in groups]
     data, partition = run_data(run_path), np.array([-1 if g.column is None else g.column for g in groups])
-    flagged = pc.not_equal(train_rows(run_path / "rows.parquet")["decision"], "keep")
+    flagged = pc.not_equal(train_rows(run_path / "rows.parquet")["decision"], Decision.KEEP.word)
     flagged_rows, harm = flagged.to_numpy(), np.empty((data.count("train"), len(groups)), dtype=np.float32)
     for rows, values in read_group_harm(run_path, data, scored):
         harm[rows] = values[:, places]

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.text.decisions import Decider, Decision
 from pipeline.training.main_run import role_labels
 from pipeline.verification.answers import UNKNOWN, read_holdout_answers, with_answers
 from pipeline.verification.results import RoleResult
@@ -108,10 +109,10 @@ def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarr
     table = pq.read_table(path, columns=wanted, filters=pc.field("split") == role)
     if table.num_rows != len(given):
         return None, None
-    person = filled(pc.equal(table["decided_by"], "person"))
-    answered, answers = person & filled(pc.equal(table["decision"], "keep")), given.copy()
+    person = filled(pc.equal(table["decided_by"], Decider.PERSON.word))
+    answered, answers = person & filled(pc.equal(table["decision"], Decision.KEEP.word)), given.copy()
     if "new_label" in names:
-        changed = person & filled(pc.equal(table["decision"], "relabel"))
+        changed = person & filled(pc.equal(table["decision"], Decision.RELABEL.word))
         changed &= table["new_label"].is_valid().to_numpy()
         labels = table["new_label"].filter(pa.array(changed))
         if len(labels):

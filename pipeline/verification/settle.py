@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
-from pipeline.detection.reasons import BACKDOOR, DUPLICATE_CONFLICT
 from pipeline.detection.table import write_tables
 from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text.decisions import CHANGED, Decider, Decision
+from pipeline.text.reasons import BACKDOOR, DUPLICATE_CONFLICT, Reason
 from pipeline.verification.arm_names import MIXED, RELABELLED, REMOVED
 
 NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
@@ -58,12 +59,13 @@ def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
 
 def complete(rows: pa.Table) -> pa.Table:
     """With the columns that rows.parquet of earlier versions lacks."""
-    flagged, relabelled = (pc.not_equal(rows["decision"], "keep"), pc.equal(rows["decision"], "relabel"))
+    flagged = pc.not_equal(rows["decision"], Decision.KEEP.word)
+    relabelled = pc.equal(rows["decision"], Decision.RELABEL.word)
     kind = rows.schema.field("suggested_label").type
     missing = {
         "proposed": lambda: pa.nulls(rows.num_rows, pa.string()),
         "new_label": lambda: pc.if_else(relabelled, rows["suggested_label"], pa.scalar(None, kind)),
-        "decided_by": lambda: pc.if_else(flagged, "rule", pa.scalar(None, pa.string())),
+        "decided_by": lambda: pc.if_else(flagged, Decider.RULE.word, pa.scalar(None, pa.string())),
     }
     for name, make in missing.items():
         if name not in rows.column_names:
@@ -74,20 +76,26 @@ def complete(rows: pa.Table) -> pa.Table:
 def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
     """Some rows with the columns decision, proposed and new_label as they hold; `rows` has all columns."""
     proposal = pc.coalesce(rows["proposed"], rows["decision"])
-    by_rule = pc.fill_null(pc.equal(rows["decided_by"], "rule"), False)
-    free = pc.and_(by_rule, pc.is_in(proposal, pa.array(["remove", "relabel"])))
+    by_rule = pc.fill_null(pc.equal(rows["decided_by"], Decider.RULE.word), False)
+    free = pc.and_(by_rule, pc.is_in(proposal, pa.array(CHANGED)))
     suggested = rows["suggested_label"]
     acted: Any = proposal
     if not proved:
-        conflict = pc.and_(has_reason(rows["reasons"], DUPLICATE_CONFLICT), pc.equal(proposal, "remove"))
-        acted = pc.if_else(pc.or_(conflict, has_reason(rows["reasons"], BACKDOOR)), proposal, "review")
+        conflict = pc.and_(
+            has_reason(rows["reasons"], DUPLICATE_CONFLICT), pc.equal(proposal, Decision.REMOVE.word)
+        )
+        acted = pc.if_else(
+            pc.or_(conflict, has_reason(rows["reasons"], BACKDOOR)), proposal, Decision.REVIEW.word
+        )
     elif arm == REMOVED:
-        acted = "remove"
+        acted = Decision.REMOVE.word
     elif arm == RELABELLED:
-        acted = pc.if_else(suggested.is_valid(), "relabel", "remove")
+        acted = pc.if_else(suggested.is_valid(), Decision.RELABEL.word, Decision.REMOVE.word)
     decision = pc.if_else(free, acted, proposal)
     changed = pc.not_equal(decision, proposal)
-    suggestion = pc.if_else(pc.equal(decision, "relabel"), suggested, pa.scalar(None, suggested.type))
+    suggestion = pc.if_else(
+        pc.equal(decision, Decision.RELABEL.word), suggested, pa.scalar(None, suggested.type)
+    )
     columns = {
         "decision": decision,
         "proposed": pc.if_else(changed, proposal, pa.scalar(None, pa.string())),
@@ -99,10 +107,10 @@ def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
     return rows
 
 
-def has_reason(reasons: pa.ChunkedArray, code: str) -> pa.Array:
+def has_reason(reasons: pa.ChunkedArray, reason: Reason) -> pa.Array:
     """bool `[rows]`."""
     lists = reasons.combine_chunks()
-    holds = pc.equal(pc.list_flatten(lists), code)
+    holds = pc.equal(pc.list_flatten(lists), reason.code)
     found = np.zeros(len(lists), dtype=bool)
     found[pc.list_parent_indices(lists).filter(holds).to_numpy()] = True
     return pa.array(found)

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from pipeline.detection.intervals import NORMAL_QUANTILE
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.detection.sources.source_values import declared_sources, read_values
 from pipeline.detection.sources.suspect_sources import SourceColumn
 from pipeline.errors import WinnowError

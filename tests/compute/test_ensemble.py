@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from digits_run import digits_config, run_until
 
 from pipeline.config import AuditConfig
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.directory import RunDirectory
 from pipeline.workers.worker import run_data
 

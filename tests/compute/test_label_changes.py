@@ -13,7 +13,7 @@ from digits_run import digits_config, run_until
 from benchmarks.inline import Inline
 from pipeline.attribution.front_door import attribute
 from pipeline.attribution.trajectory.trajectory import Trajectory
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring.label_changes import label_change_effects

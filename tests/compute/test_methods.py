@@ -15,7 +15,7 @@ from pipeline.attribution.front_door import attribute
 from pipeline.attribution.queries.refined import RefinedSettings
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.trajectory import Trajectory
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.directory import RunDirectory
 from pipeline.scoring import factors
 from pipeline.stages.stages import fingerprints

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import Detection
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
 from pipeline.detection.other_roles import Cuts, Evidence, cuts_of, decide_role, suspicion_like_train
+from pipeline.text.decisions import Decision
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
 
 CUTS = Cuts(remove=0.8, review=0.5)
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
+from digits_run import ROOT
 
-from pipeline.detection.decisions import DECISIONS
 from pipeline.detection.reasons import ambiguous, in_words, outliers, reasons
+from pipeline.text.decisions import DECISIONS, Decision
+from pipeline.text.reasons import REASONS, reason_of
 
 PRECEDENCE = ["backdoor", "corrupted", "duplicate-conflict", "outlier"]
 PRECEDENCE += ["mislabelled", "ambiguous", "harmful", "reviewed"]
@@ -22,7 +25,9 @@ def expected(decision: str, holding: list[str]) -> list[str]:
 def test_every_combination_of_evidence_gives_its_codes_in_the_order_of_precedence() -> None:
     cases = list(product(range(len(DECISIONS)), *[[False, True]] * len(PRECEDENCE)))
     decision, *columns = map(np.array, zip(*cases))
-    evidence = dict(reversed(list(zip(PRECEDENCE, columns))))  # the order of the dict must not matter
+    evidence = dict(
+        reversed(list(zip(map(reason_of, PRECEDENCE), columns)))
+    )  # the order of the dict must not matter
     found = in_words(reasons(decision.astype(np.uint8), evidence)).to_pylist()
     assert found == [
         expected(DECISIONS[what], [code for code, holds in zip(PRECEDENCE, row) if holds])
@@ -30,8 +35,13 @@ def test_every_combination_of_evidence_gives_its_codes_in_the_order_of_precedenc
     ]
 
 
+def test_the_docs_have_the_reasons_in_their_order() -> None:
+    page = (ROOT / "docs/reference/signals.md").read_text(encoding="utf-8").partition("## Reasons")[2]
+    assert re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE) == [reason.code for reason in REASONS]
+
+
 def test_without_any_evidence_a_flagged_row_is_suspicious() -> None:
-    found = reasons(np.full(1, DECISIONS.index("remove"), np.uint8), {})
+    found = reasons(np.full(1, Decision.REMOVE, np.uint8), {})
     assert in_words(found).to_pylist() == [["suspicious"]]
 
 

@@ -70,7 +70,12 @@ def test_planted_wrong_targets_are_found(tmp_path: Path, kind: str, precision: f
     strata = read_strata(tmp_path / "run")
     assert np.bincount(strata).tolist() == [ROWS // 10] * 10
     assert np.bincount(strata[wrong], minlength=10).max() < 16  # not all in one tenth, as by the targets
-    assert RunDirectory(tmp_path / "run").facts("detect")["calibration"] is None
+    facts = RunDirectory(tmp_path / "run").facts("detect")
+    assert facts["calibration"] is None
+    assert (
+        "panel_linear" in facts["other_signals"]
+    )  # far from the prediction is suspicious, so high values are
+    assert facts["low_is_suspicious"] == ["neighbour_margin", "clean_neighbours", "half_confidence"]
 
 
 def test_strata_follow_the_prediction_in_equal_parts() -> None:

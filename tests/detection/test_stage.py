@@ -12,7 +12,7 @@ import pytest
 from digits_run import ROOT, digits_config, run_until
 from sklearn.metrics import average_precision_score
 
-from pipeline.detection.signals.panel_signals import SHARE_OF_TRAINING
+from pipeline.detection.signals.weights import SHARE_OF_TRAINING
 from pipeline.runs.directory import RunDirectory
 
 ROWS_COLUMNS = (

@@ -11,9 +11,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.data.catalog import read_catalog
 from pipeline.detection import table as module
-from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, RULE
-from pipeline.detection.reasons import SUSPICIOUS, bit
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.reasons import bit
+from pipeline.detection.suspicion import SignalValues
 from pipeline.detection.table import (
     ColumnReader,
     Judgement,
@@ -24,8 +23,13 @@ from pipeline.detection.table import (
     write_rows,
     write_signals,
 )
+from pipeline.text.decisions import DECISIONS, Decider, Decision
+from pipeline.text.reasons import SUSPICIOUS
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_config, run_data
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
+NOBODY, RULE, PERSON, _ = Decider
 
 
 @pytest.fixture(autouse=True)
@@ -152,8 +156,8 @@ def test_signals_stand_beside_the_same_rows_and_are_null_where_a_role_lacks_them
     made = judgements(noisy_run)
     write_rows(noisy_run, made)
     one = {role: np.random.default_rng(0).normal(size=len(each.decision)) for role, each in made.items()}
-    signals = {role: [Signal("panel_trees", values, True, "words")] for role, values in one.items()}
-    signals["train"].append(Signal("early_loss", one["train"] + 1, True, "words"))
+    signals = {role: [SignalValues("panel_trees", values, True, "words")] for role, values in one.items()}
+    signals["train"].append(SignalValues("early_loss", one["train"] + 1, True, "words"))
     write_signals(noisy_run, signals)
     found = pq.read_table(noisy_run / "signals.parquet")
     assert found["row_key"].equals(pq.read_table(noisy_run / "rows.parquet")["row_key"])

@@ -16,10 +16,11 @@ from pipeline.data.encoded import ENCODING
 from pipeline.data.files import SourceFile, open_shards
 from pipeline.data.prepare import create_encoding
 from pipeline.detection.rules.promises import of_budget
+from pipeline.detection.signals.registry import all_signals
 from pipeline.runs.directory import RunDirectory, write_json
 
 SIGNALS = ("early_margin", "early_loss", "early_harm", "neighbour_margin", "half_confidence")
-LOW_IS_SUSPICIOUS = ("early_margin", "neighbour_margin", "half_confidence")
+LOW_IS_SUSPICIOUS = [each.name for each in all_signals() if not each.high_is_suspicious]
 
 
 @dataclass(frozen=True)

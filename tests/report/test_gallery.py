@@ -15,8 +15,15 @@ from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import TEXT_LENGTH, ContentReader, Usual
 from pipeline.report.evidence import bar, evidence
 from pipeline.report.gallery import Card, Gallery, choose, galleries, in_turns
+from pipeline.report.signals import ShownSignal, shown_signals
 
-SIGNALS = {"early_margin": "the margin", "early_loss": "the loss"}
+
+def shown(**said: str) -> list[ShownSignal]:
+    """Signals that count, by name, with their words."""
+    return shown_signals({"signals": list(said), "words": said})
+
+
+SIGNALS = shown(early_margin="the margin", early_loss="the loss")
 
 
 def flagged(reasons: list[list[str]], suspicion: list[float]) -> pa.Table:
@@ -153,29 +160,31 @@ def test_pictures_stop_when_their_bytes_are_spent(images: Any) -> None:
 
 @pytest.mark.parametrize(("name", "sign"), [("early_margin", -1), ("early_loss", 1), ("half_confidence", -1)])
 def test_bars_count_the_rows_that_are_less_suspicious(name: str, sign: int) -> None:
+    (signal,) = shown(**{name: "words"})
     values = np.random.default_rng(0).integers(0, 8, 50).astype(float)
     for value in values:
         less = np.sum(sign * values < sign * value)
         ties = np.sum(values == value)
-        assert bar(name, "words", value, np.sort(values)).share == pytest.approx((less + ties / 2) / 50)
+        assert bar(signal, value, np.sort(values)).share == pytest.approx((less + ties / 2) / 50)
 
 
 def test_a_bar_reads_as_all_rows_for_the_most_suspicious_alone() -> None:
     values = np.arange(100_000, dtype=float)
-    assert bar("early_loss", "", 99_999.0, values).shown == "100 %"
-    assert bar("early_loss", "", 99_990.0, values).shown == "99.9 %"
-    assert bar("early_loss", "", 50_000.0, values).shown == "50 %"
-    said = bar("half_confidence", "what an unseen model thinks", 0.0, values).words
+    assert bar(SIGNALS[1], 99_999.0, values).shown == "100 %"
+    assert bar(SIGNALS[1], 99_990.0, values).shown == "99.9 %"
+    assert bar(SIGNALS[1], 50_000.0, values).shown == "50 %"
+    (confidence,) = shown(half_confidence="what an unseen model thinks")
+    said = bar(confidence, 0.0, values).words
     assert said == "What an unseen model thinks: 0, lower than for 100 % of the rows"
 
 
 def test_signals_that_are_null_or_unknown_give_no_bar(tmp_path: Any) -> None:
     path = tmp_path / "signals.parquet"
     pq.write_table(pa.table({"row_key": ["a", "b"], "early_loss": [1.0, None]}), path)
-    found = evidence(path, {"early_loss": "", "no_such_signal": ""}, pa.array(["b", "a"]))
+    found = evidence(path, shown(early_loss="", no_such_signal=""), pa.array(["b", "a"]))
     assert [one.label for one in found["a"]] == ["hard to learn"]
     assert found["b"] == []
-    assert evidence(tmp_path / "none.parquet", {"early_loss": ""}, pa.array(["a"])) == {"a": []}
+    assert evidence(tmp_path / "none.parquet", SIGNALS, pa.array(["a"])) == {"a": []}
 
 
 def test_class_names_from_metadata() -> None:

@@ -43,7 +43,7 @@ def with_low_probabilities(context: Any) -> list[Card]:
     low = [None if each is None else 0.03 for each in table["suggested_probability"].to_pylist()]
     pq.write_table(table.set_column(at, table.schema.field(at), pa.array(low, pa.float64())), path)
     return [
-        card for found in galleries(context.run, context.config.data, {}, 24, False) for card in found.top
+        card for found in galleries(context.run, context.config.data, [], 24, False) for card in found.top
     ]
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.attribution import Trajectory, TrajectoryRecorder, attribute
 from pipeline.config import AuditConfig
-from pipeline.detection.signals.collect import read_score
+from pipeline.detection.signals.evidence import read_score
 from pipeline.errors import InputError
 from pipeline.runs.directory import RunDirectory
 from pipeline.training.dynamics import read_epoch

@@ -1,4 +1,4 @@
-"""Signal: what the training on the other half thinks of a row (low confidence is suspicious), and what it suggests."""
+"""What the training on the other half of the rows thinks of each row, and what it suggests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.columns import Column, columns_directory, slices
-from pipeline.detection.suspicion import Signal
 from pipeline.training.dynamics import SLICE, epoch_path
 from pipeline.training.halves import HALVES, assign_halves, half_directory, merged_halves
 from pipeline.training.main_run import main_directory
@@ -39,12 +38,6 @@ class Opinion:
     best: np.ndarray
     probability: np.ndarray
     runner_up: np.ndarray
-
-
-def half_confidence(opinion: Opinion) -> Signal:
-    return Signal(
-        "half_confidence", opinion.own, False, "what a model that never saw the row thinks of its label"
-    )
 
 
 def out_of_sample(run_path: Path, window: int) -> Opinion:

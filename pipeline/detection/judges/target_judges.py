@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.detection.counts import robust_deviation
 from pipeline.detection.judges.class_judges import FULL_VOTE, NO_VOTE, vote
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.judges.residuals import robust_deviation
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.runs.context import AuditContext
 
@@ -35,15 +33,6 @@ class TargetJudges:
     def deviation(self, role: str, targets: np.ndarray | None = None) -> np.ndarray:
         """Robust deviations of the role's targets (train: those given) from what is predicted, float64 `[rows]`."""
         return robust_deviation(self.given if targets is None else targets, self.predicted(role))
-
-    def signals(self, role: str, targets: np.ndarray | None = None) -> Iterator[Signal]:
-        """Each model's residual, beside the ranking."""
-        given = self.given if targets is None else targets
-        for judge in self.panel.judges:
-            deviation = robust_deviation(given, np.asarray(self.panel.of(judge.name, role), dtype=np.float64))
-            yield Signal(
-                judge.signal, deviation, True, f"how far its prediction is off: {judge.words}", counts=False
-            )
 
 
 def collect_target_judges(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.data.encode import Encoding
-from pipeline.detection.counts import NoiseEstimate, estimate_noise, estimate_wrong_targets
-from pipeline.detection.decisions import KEEP
-from pipeline.detection.judges.halves import Opinion, on_validation
-from pipeline.detection.judges.label_sets import Pairs, estimate_wrong_answers
+from pipeline.detection.judges.halves import Opinion, on_validation, reading, role_files
+from pipeline.detection.judges.label_sets import Pairs, mean_chances
 from pipeline.detection.noise.confused_pairs import Pair, confused_pairs
+from pipeline.detection.noise.noise_estimate import NoiseEstimate, estimate_noise, estimate_wrong_targets
 from pipeline.detection.noise.validation_doubts import doubts
 from pipeline.detection.noise.wrong_share import estimate_wrong_answers as estimate_answers_alone
 from pipeline.runs.context import AuditContext
 from pipeline.seeds import random_state
+from pipeline.text.decisions import Decision
+from pipeline.training.halves import HALVES
 from pipeline.training.main_run import role_labels
 from pipeline.workers.worker import run_data
 
@@ -95,6 +97,17 @@ def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
     return Noise(found, HARD if found is None else f"{ANSWERS} {BLIND}", [])
 
 
+def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEstimate | None:
+    """The share of all answers that are wrong; the interval takes a row's labels as one observation."""
+    labels = role_labels(run_data(run_path), "validation").numpy()
+    wrong = [
+        (mean_chances(reading(role_files(run_path, half, "validation", window)), labels.shape, window) > 0.5)
+        != labels
+        for half in HALVES
+    ]
+    return estimate_noise(pairs.contradicted.mean(1), np.mean(wrong, axis=(0, 2)), classes=2)
+
+
 def nothing_to_compare(context: AuditContext) -> str | None:
     """Why train rows can't be compared with validation rows; None where they can."""
     if not context.config.detection.halves:
@@ -108,7 +121,7 @@ def pairs_as_json(
     pairs: list[Pair], encoding: Encoding, labels: np.ndarray, best: np.ndarray, decision: np.ndarray
 ) -> list[dict[str, Any]]:
     """The pairs with labels as the source has them, and `flagged`: rows of the pair that are not kept."""
-    flagged = decision != KEEP
+    flagged = decision != Decision.KEEP
     return [
         asdict(pair)
         | {

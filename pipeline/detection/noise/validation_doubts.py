@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from pipeline.detection.counts import NoiseEstimate
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.text import words
 
 FEW_ROWS = 100

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.judges.class_judges import pooled
 from pipeline.detection.noise.confused_pairs import MOST_PAIRS, Pair
 from pipeline.detection.noise.label_flips import Flips, estimate_flips, right_label, wrong_label
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.seeds import random_state
 
 DRAWS = 30

@@ -19,11 +19,11 @@ from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.decisions_file import Line, read_decisions
 from pipeline.data.originals import class_names
-from pipeline.detection.decisions import DECISIONS, KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
 from pipeline.detection.people.answers import Answers
 from pipeline.detection.table import with_labels
 from pipeline.errors import InputError
 from pipeline.text import words
+from pipeline.text.decisions import ANSWERS_RIGHT, CHANGED, DECISIONS, UNSURE, Decider, Decision
 from pipeline.workers.worker import run_data
 
 COLUMNS = ["row_key", "shard", "row"]
@@ -32,7 +32,7 @@ MOST_CLASSES = 10
 
 @dataclass(frozen=True)
 class Word:
-    """What a person decided about one row: a place in DECISIONS, and their own label, None without one."""
+    """What a person decided about one row: a Decision, and their own label, None without one."""
 
     decision: int
     label: Any
@@ -47,7 +47,7 @@ People = Mapping[int, Word]
 class Applied:
     """The decisions with those of people among them, all `[rows]`.
 
-    decision: uint8, places in DECISIONS; decided_by: uint8, places in DECIDERS; people: bool, a person decided;
+    decision: uint8, Decisions; decided_by: uint8, Deciders; people: bool, a person decided;
     own_labels: place → the label that a person gave.
     """
 
@@ -111,7 +111,9 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dic
 def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
     """Raises InputError as `find_rows`, and for rows that a run suggests no label for and that are to get one."""
     words = [word for of_role in find_rows(config, run_path, lines).values() for word in of_role.values()]
-    unnamed = {word.line.key: word for word in words if word.decision == RELABEL and word.label is None}
+    unnamed = {
+        word.line.key: word for word in words if word.decision == Decision.RELABEL and word.label is None
+    }
     wanted = (
         pc.field("row_key").isin(pa.array(list(unnamed), pa.string())) & pc.field("suggested_label").is_null()
     )
@@ -177,20 +179,18 @@ class LabelReader:
             if new is not None:
                 raise InputError(f"{line.place}: a new label without a verdict", "Write wrong beside it.")
             return None
-        if new is not None and line.word not in ("wrong", "relabel"):
+        if new is not None and line.word not in ("wrong", Decision.RELABEL.word):
             raise InputError(
                 f"{line.place}: row {line.key!r} is called {line.word}, and {line.label!r} is not its label "
                 f"({words.label(given, self.names)})",
                 "Write wrong or relabel to give it a new label, or leave the label out.",
             )
-        if line.word == "relabel" and new is None and line.label is not None:
+        if line.word == Decision.RELABEL.word and new is None and line.label is not None:
             raise InputError(
                 f"{line.place}: row {line.key!r} can't be relabelled: it has the label {line.label!r} already",
                 "Give another label, or leave it out to take the suggested one.",
             )
-        decision = {"keep": KEEP, "right": KEEP, "remove": REMOVE, "relabel": RELABEL, "unsure": REVIEW}
-        wrong = REMOVE if new is None else RELABEL
-        return Word(decision.get(line.word, wrong), new, line)
+        return Word(decision_of(line.word, new is not None), new, line)
 
     def is_given(self, text: str, given: Any) -> bool:
         """Whether the text is the row's own label, as sheets show it or as Python writes it."""
@@ -233,6 +233,17 @@ class LabelReader:
         return int(number) if self.integer else number
 
 
+def decision_of(answer: str, has_label: bool) -> Decision:
+    """What an answer (one of ANSWERS) decides; has_label: whether a new label stands beside it."""
+    if answer in ANSWERS_RIGHT:
+        return Decision.KEEP
+    if answer == UNSURE:
+        return Decision.REVIEW
+    if answer in CHANGED:
+        return Decision.of(answer)
+    return Decision.RELABEL if has_label else Decision.REMOVE
+
+
 def set_of(line: Line) -> list[str]:
     """A set of labels: a JSON list, or labels with commas between them; `[]` and `none` are the empty set."""
     text = line.label or ""
@@ -251,20 +262,20 @@ def set_of(line: Line) -> list[str]:
 def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np.ndarray) -> Applied:
     """Put the words of people into the decisions of one role, above what the rule and its caps made of them.
 
-    decision: uint8 `[rows]`, places in DECISIONS; has_suggestion: bool `[rows]`, another label is suggested. Raises
+    decision: uint8 `[rows]`, Decisions; has_suggestion: bool `[rows]`, another label is suggested. Raises
     InputError where a row is to be relabelled and neither the person nor a suggestion says how.
     """
     decision = decision.copy()
     by_person = np.zeros(len(decision), dtype=bool)
     own: dict[int, Any] = {}
     for place, word in (people or {}).items():
-        if word.decision == RELABEL and word.label is None and not has_suggestion[place]:
+        if word.decision == Decision.RELABEL and word.label is None and not has_suggestion[place]:
             refuse_relabelling(word)
         decision[place], by_person[place] = word.decision, True
         if word.label is not None:
             own[place] = word.label
-    decided_by = np.where(decision == KEEP, NOBODY, RULE).astype(np.uint8)
-    decided_by[by_person] = PERSON
+    decided_by = np.where(decision == Decision.KEEP, Decider.NOBODY, Decider.RULE).astype(np.uint8)
+    decided_by[by_person] = Decider.PERSON
     return Applied(decision, decided_by, by_person, own)
 
 
@@ -280,4 +291,4 @@ def count_people(applied: Iterable[Applied]) -> dict[str, int]:
     counts = np.zeros(len(DECISIONS), dtype=int)
     for each in applied:
         counts += np.bincount(each.decision[each.people], minlength=len(DECISIONS))
-    return {name: int(counts[DECISIONS.index(name)]) for name in ("keep", "remove", "relabel", "review")}
+    return dict(zip(DECISIONS, counts.tolist()))

@@ -1,4 +1,4 @@
-"""Signal that does not count: how far a row lies from its class, in the model's features (high is suspicious)."""
+"""How far a row lies from the classes, in the model's features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.detection.columns import slices
-from pipeline.detection.suspicion import Signal
 
 KEPT = 0.75
 """Share of every class that its mean and the covariance are made of: the rows that lie nearest."""
@@ -85,12 +84,6 @@ def fit_once(features: np.ndarray, labels: np.ndarray, classes: int) -> ClassDis
     values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
     whitening = vectors / np.sqrt(values)
     return ClassDistance(whitening.astype(np.float32), (means @ whitening).astype(np.float32))
-
-
-def representation_outlier(distances: np.ndarray) -> Signal:
-    """float64 `[rows]`: robust standard deviations of its class between the row and the middle of its class."""
-    words = "how far the row lies from the rows of its label, as the model sees them early in training"
-    return Signal("representation_outlier", distances, True, words, counts=False)
 
 
 def belongs_nowhere(nearest: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Signal that does not count: almost the same row occurs with another label (high is suspicious)."""
+"""Rows that are almost the same and have different labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 
 from pipeline.data.encoded import EncodedData, Rows
 from pipeline.detection.columns import slices
-from pipeline.detection.suspicion import Signal
 
 SAME_FEATURES = 0.98
 """Cosine of the model's features from which two rows are compared at all."""
@@ -15,12 +14,6 @@ SAME_INPUTS = 0.98
 """Likeness of the inputs from which they are near-duplicates, in each kind of input."""
 MOST_BYTES = 2**25
 """Encoded inputs that are compared at a time: few turns, since each reads from many chunks."""
-
-
-def near_duplicate(counts: np.ndarray) -> Signal:
-    """float64 `[rows]`: near-duplicates with another label among the row's nearest neighbours."""
-    words = "how many nearly equal rows have another label"
-    return Signal("near_duplicate", counts, True, words, counts=False)
 
 
 def count_near_duplicates(

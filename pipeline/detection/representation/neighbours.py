@@ -1,4 +1,4 @@
-"""Signal: whether a row's nearest neighbours, as the model sees rows early in training, have its label.
+"""A row's nearest neighbours, as the model sees rows early in training, and how they vote on its label.
 
 Neighbours are looked for among a seeded sample of the train rows: exactly, or, from EXACT reference rows on, in an
 index (inverted lists of k-means cells, Johnson et al. 2019, arXiv 1702.08734).
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.detection.suspicion import Signal
 from pipeline.runs.directory import write_atomically
 from pipeline.workers.kept import keep
 
@@ -25,17 +24,6 @@ LISTS = 4.0
 PROBES = 64
 """Cells that are searched for each row."""
 SLICE = 1024
-
-
-def neighbour_margin(margins: np.ndarray) -> Signal:
-    """Cosine-weighted votes of the nearest neighbours: the given label's share minus the best other's."""
-    return Signal("neighbour_margin", margins, False, "whether the rows most like it have the same label")
-
-
-def clean_neighbours(margins: np.ndarray) -> Signal:
-    """The same of the nearest validation rows, whose labels are right."""
-    words = "whether the clean validation rows most like it have the same label"
-    return Signal("clean_neighbours", margins, False, words)
 
 
 def build_index(features: Tensor, path: Path, seed: int) -> None:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from pipeline.config import AuditConfig
 from pipeline.data.canaries import planted_rows
 from pipeline.data.named_rows import trusted_rows
-from pipeline.detection.counts import Counts
-from pipeline.detection.decisions import Choice, Ranked, removable
+from pipeline.detection.noise.flag_counts import Counts
 from pipeline.detection.people.answers import Answers, ranking_hash
 from pipeline.detection.people.review_sample import RIGHT, UNANSWERED, WRONG, judge, rows_to_remove
 from pipeline.detection.rules import promises
+from pipeline.detection.rules.decide import Choice, Ranked, removable
 from pipeline.detection.rules.promises import Promise
 from pipeline.detection.rules.trusted import flag_by_trusted
 from pipeline.errors import InputError

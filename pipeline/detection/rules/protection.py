@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
 from pipeline.text import words
+from pipeline.text.decisions import Decision
 
 RARE = 0.1
 """Of an even share of the rows: a class with fewer is rare."""
@@ -36,13 +36,13 @@ def rare_classes(labels: np.ndarray, classes: int) -> np.ndarray:
 
 def held_back(decision: np.ndarray, protected: np.ndarray) -> np.ndarray:
     """The decisions with removals and relabellings of protected rows (bool `[rows]`) put to review."""
-    changed = np.isin(decision, (REMOVE, RELABEL)) & protected
-    return np.where(changed, REVIEW, decision).astype(decision.dtype)
+    changed = np.isin(decision, (Decision.REMOVE, Decision.RELABEL)) & protected
+    return np.where(changed, Decision.REVIEW, decision).astype(decision.dtype)
 
 
 def flags_of_rare(decision: np.ndarray, labels: np.ndarray, classes: int) -> list[RareClass]:
     """The rare classes that have flagged rows, those that stand out most first."""
-    flagged = decision != KEEP
+    flagged = decision != Decision.KEEP
     share = flagged.mean()
     found = []
     for label in np.flatnonzero(rare_classes(labels, classes)):

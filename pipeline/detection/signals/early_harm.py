@@ -1,15 +1,13 @@
-"""Signal: the harm to the loss of a clean validation set (high is suspicious)."""
+"""The harm to the loss of a clean validation set, early in training."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
+from pipeline.detection.signals.evidence import Evidence
+from pipeline.detection.signals.registry import Signal, register
 
-NAME = "early_harm"
 WHOLE = 0.2
 """From this share of wrong labels on, harm counts as much as any other signal."""
 LEAST_WEIGHT = 0.3
@@ -18,9 +16,15 @@ UNKNOWN = 0.5
 """The weight where there is no estimate."""
 
 
-def early_harm(values: np.ndarray) -> Signal:
-    """SOURCE's harm over the early window, which may be the whole run; float64 `[rows]`."""
-    return Signal(NAME, values, True, "how much the row raises the loss on clean validation rows")
+def early_harm(evidence: Evidence) -> np.ndarray | None:
+    """SOURCE's harm over the early window, which may be the whole run; float64 `[rows]`.
+
+    Only with validation labels that are clean.
+    """
+    if not evidence.context.config.data.validation_is_clean or not evidence.data.count("validation"):
+        return None
+    of_window = evidence.context.run.facts("attribute")["early_harm"]
+    return evidence.score("early_harm" if of_window else "validation_harm")
 
 
 def harm_weight(noise: NoiseEstimate | None) -> float:
@@ -28,7 +32,14 @@ def harm_weight(noise: NoiseEstimate | None) -> float:
     return UNKNOWN if noise is None else max(LEAST_WEIGHT, min(1.0, noise.value / WHOLE))
 
 
-def with_harm_weight(signals: list[Signal], noise: NoiseEstimate | None) -> list[Signal]:
-    """Harm's signals, repeats' too, get their weight."""
-    weight = harm_weight(noise)
-    return [replace(each, weight=weight) if each.name.startswith(NAME) else each for each in signals]
+EARLY_HARM = register(
+    Signal(
+        name="early_harm",
+        label="harms validation",
+        words="how much the row raises the loss on clean validation rows",
+        high_is_suspicious=True,
+        counts=True,
+        of_training=early_harm,
+        weight=harm_weight,
+    )
+)

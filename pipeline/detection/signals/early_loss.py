@@ -1,15 +1,31 @@
-"""Signal: the loss of the given label in the early window of training (high is suspicious)."""
+"""The loss of the given label in the early window of training."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import numpy as np
 
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.signals.evidence import Evidence
+from pipeline.detection.signals.registry import OnSets, Signal, register
 from pipeline.training.dynamics import mean_column
 from pipeline.training.main_run import main_directory
 
 
-def early_loss(run_path: Path, early_epoch: int) -> Signal:
-    """The training loss in nats, averaged over the first `early_epoch` epochs."""
-    values = mean_column(main_directory(run_path), "loss", early_epoch)
-    return Signal("early_loss", values, True, "how hard the given label was to learn early in training")
+def early_loss(evidence: Evidence) -> np.ndarray:
+    """The training loss in nats, averaged over the epochs up to e*."""
+    return mean_column(main_directory(evidence.path), "loss", evidence.early)
+
+
+EARLY_LOSS = register(
+    Signal(
+        name="early_loss",
+        label="hard to learn",
+        words="how hard the given label was to learn early in training",
+        high_is_suspicious=True,
+        counts=True,
+        of_training=early_loss,
+        on_sets=OnSets(
+            "how hard the answer (yes or no) to the row's most suspicious label was to learn early in training",
+            lambda pairs: pairs.loss,
+        ),
+    )
+)

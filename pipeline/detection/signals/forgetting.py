@@ -1,28 +1,30 @@
-"""Signal that does not count: how often training loses a row that it had got right (high is suspicious)."""
+"""How often training loses a row that it had got right."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.detection.columns import slices
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.signals.evidence import Evidence
+from pipeline.detection.signals.registry import Signal, register
 from pipeline.training.dynamics import SLICE, epoch_path
 from pipeline.training.main_run import main_directory
 from pipeline.training.tensor_file import RowsFile
 
 
-def forgetting(run_path: Path, epochs: int) -> Signal:
+def forgetting(evidence: Evidence) -> np.ndarray | None:
     """Forgetting events (Toneva et al. 2019, arXiv 1812.05159) of the audited training, float64 `[rows]`.
 
     The epochs at whose end the label has no positive margin although it had one an epoch before. A row that is never
-    right has nothing to forget; the paper ranks it above all others, and here it gets the number of epochs.
+    right has nothing to forget; the paper ranks it above all others, and here it gets the number of epochs. Classes
+    alone have it.
     """
-    files = [RowsFile(epoch_path(main_directory(run_path), epoch)) for epoch in range(1, epochs + 1)]
+    if evidence.task != "classification":
+        return None
+    epochs = evidence.context.config.training.epochs
+    files = [RowsFile(epoch_path(main_directory(evidence.path), epoch)) for epoch in range(1, epochs + 1)]
     parts = [count_events(files, place) for place in slices(len(files[0]), SLICE)]
-    words = "how often training lost the label again after it had got it right"
-    return Signal("forgetting", np.concatenate(parts), True, words, counts=False)
+    return np.concatenate(parts)
 
 
 def count_events(files: list[RowsFile], place: slice) -> np.ndarray:
@@ -33,3 +35,14 @@ def count_events(files: list[RowsFile], place: slice) -> np.ndarray:
         events += before & ~right
         before, ever = right, ever | right
     return np.where(ever, events, float(len(files)))
+
+
+FORGETTING = register(
+    Signal(
+        name="forgetting",
+        label="forgotten",
+        words="how often training lost the label again after it had got it right",
+        high_is_suspicious=True,
+        of_training=forgetting,
+    )
+)

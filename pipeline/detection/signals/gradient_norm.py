@@ -1,4 +1,4 @@
-"""Signal that does not count: how strongly a row still pulls at the last layer in the end (high is suspicious)."""
+"""How strongly a row still pulls at the last layer in the end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.signals.evidence import Evidence
+from pipeline.detection.signals.registry import Signal, register
 from pipeline.models.features import features_and_outputs
-from pipeline.runs.context import AuditContext
 from pipeline.scoring.plan import attribution_model
 from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import plain_objective, run_data, run_device
@@ -20,19 +20,17 @@ from pipeline.workers.worker import plain_objective, run_data, run_device
 SLICE = 1024
 
 
-def gradient_norm(context: AuditContext) -> Signal:
+def gradient_norm(evidence: Evidence) -> np.ndarray:
     """|∂loss/∂(W, b)| of the last Linear at the last checkpoint, float64 `[rows]` (GraNd of the last layer, Paul et al.
     2021, arXiv 2107.07075).
 
     That gradient is g [h, 1]ᵀ with g = ∂loss/∂outputs (for cross-entropy p − e_y) and h the Linear's input, so that
     its norm is |g| · √(|h|² + 1): exact, at the price of a forward pass, where the Linear's output is the model's.
     """
-    path = context.run.path
-    chunks = run_data(path).chunks("train")
+    path, chunks = evidence.path, evidence.data.chunks("train")
     names = [f"gradient norm: chunk {chunk.id}" for chunk in chunks]
-    parts = context.workers.run(chunk_norms, [(path, chunk) for chunk in chunks], names)
-    words = "how strongly the row still pulled at the last layer in the end"
-    return Signal("gradient_norm", np.concatenate(parts).astype(np.float64), True, words, counts=False)
+    parts = evidence.context.workers.run(chunk_norms, [(path, chunk) for chunk in chunks], names)
+    return np.concatenate(parts).astype(np.float64)
 
 
 def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
@@ -50,3 +48,14 @@ def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
         (gradient,) = torch.autograd.grad(objective.losses(outputs, batch.labels).sum(), outputs)
         norms.append(gradient.norm(dim=1) * (features.square().sum(1) + 1).sqrt())
     return torch.cat(norms).cpu().numpy()
+
+
+GRADIENT_NORM = register(
+    Signal(
+        name="gradient_norm",
+        label="pulls at the last layer",
+        words="how strongly the row still pulled at the last layer in the end",
+        high_is_suspicious=True,
+        of_training=gradient_norm,
+    )
+)

@@ -1,14 +1,24 @@
-"""Signal that does not count: the harm to the validation loss by the end of training (high is suspicious)."""
+"""The harm to the validation loss by the end of training."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.detection.suspicion import Signal
+from pipeline.detection.signals.evidence import Evidence
+from pipeline.detection.signals.registry import Signal, register
 
 
-def validation_harm(values: np.ndarray) -> Signal:
+def validation_harm(evidence: Evidence) -> np.ndarray | None:
     """SOURCE's harm over the whole run in nats, float64 `[rows]`, whether or not the validation labels are clean."""
-    return Signal(
-        "validation_harm", values, True, "how much the row raises the final validation loss", counts=False
+    return evidence.score("validation_harm") if evidence.data.count("validation") else None
+
+
+VALIDATION_HARM = register(
+    Signal(
+        name="validation_harm",
+        label="harms validation, whole run",
+        words="how much the row raises the final validation loss",
+        high_is_suspicious=True,
+        of_training=validation_harm,
     )
+)

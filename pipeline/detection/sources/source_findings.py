@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.decisions import KEEP
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.sources.source_values import declared_sources, other_columns
 from pipeline.detection.sources.suspect_sources import (
     Opinions,
@@ -19,6 +18,7 @@ from pipeline.detection.sources.suspect_sources import (
     target_opinions,
 )
 from pipeline.panel.opinions import Panel
+from pipeline.text.decisions import Decision
 from pipeline.workers.worker import run_data
 
 FEWEST_OF_OTHERS = 200
@@ -34,11 +34,11 @@ def sources_of_run(
 ) -> list[dict[str, Any]]:
     """The lines of `find_sources` for the train rows; none without a panel.
 
-    given: encoded labels; decision: places in DECISIONS, both `[train rows]`; estimate: of the share of wrong labels.
+    given: encoded labels; decision: Decisions, both `[train rows]`; estimate: of the share of wrong labels.
     """
     if panel is None:
         return []
-    overall, flagged = None if estimate is None else asdict(estimate), decision != KEEP
+    overall, flagged = None if estimate is None else asdict(estimate), decision != Decision.KEEP
     opinions = opinions_of(run_path, panel, given)
     declared = find_sources(declared_sources(run_path), opinions, flagged, overall)
     others = find_sources(other_columns(run_path), opinions, flagged, overall)

@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detection.counts import NoiseEstimate
-from pipeline.detection.judges.label_sets import (
-    Pairs,
-    count_rows_of_pairs,
-    flipped,
-    of_main_run,
-    pair_suspicion,
-    row_signals,
-)
+from pipeline.detection.judges.label_sets import Pairs, flipped, of_main_run
+from pipeline.detection.noise.flag_counts import count_rows_of_pairs
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.representation.neighbours import margins
+from pipeline.detection.signals.sets import pair_suspicion, row_signals
 from pipeline.tasks.multilabel import MULTILABEL
 
 ROWS, LABELS = 50, 3

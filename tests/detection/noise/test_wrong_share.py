@@ -7,8 +7,8 @@ import pytest
 from flipped_labels import Simulated, as_judged, in_pairs, one_sided, simulate, uniform
 from sklearn.metrics import average_precision_score
 
-from pipeline.detection.counts import NoiseEstimate
 from pipeline.detection.noise.label_flips import right_label, wrong_label
+from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import (
     MOST_PAIRS,
     WrongShare,

@@ -13,7 +13,6 @@ from data.small import config, run_prepare, write
 
 from pipeline.config import AuditConfig
 from pipeline.data.decisions_file import read_decisions
-from pipeline.detection.decisions import KEEP, NOBODY, PERSON, RELABEL, REMOVE, REVIEW, RULE
 from pipeline.detection.people.decided_rows import (
     People,
     apply_people,
@@ -24,6 +23,10 @@ from pipeline.detection.people.decided_rows import (
 )
 from pipeline.errors import InputError
 from pipeline.stages.stages import fingerprints
+from pipeline.text.decisions import Decider, Decision
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
+NOBODY, RULE, PERSON, _ = Decider
 
 ROWS = 40
 SPLIT = {"column": "part"}

@@ -11,13 +11,15 @@ from scipy.stats import binomtest
 from pipeline.config import Detection
 from pipeline.data.canaries import Canaries, save_canaries
 from pipeline.detection.canary_recall import canary_recall
-from pipeline.detection.counts import estimate_noise
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
 from pipeline.detection.intervals import wilson
+from pipeline.detection.noise.noise_estimate import estimate_noise
 from pipeline.detection.noise.validation_doubts import doubts
 from pipeline.detection.people.review_sample import CutOff
 from pipeline.detection.rules.promises import of_budget, of_ranking, of_reviewed, of_trusted
 from pipeline.detection.rules.trusted import TrustedFlags
+from pipeline.text.decisions import Decision
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
 
 FLAGS = TrustedFlags(np.zeros(3, dtype=bool), 200, 99, False)
 HOLDS, FAILS = CutOff(60, 57, 57, 55, 0.9, "holds"), CutOff(90, 57, 57, 40, 0.6, "fails")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.detection.decisions import KEEP, RELABEL, REMOVE, REVIEW
 from pipeline.detection.rules.protection import RARE, flags_of_rare, held_back, rare_classes, rare_note
+from pipeline.text.decisions import Decision
+
+KEEP, REVIEW, REMOVE, RELABEL = Decision
 
 LABELS = np.repeat([0, 1, 2], [940, 940, 20])
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from pipeline.config import AuditConfig
-from pipeline.detection.signals.panel_signals import SHARE_OF_TRAINING
+from pipeline.detection.signals.weights import SHARE_OF_TRAINING
 from pipeline.runs.directory import RunDirectory
 
 SIGNALS = {

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.detection.signals.forgetting import count_events
-from pipeline.detection.suspicion import Signal, suspicion
+from pipeline.detection.suspicion import SignalValues, suspicion
 from pipeline.training.dynamics import read_epoch
 from pipeline.training.main_run import main_directory, whole_trajectory
 from pipeline.training.tensor_file import RowsFile, write_rows
@@ -67,6 +67,6 @@ def test_gradient_norm_is_that_of_the_last_layers_gradient_by_autograd(detected_
 
 def test_only_signals_that_count_make_the_suspicion() -> None:
     rng = np.random.default_rng(0)
-    one, two = (Signal(name, rng.normal(size=50), True, "") for name in "ab")
-    beside = Signal("c", rng.normal(size=50), True, "", counts=False)
+    one, two = (SignalValues(name, rng.normal(size=50), True, "") for name in "ab")
+    beside = SignalValues("c", rng.normal(size=50), True, "", counts=False)
     assert np.array_equal(suspicion([one, beside, two]), suspicion([one, two]))

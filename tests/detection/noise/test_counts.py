@@ -3,17 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.detection.counts import (
+from pipeline.detection.judges.residuals import robust_deviation
+from pipeline.detection.noise.flag_counts import (
     DOUBTFUL_TARGET,
     Counts,
-    NoiseEstimate,
     count_classification,
     count_contradictions,
     count_regression,
-    estimate_noise,
-    estimate_wrong_targets,
-    robust_deviation,
 )
+from pipeline.detection.noise.noise_estimate import NoiseEstimate, estimate_noise, estimate_wrong_targets
 
 
 def simulate(

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Detection
-from pipeline.detection.counts import Counts
-from pipeline.detection.decisions import DECISIONS, Choice, Ranked, decide, removable, within_caps
+from pipeline.detection.noise.flag_counts import Counts
+from pipeline.detection.rules.decide import Choice, Ranked, decide, removable, within_caps
+from pipeline.text.decisions import DECISIONS, Decision
 
 ROWS = 100
 IDS = np.arange(ROWS)
@@ -122,7 +123,7 @@ def test_what_may_be_removed_is_in_order_and_any_head_of_it_passes_the_caps() ->
     assert places.tolist() == [0, 1, 2, *range(9, 34)]
     for head in (1, 5, len(places)):
         choice = Choice(places[:head], 0, NOBODY, NOBODY)
-        removed = np.flatnonzero(decide(config, rows, choice) == DECISIONS.index("remove"))
+        removed = np.flatnonzero(decide(config, rows, choice) == Decision.REMOVE)
         assert set(removed) == set(places[:head]) | {3, 70}
 
 

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config import Detection
-
-DECISIONS = ("keep", "review", "remove", "relabel")
-KEEP, REVIEW, REMOVE, RELABEL = range(len(DECISIONS))
-
-DECIDERS = (None, "rule", "person", "history")
-"""Who set a row's decision; nobody where a row is plainly kept."""
-NOBODY, RULE, PERSON, HISTORY = range(len(DECIDERS))
+from pipeline.text.decisions import Decision
 
 
 @dataclass(frozen=True)
@@ -59,25 +53,25 @@ class Choice:
 
 
 def decide(config: Detection, rows: Ranked, choice: Choice) -> np.ndarray:
-    """The decision of every row, uint8 `[rows]`, a place in DECISIONS.
+    """The decision of every row, uint8 `[rows]`, a Decision.
 
     Carriers of a backdoor are a queue of their own: removed first and beyond what the rule chose, unless the rule
     is `ranking`. Then come the rows that the rule chose. What the caps let through is removed, or relabelled where
     the suggested label is at least `relabel_above` probable; what they keep back is to be reviewed.
     """
-    decision = np.full(len(rows.suspicion), KEEP, dtype=np.uint8)
-    decision[rows.order[: choice.review]] = REVIEW
-    decision[choice.wrong] = REVIEW
-    decision[choice.right] = KEEP
-    decision[rows.poisoned] = REVIEW
+    decision = np.full(len(rows.suspicion), Decision.KEEP, dtype=np.uint8)
+    decision[rows.order[: choice.review]] = Decision.REVIEW
+    decision[choice.wrong] = Decision.REVIEW
+    decision[choice.right] = Decision.KEEP
+    decision[rows.poisoned] = Decision.REVIEW
     if config.rule == "ranking":
         return decision
     candidates = np.concatenate([rows.poisoned, choice.wrong])
     changed = within_caps(config, candidates[~choice.right[candidates]], rows.strata)
-    decision[changed] = REMOVE
+    decision[changed] = Decision.REMOVE
     if config.relabel_above is not None:
         sure = (rows.relabel_probability[changed] >= config.relabel_above) & ~rows.carriers[changed]
-        decision[changed[sure]] = RELABEL
+        decision[changed[sure]] = Decision.RELABEL
     return decision
 
 
