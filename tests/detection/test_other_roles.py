@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Detection
-from pipeline.detection.other_roles import Cuts, Evidence, cuts_of, decide_role, suspicion_like_train
+from pipeline.detection.other_roles import Cuts, RoleEvidence, cuts_of, decide_role, suspicion_like_train
 from pipeline.text.decisions import Decision
 
 KEEP, REVIEW, REMOVE, RELABEL = Decision
@@ -14,7 +14,7 @@ KEEP, REVIEW, REMOVE, RELABEL = Decision
 CUTS = Cuts(remove=0.8, review=0.5)
 
 
-def evidence(rows: int, **changes: np.ndarray) -> Evidence:
+def evidence(rows: int, **changes: np.ndarray) -> RoleEvidence:
     usual = {
         "doubt": np.linspace(0, 1, rows),
         "suggested": np.zeros(rows, dtype=np.int64),
@@ -24,7 +24,7 @@ def evidence(rows: int, **changes: np.ndarray) -> Evidence:
         "strata": np.zeros(rows, dtype=np.int64),
         "is_ambiguous": np.zeros(rows, dtype=bool),
     }
-    return Evidence(**(usual | changes), signals=[])
+    return RoleEvidence(**(usual | changes), signals=[])
 
 
 def test_a_row_has_the_suspicion_of_the_train_rows_that_are_doubted_as_much() -> None:
