@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.results import CACHE, commit, write_results
 from pipeline.config import AuditConfig, load_config
-from pipeline.data.look import look
+from pipeline.data.first_look.inspect_files import look
 from pipeline.preflight.check import check
 from pipeline.runs.directory import read_json, write_json
 from pipeline.stages.opening import open_run

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from benchmarks.audit_cost import MemorySampler
 from benchmarks.large_data import FEATURES, make_dataset
@@ -82,7 +81,7 @@ def measure(rows: int) -> dict[str, dict[str, float]]:
     make_dataset(data, rows)
     with tempfile.TemporaryDirectory(dir=CACHE / "large") as folder:
         config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(config_of(data).as_dict()), encoding="utf-8")
+        config.write_text(config_of(data).to_yaml(), encoding="utf-8")
         command = [
             sys.executable,
             "-m",

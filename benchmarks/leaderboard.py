@@ -85,6 +85,11 @@ def least_kept(rows: Rows) -> Row:
     return min((row for row in rows if row["metric"] == "promise_kept"), key=lambda row: row["value"])
 
 
+def most_improved(rows: Rows) -> Row:
+    """The task and kind of which most draws were called improved."""
+    return max((row for row in rows if row["metric"] == "improved"), key=lambda row: row["value"])
+
+
 def lead_on_one_file(rows: Rows) -> Row:
     """Average precision beyond that of the best peer, a mean of the sets, with a bootstrap over the sets."""
     of_sets = list(one(metric="average_precision over cleanlab, lowest of a set")(rows)["sets"].values())
@@ -177,9 +182,9 @@ LINES = (
         percent,
     ),
     Line(
-        "Random removals that verification calls `improved`, in percent (at most 5)",
+        "Useless changes that verification calls `improved`, in percent, the worst of all kinds (at most 5)",
         Measured("null_test", "null-test"),
-        one(metric="false_improved"),
+        most_improved,
         percent,
     ),
     Line(

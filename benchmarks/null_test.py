@@ -2,11 +2,12 @@
 
     python -m benchmarks.null_test [--task table|text|pixels] [--quick] [--data DIR]
 
-Two kinds of proposals pose as the audit's own, of the size and classes of its real flags: `random` rows, and right rows
-that the out-of-sample judges contradict most (`contradicted`). Of each there is a pool of 30, and each is removed,
-relabelled and done half by half, once with every seed. A draw from the pool is one experiment: one proposal, whose arm
-is chosen as verification chooses, with controls from the random pool, and the verdict is that of `verify`, with holdout
-labels declared clean and, where the audit has judges of the holdout rows, as noisy as the train labels.
+Two kinds of proposals pose as the audit's own, of the size and classes of its real flags: `random` ones, each arm
+drawn as its own control is drawn, and right rows that the out-of-sample judges contradict most (`contradicted`). Of
+each there is a pool of 30, and each is removed, relabelled and done half by half, once with every seed. A draw from
+the pool is one experiment: one proposal, whose arm is chosen as verification chooses, with controls from the other
+random ones. The verdict is the one of an audit, with holdout labels declared clean and, where the audit has judges of
+the holdout rows, as noisy as the train labels.
 
 Retrainings are kept under benchmarks/cache/null_test/, so that the same command goes on after an interruption.
 """
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.stats import binomtest
 
 import pipeline
 from benchmarks.results import CACHE, write_results
@@ -45,7 +47,8 @@ from pipeline.workers.worker import run_config, run_data
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 ARMS = ("removed", "relabelled", "mixed")
-KINDS = ("random", "contradicted")
+RANDOM, CONTRADICTED = "random", "contradicted"
+KINDS = (RANDOM, CONTRADICTED)
 ROWS = {"train": 1500, "validation": 400, "holdout": 600}
 NOISE = 0.15
 """The share of wrong labels in a table, nearly all of one of five sources."""
@@ -53,7 +56,7 @@ NOISE = 0.15
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a test is: retrainings are 2 kinds × 3 arms × `proposals` × `seeds`, and as many controls."""
+    """How large a test is: retrainings are 2 kinds × 3 arms × `proposals` × `seeds`, and as given."""
 
     proposals: int = 30
     seeds: int = 4
@@ -131,17 +134,17 @@ def write_table(folder: Path) -> dict[str, list[str]]:
 
 
 def proposal(run_path: Path, kind: str, number: int) -> Decisions:
-    """Proposal `number` of its kind: as many rows of every class as the audit flagged, half of them to relabel.
+    """Proposal `number` of its kind, of as many rows of every class as the audit flagged, half of them to relabel.
 
     `contradicted`: drawn from the twice as many rows that the judges contradict most, of those that were not flagged.
-    Every one would get the label that the judges predict.
+    Every one would get the label that the judges predict. `random`: the flagged rows themselves, whose arms are never
+    trained, but the random controls that are drawn for them.
     """
     decisions = read_decisions(run_path)
-    flagged = real_flags(run_path)
-    allowed = ~flagged
-    if kind == "contradicted":
-        allowed &= most_contradicted(run_path, decisions, flagged)
-    chosen = random_rows(decisions.strata, flagged, allowed, f"null test {kind}", number)
+    chosen = real_flags(run_path)
+    if kind == CONTRADICTED:
+        allowed = most_contradicted(run_path, decisions, chosen)
+        chosen = random_rows(decisions.strata, chosen, allowed, "null test contradicted", number)
     half = random_state("null test half", number).random_sample(len(chosen)) < 0.5
     return replace(
         decisions,
@@ -151,6 +154,11 @@ def proposal(run_path: Path, kind: str, number: int) -> Decisions:
         by_person=np.zeros(len(chosen), dtype=bool),
         suggested=decisions.judged,
     )
+
+
+def arm_of(kind: str, arm: str) -> str:
+    """What stands in the pool for a proposal's arm: a random one is drawn as its control is."""
+    return RANDOM_OF + arm if kind == RANDOM else arm
 
 
 def real_flags(run_path: Path) -> np.ndarray:
@@ -195,9 +203,13 @@ Pool = dict[tuple[str, int, str], ArmResult]
 
 
 def retrain_pool(run_path: Path, plan: Plan) -> Pool:
-    names = [("random", 0, AS_GIVEN)]
-    names += [(kind, number, arm) for kind in KINDS for number in range(plan.proposals) for arm in ARMS]
-    names += [("random", number, RANDOM_OF + arm) for number in range(plan.proposals) for arm in ARMS]
+    names = [(RANDOM, 0, AS_GIVEN)]
+    names += [
+        (kind, number, arm_of(kind, arm))
+        for kind in KINDS
+        for number in range(plan.proposals)
+        for arm in ARMS
+    ]
     folder = CACHE / "null_test" / f"pool-{run_path.name}"
     paths = {
         name: [folder / f"{name[0]}-{name[1]}-{name[2]}-{seed}.safetensors" for seed in range(plan.seeds)]
@@ -242,13 +254,13 @@ def verdicts(
     for _ in range(plan.draws):
         seeds = random.choice(plan.seeds, plan.seeds_per_verdict, replace=False)
         number = random.randint(plan.proposals)
-        results = {AS_GIVEN: of_seeds([pool["random", 0, AS_GIVEN]], seeds)}
-        results |= {arm: of_seeds([pool[kind, number, arm]], seeds) for arm in ARMS}
+        results = {AS_GIVEN: of_seeds([pool[RANDOM, 0, AS_GIVEN]], seeds)}
+        results |= {arm: of_seeds([pool[kind, number, arm_of(kind, arm)]], seeds) for arm in ARMS}
         choice = choose(results, validation, holdout, number)
         others = [each for each in range(plan.proposals) if each != number]
         drawn = random.choice(others, len(seeds))
         for arm in sorted({choice.arm, *(choice.crossed or {}).values()}):
-            controls = [pool["random", int(each), RANDOM_OF + arm] for each in drawn]
+            controls = [pool[RANDOM, int(each), RANDOM_OF + arm] for each in drawn]
             results[RANDOM_OF + arm] = of_seeds(controls, seeds)
         known = holdout if choice.crossed is None else both_evidences(validation, holdout)
         found.append((number, judge(Retrained(results, choice), known)["verdict"]))
@@ -271,7 +283,12 @@ def summarise(task: str, kind: str, run_path: Path, pool: Pool, plan: Plan) -> l
 
 
 def share(hits: list[int], found: list[tuple[int, str]], proposals: int) -> dict[str, float]:
-    """A share of the draws with its 95 % interval by drawing proposals anew, since draws of one share retrainings."""
+    """A share of the draws with its 95 % interval by drawing proposals anew, since draws of one share retrainings.
+
+    Without a hit, proposals drawn anew have none either: the interval is then the exact one of no proposal of all.
+    """
+    if not hits:
+        return {"value": 0.0, "low": 0.0, "high": float(binomtest(0, proposals).proportion_ci().high)}
     drawn = np.bincount([number for number, _ in found], minlength=proposals)
     hit, random = np.bincount(hits, minlength=proposals), random_state("null test bootstrap")
     places = random.randint(0, proposals, (2000, proposals))

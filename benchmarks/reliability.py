@@ -5,8 +5,8 @@ method, ensembles, repeats, harm to groups, fidelity, exact differentiation, and
 Every kind of file of a finished run is damaged in every way. Then audits on real workers are killed by `kill -9` at
 random moments. Resumed runs are compared with uninterrupted ones byte for byte.
 
-All of it takes an hour or so. What was found out is kept in benchmarks/cache/reliability/, by commit: the same command
-goes on after an interruption.
+All of it takes an hour or so, the shortest first. What was found out is kept in benchmarks/cache/reliability/, by
+commit: the same command goes on after an interruption. The results have what is complete so far.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ RESULTS = ("rows.parquet", "signals.parquet", "catalog.parquet", "verification.j
 """Files that are the same in every run; retrainings also hold how long they took."""
 
 
+Row = dict[str, Any]
 Found = dict[str, list[str]]
 """Kills or damages by what they are, each with the files that were not as they would have been."""
 
@@ -59,19 +62,21 @@ class Notes:
     def __init__(self, path: Path):
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._known: dict[str, Any] = dict(map(json.loads, lines))
+        self._known: dict[str, Any] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with suppress(ValueError):  # a line that an interruption cut off
+                self._known |= dict([json.loads(line)])
 
     def find(self, attempt: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, JSON, for this attempt."""
         if attempt not in self._known:
             self._known[attempt] = make()
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([attempt, self._known[attempt]]) + "\n")
+                file.write("\n" + json.dumps([attempt, self._known[attempt]]) + "\n")
         return self._known[attempt]
 
 
-def row(task: str, method: str, found: Found) -> dict[str, Any]:
+def row(task: str, method: str, found: Found) -> Row:
     """A line of the results; what was wrong is printed."""
     wrong = {attempt: files for attempt, files in found.items() if files}
     print(f"{task}, {method}: {len(wrong)} of {len(found)} resumed runs differ", flush=True)
@@ -86,21 +91,25 @@ def row(task: str, method: str, found: Found) -> dict[str, Any]:
     }
 
 
-def kills_of_audits(default: Uninterrupted, folder: Path, notes: Notes) -> list[dict[str, Any]]:
-    """Before and after every write of the default audit and of the others, and before every write of the commands."""
-    rows = [row("kill at a write", "default", kills_of("default", default, notes))]
+def kills_of_commands(default: Uninterrupted, folder: Path, notes: Notes) -> Iterator[Row]:
+    """Before every write of a command on the finished default audit."""
+    for name, command in COMMANDS.items():
+        place = made(folder / f"command {name}")
+        found = notes.find(name, lambda: kills_of_command(command, default.ends[LAST], place))  # noqa: B023
+        yield row("kill at a write", name, found)
+        shutil.rmtree(place)
+
+
+def kills_of_audits(default: Uninterrupted, folder: Path, notes: Notes) -> Iterator[Row]:
+    """Before and after every write of the other audits, then of the default one."""
     for name, (after, last, changes) in VARIANTS.items():
         place = made(folder / name)
         if after:
             copy_run(default.ends[after] / RUN, place / RUN)
         audit = run_to(tiny_config(folder, **changes), place, last, moments=MOMENTS)
-        rows.append(row("kill at a write", name, kills_of(name, audit, notes)))
+        yield row("kill at a write", name, kills_of(name, audit, notes))
         shutil.rmtree(place)
-    for name, command in COMMANDS.items():
-        place = made(folder / f"command {name}")
-        found = notes.find(name, lambda: kills_of_command(command, default.ends[LAST], place))  # noqa: B023
-        rows.append(row("kill at a write", name, found))
-    return rows
+    yield row("kill at a write", "default", kills_of("default", default, notes))
 
 
 def kills_of(name: str, audit: Uninterrupted, notes: Notes) -> Found:
@@ -110,7 +119,7 @@ def kills_of(name: str, audit: Uninterrupted, notes: Notes) -> Found:
     }
 
 
-def damages(default: Uninterrupted, folder: Path, notes: Notes) -> list[dict[str, Any]]:
+def damages(default: Uninterrupted, folder: Path, notes: Notes) -> Iterator[Row]:
     """Every kind of file of the finished default audit, damaged in every way."""
     whole = default.ends[LAST] / RUN
 
@@ -124,17 +133,12 @@ def damages(default: Uninterrupted, folder: Path, notes: Notes) -> list[dict[str
             shutil.rmtree(copy)
 
     names = [names[-1] for names in kinds_of_files(whole).values()]
-    return [
-        row(
-            "damaged file",
-            how,
-            {name: notes.find(f"{name}, {how}", lambda: mended(name, how)) for name in names},  # noqa: B023
-        )
-        for how in DAMAGES
-    ]
+    for how in DAMAGES:
+        found = {name: notes.find(f"{name}, {how}", lambda: mended(name, how)) for name in names}  # noqa: B023
+        yield row("damaged file", how, found)
 
 
-def real_kills(folder: Path, kills: int, notes: Notes) -> list[dict[str, Any]]:
+def real_kills(folder: Path, kills: int, notes: Notes) -> Iterator[Row]:
     """`kill -9` of audits on two workers, at moments spread evenly at random over the time that one takes."""
     config = folder / "tiny.yaml"
     config.write_text(tiny_config(folder, compute__workers=2).to_yaml())
@@ -157,7 +161,7 @@ def real_kills(folder: Path, kills: int, notes: Notes) -> list[dict[str, Any]]:
 
     seconds = notes.find("seconds", took)
     found = {str(number): notes.find(f"kill -9, {number}", lambda: killed(number)) for number in range(kills)}  # noqa: B023
-    return [row("kill -9 at a random moment", "default", found)]
+    yield row("kill -9 at a random moment", "default", found)
 
 
 def run_process(config: Path, run: Path, killed_after: float | None) -> None:
@@ -195,11 +199,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
         write_tiny(folder)
-        rows = real_kills(folder, arguments.kills, notes)
         default = run_to(tiny_config(folder), made(folder / "default"), LAST, moments=MOMENTS)
-        rows += damages(default, folder, notes)
-        rows += kills_of_audits(default, folder, notes)
-    print(write_results("reliability", rows))
+        rows: list[Row] = []
+        for found in chain(
+            kills_of_commands(default, folder, notes),
+            damages(default, folder, notes),
+            kills_of_audits(default, folder, notes),
+            real_kills(folder, arguments.kills, notes),
+        ):
+            rows.append(found)
+            path = write_results("reliability", rows)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
@@ -36,10 +38,53 @@ def write_lines(name: str, rows: Sequence[dict[str, Any]], folder: Path | None =
     return path
 
 
+def write_table(name: str, rows: Sequence[dict[str, Any]], folder: Path | None = None) -> Path:
+    """Write `benchmarks/results/NAME.csv`, or into another folder.
+
+    First the header as JSON behind `#`, then a column per key. Strings stand as they are, other values as JSON; a cell
+    is empty where a row has no such key.
+
+    Raises ValueError for a string that would be read as another value.
+    """
+    path = (folder or RESULTS) / f"{name}.csv"
+    text = io.StringIO()
+    text.write(f"# {json.dumps(header_of(name))}\n")
+    table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({key: as_cell(value) for key, value in row.items()})
+    write_text(path, text.getvalue())
+    return path
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """What `write_table` wrote."""
+    header, _, table = path.read_text(encoding="utf-8").partition("\n")
+    lines = csv.DictReader(io.StringIO(table))
+    rows = [{key: of_cell(cell) for key, cell in line.items() if cell} for line in lines]
+    return json.loads(header.removeprefix("# ")) | {"rows": rows}
+
+
+def as_cell(value: Any) -> str:
+    cell = value if isinstance(value, str) else json.dumps(value)
+    if of_cell(cell) != value or not cell:
+        raise ValueError(f"{value!r} would not be read as it was written")
+    return cell
+
+
+def of_cell(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
 def read_results(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """What `write_results` or `write_lines` wrote, with the rows under `rows`; None where neither is there."""
+    """What `write_results`, `write_table` or `write_lines` wrote, with the rows under `rows`; None where none is."""
     if (folder / f"{name}.json").exists():
         return read_json(folder / f"{name}.json")
+    if (folder / f"{name}.csv").exists():
+        return read_table(folder / f"{name}.csv")
     path = folder / f"{name}.jsonl"
     if not path.exists():
         return None

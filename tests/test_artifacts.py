@@ -8,16 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from benchmarks.kills import DAMAGES, copy_run, damage, resume, run_to, watched
 from benchmarks.kills import Uninterrupted as Finished
-from benchmarks.tiny_run import RUN, in_folder, tiny_config, write_tiny
+from benchmarks.tiny_run import ROWS, RUN, in_folder, tiny_audit, tiny_config, write_tiny
 from flows.cli import run as command
 from pipeline.artifacts import Ledger, Step, begin_journal, marks
 from pipeline.artifacts.journal import JOURNAL
 from pipeline.attribution.atomic import BEFORE, write_folder_atomically
+from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.results.comparison import compare_runs
 from pipeline.results.result import AuditResult
@@ -25,7 +27,7 @@ from pipeline.reviewing.review import write_sheet
 from pipeline.runs.directory import RunDirectory, read_json, write_text
 from pipeline.runs.listing import list_runs
 from pipeline.stages.again import export_again, report_again
-from pipeline.stages.stages import STAGES
+from pipeline.stages.stages import STAGES, fingerprints, run_stage
 from pipeline.trace.trace import trace
 
 LAST = STAGES[-1].name
@@ -225,7 +227,7 @@ def test_a_damaged_config_is_written_anew(
 ) -> None:
     damage(copy / RUN / "config.yaml", "foreign")
     assert resume(finished, copy, LAST) == []
-    assert yaml.safe_load((copy / RUN / "config.yaml").read_text())["name"] == "tiny"
+    assert load_config(copy / RUN / "config.yaml").name == "tiny"
     assert "config.yaml" in caplog.text
 
 
@@ -248,6 +250,51 @@ def test_damage_is_said_of_a_stage_that_the_record_does_not_name(
     (copy / RUN / "record.json").unlink()
     assert resume(finished, copy, LAST) == []
     assert caplog.text.count("factors/scale.json") == 1
+
+
+def retrained(folder: Path) -> dict[str, int]:
+    """Of every retraining its file's number on disk, which is another one when the file is written anew."""
+    return {path.name: path.stat().st_ino for path in (folder / RUN / "verification").glob("*.safetensors")}
+
+
+def audit_again(finished: Finished, folder: Path, **changes: object) -> None:
+    config = finished.config.with_changes({key.replace("__", "."): value for key, value in changes.items()})
+    with tiny_audit(config, folder) as context:
+        expected = fingerprints(config)
+        for stage in STAGES:
+            run_stage(stage, context, expected[stage.name])
+
+
+def test_answers_about_the_holdout_retrain_nothing(
+    finished: Finished, copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = retrained(copy)
+    assert before
+    unanswered = pa.nulls(ROWS["holdout"] - 1, pa.string())
+    answers = pa.table(
+        {
+            "verdict": pa.chunked_array([["right"], unanswered]),
+            "label": pa.nulls(ROWS["holdout"], pa.string()),
+        }
+    )
+    pq.write_table(answers, copy / "answers.parquet")
+    audit_again(finished, copy, verification__answers=str(copy / "answers.parquet"))
+    assert retrained(copy) == before
+    assert caplog.text == ""
+    assert resume(finished, copy, LAST) == [], "and back to none"
+
+
+def test_more_seeds_retrain_what_is_not_there(finished: Finished, copy: Path) -> None:
+    before = retrained(copy)
+    audit_again(finished, copy, verification__seeds=3)
+    assert len(retrained(copy)) == 3 * len(before) // 2
+    assert before.items() <= retrained(copy).items()
+
+
+def test_other_proposals_are_retrained_anew(finished: Finished, copy: Path) -> None:
+    before = retrained(copy)
+    audit_again(finished, copy, detection__max_removed=0.05)
+    assert not set(before.values()) & set(retrained(copy).values())
 
 
 def test_a_trace_and_a_review_refuse_damaged_files(copy: Path) -> None:

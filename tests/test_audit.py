@@ -88,6 +88,8 @@ def test_a_result_shows_itself_in_a_notebook(result: AuditResult) -> None:
     html = result._repr_html_()
     assert result.run.run_id in html
     assert "<script" not in html
+    assert html.count("<tr>") == 1 + min(8, result.flagged.num_rows)
+    assert result.flagged["row_key"][0].as_py() in html
 
 
 def test_a_directory_without_a_finished_run_is_an_error(tmp_path: Path) -> None:

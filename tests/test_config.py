@@ -131,6 +131,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text("name: x\ntraining: {seed: 1}\ntraining: {seed: 2}\n")
     with pytest.raises(InputError, match=r"twice\.yaml, line 3: the key `training` stands twice"):
         load_config(tmp_path / "twice.yaml")
+    (tmp_path / "deep.yaml").write_text("name: x\ntraining:\n  'a\"b': 1\n  'a\"b': 2\n")
+    with pytest.raises(InputError, match=r"deep\.yaml, line 4: the key `a\"b` stands twice"):
+        load_config(tmp_path / "deep.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match=r"empty\.yaml: empty"):
         load_config(tmp_path / "empty.yaml")

@@ -28,8 +28,7 @@ from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Data, Removal, Task
 from benchmarks.lds.truth import measure_truth
-from benchmarks.results import HOME, RESULTS, write_results
-from pipeline.runs.directory import read_json
+from benchmarks.results import HOME, read_results, write_table
 
 ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
@@ -54,7 +53,7 @@ def main() -> None:
     rows = {name: rows_of(name, tasks[name]) for name in (tasks if arguments.done else found)}
     if not arguments.quick:
         new = [row for some in rows.values() for row in some]
-        write_results("lds", in_order([*earlier({row["task"] for row in new}), *new]))
+        write_table("lds", in_order([*earlier({row["task"] for row in new}), *new]))
 
 
 def read_tasks(tasks: dict[str, Task], folder: Path) -> dict[str, tuple[Task, Data]]:
@@ -101,9 +100,10 @@ def whole_bases(name: str, task: Task) -> list[Kept]:
 
 def earlier(done: set[str]) -> list[Row]:
     """Rows of the results so far, of tasks other than `done`."""
-    path = RESULTS / "lds.json"
-    rows: list[Row] = read_json(path)["rows"] if path.exists() else []
-    return [row for row in rows if row["task"] in TASKS and row["task"] not in done]
+    found = read_results("lds")
+    return [
+        row for row in (found["rows"] if found else []) if row["task"] in TASKS and row["task"] not in done
+    ]
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

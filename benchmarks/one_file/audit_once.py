@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import yaml
-
 import pipeline
 from pipeline.config import load_config
+from pipeline.config.yaml_text import read_yaml
 
 
 def main() -> None:
     config, run, *settings = sys.argv[1:]
-    changes = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in settings)}
+    changes = {key: read_yaml(value) for key, _, value in (each.partition("=") for each in settings)}
     pipeline.audit(load_config(config, changes), run)
 
 

@@ -15,14 +15,18 @@ STAGES = "stages"
 
 @dataclass(frozen=True)
 class Manifest:
-    """`stages/<stage>.json`. places: what the stage writes, and, in `changes`, files of earlier stages that it
-    rewrites; files: None until the stage is done; steps: the files of its steps."""
+    """`stages/<stage>.json`.
+
+    places: what the stage writes, and, in `changes`, files of earlier stages that it rewrites; files: None until the
+    stage is done; steps: the files of its steps; before: the fingerprint of the stage before it.
+    """
 
     fingerprint: str | None
     places: tuple[str, ...] | None
     changes: tuple[str, ...]
     files: dict[str, Mark] | None
     steps: dict[str, list[str]]
+    before: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -36,6 +40,7 @@ class Manifest:
                 tuple(tree.get("changes", ())),
                 None if files is None else {name: Mark(*mark) for name, mark in files.items()},
                 dict(tree.get("steps", {})),
+                tree.get("before"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(None, None, (), None, {})
@@ -43,6 +48,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         tree: dict[str, Any] = {
             "fingerprint": self.fingerprint,
+            "before": self.before,
             "outputs": self.places,
             "changes": self.changes,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifacts.files import files_under, inside, remove
@@ -23,25 +24,38 @@ def begin_stage(
     places: tuple[str, ...],
     changes: tuple[str, ...],
     known: Container[str] = (),
+    before: str | None = None,
+    keeps: tuple[str, ...] = (),
 ) -> None:
-    """Forget what a stage wrote under another fingerprint; else keep what is whole. known: as in `sweep`."""
+    """Forget what a stage wrote under another fingerprint; else keep what is whole.
+
+    known: as in `sweep`. before: the fingerprint of the stage before it. keeps: those of `places` whose files depend
+    on that stage and their names alone, and are kept as long as it is the same.
+    """
     begin_journal(root)
     path = root / STAGES / f"{stage}.json"
     ledger = Ledger(root)
-    before = ledger.manifests.get(stage, Manifest(None, None, (), None, {}))
-    new = Manifest(fingerprint, places, changes, None, {})
-    if before.fingerprint == fingerprint:
-        if before.places != places:
+    earlier = ledger.manifests.get(stage, Manifest(None, None, (), None, {}))
+    new = Manifest(fingerprint, places, changes, None, {}, before)
+    if earlier.fingerprint == fingerprint:
+        if earlier.places != places:
             new.write(path)
         sweep([root / place for place in places], known)
         return
-    for place in places:
+    kept = keeps if before is not None and earlier.before == before else ()
+    forgotten = tuple(place for place in places if place not in kept)
+    for place in forgotten:
         remove(root / place)
-    for name in changes:
-        if before.files and name in before.files:  # it stays, and is no longer named there
-            append(root, {"file": name, "mark": before.files[name]})
-    Ledger(root).compact(places)
+    # What stays is no longer named in the manifest of the stage.
+    for name, mark in (earlier.files or {}).items():
+        if name in changes or inside(name, kept):
+            append(root, {"file": name, "mark": mark})
+    for step, names in earlier.steps.items():
+        if inside(step, kept):
+            append(root, {"step": step, "files": names})
+    Ledger(root).compact(forgotten)
     new.write(path)
+    sweep([root / place for place in kept], known)
 
 
 def finish_stage(root: Path, stage: str, fingerprint: str) -> None:
@@ -59,7 +73,7 @@ def finish_stage(root: Path, stage: str, fingerprint: str) -> None:
         marks = current(file, list(dict.fromkeys(ledger.marks(name))))
         files[name] = marks[0] if marks else mark_of(file)
     steps = begun.steps | {name: found[-1] for name, found in ledger.steps.items() if inside(name, places)}
-    Manifest(fingerprint, begun.places, begun.changes, files, dict(sorted(steps.items()))).write(path)
+    replace(begun, files=files, steps=dict(sorted(steps.items()))).write(path)
     Ledger(root).compact(places)
 
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.config.schema import AuditConfig, set_key, validate
+from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice in a mapping is an error, not a silent replacement."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` stands twice", node.value[place][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> AuditConfig:
@@ -37,15 +24,12 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read ({error})", "Give the path of a YAML file.") from None
     try:
-        tree = yaml.load(text, UniqueKeyLoader)
-    except yaml.YAMLError as error:
+        tree = read_yaml(text)
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        if "stands twice" not in problem:
-            problem = "not valid YAML"
         raise InputError(
-            f"{path}{place}: {problem}", "Check the sections, the indentation and the quotes."
+            f"{path}{place}: {problem_of(error)}", "Check the sections, the indentation and the quotes."
         ) from None
     if not isinstance(tree, dict):
         raise InputError(
@@ -54,3 +38,10 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
     for key, value in (changes or {}).items():
         set_key(tree, key, value)
     return validate(tree, str(path))
+
+
+def problem_of(error: YAMLError) -> str:
+    """What is wrong with a text that is not taken for YAML."""
+    problem = getattr(error, "problem", None) or ""
+    twice = re.match(r'found duplicate key "(.*?)" with value "', problem)
+    return f"the key `{twice[1]}` stands twice" if twice else "not valid YAML"

@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.messages import in_words
+from pipeline.config.yaml_text import write_yaml
 from pipeline.errors import InputError
 from pipeline.features.registry import WORDS, is_kind
 
@@ -646,7 +646,7 @@ class AuditConfig(Section):
         return digest(self.as_dict())
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.as_dict())
 
     def with_changes(self, changes: dict[str, Any]) -> AuditConfig:
         """A copy with `{"detection.max_removed": 0.1}` applied and validated."""

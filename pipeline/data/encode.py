@@ -6,11 +6,10 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from pipeline.config import Data
 from pipeline.data.labels import RowWeight
@@ -18,9 +17,14 @@ from pipeline.features.arrow import is_list
 from pipeline.features.encoder import Column, Encoder
 from pipeline.features.input import Input
 from pipeline.features.registry import find_kind
-from pipeline.runs.directory import read_json, write_json
+from pipeline.runs.directory import RunDirectory, read_json, write_json
 from pipeline.tasks.registry import TASKS
 from pipeline.tasks.task import Codec, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ENCODING = "encoding.json"
 
 
 class Encoding:
@@ -163,3 +167,8 @@ class Encoding:
         weight = RowWeight(**tree["weight"]) if tree["weight"] else None
         target = TASKS[tree["task"]]
         return cls(features, target, target.load(tree["label"]), weight)
+
+
+def features_of(run_path: Path | RunDirectory) -> list[Encoder]:
+    """The fitted features of a run."""
+    return Encoding.load(run_path / ENCODING).features

@@ -12,13 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.data.encode import Encoding
-from pipeline.features.encoder import RESERVED, Encoder
-from pipeline.runs.directory import RunDirectory, read_json, write_json
+from pipeline.data.encode import ENCODING, Encoding
+from pipeline.features.encoder import RESERVED
+from pipeline.runs.directory import read_json, write_json
 
 FOLDER = "encoded"
 CHUNKS = "chunks.json"
-ENCODING = "encoding.json"
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,6 @@ class EncodedData:
         if not chunks:
             raise ValueError(f"the run has no {role} rows")
         return Rows.concatenate([self.load(chunk) for chunk in chunks])
-
-
-def features_of(run_path: Path | RunDirectory) -> list[Encoder]:
-    """The fitted features of a run."""
-    return Encoding.load(run_path / ENCODING).features
 
 
 def chunk_path(run_path: Path, chunk_id: str) -> Path:

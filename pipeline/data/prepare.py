@@ -13,8 +13,8 @@ from pipeline.config import ROLES, AuditConfig
 from pipeline.data.canaries import Canaries, draw_canaries, save_canaries
 from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
-from pipeline.data.encode import Encoding
-from pipeline.data.encoded import ENCODING, Chunk, chunk_path, save_chunks
+from pipeline.data.encode import ENCODING, Encoding
+from pipeline.data.encoded import Chunk, chunk_path, save_chunks
 from pipeline.data.files import (
     Run,
     Shard,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from pipeline.runs.directory import write_atomically
 
@@ -16,28 +17,43 @@ def columns_directory(run_path: Path) -> Path:
 
 
 class Column:
-    """One number per row in a file, written once, in order; read whole by `np.asarray` or in part by slices."""
+    """One number per row in an `.npy` file, written once, in order.
 
-    def __init__(self, path: Path, dtype: np.dtype):
-        self._path, self.dtype = path, dtype
+    It is read whole by `np.asarray` or in part by slices. The file is mapped anew for every part: pages that stayed
+    mapped would count as memory of the process.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
 
     @classmethod
-    def write(cls, path: Path, parts: Iterable[np.ndarray]) -> Column:
-        """The parts, `[rows of it]` each and of one dtype, one after the other; at least one."""
-        with write_atomically(path) as temporary, temporary.open("wb") as file:
+    def write(cls, path: Path, rows: int, parts: Iterable[np.ndarray]) -> Column:
+        """The parts, `[rows of it]` each and of one dtype, one after the other; `rows` rows in all, at least one."""
+        done = 0
+        with write_atomically(path) as temporary:
             for part in parts:
-                part.tofile(file)
-        return cls(path, part.dtype)
+                mode = "r+" if done else "w+"
+                open_memmap(temporary, mode, part.dtype, (rows,))[done : done + len(part)] = part
+                done += len(part)
+            if done != rows:
+                raise ValueError(f"{path}: {done} rows were given for a column of {rows}")
+        return cls(path)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._mapped().dtype
 
     def __len__(self) -> int:
-        return self._path.stat().st_size // self.dtype.itemsize
+        return len(self._mapped())
 
     def __getitem__(self, place: slice) -> np.ndarray:
-        start, stop, _ = place.indices(len(self))
-        return np.fromfile(self._path, self.dtype, max(0, stop - start), offset=start * self.dtype.itemsize)
+        return np.array(self._mapped()[place])
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
+
+    def _mapped(self) -> np.ndarray:
+        return open_memmap(self._path, "r")
 
 
 def slices(rows: int, size: int) -> list[slice]:

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.report import svg
-from pipeline.report.html import environment
+from pipeline.report.pages import environment
 from pipeline.text import words
 
 SHOWN = {"mean_loss": "The mean validation loss", "single_losses": "Losses of single validation rows"}

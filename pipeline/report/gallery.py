@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
-from pipeline.data.encoded import features_of
+from pipeline.data.encode import features_of
 from pipeline.data.originals import Originals, Place, class_names, read_originals
 from pipeline.report.breakdown import read_rows
 from pipeline.report.content import Content, ContentReader

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import AuditConfig
@@ -26,6 +25,7 @@ from pipeline.report.gallery import galleries
 from pipeline.report.groups import group_tables, sources_lines
 from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
+from pipeline.report.pages import environment
 from pipeline.report.pairs import pair_lines
 from pipeline.report.signals import shown_signals
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
@@ -75,18 +75,6 @@ def triggers(run: RunDirectory, record: dict[str, Any], names: dict[Any, str]) -
     from pipeline.report import triggers as reconstructed  # needs torch
 
     return reconstructed.triggers(run, alarms, names)
-
-
-def environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("pipeline.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals.update(svg=svg, words=words, arms=ARMS, decisions=DECISIONS)
-    return made
 
 
 def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[str, Any]:

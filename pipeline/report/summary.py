@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from pipeline.config import ROLES, load_config
+from pipeline.config.yaml_text import read_yaml
 from pipeline.data.situation import AS_NOISY
 from pipeline.export.manifest import manifest_path
 from pipeline.report.breakdown import read_rows
@@ -188,7 +188,7 @@ def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]
 
 def export_paths(run: RunDirectory) -> dict[str, Any]:
     """Where the export lies, relative to the run directory; `refused` is null where export has not run."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
     there: dict[str, Any] = {

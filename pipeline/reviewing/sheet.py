@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Data
-from pipeline.data.encoded import features_of
+from pipeline.data.encode import features_of
 from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.suggestion import suggestion

@@ -173,16 +173,25 @@ class RunDirectory:
         return found
 
     def begin_stage(
-        self, stage: str, fingerprint: str, outputs: tuple[str, ...], changes: tuple[str, ...] = ()
+        self,
+        stage: str,
+        fingerprint: str,
+        outputs: tuple[str, ...],
+        changes: tuple[str, ...] = (),
+        before: str | None = None,
+        keeps: tuple[str, ...] = (),
     ) -> None:
         """Forget what the stage wrote under another fingerprint; keep its pieces if it was merely interrupted.
 
-        Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said.
+        Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said. before:
+        the stage that comes before it; keeps: those of `outputs` that are kept as long as that one's fingerprint is
+        the same.
         """
         stages = self.record["stages"]
         if stages.pop(stage, None) is not None:
             self.update_record(stages=stages)
-        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes, self._said)
+        earlier = stages.get(before, {}).get("fingerprint")
+        artifacts.begin_stage(self.path, stage, fingerprint, outputs, changes, self._said, earlier, keeps)
 
     def finish_stage(self, stage: str, fingerprint: str, entry: dict[str, Any]) -> None:
         artifacts.finish_stage(self.path, stage, fingerprint)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from pipeline import __version__
 from pipeline.artifacts import Ledger, say
 from pipeline.config import AuditConfig
+from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, RunDirectory, write_text
@@ -71,9 +71,9 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
             raise InputError(f"{run.path}: a file, not a directory", "Choose another --output.")
         return
     try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_yaml(path.read_text(encoding="utf-8"))
         run.check(path.name)
-    except (InputError, OSError, ValueError, yaml.YAMLError):
+    except (InputError, OSError, ValueError, YAMLError):
         before = None
     if not isinstance(before, dict):
         say("%s: is damaged or missing; it is written anew from the config that was given", path)

@@ -22,7 +22,8 @@ class Stage:
 
     function: `module:name` of a `(context) -> facts`; imported when it runs. sections: the parts of the config that
     it depends on. outputs: what it writes in the run directory, removed when it must be done anew. changes: files of
-    earlier stages that it rewrites.
+    earlier stages that it rewrites. keeps: outputs whose files depend on the stages before and their names alone, so
+    that other settings of the stage itself take them as they are.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Stage:
     sections: tuple[str, ...]
     outputs: tuple[str, ...]
     changes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
@@ -55,6 +57,7 @@ STAGES = (
         "pipeline.verification.stage:verify",
         ("verification",),
         ("verification", "verification.json"),
+        keeps=("verification",),
     ),
     Stage(
         "export",
@@ -118,7 +121,8 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     if run.is_complete(stage.name, fingerprint):
         return False
     mend_earlier(stage, context)
-    run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes)
+    before = STAGES[STAGES.index(stage) - 1].name if stage.keeps else None
+    run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes, before, stage.keeps)
     begin = time.perf_counter()
     facts = stage.run(context, **options)
     peak = max(peak_resident_bytes(), context.workers.peak_memory())

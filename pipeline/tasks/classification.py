@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from pipeline.config import ROLES
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_categorical, plain
 from pipeline.features.faults import Fault
 from pipeline.tasks.task import TINY, Probable, clipped, entropy, narrow, refuse_unseen
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Classification(Probable):
@@ -44,6 +45,8 @@ class Classification(Probable):
         return is_categorical(kind)
 
     def empty_labels(self, rows: int, outputs: int) -> Tensor:
+        import torch
+
         return torch.empty(rows, dtype=narrow(outputs))
 
     def contradict(self, one: Tensor, other: Tensor) -> Tensor:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from pipeline.config import ROLES
 from pipeline.errors import InputError
@@ -22,6 +20,9 @@ from pipeline.tasks.task import TINY, Probable, clipped, entropy, refuse_unseen
 NULL_HINT = (
     "A list holds the labels that a row has: leave the null out. An empty list is a row without labels."
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Multilabel(Probable):
@@ -55,6 +56,8 @@ class Multilabel(Probable):
         return is_set(kind)
 
     def empty_labels(self, rows: int, outputs: int) -> Tensor:
+        import torch
+
         return torch.empty(rows, outputs, dtype=torch.uint8)
 
     def contradict(self, one: Tensor, other: Tensor) -> Tensor:
@@ -71,7 +74,7 @@ class Multilabel(Probable):
         return float(entropy(np.stack([yes, 1 - yes])).sum())
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        return (outputs > 0).to(torch.uint8)
+        return (outputs > 0).byte()
 
     def score(self, measured: dict[str, Tensor], labels: Tensor) -> float:  # noqa: ARG002
         """The mean F1 of the rows."""

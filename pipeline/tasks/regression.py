@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_numeric, numbers
@@ -22,6 +20,9 @@ QUANTILES = 10
 """Strata of the targets."""
 OTHER_TARGET = 1.0
 """Standard deviations between two targets from which they contradict each other."""
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Regression(Task):
@@ -53,6 +54,8 @@ class Regression(Task):
         return is_numeric(kind) and not pa.types.is_integer(kind)
 
     def empty_labels(self, rows: int, outputs: int) -> Tensor:  # noqa: ARG002
+        import torch
+
         return torch.empty(rows, dtype=torch.float32)
 
     def contradict(self, one: Tensor, other: Tensor) -> Tensor:

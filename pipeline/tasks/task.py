@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from pipeline.config import ROLES, AuditConfig
 from pipeline.errors import InputError
 from pipeline.features.faults import Fault
 from pipeline.text import words
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 TINY = 1e-12
 """The least probability whose logarithm is taken."""
@@ -205,4 +207,6 @@ def refuse_unseen(counts: dict[str, Counter[Any]], first: dict[tuple[str, Any], 
 
 def narrow(outputs: int) -> torch.dtype:
     """Of class indices: int16 where they fit, else int32."""
+    import torch
+
     return torch.int16 if outputs < 2**15 else torch.int32

@@ -16,7 +16,7 @@ from pipeline.features.encoder import Encoder
 from pipeline.report.content import Content, ContentReader
 from pipeline.report.evidence import Bar
 from pipeline.report.gallery import Card
-from pipeline.report.html import environment
+from pipeline.report.pages import environment
 from pipeline.report.triggers import Trigger, pictures, trigger_values
 from pipeline.runs.directory import RunDirectory
 from pipeline.text import words

@@ -2,7 +2,8 @@
 
 The format (huggingface/safetensors): 8 bytes with the length of the header, the header as JSON padded with spaces to
 a multiple of 8, then the tensors' bytes. Files are the same, byte for byte, as `safetensors.save_file` writes them.
-Reading goes by plain reads and not by a memory map, so that the pages read are not held by the process.
+The library writes whole tensors alone. A file is mapped only while a part of it is read: pages that stayed mapped would
+count as memory of the process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.runs.directory import write_atomically
@@ -27,7 +29,6 @@ DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
     torch.int16: ("I16", np.dtype("<i2")),
 }
 """In the order in which the library puts tensors of these types."""
-BY_NAME = dict(DTYPES.values())
 
 
 def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -76,23 +77,18 @@ def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, in
 
 
 class RowsFile:
-    """Reads runs of rows of the tensors in such a file."""
+    """Reads runs of rows of the tensors in such a file, which is mapped anew for each of them."""
 
     def __init__(self, path: Path):
         self._path = path
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            self._entries: dict[str, Any] = json.loads(file.read(length))
-        self._first = 8 + length
-        self.names = [name for name in self._entries if name != "__metadata__"]
+        with safe_open(path, "pt") as file:
+            self.names = sorted(file.keys())
+            self._rows = int(file.get_slice(self.names[0]).get_shape()[0])
 
     def __len__(self) -> int:
-        return int(self._entries[self.names[0]]["shape"][0])
+        return self._rows
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """Rows start … stop − 1 of a tensor."""
-        entry = self._entries[name]
-        dtype, width = BY_NAME[entry["dtype"]], int(np.prod(entry["shape"][1:], dtype=np.int64))
-        offset = self._first + entry["data_offsets"][0] + start * width * dtype.itemsize
-        values = np.fromfile(self._path, dtype, (stop - start) * width, offset=offset)
-        return torch.from_numpy(values).reshape(stop - start, *entry["shape"][1:])
+        with safe_open(self._path, "pt") as file:
+            return file.get_slice(name)[start:stop].clone()

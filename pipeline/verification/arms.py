@@ -119,7 +119,7 @@ def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Ten
     path = run_path / "panel" / "mean" / "train.npy"
     opinions = np.load(path, mmap_mode="r") if path.exists() else None
     if opinions is not None and len(opinions) == len(given):
-        return torch.from_numpy(data.encoding.target.answers(opinions)).to(given.dtype)
+        return torch.from_numpy(np.array(data.encoding.target.answers(opinions))).to(given.dtype)
     return (
         encoded(data, table["predicted_label"], given) if "predicted_label" in table.column_names else given
     )

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -66,6 +67,7 @@ class Workers:
         self._config = config
         self._client: Client | None = None
         self._cluster: SpecCluster | None = None
+        self._folder: TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Workers:
         return self
@@ -125,7 +127,15 @@ class Workers:
             "MKL_NUM_THREADS": threads,
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         }
-        self._cluster = start_cluster(count, self._config.memory_per_worker, WORKER_ENVIRONMENT | before)
+        environment = WORKER_ENVIRONMENT | before
+        self._folder = TemporaryDirectory(prefix="winnow-workers-", ignore_cleanup_errors=True)
+        try:
+            self._cluster = start_cluster(
+                count, self._config.memory_per_worker, environment, self._folder.name
+            )
+        except BaseException:
+            self._folder.cleanup()
+            raise
         return Client(self._cluster, set_as_default=False)
 
     def local_count(self) -> int:
@@ -242,4 +252,6 @@ class Workers:
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()
-        self._client = self._cluster = None
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._client = self._cluster = self._folder = None

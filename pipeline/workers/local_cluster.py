@@ -123,10 +123,11 @@ def resident_bytes(process_id: int) -> int:
         return 0
 
 
-def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) -> SpecCluster:
+def start_cluster(count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
     """`count` workers with one thread and at most `memory_limit` bytes each; `close()` ends them.
 
-    environment: variables that the worker processes get on top of this one's, which stand above them.
+    environment: variables that the worker processes get on top of this one's, which stand above them. folder: for
+    what they put on disk; the caller removes it, and they do where the caller was killed.
 
     Raises WinnowError when they don't start.
     """
@@ -134,6 +135,7 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) ->
     options = {
         "nthreads": 1,
         "memory_limit": memory_limit,
+        "local_directory": folder,
         "host": HOST,
         "dashboard": False,
         "dashboard_address": f"{HOST}:0",
@@ -142,7 +144,13 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str]) ->
     cluster = SpecCluster(
         scheduler={
             "cls": Scheduler,
-            "options": {"host": HOST, "port": 0, "dashboard": True, "dashboard_address": f"{HOST}:0"},
+            "options": {
+                "host": HOST,
+                "port": 0,
+                "dashboard": True,
+                "dashboard_address": f"{HOST}:0",
+                "local_directory": folder,
+            },
         },
         workers={name: {"cls": LocalWorker, "options": worker} for name in range(count)},
         name="winnow",

@@ -10,10 +10,11 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -23,10 +24,13 @@ CLOSE_SECONDS = 2.0
 
 
 class Ending:
-    """Ends the process when the parent asks for it, or is gone, whatever a task is doing at that moment."""
+    """Ends the process when the parent asks for it, or is gone, whatever a task is doing at that moment.
 
-    def __init__(self, parent: int):
-        self._parent = parent
+    folder: of all workers of the parent, which is removed where the parent is gone.
+    """
+
+    def __init__(self, parent: int, folder: str):
+        self._parent, self._folder = parent, folder
         self._worker: tuple[asyncio.AbstractEventLoop, Worker] | None = None
         threading.Thread(target=self._watch, name="parent watch", daemon=True).start()
 
@@ -44,8 +48,14 @@ class Ending:
             except (
                 BaseException
             ):  # a task that holds the interpreter, a scheduler that is gone: end all the same
-                os._exit(1)
-        os._exit(0)
+                self.end(1)
+        self.end(0)
+
+    def end(self, status: int) -> NoReturn:
+        """A thread that is still in a task doesn't keep the process alive."""
+        if os.getppid() != self._parent:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(status)
 
 
 async def serve(scheduler: str, options: dict[str, Any], ending: Ending) -> None:
@@ -62,14 +72,14 @@ def main() -> None:
     if not line:
         return
     order = json.loads(line)
-    ending = Ending(order["parent"])
+    ending = Ending(order["parent"], order["options"]["local_directory"])
     sys.path.insert(0, order["root"])
     import pipeline  # noqa: F401 -- ours, before a folder of the same name on the path could be found
 
     sys.path[:] = order["path"]
     asyncio.run(serve(order["scheduler"], order["options"], ending))
     sys.stdout.flush()
-    os._exit(0)  # a thread that is still in a task doesn't keep the process alive
+    ending.end(0)
 
 
 if __name__ == "__main__":

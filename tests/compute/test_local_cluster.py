@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from cluster_tasks import grow
+from cluster_tasks import double, grow
 from digits_run import ROOT, digits_config
 from nbclient import NotebookClient
 
@@ -113,13 +114,20 @@ def test_workers_find_modules_where_their_parent_does(tmp_path: Path) -> None:
     assert run(["-c", code], tmp_path) == "[6]\n"
 
 
+def passing(folder: Path) -> Path:
+    """For temporary files."""
+    path = folder / "passing"
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def sleeping_workers(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A script whose two workers sleep in a task, and these workers."""
     (folder / "sleepers.py").write_text(SLEEPERS)
     script = subprocess.Popen(
         [sys.executable, "sleepers.py"],
         cwd=folder,
-        env=environment(ROOT / "tests"),
+        env=environment(ROOT / "tests") | {"TMPDIR": str(passing(folder))},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -142,6 +150,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script.kill()
     script.wait()
     assert_ended(workers)
+    assert not list(passing(tmp_path).iterdir())
 
 
 def test_an_interruption_from_the_keyboard_ends_the_script_and_its_workers(tmp_path: Path) -> None:
@@ -149,6 +158,17 @@ def test_an_interruption_from_the_keyboard_ends_the_script_and_its_workers(tmp_p
     os.killpg(script.pid, signal.SIGINT)
     script.wait(PATIENCE_SECONDS)
     assert_ended(workers)
+    assert not list(passing(tmp_path).iterdir())
+
+
+def test_workers_leave_nothing_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Workers(Compute(workers=1)) as workers:
+        workers.run(double, [(2,)], ["task"])
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_that_takes_too_much_memory_is_ended() -> None:

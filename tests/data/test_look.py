@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import AuditConfig, load_config
-from pipeline.data.look import look
-from pipeline.data.proposal import Proposal
+from pipeline.data.first_look.inspect_files import look
+from pipeline.data.first_look.proposal import Proposal
 from pipeline.errors import InputError
 
 ROWS = 120

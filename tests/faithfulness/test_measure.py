@@ -10,7 +10,8 @@ import pytest
 from digits_run import digits_config
 
 from benchmarks.inline import Inline
-from flows.cli import WRONG, run
+from flows.cli import run
+from flows.cli.shared import WRONG
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.faithfulness import measure as module

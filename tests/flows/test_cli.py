@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
-from flows import cli
-from flows.cli import parse_changes, run
+from flows.cli import run
+from flows.cli.shared import parse_changes
 from pipeline.attribution.errors import CheckpointError
 from pipeline.config import load_config
 from pipeline.errors import InputError, WinnowError
@@ -313,8 +314,8 @@ class TestInit:
     def test_person_at_a_terminal_is_asked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool
     ) -> None:
-        monkeypatch.setattr(cli.sys, "stdin", SimpleNamespace(isatty=lambda: True))
-        monkeypatch.setattr(cli.typer, "confirm", lambda *_, **__: answer)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
         path = tmp_path / "mine.yaml"
         assert run(["init", self.DATA, "--output", str(path)]) == 0
         assert load_config(path).data.validation_is_clean == answer

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import DONE, WRONG, run
+from flows.cli import run
+from flows.cli.shared import DONE, WRONG
 
 HOLDOUT = Path(__file__).parents[2] / "data_samples/digits/holdout"
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import AuditConfig, Detection
-from pipeline.data.encoded import ENCODING
+from pipeline.data.encode import ENCODING
 from pipeline.data.files import SourceFile, open_shards
 from pipeline.data.prepare import create_encoding
 from pipeline.detection.rules.promises import of_budget

@@ -9,7 +9,7 @@ import pytest
 from data.small import run_prepare, write
 
 from pipeline.data.catalog import catalog_tables
-from pipeline.data.look import look
+from pipeline.data.first_look.inspect_files import look
 from pipeline.data.schema import detect_task
 from pipeline.errors import InputError
 from pipeline.tasks.multilabel import LabelSets, as_sets

@@ -115,7 +115,7 @@ def average(data: EncodedData, role: str, measurements: Measurements, count: int
             yield own
 
     path = columns_directory(data.run_path) / f"own-{role}"
-    return Opinion(Column.write(path, judged()), best, probability, runner_up)
+    return Opinion(Column.write(path, rows, judged()), best, probability, runner_up)
 
 
 def mean_probabilities(

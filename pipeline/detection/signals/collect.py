@@ -40,8 +40,9 @@ def signals_of_judges(judged: Judged) -> Iterator[SignalValues]:
 
 def stored(run_path: Path, signal: SignalValues) -> SignalValues:
     """The signal with its values on disk."""
-    values = Column.write(columns_directory(run_path) / signal.name, [np.asarray(signal.values)])
-    return replace(signal, values=values)
+    values = np.asarray(signal.values)
+    path = columns_directory(run_path) / signal.name
+    return replace(signal, values=Column.write(path, len(values), [values]))
 
 
 def computed(evidence: Evidence, signals: list[Signal]) -> Iterator[SignalValues]:

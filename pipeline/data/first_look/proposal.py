@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.config import ROLES
+from pipeline.config.yaml_text import CommentedSection, read_yaml
 from pipeline.data.files import Shard
 from pipeline.features.encoder import Choice
 
@@ -19,17 +17,6 @@ ROLE_REMARKS = ("rows to audit", "harm is measured on its loss", "only the verif
 TABLE_RECIPE = ("{name: mlp, hidden: [128, 64]}", 0.01)
 """A model and a learning rate for a table."""
 EPOCHS = ((2_000, 30), (20_000, 20), (100_000, 15), (1_000_000, 8), (math.inf, 3))
-LATER_LINES = (
-    "detection:",
-    "  rule: budget  # ranking: only rank the rows, remove nothing",
-    "  max_removed: 0.3  # at most this share of the rows",
-    "  max_removed_per_class: 0.5  # and of each class",
-    "  relabel_above: 0.8  # relabel instead of remove where another label is that probable; null: never",
-    "",
-    "verification:",
-    "  seeds: 5  # retrainings of each arm; 0 leaves the proof out",
-    "  gate: supported  # changes that no retraining supports wait for review; docs/reference/rules.md has the others",
-)
 
 
 @dataclass(frozen=True)
@@ -128,81 +115,105 @@ class Proposal:
 
     def to_yaml(self) -> str:
         """A config with a comment for every choice; `load_config` takes it as it is."""
-        parts = [self.file_lines(), self.column_lines(), self.model_lines(), LATER_LINES]
-        return "\n".join(line for part in parts for line in part) + "\n"
+        config = CommentedSection()
+        config.note("Written by `winnow init`. Paths are relative to the folder in which winnow is run.")
+        config.put("name", self.name)
+        config.note()
+        data = config.section("data")
+        self.add_files(data)
+        self.add_columns(data)
+        self.add_cleanness(data)
+        config.note()
+        self.add_model(config)
+        add_later_stages(config)
+        return config.text()
 
-    def file_lines(self) -> list[str]:
-        lines = [
-            "# Written by `winnow init`. Paths are relative to the folder in which winnow is run.",
-            f"name: {flow(self.name)}",
-            "",
-            "data:",
-        ]
+    def add_files(self, data: CommentedSection) -> None:
         for role, remark in zip(ROLES, ROLE_REMARKS):
             if role in self.sources.roles:
-                patterns = short_patterns(self.sources.roles[role])
-                lines += [f"  {role}:  # {remark}", *(f"    - {flow(pattern)}" for pattern in patterns)]
+                data.put(role, short_patterns(self.sources.roles[role]), remark)
         if self.sources.split:
-            lines.append(f"  split: {flow(self.sources.split)}  # {one_line(self.sources.describe())}")
+            data.put("split", self.sources.split, self.sources.describe(), flow=True)
         if self.sources.untouched:
-            lines.append(f"  # not used: {one_line(some(self.sources.untouched))}")
+            data.note(f"not used: {some(self.sources.untouched)}")
             if self.sources.split:
-                lines.append("  # (roles by files: give `validation` and `holdout` and drop `split`)")
-        return lines
+                data.note("(roles by files: give `validation` and `holdout` and drop `split`)")
 
-    def column_lines(self) -> list[str]:
-        label = self.label
-        lines = ["  features:  # column: kind"]
+    def add_columns(self, data: CommentedSection) -> None:
+        features = data.section("features", "column: kind")
         for name, choice in self.choices.items():
-            entry = f"{flow(name)}: {choice.kind}" if choice.kind else f"# left out: {one_line(name)}"
-            lines.append(f"    {entry}" + (f"  # {one_line(choice.remark)}" if choice.remark else ""))
-        lines.append(f"  label: {flow(label.column)}  # {one_line(label.text)}")
-        lines.append(f"  task: {label.task}")
-        if label.missing:
-            lines.append(f"  missing_label: drop  # {counted(label.missing, 'row')} without a label")
+            if choice.kind:
+                features.put(name, choice.kind, choice.remark)
+            else:
+                features.note(f"left out: {name}" + (f"  # {choice.remark}" if choice.remark else ""))
+        data.put("label", self.label.column, self.label.text)
+        data.put("task", self.label.task)
+        if self.label.missing:
+            data.put("missing_label", "drop", f"{counted(self.label.missing, 'row')} without a label")
         if self.gaps:
-            lines.append(f"  missing_features: impute  # by train means, in {one_line(some(self.gaps))}")
-        lines.append(f"  key: {flow(self.key)}  # " + ("unique" if self.key else "a row is named file#row"))
+            data.put("missing_features", "impute", f"by train means, in {some(self.gaps)}")
+        data.put("key", self.key, "unique" if self.key else "a row is named file#row")
         if self.weight:
-            lines.append(f"  weight: {flow(self.weight)}  # of a row in the training loss")
+            data.put("weight", self.weight, "of a row in the training loss")
         if self.groups:
-            lines.append(
-                f"  group: {flow(self.groups)}  # who made the wrong labels: each is held against the rest"
+            data.put(
+                "group", self.groups, "who made the wrong labels: each is held against the rest", flow=True
             )
-        known = self.validation_is_clean is not None
-        lines += [
-            "  # Can the labels of the validation rows be trusted? "
-            + ("As you said." if known else "Not known: say true only if somebody has checked them."),
-            "  # true: harm to their loss counts as evidence, and their rows are not judged.",
-            "  # false: they are taken to be as noisy as the train rows, and are judged like these.",
-            f"  validation_is_clean: {str(bool(self.validation_is_clean)).lower()}",
-        ]
-        if not self.validation_is_clean:
-            lines.append(
-                "  # holdout_is_clean: the same question for the holdout rows; false unless you say otherwise"
-            )
-        return [*lines, ""]
 
-    def model_lines(self) -> list[str]:
+    def add_cleanness(self, data: CommentedSection) -> None:
+        """Whether the labels of validation rows can be trusted, which only the person knows."""
+        known = self.validation_is_clean is not None
+        data.note(
+            "Can the labels of the validation rows be trusted? "
+            + ("As you said." if known else "Not known: say true only if somebody has checked them.")
+        )
+        data.note("true: harm to their loss counts as evidence, and their rows are not judged.")
+        data.note("false: they are taken to be as noisy as the train rows, and are judged like these.")
+        data.put("validation_is_clean", bool(self.validation_is_clean))
+        if not self.validation_is_clean:
+            data.note(
+                "holdout_is_clean: the same question for the holdout rows; false unless you say otherwise"
+            )
+
+    def add_model(self, config: CommentedSection) -> None:
         """A model and a recipe that suit kind and size: a start, not the best that there is."""
         rows = sum(shard.rows for shard in self.shards if shard.path in self.sources.roles["train"])
         recipes = (choice.recipe for choice in self.choices.values() if choice.kind)
         model, rate = next(filter(None, recipes), TABLE_RECIPE)
+        config.put("model", read_yaml(model), "attribution covers every parameter of it", flow=True)
+        config.note()
+        training = config.section("training")
+        training.put("learning_rate", rate, "of SGD with momentum; lower it if the loss jumps")
+        training.put("momentum", 0.9)
+        training.put("weight_decay", 0.001)
         epochs = next(epochs for most, epochs in EPOCHS if rows <= most)
-        return [
-            f"model: {model}  # attribution covers every parameter of it",
-            "",
-            "training:",
-            f"  learning_rate: {rate}  # of SGD with momentum; lower it if the loss jumps",
-            "  momentum: 0.9",
-            "  weight_decay: 0.001",
-            f"  epochs: {epochs}  # until accuracy on held-out rows levels off",
-            f"  batch_size: {32 if rows <= 5_000 else 64 if rows <= 200_000 else 256}",
-            "  checkpoints: 6  # equally spaced; attribution takes time in proportion",
-            "  class_weights: none  # balanced: rare classes weigh as much as frequent ones",
-            "  seed: 0",
-            "",
-        ]
+        training.put("epochs", epochs, "until accuracy on held-out rows levels off")
+        training.put("batch_size", 32 if rows <= 5_000 else 64 if rows <= 200_000 else 256)
+        training.put("checkpoints", 6, "equally spaced; attribution takes time in proportion")
+        training.put("class_weights", "none", "balanced: rare classes weigh as much as frequent ones")
+        training.put("seed", 0)
+        config.note()
+
+
+def add_later_stages(config: CommentedSection) -> None:
+    """What a person most likely changes in the stages after training."""
+    detection = config.section("detection")
+    detection.put("rule", "budget", "ranking: only rank the rows, remove nothing")
+    detection.put("max_removed", 0.3, "at most this share of the rows")
+    detection.put("max_removed_per_class", 0.5, "and of each class")
+    detection.put(
+        "relabel_above",
+        0.8,
+        "relabel instead of remove where another label is that probable; null: never",
+    )
+    config.note()
+    verification = config.section("verification")
+    verification.put("seeds", 5, "retrainings of each arm; 0 leaves the proof out")
+    verification.put(
+        "gate",
+        "supported",
+        "changes that no retraining supports wait for review; docs/reference/rules.md has the others",
+    )
 
 
 def short_patterns(paths: list[str]) -> list[str]:
@@ -224,14 +235,3 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def some(names: Sequence[str], most: int = 6) -> str:
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def flow(value: Any) -> str:
-    """A value as YAML on one line, quoted where it must be."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf, sort_keys=False)
-    text = text.removesuffix("\n").removesuffix("\n...")
-    return json.dumps(value, ensure_ascii=False) if "\n" in text else text

@@ -1,0 +1,5 @@
+"""`python -m flows.cli`: the command where no script `winnow` is installed."""
+
+from flows.cli import main
+
+main()

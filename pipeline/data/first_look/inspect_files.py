@@ -1,0 +1,87 @@
+"""A first look at Parquet files: which are for what, and what each column is good for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.data.first_look.columns import is_key, read_sample
+from pipeline.data.first_look.features import judge, only_what_fits
+from pipeline.data.first_look.label import guess_label, look_at_label
+from pipeline.data.first_look.proposal import Proposal, some
+from pipeline.data.first_look.roles import find_sources, role_word
+from pipeline.errors import InputError
+from pipeline.features.arrow import is_numeric, value_type
+from pipeline.features.registry import find_kind
+
+WEIGHT_NAMES = {"sample_weight", "instance_weight", "row_weight"}
+
+
+def look(
+    paths: Sequence[str],
+    label: str | None = None,
+    key: str | None = None,
+    name: str | None = None,
+    validation_is_clean: bool | None = None,
+) -> Proposal:
+    """Look at footers, at all labels and keys, and at a sample of the other columns.
+
+    paths: files, folders or globs. label, key, name: instead of a guess. validation_is_clean: None if not
+    known.
+
+    Raises InputError when there are no rows, a file can't be read, no label can be told, or no feature is
+    left.
+    """
+    sources, shards = find_sources(paths)
+    schema = shards[0].schema
+    train = [shard for shard in shards if shard.path in sources.roles["train"] and shard.rows]
+    if not train:
+        raise InputError(f"{shards[0].path}: no rows", "Give files that have some.")
+    sample = read_sample(train)
+    found = look_at_label(train, given(label, schema, "label") or guess_label(train[0], sample))
+    rest = [name for name in schema.names if name not in (found.column, (sources.split or {}).get("column"))]
+    key = given(key, schema, "key") or next(
+        (column for column in rest if is_key(column, shards, sample)), None
+    )
+    weight = next(
+        (c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(value_type(schema.field(c).type))), None
+    )
+    judged = {c: judge(c, train[0], sample) for c in rest if c not in (key, weight)}
+    choices = only_what_fits(judged)
+    features = {column: choice.kind for column, choice in choices.items() if choice.kind}
+    if not features:
+        reasons = ", ".join(f"{column} ({choice.remark})" for column, choice in choices.items())
+        raise InputError(
+            f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
+        )
+    gaps = [column for column, kind in features.items() if has_gaps(column, kind, sample)]
+    return Proposal(
+        name or name_of(paths), shards, sources, found, choices, key, weight, gaps, validation_is_clean
+    )
+
+
+def given(column: str | None, schema: pa.Schema, what: str) -> str | None:
+    if column is not None and column not in schema.names:
+        raise InputError(f"--{what} {column}: no such column", f"The columns are {some(schema.names, 20)}.")
+    return column
+
+
+def has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
+    """Null, NaN or infinity in the sample, where missing is not a value of its own, as in categories."""
+    return column in sample.column_names and find_kind(kind).has_gaps(sample[column].combine_chunks())
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """A name for the data: of the folder, or of the file if it is a single one."""
+    path = Path(paths[0]).absolute()
+    if not path.is_dir():
+        path = (
+            path.parent
+            if len(paths) > 1 or "*" in path.name or role_word(path.stem)
+            else path.with_suffix("")
+        )
+    path = path.parent if role_word(path.name) else path
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name).strip("-._") or "dataset"
