@@ -24,8 +24,8 @@ MADE = "This page is made from the code by `python -m benchmarks.reference`."
 API_HEAD = f"""\
 # The public names
 
-What may be imported, with its signature and the first line of its docstring; `help(NAME)` says the rest. Names that do
-not stand here may change without notice. {MADE}
+This page lists the names that may be imported, each with its signature and the first line of its docstring.
+`help(NAME)` says the rest. Other names may change without notice. {MADE}
 """
 COMMANDS_HEAD = f"""\
 # The command line

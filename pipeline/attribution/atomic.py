@@ -1,4 +1,4 @@
-"""The one way in which files are written: beside their place, then put there whole."""
+"""Atomic writes: a file or folder is written beside its place, and then replaces what is there as a whole."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".part"
-"""Ends the names of files and folders that are being written."""
+"""The end of the names of files and folders that are being written."""
 BEFORE, AFTER = "before", "after"
 
 Watcher = Callable[[str, Path, Path], None]
-"""Called with BEFORE or AFTER, the path that is written, and the temporary path that the content lies at before."""
+"""A function that is called with ``BEFORE`` or ``AFTER``, the path that is written, and the temporary path."""
 
 watchers: list[Watcher] = []
-"""Called in their order before each write becomes visible and after it; an error of theirs before it prevents it."""
+"""The functions that are called, in this order, before and after each write becomes visible.
+
+An error that one of them raises before the write prevents the write.
+"""
 
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; when the block ends well, it is synced to disk and replaces ``path``."""
+    """Yields a temporary path beside ``path``. If the block ends without an error, its file replaces ``path``.
+
+    The file is synced to disk before.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
@@ -40,9 +46,9 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def write_folder_atomically(path: str | Path) -> Iterator[Path]:
-    """Gives an empty folder beside ``path``; when the block ends well, the folder and its files replace ``path``.
+    """Yields an empty folder beside ``path``. If the block ends without an error, the folder replaces ``path``.
 
-    A kill at any moment leaves the old folder, the new one or none.
+    The files are synced to disk before. A kill at any moment leaves the old folder, the new one or none.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

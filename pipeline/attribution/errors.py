@@ -1,12 +1,14 @@
-"""Exceptions of the attribution library; all are ``ValueError`` and carry a hint that says what to do."""
+"""The exceptions of the attribution library. Each is a ``ValueError`` with a hint that says what to do."""
 
 from __future__ import annotations
 
 
 class AttributionError(ValueError):
-    """Something given to the attribution library can't be used.
+    """The attribution library can't use something that it was given.
 
-    ``message`` says what is wrong in one sentence, ``hint`` what to do about it.
+    Attributes:
+        message: one sentence that says what is wrong.
+        hint: what to do about it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -16,7 +18,7 @@ class AttributionError(ValueError):
 
 
 class NonFiniteError(AttributionError):
-    """A factor, spectrum, loss or score has a NaN or an infinity; the message names the layer or row."""
+    """A factor, spectrum, loss or score has a NaN or an infinity. The message names the layer or the row."""
 
 
 class CheckpointError(AttributionError):
@@ -24,4 +26,4 @@ class CheckpointError(AttributionError):
 
 
 class OptimizerError(AttributionError):
-    """The optimizer isn't one that the trajectory formulas here cover."""
+    """The formulas of this library don't cover the optimizer."""

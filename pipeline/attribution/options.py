@@ -1,4 +1,4 @@
-"""Validates the options of ``attribute``, and rejects those that the chosen method ignores."""
+"""Validates the options of ``attribute`` and rejects options that the chosen method ignores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from pipeline.attribution.methods import METHODS, methods_of
 
 
 def check_options(method: str, given: Mapping[str, bool]) -> None:
-    """Raises AttributionError for an option that is given, other than by default, to a method that ignores it."""
+    """Checks that the method uses every option that the caller gave.
+
+    Args:
+        method: the name of the method.
+        given: option -> whether its value differs from the default.
+
+    Raises:
+        AttributionError: the method ignores an option that was given.
+    """
     for option, is_given in given.items():
         if is_given and option not in METHODS[method].options:
             others = " or ".join(repr(name) for name in methods_of(option))
@@ -21,10 +29,13 @@ def check_options(method: str, given: Mapping[str, bool]) -> None:
 
 
 def check_values(options: Mapping[str, object]) -> None:
-    """Raises AttributionError for an option whose value isn't one of those that it can have.
+    """Checks the values of options.
 
     Args:
-        options: names, of those that have a rule in this file, and values.
+        options: option -> value. Every option needs a rule in ``_VALUES`` below.
+
+    Raises:
+        AttributionError: an option has a value that isn't allowed.
     """
     for option, value in options.items():
         allowed, hint = _VALUES[option]
@@ -34,7 +45,16 @@ def check_values(options: Mapping[str, object]) -> None:
 
 
 def check_calibration(segments: int | Sequence[int], stages: int, mean_query: bool) -> None:
-    """Raises AttributionError where ``calibrate`` has no effect, since no scale is defined (``scale``)."""
+    """Checks that ``calibrate`` has an effect: it needs a scale, as defined in ``queries/scale.py``.
+
+    Args:
+        segments: the number of segments, for every stage or for each.
+        stages: the number of training stages.
+        mean_query: whether the mean query loss is asked for.
+
+    Raises:
+        AttributionError: ``calibrate`` has no effect.
+    """
     if not mean_query:
         condition = "without the mean query loss"
         hint = "Give queries with reduce_queries=True, or leave it out."
@@ -48,7 +68,11 @@ def check_calibration(segments: int | Sequence[int], stages: int, mean_query: bo
 
 
 def check_relabelling(mean_query: bool) -> None:
-    """Raises AttributionError where ``relabel`` has no effect, since no query's loss could change."""
+    """Checks that ``relabel`` has an effect: it says how the mean query loss would change.
+
+    Raises:
+        AttributionError: the mean query loss isn't asked for.
+    """
     if not mean_query:
         raise AttributionError(
             "relabel has no effect without the mean query loss.",
@@ -57,7 +81,7 @@ def check_relabelling(mean_query: bool) -> None:
 
 
 def is_cut(segments: int | Sequence[int]) -> bool:
-    """Whether a stage is cut into several segments."""
+    """Returns whether a stage is cut into several segments."""
     return any(count != 1 for count in ([segments] if isinstance(segments, int) else segments))
 
 
@@ -72,7 +96,7 @@ def _counts(value: object) -> bool:
 
 
 def _number(value: object) -> float:
-    """NaN, which is in no range, for what is no number."""
+    """Returns the value as a float, or NaN, which is in no range, if the value is no number."""
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
 
 

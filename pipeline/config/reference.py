@@ -20,13 +20,13 @@ PAGE = "docs/reference/config.md"
 HEAD = """\
 # The config
 
-A YAML file with one section per stage. `winnow init DATA` writes one with comments, and `winnow check CONFIG` tries it.
-Only `name` and `data` (`train`, `features`, `label`) have no default. An unknown key is an error that names the
-nearest known one. `--set section.key=value` changes a key for one run, and `config.yaml` in the run directory holds
-the complete, resolved config.
+A config is a YAML file with one section per stage. `winnow init DATA` writes one with comments, and
+`winnow check CONFIG` tries it. Only `name` and `data` (`train`, `features`, `label`) have no default. An unknown key is
+an error that names the nearest known one. `--set section.key=value` changes a key for one run. `config.yaml` in the run
+directory has the complete config, with all defaults filled in.
 
-Sizes are written `512 MiB` or `2 GiB`. A list of one may be written without brackets where the key names columns or
-files. [What a feature becomes](features.md) says what the kinds of `data.features` are.
+Sizes are written `512 MiB` or `2 GiB`. Where a key names columns or files, a list with one element may be written
+without brackets. [What a feature becomes](features.md) says what the kinds of `data.features` are.
 
 This page is made from the fields in `pipeline/config/schema.py` by `python -m benchmarks.reference`.
 """

@@ -1,1 +1,1 @@
-"""Curvature along the trajectory: factors, eigenbases, what is done to a gradient in a segment."""
+"""The EK-FAC curvature of a trajectory's segments: factors, eigenbases, and functions of the eigenvalues."""

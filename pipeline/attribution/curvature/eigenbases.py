@@ -1,4 +1,4 @@
-"""Eigenvectors of EK-FAC's covariances, and how they are kept in files."""
+"""The eigenvectors of EK-FAC's covariances, and their form in files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.trajectory.weights import under
 
-# Bytes of covariances that are decomposed in one call.
+# The most bytes of covariances that are decomposed in one call.
 _BATCH_BYTES = 256 << 20
 
 
 def eigenbases(sums: FactorSums, widest: int | None = None) -> dict[str, Eigenbasis]:
-    """Eigenvectors of the mean covariances, layer by layer, in float64.
+    """Computes the eigenvectors of every layer's covariances.
 
-    Single precision would take a third of the time, but scores from few rows moved by 1e-3 of the largest.
+    The calculation is in float64. Float32 takes a third of the time, but with few rows it changed scores by 1e-3 of the
+    largest score.
 
     Args:
-        sums: of all rows and the segment's checkpoints.
-        widest: covariances wider than this are taken as block diagonal, in blocks of at most this width:
-            their eigenvectors cost width · widest² instead of width³ and are coarser. None never splits.
+        sums: the covariance sums over all rows and the segment's checkpoints.
+        widest: the widest covariance that is decomposed as a whole. A wider one is treated as block diagonal, with
+            blocks of at most this width. The cost falls from width³ to width · widest², and the eigenvectors are
+            coarser. None never splits.
+
+    Returns:
+        layer -> eigenbasis, float64.
 
     Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer.
+        NonFiniteError: a covariance has a NaN or an infinity. The message names the layer.
         AttributionError: no examples were summed.
     """
     if sums.examples == 0:
@@ -51,7 +56,7 @@ def eigenbases(sums: FactorSums, widest: int | None = None) -> dict[str, Eigenba
 
 
 def eigenbases_to_tensors(bases: Mapping[str, Eigenbasis]) -> dict[str, Tensor]:
-    """A flat dictionary for safetensors."""
+    """Returns the eigenbases as a flat dictionary for safetensors."""
     tensors = {f"gradient/{name}": basis.gradient for name, basis in bases.items()}
     return tensors | {
         f"input/{name}": basis.input for name, basis in bases.items() if basis.input is not None
@@ -59,7 +64,7 @@ def eigenbases_to_tensors(bases: Mapping[str, Eigenbasis]) -> dict[str, Tensor]:
 
 
 def eigenbases_from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Eigenbasis]:
-    """The inverse of ``eigenbases_to_tensors``."""
+    """Returns layer -> eigenbasis: the inverse of ``eigenbases_to_tensors``."""
     inputs = under("input/", tensors)
     return {name: Eigenbasis(inputs.get(name), value) for name, value in under("gradient/", tensors).items()}
 
@@ -68,7 +73,7 @@ Key = tuple[str, str]
 
 
 def _all_eigenvectors(covariances: Mapping[Key, Tensor], widest: int | None) -> dict[Key, Tensor]:
-    """Matrices (or blocks) of one size are decomposed together."""
+    """Returns the eigenvectors of every covariance. Matrices (or blocks) of one size are decomposed in one call."""
     found = {key: torch.zeros_like(value, dtype=torch.float64) for key, value in covariances.items()}
     by_size: dict[int, list[tuple[Key, slice]]] = {}
     for key, covariance in covariances.items():
@@ -86,7 +91,7 @@ def _all_eigenvectors(covariances: Mapping[Key, Tensor], widest: int | None) -> 
 
 
 def _blocks(size: int, widest: int | None) -> list[slice]:
-    """Equal parts of at most ``widest``."""
+    """Cuts ``size`` into equal parts of at most ``widest``."""
     count = 1 if widest is None else -(-size // widest)
     bounds = [size * place // count for place in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""Sums over rows that the curvature of layers is estimated from."""
+"""The covariance sums over rows from which the Kronecker factors are estimated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pipeline.attribution.trajectory.weights import under
 
 @dataclass(frozen=True)
 class FactorSums:
-    """Covariance sums of the covered layers; ``a + b`` adds two.
+    """Covariance sums of the covered layers. ``first + second`` adds two of them.
 
     Attributes:
-        input: layer -> Σ a aᵀ ``[in, in]``, or its diagonal ``[in]`` where inputs are one-hot; float64.
-        gradient: layer -> Σ g gᵀ ``[out, out]``, float64.
-        examples: how many examples were summed, an example counting once per checkpoint.
+        input: layer -> Σ a aᵀ, float64 ``[in, in]``, or the diagonal ``[in]`` if the layer's rule has
+            ``diagonal_input``.
+        gradient: layer -> Σ g gᵀ, float64 ``[out, out]``, or the diagonal ``[out]`` if the rule has
+            ``diagonal_gradient``.
+        examples: the number of examples summed. An example counts once per checkpoint.
     """
 
     input: dict[str, Tensor]
@@ -34,19 +36,22 @@ class FactorSums:
         )
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """A flat dictionary for safetensors."""
+        """Returns the sums as a flat dictionary for safetensors."""
         tensors = {f"input/{name}": value for name, value in self.input.items()}
         tensors |= {f"gradient/{name}": value for name, value in self.gradient.items()}
         return tensors | {"examples": torch.tensor(self.examples)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FactorSums:
-        """The inverse of ``to_tensors``."""
+        """Returns the sums: the inverse of ``to_tensors``."""
         return cls(under("input/", tensors), under("gradient/", tensors), int(tensors["examples"]))
 
 
 def add_into(total: dict[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-    """Adds by key, in place; a new key's tensor is taken as it is and changed by what follows."""
+    """Adds ``parts`` to ``total`` by key, in place.
+
+    The tensor of a new key isn't copied: later additions change it.
+    """
     for name, value in parts.items():
         if name in total:
             total[name] += value
@@ -55,7 +60,7 @@ def add_into(total: dict[str, Tensor], parts: Mapping[str, Tensor]) -> None:
 
 
 def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums by key; a key that only one side has keeps its value."""
+    """Returns the sums by key. A key that is in one of the two only keeps its value."""
     total = dict(first)
     for name, value in second.items():
         total[name] = total[name] + value if name in total else value
@@ -63,7 +68,16 @@ def add_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> di
 
 
 def check_finite(value: Tensor, layer: str, what: str) -> None:
-    """Raises NonFiniteError unless all of a layer's ``value`` is finite; ``what`` it is, for the message."""
+    """Checks that a value of a layer is finite.
+
+    Args:
+        value: the tensor to check.
+        layer: the layer's name, for the message.
+        what: what the value is, for the message.
+
+    Raises:
+        NonFiniteError: the value has a NaN or an infinity.
+    """
     if not torch.isfinite(value.sum()):
         raise NonFiniteError(
             f"The {what} of layer {layer!r} has a NaN or an infinity.",

@@ -1,9 +1,10 @@
-"""EK-FAC factors as additive sums, so that batches, chunks and workers can be added up in any tree.
+"""EK-FAC factors as sums that can be added in any order: over batches, chunks and workers.
 
-George, Laurent, Bouthillier, Ballas, Vincent, "Fast Approximate Natural Gradient Descent in a
-Kronecker-factored Eigenbasis" (NeurIPS 2018), for the true Fisher of the per-example loss. First pass:
-covariances A = E[a aᵀ] and S = E[g gᵀ]; their eigenvectors are the basis. Second pass: Λ = E[(Q_Sᵀ G Q_A)²]
-in that basis. Means are over *examples* (and checkpoints), not over batches or positions.
+The method is that of George, Laurent, Bouthillier, Ballas, Vincent, "Fast Approximate Natural Gradient Descent in a
+Kronecker-factored Eigenbasis" (NeurIPS 2018), with the true Fisher information of the per-example loss. The first pass
+sums the covariances A = E[a aᵀ] and S = E[g gᵀ]; their eigenvectors are the eigenbasis. The second pass sums the
+corrected eigenvalues Λ = E[(Q_Sᵀ G Q_A)²] in that basis. Means are over *examples* (and checkpoints), not over batches
+or positions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from pipeline.attribution.objectives.random_labels import row_uniforms
 
 @dataclass(frozen=True)
 class Visited:
-    """The gradients of one layer for one batch at one checkpoint; ``fixed``: its inputs come from no covered layer."""
+    """The gradients of one layer for one batch at one checkpoint.
+
+    Attributes:
+        layer: the layer's name.
+        gradients: the per-example gradients.
+        fixed: whether the layer's inputs depend on no covered layer, so that they are likely the same at all
+            checkpoints.
+    """
 
     layer: str
     gradients: LayerGradients | ConditionedGradients
@@ -36,7 +44,15 @@ class Visited:
 def conditioned(
     visited: Iterable[Visited], conditioners: Mapping[str, Conditioner], batch: int
 ) -> Iterator[Visited]:
-    """The gradients as a segment's optimizer sees them; those of layers that it leaves alone are left out."""
+    """Yields the gradients preconditioned as in a segment of training.
+
+    Gradients of layers that are frozen in the segment are left out.
+
+    Args:
+        visited: the gradients of a batch.
+        conditioners: layer -> its conditioner; a layer without one isn't changed.
+        batch: the number of examples.
+    """
     for visit in visited:
         conditioner = conditioners.get(visit.layer)
         if conditioner is None or conditioner.root is None:
@@ -59,8 +75,10 @@ def fisher_gradients(
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> Iterator[Visited]:
-    """Gradients for curvature at the model's present weights: every layer, once per column of the output Hessian's
-    root. Arguments as in ``covariance_sums``.
+    """Yields the gradients that the Fisher information at the model's present weights is estimated from.
+
+    Every layer comes once per column of the root of the output Hessian: once with sampled labels. The arguments are
+    those of ``covariance_sums``.
     """
     scale = None if weights is None else weights.sqrt()
     with capture(model) as captured:
@@ -86,19 +104,23 @@ def covariance_sums(
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> FactorSums:
-    """First pass over one batch, the model being loaded with a checkpoint's weights.
+    """The first pass over one batch: the covariance sums at the model's present weights.
 
     Args:
-        inputs: given to the model as they are; the batch comes first.
-        row_ids: int64 ``[batch]``, each row's identity, from which its label is drawn.
-        seed, checkpoint: the other two things that the drawn labels depend on.
-        labels: ``sampled`` draws one label per row from the model, ``exact`` sums over the output
-            Hessian's root.
-        weights: ``[batch]`` row weights of mean 1, or None; weight w counts like w copies of the row.
+        model: the model with the weights of a checkpoint.
+        objective: the training objective.
+        inputs: the model's inputs; the batch is the first dimension.
+        row_ids: int64 ``[batch]``, the identity of each row. The labels drawn depend on it, ``seed`` and
+            ``checkpoint`` alone.
+        seed: the seed of the labels drawn.
+        checkpoint: the checkpoint's place in the trajectory.
+        labels: how the Fisher information is estimated. ``sampled`` draws one label per row from the model
+            (Monte-Carlo); ``exact`` sums over all columns of the root of the output Hessian.
+        weights: ``[batch]`` row weights of mean 1, or None. A weight w counts like w copies of the row.
         given: the rows' own labels, for objectives whose output Hessian depends on them.
 
     Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer.
+        NonFiniteError: a covariance has a NaN or an infinity. The message names the layer.
     """
     sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "labels": labels}
     visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
@@ -120,12 +142,20 @@ def spectrum_sums(
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Second pass over one batch: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]``, float64; arguments as in the first.
+    """The second pass over one batch: the squares of the gradients in the eigenbasis.
 
-    Divide the sum over all batches and checkpoints by ``FactorSums.examples`` for Λ.
+    The sum over all batches and checkpoints, divided by ``FactorSums.examples``, is Λ.
+
+    Args:
+        bases: layer -> eigenbasis, from the first pass.
+
+    The other arguments are those of ``covariance_sums``.
+
+    Returns:
+        layer -> Σ (Q_Sᵀ G Q_A)², float64 ``[out, in]``.
 
     Raises:
-        NonFiniteError: the sum has a NaN or an infinity; names the layer.
+        NonFiniteError: the sum has a NaN or an infinity. The message names the layer.
     """
     sums: dict[str, Tensor] = {}
     draw = {"seed": seed, "checkpoint": checkpoint, "labels": labels}
@@ -139,7 +169,16 @@ def spectrum_sums(
 def add_covariances(
     sums: FactorSums, visited: Iterable[Visited], weights: Tensor | None, shared: SharedInputs | None = None
 ) -> None:
-    """Adds one batch at one checkpoint to ``sums``, in place; not its examples, nor inputs that ``shared`` keeps."""
+    """Adds the covariances of one batch at one checkpoint to ``sums``, in place.
+
+    ``sums.examples`` isn't changed.
+
+    Args:
+        sums: the sums to add to.
+        visited: the gradients of the batch.
+        weights: ``[batch]`` row weights, or None.
+        shared: defers the input covariances of layers whose inputs are the same at all checkpoints. None adds all.
+    """
     scale, seen = None if weights is None else weights.sqrt(), set()
     for visit in visited:
         if isinstance(visit.gradients, ConditionedGradients):
@@ -161,7 +200,14 @@ def add_squares(
     bases: Mapping[str, Eigenbasis],
     shared: SharedInputs | None = None,
 ) -> None:
-    """Adds one batch at one checkpoint to ``sums``, in place; not what ``shared`` keeps. ``bases``: local ones."""
+    """Adds the squares of one batch at one checkpoint to ``sums``, in place.
+
+    Args:
+        sums: layer -> Σ (Q_Sᵀ G Q_A)², the sums to add to.
+        visited: the gradients of the batch.
+        bases: layer -> eigenbasis, from ``local_bases``.
+        shared: defers the squares of layers whose inputs are the same at all checkpoints. None adds all.
+    """
     for visit in visited:
         basis = bases[visit.layer]
         gradients = visit.gradients
@@ -175,21 +221,28 @@ def add_squares(
 
 
 def check_sums(sums: FactorSums) -> None:
-    """Raises NonFiniteError for a covariance with a NaN or an infinity."""
+    """Checks that all covariances are finite.
+
+    Raises:
+        NonFiniteError: a covariance has a NaN or an infinity. The message names the layer.
+    """
     for name, gradient in sums.gradient.items():
         check_finite(sums.input[name], name, "input covariance")
         check_finite(gradient, name, "gradient covariance")
 
 
 def local_bases(bases: Mapping[str, Eigenbasis], model: nn.Module) -> dict[str, Eigenbasis]:
-    """The bases in the precision and on the device of the model's parameters."""
+    """Returns the bases in the dtype and on the device of the model's parameters."""
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return {name: basis.to(like) for name, basis in bases.items()}
 
 
 def sampled_rows(row_ids: Tensor, *, seed: int, share: float) -> Tensor:
-    """bool ``[batch]``: a random ``share`` of all rows, each chosen by its id and the seed alone."""
-    # No checkpoint has this number, so the choice is independent of the labels drawn.
+    """Returns bool ``[batch]``, which selects a random ``share`` of all rows.
+
+    The choice of a row depends on its id and the seed alone.
+    """
+    # No checkpoint has the number −1, so the choice is independent of the labels drawn.
     return row_uniforms(row_ids, seed=seed, checkpoint=-1) < share
 
 
@@ -204,7 +257,24 @@ def fisher_columns(
     seed: int,
     checkpoint: int,
 ) -> list[Tensor]:
-    """Output gradients, of the outputs' shape, whose outer products sum, in the mean, to the output Hessian."""
+    """Returns output gradients for which the expected sum of outer products is the output Hessian.
+
+    Args:
+        objective: the training objective.
+        outputs: the model's outputs; the batch is the first dimension.
+        row_ids: int64 ``[batch]``, the identity of each row.
+        scale: ``[batch]``, the factor of each row's gradients (the root of its weight); None is 1.
+        given: the rows' own labels, or None.
+        labels: ``sampled`` for one column with labels drawn from the model, ``exact`` for all columns.
+        seed: the seed of the labels drawn.
+        checkpoint: the checkpoint's place in the trajectory.
+
+    Returns:
+        Tensors of the outputs' shape.
+
+    Raises:
+        AttributionError: ``labels`` has another value.
+    """
     outputs = outputs.detach()
     if labels == "sampled":
         columns = [

@@ -1,7 +1,10 @@
-"""Products with the Gauss–Newton matrix Σ over rows of Jᵀ H J: J the Jacobian of a row's outputs with respect to
-parameters, H the output Hessian of its loss. One forward-mode and one backward pass; no matrix is formed.
+"""Products with the Gauss–Newton matrix G = Σ over rows of Jᵀ H J.
 
-All are sums over a batch's rows, so that batches, chunks and workers can be added up; divide by the rows for a mean.
+J is the Jacobian of a row's outputs with respect to the parameters, and H is the output Hessian of the row's loss. A
+product takes one forward-mode pass and one backward pass; no matrix is formed.
+
+All functions return sums over the rows of a batch, so that batches, chunks and workers can be added up. Divide by the
+number of rows for a mean.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ Tensors = dict[str, Tensor]
 def gauss_newton_products(
     model: nn.Module, objective: Objective, batch: Batch, directions: Mapping[str, Tensor]
 ) -> Tensors:
-    """The products with several directions in the space of the covered layers.
+    """Returns G times several directions, in the space of the covered layers.
 
     Args:
-        model: at the weights where the matrix is taken; evaluated in evaluation mode.
-        batch: rows with their labels, for objectives whose Hessian depends on them, and weights.
-        directions: layer -> matrices ``[directions, out, in]``, the bias as one more input.
+        model: the model at the weights where G is taken. It runs in evaluation mode.
+        objective: the training objective.
+        batch: the rows with their weights, and with their labels for objectives whose output Hessian depends on them.
+        directions: layer -> matrices ``[directions, out, in]``; the bias is one more input.
 
     Returns:
-        The same layers and shapes, float64: sums over the rows.
+        The sums over the rows, float64, with the layers and shapes of ``directions``.
     """
     with _evaluated(model):
         evaluate, point, tangents = _layer_space(model, batch, directions)
@@ -50,8 +54,10 @@ def gauss_newton_products(
 def gauss_newton_forms(
     model: nn.Module, objective: Objective, batch: Batch, directions: Mapping[str, Tensor]
 ) -> Tensor:
-    """Σ over rows of xᵀ Jᵀ H J x for every direction x: float64 ``[directions]``; arguments as in
-    ``gauss_newton_products``. No backward pass."""
+    """Returns xᵀ G x of every direction x: float64 ``[directions]``.
+
+    The arguments are those of ``gauss_newton_products``. There is no backward pass.
+    """
     with _evaluated(model), torch.no_grad():
         evaluate, point, tangents = _layer_space(model, batch, directions)
         outputs = evaluate(point)
@@ -66,7 +72,7 @@ def gauss_newton_forms(
 def gauss_newton_form(
     model: nn.Module, objective: Objective, batch: Batch, direction: Mapping[str, Tensor]
 ) -> float:
-    """``gauss_newton_forms`` of one direction, layer -> ``[out, in]``."""
+    """Returns xᵀ G x of one direction x, layer -> ``[out, in]``, as ``gauss_newton_forms`` does."""
     return float(gauss_newton_forms(model, objective, batch, {k: v[None] for k, v in direction.items()}))
 
 
@@ -77,7 +83,18 @@ def parameter_product(
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
 ) -> Tensors:
-    """The product with one direction in the space of the parameters, at ``parameters``: parameter -> tensor."""
+    """Returns G times one direction, in the space of the parameters.
+
+    Args:
+        model: the model. It runs in evaluation mode, with ``parameters`` in place of its own.
+        objective: the training objective.
+        batch: as in ``gauss_newton_products``.
+        parameters: parameter -> the weights where G is taken.
+        direction: parameter -> the direction, in the shape of the parameter.
+
+    Returns:
+        parameter -> the sum over the rows, in the shape of the parameter.
+    """
 
     def both(values: Tensors) -> tuple[Tensor, Tensor]:
         found = jvp(
@@ -97,7 +114,7 @@ def parameter_product(
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and operations that have forward derivatives."""
+    """Sets evaluation mode, and attention operations that have forward derivatives."""
     with evaluation_mode(model), forward_mode():
         yield
 
@@ -105,7 +122,12 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 def _layer_space(
     model: nn.Module, batch: Batch, directions: Mapping[str, Tensor]
 ) -> tuple[Callable[[Tensors], Tensor], Tensors, Tensors]:
-    """(outputs as a function of the covered parameters, these, the directions as changes of these)."""
+    """Returns the model as a function of the parameters of the covered layers.
+
+    Returns:
+        (the function from covered parameters to outputs, the present covered parameters, the directions as changes of
+        the covered parameters).
+    """
     fixed = {name: p.detach() for name, p in model.named_parameters()}
     count = len(next(iter(directions.values())))
     apart = [matrix_parameters(model, _direction(directions, place)) for place in range(count)]
@@ -125,7 +147,7 @@ def _direction(directions: Mapping[str, Tensor], place: int) -> Tensors:
 
 
 def _hessian_product(columns: list[Tensor], change: Tensor, weights: Tensor | None) -> Tensor:
-    """H times a change of the outputs, H = Σ of the columns' outer products, row by row."""
+    """Returns H times a change of the outputs, row by row, where H is the sum of the columns' outer products."""
     shape = (-1, *[1] * (change.dim() - 1))
     total = torch.zeros_like(change)
     for column in columns:

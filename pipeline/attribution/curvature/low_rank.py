@@ -1,9 +1,9 @@
-"""Low-rank forms of what happens to an outer product between the end of training and an earlier segment.
+"""Low-rank forms of the map that carries a training gradient from the end of training back to an earlier segment.
 
-F ∘ (g aᵀ) is not an outer product, but F = exp(−tΛ) is numerically of low rank, and with F ≈ Σ_r u_r v_rᵀ it
-is the sum Σ_r (u_r ∘ g)(v_r ∘ a)ᵀ. Over several segments the numbers of terms multiply; as a sum of Kronecker
-products the map is compressed again, by a singular value decomposition in the Frobenius norm (Van Loan,
-Pitsianis, "Approximation with Kronecker products", 1993).
+F ∘ (g aᵀ) is no outer product. But F = exp(−tΛ) is numerically of low rank: with F ≈ Σ_r u_r v_rᵀ, it is the sum
+Σ_r (u_r ∘ g)(v_r ∘ a)ᵀ. Over several segments the numbers of terms multiply. The map is a sum of Kronecker products, so
+it can be compressed by a singular value decomposition in the Frobenius norm (Van Loan, Pitsianis, "Approximation with
+Kronecker products", 1993).
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from torch import Tensor
 
 from pipeline.attribution.gradients.products import aligned_width, product
 
-# The decompositions go through Gram matrices, which leave half of float64's digits.
+# The smallest relative singular value that is kept. The decompositions go through Gram matrices, which leave half of
+# float64's digits.
 _SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
 class OuterMap:
-    """g aᵀ -> Σ_k (g B_k)(a A_k)ᵀ, with g and a as rows.
+    """The map gᵀ a -> Σ_k (g B_k)ᵀ (a A_k), with g and a written as rows.
 
     Attributes:
-        inputs: A ``[terms, in, in]``.
-        outputs: B ``[terms, out, out]``.
+        inputs: A, ``[terms, in, in]``.
+        outputs: B, ``[terms, out, out]``.
     """
 
     inputs: Tensor
@@ -36,16 +37,29 @@ class OuterMap:
         return len(self.inputs)
 
     def apply(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """a ``[batch, positions, in]`` and g ``[batch, positions, out]`` to ``[batch, positions · terms, …]``."""
+        """Applies the map to outer products given as their factors.
+
+        Args:
+            inputs: a, ``[batch, positions, in]``.
+            outputs: g, ``[batch, positions, out]``.
+
+        Returns:
+            (a A_k ``[batch, positions · terms, in]``, g B_k ``[batch, positions · terms, out]``).
+        """
         return _mapped(inputs, self._flat_inputs), _mapped(outputs, self._flat_outputs)
 
     def scaled(self, left: Tensor, right: Tensor) -> OuterMap:
-        """Followed by F∘ with F = Σ_r left_r right_rᵀ, ``[rank, out]`` and ``[rank, in]``."""
+        """Returns this map followed by an elementwise product with F = Σ_r left_r right_rᵀ.
+
+        Args:
+            left: ``[rank, out]``.
+            right: ``[rank, in]``.
+        """
         inputs, outputs = self.inputs[:, None] * right[:, None], self.outputs[:, None] * left[:, None]
         return OuterMap(inputs.flatten(0, 1), outputs.flatten(0, 1))
 
     def compressed(self, tolerance: float) -> OuterMap:
-        """With the fewest terms that neglect singular values below ``tolerance`` times the largest only."""
+        """Returns the map without the singular values below ``tolerance`` times the largest, in the fewest terms."""
         if tolerance <= 0:
             return self
         root_in, back_in = _gram_root(self.inputs)
@@ -66,9 +80,14 @@ class OuterMap:
 
 
 def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Left ``[rank, out]`` and right ``[rank, in]`` vectors whose outer products sum to ``[out, in]``.
+    """Decomposes a matrix into outer products, without singular values below ``tolerance`` times the largest.
 
-    Singular values below ``tolerance`` times the largest are dropped.
+    Args:
+        matrix: ``[out, in]``.
+        tolerance: the share of the largest singular value.
+
+    Returns:
+        (left ``[rank, out]``, right ``[rank, in]``); the matrix is about Σ_r left_r right_rᵀ.
     """
     wide = matrix.shape[0] > matrix.shape[1]
     short = (matrix.T if wide else matrix).double()
@@ -80,10 +99,19 @@ def low_rank(matrix: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
 
 
 def weighted_low_rank(matrix: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Like ``low_rank``, with terms enough for Σ weights |matrix − their sum| ≤ tolerance · Σ weights |matrix|.
+    """Decomposes a matrix into outer products that fit best where the weights are large.
 
-    Singular vectors of the matrix scaled by the means of its ``weights`` (``[out, in]``, none negative) per row and
-    column, so that the terms fit where the weights are.
+    The outer products are singular vectors of the matrix after its rows and columns have been scaled by the roots of
+    the mean weights per row and column. There are enough of them for
+    Σ weights |matrix − their sum| ≤ tolerance · Σ weights |matrix|.
+
+    Args:
+        matrix: ``[out, in]``.
+        weights: ``[out, in]``, none negative.
+        tolerance: the share of the weighted sum that may be missing.
+
+    Returns:
+        (left ``[rank, out]``, right ``[rank, in]``), as ``low_rank`` does.
     """
     rows, columns = (_scale(weights.double().mean(dim)) for dim in (1, 0))
     scaled = rows[:, None] * matrix.double() * columns
@@ -98,13 +126,18 @@ def weighted_low_rank(matrix: Tensor, weights: Tensor, tolerance: float) -> tupl
 
 
 def _scale(weights: Tensor) -> Tensor:
-    """Roots, of a range that leaves the products their digits; 1 where there are no weights."""
+    """Returns the roots of relative weights, none so small that products lose their digits; 1 if all weights are 0."""
     largest = weights.max()
     return (weights / largest).clamp(min=1e-8).sqrt() if largest > 0 else torch.ones_like(weights)
 
 
 def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:
-    """R ``[rank, terms]`` with RᵀR the terms' Gram matrix, and ``[terms, rank]`` that makes them orthonormal."""
+    """Factorises the Gram matrix of terms.
+
+    Returns:
+        (R ``[rank, terms]`` for which RᵀR is the Gram matrix, the matrix ``[terms, rank]`` that makes the terms
+        orthonormal).
+    """
     flat = terms.flatten(1).double()
     values, vectors = torch.linalg.eigh(flat @ flat.T)
     kept = values > _SMALLEST**2 * values[-1]
@@ -113,12 +146,15 @@ def _gram_root(terms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mixed(mix: Tensor, terms: Tensor) -> Tensor:
-    """Σ_t mix[t, k] terms[t]: ``[kept, size, size]``."""
+    """Returns Σ_t mix[t, k] terms[t] for every k: ``[kept, size, size]``."""
     return (mix.T @ terms.flatten(1)).view(-1, *terms.shape[1:])
 
 
 def _side_by_side(terms: Tensor) -> Tensor:
-    """``[terms, size, size]`` as ``[size, terms · wider]``, each term filled up with zeros to aligned rows."""
+    """Returns terms ``[terms, size, size]`` side by side, ``[size, terms · aligned size]``.
+
+    Each term is padded with zeros so that its rows are aligned.
+    """
     count, size, _ = terms.shape
     wide = terms.new_zeros(size, count, aligned_width(size))
     wide[..., :size] = terms.transpose(0, 1)
@@ -126,7 +162,7 @@ def _side_by_side(terms: Tensor) -> Tensor:
 
 
 def _mapped(vectors: Tensor, flat: Tensor) -> Tensor:
-    """``[batch, positions, size]`` by every term: ``[batch, positions · terms, size]``."""
+    """Returns vectors ``[batch, positions, size]`` times every term: ``[batch, positions · terms, size]``."""
     size = vectors.shape[2]
     found = product(vectors, flat)
     return found.view(len(found), -1, aligned_width(size))[..., :size]

@@ -1,16 +1,19 @@
-"""Optimizers that scale every parameter by itself: Adam, and groups with learning rates of their own.
+"""Diagonal preconditioners: those of Adam, and of parameter groups with learning rates of their own.
 
-With θ_{k+1} = θ_k − η_k P ∇J, P diagonal, training is gradient descent in the coordinates P^{-1/2} θ, in which a
-gradient is P^{1/2} ∘ G and curvature M = P^{1/2} H P^{1/2} (arXiv 2405.12186, App. C; Eq. 39). Bases and eigenvalues
-are fitted on such gradients. Back in parameter space, a segment with query gradient q has
+Let P be the diagonal preconditioner of an optimizer: θ_{k+1} = θ_k − η_k P ∇J. Training is then gradient descent in
+the coordinates P^{-1/2} θ. In these conditioned coordinates, a gradient is P^{1/2} ∘ G and the curvature is
+M = P^{1/2} H P^{1/2} (arXiv 2405.12186, App. C; Eq. 39). Eigenbases and eigenvalues are fitted on gradients in these
+coordinates. For a segment and a query gradient q, the results in parameter space are
 
-    filter     P^{1/2} F_r(M) P^{1/2} q
-    passes on  P^{-1/2} F_S(M) P^{1/2} q
+    filter of the segment                   P^{1/2} F_r(M) P^{1/2} q
+    query gradient of the segment before    P^{-1/2} F_S(M) P^{1/2} q
 
-so that queries and training gradients need no conditioning themselves. Weight decay moves a parameter at a rate D per
-unit of learning rate: D = weight decay (AdamW, SGD) or weight decay · P (L2 regularisation under Adam), times the
-share that the parameter's group has of the largest learning rate. Where D is not the same for all, the curvature gets
-what is diagonal of it in the eigenbasis, Σ_p D_p v_p² for an eigenvector v: exact where D is uniform.
+so query and training gradients themselves stay in parameter space.
+
+Weight decay shrinks a parameter at the rate D per unit of learning rate. D is the weight decay (AdamW, SGD) or the
+weight decay times P (Adam with L2 regularisation), times the ratio of the group's learning rate to the largest one. If
+D differs between parameters, the part of D that is diagonal in the eigenbasis is added to the curvature: Σ_p D_p v_p²
+for an eigenvector v. This is exact if D is the same for all parameters of a layer.
 """
 
 from __future__ import annotations
@@ -30,11 +33,11 @@ from pipeline.attribution.trajectory.trajectory import Segment, Trajectory
 
 @dataclass(frozen=True)
 class Conditioner:
-    """What a segment's optimizer does to one layer besides its learning rate.
+    """The preconditioner and weight decay of one layer in a segment.
 
     Attributes:
-        root: P^{1/2} ``[out, in]``, float64, 0 where the parameter is frozen; None is 1.
-        decay: D ``[out, in]``, float64; None is 0.
+        root: P^{1/2}, float64 ``[out, in]``, 0 for a frozen parameter; None is 1 for all.
+        decay: the part of D that the segment's spectrum doesn't add, float64 ``[out, in]``; None is 0 for all.
     """
 
     root: Tensor | None
@@ -42,22 +45,26 @@ class Conditioner:
 
     @property
     def frozen(self) -> bool:
-        """Whether the segment leaves the layer as it is."""
+        """Whether the whole layer is frozen in the segment."""
         return self.root is not None and not bool(self.root.any())
 
     def to(self, like: Tensor) -> Conditioner:
-        """The same in the dtype and on the device of ``like``."""
+        """Returns the same conditioner in the dtype and on the device of ``like``."""
         root, decay = (None if each is None else each.to(like) for each in (self.root, self.decay))
         return Conditioner(root, decay)
 
     def conditioned(self, matrices: Tensor) -> Tensor:
-        """P^{1/2} ∘ matrices ``[..., out, in]``."""
+        """Returns P^{1/2} ∘ matrices, for matrices ``[..., out, in]``."""
         return matrices if self.root is None else matrices * self.root.to(matrices)
 
     def passed(self, before: Tensor, moved: Tensor) -> Tensor:
-        """P^{-1/2} ∘ ``moved``; frozen parameters keep what was ``before``.
+        """Returns P^{-1/2} ∘ ``moved``, with the entries of ``before`` for frozen parameters.
 
-        That a frozen parameter acts on the trained ones of its own layer is neglected.
+        The effect of a frozen parameter on the trained parameters of its own layer is neglected.
+
+        Args:
+            before: ``[..., out, in]`` in parameter space.
+            moved: ``[..., out, in]`` in conditioned coordinates.
         """
         if self.root is None:
             return moved
@@ -65,11 +72,17 @@ class Conditioner:
         return torch.where(root > 0, moved / root.clamp(min=torch.finfo(root.dtype).tiny), before)
 
     def of_columns(self, columns: Tensor) -> Conditioner:
-        """Of matrices' columns at these places, as rows ``[columns, out]``."""
+        """Returns the conditioner of some columns of the matrix, for columns given as rows ``[columns, out]``.
+
+        The result has no decay.
+
+        Args:
+            columns: int64 ``[columns]``, the places of the columns.
+        """
         return Conditioner(None if self.root is None else self.root.T[columns], None)
 
     def decay_in(self, basis: Eigenbasis) -> Tensor | float:
-        """The part of D that is diagonal in the eigenbasis, ``[out, in]``."""
+        """Returns the part of D that is diagonal in the eigenbasis, ``[out, in]``; 0.0 if there is no D."""
         if self.decay is None:
             return 0.0
         squared = Eigenbasis(
@@ -82,10 +95,13 @@ class Conditioner:
 def segment_conditioners(
     model: nn.Module, trajectory: Trajectory, segment: Segment, *, conditioned: bool = True
 ) -> dict[str, Conditioner]:
-    """Layer -> its conditioner in a segment of the trajectory; layers of plain gradient descent have none.
+    """Returns layer -> its conditioner in a segment. Layers under plain gradient descent have none.
 
-    v̂ of Adam is averaged over the segment's checkpoints. With ``conditioned`` False it counts as 1, as if Adam were
-    gradient descent: wrong, and there to compare with.
+    Args:
+        model: the model.
+        trajectory: the trajectory that the segment belongs to.
+        segment: the segment. Adam's v̂ is averaged over its checkpoints.
+        conditioned: False treats Adam as gradient descent, with P = 1. This is wrong, and is meant for comparisons.
 
     Raises:
         CheckpointError: a checkpoint has no state of Adam, or one that doesn't fit the model.
@@ -113,7 +129,7 @@ def segment_conditioners(
         if plain and uniform:
             continue
         if segment.weight_decay:
-            # The spectrum adds it already.
+            # The spectrum adds the segment's weight decay already.
             decay = (decay - segment.weight_decay).clamp(min=0.0)
         found[name] = Conditioner(None if plain else root, decay if bool(decay.any()) else None)
     return found
@@ -122,7 +138,10 @@ def segment_conditioners(
 def _group_of(
     name: str, segment: Segment, groups: Sequence[ParameterGroup]
 ) -> tuple[ParameterGroup | None, float]:
-    """A parameter's group and the share of the largest learning rate that it has; 0 where it is frozen."""
+    """Returns (the parameter's group, its learning rate as a share of the largest one).
+
+    For a frozen parameter this is (None, 0.0).
+    """
     for group, total in zip(groups, segment.group_sums, strict=True):
         if group.parameters is None:
             return group, 1.0
@@ -142,7 +161,7 @@ def _mean_moments(trajectory: Trajectory, segment: Segment) -> dict[str, Tensor]
 
 
 def _adam_scale(name: str, parameter: Tensor, moments: Mapping[str, Tensor], eps: float) -> Tensor:
-    """1/(√v̂ + ε); 0 where there never was a gradient, since Adam leaves that alone."""
+    """Returns Adam's preconditioner 1/(√v̂ + ε), and 0 for weights that never had a gradient: Adam leaves these."""
     if name not in moments:
         return torch.zeros(parameter.shape, dtype=torch.float64)
     if moments[name].shape != parameter.shape:

@@ -1,12 +1,13 @@
-"""Queries go backwards through the segments of training (arXiv 2405.12186, Eq. 24).
+"""The backward pass of query gradients through the segments of training (arXiv 2405.12186, Eq. 24).
 
     q ← ∇f(query, final weights)
     for segment = last … first:
-        filter of the segment ← F_r(H) q        what the segment's training gradients are multiplied with
+        filter of the segment ← F_r(H) q
         q ← F_S(H) q
 
-H is EK-FAC: F(H) V = Q_S [F(Λ) ∘ (Q_Sᵀ V Q_A)] Q_Aᵀ. Bases differ between segments, so queries return to
-parameter space in between. Under Adam a segment works in its own coordinates (``conditioners``).
+The score of a training gradient is its inner product with the filter of its segment. H is the EK-FAC curvature:
+F(H) V = Q_S [F(Λ) ∘ (Q_Sᵀ V Q_A)] Q_Aᵀ. Eigenbases differ between segments, so a query gradient returns to parameter
+space after each segment. Under Adam, a segment has coordinates of its own (``preconditioners.py``).
 """
 
 from __future__ import annotations
@@ -31,16 +32,15 @@ from pipeline.attribution.model.coverage import LayerInfo
 
 @dataclass(frozen=True)
 class PreparedSegment:
-    """All that scoring needs of one segment of training.
+    """The fitted curvature of one segment of training, with which rows are scored.
 
     Attributes:
-        checkpoints: the segment's checkpoints, as places in the trajectory, ascending.
-        bases: layer -> eigenvectors of the segment's mean covariances.
-        eigenvalues: layer -> Λ ``[out, in]``, means over examples and checkpoints.
-        spectrum: what the segment does to a direction of eigenvalue σ.
-        conditioners: layer -> what its optimizer does besides; bases and eigenvalues are of conditioned gradients.
-            A frozen layer has neither.
-        chains: what ``layer_chains`` has made of it.
+        checkpoints: the places of the segment's checkpoints in the trajectory, ascending.
+        bases: layer -> eigenvectors of the segment's mean covariances. A frozen layer has none.
+        eigenvalues: layer -> Λ ``[out, in]``, means over examples and checkpoints. A frozen layer has none.
+        spectrum: the functions of the eigenvalues that the segment applies.
+        conditioners: layer -> its conditioner. Bases and eigenvalues are those of conditioned gradients.
+        chains: the cache of ``layer_chains``.
     """
 
     checkpoints: tuple[int, ...]
@@ -51,26 +51,29 @@ class PreparedSegment:
     chains: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def curvature(self, layer: str) -> Tensor:
-        """Λ with whatever weight decay the spectrum doesn't add: what the spectrum is a function of."""
+        """Returns the argument of the spectrum for a layer: Λ plus the weight decay that the spectrum doesn't add.
+
+        The result is ``[out, in]``.
+        """
         sigma, conditioner = self.eigenvalues[layer], self.conditioners.get(layer)
         if conditioner is None or conditioner.decay is None:
             return sigma
         return sigma.clamp(min=0.0) + torch.as_tensor(conditioner.decay_in(self.bases[layer])).to(sigma)
 
     def frozen(self, layer: str) -> bool:
-        """Whether this segment leaves the layer as it is."""
+        """Returns whether the whole layer is frozen in this segment."""
         return layer in self.conditioners and self.conditioners[layer].frozen
 
 
 @dataclass(frozen=True)
 class LayerSegment:
-    """One layer of one segment, ready to multiply with.
+    """One layer in one segment, with the functions of its eigenvalues evaluated.
 
     Attributes:
-        basis: eigenvectors.
-        injection: F_r(Λ) ``[out, in]``.
-        transport: F_S(Λ) ``[out, in]``.
-        checkpoints: how many checkpoints the segment averages over.
+        basis: the eigenvectors.
+        injection: F_r(Λ), ``[out, in]``.
+        transport: F_S(Λ), ``[out, in]``.
+        checkpoints: the number of checkpoints that the segment averages over.
     """
 
     basis: Eigenbasis
@@ -81,11 +84,11 @@ class LayerSegment:
 
 @dataclass(frozen=True)
 class ConditionedSegment:
-    """One layer of one segment whose gradients are conditioned.
+    """One layer in one segment, with its preconditioner.
 
     Attributes:
-        layer: in the coordinates P^{1/2} ∘ G; None where the segment leaves the layer as it is.
-        conditioner: P, in the layer's precision.
+        layer: the layer in the conditioned coordinates, where gradients are P^{1/2} ∘ G; None if it is frozen.
+        conditioner: P and the weight decay, in the dtype of the layer.
     """
 
     layer: LayerSegment | None
@@ -94,20 +97,24 @@ class ConditionedSegment:
 
 @dataclass(frozen=True)
 class ConditionedChain:
-    """One layer in all segments, first to last, at least one of which conditions its gradients."""
+    """One layer in all segments, at least one of which has a preconditioner.
+
+    Attributes:
+        segments: the layer in each segment, first to last.
+    """
 
     segments: Sequence[ConditionedSegment]
 
 
 @dataclass(frozen=True)
 class LayerChain:
-    """One layer in all segments, first to last.
+    """One layer in all segments, none of which has a preconditioner for it.
 
     Attributes:
-        segments: the layer in each.
-        tolerance: share of the largest singular value below which parts of a transport are dropped, and share of
-            the mean self-influence that Gram matrices may miss; 0 drops nothing.
-        eigenvalues: Λ in each segment, as fitted.
+        segments: the layer in each segment, first to last.
+        tolerance: the singular values of a transport below this share of the largest are dropped. It is also the
+            share of the mean self-influence that Gram matrices may miss. 0 drops nothing.
+        eigenvalues: Λ of each segment, as fitted.
     """
 
     segments: Sequence[LayerSegment]
@@ -116,7 +123,7 @@ class LayerChain:
 
     @cached_property
     def uniform(self) -> float | None:
-        """The one number that F_r is in the only segment, where no curvature counts; None elsewhere."""
+        """The number that F_r is for every direction, if there is one segment without curvature; else None."""
         first = self.segments[0]
         if len(self.segments) > 1 or first.basis.input is not None:
             return None
@@ -125,9 +132,10 @@ class LayerChain:
 
     @cached_property
     def arrivals(self) -> list[OuterMap]:
-        """Per segment, how an outer product at the end of training arrives in that segment's eigenbasis.
+        """For each segment, the map of an outer product from the end of training to that segment's eigenbasis.
 
-        Exact for the last segment; through a transport F_S(Λ) ≈ Σ_r u_r v_rᵀ for those before.
+        The map of the last segment is exact. Those of earlier segments use a low-rank form of the transports,
+        F_S(Λ) ≈ Σ_r u_r v_rᵀ.
         """
         last = self.segments[-1].basis
         assert last.input is not None  # one-hot inputs are transported column by column
@@ -145,10 +153,10 @@ class LayerChain:
 
     @cached_property
     def injections(self) -> list[tuple[Tensor, Tensor]]:
-        """Per segment F_r(Λ) ≈ Σ_k u_k v_kᵀ: u ``[rank, out]`` and v ``[rank, in]``.
+        """For each segment, the low-rank form F_r(Λ) ≈ Σ_k u_k v_kᵀ: (u ``[rank, out]``, v ``[rank, in]``).
 
-        Λ is the mean of squared gradients: weighted by it, what F_r misses is what the mean
-        self-influence of the fitted rows misses.
+        The approximation is weighted by Λ, the mean of squared gradients. The weighted error of F_r is then the error
+        of the mean self-influence of the fitted rows.
         """
         return [
             weighted_low_rank(segment.injection, sigma.to(segment.injection).clamp(min=0.0), self.tolerance)
@@ -162,7 +170,14 @@ def flat_segment(
     spectrum: Spectrum,
     conditioners: Mapping[str, Conditioner],
 ) -> PreparedSegment:
-    """A segment without curvature: nothing is fitted."""
+    """Returns a segment without curvature, in which nothing is fitted.
+
+    Args:
+        layers: the covered layers.
+        checkpoints: the places of the segment's checkpoints in the trajectory.
+        spectrum: the functions of the eigenvalues, which are all 0.
+        conditioners: layer -> its conditioner.
+    """
     bases, values = {}, {}
     for layer in layers:
         size_out, _ = layer.shape
@@ -174,7 +189,15 @@ def flat_segment(
 def layer_chains(
     segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
 ) -> Mapping[str, LayerChain | ConditionedChain]:
-    """Layer -> its chain in the dtype and on the device of ``like``; kept as long as the last segment is."""
+    """Returns layer -> its chain through all segments, in the dtype and on the device of ``like``.
+
+    The last segment keeps the chains, so a second call with the same segments returns the same objects.
+
+    Args:
+        segments: first to last.
+        like: a tensor with the dtype and device.
+        tolerance: as in ``LayerChain``.
+    """
     key = (like.dtype, like.device, tolerance)
     kept = segments[-1].chains.get(key)
     if kept is not None and len(kept[0]) == len(segments) and all(map(is_, kept[0], segments)):
@@ -216,15 +239,15 @@ def _layer_segment(segment: PreparedSegment, name: str, like: Tensor) -> LayerSe
 def query_filters(
     query: Mapping[str, Tensor], segments: Sequence[PreparedSegment]
 ) -> list[dict[str, Tensor]]:
-    """The query as each segment's training gradients see it.
+    """Returns the filters of every segment: the matrices that training gradients are multiplied by.
 
     Args:
-        query: layer -> gradient of the query ``[out, in]`` or of several ``[queries, out, in]``; float64 is
+        query: layer -> loss gradient of the query ``[out, in]``, or of several ``[queries, out, in]``. float64 is
             best.
         segments: first to last.
 
     Returns:
-        One dictionary per segment, first to last, of the same layers and shapes.
+        One dictionary per segment, first to last, with the layers and shapes of ``query``.
     """
     filters: list[dict[str, Tensor]] = [{} for _ in segments]
     for name, gradient in query.items():

@@ -1,8 +1,10 @@
 """Per-example gradients of one layer, kept as factors.
 
-One tensor layout everywhere: layer inputs are ``[batch, positions, in]`` (a bias counts as one more input
-that is always 1) and gradients of the loss with respect to the layer's outputs are ``[batch, positions,
-out]``. An MLP has positions = 1; a convolution's positions are the places of its kernel, a sequence's its
-tokens. An example's gradient is the matrix G = Σ_positions g aᵀ of shape ``[out, in]`` and is formed only in
-slices, if at all.
+All files here use one tensor layout. The inputs a of a layer are ``[batch, positions, in]``; a bias counts as one more
+input that is always 1. The output gradients g are the gradients of the loss with respect to the layer's outputs,
+``[batch, positions, out]``. An MLP has one position. The positions of a convolution are the places of its kernel, and
+those of a sequence are its tokens.
+
+The gradient of an example is the matrix G = Σ_positions g aᵀ, ``[out, in]``. It is formed for a slice of the batch at a
+time, if at all. The Kronecker factors of a layer are A = E[a aᵀ] and S = E[g gᵀ], their eigenvectors Q_A and Q_S.
 """

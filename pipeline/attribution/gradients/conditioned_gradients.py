@@ -1,4 +1,4 @@
-"""Gradients of a layer under Adam's scaling of every parameter."""
+"""Per-example gradients of a layer, scaled by the root of Adam's preconditioner."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class _Dense(Protocol):
 
 @dataclass(frozen=True)
 class ConditionedGradients:
-    """P^{1/2} ∘ G of a batch: no outer products any more, so matrices are formed, a slice of the batch at a time.
+    """Preconditioned gradients G̃ = P^{1/2} ∘ G of a batch.
+
+    They are no outer products any more, so every calculation forms the matrices, a slice of the batch at a time.
 
     Attributes:
         gradients: G, in any form that has ``dense``.
-        root: P^{1/2} ``[out, in]``.
-        batch: how many examples.
+        root: P^{1/2}, ``[out, in]``, the elementwise root of the preconditioner.
+        batch: the number of examples.
     """
 
     gradients: LayerGradients
@@ -37,7 +39,10 @@ class ConditionedGradients:
         return self.gradients.nbytes
 
     def covariances(self) -> tuple[Tensor, Tensor]:
-        """Σ G̃ᵀ G̃ ``[in, in]`` and Σ G̃ G̃ᵀ ``[out, out]`` over examples, float64: their eigenvectors are the basis."""
+        """Returns Σ G̃ᵀ G̃ ``[in, in]`` and Σ G̃ G̃ᵀ ``[out, out]`` over examples, in float64.
+
+        Their eigenvectors are the eigenbasis of the layer.
+        """
         size_out, size_in = self.root.shape
         inputs = self.root.new_zeros(size_in, size_in, dtype=torch.float64)
         outputs = self.root.new_zeros(size_out, size_out, dtype=torch.float64)
@@ -49,19 +54,26 @@ class ConditionedGradients:
         return inputs, outputs
 
     def squares(self, basis: Eigenbasis) -> Tensor:
-        """Σ over examples of (Q_Sᵀ G̃ Q_A)² ``[out, in]``, float64."""
+        """Returns Σ over examples of the elementwise squares (Q_Sᵀ G̃ Q_A)²: float64 ``[out, in]``."""
         total = torch.zeros_like(self.root, dtype=torch.float64)
         for rows in row_slices(self.batch, self.root):
             total += rotate(self.dense(rows), basis).square().sum(0)
         return total
 
     def dense(self, rows: slice) -> Tensor:
+        """Returns G̃ of ``rows`` as matrices ``[rows, out, in]``."""
         return cast("_Dense", self.gradients).dense(rows) * self.root
 
 
 def condition(gradients: LayerGradients, root: Tensor, batch: int) -> LayerGradients | ConditionedGradients:
-    """P^{1/2} ∘ G in the form that suits: columns of an embedding and stored gradients are scaled as they are.
-    ``root`` has their dtype and device.
+    """Returns the preconditioned gradients P^{1/2} ∘ G of a batch.
+
+    Gradients of embeddings and normalisations keep their form, because scaling doesn't change it.
+
+    Args:
+        gradients: G.
+        root: P^{1/2}, ``[out, in]``, in the dtype and on the device of the gradients.
+        batch: the number of examples.
     """
     if isinstance(gradients, IndexedGradients):
         outputs = gradients.outputs * root.T[gradients.tokens]

@@ -1,7 +1,8 @@
-"""Per-example gradients of the scale and shift of a normalisation, whose curvature is taken as diagonal.
+"""Per-example gradients of the scale and shift of a normalisation; their curvature is taken as diagonal.
 
-The block's matrix is ``[channels, 1]`` (or 2 with a bias): the gradients of the weight and of the bias. Its
-eigenvectors are the identity and Λ = E[G²], the diagonal of the Fisher matrix.
+The block's matrix is ``[channels, 1]``, or ``[channels, 2]`` with a bias: the first column is the gradient of the
+weight, the second that of the bias. The eigenvectors are the identity, and Λ = E[G²] is the diagonal of the Fisher
+information matrix.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pipeline.attribution.gradients.layer_gradients import HeldGradients
 
 @dataclass(frozen=True)
 class DiagonalGradients(FormedGradients):
-    """Gradients that are stored as they are.
+    """Gradients that are stored as matrices.
 
     Attributes:
-        values: ``[batch, channels, 1]``, or 2 with a bias.
+        values: ``[batch, channels, 1]``, or ``[batch, channels, 2]`` with a bias.
     """
 
     values: Tensor
@@ -54,20 +55,23 @@ class DiagonalGradients(FormedGradients):
         return DiagonalGradients(sum(parts, self.values))
 
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:  # noqa: ARG002 - in the gradients already
-        """Σ G² per column."""
+        """Returns Σ G² of every column over examples and channels: float64 ``[in]``.
+
+        ``row_scale`` isn't applied: the gradients contain it already.
+        """
         return self.values.double().square().sum((0, 1))
 
     def gradient_covariance(self) -> Tensor:
-        """Σ G² per channel."""
+        """Returns Σ G² of every channel over examples and columns: float64 ``[out]``."""
         return self.values.double().square().sum((0, 2))
 
 
 def affine_gradients(normalised: Tensor, output_gradients: Tensor, bias: bool) -> DiagonalGradients:
-    """Of weight ∘ normalised + bias.
+    """Returns the gradients of a layer that computes weight ∘ normalised + bias.
 
     Args:
-        normalised: what the weight multiplies, ``[batch, channels, positions]``.
-        output_gradients: of the same shape.
+        normalised: the values that the weight multiplies, ``[batch, channels, positions]``.
+        output_gradients: ``[batch, channels, positions]``.
         bias: whether a bias is trained.
     """
     columns = [(normalised * output_gradients).sum(2)]

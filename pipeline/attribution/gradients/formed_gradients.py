@@ -1,4 +1,4 @@
-"""Per-example gradients whose matrices are so small that they are formed rather than kept as factors."""
+"""A base class for per-example gradients whose matrices are so small that the calculations form them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.attribution.gradients.outer_products import DenseGradients, row_sl
 
 
 class FormedGradients(LayerGradients):
-    """Everything but the covariances follows from the matrices, a slice of the batch at a time."""
+    """Gradients that compute everything but the covariances from their matrices, a slice of the batch at a time."""
 
     @property
     @abstractmethod
@@ -22,7 +22,7 @@ class FormedGradients(LayerGradients):
 
     @abstractmethod
     def dense(self, rows: slice) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``."""
+        """Returns the gradients of ``rows`` as matrices ``[rows, out, in]``."""
 
     def squares(self, basis: Eigenbasis) -> Tensor:
         total = basis.gradient.new_zeros(self.shape[1:], dtype=torch.float64)

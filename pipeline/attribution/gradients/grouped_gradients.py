@@ -1,8 +1,8 @@
-"""Per-example gradients of a layer in groups, each of which sees its own part of the inputs.
+"""Per-example gradients of a grouped convolution, in which each group has its own part of the inputs.
 
-The weight ``[out, in]`` has the groups one below the other. Every group of an example is treated as an example of a
-smaller layer of which there are more: A is shared by the groups, S is block diagonal and so are its eigenvectors, and
-Λ is exact for every weight.
+The weight ``[out, in]`` has the groups one below the other. Each group of an example is treated as an example of its
+own, of a smaller layer. All groups therefore share one A. S is block diagonal, with one block per group, and so are its
+eigenvectors. Λ has an entry of its own for every weight.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class GroupedGradients(FormedGradients):
     """Gradients of several small layers side by side.
 
     Attributes:
-        parts: of ``batch · groups`` examples, the groups of an example one after the other.
-        groups: how many there are.
+        parts: the gradients of ``batch · groups`` small examples; the groups of an example follow one another.
+        groups: the number of groups.
     """
 
     parts: PatchGradients | OuterProducts
@@ -66,7 +66,7 @@ class GroupedGradients(FormedGradients):
         return self.parts.input_covariance(repeated)
 
     def gradient_covariance(self) -> Tensor:
-        """Block diagonal."""
+        """Returns Σ g gᵀ within each group, as a block diagonal matrix: float64 ``[out, out]``."""
         batch, size_out, _ = self.shape
         by_group = self.parts.outputs.unflatten(0, (batch, self.groups))
         size = size_out // self.groups

@@ -1,9 +1,8 @@
 """Per-example gradients of a layer whose inputs are one-hot (an embedding); one-hot vectors are never formed.
 
-As a matrix ``[out, in]`` with in = the vocabulary, an example's gradient has one non-zero column per distinct
-token. Equal tokens of one example are merged first, after which every (example, token) pair stands alone:
-squares, products and transport act column by column, exactly. A = E[a aᵀ] is diagonal, so Q_A is the
-identity.
+An example's gradient is a matrix ``[out, in]``, where ``in`` is the size of the vocabulary. It has one non-zero column
+per distinct token. The columns of equal tokens of one example are summed first. After that, squares, products and
+transport act on each column by itself, without approximation. A = E[a aᵀ] is diagonal, so Q_A is the identity.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from pipeline.attribution.gradients.products import covariance, same_values
 
 @dataclass(frozen=True)
 class MergedColumns:
-    """The non-zero gradient columns of a batch, one entry per distinct (example, token), sorted.
+    """The non-zero gradient columns of a batch: one entry per distinct (example, token), sorted.
 
     Attributes:
-        rows: int64 ``[entries]``, place of the example in the batch.
-        tokens: int64 ``[entries]``.
-        columns: ``[entries, out]``.
+        rows: int64 ``[entries]``, the example's place in the batch.
+        tokens: int64 ``[entries]``, the token, which is the column's place in the matrix.
+        columns: ``[entries, out]``, the columns.
     """
 
     rows: Tensor
@@ -39,8 +38,8 @@ class IndexedGradients(LayerGradients):
 
     Attributes:
         tokens: int64 ``[batch, positions]``.
-        outputs: output gradients ``[batch, positions, out]``, zero at padding.
-        vocabulary: the number of tokens, the matrices' ``in``.
+        outputs: the output gradients g, ``[batch, positions, out]``, zero at padding.
+        vocabulary: the number of tokens, which is ``in`` of the matrices.
         padding: the token that has no gradient, or None.
     """
 
@@ -109,7 +108,7 @@ class IndexedGradients(LayerGradients):
         return IndexedGradients(tokens, outputs, self.vocabulary, self.padding)
 
     def merged(self) -> MergedColumns:
-        """Equal tokens of one example added up."""
+        """Returns the gradient columns, those of equal tokens of one example summed."""
         rows = torch.arange(len(self.tokens), device=self.tokens.device)[:, None]
         keys, place = torch.unique(rows * self.vocabulary + self.tokens, return_inverse=True)
         columns = self.outputs.new_zeros(len(keys), self.outputs.shape[2])
@@ -117,6 +116,6 @@ class IndexedGradients(LayerGradients):
         return MergedColumns(keys // self.vocabulary, keys % self.vocabulary, columns)
 
     def _by_token(self, tokens: Tensor, columns: Tensor) -> Tensor:
-        """Columns ``[entries, out]`` summed per token: ``[out, vocabulary]``."""
+        """Returns the sums of columns ``[entries, out]`` per token: ``[out, vocabulary]``."""
         total = columns.new_zeros(self.vocabulary, columns.shape[1])
         return total.index_add_(0, tokens, columns).T.contiguous()

@@ -1,4 +1,4 @@
-"""What every kind of per-example gradients of a layer can do, and rotation into an eigenbasis."""
+"""The interface of per-example gradients of a layer, and their rotation into an eigenbasis."""
 
 from __future__ import annotations
 
@@ -19,95 +19,109 @@ class Eigenbasis:
     """Eigenvectors of a layer's Kronecker factors, as columns.
 
     Attributes:
-        input: ``[in, in]`` of A = E[a aᵀ]; None is the identity (inputs that are one-hot).
-        gradient: ``[out, out]`` of S = E[g gᵀ]; ones ``[out]``, a diagonal, are the identity.
+        input: the eigenvectors of A = E[a aᵀ], ``[in, in]``. None is the identity, for an A that is kept as its
+            diagonal (embeddings and normalisations).
+        gradient: the eigenvectors of S = E[g gᵀ], ``[out, out]``. Ones ``[out]`` are the identity, for an S that is
+            kept as its diagonal (normalisations).
     """
 
     input: Tensor | None
     gradient: Tensor
 
     def to(self, like: Tensor) -> Eigenbasis:
-        """The same basis in the dtype and on the device of ``like``."""
+        """Returns the same basis in the dtype and on the device of ``like``."""
         inputs = None if self.input is None else aligned(self.input.to(like))
         gradient = self.gradient.to(like)
         return Eigenbasis(inputs, gradient if gradient.dim() == 1 else aligned(gradient))
 
 
 class HeldGradients(ABC):
-    """Per-example gradients of one layer for one batch, in any form that can be kept and added up."""
+    """Per-example gradients of one layer for one batch, in a form that can be stored and added up."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that the stored tensors take."""
+        """The size of the stored tensors in bytes."""
 
     @abstractmethod
     def joined(self, others: Sequence[HeldGradients]) -> HeldGradients:
-        """The sum, example by example, of these gradients and others of the same form."""
+        """Returns the sum, example by example, of these gradients and ``others``, which have the same form."""
 
 
 class LayerGradients(HeldGradients):
-    """Per-example gradients as the backward pass gives them: factors of matrices ``[out, in]``."""
+    """Per-example gradients as the backward pass gives them, mostly as factors of the matrices ``[out, in]``."""
 
     @property
     @abstractmethod
     def positions(self) -> int:
-        """How many outer products make up an example's gradient."""
+        """The number of outer products that an example's gradient is the sum of."""
 
     @abstractmethod
     def joined(self, others: Sequence[HeldGradients]) -> LayerGradients:
-        """As in ``HeldGradients``."""
+        """Returns the sum as ``HeldGradients.joined`` does."""
 
     @abstractmethod
     def with_inputs_of(self, other: HeldGradients) -> LayerGradients | None:
-        """These gradients with the input tensors of ``other``; None unless the two have equal inputs."""
+        """Returns these gradients with the input tensors of ``other``, or None unless both have equal inputs."""
 
     @abstractmethod
     def added(self, other: HeldGradients) -> LayerGradients:
-        """The sum, example by example, with gradients that have the very input tensors of these."""
+        """Returns the sum, example by example, of these gradients and ``other``, which shares their input tensors."""
 
     @abstractmethod
     def compact(self) -> HeldGradients:
-        """The same gradients in whichever form takes the fewest bytes."""
+        """Returns the same gradients in the form that takes the fewest bytes."""
 
     @abstractmethod
     def input_covariance(self, row_scale: Tensor | None) -> Tensor:
-        """Σ s² a aᵀ over examples and positions, float64; ``row_scale`` s is ``[batch]`` or None for 1.
+        """Returns Σ s² a aᵀ over examples and positions.
 
-        ``[in, in]``, or its diagonal ``[in]`` where it counts as diagonal.
+        Args:
+            row_scale: s, ``[batch]``; None is 1 for every example.
+
+        Returns:
+            float64 ``[in, in]``, or the diagonal ``[in]`` if the layer's rule has ``diagonal_input``.
         """
 
     @abstractmethod
     def gradient_covariance(self) -> Tensor:
-        """Σ g gᵀ over examples and positions, float64: ``[out, out]``, or ``[out]`` where it counts as diagonal."""
+        """Returns Σ g gᵀ over examples and positions.
+
+        Returns:
+            float64 ``[out, out]``, or the diagonal ``[out]`` if the layer's rule has ``diagonal_gradient``.
+        """
 
     @abstractmethod
     def squares(self, basis: Eigenbasis) -> Tensor:
-        """Σ over examples of (Q_Sᵀ G Q_A)², elementwise: ``[out, in]``, accumulated in float64."""
+        """Returns Σ over examples of the elementwise squares (Q_Sᵀ G Q_A)²: ``[out, in]``, summed in float64."""
 
     @abstractmethod
     def total(self) -> Tensor:
-        """Σ over examples of G: ``[out, in]``, float64."""
+        """Returns Σ over examples of G: float64 ``[out, in]``."""
 
     @abstractmethod
     def matrices(self) -> Tensor:
-        """Every example's G: ``[batch, out, in]``; for queries, which are few."""
+        """Returns every example's G: ``[batch, out, in]``. This is meant for queries, which are few."""
 
     @abstractmethod
     def products(self, filters: Tensor) -> Tensor:
-        """Inner products <filter, G>.
+        """Returns the inner products ⟨filter, G⟩ of every filter and every example.
 
-        Filters ``[out, in]`` give ``[batch]``; ``[queries, out, in]`` give ``[queries, batch]``.
+        Args:
+            filters: ``[out, in]`` for one filter, or ``[queries, out, in]``.
+
+        Returns:
+            ``[batch]`` for one filter, else ``[queries, batch]``.
         """
 
 
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:
-    """Q_Sᵀ G Q_A for matrices ``[..., out, in]``."""
+    """Returns Q_Sᵀ G Q_A for matrices G ``[..., out, in]``."""
     rotated = matrices if basis.gradient.dim() == 1 else basis.gradient.T @ matrices
     return rotated if basis.input is None else product(rotated, basis.input)
 
 
 def rotate_back(matrices: Tensor, basis: Eigenbasis) -> Tensor:
-    """Q_S G̃ Q_Aᵀ for matrices ``[..., out, in]``: the inverse of ``rotate``."""
+    """Returns Q_S G̃ Q_Aᵀ for matrices G̃ ``[..., out, in]``, the inverse of ``rotate``."""
     rotated = matrices if basis.gradient.dim() == 1 else basis.gradient @ matrices
     return rotated if basis.input is None else rotated @ basis.input.T

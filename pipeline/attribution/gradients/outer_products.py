@@ -1,4 +1,4 @@
-"""Per-example gradients as sums of outer products, and as dense matrices where these are small."""
+"""Per-example gradients as sums of outer products, and as dense matrices where the matrices are smaller."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from pipeline.attribution.gradients.products import (
     slices_of,
 )
 
-# Bytes that a slice of dense per-example gradients may take: several operations read it in turn, from a
-# processor's cache (32 MB halve the speed of forming them) or from a GPU's memory, which likes large slices.
+# The most bytes of a slice of dense per-example gradients. Several operations read a slice in turn, on a CPU from its
+# cache: with 32 MB, forming the gradients took twice as long.
 SLICE_BYTES = 4 << 20
 
 
+# The same on a GPU, which is faster with large slices.
 GPU_SLICE_BYTES = 256 << 20
 
 
-# Bytes of unfolded patches at a time: they are read at once, from a cache that cores share.
+# The most bytes of unfolded patches at a time. They are read right after they are written, from the cache that the
+# cores of a CPU share.
 TILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class OuterProducts(LayerGradients):
-    """Gradients as sums of outer products.
+    """Gradients Σ_positions g aᵀ, kept as their factors.
 
     Attributes:
-        inputs: ``[batch, positions, in]``.
-        outputs: output gradients, ``[batch, positions, out]``.
+        inputs: the layer's inputs a, ``[batch, positions, in]``.
+        outputs: the output gradients g, ``[batch, positions, out]``.
     """
 
     inputs: Tensor
@@ -73,7 +75,7 @@ class OuterProducts(LayerGradients):
         if row_scale is not None:
             values = values * row_scale[:, None, None].to(values)
         if self.positions > 1:
-            # Positions that the loss doesn't see, such as masked ones, are no part of any gradient.
+            # Positions that the loss doesn't depend on, such as masked ones, are part of no gradient.
             seen = self.outputs.ne(0).any(2)
             if not seen.all():
                 return covariance(values[seen])
@@ -83,9 +85,10 @@ class OuterProducts(LayerGradients):
         return covariance(self.outputs.flatten(0, 1))
 
     def merged(self) -> OuterProducts:
-        """The same matrices, of one outer product each where output gradients are equal at all positions.
+        """Returns the same gradients with one position, if the output gradients are equal at all positions.
 
-        So they are in the last layer before a mean over positions: Σ g aᵀ = g (Σ a)ᵀ.
+        Then Σ g aᵀ = g (Σ a)ᵀ. This is the case in the last layer before a mean over positions. Otherwise the
+        gradients are returned unchanged.
         """
         first = self.outputs[:, :1]
         if self.positions == 1 or not same_values(self.outputs, first.expand_as(self.outputs)):
@@ -102,11 +105,19 @@ class OuterProducts(LayerGradients):
         return total
 
     def squared_outputs(self, basis: Eigenbasis) -> Tensor:
-        """With one position: g̃² ``[batch, out]``."""
+        """Returns g̃² = (Q_Sᵀ g)², ``[batch, out]``, for gradients with one position."""
         return product(self.outputs[:, 0], basis.gradient).square_()
 
     def squares_of(self, squared_outputs: Tensor, basis: Eigenbasis) -> Tensor:
-        """With one position: Σ (g̃ ãᵀ)² = (g̃²)ᵀ ã², one matrix product, g̃² being given."""
+        """Returns Σ over examples of (g̃ ãᵀ)², for gradients with one position, as the matrix product (g̃²)ᵀ ã².
+
+        Args:
+            squared_outputs: g̃², ``[batch, out]``.
+            basis: the eigenbasis that ã = Q_Aᵀ a is computed with.
+
+        Returns:
+            float64 ``[out, in]``.
+        """
         inputs = self.inputs[:, 0]
         squared = inputs.square() if basis.input is None else product(inputs, basis.input).square_()
         return product(squared_outputs.T, squared).double()
@@ -141,7 +152,7 @@ class OuterProducts(LayerGradients):
 
     def compact(self) -> HeldGradients:
         dense_numbers = self.inputs.shape[2] * self.outputs.shape[2]
-        # By shape alone, so that all checkpoints get forms that can be joined.
+        # The choice depends on the shapes alone, so all checkpoints get the same form and can be joined.
         if dense_numbers >= self.positions * (self.inputs.shape[2] + self.outputs.shape[2]):
             return self.merged()
         return DenseGradients(self.matrices())
@@ -153,15 +164,16 @@ class OuterProducts(LayerGradients):
         return OuterProducts(aligned_cat([p.inputs for p in parts]), torch.cat([p.outputs for p in parts], 1))
 
     def rotated(self, basis: Eigenbasis) -> OuterProducts:
-        """Both factors in the eigenbasis."""
+        """Returns the gradients with both factors rotated into the eigenbasis."""
         inputs = self.inputs if basis.input is None else product(self.inputs, basis.input)
         return OuterProducts(inputs, product(self.outputs, basis.gradient))
 
     def sliced(self, rows: slice) -> OuterProducts:
+        """Returns the gradients of some examples."""
         return OuterProducts(self.inputs[rows], self.outputs[rows])
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
+        """Returns the gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if given."""
         part = self.sliced(rows)
         if basis is None:
             return part.outputs.transpose(1, 2) @ part.inputs
@@ -179,7 +191,11 @@ class OuterProducts(LayerGradients):
 
 @dataclass(frozen=True)
 class DenseGradients(HeldGradients):
-    """Gradients as matrices ``[batch, out, in]``: the compact form where positions outnumber weights."""
+    """Gradients as matrices ``[batch, out, in]``: the compact form where the factors take more numbers.
+
+    Attributes:
+        matrices: ``[batch, out, in]``.
+    """
 
     matrices: Tensor
 
@@ -192,22 +208,32 @@ class DenseGradients(HeldGradients):
         return DenseGradients(sum(parts, self.matrices)) if parts else self
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
+        """Returns the gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if given."""
         return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
 
 
 def rotated_first(positions: int, size_in: int, size_out: int) -> tuple[bool, bool]:
-    """Whether to rotate so many positions' (output gradients, inputs), which is cheaper where they are fewer than
-    the matrix's columns or rows; else the matrix of their outer products is rotated from that side."""
+    """Returns which factors to rotate into the eigenbasis before their outer products are summed.
+
+    A factor is rotated first if that takes fewer operations than rotating the summed matrix from that side.
+
+    Args:
+        positions: the number of positions of an example.
+        size_in: the columns of the matrix.
+        size_out: the rows of the matrix.
+
+    Returns:
+        (whether to rotate the output gradients first, whether to rotate the inputs first).
+    """
     return positions <= size_in, positions <= size_out
 
 
 def outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Σ over positions of g aᵀ: ``[batch, out, in]`` with aligned rows."""
+    """Returns Σ over positions of g aᵀ: ``[batch, out, in]`` with aligned rows."""
     found = aligned_empty((len(outputs), outputs.shape[2], inputs.shape[2]), inputs)
     return torch.bmm(outputs.transpose(1, 2), inputs, out=found)
 
 
 def row_slices(batch: int, matrix: Tensor) -> Iterator[slice]:
-    """Slices of ``batch`` rows for which one matrix like ``matrix`` a row stays within the budget."""
+    """Yields slices of ``batch`` rows. One matrix like ``matrix`` per row of a slice fits the budget of the device."""
     return slices_of(batch, matrix.nbytes, GPU_SLICE_BYTES if matrix.is_cuda else SLICE_BYTES)

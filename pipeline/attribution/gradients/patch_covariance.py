@@ -1,9 +1,11 @@
-"""The covariance of a convolution's patches from correlations of its images: no patch is formed.
+"""The covariance of a convolution's patches, computed from correlations of its images: no patch is formed.
 
-For a kernel that moves one pixel at a time, the block of A = Σ_places patch patchᵀ for two pixels of the kernel at d
-and d + lag is Σ_p x[p + d] x[p + d + lag]ᵀ: but for the borders it depends on the lag alone. A 3×3 kernel has 45 pairs
-of pixels and 13 lags, so a third of the operations is enough. What a pair doesn't see, as its places end before the
-image does, are a few lines, which are taken off again.
+Let the kernel move one pixel at a time. The block of A = Σ_places patch patchᵀ for two pixels of the kernel, at d and
+d + lag, is Σ_p x[p + d] x[p + d + lag]ᵀ over all places p. Apart from the borders of the image, this sum depends on the
+lag alone. A 3×3 kernel has 45 pairs of pixels but 13 lags, so one correlation per lag takes a third of the operations.
+
+Near the borders, a pair of kernel pixels doesn't reach some lines and columns of the image. The products of these lines
+and columns are subtracted from the correlation again.
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ from torch import Tensor
 from pipeline.attribution.gradients.patches import Kernel
 from pipeline.attribution.gradients.products import SUMMED_ROWS, slices_of
 
-# With fewer channels the products are too thin; patches are small then.
+# With fewer channels, the matrices of the products are too narrow to be fast, and the patches are small anyway.
 _CHANNELS_AT_LEAST = 16
-# Share of all pairs of pixels that the product of patches computes when it leaves out mirrored blocks.
+# The share of all pairs of kernel pixels that ``add_upper`` computes, since it leaves out mirrored blocks.
 _SHARE_OF_PAIRS = 0.67
 
 Lag = tuple[int, int]
 
 
 def correlations_pay(kernel: Kernel, shape: Sequence[int]) -> bool:
-    """Whether, for images of this shape ``[batch, channels, height, width]``, this is possible and the cheaper way."""
+    """Returns whether ``patch_covariance`` is possible, and cheaper than forming the patches.
+
+    Args:
+        kernel: the geometry of the convolution.
+        shape: the shape of the images, ``[batch, channels, height, width]``.
+    """
     if kernel.stride != (1, 1) or kernel.dilation != (1, 1) or shape[1] < _CHANNELS_AT_LEAST:
         return False
     (height, width), pixels = kernel.size, kernel.size[0] * kernel.size[1]
@@ -37,12 +44,15 @@ def correlations_pay(kernel: Kernel, shape: Sequence[int]) -> bool:
 
 
 def patch_covariance(images: Tensor, kernel: Kernel, row_scale: Tensor | None) -> Tensor:
-    """Σ s² a aᵀ over examples and places, in the weight's order: ``[in, in]``, float64.
+    """Returns Σ s² a aᵀ over examples and places.
 
     Args:
         images: ``[batch, channels, height, width]``, unpadded.
-        kernel: for which ``correlations_pay``.
-        row_scale: s ``[batch]``, or None for 1.
+        kernel: the geometry of the convolution; ``correlations_pay`` must hold for it.
+        row_scale: s, ``[batch]``; None is 1 for every example.
+
+    Returns:
+        float64 ``[in, in]``, the inputs in the order of the weight.
     """
     channels, (height, width) = images.shape[1], kernel.size
     blocks = torch.zeros(
@@ -69,9 +79,15 @@ def patch_covariance(images: Tensor, kernel: Kernel, row_scale: Tensor | None) -
 
 @dataclass(frozen=True)
 class _Lines:
-    """Images ``[batch, height, width, channels]`` with zeros behind every line and image, as many as a lag is long.
+    """Images with zeros after every line and after every image, as many as the longest lag.
 
-    Shifted by a lag, as one long list of pixels, they meet zeros where they leave the image.
+    All pixels are treated as one long list. If the list is shifted by a lag, a pixel whose partner would be outside the
+    image meets a zero.
+
+    Attributes:
+        padded: ``[batch, padded height, padded width, channels]``.
+        height: the height of the images without padding.
+        width: the width of the images without padding.
     """
 
     padded: Tensor
@@ -86,13 +102,13 @@ class _Lines:
         return cls(padded, height, width)
 
     def correlation(self, lag: Lag) -> Tensor:
-        """Σ over all pixels of x[p] x[p + lag]ᵀ: ``[channels, channels]``."""
+        """Returns Σ over all pixels p of x[p] x[p + lag]ᵀ: float64 ``[channels, channels]``."""
         pixels = self.padded.flatten(0, 2)
         shift = lag[0] * self.padded.shape[2] + lag[1]
         return (pixels[: len(pixels) - shift].T @ pixels[shift:]).double()
 
     def part(self, lag: Lag, lines: slice, columns: slice) -> Tensor:
-        """The same over the pixels of some lines and columns, which must not leave the image when shifted."""
+        """Returns the same sum over the pixels of some lines and columns; shifted, these must stay in the image."""
         here = self.padded[:, lines, columns]
         there = self.padded[
             :,
@@ -103,14 +119,14 @@ class _Lines:
 
 
 def _add_blocks(blocks: Tensor, lines: _Lines, kernel: Kernel) -> None:
-    """Adds to every pair of kernel pixels (first ≤ second) its sum over the places."""
+    """Adds the sum over the places of every pair of kernel pixels with first ≤ second to its block."""
     for lag in _lags(kernel.size):
         whole = lines.correlation(lag)
         inside = (_meeting(lines.height, lag[0]), _meeting(lines.width, lag[1]))
 
         @cache
         def part(top: int, left: int, lag: Lag = lag, inside: tuple[range, range] = inside) -> Tensor:
-            """A line (or all, -1) and a column (or all, -1)."""
+            """Returns the sum over one line and one column; −1 stands for all lines or all columns."""
             return lines.part(lag, _as_slice(inside[0], top), _as_slice(inside[1], left))
 
         for first in pairs_of(*map(range, kernel.size)):
@@ -131,19 +147,19 @@ def _add_blocks(blocks: Tensor, lines: _Lines, kernel: Kernel) -> None:
 
 
 def _lags(size: tuple[int, int]) -> list[Lag]:
-    """Differences between two kernel pixels, one of every two opposite ones: those that go forward."""
+    """Returns the differences between two kernel pixels. Of two opposite ones, only the one that goes forward."""
     height, width = size
     found = [(down, right) for down in range(height) for right in range(1 - width, width)]
     return [lag for lag in found if lag >= (0, 0)]
 
 
 def _meeting(length: int, lag: int) -> range:
-    """Lines whose partner is in the image as well."""
+    """Returns the lines whose partner at distance ``lag`` is in the image as well."""
     return range(max(0, -lag), min(length, length - lag))
 
 
 def _outside(lines: range, start: int, count: int) -> list[int]:
-    """Those of ``lines`` that a kernel pixel doesn't visit, whose places are ``count`` lines from ``start``."""
+    """Returns those of ``lines`` that a kernel pixel doesn't visit. It visits ``count`` lines from ``start``."""
     return [line for line in lines if not start <= line < start + count]
 
 
@@ -152,7 +168,10 @@ def _as_slice(lines: range, one: int) -> slice:
 
 
 def _window_sums(sums: Tensor, kernel: Kernel) -> Tensor:
-    """Per channel and kernel pixel, the sum over the places that it visits: ``[channels · pixels]``."""
+    """Returns, per channel and kernel pixel, the sum over the places that the kernel pixel visits.
+
+    The result is ``[channels · pixels]``.
+    """
     padding = kernel.padding
     padded = sums.new_zeros(
         sums.shape[0] + padding[2] + padding[3], sums.shape[1] + padding[0] + padding[1], sums.shape[2]

@@ -1,8 +1,8 @@
-"""Per-example gradients of a convolution, with the patches under its kernel unfolded in tiles only.
+"""Per-example gradients of a convolution; the patches under its kernel are unfolded in tiles only.
 
-An unfolded image takes kernel-size times its bytes. Here the image itself is kept; products with a filter are
-a convolution with that filter, and everything else unfolds a few examples, or a band of one example's places,
-at a time, within ``TILE_BYTES`` whatever the resolution.
+An unfolded image takes as many times its bytes as the kernel has pixels. This form keeps the image itself. A product
+with a filter is a convolution with that filter. Everything else unfolds a tile at a time: a few examples, or a band of
+one example's places. A tile takes about ``TILE_BYTES``, whatever the resolution.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class PatchGradients(LayerGradients):
     """Gradients Σ_places g patchᵀ.
 
     Attributes:
-        images: the layer's input ``[batch, channels, height, width]``.
-        outputs: output gradients ``[batch, positions, out]``.
-        kernel: how patches lie in the images.
+        images: the layer's inputs, ``[batch, channels, height, width]``.
+        outputs: the output gradients g, ``[batch, positions, out]``.
+        kernel: the geometry of the convolution.
     """
 
     images: Tensor
@@ -126,7 +126,7 @@ class PatchGradients(LayerGradients):
         return self._unfolded().joined([part._unfolded() for part in parts])
 
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
-        """The gradients of ``rows`` as matrices ``[rows, out, in]``, in ``basis`` if one is given."""
+        """Returns the gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if given."""
         part = PatchGradients(self.images[rows], self.outputs[rows], self.kernel)
         if basis is None:
             return self.kernel.standard(part._matrices())
@@ -134,7 +134,7 @@ class PatchGradients(LayerGradients):
         outputs_first, inputs_first = rotated_first(self.positions, self.size_in, self.outputs.shape[2])
         if inputs_first:
             return part._unfolded().dense(slice(None), basis)
-        # Instead of the gradients, the basis is put in another order.
+        # The basis is put in the order of ``Kernel.patches``, which is cheaper than reordering the gradients.
         basis = Eigenbasis(self.kernel.own(basis.input.T).T, basis.gradient)
         if not outputs_first:
             return rotate(part._matrices(), basis)
@@ -143,7 +143,7 @@ class PatchGradients(LayerGradients):
         return product(rotated._matrices(), basis.input)
 
     def _matrices(self) -> Tensor:
-        """Every example's G, its inputs in the order of ``Kernel.patches``."""
+        """Returns every example's G with its inputs in the order of ``Kernel.patches``."""
         matrices = aligned_empty((len(self.images), self.outputs.shape[2], self.size_in), self.images).zero_()
         for rows, tile in self.tiles():
             if tile.positions == self.positions:
@@ -153,7 +153,11 @@ class PatchGradients(LayerGradients):
         return matrices
 
     def tiles(self) -> Iterator[tuple[slice, OuterProducts]]:
-        """(rows of the batch, gradients of some of their places), each within ``TILE_BYTES``."""
+        """Yields (rows of the batch, gradients of these rows at some places of the kernel).
+
+        The inputs are in the order of ``Kernel.patches``. A tile stays within ``TILE_BYTES``, but has at least one line
+        of places of one example.
+        """
         height, width = self.kernel.places
         line_bytes = width * self.size_in * self.images.element_size()
         for rows in slices_of(len(self.images), height * line_bytes, budgets.TILE_BYTES):

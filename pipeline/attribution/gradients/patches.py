@@ -1,4 +1,4 @@
-"""How patches under a convolution's kernel lie in its images."""
+"""The patches of an image that a convolution's kernel covers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pipeline.attribution.gradients.products import aligned_empty
 
 @dataclass(frozen=True)
 class Kernel:
-    """A convolution's geometry, each as (vertical, horizontal).
+    """The geometry of a convolution. Pairs are (vertical, horizontal).
 
     Attributes:
-        padding: zeros at the left, right, top and bottom, as ``functional.pad`` takes it.
-        places: the output's height and width.
-        bias: whether a last input that is always 1 stands for the bias.
+        size: the kernel's size in pixels.
+        stride: the distance between two neighbouring places of the kernel, in pixels.
+        dilation: the distance between two neighbouring pixels of the kernel, in pixels of the image.
+        padding: the numbers of zeros at the left, right, top and bottom, in the order of ``functional.pad``.
+        places: the height and width of the output.
+        bias: whether a patch has one more input at the end, which is always 1 and stands for the bias.
     """
 
     size: tuple[int, int]
@@ -28,10 +31,18 @@ class Kernel:
     bias: bool
 
     def patches(self, images: Tensor, band: slice) -> Tensor:
-        """What the kernel sees at the output's rows ``band``: ``[batch, positions, in]``.
+        """Returns the patches at the places of some lines of the output.
 
-        The inputs' order is (vertical, horizontal, channel, bias), in which channels-last images are copied in
-        long runs: several times faster than unfolding. ``standard`` puts them in the weight's order.
+        The inputs are in the order (vertical, horizontal, channel, bias). In this order, channels-last images are
+        copied in long runs, which is several times faster than ``functional.unfold``. ``standard`` puts the inputs in
+        the order of the weight.
+
+        Args:
+            images: ``[batch, channels, height, width]``, unpadded.
+            band: the lines of the output.
+
+        Returns:
+            ``[batch, positions, in]``.
         """
         rows = min(band.stop, self.places[0]) - band.start
         padded = functional.pad(images, self.padding).permute(0, 2, 3, 1).contiguous()
@@ -52,7 +63,10 @@ class Kernel:
         return patches
 
     def standard(self, values: Tensor) -> Tensor:
-        """Numbers per input in the order of ``patches`` put in the weight's: channels first."""
+        """Returns ``values`` ``[…, in]`` in the order of the weight, given in the order of ``patches``.
+
+        The order of the weight is (channel, vertical, horizontal, bias).
+        """
         weights = values.shape[-1] - self.bias
         found = aligned_empty(values.shape, values)
         found[..., weights:] = values[..., weights:]
@@ -62,7 +76,7 @@ class Kernel:
         return found
 
     def own(self, values: Tensor) -> Tensor:
-        """The inverse of ``standard``."""
+        """Returns ``values`` ``[…, in]`` in the order of ``patches``: the inverse of ``standard``."""
         weights = values.shape[-1] - self.bias
         found = aligned_empty(values.shape, values)
         found[..., weights:] = values[..., weights:]
@@ -72,7 +86,7 @@ class Kernel:
         return found
 
     def convolved(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """The convolution with a filter ``[out, in]``: ``[batch, out, positions]``."""
+        """Returns the convolution of ``images`` with a filter ``[out, in]``: ``[batch, out, positions]``."""
         weight, bias = (matrix[:, :-1], matrix[:, -1]) if self.bias else (matrix, None)
         weight = weight.reshape(len(matrix), images.shape[1], *self.size)
         padded = functional.pad(images, self.padding)

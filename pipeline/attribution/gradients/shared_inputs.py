@@ -1,7 +1,7 @@
-"""What the checkpoints have in common: a layer that sees the data itself gets the same inputs at each.
+"""Layer inputs that are the same at all checkpoints, such as those of a layer that gets the data itself.
 
-What depends on such inputs is computed once, when all checkpoints have been visited: their covariance times the
-number of visits, and Σ_checkpoints (g̃²)ᵀ ã² as (Σ_checkpoints g̃²)ᵀ ã².
+Sums that depend on such inputs are computed once, after all checkpoints have been visited. The input covariance is
+multiplied by the number of visits. The squares Σ_checkpoints (g̃²)ᵀ ã² are computed as (Σ_checkpoints g̃²)ᵀ ã².
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pipeline.attribution.gradients.outer_products import OuterProducts
 
 @dataclass
 class SharedInputs:
-    """Layers of one batch whose inputs were equal at all checkpoints so far, and what was put off for them.
+    """The deferred sums of one batch's layers whose inputs are the same as at the first checkpoint visited.
 
-    Keep one per batch and pass, and offer it only the layers that ``Capture.fixed_layers`` names.
+    Use one object per batch and pass, and only for layers that ``Capture.fixed_layers`` names.
     """
 
     _first: dict[str, LayerGradients] = field(default_factory=dict)
@@ -28,26 +28,38 @@ class SharedInputs:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held until the last checkpoint."""
+        """The bytes that are held until the last checkpoint has been visited."""
         held = [gradients.nbytes for gradients in self._first.values()]
         return sum(held) + sum(value.nbytes for value in self._squared_outputs.values())
 
     def counted(self, layer: str, gradients: LayerGradients) -> bool:
-        """Whether these inputs' covariance is put off, being the same as at the first visit."""
+        """Counts a visit whose inputs are the same as at the layer's first visit.
+
+        Returns:
+            Whether they are the same. If so, ``covariances`` includes the visit; else the caller must add the input
+            covariance of the visit itself.
+        """
         if self._same(layer, gradients) is None:
             return False
         self._visits[layer] = self._visits.get(layer, 0) + 1
         return True
 
     def covariances(self, row_scale: Tensor | None) -> dict[str, Tensor]:
-        """Layer -> ``input_covariance(row_scale)`` summed over the visits that were put off."""
+        """Returns layer -> ``input_covariance(row_scale)``, summed over the visits that ``counted`` accepted."""
         return {
             layer: self._first[layer].input_covariance(row_scale) * count
             for layer, count in self._visits.items()
         }
 
     def squared(self, layer: str, gradients: LayerGradients, basis: Eigenbasis) -> bool:
-        """Whether these gradients' squares are put off; the basis must be the same at all visits."""
+        """Defers the squares of a visit whose inputs are the same as at the layer's first visit.
+
+        The basis must be the same at all visits.
+
+        Returns:
+            Whether the squares are deferred. If so, ``squares`` includes the visit; else the caller must add the
+            squares of the visit itself.
+        """
         if not isinstance(gradients, OuterProducts) or gradients.positions > 1:
             return False
         same = self._same(layer, gradients)
@@ -61,7 +73,7 @@ class SharedInputs:
         return True
 
     def squares(self, bases: Mapping[str, Eigenbasis]) -> dict[str, Tensor]:
-        """Layer -> Σ (Q_Sᵀ G Q_A)² over the visits that were put off: ``[out, in]``, float64."""
+        """Returns layer -> Σ (Q_Sᵀ G Q_A)² over the deferred visits: float64 ``[out, in]``."""
         found = {}
         for layer, squared_outputs in self._squared_outputs.items():
             gradients = self._first[layer]

@@ -1,8 +1,8 @@
-"""Layer rules: how a module's inputs and output gradients become per-example gradients.
+"""Layer rules: each one turns a module's inputs and output gradients into per-example gradients.
 
-To support another layer type, add a file here with a class that follows ``LayerRule`` (most simply a ``ModuleRule``)
-and is decorated with ``register(ModuleType)``. Rules are found by a module's exact type: a subclass may compute
-something else.
+To support another layer type, add a file to this folder. The file holds a class that implements ``LayerRule`` (the
+simplest way is to derive it from ``ModuleRule``) and is decorated with ``register(ModuleType)``. A rule is found by the
+exact type of the module, because a subclass may compute something else.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipeline.attribution.gradients.layer_gradients import LayerGradients
 
 @dataclass(frozen=True)
 class Piece:
-    """Where a parameter's numbers stand in a matrix ``[out, in]``.
+    """The place of a parameter's numbers in a block's matrix ``[out, in]``.
 
     Attributes:
-        parameter: its name in the module, or in the model.
-        columns: the matrix's columns, first and one past the last.
-        rows: the part of the parameter, along its first dimension, that is meant; None is all of it.
-        transposed: whether the parameter's first dimension is the matrix's second.
+        parameter: the parameter's name in the module, or in the model.
+        columns: the columns of the matrix that the piece fills: the first one, and one past the last one.
+        rows: the range of the parameter's first dimension that belongs to the piece; None is the whole parameter.
+        transposed: whether the parameter's first dimension is the matrix's second dimension.
     """
 
     parameter: str
@@ -36,28 +36,32 @@ class Piece:
     transposed: bool = False
 
     def read(self, parameter: Tensor) -> Tensor:
-        """The parameter's numbers as columns of the matrix: ``[out, columns]``."""
+        """Returns the piece of ``parameter`` as columns of the matrix: ``[out, columns]``."""
         part = self.part(parameter)
         width = self.columns[1] - self.columns[0]
         return part.T if self.transposed else part.reshape(part.numel() // width, width)
 
     def write(self, matrix: Tensor, parameter: Tensor) -> Tensor:
-        """The columns of ``matrix`` as the part that they are of ``parameter``: the inverse of ``read``."""
+        """Returns the piece's columns of ``matrix`` in the shape, dtype and device of ``parameter``'s part.
+
+        This is the inverse of ``read``. It changes neither argument.
+        """
         columns = matrix[:, slice(*self.columns)]
         return (columns.T if self.transposed else columns).reshape(self.part(parameter).shape).to(parameter)
 
     def part(self, parameter: Tensor) -> Tensor:
+        """Returns a view of the part of ``parameter`` that ``rows`` selects."""
         return parameter if self.rows is None else parameter[slice(*self.rows)]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Trained parameters of a module that form one matrix.
+    """Trained parameters of a module that together form one matrix.
 
     Attributes:
-        name: within the module; empty where the module is one block.
-        shape: (out, in) of the matrix; a bias is one more input.
-        pieces: what it is made of, weight first; parameters are named as in the module.
+        name: the block's name within the module. It is empty if the whole module is one block.
+        shape: (out, in) of the matrix. A bias counts as one more input.
+        pieces: the parameters in the matrix, the weight first. Their names are those in the module.
     """
 
     name: str
@@ -65,15 +69,18 @@ class Block:
     pieces: tuple[Piece, ...]
 
 
-# (block, its inputs, its output) to the output that the forward pass goes on with.
+# Called with (block, its inputs, its output); returns the output that the forward pass continues with.
 Record: TypeAlias = Callable[[Block, Tensor, Tensor], Tensor]
 
 
 class LayerRule(Protocol):
     """The mathematics of one layer type.
 
-    ``diagonal_input`` and ``diagonal_gradient`` say whether that covariance is kept as its diagonal alone, its
-    eigenvectors being the identity.
+    Attributes:
+        kind: the name of the layer type.
+        diagonal_input: whether only the diagonal of the input covariance A is kept. The eigenvectors of A are then
+            the identity.
+        diagonal_gradient: the same for the covariance S of the output gradients.
     """
 
     kind: str
@@ -81,22 +88,34 @@ class LayerRule(Protocol):
     diagonal_gradient: bool
 
     def supports(self, module: Any) -> bool:
-        """Whether this rule is exact for the module as it is configured."""
+        """Returns whether this rule is exact for the module with its present configuration."""
 
     def blocks(self, module: Any) -> list[Block]:
-        """The matrices of parameters that are trained; every parameter in one at most."""
+        """Returns the matrices of the module's trained parameters. No parameter is in two of them."""
 
     def gradients(
         self, module: Any, block: Block, inputs: Tensor, output_gradients: Tensor
     ) -> LayerGradients:
-        """Per-example gradients from a block's inputs and the gradient at its output; batch first."""
+        """Returns the per-example gradients of one block.
+
+        Args:
+            module: the module that the block belongs to.
+            block: one of ``blocks(module)``.
+            inputs: the block's inputs; the batch is the first dimension.
+            output_gradients: the gradients of the loss with respect to the block's output; the batch is the first
+                dimension.
+        """
 
     def watch(self, module: Any, record: Record) -> Callable[[], None]:
-        """Calls ``record`` for every block in every forward pass until the function returned is called."""
+        """Makes every forward pass of the module call ``record`` for each of its blocks.
+
+        Returns:
+            A function that ends this.
+        """
 
 
 class ModuleRule(ABC):
-    """A module that is one block of its ``weight`` and ``bias``."""
+    """A base class for rules of modules whose ``weight`` and ``bias`` are one block."""
 
     kind: str
     diagonal_input = False
@@ -108,16 +127,19 @@ class ModuleRule(ABC):
 
     @abstractmethod
     def weight_shape(self, module: Any) -> tuple[int, int]:
-        """(out, in) of the weight as a matrix."""
+        """Returns (out, in) of the weight as a matrix, without the bias."""
 
     @abstractmethod
     def weight_gradients(
         self, module: Any, inputs: Tensor, output_gradients: Tensor, bias: bool
     ) -> LayerGradients:
-        """As ``LayerRule.gradients``; ``bias`` says whether a bias is trained, which is one more input."""
+        """Returns the per-example gradients, as ``LayerRule.gradients`` does.
+
+        ``bias`` says whether a bias is trained. A trained bias counts as one more input that is always 1.
+        """
 
     def blocks(self, module: Any) -> list[Block]:
-        # Re-parametrised weights (weight_norm, …) are computed tensors and not parameters.
+        # A re-parametrised weight (weight_norm, …) is a computed tensor and no parameter of the module.
         if not trained(module, "weight"):
             return []
         size_out, size_in = self.weight_shape(module)
@@ -147,7 +169,7 @@ _RULES: dict[type[nn.Module], LayerRule] = {}
 
 
 def register(*module_types: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Class decorator: this rule is for modules of exactly these types."""
+    """Returns a class decorator that registers a rule for modules of exactly these types."""
 
     def add(rule: Rule) -> Rule:
         for module_type in module_types:
@@ -158,13 +180,13 @@ def register(*module_types: type[nn.Module]) -> Callable[[Rule], Rule]:
 
 
 def find_rule(module: nn.Module) -> LayerRule | None:
-    """The rule that is exact for this module, or None."""
+    """Returns the rule that is exact for this module, or None if there is none."""
     rule = _RULES.get(type(module))
     return rule if rule is not None and rule.supports(module) else None
 
 
 def trained(module: nn.Module, name: str) -> bool:
-    """Whether the module has a parameter of that name and it requires a gradient."""
+    """Returns whether the module has a parameter of this name that requires a gradient."""
     parameter = module._parameters.get(name)
     return parameter is not None and parameter.requires_grad
 

@@ -1,8 +1,9 @@
 """``nn.MultiheadAttention``: its four projections are Linear layers over positions.
 
-torch computes them in one function, out of hooks' sight, so while a model is watched the module runs the forward pass
-below instead, which is the same function. Queries, keys and values are three layers even where they are packed in one
-parameter. What a mask hides has an output gradient of zero and is left out of every sum.
+torch computes all four projections in one function, where forward hooks don't see them. While a model is watched, the
+module therefore runs ``_forward`` below, which computes the same function. The projections of queries, keys and values
+are three blocks even if one parameter (``in_proj_weight``) holds all three. Positions that a mask hides have an output
+gradient of zero, so they add nothing to any sum.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _IN = ("q_proj", "k_proj", "v_proj")
 
 @register(nn.MultiheadAttention)
 class AttentionRule:
-    """``bias_k``, ``bias_v`` and ``add_zero_attn`` are not supported."""
+    """The rule of ``nn.MultiheadAttention``. It doesn't support ``bias_k``, ``bias_v`` and ``add_zero_attn``."""
 
     kind = "attention"
     diagonal_input = False
@@ -61,7 +62,7 @@ class AttentionRule:
         return linear_gradients(inputs, output_gradients, len(block.pieces) > 1)
 
     def watch(self, module: nn.MultiheadAttention, record: Record) -> Callable[[], None]:
-        # An attribute of the module itself hides its class's method.
+        # An attribute of the instance takes precedence over the method of its class.
         module.forward = partial(_forward, module, {b.name: b for b in self.blocks(module)}, record)  # type: ignore[method-assign]
         return partial(module.__delattr__, "forward")
 
@@ -93,7 +94,7 @@ def _forward(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """As ``nn.MultiheadAttention.forward``, without dropout, for a batch of sequences."""
+    """Computes ``nn.MultiheadAttention.forward`` without dropout, for inputs that have a batch dimension."""
     if query.dim() != 3:
         raise AttributionError(
             f"nn.MultiheadAttention got a query of shape {tuple(query.shape)}, without a batch.",
@@ -126,7 +127,7 @@ def _forward(
 
 
 def _projection(module: nn.MultiheadAttention, name: str) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of one of the four."""
+    """Returns the weight and the bias of one of the four projections."""
     if name == "out_proj":
         return module.out_proj.weight, module.out_proj.bias
     place, size = _IN.index(name), module.embed_dim
@@ -137,7 +138,10 @@ def _projection(module: nn.MultiheadAttention, name: str) -> tuple[Tensor, Tenso
 
 
 def _mask(attention: Tensor | None, padding: Tensor | None, heads: Tensor) -> Tensor | None:
-    """What is added to the scores ``[batch, heads, queries, keys]``: both masks, with True as −∞."""
+    """Returns the sum of both masks, which is added to the attention scores ``[batch, heads, queries, keys]``.
+
+    True in a boolean mask becomes −∞. The result is None if there is no mask.
+    """
     batch, count = heads.shape[:2]
     if attention is not None:
         attention = _added(attention, heads)
@@ -159,7 +163,10 @@ _LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def sequence_first_modules(model: nn.Module) -> set[nn.Module]:
-    """Modules inside torch's transformers to which the batch is the second dimension; attention hides that itself."""
+    """Returns the modules inside torch's transformers whose inputs have the batch as their second dimension.
+
+    ``nn.MultiheadAttention`` is not among them: its ``_forward`` above puts the batch first.
+    """
     found: set[nn.Module] = set()
     for module in model.modules():
         stack = isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder)

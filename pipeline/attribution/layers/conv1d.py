@@ -1,4 +1,4 @@
-"""Convolutions over sequences; see ``convolutions``."""
+"""Convolutions over sequences; ``convolution.py`` has the mathematics."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Conv1dRule(ModuleRule):
     def weight_gradients(
         self, module: nn.Conv1d, inputs: Tensor, output_gradients: Tensor, bias: bool
     ) -> LayerGradients:
-        """Inputs ``[batch, channels, length]``."""
+        """``inputs`` and ``output_gradients`` are ``[batch, channels, length]``."""
         return convolution_gradients(module, inputs, output_gradients, bias)

@@ -1,4 +1,4 @@
-"""Convolutions over images; see ``convolutions``."""
+"""Convolutions over images; ``convolution.py`` has the mathematics."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Conv2dRule(ModuleRule):
     def weight_gradients(
         self, module: nn.Conv2d, inputs: Tensor, output_gradients: Tensor, bias: bool
     ) -> LayerGradients:
-        """Inputs ``[batch, channels, height, width]``."""
+        """``inputs`` and ``output_gradients`` are ``[batch, channels, height, width]``."""
         return convolution_gradients(module, inputs, output_gradients, bias)

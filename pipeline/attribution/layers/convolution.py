@@ -1,7 +1,7 @@
-"""What convolutions of one and two dimensions have in common: a Linear layer at every place of the kernel.
+"""Gradients of convolutions of one and two dimensions: a convolution is a Linear layer at every place of its kernel.
 
-A convolution in groups is several, side by side. Padding other than with zeros is done to the images beforehand, so
-that only zeros are left to the kernel.
+A grouped convolution is treated as several small convolutions side by side. If the padding isn't zeros, the images are
+padded first, and the kernel then has no padding of its own.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ Convolution: TypeAlias = nn.Conv1d | nn.Conv2d
 
 
 def convolution_shape(module: Convolution) -> tuple[int, int]:
-    """(out, in) of the weight as a matrix; inputs are those of one group."""
+    """Returns (out, in) of the weight as a matrix; ``in`` counts the inputs of one group."""
     return module.out_channels, module.weight[0].numel()
 
 
 def convolution_gradients(
     module: Convolution, inputs: Tensor, output_gradients: Tensor, bias: bool
 ) -> LayerGradients:
-    """Inputs ``[batch, channels, …]`` with one or two dimensions; positions are the output's pixels.
+    """Returns the per-example gradients of a convolution; positions are the pixels of its output.
 
-    One dimension is an image of one line.
+    A sequence is treated as an image of one line.
+
+    Args:
+        module: the convolution.
+        inputs: ``[batch, channels, length]`` or ``[batch, channels, height, width]``.
+        output_gradients: the same number of dimensions, with the channels and size of the output.
+        bias: whether a bias is trained.
     """
     padding = padding_of(module)
     if module.padding_mode != "zeros":
@@ -52,7 +58,7 @@ def convolution_gradients(
 
 
 def padding_of(module: Convolution) -> list[int]:
-    """Before and after in every dimension, the last dimension first, as ``functional.pad`` takes it."""
+    """Returns the padding before and after each dimension, the last dimension first, as ``functional.pad`` takes it."""
     found: list[int] = []
     for place in reversed(range(len(module.kernel_size))):
         if module.padding == "valid":

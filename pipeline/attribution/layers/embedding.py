@@ -1,4 +1,7 @@
-"""Embeddings: a Linear layer on one-hot inputs, which are never formed; padding has no gradient."""
+"""Embeddings: a Linear layer whose inputs are one-hot vectors.
+
+The one-hot vectors are never formed. The padding token has no gradient.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ class EmbeddingRule(ModuleRule):
     transposed = True
 
     def supports(self, module: nn.Embedding) -> bool:
-        # max_norm changes weights in the forward pass; scaling by frequency ties gradients to the batch.
+        # max_norm changes the weights in the forward pass. With scale_grad_by_freq, the gradient of a row depends on
+        # the other rows of its batch.
         return module.max_norm is None and not module.scale_grad_by_freq
 
     def weight_shape(self, module: nn.Embedding) -> tuple[int, int]:
@@ -30,7 +34,7 @@ class EmbeddingRule(ModuleRule):
         output_gradients: Tensor,
         bias: bool,  # noqa: ARG002 - has none
     ) -> IndexedGradients:
-        """Inputs are token numbers ``[batch, …]``."""
+        """``inputs`` are token numbers ``[batch, …]``, ``output_gradients`` ``[batch, …, embedding_dim]``."""
         positions = prod(inputs.shape[1:])
         tokens = inputs.reshape(len(inputs), positions).long()
         outputs = output_gradients.reshape(len(inputs), positions, module.embedding_dim)

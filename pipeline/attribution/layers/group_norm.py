@@ -1,4 +1,4 @@
-"""Scale and shift of GroupNorm: a diagonal block."""
+"""The scale and shift of GroupNorm; both covariances of the block are diagonal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GroupNormRule(ModuleRule):
     def weight_gradients(
         self, module: nn.GroupNorm, inputs: Tensor, output_gradients: Tensor, bias: bool
     ) -> DiagonalGradients:
-        """Inputs ``[batch, channels, …]``."""
+        """``inputs`` and ``output_gradients`` are ``[batch, channels, …]``."""
         normalised = functional.group_norm(inputs, module.num_groups, eps=module.eps)
         shape = (*inputs.shape[:2], prod(inputs.shape[2:]))
         return affine_gradients(normalised.reshape(shape), output_gradients.reshape(shape), bias)

@@ -1,4 +1,4 @@
-"""Scale and shift of LayerNorm, scale of RMSNorm: diagonal blocks."""
+"""The scale and shift of LayerNorm, and the scale of RMSNorm; both covariances of the blocks are diagonal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ class LayerNormRule(ModuleRule):
         return prod(module.normalized_shape), 1
 
     def normalised(self, module: nn.LayerNorm, inputs: Tensor) -> Tensor:
+        """Returns the normalised inputs, before scale and shift, in the shape of ``inputs``."""
         return functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
 
     def weight_gradients(
         self, module: nn.LayerNorm, inputs: Tensor, output_gradients: Tensor, bias: bool
     ) -> DiagonalGradients:
-        """Inputs ``[batch, …, *normalized_shape]``; the dimensions in between are positions."""
+        """``inputs`` and ``output_gradients`` are ``[batch, …, *normalized_shape]``.
+
+        The dimensions between the batch and ``normalized_shape`` are positions.
+        """
         size = prod(module.normalized_shape)
         shape = (len(inputs), prod(inputs.shape[1:]) // size, size)
         normalised = self.normalised(module, inputs).reshape(shape)

@@ -1,4 +1,4 @@
-"""Linear layers: inputs ``[batch, …, in]`` of any rank; the dimensions in between are positions."""
+"""Linear layers. Inputs are ``[batch, …, in]``; the dimensions between the first and the last are positions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ class LinearRule(ModuleRule):
 
 
 def linear_gradients(inputs: Tensor, output_gradients: Tensor, bias: bool) -> OuterProducts:
-    """Of a product with a weight ``[out, in]``: inputs ``[batch, …, in]``, output gradients ``[batch, …, out]``."""
+    """Returns the per-example gradients of a product with a weight ``[out, in]``.
+
+    Args:
+        inputs: ``[batch, …, in]``.
+        output_gradients: ``[batch, …, out]``.
+        bias: whether a bias is trained.
+    """
     positions = prod(inputs.shape[1:-1])
     flat = inputs.reshape(len(inputs), positions, inputs.shape[-1])
     outputs = output_gradients.reshape(len(inputs), positions, output_gradients.shape[-1])
@@ -37,7 +43,7 @@ def linear_gradients(inputs: Tensor, output_gradients: Tensor, bias: bool) -> Ou
 
 
 def with_ones(inputs: Tensor) -> Tensor:
-    """``[batch, positions, in]`` with a last input that is always 1, the bias's."""
+    """Returns ``inputs`` ``[batch, positions, in]`` with one more input at the end: the bias's, which is always 1."""
     size = inputs.shape[2]
     found = aligned_empty((*inputs.shape[:2], size + 1), inputs)
     found[..., :size] = inputs

@@ -1,1 +1,1 @@
-"""The model under attribution: what is captured from it, which parameters are covered, in which modes it runs."""
+"""The model under attribution: its covered parameters, the capture of gradients, its modes and precision."""

@@ -1,4 +1,4 @@
-"""BatchNorm statistics for averaged weights, whose statistics aren't the mean of the iterates'."""
+"""BatchNorm statistics for averaged weights: these aren't the mean of the statistics of the weights averaged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from pipeline.attribution.model.modes import evaluation_mode
 
 
 def has_batchnorm(model: nn.Module) -> bool:
-    """Whether any module keeps BatchNorm statistics."""
+    """Returns whether any module keeps running BatchNorm statistics."""
     return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
 
 
 def check_running_statistics(model: nn.Module) -> None:
-    """Raises AttributionError for BatchNorm that takes its statistics from the batch in evaluation too."""
+    """Checks that every BatchNorm module has running statistics, so that rows don't depend on each other.
+
+    Raises:
+        AttributionError: a module takes its statistics from the batch even in evaluation mode.
+    """
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and not module.track_running_stats:
             raise AttributionError(
@@ -29,10 +33,14 @@ def check_running_statistics(model: nn.Module) -> None:
 
 
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
-    """Sets running statistics to the mean over ``batches`` of inputs, at the model's present weights.
+    """Sets the running BatchNorm statistics to their means over batches, at the model's present weights.
 
-    Only BatchNorm modules run in training mode meanwhile; modes and momenta are put back. A single row that is left
-    over is left out, having no variance.
+    Only the BatchNorm modules are in training mode during this. Modes and momenta are restored. A later batch of one
+    row is skipped, because one row has no variance.
+
+    Args:
+        model: changed in place.
+        batches: the inputs of the batches.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:

@@ -1,8 +1,7 @@
-"""Reads layer inputs and output gradients from a model's forward and backward pass, without changing the
-model.
+"""Captures layer inputs and output gradients in a model's forward and backward pass.
 
-Weights are frozen meanwhile, so the backward pass forms no weight gradients; the model is in evaluation mode
-(dropout off, BatchNorm with its running statistics). Everything is put back on leaving.
+During the capture, the parameters don't require gradients, so the backward pass forms no weight gradients. The model is
+in evaluation mode: dropout is off, and BatchNorm uses its running statistics. All of this is undone at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +37,16 @@ Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class _Use:
-    """One call of a covered block; ``fixed``: its inputs depend on no covered layer."""
+    """One call of a covered block in a forward pass.
+
+    Attributes:
+        layer: the layer that the block belongs to.
+        site: the block and its module.
+        inputs: the inputs of the call.
+        fixed: whether the inputs depend on no covered layer.
+        shape: the shape of the output.
+        edge: the place in the autograd graph where the output's gradient is read.
+    """
 
     layer: LayerInfo
     site: Site
@@ -49,7 +57,7 @@ class _Use:
 
 
 class Capture:
-    """A model whose covered layers are being watched; made by ``capture``."""
+    """A model whose covered layers are watched; ``capture`` makes it."""
 
     def __init__(self, model: nn.Module, layers: list[LayerInfo]) -> None:
         self.model = model
@@ -58,7 +66,14 @@ class Capture:
         self._in_backward = False
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """The model's outputs for one batch; forgets the batch before."""
+        """Runs the model on one batch, and forgets the batch before.
+
+        Returns:
+            The model's outputs.
+
+        Raises:
+            AttributionError: the model doesn't return a tensor, or its output depends on no covered layer.
+        """
         self._uses.clear()
         with torch.enable_grad(), passes(_parameter(self.model).device), _plain_attention():
             outputs: Tensor = self.model(inputs)
@@ -76,15 +91,18 @@ class Capture:
     def gradients(
         self, target: Tensor, weights: Tensor, *, retain_graph: bool = False
     ) -> Iterator[tuple[str, LayerGradients]]:
-        """Per-example gradients of Σ weights · target, layer by layer (convolutions unfold lazily).
+        """Yields the per-example gradients of Σ weights · target, layer by layer.
 
         Args:
-            target: ``[batch, …]``, the losses or the outputs of the last forward pass; one example, one row.
-            weights: the gradient at ``target``, of the same shape.
-            retain_graph: keep the graph for another call.
+            target: ``[batch, …]``, the losses or the outputs of the last forward pass. Each row is an example.
+            weights: the gradient with respect to ``target``, of the same shape.
+            retain_graph: whether to keep the graph for another call.
 
         Yields:
-            (layer name, gradients); all uses of a layer in one.
+            (layer name, gradients). The gradients are the sum over all uses of the layer.
+
+        Raises:
+            AttributionError: the batch isn't the first dimension of a layer's inputs.
         """
         edges = [use.edge for use in self._uses]
         self._in_backward = True
@@ -103,8 +121,10 @@ class Capture:
         return ((name, _join(uses)) for name, uses in by_layer.items())
 
     def last_inputs(self) -> Tensor:
-        """Inputs of the layer that the last forward pass used last, ``[batch, features]``; of a Linear layer over
-        positions their mean."""
+        """Returns the inputs of the layer that the last forward pass used last, ``[batch, features]``.
+
+        The inputs of a Linear layer with several positions are averaged over the positions.
+        """
         use = self._uses[-1]
         inputs = use.inputs.transpose(0, 1) if use.site.batch == 1 else use.inputs
         if isinstance(use.site.module, nn.Linear) and inputs.dim() > 2:
@@ -112,13 +132,20 @@ class Capture:
         return inputs.flatten(1)
 
     def fixed_layers(self) -> set[str]:
-        """Layers whose inputs in the last forward pass came from no covered layer: likely the same at all
-        checkpoints."""
+        """Returns the layers whose inputs in the last forward pass depend on no covered layer.
+
+        Such inputs are likely the same at all checkpoints.
+        """
         moving = {use.layer.name for use in self._uses if not use.fixed}
         return {use.layer.name for use in self._uses} - moving
 
     def recorder(self, found: list[Layer], module: nn.Module) -> Record:
-        """What a module's rule calls in a forward pass for every use of a block."""
+        """Returns the function that a module's rule calls in a forward pass for every use of a block.
+
+        Args:
+            found: all covered layers.
+            module: the module.
+        """
         sites = {
             site.block.name: (layer.info, site)
             for layer in found
@@ -138,7 +165,8 @@ class Capture:
                 )
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
-            # In-place operations that follow are forbidden on a leaf and would move a view's gradient edge.
+            # The model may change the output in place. torch forbids this for a leaf, and it would move the gradient
+            # edge of a view.
             if output.is_leaf or output._is_view():
                 output = output.clone()
             edge, fixed = get_gradient_edge(output), not inputs.requires_grad
@@ -150,7 +178,7 @@ class Capture:
 
 @contextmanager
 def capture(model: nn.Module) -> Iterator[Capture]:
-    """Watches the covered layers of ``model`` while the context is open.
+    """Watches the covered layers of ``model`` inside the context.
 
     Raises:
         AttributionError: the model has no layer that attribution covers.
@@ -181,7 +209,7 @@ _LAYER_HINT = (
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """torch's transformer layers run their modules one by one and not in a single function."""
+    """Makes torch's transformer layers call their modules one by one instead of a single fused function."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

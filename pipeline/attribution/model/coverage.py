@@ -1,4 +1,4 @@
-"""Which of a model's parameters attribution sees, as layers of one matrix each."""
+"""The parameters of a model that attribution covers, as layers of one matrix each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.attribution.layers import Block, LayerRule, Piece, find_rule
 from pipeline.attribution.layers.attention import sequence_first_modules
 from pipeline.attribution.model.tied_weights import tied_rules
 
-# Share of the trained numbers below which it is warned of what attribution doesn't see.
+# A caller warns if attribution covers a smaller share of the trained numbers.
 WELL_COVERED = 0.9
 
 
@@ -21,14 +21,14 @@ class LayerInfo:
     """A layer that attribution covers.
 
     Attributes:
-        name: the module's name in the model, and the block's where a module has several; the first one where several
-            modules share the parameters.
-        kind: the layer rule's name.
-        shape: (out, in) of its weights as one matrix, the bias being one more input.
-        parameters: how many numbers it trains.
-        bias: whether it trains a bias.
-        modules: names of all modules that use these parameters.
-        pieces: how its parameters, named as in ``model.named_parameters()``, make up the matrix.
+        name: the name of the module in the model, followed by the name of the block if the module has several. If
+            several modules share the parameters, it is the name of the first one.
+        kind: the name of the layer rule.
+        shape: (out, in) of the parameters as one matrix. A bias counts as one more input.
+        parameters: the number of trained numbers.
+        bias: whether a bias is trained.
+        modules: the names of all modules that use these parameters.
+        pieces: the places of the parameters in the matrix. Names are those of ``model.named_parameters()``.
         diagonal: whether the covariances of (output gradients, inputs) are kept as their diagonals.
     """
 
@@ -43,14 +43,21 @@ class LayerInfo:
 
     @property
     def factor_numbers(self) -> int:
-        """The numbers in its two covariances."""
+        """The number of numbers in the two covariances."""
         return sum(size if one else size**2 for size, one in zip(self.shape, self.diagonal, strict=True))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a model attribution sees: numbers trained, the names of parameters left out, and the types of the
-    modules that these are in."""
+    """The share of a model that attribution covers.
+
+    Attributes:
+        covered: the number of trained numbers that attribution covers.
+        total: the number of all trained numbers.
+        share: covered / total; 0 if nothing is trained.
+        uncovered: the names of the trained parameters that aren't covered, or not wholly.
+        types: the types of the modules that have these parameters.
+    """
 
     covered: int
     total: int
@@ -61,14 +68,15 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the model that uses a layer: one block of one module.
+    """One block of one module that uses a layer.
 
     Attributes:
-        name, module: the module.
-        rule: what makes gradients of the block.
-        block: its parameters' places.
-        batch: the dimension of inputs and outputs that counts examples.
-        parameters: of the block's pieces.
+        name: the module's name in the model.
+        module: the module.
+        rule: the layer rule of the module.
+        block: the block.
+        batch: the dimension of inputs and outputs that is the batch.
+        parameters: the parameters of the block's pieces.
     """
 
     name: str
@@ -81,24 +89,24 @@ class Site:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer and all places that use it."""
+    """A layer and all blocks that use it."""
 
     info: LayerInfo
     sites: tuple[Site, ...]
 
 
 def covered_layers(model: nn.Module) -> list[LayerInfo]:
-    """The layers that attribution covers, in the order of ``model.named_modules()``.
+    """Returns the layers that attribution covers, in the order of ``model.named_modules()``.
 
-    Modules that share all their parameters count as one layer. So do Linear and Embedding modules that share their
-    weight alone, such as a model's embedding and its output head. Other modules that share some parameters can't be
-    told apart and are left out. Layers whose weight isn't trained are left out too.
+    Modules that share all their parameters count as one layer. Linear and Embedding modules that share only their
+    weight, such as a model's embedding and output head, count as one layer too. Other modules that share some of their
+    parameters are left out, because their gradients can't be told apart. So are layers whose weight isn't trained.
     """
     return [layer.info for layer in find_layers(model)]
 
 
 def coverage(model: nn.Module) -> Coverage:
-    """The share of a model's trained numbers that attribution covers, and the parameters that it doesn't (wholly)."""
+    """Returns the share of a model's trained numbers that attribution covers, and the parameters left out."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     left = {name: p.numel() for name, p in trained.items()}
     for layer in covered_layers(model):
@@ -112,8 +120,10 @@ def coverage(model: nn.Module) -> Coverage:
 
 
 def parameter_matrices(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors named and shaped like the model's parameters (an optimizer's state, say) as layer matrices
-    ``[out, in]``."""
+    """Returns layer -> matrix ``[out, in]``, from tensors that are named and shaped like the model's parameters.
+
+    The tensors may be an optimizer's state, for example.
+    """
     return {
         layer.name: torch.cat([piece.read(parameters[piece.parameter]) for piece in layer.pieces], 1)
         for layer in covered_layers(model)
@@ -121,8 +131,11 @@ def parameter_matrices(model: nn.Module, parameters: Mapping[str, Tensor]) -> di
 
 
 def matrix_parameters(model: nn.Module, matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Layer matrices ``[out, in]`` as tensors named, shaped and typed like the parameters of the covered layers: the
-    inverse of ``parameter_matrices``. What no layer covers of a parameter is 0."""
+    """Returns parameter -> tensor in the parameter's shape and dtype, from layer -> matrix ``[out, in]``.
+
+    This is the inverse of ``parameter_matrices``. It returns the parameters of the covered layers; a part of a
+    parameter that no layer covers is 0.
+    """
     named = {name: p.detach() for name, p in model.named_parameters()}
     parts: dict[str, list[tuple[int, Tensor]]] = {}
     for layer in covered_layers(model):
@@ -133,7 +146,7 @@ def matrix_parameters(model: nn.Module, matrices: Mapping[str, Tensor]) -> dict[
 
 
 def _stacked(parts: list[tuple[int, Tensor]], like: Tensor) -> Tensor:
-    """(first row, rows) below one another, with zeros where there is none."""
+    """Returns a tensor like ``like`` from parts (first row, rows), with zeros in the rows that no part has."""
     found: list[Tensor] = []
     last = 0
     for first, part in sorted(parts, key=lambda each: each[0]):
@@ -143,7 +156,7 @@ def _stacked(parts: list[tuple[int, Tensor]], like: Tensor) -> Tensor:
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
-    """``covered_layers`` with the places that use each."""
+    """Returns the covered layers, each with all blocks that use it, in the order of ``covered_layers``."""
     owners: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
@@ -162,7 +175,7 @@ def find_layers(model: nn.Module) -> list[Layer]:
 
 
 def _owner(module: nn.Module) -> tuple[object, ...]:
-    """What modules have in common that may share parameters as one layer: their type and all they have."""
+    """Returns the type and the parameters of a module. Modules with equal ones may count as one layer."""
     return type(module), *(id(p) for p in module._parameters.values() if p is not None)
 
 

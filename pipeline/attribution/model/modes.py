@@ -1,4 +1,4 @@
-"""Training and evaluation modes of a model's modules, put back as they were."""
+"""Context managers that restore the training and evaluation modes of a model's modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Every module is in the end in the mode that it was in, whatever happens inside."""
+    """Restores the mode of every module at the end, even after an error."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -21,7 +21,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """All modules are in evaluation mode inside, and in their own mode after."""
+    """Sets all modules to evaluation mode, and restores their modes at the end."""
     with modes_kept(model):
         model.eval()
         yield

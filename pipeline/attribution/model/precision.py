@@ -1,4 +1,4 @@
-"""Less precise and faster matrix products, where a processor has them: TF32 and bfloat16."""
+"""Faster and less precise matrix products, if the processor has them: TF32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _passes_in_bf16: ContextVar[bool] = ContextVar("passes_in_bf16", default=False)
 
 @contextmanager
 def matrix_products(precision: str) -> Iterator[None]:
-    """Forward and backward passes of ``capture``, and products of float32 matrices, in a precision meanwhile.
+    """Sets the precision of ``capture``'s passes and of float32 matrix products, and restores it at the end.
 
     Args:
-        precision: ``float32``; ``tf32``: float32 numbers with 10 bits of mantissa, on GPUs alone; ``bf16``: the
-            passes in bfloat16 by autocast, and other products in whatever of the two a processor has.
+        precision: ``float32``; ``tf32``, which keeps 10 bits of the mantissa and has an effect on GPUs alone; or
+            ``bf16``, which runs forward and backward passes in bfloat16 by autocast and allows other matrix products
+            either of the two formats.
     """
     before = torch.get_float32_matmul_precision()
     convolutions = torch.backends.cudnn.allow_tf32
@@ -34,5 +35,5 @@ def matrix_products(precision: str) -> Iterator[None]:
 
 
 def passes(device: torch.device) -> AbstractContextManager[None]:
-    """What ``capture`` runs a model's forward pass in."""
+    """Returns the context in which ``capture`` runs a model's forward pass: autocast if ``bf16`` is set."""
     return torch.autocast(device.type, torch.bfloat16, enabled=_passes_in_bf16.get())

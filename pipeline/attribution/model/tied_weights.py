@@ -1,10 +1,11 @@
-"""One weight that Linear and Embedding modules share, such as a language model's embedding and its output head.
+"""A weight that Linear and Embedding modules share, such as that of a language model's embedding and output head.
 
-The layer's matrix is the Linear weight ``[out, in]`` with one more column for every bias. A Linear use adds Σ g aᵀ to
-an example's gradient; an embedding's use adds Σ onehot(token) gᵀ, in which the one-hot vector stands where the Linear
-has its output gradient. The uses are summed before anything is squared, so Λ is exact for the weight as a whole.
-The eigenvectors come from the covariances of the Linear uses alone: those of the embedding's would be summed with
-numbers of another size (an input with an output gradient).
+The layer's matrix is the Linear weight ``[out, in]`` with one more column for each bias. A Linear use adds Σ g aᵀ to an
+example's gradient. An Embedding use adds Σ onehot(token) gᵀ: the one-hot vector takes the place of the Linear's output
+gradient. The uses are summed before they are squared, so Λ is exact for the shared weight.
+
+The eigenvectors come from the covariances of the Linear uses alone. Covariances of the Embedding uses would mix inputs
+with output gradients, which are of different sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from pipeline.attribution.layers import Block, LayerRule, Piece, Record, find_ru
 
 @dataclass(frozen=True)
 class TiedGradients(OuterProducts):
-    """Outer products of which the first ``leading`` positions decide about the eigenvectors."""
+    """Outer products with some positions that count for the covariances.
+
+    Attributes:
+        leading: the number of positions, from the first on, that the covariances are computed from.
+    """
 
     leading: int
 
@@ -47,15 +52,21 @@ class TiedGradients(OuterProducts):
 
 
 class TiedRule:
-    """One module's part of a shared weight; made by ``tied_rules``."""
+    """The rule of one of the modules that share a weight; ``tied_rules`` makes it."""
 
     kind = "tied"
     diagonal_input = False
     diagonal_gradient = False
 
     def __init__(self, own: LayerRule, block: Block, bias: int | None, biases: int) -> None:
-        """``own``: the rule of the module's type, ``block`` what it sees of the module; ``bias``: which of all
-        ``biases`` is the module's, if any."""
+        """Makes the rule.
+
+        Args:
+            own: the rule of the module's type.
+            block: the block that ``own`` finds in the module.
+            bias: the place of the module's bias among all biases; None if it has none.
+            biases: the number of biases of all modules that share the weight.
+        """
         self.own, self.block, self.bias, self.biases = own, block, bias, biases
 
     def supports(self, module: nn.Module) -> bool:
@@ -89,12 +100,13 @@ class TiedRule:
 
 
 def tied_rules(users: Mapping[int, Sequence[nn.Module]]) -> Mapping[nn.Module, LayerRule]:
-    """The rules of modules that share their weight, and it alone, with modules of another type or another bias.
+    """Returns the rules of Linear and Embedding modules that share a weight but not their type or bias.
 
-    A weight that some other module has as well, or a bias that belongs to several weights, is left out.
+    A weight that a module of another type has as well is left out, and so is a weight with a bias that another weight
+    has too.
 
     Args:
-        users: the id of a parameter -> the modules that have it.
+        users: id of a parameter -> the modules that have it.
     """
     found: dict[nn.Module, LayerRule] = {}
     for key, modules in users.items():

@@ -1,7 +1,7 @@
-"""Looks for gradients that attribution doesn't see though it covers the layer.
+"""Finds covered layers whose gradients attribution doesn't capture completely.
 
-A weight may be used outside its module's own call, as in ``inputs @ embedding.weight.T``, or replaced by another
-tensor on the way. A backward pass to the weights themselves tells.
+A weight may be used outside the call of its module, as in ``inputs @ embedding.weight.T``, or be replaced by another
+tensor during the forward pass. A backward pass to the weights themselves shows this.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from pipeline.attribution.model.coverage import matrix_parameters
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.model.precision import matrix_products
 
-# Of the largest number in a gradient; single precision and other orders of summation stay far below.
+# The largest difference that is accepted, as a share of a gradient's largest number. The differences from single
+# precision and from other orders of summation are far smaller.
 _TOLERANCE = 1e-2
 
 
 def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
-    """Names of covered parameters whose gradient isn't the sum of what attribution captures, for a few rows.
+    """Compares the gradients that attribution captures with those of a plain backward pass, on a few rows.
 
-    Two forward and backward passes; the model's modes and gradients are put back.
+    This takes two forward and two backward passes. The model's modes are restored, and its gradients aren't changed.
+
+    Args:
+        model: the model.
+        inputs: the inputs of a few rows.
+
+    Returns:
+        The names of covered parameters whose gradient isn't the sum of the captured gradients.
 
     Raises:
-        AttributionError: as ``capture.Capture``.
+        AttributionError: as ``capture`` and ``Capture.forward``.
     """
     with matrix_products("float32"):
         with capture(model) as captured:
@@ -38,7 +46,7 @@ def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
 
 
 def _gradients(model: nn.Module, inputs: Inputs, weights: Tensor) -> dict[str, Tensor]:
-    """Parameter -> gradient of Σ weights · outputs in evaluation mode."""
+    """Returns parameter -> gradient of Σ weights · outputs in evaluation mode."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with evaluation_mode(model):
         outputs: Tensor = model(inputs)
@@ -51,5 +59,5 @@ def _gradients(model: nn.Module, inputs: Inputs, weights: Tensor) -> dict[str, T
 
 def _differ(first: Tensor, second: Tensor) -> bool:
     largest = float(torch.maximum(first.abs().max(), second.abs().max()))
-    # Sums that cancel, such as those of a key's bias, are rounding errors.
+    # Gradients that cancel to 0, such as that of a key's bias in attention, consist of rounding errors.
     return float((first - second).abs().max()) > _TOLERANCE * largest and largest > _TOLERANCE**4

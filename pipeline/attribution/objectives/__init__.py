@@ -1,4 +1,4 @@
-"""Training objectives, one file each, and the parts for one of your own."""
+"""Training objectives, one file each, and functions with which you can build your own."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ _OBJECTIVES: dict[str, Callable[..., Objective]] = {
 
 
 def get_objective(name: str, **options: Any) -> Objective:
-    """The objective called ``name``; ``options`` are its function's, such as ``label_smoothing``.
+    """Returns the objective called ``name``.
+
+    Args:
+        name: ``cross_entropy``, ``squared_error`` or ``binary_cross_entropy``.
+        options: the options of the function of this name, such as ``label_smoothing``.
 
     Raises:
-        AttributionError: there is none of that name, or it has no such option.
+        AttributionError: there is no objective of this name, or it has no such option.
     """
     if name not in _OBJECTIVES:
         raise AttributionError(f"There is no loss called {name!r}.", f"Use one of: {', '.join(_OBJECTIVES)}.")

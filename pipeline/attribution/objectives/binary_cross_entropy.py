@@ -1,4 +1,4 @@
-"""Sigmoid cross-entropy: one yes-or-no label per example, or several at once (multi-label)."""
+"""Sigmoid cross-entropy, for one binary label per example or for several (multi-label)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from pipeline.attribution.objectives.random_labels import random_signs
 
 
 def binary_cross_entropy(*, label_smoothing: float = 0.0) -> Objective:
-    """Sigmoid cross-entropy in nats, summed over an example's labels.
+    """Returns sigmoid cross-entropy in nats, summed over an example's labels.
 
-    Outputs are logits ``[batch, labels]``, labels bool, integer or float in [0, 1], ``[batch, labels]`` or ``[batch]``
-    for one. The margin is that of the label that fits worst: the smallest ±logit.
+    Outputs are logits ``[batch, labels]``. Labels are bool, integer or float in [0, 1]: ``[batch, labels]``, or
+    ``[batch]`` for one label per example. The margin of a label is its logit, with the sign reversed if the label is at
+    most ½. The margin of an example is the smallest of its labels' margins.
 
     Args:
-        label_smoothing: ε in [0, 1); a label y becomes (1 − ε)·y + ε/2. The output Hessian, diag p(1 − p), stays.
+        label_smoothing: ε in [0, 1). A label y becomes (1 − ε)·y + ε/2. The output Hessian, diag p(1 − p), doesn't
+            depend on ε.
 
     Raises:
         AttributionError: ``label_smoothing`` is out of its range.
@@ -51,7 +53,7 @@ def _margins(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG001
-    # Random signs have the covariance of labels drawn from the model, and a smaller fourth moment.
+    # Random signs give the same covariance as labels drawn from the model, with a smaller fourth moment.
     signs = random_signs(uniforms, outputs[0].numel()).reshape(outputs.shape)
     return (_deviations(outputs) * signs).to(outputs.dtype)
 
@@ -67,7 +69,7 @@ def _exact(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:  # no
 
 
 def _deviations(outputs: Tensor) -> Tensor:
-    """√(p (1 − p)), float64."""
+    """Returns √(p (1 − p)), float64."""
     logits = outputs.detach().double()
     return (torch.sigmoid(logits) * torch.sigmoid(-logits)).sqrt()
 

@@ -1,8 +1,8 @@
-"""Softmax cross-entropy of one label per example, or of one per token, with class weights and label smoothing.
+"""Softmax cross-entropy with one label per example or per token, class weights and label smoothing.
 
-With target distribution t = (1 − ε)·onehot(y) + ε/K and class weights w the loss is −Σ_c w_c t_c log p_c, as torch's
-``functional.cross_entropy``. Its output Hessian is s·(diag p − p pᵀ) with s = Σ_c w_c t_c: smoothing changes it only
-together with class weights, and these make it depend on the given label.
+Let t = (1 − ε)·onehot(y) + ε/K be the target distribution and w the class weights. The loss is −Σ_c w_c t_c log p_c, as
+in torch's ``functional.cross_entropy``. Its output Hessian is s·(diag p − p pᵀ) with s = Σ_c w_c t_c. Without class
+weights, s is 1. With class weights, the output Hessian depends on the given label and on ε.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pipeline.attribution.objectives.objective import Objective
 from pipeline.attribution.objectives.random_labels import random_signs
 
 IGNORED = -100
-"""The label of padding, which has no loss; torch's default."""
+"""The label of padding, which has no loss. It is torch's default ``ignore_index``."""
 
 
 def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Objective:
-    """Softmax cross-entropy in nats; an example's loss is the sum over its tokens where it has several.
+    """Returns softmax cross-entropy in nats. The loss of an example with several tokens is the sum over its tokens.
 
     Outputs are logits ``[batch, classes]`` with labels int64 ``[batch]``, or ``[batch, tokens, classes]`` with
-    ``[batch, tokens]``; a label of −100 is padding. The margin is the label's logit minus the largest other one;
-    sequences have none.
+    labels ``[batch, tokens]``. A label of −100 is padding. The margin is the logit of the label minus the largest other
+    logit. Examples with several tokens have no margin.
 
     Args:
-        class_weights: float ``[classes]``, positive; multiplies as torch's ``weight`` does, but losses are never
-            divided by the sum of the weights.
+        class_weights: float ``[classes]``, positive. They multiply losses as torch's ``weight`` does, but losses are
+            never divided by the sum of the weights.
         label_smoothing: ε in [0, 1).
 
     Raises:
@@ -47,7 +47,7 @@ def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float
 
 
 def _unknown(labels: Tensor, classes: int) -> Tensor:
-    """The labels that are none of so many classes, nor padding."""
+    """Returns the labels that are neither one of the classes nor padding."""
     return labels[((labels < 0) & (labels != IGNORED)) | (labels >= classes)]
 
 
@@ -83,14 +83,18 @@ class _CrossEntropy:
         return margins.masked_fill(labels == IGNORED, 0.0)
 
     def sampled(self, outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Σ_k ±√p_k (p − e_k): the covariance of labels drawn from the model, without their rare large gradients."""
+        """Returns √s Σ_k ±√p_k (p − e_k), with random signs.
+
+        Its covariance is that of the gradient of a label drawn from the model. It lacks the rare large gradients of
+        improbable labels.
+        """
         probabilities = outputs.detach().double().softmax(-1)
         signs = random_signs(uniforms, outputs[0].numel()).reshape(outputs.shape)
         parts = signs * probabilities.sqrt()
         return self._scaled(probabilities * parts.sum(-1, keepdim=True) - parts, outputs, labels)
 
     def exact(self, outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        """One column per class, and per token where there are several: K·T of them, for short sequences."""
+        """Returns one column per class, or one per class and token: K·T columns, which suits short sequences only."""
         probabilities = outputs.detach().double().softmax(-1)
         identity = torch.eye(outputs.shape[-1], dtype=torch.float64, device=outputs.device)
         # Σ_k p_k (p − e_k)(p − e_k)ᵀ = diag(p) − p pᵀ.
@@ -105,7 +109,7 @@ class _CrossEntropy:
         return [only_token(column, token) for column in columns for token in range(outputs.shape[1])]
 
     def _scaled(self, gradients: Tensor, outputs: Tensor, labels: Tensor | None) -> Tensor:
-        """Times √s, which is 0 at padding."""
+        """Returns gradients times √s, where s is that of the module's docstring, and 0 at padding."""
         if labels is None:
             if self.class_weights is not None or outputs.dim() > 2:
                 raise AttributionError(
@@ -139,7 +143,10 @@ class _CrossEntropy:
 
 
 def only_token(column: Tensor, token: int) -> Tensor:
-    """``[batch, tokens, classes]`` with zeros but at one token: tokens have no output Hessian in common."""
+    """Returns a column ``[batch, tokens, classes]`` with zeros at all other tokens.
+
+    The output Hessian has no entries between different tokens.
+    """
     found = torch.zeros_like(column)
     found[:, token] = column[:, token]
     return found

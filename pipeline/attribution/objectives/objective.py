@@ -1,8 +1,9 @@
-"""What an objective is: per-example loss, margin, and output gradients with the loss's output Hessian.
+"""The interface of a training objective: losses, margins, and output gradients for the curvature.
 
-The curvature needs vectors g in output space with E[g gᵀ] = ∂²loss/∂outputs². Either one vector per example
-from a label *sampled from the model* (the true Fisher; the data's labels would give the empirical Fisher,
-which collapses as the loss falls), or all columns of an exact root.
+The curvature needs vectors g in output space with E[g gᵀ] = ∂²loss/∂outputs², the output Hessian. There are two ways to
+get them. One is a single vector per example, from a label *sampled from the model*: the Monte-Carlo estimate of the
+true Fisher information. (The data's own labels would give the empirical Fisher information, which vanishes as the loss
+falls.) The other is all columns of an exact root of the output Hessian.
 """
 
 from __future__ import annotations
@@ -20,35 +21,37 @@ CHECK_HINT = "See pipeline.attribution.Objective for what each function takes an
 
 
 class SampledGradients(Protocol):
-    """``(outputs, uniforms float64 [batch], labels) -> gradients`` of the outputs' shape."""
+    """The type ``(outputs, uniforms float64 [batch], labels) -> gradients`` of the outputs' shape."""
 
     def __call__(self, outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
 
 class ExactGradients(Protocol):
-    """``(outputs, labels) -> columns``, each of the outputs' shape."""
+    """The type ``(outputs, labels) -> columns``, each of the outputs' shape."""
 
     def __call__(self, outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a model was trained on, as pure functions of its outputs ``[batch, outputs]``, or
-    ``[batch, tokens, classes]`` of a sequence model. An example is a row of the batch in every function.
+    """A training objective, as pure functions of the model's outputs.
+
+    The outputs are ``[batch, outputs]``, or ``[batch, tokens, classes]`` of a sequence model. In every function, an
+    example is a row of the batch.
 
     Attributes:
-        name: how messages call it.
+        name: the name of the objective in messages.
         losses: ``(outputs, labels) -> [batch]``, the loss of each example, without row weights.
-        margins: ``(outputs, labels) -> [batch]``, or -> None where the notion doesn't exist.
-        sampled_output_gradients: ``(outputs, uniforms float64 [batch], labels)`` -> one draw per example, of
-            the outputs' shape, whose covariance is the output Hessian of the example's loss.
-        exact_output_gradients: ``(outputs, labels)`` -> list of tensors of the outputs' shape; the sum of their
+        margins: ``(outputs, labels) -> [batch]``, or ``-> None`` for an objective that has no margins.
+        sampled_output_gradients: ``(outputs, uniforms float64 [batch], labels)`` -> one random vector per example, in
+            the outputs' shape. Its covariance is the output Hessian of the example's loss.
+        exact_output_gradients: ``(outputs, labels)`` -> list of tensors of the outputs' shape. The sum of their
             outer products is the output Hessian.
-        unknown_labels: ``(labels, outputs) -> labels`` that a model with so many outputs can't have; None where the
-            labels are no classes, and any label is possible.
+        unknown_labels: ``(labels, number of outputs)`` -> those of the labels that a model with this number of outputs
+            can't have. None if the labels aren't classes, so that any label is possible.
 
-    In the two rules for output gradients ``labels`` may be None; they raise AttributionError then if the Hessian
-    depends on the given labels, as it does with class weights and with padding.
+    ``labels`` may be None in the two functions for output gradients. They then raise AttributionError if the output
+    Hessian depends on the given labels, as it does with class weights and with padding.
     """
 
     name: str
@@ -62,15 +65,16 @@ class Objective:
 def check_objective(
     objective: Objective, outputs: Tensor, labels: Tensor, curvature: str = "sampled"
 ) -> None:
-    """Calls an objective's functions on one batch and looks at what comes back.
+    """Calls an objective's functions on one batch and checks their results.
 
     Args:
-        outputs: what the model gives for the batch, the batch first.
-        labels: the batch's labels.
-        curvature: which rule is used, ``sampled`` or ``exact``.
+        objective: the objective.
+        outputs: the model's outputs for the batch; the batch is the first dimension.
+        labels: the labels of the batch.
+        curvature: the output gradients to check, ``sampled`` or ``exact``.
 
     Raises:
-        AttributionError: a result has another shape than ``Objective`` says, or is not finite.
+        AttributionError: a result isn't a tensor of the shape that ``Objective`` says, or isn't finite.
     """
     outputs = outputs.detach()
     rows, whole = (len(outputs),), tuple(outputs.shape)
@@ -100,5 +104,5 @@ def _check(objective: Objective, function: str, found: object, shape: tuple[int,
 
 
 def no_margins(_outputs: Tensor, _labels: Tensor) -> None:
-    """The margins of an objective that has none."""
+    """Returns None: the ``margins`` function of an objective that has no margins."""
     return

@@ -1,4 +1,4 @@
-"""Parts for an objective of one's own: output gradients from a rule for drawing labels, or from exact columns."""
+"""Functions with which you can build an objective: output gradients from drawn labels or from exact columns."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pipeline.attribution.objectives.random_labels import random_signs
 def gradients_of_drawn_labels(
     losses: Callable[[Tensor, Tensor], Tensor], draw: Callable[[Tensor, Tensor], Tensor]
 ) -> SampledGradients:
-    """``sampled_output_gradients`` of a loss that is a negative log-likelihood: ∇ loss(outputs, drawn labels).
+    """Returns ``sampled_output_gradients`` for a loss that is a negative log-likelihood: ∇ loss(outputs, drawn labels).
 
-    Their covariance is the output Hessian when it doesn't depend on the label (an exponential family in its natural
-    parameter), and else its mean over the model's labels, the Fisher information.
+    Their covariance is the Fisher information: the mean of the output Hessian over labels drawn from the model. It is
+    the output Hessian itself if that doesn't depend on the label, as for an exponential family in its natural
+    parameter.
 
     Args:
-        losses: the objective's own.
-        draw: ``(outputs, uniforms float64 [batch] in [0, 1)) -> labels`` as ``losses`` takes them, drawn from the
-            distribution that the outputs stand for. More numbers per example: ``random_labels.random_uniforms``.
+        losses: the objective's ``losses``.
+        draw: ``(outputs, uniforms float64 [batch] in [0, 1)) -> labels``, drawn from the distribution that the outputs
+            describe, in the form that ``losses`` takes. ``random_labels.random_uniforms`` makes more random numbers
+            per example.
     """
 
     def sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG001
@@ -37,7 +39,11 @@ def gradients_of_drawn_labels(
 
 
 def signed_columns(exact: ExactGradients) -> SampledGradients:
-    """``sampled_output_gradients`` from exact columns c: Σ_k ±c_k, whose covariance is Σ_k c_k c_kᵀ."""
+    """Returns ``sampled_output_gradients`` made of exact columns c: Σ_k ±c_k, with the covariance Σ_k c_k c_kᵀ.
+
+    Args:
+        exact: the objective's ``exact_output_gradients``.
+    """
 
     def sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
         columns = torch.stack(exact(outputs, labels))
@@ -48,5 +54,9 @@ def signed_columns(exact: ExactGradients) -> SampledGradients:
 
 
 def no_exact_gradients(_outputs: Tensor, _labels: Tensor | None = None) -> list[Tensor]:
-    """The ``exact_output_gradients`` of an objective that only has a rule for drawing labels."""
+    """The ``exact_output_gradients`` of an objective that can only draw labels.
+
+    Raises:
+        AttributionError: always.
+    """
     raise AttributionError("This objective has no exact output gradients.", "Use labels='sampled'.")

@@ -1,7 +1,7 @@
-"""Random numbers that depend only on (seed, checkpoint, row), so scores don't depend on batches or workers.
+"""Random numbers that depend on (seed, checkpoint, row) alone, so that scores don't depend on batches or workers.
 
-A counter-based generator: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) applied to the row's
-identity. Integer arithmetic in ``torch.int64`` wraps around, which is arithmetic modulo 2**64.
+The generator is counter-based: it applies the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) to the row's
+identity. Integer arithmetic in ``torch.int64`` wraps around, so it is arithmetic modulo 2**64.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _SECOND = 0x94D049BB133111EB
 
 
 def _signed(value: int) -> int:
-    """The int64 with the same 64 bits as ``value``."""
+    """Returns the int64 with the same 64 bits as ``value``."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _shift_right(value: Tensor, bits: int) -> Tensor:
-    """Logical (zero-filling) right shift of an int64 tensor."""
+    """Returns an int64 tensor after a logical (zero-filling) right shift."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def mix(value: Tensor) -> Tensor:
-    """A bijection of 64-bit integers whose output bits look random. int64 of any shape in and out."""
+    """Applies a bijection of 64-bit integers whose output bits look random, to int64 of any shape."""
     value = value + _signed(_GOLDEN)
     value = (value ^ _shift_right(value, 30)) * _signed(_FIRST)
     value = (value ^ _shift_right(value, 27)) * _signed(_SECOND)
@@ -34,7 +34,7 @@ def mix(value: Tensor) -> Tensor:
 
 
 def row_uniforms(row_ids: Tensor, *, seed: int, checkpoint: int) -> Tensor:
-    """One uniform number in [0, 1) per row.
+    """Returns one uniform random number in [0, 1) per row.
 
     Args:
         row_ids: int64 ``[batch]``, the stable identity of each row.
@@ -50,7 +50,7 @@ def row_uniforms(row_ids: Tensor, *, seed: int, checkpoint: int) -> Tensor:
 
 
 def random_signs(uniforms: Tensor, columns: int) -> Tensor:
-    """Independent signs, +1 or -1, derived from one uniform number per row.
+    """Returns independent random signs, +1 or −1, derived from one uniform random number per row.
 
     Args:
         uniforms: float64 ``[batch]`` in [0, 1).
@@ -63,7 +63,7 @@ def random_signs(uniforms: Tensor, columns: int) -> Tensor:
 
 
 def random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
-    """Independent uniform numbers, derived from one per row.
+    """Returns independent uniform random numbers, derived from one uniform random number per row.
 
     Args:
         uniforms: float64 ``[batch]`` in [0, 1).
@@ -76,7 +76,7 @@ def random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
 
 
 def _hashes(uniforms: Tensor, columns: int) -> Tensor:
-    """int64 ``[batch, columns]``, random bits that depend on the row's number and the column."""
+    """Returns random bits that depend on the row's random number and on the column: int64 ``[batch, columns]``."""
     rows = (uniforms * 2.0**53).to(torch.int64)
     index = torch.arange(columns, dtype=torch.int64, device=uniforms.device)
     return mix(mix(rows)[:, None] + index)

@@ -11,9 +11,10 @@ from pipeline.attribution.objectives.random_labels import random_signs
 
 
 def squared_error() -> Objective:
-    """(output − label)², summed over outputs, without a factor ½; its output Hessian is 2·I.
+    """Returns the squared error (output − label)², summed over outputs, without a factor ½.
 
-    Outputs are ``[batch, outputs]``, labels float ``[batch, outputs]`` or ``[batch]`` for one output.
+    Its output Hessian is 2·I. Outputs are ``[batch, outputs]``. Labels are float ``[batch, outputs]``, or ``[batch]``
+    for one output.
     """
     return Objective("squared_error", _losses, no_margins, _sampled, _exact)
 
@@ -29,7 +30,7 @@ def _losses(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG001
-    # Random signs have the covariance of Gaussian noise around the prediction, and a smaller fourth moment.
+    # Random signs give the same covariance as Gaussian noise around the prediction, with a smaller fourth moment.
     return (2.0**0.5 * random_signs(uniforms, outputs.shape[1])).to(outputs.dtype)
 
 

@@ -1,1 +1,1 @@
-"""Queries: their gradients, how these are compressed, solved for and scaled."""
+"""Queries: their loss gradients and filters, and the compression, refinement and scale of filters."""

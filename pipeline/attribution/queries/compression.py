@@ -1,17 +1,17 @@
-"""Filters of many queries as a few outer products each, instead of one dense matrix a layer and query.
+"""Low-rank filters: a few outer products per layer and query, in place of a dense matrix.
 
-A query's loss gradient is a sum of few outer products, and what the segments make of it (``transport``) is
-numerically of low rank. A filter Σ_r u_r v_rᵀ takes r·(in + out) numbers instead of in·out, and its inner product
-with a row's Σ_positions g aᵀ is Σ_positions Σ_r (u_r·g)(v_r·a): r·(in + out) operations a position.
+The loss gradient of a query is a sum of few outer products, and its filters are numerically of low rank. A filter
+Σ_r u_r v_rᵀ takes r·(in + out) numbers instead of in·out. Its inner product with a row's gradient Σ_positions g aᵀ is
+Σ_positions Σ_r (u_r·g)(v_r·a), which takes r·(in + out) operations per position.
 
-Error: a matrix loses at most the share ``tolerance`` of its Frobenius norm, so that its inner product with a row's
-gradient G is off by ``tolerance · ‖filter‖ · ‖G‖`` at most (Cauchy–Schwarz). Ranges are found by random projections
-with one power iteration (Halko, Martinsson, Tropp, "Finding structure with randomness", 2011) and what they leave
-out is measured, not estimated.
+A compressed filter loses at most the share ``tolerance`` of its Frobenius norm. Its inner product with a row's gradient
+G is therefore wrong by at most ``tolerance · ‖filter‖ · ‖G‖`` (Cauchy–Schwarz). Random projections with one power
+iteration find the range of a matrix (Halko, Martinsson, Tropp, "Finding structure with randomness", 2011). The norm of
+the part that is left out is measured, not estimated.
 
-Under Adam a filter P^{1/2} ∘ V is largest where gradients are smallest, by factors of 10⁴ and more: a share of its norm
-would be those few entries'. So filters are measured with the sizes of gradients, √v̂ ≈ 1/P, and gradients over them; the
-terms needed are more, up to all of them in small layers.
+Under Adam, a filter P^{1/2} ∘ V is largest where gradients are smallest, by factors of 10⁴ and more, so a few such
+entries make up most of its norm. The norm is therefore taken of the filter times the sizes of gradients, √v̂ ≈ 1/P. Such
+filters need more terms; in small layers they may need all.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGrad
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
 from pipeline.attribution.gradients.products import slices_of
 
-# Share of a filter's Frobenius norm that compression may lose.
+# The share of a filter's Frobenius norm that compression may lose.
 TOLERANCE = 1e-2
-# The same for the queries' own gradients, whose rank is that of their few positions: float64's rounding.
+# The same for the loss gradients of queries, whose rank is at most their number of positions: only rounding is lost.
 EXACT = 1e-6
-# Bytes of dense matrices that are formed at a time.
+# The most bytes of dense matrices that are formed at a time.
 DENSE_BYTES = 64 << 20
-# Terms that are tried first.
+# The number of terms that is tried first.
 _SKETCH = 8
 
 
 @dataclass(frozen=True)
 class LowRankMatrices:
-    """Matrices Σ_r u_r v_rᵀ, one a query, of any rank each.
+    """One matrix Σ_r u_r v_rᵀ per query. The ranks may differ.
 
     Attributes:
-        left: u ``[terms, out]``.
-        right: v ``[terms, in]``.
+        left: u, ``[terms, out]``.
+        right: v, ``[terms, in]``.
         owner: int64 ``[terms]``, the query that a term belongs to, ascending.
-        count: how many queries there are; one without terms is zero.
+        count: the number of queries. The matrix of a query without terms is zero.
     """
 
     left: Tensor
@@ -62,44 +62,49 @@ class LowRankMatrices:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one dense matrix."""
+        """The size of one dense matrix in bytes."""
         return self.left.shape[1] * self.right.shape[1] * self.left.element_size()
 
     def to(self, like: Tensor) -> LowRankMatrices:
-        """The same in the dtype and on the device of ``like``."""
+        """Returns the same matrices in the dtype and on the device of ``like``."""
         owner = self.owner.to(like.device)
         return LowRankMatrices(self.left.to(like), self.right.to(like), owner, self.count)
 
     def dense(self, queries: slice) -> Tensor:
-        """``[queries, out, in]``."""
+        """Returns some matrices in dense form: ``[queries, out, in]``."""
         ends = torch.searchsorted(self.owner, torch.arange(self.count + 1).to(self.owner)).tolist()
         terms = [slice(first, last) for first, last in list(pairwise(ends))[queries]]
         return torch.stack([self.left[each].T @ self.right[each] for each in terms])
 
     def rotated(self, basis: Eigenbasis) -> LowRankMatrices:
-        """Q_Sᵀ V Q_A of each."""
+        """Returns Q_Sᵀ V Q_A of every matrix V."""
         right = self.right if basis.input is None else self.right @ basis.input
         left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient
         return LowRankMatrices(left, right, self.owner, self.count)
 
     def rotated_back(self, basis: Eigenbasis) -> LowRankMatrices:
-        """Q_S V Q_Aᵀ of each."""
+        """Returns Q_S V Q_Aᵀ of every matrix V."""
         right = self.right if basis.input is None else self.right @ basis.input.T
         left = self.left if basis.gradient.dim() == 1 else self.left @ basis.gradient.T
         return LowRankMatrices(left, right, self.owner, self.count)
 
     def times(self, factor: Tensor, tolerance: float) -> LowRankMatrices:
-        """F ∘ V of each, with F ``[out, in]``, compressed."""
+        """Returns F ∘ V of every matrix V, compressed.
+
+        Args:
+            factor: F, ``[out, in]``.
+            tolerance: the share of each result's Frobenius norm that may be lost.
+        """
         slices = slices_of(self.count, self.row_bytes, DENSE_BYTES)
         return joined([compress(factor * self.dense(queries), tolerance) for queries in slices])
 
 
-# Filters ``[queries, out, in]`` or ``[out, in]``, or compressed.
+# The filters of a layer: dense ``[queries, out, in]`` or ``[out, in]``, or compressed.
 Filter: TypeAlias = Tensor | LowRankMatrices
 
 
 def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
-    """The queries of all parts, one behind the other."""
+    """Returns the matrices of all parts, one part after the other."""
     owners, before = [], 0
     for part in parts:
         owners.append(part.owner + before)
@@ -109,8 +114,13 @@ def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
 
 
 def compress(matrices: Tensor, tolerance: float, squared_norms: Tensor | None = None) -> LowRankMatrices:
-    """The fewest terms of each matrix ``[queries, out, in]`` that lose at most ``tolerance`` of its Frobenius norm, or
-    of another norm, whose squares ``[queries]`` are given.
+    """Compresses every matrix to the fewest terms whose error is within the tolerance.
+
+    Args:
+        matrices: ``[queries, out, in]``.
+        tolerance: the largest Frobenius norm of the error, as a share of the matrix's norm.
+        squared_norms: ``[queries]``, the squares of the norms that ``tolerance`` is a share of; None takes the
+            Frobenius norms of the matrices.
     """
     norms = matrices.square().sum((1, 2)) if squared_norms is None else squared_norms
     count, size_out, size_in = matrices.shape
@@ -141,7 +151,11 @@ def compress(matrices: Tensor, tolerance: float, squared_norms: Tensor | None = 
 
 
 def _decomposed(matrices: Tensor, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """U ``[queries, out, size]``, S, Vᵀ of the largest ``size`` singular values, or of all for None."""
+    """Returns singular value decompositions, with about the largest ``size`` singular values, or all for None.
+
+    Returns:
+        (U ``[queries, out, size]``, S ``[queries, size]``, Vᵀ ``[queries, size, in]``).
+    """
     if size is None:
         return torch.linalg.svd(matrices, full_matrices=False)
     generator = torch.Generator().manual_seed(0)
@@ -155,17 +169,17 @@ def _decomposed(matrices: Tensor, size: int | None) -> tuple[Tensor, Tensor, Ten
 def compressed_filters(
     gradients: Mapping[str, Tensor], segments: Sequence[PreparedSegment], tolerance: float = TOLERANCE
 ) -> list[dict[str, LowRankMatrices]]:
-    """``transport.query_filters`` of several queries, compressed.
+    """Returns the compressed filters of several queries; ``segments.query_filters`` returns the dense ones.
 
     Args:
         gradients: layer -> loss gradients ``[queries, out, in]``, float64.
         segments: first to last.
-        tolerance: share of a filter's Frobenius norm that is lost at most with one segment; earlier segments add
-            what is lost on the way to them. Of layers whose parameters Adam or a parameter group scales, share of
-            the norm of filter ∘ sizes of gradients, in every segment.
+        tolerance: the share of a filter's Frobenius norm that may be lost in the last segment. In an earlier segment,
+            the errors of the later transports are added. For a layer with a preconditioner, it is the share of the norm
+            of filter ∘ sizes of gradients, in every segment.
 
     Returns:
-        One dictionary per segment, first to last, of the same layers.
+        One dictionary per segment, first to last, with the layers of ``gradients``.
     """
     filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
     for name, gradient in gradients.items():
@@ -181,7 +195,7 @@ def compressed_filters(
 def _plain_layer(
     name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
 ) -> list[LowRankMatrices]:
-    """A layer's filters per segment; the query stays compressed on its way through them."""
+    """Returns a layer's filters per segment. The query gradients stay compressed from segment to segment."""
     slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
     query = joined([compress(gradient[queries], EXACT) for queries in slices])
     found: list[LowRankMatrices] = []
@@ -198,8 +212,10 @@ def _plain_layer(
 def _scaled_layer(
     name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
 ) -> list[LowRankMatrices]:
-    """The same where an optimizer scales every parameter by itself: P^{1/2} ∘ V has not the rank of V, so queries
-    are dense on their way and only what comes of them is compressed."""
+    """Returns the filters per segment of a layer with a preconditioner.
+
+    P^{1/2} ∘ V doesn't have the low rank of V, so the query gradients stay dense and only the filters are compressed.
+    """
     found: list[list[LowRankMatrices]] = [[] for _ in segments]
     for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
         for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
@@ -209,10 +225,15 @@ def _scaled_layer(
 
 
 def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankMatrices:
-    """``compress`` with every entry measured by the ``sizes`` ``[out, in]`` of the gradients that will meet it.
+    """Compresses matrices as ``compress`` does, with an error that is weighted by the sizes of gradients.
 
-    Filters are largest where gradients are smallest, and would lose the rest to these entries. Sizes per row and column
-    scale the matrices; the norm that ``tolerance`` is a share of is that of the sizes themselves.
+    Without the weights, the few entries where filters are large and gradients small would decide about the error. The
+    matrices are scaled by the mean sizes per row and column before they are compressed.
+
+    Args:
+        matrices: ``[queries, out, in]``.
+        sizes: ``[out, in]``, the sizes of the gradients that the matrices will be multiplied by.
+        tolerance: the largest error, as a share of the norm of matrices ∘ sizes.
     """
     squares = sizes.square()
     rows, columns = squares.mean(1).sqrt(), (squares.mean(0) / squares.mean()).nan_to_num().sqrt()
@@ -226,8 +247,10 @@ def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankM
 
 
 def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor:
-    """What a segment's optimizer takes for the sizes of a layer's gradients ``[out, in]``: 1/P, about √v̂ under Adam,
-    and 0 for what it leaves alone."""
+    """Returns the sizes of a layer's gradients according to the preconditioner: 1/P, which is about √v̂ under Adam.
+
+    The result is ``[out, in]``. It is 0 for frozen parameters, and 1 for a layer without a preconditioner.
+    """
     conditioner = segment.conditioners.get(name)
     if conditioner is None or conditioner.root is None:
         return like.new_ones(like.shape[1:])
@@ -254,7 +277,13 @@ def cheapest_filters(
 def compressed_segment(
     filters: Mapping[str, Tensor], segment: PreparedSegment, tolerance: float
 ) -> dict[str, LowRankMatrices]:
-    """Dense filters of one segment, layer -> ``[queries, out, in]``, compressed as in ``compressed_filters``."""
+    """Compresses the dense filters of one segment as ``compressed_filters`` does.
+
+    Args:
+        filters: layer -> ``[queries, out, in]``.
+        segment: the segment.
+        tolerance: as in ``compressed_filters``.
+    """
     found = {}
     for name, dense in filters.items():
         sizes = _gradient_sizes(name, segment, dense)
@@ -264,8 +293,16 @@ def compressed_segment(
 
 
 def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict[str, Filter]]:
-    """The filters of all queries, one dictionary per segment, from those of some queries at a time; a layer's
-    compressed where that takes fewer operations a row."""
+    """Joins the filters of some queries at a time into those of all queries.
+
+    The compressed filters of a layer are made dense if a row takes fewer operations then.
+
+    Args:
+        parts: for some queries at a time, one dictionary per segment: layer -> filters.
+
+    Returns:
+        One dictionary per segment: layer -> the filters of all queries.
+    """
     found: list[dict[str, list[Filter]]] = []
     for part in parts:
         found = found or [{} for _ in part]
@@ -276,7 +313,7 @@ def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict
 
 
 def _whole(parts: Sequence[Filter]) -> Filter:
-    """All queries' filters of a layer."""
+    """Returns the filters of one layer for all queries."""
     compressed = [part for part in parts if isinstance(part, LowRankMatrices)]
     if not compressed:
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
@@ -288,7 +325,7 @@ def _whole(parts: Sequence[Filter]) -> Filter:
 
 
 def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:
-    """Inner products <filter, G> of every query with every example: ``[queries, batch]``."""
+    """Returns the inner products ⟨filter, G⟩ of every query with every example: ``[queries, batch]``."""
     compact = gradients.compact()
     if isinstance(compact, IndexedGradients):
         terms = _indexed_terms(compact, filters)
@@ -300,14 +337,14 @@ def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:
 
 
 def _pays(gradients: OuterProducts, filters: LowRankMatrices) -> bool:
-    """Whether terms take fewer operations a row than dense matrices."""
+    """Returns whether a row takes fewer operations with the terms than with dense matrices."""
     size_out, size_in = filters.left.shape[1], filters.right.shape[1]
     by_terms = gradients.positions * len(filters.owner) * (size_out + size_in)
     return by_terms <= (gradients.positions + filters.count) * size_out * size_in
 
 
 def _outer_terms(gradients: OuterProducts, filters: LowRankMatrices) -> Tensor:
-    """(u·g)(v·a), summed over positions: ``[terms, batch]``."""
+    """Returns (u·g)(v·a), summed over positions: ``[terms, batch]``."""
     row_bytes = gradients.positions * max(1, len(filters.owner)) * gradients.inputs.element_size()
     found = [filters.left.new_zeros(len(filters.owner), 0)]
     for rows in slices_of(len(gradients.inputs), row_bytes, DENSE_BYTES):
@@ -317,7 +354,7 @@ def _outer_terms(gradients: OuterProducts, filters: LowRankMatrices) -> Tensor:
 
 
 def _indexed_terms(gradients: IndexedGradients, filters: LowRankMatrices) -> Tensor:
-    """The same where inputs are one-hot: v·a is a number of v."""
+    """Returns the same for one-hot inputs, where v·a is an entry of v."""
     row_bytes = gradients.positions * max(1, len(filters.owner)) * gradients.outputs.element_size()
     found = [filters.left.new_zeros(len(filters.owner), 0)]
     for rows in slices_of(len(gradients.tokens), row_bytes, DENSE_BYTES):

@@ -1,4 +1,4 @@
-"""Queries: where their loss is looked at, and its gradients."""
+"""The loss gradients of queries, and the weights at which they are taken."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _NONE = "There are no queries.", "Give at least one batch of queries, or query=N
 
 @dataclass(frozen=True)
 class Queries:
-    """What is attributed.
+    """The queries whose losses are attributed.
 
     Attributes:
-        batches: rows as (inputs, labels).
-        objective: whose losses are attributed.
-        at: where they are looked at: the ``tail`` average or the ``final`` checkpoint.
-        reduced: whether their mean is asked for, or each.
+        batches: the queries as batches of (inputs, labels).
+        objective: the objective whose losses are attributed.
+        at: the weights at which the loss gradients are taken: ``tail`` for the tail average, ``final`` for the last
+            checkpoint.
+        reduced: whether the mean loss is attributed, or the loss of each query.
     """
 
     batches: Iterable[tuple[Inputs, Tensor]]
@@ -41,7 +42,13 @@ class Queries:
 
 
 def load_query_point(points: Points, rows: StageRows, at: str) -> None:
-    """Puts the weights at which queries are looked at into the model."""
+    """Loads the weights at which the queries' loss gradients are taken.
+
+    Args:
+        points: the weights that can be loaded, and the model.
+        rows: the rows from which the BatchNorm statistics of the tail average are re-estimated.
+        at: ``tail`` or ``final``, as in ``Queries``.
+    """
     model, trajectory = points.model, points.trajectory
     if at == "final":
         points.load(len(trajectory.checkpoints) - 1)
@@ -52,11 +59,11 @@ def load_query_point(points: Points, rows: StageRows, at: str) -> None:
 
 
 def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]:
-    """Layer -> gradient ``[out, in]`` of the mean loss at the model's present weights, float64.
+    """Returns layer -> gradient of the mean loss at the model's present weights, float64 ``[out, in]``.
 
     Raises:
-        AttributionError: there are no queries, or one has a class that the model doesn't know.
-        NonFiniteError: a query's gradient has NaN or infinity; names the query.
+        AttributionError: there are no queries, or a query has a class that the model doesn't know.
+        NonFiniteError: the gradient of a query has NaN or infinity. The message names the query.
     """
     sums: dict[str, Tensor] = {}
     count = 0
@@ -72,8 +79,11 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
 
 
 def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[str, Tensor]]:
-    """Layer -> gradients ``[queries, out, in]``, float64, of a few queries at a time; raises as
-    ``mean_query_gradient``."""
+    """Yields layer -> loss gradients of a few queries at a time, float64 ``[queries, out, in]``.
+
+    Raises:
+        AttributionError, NonFiniteError: as ``mean_query_gradient``.
+    """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     step, count = max(1, DENSE_BYTES // (8 * numbers)), 0
     for inputs, labels in queries.batches:
@@ -95,7 +105,7 @@ def _finite(gradients: Mapping[str, Tensor]) -> bool:
 
 
 def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
-    """Looks for the query, one by one."""
+    """Raises the error for gradients that aren't finite. It looks at one query at a time to name the first such one."""
     count = 0
     for inputs, labels in queries.batches:
         for row in range(len(labels)):
@@ -114,7 +124,11 @@ def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
 
 
 def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
-    """Raises AttributionError for a class that the model has no output for."""
+    """Checks that the model has an output for every class among the labels, if the labels are classes.
+
+    Raises:
+        AttributionError: a label is a class that the model has no output for.
+    """
     if objective.unknown_labels is None or not len(labels):
         return
     with capture(model) as captured:
@@ -131,9 +145,16 @@ def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels
 def mean_gradient_sums(
     model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Layer -> Σ over examples of the loss gradient ``[out, in]``, float64; divide by the number of examples.
+    """Returns layer -> Σ over examples of the loss gradient, float64 ``[out, in]``.
 
-    ``weights`` ``[batch]`` scale each example's loss.
+    Divide the sum over all batches by the number of examples for the mean.
+
+    Args:
+        model: the model.
+        objective: the objective.
+        inputs: the model's inputs; the batch is the first dimension.
+        labels: the labels of the batch.
+        weights: ``[batch]``, the factor of each example's loss; None is 1.
     """
     with capture(model) as captured:
         losses = objective.losses(captured.forward(inputs), labels)
@@ -144,7 +165,7 @@ def mean_gradient_sums(
 def query_gradients(
     model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Layer -> each example's loss gradient ``[batch, out, in]``, for scores of single queries."""
+    """Returns layer -> the loss gradient of each example, ``[batch, out, in]``. It is for scores of single queries."""
     with capture(model) as captured:
         losses = objective.losses(captured.forward(inputs), labels)
         ones = torch.ones_like(losses)

@@ -1,20 +1,20 @@
-"""Beyond EK-FAC: the query's direction solved for with the true Gauss–Newton matrix, EK-FAC as preconditioner.
+"""Refined filters: solutions of a linear system with the true Gauss–Newton matrix and EK-FAC as preconditioner.
 
-In a segment of SGD, SOURCE's filter nearly is (H + λ)⁻¹ q for λ = weight decay + 1/t, t the sum of its effective
-learning rates. Here, with G the Gauss–Newton matrix over some rows, each at the weights of one of the segment's
-checkpoints, and Π = EK-FAC + λ:
+Let t be the sum of a segment's effective learning rates and λ = weight decay + 1/t. Under SGD, SOURCE's filter for a
+query gradient q is nearly (H + λ)⁻¹ q. The refined filter u replaces H by the Gauss–Newton matrix G over some rows.
+Each row is taken at the weights of one of the segment's checkpoints. With Π = EK-FAC + λ:
 
-    (G + λ + γ Π) x = q       some conjugate gradients from 0, preconditioned with Π
-    u = α x,   α = ⟨x, q⟩ / (⟨x, G' x⟩ + λ ‖x‖²)       G' over fresh rows, since x fits its own
+    (G + λ + γ Π) x = q                             a few steps of conjugate gradients from 0, preconditioned with Π
+    α = ⟨x, q⟩ / (⟨x, G' x⟩ + λ ‖x‖²),   u = α x    G' is over other rows, because x is fitted to those of G
 
-γ Π makes up for the curvature that few rows miss; α then gives u the length that forecasts need. Where the optimizer
-scales parameters by P (Adam, or groups with learning rates of their own), all this is in the coordinates of
-``conditioners``, in which training is gradient descent: P^{1/2} G P^{1/2} + decay for G, P^{1/2} q for q, and P^{1/2} x
-back in parameter space.
+γ Π stands for the curvature that G over a few rows misses. α gives u the length that forecasts need. If the optimizer
+has a preconditioner P (Adam, or parameter groups with learning rates of their own), all of this takes place in the
+coordinates of ``preconditioners.py``: P^{1/2} G P^{1/2} plus weight decay in place of G, P^{1/2} q in place of q, and
+P^{1/2} x back in parameter space.
 
-A filter F_r = (H + λ)⁻¹ belongs to F_S = 1 − (H + weight decay) F_r = F_r / t (``transport``): what a segment passes on
-to the one before is its own solution over t, so that several segments or stages are solved one after the other, from
-the last, and each in nats.
+A filter F_r = (H + λ)⁻¹ belongs to the transport F_S = 1 − (H + weight decay) F_r = F_r / t. The query gradient of the
+segment before is therefore the segment's own solution divided by t. Several segments or stages are solved one after the
+other, from the last to the first, and the scores of each are in nats.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from pipeline.attribution.gradients.layer_gradients import rotate, rotate_back
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import PASS_ROWS, RowSource
 
-# Layer -> matrices [queries, out, in], float64.
+# Layer -> matrices ``[queries, out, in]``, float64.
 Matrices = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class RefinedSettings:
-    """How a refined solve goes.
+    """The settings of a refined solve.
 
     Attributes:
-        prior: γ, the weight of EK-FAC beside the Gauss–Newton matrix of the rows.
-        rows: n, how many rows the matrix is taken over.
-        iterations: m, of conjugate gradients.
-        scale_rows: fresh rows for α.
-        seed: which rows.
+        prior: γ, the weight of EK-FAC beside the Gauss–Newton matrix.
+        rows: n, the number of rows of the Gauss–Newton matrix.
+        iterations: m, the number of steps of conjugate gradients.
+        scale_rows: the number of other rows for α.
+        seed: the seed of the choice of rows.
     """
 
     prior: float = 1.0
@@ -68,17 +68,17 @@ class RefinedSettings:
                 )
 
     def within(self, train_rows: int) -> RefinedSettings:
-        """With no more rows, and fresh rows, than there are."""
+        """Returns the settings with at most ``train_rows`` rows and scale rows."""
         return replace(self, rows=min(self.rows, train_rows), scale_rows=min(self.scale_rows, train_rows))
 
 
 @dataclass(frozen=True)
 class RefinedDirection:
-    """u of the module's text.
+    """The refined filters of a segment.
 
     Attributes:
-        filters: layer -> u ``[out, in]`` or ``[queries, out, in]``, float64; the segment's filters for scoring.
-        alpha: α, ``[queries]`` float64, one number for a single query.
+        filters: layer -> u of the module's docstring, float64 ``[out, in]`` or ``[queries, out, in]``.
+        alpha: α, float64 ``[queries]``, or ``[1]`` for a single query.
     """
 
     filters: Matrices
@@ -87,7 +87,12 @@ class RefinedDirection:
 
 @dataclass(frozen=True)
 class CurvatureRows:
-    """Rows at the weights of one checkpoint. ``checkpoint``: its place in the trajectory; ``rows``: int64."""
+    """Rows that are taken at the weights of one checkpoint.
+
+    Attributes:
+        checkpoint: the checkpoint's place in the trajectory.
+        rows: int64 ``[rows]``, the rows' numbers.
+    """
 
     checkpoint: int
     rows: Tensor
@@ -96,9 +101,17 @@ class CurvatureRows:
 def curvature_rows(
     train_rows: int, checkpoints: tuple[int, ...], first: int, count: int, seed: int
 ) -> list[CurvatureRows]:
-    """``count`` rows from the place ``first`` of a seeded order on, in turn at each of the checkpoints.
+    """Chooses rows for the Gauss–Newton matrix, and distributes them over the checkpoints in turn.
 
-    The order starts again where rows run out; a row then comes at another checkpoint.
+    The rows are taken from a random order. If the order ends, it starts again; a row that is taken again comes at
+    another checkpoint.
+
+    Args:
+        train_rows: the number of training rows.
+        checkpoints: the places of the checkpoints in the trajectory.
+        first: the place in the random order of the first row to take.
+        count: the number of rows to take.
+        seed: the seed of the random order.
     """
     order = torch.randperm(train_rows, generator=torch.Generator().manual_seed(seed))
     places = torch.arange(first, first + count)
@@ -118,15 +131,18 @@ def refined_direction(
     damping: float,
     settings: RefinedSettings,
 ) -> RefinedDirection:
-    """`solve_refined` for training rows in memory.
+    """Computes the refined filters of a segment from training rows in memory, with ``solve_refined``.
 
     Args:
-        model: changed in place by ``load_checkpoint``.
-        rows: gives the segment's training rows by their numbers, with labels and weights.
-        train_rows: N.
-        segment: its factors.
-        query: layer -> gradient ``[out, in]``, or ``[queries, out, in]``.
+        model: the model; ``load_checkpoint`` changes it in place.
+        load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
+        objective: the training objective.
+        rows: returns the segment's training rows by their numbers, with labels and weights.
+        train_rows: N, the number of training rows.
+        segment: the segment with its EK-FAC curvature.
+        query: layer -> loss gradient of the query ``[out, in]``, or of several ``[queries, out, in]``.
         damping: λ, weight decay plus one over the sum of effective learning rates.
+        settings: the settings of the solve.
     """
     own, fresh = refined_rows(train_rows, segment.checkpoints, settings)
 
@@ -152,13 +168,14 @@ def refined_direction(
 def refined_rows(
     train_rows: int, checkpoints: tuple[int, ...], settings: RefinedSettings
 ) -> tuple[list[CurvatureRows], list[CurvatureRows]]:
-    """The rows of the solve, and fresh ones for α."""
+    """Returns (the rows of the solve, other rows for α)."""
     used = settings.within(train_rows)
     own = curvature_rows(train_rows, checkpoints, 0, used.rows, used.seed)
     return own, curvature_rows(train_rows, checkpoints, used.rows, used.scale_rows, used.seed)
 
 
 def row_count(parts: list[CurvatureRows]) -> int:
+    """Returns the number of rows of all checkpoints."""
     return sum(len(part.rows) for part in parts)
 
 
@@ -170,12 +187,12 @@ def solve_refined(
     damping: float,
     settings: RefinedSettings,
 ) -> RefinedDirection:
-    """Solves for one query or several at once.
+    """Computes the refined filters of a segment, for one query or for several at once.
 
     Args:
-        mean_product, mean_form: directions in parameter space -> the means of ``gauss_newton_products`` over the
-            solve's rows, and of ``gauss_newton_forms`` over fresh rows.
-        segment, query, damping: as in ``refined_direction``.
+        mean_product: directions in parameter space -> the mean of ``gauss_newton_products`` over the solve's rows.
+        mean_form: directions in parameter space -> the mean of ``gauss_newton_forms`` over the rows for α.
+        segment, query, damping, settings: as in ``refined_direction``.
     """
     single = next(iter(query.values())).dim() == 2
     stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
@@ -192,11 +209,13 @@ def solve_refined(
 def passed_on(
     segment: PreparedSegment, query: Mapping[str, Tensor], filters: Mapping[str, Tensor], lr_sum: float
 ) -> Matrices:
-    """The query of the segment before: F_S q = u / t; what the segment leaves as it is passes through unchanged.
+    """Returns the query gradient of the segment before: F_S q = u / t. Frozen parameters keep their entries of q.
 
     Args:
-        query, filters: q and u, layer -> ``[..., out, in]``.
-        lr_sum: t.
+        segment: the segment.
+        query: q, the query gradient of the segment, layer -> ``[..., out, in]``.
+        filters: u, the refined filters of the segment, layer -> ``[..., out, in]``.
+        lr_sum: t, the sum of the segment's effective learning rates.
     """
     passed = {}
     for name, given in query.items():
@@ -214,14 +233,21 @@ def solve(
     damping: float,
     settings: RefinedSettings,
 ) -> Matrices:
-    """Preconditioned conjugate gradients for (G + λ + γ Π) x = q, each query on its own, in conditioned coordinates.
+    """Solves (G + λ + γ Π) x = q by preconditioned conjugate gradients, for each query by itself.
 
     Args:
-        mean_product: directions -> G times them, the mean of ``gauss_newton_products`` over the solve's rows.
+        mean_product: directions in parameter space -> G times the directions.
+        segment: the segment with its EK-FAC curvature.
+        query: q in conditioned coordinates, layer -> ``[queries, out, in]``.
+        damping: λ.
+        settings: the settings of the solve.
+
+    Returns:
+        x in conditioned coordinates, with the layers and shapes of ``query``.
     """
     still = {name: torch.zeros_like(value) for name, value in query.items() if segment.frozen(name)}
     moving = {name: value for name, value in query.items() if name not in still}
-    # In the eigenbasis Π is diagonal, and one rotation each way is enough for an iteration.
+    # In the eigenbasis Π is diagonal, so an iteration needs one rotation in each direction.
     bases = {name: segment.bases[name].to(value) for name, value in moving.items()}
     prior = {
         name: segment.curvature(name).to(value).clamp(min=0.0) + damping for name, value in moving.items()
@@ -250,19 +276,26 @@ def solve(
 def fresh_scale(
     segment: PreparedSegment, solution: Matrices, query: Matrices, form: Tensor, damping: float
 ) -> Tensor:
-    """α ``[queries]``. ``form``: ⟨x, G' x⟩, the mean of ``gauss_newton_forms`` over fresh rows; all else is in
-    conditioned coordinates."""
+    """Returns α, ``[queries]``.
+
+    Args:
+        segment: the segment.
+        solution: x in conditioned coordinates.
+        query: q in conditioned coordinates.
+        form: ⟨x, G' x⟩ ``[queries]``, the mean of ``gauss_newton_forms`` over other rows.
+        damping: λ.
+    """
     length = inner(solution, _decayed(segment, solution, damping))
     return _ratio(inner(solution, query), form.to(length) + length)
 
 
 def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
-    """Inner products over all layers: ``[queries]``."""
+    """Returns inner products over all layers: ``[queries]``."""
     return torch.stack([(value * second[name]).flatten(1).sum(1) for name, value in first.items()]).sum(0)
 
 
 def _conditioned(segment: PreparedSegment, matrices: Matrices) -> Matrices:
-    """P^{1/2} ∘ matrices."""
+    """Returns P^{1/2} ∘ matrices."""
     scaled = {name: segment.conditioners.get(name) for name in matrices}
     return {
         name: value if (found := scaled[name]) is None else found.conditioned(value)
@@ -271,7 +304,7 @@ def _conditioned(segment: PreparedSegment, matrices: Matrices) -> Matrices:
 
 
 def _decayed(segment: PreparedSegment, matrices: Matrices, damping: float) -> Matrices:
-    """(λ + D) ∘ matrices."""
+    """Returns (λ + D) ∘ matrices."""
     found = {}
     for name, value in matrices.items():
         conditioner = segment.conditioners.get(name)
@@ -285,5 +318,5 @@ def _plus(first: Matrices, factor: Tensor, second: Matrices) -> Matrices:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """0 where the denominator is 0: a query that is solved, or has no gradient."""
+    """Returns numerator / denominator, and 0 where the denominator is 0: that query is solved or has no gradient."""
     return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1.0), 0.0)

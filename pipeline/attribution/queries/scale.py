@@ -1,18 +1,19 @@
-"""The scale of a forecast: one number that repairs what EK-FAC's curvature gets wrong along a query.
+"""The scale of a forecast: one number that corrects the error of EK-FAC's curvature along a query's filter.
 
-The sum of SOURCE's scores over rows is several times too large in nats, since EK-FAC misjudges the curvature along
-the query's direction. With one segment, SOURCE's answer x = F_r(Ĥ) q nearly solves (Ĥ + λ) x = q for λ = weight
-decay + 1/t, t the sum of effective learning rates; scaled by
+The sum of SOURCE's scores over rows is several times too large in nats, because EK-FAC misjudges the curvature along
+the filter. Let q be the query gradient, Ĥ the EK-FAC curvature and t the sum of effective learning rates. With one
+segment, SOURCE's filter x = F_r(Ĥ) q nearly solves (Ĥ + λ) x = q with λ = weight decay + 1/t. The filter gets the right
+length for the true Gauss–Newton matrix G if it is scaled by
 
     α = ⟨x, (Ĥ + λ) x⟩ / (⟨x, G x⟩ + λ ‖x‖²)
 
-it has the right length for the true Gauss–Newton matrix G, whose product ⟨x, G x⟩ takes one forward-mode pass
-over some rows. α is 1 where EK-FAC is exact. Rankings don't change.
+⟨x, G x⟩ takes one forward-mode pass over some rows. α is 1 where EK-FAC is exact. α doesn't change rankings.
 
-Under Adam (``conditioners``) the same holds in the coordinates P^{-1/2} θ: x̃ = F_r(M̂) q̃ nearly solves (M̂ + λ) x̃ = q̃,
-and ⟨x̃, M x̃⟩ = ⟨u, G u⟩ for the filter u = P^{1/2} x̃ in parameter space; weight decay adds Σ D x̃². Over several segments
-there is no such number: an error in what one passes on isn't along the filter of the one before. Their scores are
-uncalibrated.
+Under Adam, the same holds in the coordinates P^{-1/2} θ (``preconditioners.py``): x̃ = F_r(M̂) q̃ nearly solves
+(M̂ + λ) x̃ = q̃, and ⟨x̃, M x̃⟩ = ⟨u, G u⟩ for the filter u = P^{1/2} x̃ in parameter space. Weight decay adds Σ D x̃².
+
+There is no such number for several segments: the error of a transport isn't along the filter of the segment before. The
+scores of several segments are uncalibrated.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from pipeline.attribution.gradients.layer_gradients import rotate
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 
-# Rows whose Gauss–Newton form is measured.
+# About the number of rows over which ⟨x, G x⟩ is measured.
 SCALE_ROWS = 1024
 
 
 def scale_correction(
     segment: PreparedSegment, direction: Mapping[str, Tensor], mean_form: float, damping: float
 ) -> float:
-    """α of the module's text, for a trajectory of one segment.
+    """Returns α of the module's docstring, for a trajectory of one segment.
 
     Args:
-        segment: its EK-FAC curvature Ĥ.
-        direction: x, the query's filter of that segment, as layer -> matrix ``[out, in]``.
-        mean_form: ⟨x, G x⟩, `gauss_newton_form` as a mean over rows spread over the segment's checkpoints.
+        segment: the segment, with its EK-FAC curvature Ĥ.
+        direction: x, the query's filter of the segment, layer -> ``[out, in]``.
+        mean_form: ⟨x, G x⟩, the mean of ``gauss_newton_form`` over rows spread over the segment's checkpoints.
         damping: λ, weight decay plus one over the sum of effective learning rates.
     """
     damped = approximate = 0.0
@@ -72,12 +73,14 @@ def measured_scale(
     seed: int = 0,
     rows: int = SCALE_ROWS,
 ) -> float:
-    """α, from about ``rows`` random rows spread over the checkpoints of the only segment.
+    """Measures α on random rows, spread over the checkpoints of the only segment.
 
     Args:
-        model, load_checkpoint: as in ``prepare.prepare_segment``.
-        batches: all training rows.
-        direction, damping: as in ``scale_correction``.
+        model, load_checkpoint, objective: as in ``fit.FactorTask``.
+        batches: all training rows; they are iterated twice.
+        segment, direction, damping: as in ``scale_correction``.
+        seed: the seed of the choice of rows.
+        rows: about the number of rows to measure.
     """
     count = sum(len(batch.row_ids) for batch in batches)
     share = min(1.0, rows / max(1, count))

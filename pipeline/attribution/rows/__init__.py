@@ -1,1 +1,1 @@
-"""Rows as batches: how they are given, what is refused, and their derivatives."""
+"""Rows of data as batches: their types, the checks on them, and derivatives of their losses."""

@@ -1,4 +1,4 @@
-"""Rows as batches: what is scored, and how some rows of it are taken."""
+"""A batch of rows, and the selection of some of its rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.attribution.model.capture import Inputs
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows to score.
+    """A batch of rows.
 
     Attributes:
-        inputs: given to the model as they are; the batch comes first.
-        labels: int64 ``[batch]`` or float ``[batch, outputs]``.
-        row_ids: int64 ``[batch]``, each row's identity.
+        inputs: the model's inputs; the batch is the first dimension.
+        labels: int64 ``[batch]`` or float ``[batch, outputs]``, as the objective takes them.
+        row_ids: int64 ``[batch]``, the identity of each row.
         weights: ``[batch]`` row weights of mean 1 over the training set, or None.
     """
 
@@ -26,13 +26,13 @@ class Batch:
     weights: Tensor | None = None
 
     def select(self, rows: Tensor) -> Batch:
-        """Some rows, by their places or a mask."""
+        """Returns some rows, given by their places or by a mask."""
         weights = None if self.weights is None else self.weights[rows]
         return Batch(select_inputs(self.inputs, rows), self.labels[rows], self.row_ids[rows], weights)
 
 
 def select_inputs(inputs: Inputs, rows: Tensor | slice) -> Inputs:
-    """Some rows of what the model is given, by their places, a mask or a slice."""
+    """Returns the model's inputs for some rows, given by their places, a mask or a slice."""
     if isinstance(inputs, Tensor):
         return inputs[rows]
     return {name: value[rows] for name, value in inputs.items()}

@@ -1,4 +1,4 @@
-"""Derivatives of per-row losses along a direction; no gradient is formed per row."""
+"""Directional derivatives of the losses of rows, computed without forming a gradient per row."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 
-# Gives the rows of some numbers, int64 ``[batch]``.
+# A function from row numbers, int64 ``[batch]``, to these rows.
 RowSource = Callable[[Tensor], Batch]
-# Rows of a forward pass over many rows.
+# The rows of one forward pass in a loop over many rows.
 PASS_ROWS = 512
 
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Attention by operations that have forward and second derivatives; fused kernels have none."""
+    """Makes attention use operations that have forward and second derivatives; fused kernels have none."""
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     try:
@@ -36,7 +36,14 @@ def forward_mode() -> Iterator[None]:
 
 
 def row_source(pairs: Iterable[tuple[Inputs, Tensor]]) -> RowSource:
-    """All of (inputs, labels) in memory, rows numbered from 0 in their order."""
+    """Returns a row source that holds all rows in memory. Rows are numbered from 0 in their order.
+
+    Args:
+        pairs: batches of (inputs, labels).
+
+    Raises:
+        AttributionError: there are no batches.
+    """
     held = list(pairs)
     if not held:
         raise AttributionError("There are no training rows.", "Give at least one batch.")
@@ -50,7 +57,7 @@ def row_source(pairs: Iterable[tuple[Inputs, Tensor]]) -> RowSource:
 
 
 def contiguous(inputs: Inputs) -> Inputs:
-    """The same values in plain layout: torch's forward derivative of group norm takes no permuted images."""
+    """Returns the same values in contiguous memory, which torch's forward derivative of GroupNorm needs."""
     if isinstance(inputs, Tensor):
         return inputs.contiguous()
     return {name: value.contiguous() for name, value in inputs.items()}
@@ -59,7 +66,7 @@ def contiguous(inputs: Inputs) -> Inputs:
 def row_losses(
     model: nn.Module, objective: Objective, batch: Batch, parameters: Mapping[str, Tensor]
 ) -> Tensor:
-    """Weighted losses ``[batch]`` with ``parameters`` in place of the model's own."""
+    """Returns the weighted losses ``[batch]``, with ``parameters`` in place of the model's own."""
     losses = objective.losses(
         functional_call(model, dict(parameters), (contiguous(batch.inputs),)), batch.labels
     )
@@ -73,7 +80,15 @@ def row_products(
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
 ) -> Tensor:
-    """⟨∇(weighted loss), direction⟩ of every row: ``[batch]``."""
+    """Returns ⟨∇(weighted loss), direction⟩ of every row: ``[batch]``.
+
+    Args:
+        model: the model, in the mode in which it is to run.
+        objective: the objective.
+        batch: the rows.
+        parameters: parameter -> the weights where the gradients are taken.
+        direction: parameter -> the direction, in the shape of the parameter.
+    """
     with torch.no_grad(), forward_mode():
         both = jvp(lambda p: row_losses(model, objective, batch, p), (dict(parameters),), (dict(direction),))
     change: Tensor = both[1]
@@ -87,9 +102,13 @@ def row_and_hessian_products(
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(``row_products``, Σ over rows of the loss's Hessian times the direction), for two backward passes.
+    """Returns ``row_products`` and a Hessian product, in two backward passes.
 
-    With u a weight of each row, s(u, parameters) = ⟨∇ Σ u_i loss_i, direction⟩ has both as its derivatives.
+    Let u_i be a factor for each row, and s(u, parameters) = ⟨∇ Σ u_i loss_i, direction⟩. The derivatives of s with
+    respect to u and to the parameters are the two results. The arguments are those of ``row_products``.
+
+    Returns:
+        (``row_products`` ``[batch]``, parameter -> the Hessian of the sum of the weighted losses times the direction).
     """
     leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
     with forward_mode():
@@ -111,7 +130,10 @@ def all_row_products(
     parameters: Mapping[str, Tensor],
     direction: Mapping[str, Tensor],
 ) -> Tensor:
-    """``row_products`` of rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU."""
+    """Returns ``row_products`` of the rows 0 … count − 1 in evaluation mode: float64 ``[count]`` on the CPU.
+
+    ``rows`` returns rows by their numbers. The other arguments are those of ``row_products``.
+    """
     with evaluation_mode(model):
         found = [
             row_products(model, objective, rows(part), parameters, direction).double().cpu()
@@ -123,7 +145,15 @@ def all_row_products(
 def mean_loss_gradient(
     model: nn.Module, objective: Objective, query: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[str, Tensor]:
-    """Trained parameter -> gradient of the mean query loss at the model's present weights, in evaluation mode.
+    """Returns the gradient of the mean query loss at the model's present weights, in evaluation mode.
+
+    Args:
+        model: the model.
+        objective: the objective of the queries.
+        query: batches of (inputs, labels).
+
+    Returns:
+        trained parameter -> gradient, in the shape of the parameter.
 
     Raises:
         AttributionError: there are no queries.

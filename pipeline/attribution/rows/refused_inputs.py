@@ -1,4 +1,4 @@
-"""Says which batch a model's forward pass fails on, instead of what torch says from deep inside it."""
+"""Names the batch on which a model's forward pass fails, in place of an error from deep inside torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 
 @contextmanager
 def refused_inputs_named(model: nn.Module, given: Sequence[RepeatedBatches]) -> Iterator[None]:
-    """An error inside becomes an AttributionError that names the batch, if the model can't take one of these.
+    """Replaces an error inside the context by an AttributionError that names a batch that the model can't take.
+
+    If the model can take all batches, the error is raised unchanged. An AttributionError is never replaced.
 
     Args:
-        given: all that the model is called with inside.
+        model: the model.
+        given: all batches that the model is called with inside the context.
+
+    Raises:
+        AttributionError: there was an error, and the model can't take one of the batches.
     """
     try:
         yield
@@ -38,7 +44,7 @@ def refused_inputs_named(model: nn.Module, given: Sequence[RepeatedBatches]) -> 
 
 
 def _refusal(model: nn.Module, inputs: Inputs) -> str | None:
-    """The first line of what the model's forward pass fails with; None if it doesn't."""
+    """Returns the first line of the error of the model's forward pass, or None if there is no error."""
     try:
         with evaluation_mode(model), torch.no_grad():
             model(inputs)
@@ -48,7 +54,7 @@ def _refusal(model: nn.Module, inputs: Inputs) -> str | None:
 
 
 def _described(inputs: Inputs) -> str:
-    """``float32 [8, 3]``, or that of every input by name."""
+    """Returns dtype and shape of the inputs, such as ``float32 [8, 3]``; of named inputs with their names."""
     if isinstance(inputs, Tensor):
         return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
     if isinstance(inputs, Mapping):

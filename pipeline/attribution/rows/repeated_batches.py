@@ -1,4 +1,4 @@
-"""Batches that are iterated several times, held to be the same each time."""
+"""Batches that are iterated several times and must be the same each time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from pipeline.attribution.gradients.products import slices_of
 from pipeline.attribution.model.capture import Inputs
 
 _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
-# Bytes of float64 copies of inputs that are summed at once.
+# The most bytes of float64 copies of inputs that are summed at once.
 _SUMMED_BYTES = 16 << 20
-# Of the largest sum; the same numbers may be summed in another order.
+# The largest difference that counts as equal, as a share of the largest sum: the order of summation may differ.
 _TOLERANCE = 1e-9
 
 
 class RepeatedBatches:
-    """Batches of (inputs, labels), checked on the way; those without rows are left out.
+    """Batches of (inputs, labels) that are checked during iteration. Batches without rows are left out.
 
-    What comes first in each place is noted as its labels and one weighted sum of every row's inputs, and compared with
-    what comes there the second time. After that, and in a list, nothing is summed.
+    When a batch comes for the first time, its labels and one weighted sum of the inputs of each row are noted. When it
+    comes for the second time, they are compared. After that, and always for a list or tuple, only the number of batches
+    is compared.
 
     Args:
-        batches: as given by the caller.
-        name: what messages call them.
+        batches: the batches that the caller gave.
+        name: the name of the batches in messages.
 
     Raises:
-        AttributionError: they are gone after one pass, come from a loader that shuffles, or the first one is no pair
-            of inputs and labels, one of each for every row; in iteration, that a later one isn't, or that batches come
-            in another order, with other values, or more or fewer than before.
+        AttributionError: when made, if the batches can be iterated only once, come from a loader that shuffles, or the
+            first batch isn't a pair of inputs and labels with one label per row. During iteration, if a later batch
+            isn't such a pair, or the batches have another order, other values or another number than before.
     """
 
     def __init__(self, batches: Iterable[object], name: str) -> None:
@@ -120,7 +121,10 @@ def _tensors(inputs: object) -> list[Tensor]:
 
 
 def _sums(inputs: Inputs) -> Iterator[Tensor]:
-    """One weighted sum of every row, float64: weights tell values apart that only change places, as in a flip."""
+    """Yields, for every input, one weighted sum of each row: float64 ``[batch]``.
+
+    The weights differ, so the sum changes if values change places, as in a flipped image.
+    """
     for tensor in _tensors(inputs):
         if tensor.layout is not torch.strided:
             continue

@@ -1,4 +1,4 @@
-"""The rows that the stages of training trained on, numbered so that a row may be in several stages."""
+"""The training rows of each stage of training. Row numbers allow a row to be in several stages."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 
-# Rows whose batches are held in memory at once while they are scored.
+# About the number of rows whose batches are held in memory at once while they are scored.
 _ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class StageData:
-    """What one stage of training trained on.
+    """The training data of one stage.
 
     Attributes:
-        batches: its rows as (inputs, labels), always in the same order; iterated several times.
-        row_ids: the place of every row in the scores, from 0, in the order of the rows; rows of several stages that
-            have the same number are one row. None numbers them on from the rows of the stages before.
-        loss: as ``attribute`` takes it; None is the loss given there.
+        batches: the stage's rows as batches of (inputs, labels), always in the same order. They are iterated several
+            times.
+        row_ids: int ``[rows]``, the place of every row in the scores, from 0. Rows of several stages with the same
+            number are one row. None continues the numbers of the stages before.
+        loss: the stage's loss, in the form that ``attribute`` takes; None is the loss that ``attribute`` is given.
     """
 
     batches: Iterable[tuple[Inputs, Tensor]]
@@ -35,13 +36,14 @@ class StageData:
 
 @dataclass(frozen=True)
 class StageRows:
-    """A stage's rows with their numbers; can be iterated again and again.
+    """A stage's rows with their numbers. They can be iterated several times.
 
     Attributes:
-        batches: (inputs, labels).
-        objective: what the stage minimised.
-        row_ids: int64 ``[rows]``; None numbers them from 0.
-        train_rows: how many rows the stage trained on; None does not compare.
+        batches: batches of (inputs, labels).
+        objective: the training objective of the stage.
+        row_ids: int64 ``[rows]``, the rows' numbers; None numbers them from 0.
+        train_rows: the number of rows that the stage trained on. An iteration raises AttributionError if the number of
+            rows differs; None doesn't compare.
     """
 
     batches: Iterable[tuple[Inputs, Tensor]]
@@ -62,7 +64,7 @@ class StageRows:
             )
 
     def in_groups(self) -> Iterator[list[Batch]]:
-        """Consecutive batches with at least ``_ROWS_AT_ONCE`` rows together, except for the last."""
+        """Yields groups of consecutive batches. Each but the last has at least ``_ROWS_AT_ONCE`` rows."""
         group: list[Batch] = []
         for batch in self:
             group.append(batch)
@@ -74,10 +76,13 @@ class StageRows:
 
 
 def number_rows(stages: Sequence[StageData]) -> list[Tensor | None]:
-    """The row numbers of every stage, int64; None for the only stage without numbers of its own.
+    """Returns the row numbers of every stage, int64 ``[rows]``.
+
+    The result is None for a single stage that has no ``row_ids``.
 
     Raises:
-        AttributionError: there are more or fewer numbers than rows, or numbers from 0 are left out.
+        AttributionError: a stage has more or fewer numbers than rows, a number is negative, or the numbers of all
+            stages have a gap.
     """
     if len(stages) == 1 and stages[0].row_ids is None:
         return [None]

@@ -1,1 +1,1 @@
-"""The trajectory: recorded weights and optimizer states on disk."""
+"""Trajectories: the recording of a training run, and its weights and optimizer state on disk."""

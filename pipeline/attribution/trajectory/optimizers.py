@@ -1,4 +1,4 @@
-"""What optimizers do to a gradient, read from torch's own: settings, second moments, and momentum's exact sums."""
+"""The facts about torch's optimizers that attribution uses: settings, second moments, and effective learning rates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from pipeline.attribution.errors import OptimizerError
 
 _KINDS = {SGD: "sgd", Adam: "adam", AdamW: "adamw"}
-# Settings that all parameters must share and that must stay as they are during a stage.
+# Settings that must be the same for all parameter groups and must not change during a stage.
 _SHARED = ("momentum", "dampening", "nesterov", "betas", "eps", "decoupled_weight_decay")
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with one learning rate and weight decay.
+    """A parameter group of an optimizer, with one learning rate and one weight decay.
 
     Attributes:
-        parameters: their names in the model; None means all that are trained.
-        weight_decay: the optimizer's setting.
+        parameters: the names of the parameters in the model; None means all trained parameters.
+        weight_decay: the group's ``weight_decay``.
     """
 
     parameters: tuple[str, ...] | None
@@ -31,14 +31,16 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """An optimizer as attribution sees it.
+    """The settings of an optimizer.
 
     Attributes:
         kind: ``sgd``, ``adam`` or ``adamw``.
-        groups: parameters that are in none are frozen.
-        momentum: β of SGD, β₁ of Adam.
-        dampening, nesterov: of SGD.
-        beta2, eps: of Adam.
+        groups: the parameter groups. A parameter that is in no group is frozen.
+        momentum: SGD's β, or Adam's β₁.
+        dampening: SGD's dampening.
+        nesterov: whether SGD uses Nesterov momentum.
+        beta2: Adam's β₂.
+        eps: Adam's ε.
     """
 
     kind: str = "sgd"
@@ -55,17 +57,18 @@ class OptimizerSettings:
 
     @property
     def steady_factor(self) -> float:
-        """How often a gradient is applied in the end, after many steps: 1/(1 − β) without dampening."""
+        """The factor by which momentum multiplies the learning rate after many steps: 1/(1 − β) without dampening."""
         if self.adaptive or not self.momentum:
             return 1.0
         return (1.0 - self.dampening) / (1.0 - self.momentum)
 
 
 def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
-    """The settings of ``optimizer``; parameters without ``requires_grad`` count as frozen.
+    """Returns the settings of a torch optimizer. Parameters without ``requires_grad`` count as frozen.
 
     Raises:
-        OptimizerError: the formulas for this optimizer, or a setting of it, aren't known here.
+        OptimizerError: the formulas of this library don't cover the optimizer or one of its settings, or it trains no
+            parameter of the model.
     """
     check_supported(optimizer)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -89,7 +92,11 @@ def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
 
 
 def check_supported(optimizer: Optimizer) -> None:
-    """Raises OptimizerError for an optimizer or a setting without a formula here."""
+    """Checks that the formulas of this library cover an optimizer and its settings.
+
+    Raises:
+        OptimizerError: the formulas don't cover it.
+    """
     if type(optimizer) not in _KINDS:
         check_kind(type(optimizer).__name__)
     groups = optimizer.param_groups
@@ -103,7 +110,11 @@ def check_supported(optimizer: Optimizer) -> None:
 
 
 def check_kind(kind: str) -> None:
-    """Raises OptimizerError unless the formulas for this optimizer are known here."""
+    """Checks that the formulas of this library cover a kind of optimizer.
+
+    Raises:
+        OptimizerError: the formulas don't cover it.
+    """
     if kind not in _KINDS.values():
         raise OptimizerError(
             f"Attribution through {kind!r} isn't supported.", "Train with torch's SGD, Adam or AdamW."
@@ -111,13 +122,13 @@ def check_kind(kind: str) -> None:
 
 
 def constant_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What must not change during a stage, to compare; learning rates may."""
+    """Returns the settings of each group that must not change during a stage. Learning rates may change."""
     keys = (*_SHARED, "weight_decay", "maximize", "amsgrad")
     return [{key: group[key] for key in keys if key in group} for group in optimizer.param_groups]
 
 
 def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Parameter name -> bias-corrected v̂ of Adam; parameters that had no gradient so far are left out."""
+    """Returns parameter -> Adam's bias-corrected v̂. Parameters that have had no gradient yet are left out."""
     found = {}
     for group in optimizer.param_groups:
         beta2 = float(group["betas"][1])
@@ -129,14 +140,13 @@ def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 class AppliedSums:
-    """How much of each interval's gradients the optimizer has applied: Σ learning rate · share, exactly.
+    """The sums of effective learning rates, exactly, by the interval in which a gradient entered.
 
-    A gradient of size 1 that enters the momentum buffer goes on acting at later steps; here it is followed with one
-    buffer per interval. Summed over all intervals it is Σ η_k (1 − β^k)/(1 − β) for SGD, k counted from the
-    optimizer's first step, and Σ η_k for Adam, whose averages are bias-corrected.
-
-    Args:
-        intervals: how many there will be, over all stages.
+    An interval is the time between two checkpoints. A gradient that enters the momentum buffer is applied at later
+    steps too, perhaps in later intervals. The class follows a gradient of size 1 per step through one buffer per
+    interval, and sums learning rate · applied share. Over all intervals, the sum is Σ η_k (1 − β^k)/(1 − β) for SGD
+    without dampening and Nesterov momentum, where k counts the optimizer's steps from 1. For Adam, whose averages are
+    bias-corrected, it is Σ η_k.
     """
 
     def __init__(self) -> None:
@@ -145,25 +155,34 @@ class AppliedSums:
         self._count = 0
 
     def start(self, optimizer: Optimizer) -> None:
-        """A new optimizer takes over; what the old one's buffers still held is lost."""
+        """Begins with another optimizer. Gradients in the buffers of the optimizer before aren't applied any more."""
         self._buffers = [0.0] * len(self._buffers)
         steps = [float(s["step"]) for s in optimizer.state.values() if "step" in s]
         used = any(s.get("momentum_buffer") is not None for s in optimizer.state.values())
         self._count = int(max(steps, default=float(used)))
 
     def add_interval(self, groups: int) -> None:
-        """The gradients that follow belong to another interval, of a stage with so many parameter groups."""
+        """Begins a new interval for the gradients that follow.
+
+        Args:
+            groups: the number of parameter groups of the stage.
+        """
         self._buffers.append(0.0)
         self._sums.append([0.0] * groups)
 
     def step(self, settings: OptimizerSettings, rates: Sequence[float]) -> None:
-        """One optimizer step; ``rates`` are the groups' learning rates."""
+        """Notes one optimizer step.
+
+        Args:
+            settings: the settings of the optimizer.
+            rates: the learning rate of each parameter group.
+        """
         self._count += 1
         beta = settings.momentum
         if settings.adaptive:
             enters, correction = 1.0 - beta, 1.0 - beta**self._count
         else:
-            # torch takes the first gradient whole.
+            # torch applies no dampening to the first gradient.
             enters = 1.0 if self._count == 1 or not beta else 1.0 - settings.dampening
             correction = 1.0
         for place in range(len(self._buffers)):
@@ -176,15 +195,16 @@ class AppliedSums:
                     sums[group] += rate * applied / correction
 
     def sums(self) -> list[list[float]]:
-        """``[interval][group]``."""
+        """Returns the sums as ``[interval][group]``."""
         return [list(each) for each in self._sums]
 
     def to_record(self) -> dict[str, Any]:
-        """For JSON; the inverse of ``from_record``."""
+        """Returns the state as a dictionary for JSON."""
         return {"buffers": self._buffers, "sums": self._sums, "count": self._count}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> AppliedSums:
+        """Returns the sums: the inverse of ``to_record``."""
         found = cls()
         found._buffers, found._sums, found._count = record["buffers"], record["sums"], record["count"]
         return found

@@ -1,4 +1,4 @@
-"""Weights at which gradients are taken: checkpoints, and means of them."""
+"""The weights at which gradients are taken: checkpoints, and means of checkpoints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from pipeline.attribution.trajectory.weights import RunningMean, restore_weights
 
 @dataclass
 class Points:
-    """Weights at which gradients are taken: the checkpoints, and after them means of checkpoints that were added."""
+    """The numbered weights at which gradients are taken: the checkpoints, followed by means of checkpoints.
+
+    Attributes:
+        model: the model that the weights are loaded into.
+        trajectory: the trajectory with the checkpoints.
+    """
 
     model: nn.Module
     trajectory: Trajectory
     _means: list[dict[str, Tensor]] = field(default_factory=list)
 
     def load(self, point: int) -> None:
-        """Puts the weights into the model."""
+        """Loads the weights of a point into the model."""
         checkpoints = self.trajectory.checkpoints
         if point < len(checkpoints):
             restore_weights(self.model, self.trajectory.load_weights(point), checkpoints[point].path)
@@ -30,7 +35,15 @@ class Points:
             self.model.load_state_dict(self._means[point - len(checkpoints)])
 
     def add_mean(self, checkpoints: Sequence[int], rows: StageRows) -> int:
-        """The number of the mean of these checkpoints' weights; BatchNorm statistics are those of ``rows``."""
+        """Adds the mean of some checkpoints' weights as a new point, and loads it into the model.
+
+        Args:
+            checkpoints: the places of the checkpoints in the trajectory.
+            rows: the rows from which BatchNorm statistics are re-estimated.
+
+        Returns:
+            The number of the new point.
+        """
         mean = RunningMean()
         for checkpoint in checkpoints:
             mean.add(self.trajectory.load_weights(checkpoint))

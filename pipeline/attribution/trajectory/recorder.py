@@ -1,4 +1,4 @@
-"""Records a trajectory from inside any training loop."""
+"""The recorder, which writes a trajectory from inside any training loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ from pipeline.attribution.trajectory.weights import RunningMean, save_weights
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
-    """Equally spaced steps after which to write a checkpoint; the last is the end of training.
+    """Returns equally spaced steps after which to write a checkpoint. The last one is the last step.
+
+    Args:
+        steps: the number of steps.
+        checkpoints: the number of checkpoints.
 
     Raises:
         AttributionError: there are fewer steps than checkpoints.
@@ -46,12 +50,21 @@ def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
 
 
 def first_tail_step(steps: int, share: float) -> int:
-    """The first step (counted from 1) whose weights are averaged: the last ``share`` of ``steps``."""
+    """Returns the first step, counted from 1, of the last ``share`` of ``steps``: one step at least."""
     return steps - max(1, round(share * steps)) + 1
 
 
 def check_announced(steps: int, train_rows: int, tail: float) -> None:
-    """Raises AttributionError where a training can't be as it is announced to a recorder."""
+    """Checks the sizes that a recorder is given before training.
+
+    Args:
+        steps: the number of optimizer steps.
+        train_rows: the number of training rows.
+        tail: the share of the last steps whose weights are averaged.
+
+    Raises:
+        AttributionError: a number is less than 1, or ``tail`` isn't between 0 and 1.
+    """
     for name, number in (("steps", steps), ("train_rows", train_rows)):
         if number < 1:
             raise AttributionError(f"{name} is {number}.", "Give how many there are in training.")
@@ -60,26 +73,27 @@ def check_announced(steps: int, train_rows: int, tail: float) -> None:
 
 
 class TrajectoryRecorder:
-    """Writes checkpoints, the learning rates between them and the mean of the last iterates while you train.
+    """Writes checkpoints, the learning rates between them, and the mean of the last weights while you train.
 
-    Training may have several stages (pre-training and fine-tuning, a head alone and then everything): call
-    ``next_stage`` when one is complete. The parameters that a stage's optimizer doesn't have, or that don't require
-    gradients when the stage begins, are frozen in it.
+    Training may have several stages, such as pre-training and fine-tuning: call ``next_stage`` when one is complete. A
+    parameter is frozen in a stage if the stage's optimizer doesn't have it, or if it doesn't require a gradient when
+    the stage begins.
 
     Args:
-        model: the model in training; its state dict is saved, buffers included.
-        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``; parameter groups may differ in learning rate and
-            weight decay, and learning rate schedules are fine.
-        directory: where the trajectory goes; one that is there already is given up.
-        checkpoints: how many, equally spaced.
-        steps: how many optimizer steps the stage takes in all.
-        train_rows: N, how many rows are trained on.
-        tail: the share of the last stage's last steps whose weights are averaged; 0 keeps no average.
-        name: of the stage, for people.
+        model: the model in training. Its state dict is saved, buffers included.
+        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``. Parameter groups may differ in learning rate and weight
+            decay, and learning rates may change during training.
+        directory: the folder of the trajectory. A trajectory that is there already is discarded.
+        steps: the number of optimizer steps of the stage.
+        train_rows: N, the number of rows that the stage trains on.
+        checkpoints: the number of checkpoints, equally spaced.
+        tail: the share of the last stage's steps whose weights are averaged, counted from the end. 0 keeps no average.
+        name: the name of the stage, for people.
 
     Raises:
-        OptimizerError: the optimizer isn't one as above.
-        AttributionError: there are fewer steps than checkpoints or no training rows, or the tail is no share.
+        OptimizerError: the formulas of this library don't cover the optimizer.
+        AttributionError: there are fewer steps than checkpoints, there are no training rows, or ``tail`` isn't between
+            0 and 1.
     """
 
     def __init__(
@@ -105,10 +119,13 @@ class TrajectoryRecorder:
     def next_stage(
         self, optimizer: Optimizer, *, steps: int, train_rows: int, checkpoints: int = 6, name: str = ""
     ) -> None:
-        """Call when a stage's steps are done and before the next one's first; arguments as for the first stage.
+        """Begins the next stage. Call it after the last step of a stage and before the first step of the next one.
+
+        The arguments are those of the class, for the next stage.
 
         Raises:
-            AttributionError: the stage before isn't complete.
+            OptimizerError: the formulas of this library don't cover the optimizer.
+            AttributionError: the stage before isn't complete, or the arguments can't be as for the class.
         """
         if self._step < self._steps:
             raise AttributionError(
@@ -118,12 +135,14 @@ class TrajectoryRecorder:
         self._begin(optimizer, steps, train_rows, checkpoints, name)
 
     def step(self, epoch: float | None = None) -> None:
-        """Call after every ``optimizer.step()`` and before the schedule's; ``epoch`` is how many epochs are
-        done.
+        """Records one step. Call it after every ``optimizer.step()`` and before the ``step()`` of a scheduler.
+
+        Args:
+            epoch: the number of epochs done, or None.
 
         Raises:
             AttributionError: training takes more steps than announced.
-            OptimizerError: momentum, weight decay or the like changed.
+            OptimizerError: a setting of the optimizer other than the learning rate changed.
         """
         assert self._optimizer is not None
         if self._step >= self._steps:
@@ -150,7 +169,7 @@ class TrajectoryRecorder:
             self._applied.add_interval(len(rates))
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What ``restore`` needs to go on after an interruption, as a flat dictionary for safetensors."""
+        """Returns the recorder's state, from which ``restore`` continues, as a flat dictionary for safetensors."""
         record = {
             "step": self._step,
             "lr_sum": self._lr_sum,
@@ -166,8 +185,11 @@ class TrajectoryRecorder:
         return {"record": text.clone()} | {f"mean/{name}": tensor for name, tensor in mean.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on where ``state_tensors`` was taken, with a recorder made of the present stage's optimizer; the
-        checkpoints written before must still be there."""
+        """Continues after an interruption, from a state that ``state_tensors`` returned.
+
+        The recorder must have been made with the optimizer of the present stage, and the checkpoints written before
+        must still be there.
+        """
         record = json.loads(bytes(state["record"].tolist()))
         self._step, self._lr_sum, self._written = record["step"], record["lr_sum"], record["written"]
         self._applied = AppliedSums.from_record(record["applied"])
@@ -183,7 +205,7 @@ class TrajectoryRecorder:
         check_announced(steps, train_rows, self._tail)
         settings = read_settings(self._model, optimizer)
         self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
-        # What is there is of another training, or ends with the stage before.
+        # A trajectory.json that is there belongs to another training, or ends with the stage before.
         (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
         self._steps += steps

@@ -1,4 +1,4 @@
-"""A training run as attribution sees it: checkpoints on disk, and the learning rates between them.
+"""A recorded training run: checkpoints on disk, and the learning rates between them.
 
 A trajectory is a folder:
 
@@ -8,11 +8,12 @@ A trajectory is a folder:
                                      "checkpoints": [{"step", "epoch", "stage", "lr_sum", "applied"}, …]}
     <step>.safetensors              the model's state dict with its buffers; tied tensors once
     <step>.optimizer.safetensors    "second_moment/<parameter>": Adam's bias-corrected v̂
-    tail.safetensors                the mean of the last iterates
+    tail.safetensors                the mean of the weights after each of the last steps
 
-``lr_sum`` is the plain sum of the first group's learning rates over the steps since the checkpoint before;
-``applied`` holds, per group, what the optimizer made of these steps' gradients (``optimizers.AppliedSums``). A file
-without stages, as earlier versions wrote it, is one stage of SGD with the steady state's 1/(1 − momentum).
+``lr_sum`` is the sum of the first group's learning rates over the steps since the checkpoint before. ``applied`` has a
+number per parameter group: the sum of the effective learning rates with which these steps' gradients are applied
+(``optimizers.AppliedSums``). Files of earlier versions have no ``stages``. Such a file is read as one stage of SGD with
+momentum at its steady state (``OptimizerSettings.steady_factor``).
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class Stage:
     """A part of training with its own data, objective or optimizer.
 
     Attributes:
-        train_rows: N, how many rows it trains on.
-        optimizer: its settings.
-        name: for people.
+        train_rows: N, the number of rows that the stage trains on.
+        optimizer: the settings of the stage's optimizer.
+        name: a name for people.
     """
 
     train_rows: int
@@ -55,13 +56,13 @@ class Checkpoint:
     """One checkpoint.
 
     Attributes:
-        step: optimizer steps done.
-        epoch: epochs done, or None where the training loop didn't say.
-        lr_sum: sum of the learning rates of the steps since the checkpoint before, as the optimizer had them.
+        step: the number of optimizer steps done.
+        epoch: the number of epochs done, or None if the training loop didn't say.
+        lr_sum: the sum of the first group's learning rates over the steps since the checkpoint before.
         path: the file with the weights.
-        stage: the stage that it belongs to, counted from 0.
-        applied: per parameter group, what was applied of the gradients since the checkpoint before; None in
-            records without it.
+        stage: the stage that the checkpoint belongs to, counted from 0.
+        applied: per parameter group, the sum of effective learning rates since the checkpoint before
+            (``optimizers.AppliedSums``); None in files of earlier versions.
     """
 
     step: int
@@ -78,15 +79,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive checkpoints over which curvature and gradients count as constant.
+    """Consecutive checkpoints over which curvature and gradients are treated as constant.
 
     Attributes:
-        checkpoints: places of its checkpoints in the trajectory, ascending.
-        lr_sum: η̄K, the sum of its *effective* learning rates (momentum included), the largest of the groups'.
-        weight_decay: of all parameters; 0 where it differs between them or Adam is used, where
-            ``conditioners.segment_conditioners`` has it.
-        stage: the stage that it is a part of.
-        group_sums: ``lr_sum`` of every parameter group.
+        checkpoints: the places of the checkpoints in the trajectory, ascending.
+        lr_sum: η̄K, the sum of the *effective* learning rates (momentum included). With several parameter groups, it
+            is the largest of their sums.
+        weight_decay: the weight decay, if SGD has the same decay and learning rates for all parameter groups. It is 0
+            otherwise; ``preconditioners.segment_conditioners`` then has the decay of each parameter.
+        stage: the stage that the segment is a part of.
+        group_sums: the sum of effective learning rates of every parameter group.
     """
 
     checkpoints: tuple[int, ...]
@@ -98,7 +100,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A recorded training run; see the module's text for its files."""
+    """A recorded training run.
+
+    Attributes:
+        directory: the folder; the module's docstring describes its files.
+        checkpoints: the checkpoints, ascending by step.
+        stages: the stages of training, first to last.
+        steps: the number of optimizer steps of the whole training.
+        tail: the file with the mean of the last weights, or None.
+    """
 
     directory: Path
     checkpoints: tuple[Checkpoint, ...]
@@ -108,11 +118,14 @@ class Trajectory:
 
     @classmethod
     def load(cls, directory: str | Path) -> Trajectory:
-        """Reads ``trajectory.json``; weights are read when asked for.
+        """Reads ``trajectory.json``. Weights are read later, when they are asked for.
+
+        Args:
+            directory: the folder of the trajectory.
 
         Raises:
-            CheckpointError: the file or a checkpoint is missing or damaged.
-            OptimizerError: the run used an optimizer whose formula isn't known here.
+            CheckpointError: the file is missing or damaged, or a file of weights is missing.
+            OptimizerError: the formulas of this library don't cover the optimizer of a stage.
         """
         directory = Path(directory)
         path = directory / FILE_NAME
@@ -140,12 +153,12 @@ class Trajectory:
 
     @property
     def train_rows(self) -> int:
-        """N of the last stage."""
+        """N, the number of training rows, of the last stage."""
         return self.stages[-1].train_rows
 
     @property
     def optimizer(self) -> OptimizerSettings:
-        """Of the last stage."""
+        """The optimizer settings of the last stage."""
         return self.stages[-1].optimizer
 
     @property
@@ -154,10 +167,13 @@ class Trajectory:
         return any(stage.optimizer.adaptive for stage in self.stages)
 
     def segments(self, count: int | Sequence[int] = 1) -> list[Segment]:
-        """Cuts every stage into ``count`` segments with equally many checkpoints each; one number or one a stage.
+        """Cuts every stage into segments with equal numbers of checkpoints.
+
+        Args:
+            count: the number of segments of every stage, or one number for each stage.
 
         Raises:
-            AttributionError: the checkpoints can't be divided so.
+            AttributionError: the checkpoints of a stage can't be divided equally.
         """
         counts = [count] * len(self.stages) if isinstance(count, int) else list(count)
         if len(counts) != len(self.stages):
@@ -168,14 +184,14 @@ class Trajectory:
         return [segment for stage, each in enumerate(counts) for segment in self._stage_segments(stage, each)]
 
     def load_weights(self, checkpoint: int) -> dict[str, Tensor]:
-        """The state dict of the ``checkpoint``-th checkpoint, tied tensors once."""
+        """Returns the state dict of the ``checkpoint``-th checkpoint. Tied tensors are in it once."""
         return load_weights(self.checkpoints[checkpoint].path)
 
     def load_second_moments(self, checkpoint: int) -> dict[str, Tensor]:
-        """Parameter name -> v̂ of Adam at the ``checkpoint``-th checkpoint, of parameters that had gradients.
+        """Returns parameter -> Adam's v̂ at the ``checkpoint``-th checkpoint, for parameters that had gradients.
 
         Raises:
-            CheckpointError: it was not kept.
+            CheckpointError: the checkpoint has no second moments.
         """
         path = self.checkpoints[checkpoint].optimizer_path
         state = load_weights(path) if path.is_file() else {}
@@ -189,10 +205,10 @@ class Trajectory:
         return found
 
     def load_tail(self) -> dict[str, Tensor]:
-        """The mean of the last iterates.
+        """Returns the tail average: the mean state dict of the last steps.
 
         Raises:
-            CheckpointError: the run didn't keep it.
+            CheckpointError: the run has no tail average.
         """
         if self.tail is None:
             raise CheckpointError(
@@ -246,10 +262,18 @@ def write_trajectory(
     steps: int,
     tail: str | None = TAIL_NAME,
 ) -> None:
-    """Writes ``trajectory.json`` atomically; write the weights first, for it says that they are complete.
+    """Writes ``trajectory.json`` atomically. The weights must be complete before, because the file says that they are.
 
-    ``checkpoints`` are ``{"step", "epoch", "lr_sum"}`` with ``stage`` (default 0) and ``applied`` (default: by the
-    steady state), ascending by step.
+    Args:
+        directory: the folder of the trajectory.
+        checkpoints: ``{"step", "epoch", "lr_sum"}`` of each checkpoint, ascending by step. ``"stage"`` is 0 by default.
+            Without ``"applied"``, momentum counts as in its steady state.
+        stages: the stages of training, first to last.
+        steps: the number of optimizer steps of the whole training.
+        tail: the name of the file with the tail average, or None.
+
+    Raises:
+        OptimizerError: the formulas of this library don't cover the optimizer of a stage.
     """
     for stage in stages:
         check_kind(stage.optimizer.kind)
@@ -264,17 +288,17 @@ def write_trajectory(
 
 
 def weights_path(directory: str | Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Returns the path of the weights after a step."""
     return Path(directory) / f"{step}.safetensors"
 
 
 def stage_record(stage: Stage) -> dict[str, Any]:
-    """For JSON."""
+    """Returns a stage as a dictionary for JSON."""
     return {"name": stage.name, "train_rows": stage.train_rows, **asdict(stage.optimizer)}
 
 
 def stage_from_record(record: Mapping[str, Any]) -> Stage:
-    """The inverse of ``stage_record``."""
+    """Returns a stage: the inverse of ``stage_record``."""
     groups = tuple(
         ParameterGroup(
             None if each["parameters"] is None else tuple(each["parameters"]), float(each["weight_decay"])
@@ -290,7 +314,7 @@ def stage_from_record(record: Mapping[str, Any]) -> Stage:
 
 
 def _stage_records(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The stages; those of a file without them is one of SGD."""
+    """Returns the records of the stages. A file of an earlier version has one stage of SGD."""
     if "stages" in record:
         return list(record["stages"])
     settings = OptimizerSettings(

@@ -1,4 +1,4 @@
-"""Weights on disk: state dicts as safetensors, written atomically, and the running mean of iterates."""
+"""State dicts on disk, as safetensors that are written atomically, and the running mean of state dicts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.attribution.errors import CheckpointError
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors into a file; safetensors' own function for this needs NumPy."""
-    # A copy, so that views are written as they look, and tensors may share memory.
+    """Writes tensors into a safetensors file. safetensors' own function for this needs NumPy."""
+    # Contiguous copies: a tensor may be a view, and tensors may share memory.
     held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     specs = {
         name: TensorSpec(
@@ -31,7 +31,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Saves a state dict; tied tensors (the same memory) are saved once, under their first name."""
+    """Saves a state dict atomically. Tied tensors (the same memory) are saved once, under their first name."""
     kept = {}
     seen = set()
     for name, tensor in state.items():
@@ -45,7 +45,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> None:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict that ``save_weights`` wrote.
+    """Returns the state dict that ``save_weights`` wrote.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -63,10 +63,15 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def restore_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path = "") -> None:
-    """Loads a state dict of ``save_weights`` into ``model`` in place.
+    """Loads a state dict of ``save_weights`` into a model, in place.
+
+    Args:
+        model: the model.
+        state: the state dict.
+        source: the file that the state dict comes from, for messages.
 
     Raises:
-        CheckpointError: names or shapes don't fit; names the first one and ``source``.
+        CheckpointError: a name or shape doesn't fit. The message names the first such tensor and ``source``.
     """
     own = model.state_dict()
     aliases = {tensor.data_ptr() for name, tensor in own.items() if name in state}
@@ -88,7 +93,7 @@ def restore_weights(model: nn.Module, state: Mapping[str, Tensor], source: str |
 
 
 class RunningMean:
-    """The mean of state dicts, summed in float64; tensors of integers keep their last value."""
+    """The mean of state dicts, summed in float64. Tensors that aren't floating point keep their last value."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -96,7 +101,7 @@ class RunningMean:
         self._dtypes: dict[str, torch.dtype] = {}
 
     def add(self, state: Mapping[str, Tensor]) -> None:
-        """Adds one state dict; all must have the same names and shapes."""
+        """Adds one state dict. All must have the same names and shapes."""
         for name, tensor in state.items():
             tensor = tensor.detach()
             if not tensor.is_floating_point():
@@ -109,7 +114,7 @@ class RunningMean:
         self.count += 1
 
     def mean(self) -> dict[str, Tensor]:
-        """The mean, in the dtypes of what was added.
+        """Returns the mean, in the dtypes of the state dicts that were added.
 
         Raises:
             CheckpointError: nothing was added.
@@ -122,15 +127,15 @@ class RunningMean:
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """A flat dictionary for safetensors, from which ``from_tensors`` goes on exactly."""
+        """Returns the sums as a flat dictionary for safetensors. ``from_tensors`` restores them without loss."""
         tensors = {f"sum/{name}": value for name, value in self._sums.items()}
-        # Empty tensors remember the dtypes.
+        # Empty tensors stand for the dtypes.
         tensors |= {f"dtype/{name}": torch.empty(0, dtype=dtype) for name, dtype in self._dtypes.items()}
         return tensors | {"count": torch.tensor(self.count)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RunningMean:
-        """The inverse of ``to_tensors``."""
+        """Returns the running mean: the inverse of ``to_tensors``."""
         running = cls()
         running.count = int(tensors["count"])
         for name, value in tensors.items():
@@ -142,5 +147,5 @@ class RunningMean:
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries whose name begins with ``prefix``, without it."""
+    """Returns the entries whose name begins with ``prefix``, with the prefix removed from their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

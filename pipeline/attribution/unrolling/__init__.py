@@ -1,1 +1,1 @@
-"""Differentiating through recorded training: recorders, bit-for-bit replay, and the adjoint of its steps."""
+"""Differentiation through recorded training: recorders, bit-for-bit replay, and the adjoints of optimizer steps."""

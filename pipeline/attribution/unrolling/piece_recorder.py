@@ -1,11 +1,11 @@
-"""Records what smoothed Gauss–Newton unrolling needs: the mean weights of equal pieces of training.
+"""The recorder for smoothed unrolling, which writes the mean weights of equal pieces of training.
 
 A recording is a folder:
 
-    pieces.json              optimizer, its groups, steps, training rows, batch size, the pieces' first steps
-    rates.safetensors        each step's learning rates
+    pieces.json              optimizer, its groups, steps, training rows, batch size, the first step of each piece
+    rates.safetensors        the learning rates of each step
     piece-<i>.safetensors    the mean of the weights and buffers in a piece, and of Adam's second moments
-    tail.safetensors         the mean of the last iterates
+    tail.safetensors         the mean of the weights after each of the last steps
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ SECOND_MOMENT = "exp_avg_sq"
 
 
 class PieceRecorder:
-    """Call ``step()`` after every ``optimizer.step()`` and before the schedule's.
+    """Records the mean weights of pieces of training. Call ``step()`` after every ``optimizer.step()``.
 
     Args:
-        model, optimizer: in training; ``SGD`` without dampening, ``Adam`` or ``AdamW`` without amsgrad.
-        directory: where the recording goes; one that is there already is given up.
-        steps: T, how many optimizer steps training takes in all.
-        train_rows: N.
-        batch_size: rows of a batch, by which the sum of their losses is divided.
-        pieces: into how many equal pieces training is cut.
-        tail: the share of the last steps whose weights are averaged for the query; 0 keeps no average.
+        model: the model in training.
+        optimizer: ``SGD`` without dampening, or ``Adam`` or ``AdamW`` without amsgrad.
+        directory: the folder of the recording. A recording that is there already is discarded.
+        steps: T, the number of optimizer steps of training.
+        train_rows: N, the number of training rows.
+        batch_size: the number of rows of a batch, by which the sum of their losses is divided.
+        pieces: the number of equal pieces that training is cut into.
+        tail: the share of the last steps over which the weights of the query are averaged; 0 takes the final weights.
 
     Raises:
-        OptimizerError: the optimizer can't be unrolled.
-        AttributionError: there are no steps, training rows, rows of a batch or pieces, or the tail is no share.
+        OptimizerError: training with the optimizer can't be unrolled.
+        AttributionError: a number is less than 1, or ``tail`` isn't between 0 and 1.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class PieceRecorder:
         self._groups = group_records(model, optimizer)
         self._rates: list[list[float]] = []
         self._piece, self._tail = RunningMean(), RunningMean()
-        # What is there is of another training.
+        # A pieces.json that is there belongs to another training.
         (self._directory / RECORD_NAME).unlink(missing_ok=True)
 
     def step(self) -> None:
-        """Notes one step.
+        """Records one step. Call it after ``optimizer.step()`` and before the ``step()`` of a scheduler.
 
         Raises:
             AttributionError: training takes more steps than announced.
@@ -124,12 +125,15 @@ class PieceRecorder:
 
 
 def piece_path(directory: Path, piece: int) -> Path:
-    """Where the mean of a piece lies."""
+    """Returns the path of the means over a piece."""
     return directory / f"piece-{piece}.safetensors"
 
 
 def read_record(directory: Path) -> tuple[dict[str, Any], Tensor]:
-    """(what ``pieces.json`` says, learning rates ``[steps, groups]``).
+    """Reads the record of a recording.
+
+    Returns:
+        (content of ``pieces.json``, learning rates float64 ``[steps, groups]``).
 
     Raises:
         CheckpointError: the recording is missing or damaged.

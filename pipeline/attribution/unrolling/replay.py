@@ -1,4 +1,4 @@
-"""Repeats recorded training piece by piece, and refuses where a repetition isn't the same bit for bit."""
+"""The replay of recorded training, piece by piece. A piece that doesn't repeat bit for bit is an error."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from pipeline.attribution.unrolling.vectors import ParameterVector
 
 
 class ReplayError(AttributionError):
-    """Repeated training came out differently from the recorded one."""
+    """The replayed training differs from the recorded training."""
 
 
 @dataclass(frozen=True)
 class ReplayedStep:
-    """One step of a piece.
+    """One replayed step.
 
     Attributes:
-        step: counted from 0.
-        rows, divisor: of the batch.
-        point: where the step was taken from.
-        random: state of the generator before the forward pass, where that drew numbers.
+        step: the number of the step, from 0.
+        rows: int64 ``[batch]``, the numbers of the batch's rows.
+        divisor: the number by which the sum of the losses was divided.
+        point: the values at which the step was taken.
+        random: the state of the random generator before the forward pass; None if the pass drew no random numbers.
     """
 
     step: int
@@ -55,13 +56,16 @@ class Replay:
     """A recording of ``ReplayRecorder``.
 
     Attributes:
-        directory: where it lies.
-        optimizer: the class's name; groups: options and parameters of its groups.
-        steps, train_rows: T and N.
-        tail_steps: over how many last iterates the query's weights are averaged; 1 for the final weights.
-        stored: steps whose states are stored, ascending from 0 to T.
-        training_modules: names of the modules that trained in training mode.
-        tensors: what was noted of each step.
+        directory: the folder of the recording.
+        optimizer: the name of the optimizer's class.
+        groups: ``updates.group_records`` of the optimizer.
+        steps: T, the number of steps.
+        train_rows: N, the number of training rows.
+        tail_steps: the number of last steps over which the weights of the query are averaged; 1 for the final weights.
+        averaged: whether there is a tail average.
+        stored: the steps whose states are stored, ascending from 0 to T.
+        training_modules: the names of the modules that were in training mode.
+        tensors: the recorded facts of each step, from ``steps.safetensors``.
     """
 
     directory: Path
@@ -77,7 +81,10 @@ class Replay:
 
     @classmethod
     def load(cls, directory: str | Path) -> Replay:
-        """Reads what was noted; states are read when they are needed.
+        """Reads the recorded facts of each step. States are read later, when they are needed.
+
+        Args:
+            directory: the folder of the recording.
 
         Raises:
             CheckpointError: the recording is missing or damaged.
@@ -107,27 +114,35 @@ class Replay:
         return update_rule(self.optimizer)
 
     def vector(self, model: nn.Module) -> ParameterVector:
-        """The order of the parameters in vectors, by group."""
+        """Returns the order of the parameters in vectors, group by group."""
         return ParameterVector(model, [group["parameters"] for group in self.groups])
 
     def load_query_point(self, model: nn.Module) -> None:
-        """Loads the tail average, or the final weights where none was kept."""
+        """Loads the weights of the query: the tail average, or the final weights if there is no average."""
         if self.averaged:
             restore_weights(model, load_weights(self.directory / REPLAY_TAIL_NAME), self.directory)
             return
         self._restore(model, self.stored[-1], None)
 
     def final_weights(self) -> dict[str, Tensor]:
-        """The state dict after the last step."""
+        """Returns the state dict after the last step."""
         return _state_dict(load_weights(state_path(self.directory, self.stored[-1])))
 
     def pieces_backwards(
         self, model: nn.Module, objective: Objective, rows: RowSource
     ) -> Iterator[list[ReplayedStep]]:
-        """The steps between stored states, last piece first, each piece in its order.
+        """Replays training and yields the steps between two stored states, the last piece first.
+
+        The steps within a piece are in the order of training.
+
+        Args:
+            model: the model; replaying changes its weights and modes.
+            objective: the training objective.
+            rows: returns training rows by their numbers, as they were in training, with their weights.
 
         Raises:
-            ReplayError: a piece doesn't end where the recorded one ended.
+            CheckpointError: the model doesn't have the recorded parameters.
+            ReplayError: the state at the end of a piece differs from the recorded state.
         """
         missing = [name for group in self.groups for name in group["parameters"]]
         own = dict(model.named_parameters())
@@ -178,7 +193,7 @@ class Replay:
         divisor: float,
         vector: ParameterVector,
     ) -> StepPoint:
-        """Takes one step; returns where from."""
+        """Takes one step, and returns the values at which it was taken."""
         batch, parameters = rows(chosen), dict(model.named_parameters())
         weights = vector.flatten(parameters)
         losses = objective.losses(model(batch.inputs), batch.labels)
@@ -235,7 +250,7 @@ class Replay:
 
 
 def _state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights and buffers of a stored state."""
+    """Returns the weights and buffers of a stored state."""
     return {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
 
 
@@ -247,9 +262,9 @@ def _slot(
 
 
 def set_random_state(model: nn.Module, state: Tensor) -> None:
-    """Sets the generator that the model's device draws from."""
+    """Sets the state of the random generator of the model's device."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
-        torch.set_rng_state(state.clone())  # a view of a larger tensor isn't taken
+        torch.set_rng_state(state.clone())  # torch refuses a view of a larger tensor

@@ -1,13 +1,14 @@
-"""Records a training run so that it can be repeated bit for bit, piece by piece, from stored states.
+"""The recorder for exact unrolling: it records training so that it can be replayed bit for bit from stored states.
 
 A recording is a folder:
 
-    replay.json              optimizer, its groups, steps, training rows, which steps' states are stored
-    steps.safetensors        per step: rows, divisor of the summed loss, learning rates, random state if it drew
-    state-<step>.safetensors weights, buffers and optimizer state after so many steps
-    tail.safetensors         the mean of the last iterates
+    replay.json              optimizer, its groups, steps, training rows, the steps whose states are stored
+    steps.safetensors        per step: rows, divisor of the summed loss, learning rates, and the random state before
+                             the forward pass if that drew random numbers
+    state-<step>.safetensors weights, buffers and optimizer state after this number of steps
+    tail.safetensors         the mean of the weights after each of the last steps; only if ``tail`` isn't 0
 
-States are stored every √T steps, or less often where the byte budget asks for it.
+States are stored every √T steps, or less often if the byte budget requires it.
 """
 
 from __future__ import annotations
@@ -30,30 +31,31 @@ from pipeline.attribution.trajectory.weights import RunningMean, save_weights, w
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 
 RECORD_NAME, STEPS_NAME, REPLAY_TAIL_NAME = "replay.json", "steps.safetensors", "tail.safetensors"
-# Bytes that stored states may take, and that the weights of one piece may take while it is repeated.
+# The most bytes of all stored states, and also of the values of one piece while it is replayed.
 BYTE_BUDGET = 2 << 30
 
 
 class ReplayRecorder:
-    """Call ``step(rows)`` after every ``optimizer.step()`` and before the schedule's.
+    """Records training for a bit-for-bit replay. Call ``step(rows)`` after every ``optimizer.step()``.
 
-    A step must be: the loss Σ losses / divisor of these rows alone, its gradient as it is, and the optimizer's step.
-    Whether it was shows when the recording is replayed.
+    A training step must minimise Σ losses / divisor of the given rows alone, and must apply the optimizer to the
+    unchanged gradient. A replay finds out if a step did something else.
 
     Args:
-        model: in training; without BatchNorm in training mode, since rows of a batch then depend on each other.
-        optimizer: ``SGD`` without dampening, ``Adam`` or ``AdamW`` without amsgrad; options must stay, learning
-            rates may change.
-        directory: where the recording goes; one that is there already is given up.
-        steps: T, how many optimizer steps training takes in all.
-        train_rows: N; rows are numbered from 0 to N − 1.
-        tail: the share of the last steps whose weights are averaged for the query; 0 keeps no average.
-        byte_budget: for stored states, and again for the weights of one piece while it is replayed.
+        model: the model in training. BatchNorm can't be in training mode, because rows of a batch then depend on each
+            other.
+        optimizer: ``SGD`` without dampening, or ``Adam`` or ``AdamW`` without amsgrad. Learning rates may change
+            during training; other options may not.
+        directory: the folder of the recording. A recording that is there already is discarded.
+        steps: T, the number of optimizer steps of training.
+        train_rows: N, the number of training rows. Rows are numbered from 0 to N − 1.
+        tail: the share of the last steps over which the weights of the query are averaged; 0 takes the final weights.
+        byte_budget: the most bytes of all stored states, and also of the values of one piece while it is replayed.
 
     Raises:
-        OptimizerError: the optimizer can't be unrolled.
-        AttributionError: the model has BatchNorm in training mode, the budget is too small, there are no steps or
-            training rows, or the tail is no share.
+        OptimizerError: training with the optimizer can't be unrolled.
+        AttributionError: BatchNorm is in training mode, the budget is too small, a number is less than 1, or ``tail``
+            isn't between 0 and 1.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class ReplayRecorder:
         self._rates: list[list[float]] = []
         self._random: dict[int, Tensor] = {}
         self._stored: list[int] = []
-        # What is there is of another training.
+        # A replay.json that is there belongs to another training.
         (self._directory / RECORD_NAME).unlink(missing_ok=True)
         self._before = random_state(model)
         self._drawn: Tensor | None = None
@@ -90,11 +92,11 @@ class ReplayRecorder:
         self._store()
 
     def step(self, rows: Tensor | Sequence[int], divisor: float | None = None) -> None:
-        """Notes one step.
+        """Records one step. Call it after ``optimizer.step()`` and before the ``step()`` of a scheduler.
 
         Args:
-            rows: integers ``[batch]``, the numbers of the batch's rows, in their order.
-            divisor: what the sum of the losses was divided by; None means the number of rows.
+            rows: integers ``[batch]``, the numbers of the batch's rows, in their order in the batch.
+            divisor: the number by which the sum of the losses was divided; None is the number of rows.
 
         Raises:
             AttributionError: training takes more steps than announced, ``rows`` aren't numbers from 0 to N − 1, or
@@ -123,7 +125,7 @@ class ReplayRecorder:
         self._before = random_state(self._model)
 
     def _compare(self, _module: nn.Module, _args: Any, _outputs: Any) -> None:
-        """Keeps the random state before a forward pass that drew from it, as dropout does."""
+        """Keeps the random state before a forward pass if the pass drew random numbers, as dropout does."""
         drew = not torch.equal(self._before, random_state(self._model))
         self._drawn = self._before if drew else None
 
@@ -163,10 +165,15 @@ class ReplayRecorder:
 
 
 def row_numbers(rows: Tensor | Sequence[int], train_rows: int, step: int) -> Tensor:
-    """The rows of a step, counted from 1, as int64 ``[batch]`` of its own on the CPU.
+    """Returns a copy of the row numbers of a step, as int64 ``[batch]`` on the CPU.
+
+    Args:
+        rows: the row numbers.
+        train_rows: N, the number of training rows.
+        step: the number of the step, from 1, for messages.
 
     Raises:
-        AttributionError: there are none, or they aren't whole numbers from 0 to ``train_rows`` − 1.
+        AttributionError: there are no row numbers, or they aren't whole numbers from 0 to N − 1.
     """
     given = rows.detach().cpu() if isinstance(rows, Tensor) else torch.as_tensor(rows)
     hint = "Give the numbers of the batch's rows in the training set."
@@ -182,11 +189,17 @@ def row_numbers(rows: Tensor | Sequence[int], train_rows: int, step: int) -> Ten
 def check_recordable(
     model: nn.Module, optimizer: Optimizer, steps: int, byte_budget: int = BYTE_BUDGET
 ) -> int:
-    """Steps between stored states: √T, or more where states would take more than the budget.
+    """Returns the number of steps between stored states: √T, or more if the states would exceed the budget.
+
+    Args:
+        model: the model in training.
+        optimizer: the optimizer.
+        steps: T, the number of optimizer steps of training.
+        byte_budget: as in ``ReplayRecorder``.
 
     Raises:
-        OptimizerError: the optimizer can't be unrolled.
-        AttributionError: the model has BatchNorm in training mode, or the budget is too small.
+        OptimizerError: training with the optimizer can't be unrolled.
+        AttributionError: BatchNorm is in training mode, or the budget is too small.
     """
     rule = check_unrollable(optimizer)
     check_batchnorm(model)
@@ -205,12 +218,12 @@ def check_recordable(
 
 
 def state_path(directory: Path, step: int) -> Path:
-    """Where the state after ``step`` steps lies."""
+    """Returns the path of the state after ``step`` steps."""
     return directory / f"state-{step}.safetensors"
 
 
 def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights, buffers and the optimizer's tensors, as a flat dictionary for safetensors."""
+    """Returns weights, buffers and the optimizer's tensors as a flat dictionary for safetensors."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
@@ -220,18 +233,22 @@ def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def random_state(model: nn.Module) -> Tensor:
-    """The state of the generator that the model's device draws from: uint8."""
+    """Returns the state of the random generator of the model's device, uint8."""
     device = next(model.parameters()).device
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def training_modules(model: nn.Module) -> list[str]:
-    """Names of the modules in training mode."""
+    """Returns the names of the modules in training mode."""
     return [name for name, module in model.named_modules() if module.training]
 
 
 def check_batchnorm(model: nn.Module) -> None:
-    """Raises AttributionError where BatchNorm takes its statistics from the batch."""
+    """Checks that no BatchNorm module takes its statistics from the batch.
+
+    Raises:
+        AttributionError: a BatchNorm module is in training mode or has no running statistics.
+    """
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise AttributionError(

@@ -1,4 +1,4 @@
-"""Whether a recording to unroll is of the training that a trajectory is of."""
+"""The check that a trajectory and a recording for unrolling come from the same training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
 
 
 def check_same_training(trajectory: Trajectory, recording: Replay | Pieces) -> None:
-    """Raises AttributionError, which says what differs, for a recording of another training.
+    """Checks that a trajectory and a recording come from the same training.
 
-    Compared are the sizes, the optimizer and its groups, the first group's learning rates and, of a ``Replay``, the
-    final weights.
+    The check compares the sizes, the optimizer and its parameter groups, the learning rates of the first group and, for
+    a ``Replay``, the final weights.
+
+    Raises:
+        AttributionError: something differs; the message says what.
     """
     different = [*_sizes(trajectory, recording), *_options(trajectory.optimizer, _settings(recording))]
     if not different:
@@ -52,7 +55,7 @@ def _options(ours: OptimizerSettings, theirs: OptimizerSettings) -> Iterator[str
     for place, (mine, found) in enumerate(zip(ours.groups, theirs.groups, strict=True)):
         if mine.weight_decay != found.weight_decay:
             yield f"the weight decay of group {place} is {found.weight_decay} and not {mine.weight_decay}"
-        # Trajectories of earlier versions don't say which parameters there were.
+        # Trajectories of earlier versions don't name the parameters.
         names = (
             set(found.parameters or ()) ^ set(mine.parameters or ()) if mine.parameters is not None else ()
         )
@@ -83,12 +86,12 @@ def _weights(trajectory: Trajectory, recording: Replay | Pieces) -> Iterator[str
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
-    """Equal bit for bit; NaN, of a training that diverged, equals NaN."""
+    """Returns whether two tensors have equal values. NaN, from a training that diverged, equals NaN."""
     return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
 
 
 def _settings(recording: Replay | Pieces) -> OptimizerSettings:
-    """What the recording says of its optimizer, as ``optimizers.read_settings`` does."""
+    """Returns the optimizer settings of a recording, in the form of ``optimizers.read_settings``."""
     groups = tuple(
         ParameterGroup(tuple(group["parameters"]), float(group["options"]["weight_decay"]))
         for group in recording.groups

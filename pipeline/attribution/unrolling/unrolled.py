@@ -1,18 +1,21 @@
 """Exact differentiation of the mean query loss through recorded training.
 
-Backwards over the steps, with λ = ∂(query loss)/∂(weights and optimizer state) after a step:
+Let λ be the derivative of the query loss with respect to the weights and optimizer state after a step. For each step,
+from the last to the first:
 
-    a ← λ through the optimizer's step, as the adjoint of the gradient that entered
-    ∂(query loss)/∂(weight of row i) += ⟨a, ∇L_i(θ_k)⟩ / divisor       for rows of the step's batch
-    λ ← λ through the step, + H_k a
+    a ← adjoint of the gradient that entered the step, from λ
+    ∂(query loss)/∂(weight of row i) += ⟨a, ∇L_i(θ_k)⟩ / divisor       for the rows i of the step's batch
+    λ ← adjoint before the step, from λ, plus H_k a
 
-The query's gradient enters at its weights: 1/n of it at each of the last n steps where they are the mean of those
-iterates. The derivative with respect to a row's weight is its harm: what removing it would lower the loss by.
+H_k is the Hessian of the step's loss. The query gradient is added to λ at the weights where it is taken. If these are
+the mean of the weights after the last n steps, 1/n of the gradient is added at each of these steps. The derivative with
+respect to the weight of a row is the harm of the row: the amount by which the loss falls if the row is removed.
 
-*Order smoothing* puts the sum of a over a piece of training times all rows' gradients at the piece's middle, divided
-by N, in place of the rows that happened to be in each batch. That takes a step which is linear in its gradient: what
-Adam makes of one depends on the others of its batch and is 1/ε-fold where a weight never had any, as the embedding of
-a rare word. Under Adam the recorded order counts.
+*Order smoothing* replaces the rows of the recorded batches by all rows: a is summed over a piece of training and
+multiplied by the gradients of all rows at the middle of the piece, divided by N. This is valid for an optimizer whose
+step is linear in the gradient. Adam's step isn't: the effect of one gradient depends on the other rows of the batch. It
+is up to 1/ε times as large for a weight that has had no gradient yet, such as the embedding of a rare word. Under Adam,
+the recorded batches are used.
 """
 
 from __future__ import annotations
@@ -36,9 +39,10 @@ from pipeline.attribution.unrolling.replay import Replay, ReplayedStep, set_rand
 from pipeline.attribution.unrolling.updates import Adjoint, adjoint, vector_groups
 from pipeline.attribution.unrolling.vectors import ParameterVector
 
-# Pieces of order smoothing.
+# The number of pieces of order smoothing.
 PIECES = 24
-# Growth of the adjoint up to which the derivative predicts anything: up to 4 it did, from 400 it did not (measured).
+# The largest growth of the adjoint at which the derivative counts as a prediction. In measurements, it predicted well
+# with growth up to 4 and not at all from 400 on.
 GROWTH_LIMIT = 10.0
 
 
@@ -47,9 +51,9 @@ class UnrolledHarm:
     """The derivative of the mean query loss with respect to the rows' weights.
 
     Attributes:
-        harm: ``[rows]`` nats, float64, > 0: removing the row lowers the query loss.
-        growth: max over the steps of ‖λ‖ / ‖∇ query loss‖. Above ``GROWTH_LIMIT`` training was chaotic: the
-            derivative is right and predicts nothing.
+        harm: float64 ``[rows]`` in nats. If it is positive, removing the row lowers the query loss.
+        growth: the largest ‖λ‖ / ‖∇ query loss‖ of all steps, where λ is the adjoint of the weights. Above
+            ``GROWTH_LIMIT`` training was chaotic: the derivative is right, but predicts nothing.
     """
 
     harm: Tensor
@@ -57,6 +61,7 @@ class UnrolledHarm:
 
     @property
     def chaotic(self) -> bool:
+        """Whether the growth is above ``GROWTH_LIMIT``, or isn't a number."""
         return not self.growth <= GROWTH_LIMIT
 
 
@@ -70,16 +75,16 @@ def unrolled_harm(
     query_objective: Objective | None = None,
     pieces: int | None = None,
 ) -> UnrolledHarm:
-    """Differentiates through the recorded training.
+    """Differentiates the mean query loss through the recorded training.
 
     Args:
-        model: built as for training; its weights and modes are put back at the end.
+        model: the model, built as for training. Its weights and modes are restored at the end.
         replay: the recording.
-        objective: what was trained on.
-        rows: gives training rows by their numbers, as they were in training, with their weights.
-        query: rows whose mean loss is differentiated, at the recording's tail average.
-        query_objective: the query's loss; None means the objective's.
-        pieces: of order smoothing; 0 differentiates with the recorded order, None is ``smoothing_pieces``.
+        objective: the training objective.
+        rows: returns training rows by their numbers, as they were in training, with their weights.
+        query: batches of (inputs, labels) whose mean loss is differentiated, at the recording's tail average.
+        query_objective: the objective of the queries; None is the training objective.
+        pieces: the number of pieces of order smoothing. 0 uses the recorded batches, None is ``smoothing_pieces``.
 
     Raises:
         ReplayError: training doesn't repeat bit for bit.
@@ -97,19 +102,40 @@ def unrolled_harm(
 
 
 def smoothing_pieces(linear: bool) -> int:
-    """Pieces of order smoothing where nobody says otherwise. ``linear``: whether a step is linear in its gradient."""
+    """Returns the default number of pieces of order smoothing.
+
+    Args:
+        linear: whether the optimizer's step is linear in the gradient.
+    """
     return PIECES if linear else 0
 
 
 def unrolled_cost(epochs: float, pieces: int = PIECES) -> float:
-    """What ``unrolled_harm`` costs after a training of so many passes over the rows, in trainings: one repetition,
-    about two backwards, and ⅔ of a pass per piece."""
+    """Returns the cost of ``unrolled_harm``, in units of the cost of the training.
+
+    The replay costs one training, the backward recursion about two, and each piece of order smoothing ⅔ of a pass over
+    the rows.
+
+    Args:
+        epochs: the number of passes over the rows in training.
+        pieces: the number of pieces of order smoothing.
+    """
     return 3.0 + pieces * (2 / 3) / epochs
 
 
 @dataclass
 class _Backwards:
-    """The recursion's state."""
+    """The backward recursion through a replay.
+
+    Attributes:
+        model: the model.
+        replay: the recording.
+        objective: the training objective.
+        rows: returns training rows by their numbers.
+        vector: the order of the parameters in vectors.
+        gradient: ``[parameters]``, the gradient of the mean query loss.
+        pieces: the number of pieces of order smoothing; 0 uses the recorded batches.
+    """
 
     model: nn.Module
     replay: Replay
@@ -154,7 +180,7 @@ class _Backwards:
                 yield piece.pop()
 
     def _products(self, step: ReplayedStep, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """(⟨direction, ∇L_i⟩ / divisor of the batch's rows float64, the step's Hessian times the direction)."""
+        """Returns (⟨direction, ∇L_i⟩ / divisor of the rows, float64; the step's Hessian times the direction)."""
         device = direction.device
         with torch.random.fork_rng(
             [device] if device.type == "cuda" else [], enabled=step.random is not None
@@ -182,5 +208,5 @@ class _Backwards:
 
 
 def smoothing_starts(steps: int, pieces: int) -> set[int]:
-    """First steps, counted from 0, of at most ``pieces`` equal pieces of training."""
+    """Returns the first steps, counted from 0, of at most ``pieces`` equal pieces of training."""
     return {steps * piece // pieces for piece in range(pieces)}

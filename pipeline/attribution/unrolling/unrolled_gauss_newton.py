@@ -1,9 +1,11 @@
-"""Smoothed unrolling: the recursion of ``unrolled`` over the mean weights of pieces of training.
+"""Smoothed unrolling: the recursion of ``unrolled.py`` at the mean weights of pieces of training.
 
-Fresh random batches take the place of the recorded order and the Gauss–Newton matrix that of the Hessian, so nothing
-is replayed and the adjoint stays bounded where exact unrolling explodes. Adam's second moments are held at their mean
-in a piece, but at no less than a share of their mean over training: a weight that has had no gradient yet, as the
-embedding of a rare word, would move 1/ε-fold.
+Random batches replace the recorded batches, and the Gauss–Newton matrix replaces the Hessian. Nothing is therefore
+replayed, and the adjoint stays bounded where that of exact unrolling explodes.
+
+Adam's second moments are held at their mean over a piece, but at least at a share of their mean over training. Without
+this limit, a weight that has had no gradient yet, such as the embedding of a rare word, would move up to 1/ε times as
+far.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from pipeline.attribution.unrolling.updates import (
 )
 from pipeline.attribution.unrolling.vectors import ParameterVector
 
-# Share of its mean over training that a second moment is held at, at least.
+# The smallest value of a second moment, as a share of its mean over training.
 LEAST_MOMENT = 0.01
 
 
@@ -49,12 +51,15 @@ class Pieces:
     """A recording of ``PieceRecorder``.
 
     Attributes:
-        directory: where it lies.
-        optimizer, groups: the class's name; options and parameters of its groups.
-        steps, train_rows, batch_size: T, N, and the rows of a batch.
-        tail_steps: over how many last iterates the query's weights are averaged; 1 for the final weights.
-        starts: the pieces' first steps, counted from 0, ascending.
-        rates: learning rates ``[steps, groups]``.
+        directory: the folder of the recording.
+        optimizer: the name of the optimizer's class.
+        groups: ``updates.group_records`` of the optimizer.
+        steps: T, the number of steps.
+        train_rows: N, the number of training rows.
+        batch_size: the number of rows of a batch.
+        tail_steps: the number of last steps over which the weights of the query are averaged; 1 for the final weights.
+        starts: the first step of each piece, counted from 0, ascending.
+        rates: float64 ``[steps, groups]``, the learning rates.
     """
 
     directory: Path
@@ -69,7 +74,10 @@ class Pieces:
 
     @classmethod
     def load(cls, directory: str | Path) -> Pieces:
-        """Reads what was noted; weights are read when they are needed.
+        """Reads the record and the learning rates. Weights are read later, when they are needed.
+
+        Args:
+            directory: the folder of the recording.
 
         Raises:
             CheckpointError: the recording is missing or damaged.
@@ -88,21 +96,21 @@ class Pieces:
         return update_rule(self.optimizer)
 
     def vector(self, model: nn.Module) -> ParameterVector:
-        """The order of the parameters in vectors, by group."""
+        """Returns the order of the parameters in vectors, group by group."""
         return ParameterVector(model, [group["parameters"] for group in self.groups])
 
     def load_query_point(self, model: nn.Module) -> None:
-        """Loads the tail average."""
+        """Loads the weights of the query: the tail average."""
         restore_weights(model, load_weights(self.directory / PIECES_TAIL_NAME), self.directory)
 
     def load_piece(self, model: nn.Module, piece: int) -> Mapping[str, Tensor]:
-        """Loads a piece's mean weights; returns Adam's mean second moments by parameter."""
+        """Loads the mean weights of a piece, and returns parameter -> Adam's mean second moment."""
         weights, moments = self._read(piece)
         restore_weights(model, weights, piece_path(self.directory, piece))
         return moments
 
     def mean_moments(self) -> Mapping[str, Tensor]:
-        """Adam's second moments by parameter, means over the pieces; none of another optimizer."""
+        """Returns parameter -> Adam's second moment, the mean over all pieces; it is empty for another optimizer."""
         if SECOND_MOMENT not in self.rule.slots:
             return {}
         mean = RunningMean()
@@ -111,7 +119,7 @@ class Pieces:
         return mean.mean()
 
     def _read(self, piece: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(weights, Adam's second moments), means over a piece."""
+        """Returns the means over a piece: (weights and buffers, Adam's second moments)."""
         found: dict[str, dict[str, Tensor]] = {"model": {}, SECOND_MOMENT: {}}
         for name, tensor in load_weights(piece_path(self.directory, piece)).items():
             kind, own = name.split("/", 1)
@@ -128,13 +136,15 @@ def unrolled_gauss_newton_harm(
     *,
     seed: int = 0,
 ) -> UnrolledHarm:
-    """The smoothed derivative of the mean query loss with respect to the rows' weights.
+    """Computes the smoothed derivative of the mean query loss with respect to the rows' weights.
 
     Args:
-        model: built as for training; its weights are put back at the end.
-        rows: gives training rows by their numbers, with their labels and weights.
-        query: rows whose mean loss is differentiated, at the tail average.
-        seed: of the random batches.
+        model: the model, built as for training. Its weights are restored at the end.
+        pieces: the recording.
+        objective: the objective of training and of the queries.
+        rows: returns training rows by their numbers, with their labels and weights.
+        query: batches of (inputs, labels) whose mean loss is differentiated, at the tail average.
+        seed: the seed of the random batches.
     """
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
@@ -148,7 +158,10 @@ def unrolled_gauss_newton_harm(
 
 
 def random_batches(train_rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Row numbers ``[batch_size]``, epoch by epoch in random orders, without end."""
+    """Yields row numbers int64 ``[batch_size]`` without end, in a new random order for every epoch.
+
+    A smaller last batch of an epoch is skipped.
+    """
     generator = torch.Generator().manual_seed(seed)
     while True:
         for batch in torch.randperm(train_rows, generator=generator).split(batch_size):
@@ -158,7 +171,18 @@ def random_batches(train_rows: int, batch_size: int, seed: int) -> Iterator[Tens
 
 @dataclass(frozen=True)
 class _Smoothed:
-    """The recursion's fixed parts. ``moments``: Adam's, means over training."""
+    """The backward recursion over pieces of training.
+
+    Attributes:
+        model: the model.
+        pieces: the recording.
+        objective: the training objective.
+        rows: returns training rows by their numbers.
+        vector: the order of the parameters in vectors.
+        gradient: ``[parameters]``, the gradient of the mean query loss.
+        seed: the seed of the random batches.
+        moments: parameter -> Adam's second moment, the mean over training.
+    """
 
     model: nn.Module
     pieces: Pieces
@@ -199,16 +223,21 @@ class _Smoothed:
         return UnrolledHarm(harm, largest if torch.isfinite(harm).all() else float("inf"))
 
     def _product(self, batch: Tensor, parameters: dict[str, Tensor], direction: Tensor) -> Tensor:
-        """The batch's mean Gauss–Newton matrix times the direction."""
+        """Returns the mean Gauss–Newton matrix of a batch times the direction, ``[parameters]``."""
         rows, tangent = self.rows(batch), self.vector.unflatten(direction)
         product = parameter_product(self.model, self.objective, rows, parameters, tangent)
         return self.vector.flatten(product) / len(batch)
 
     def _mean_point(self, moments: Mapping[str, Tensor], groups: list[Group]) -> StepPoint:
-        """A step at the piece's mean weights at which second moments stay at their mean, whatever changes.
+        """Returns a step at the mean weights of a piece in which Adam's second moments stay at their mean.
 
-        Where Adam's mean is 0 and no gradient enters, its step doesn't depend on them; it multiplies them with β₂,
-        and the gradient here cancels coupled decay.
+        Adam's first moment and the gradient including L2 regularisation are 0 in this step, so its derivative with
+        respect to the second moments is 0. The step multiplies the second moments by β₂, so they are divided by β₂
+        beforehand. Under ``Adam``, the gradient of the step is the one that cancels L2 regularisation.
+
+        Args:
+            moments: parameter -> Adam's second moment, the mean over the piece.
+            groups: the parameter groups.
         """
         parameters = dict(self.model.named_parameters())
         weights = self.vector.flatten(parameters)

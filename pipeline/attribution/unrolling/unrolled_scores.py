@@ -1,4 +1,4 @@
-"""Puts harm of unrolled training in the place of SOURCE's, where it means something."""
+"""Replaces the harm of SOURCE by unrolled harm, unless training was chaotic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.attribution.unrolling.same_training import check_same_training
 from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
 
-# Name of the recorder -> what reads its recording.
+# Name of a recorder -> the function that reads its recording.
 _LOADERS: Mapping[str, Callable[[str | Path], Replay | Pieces]] = {
     "ReplayRecorder": Replay.load,
     "PieceRecorder": Pieces.load,
@@ -30,12 +30,12 @@ _LOADERS: Mapping[str, Callable[[str | Path], Replay | Pieces]] = {
 
 @dataclass(frozen=True)
 class Unrolling:
-    """What to unroll.
+    """A method that unrolls training, with its recording.
 
     Attributes:
-        method: one that needs a recording.
-        recording: of ``ReplayRecorder`` or ``PieceRecorder``.
-        seed: of ``unrolled_gauss_newton``'s random batches.
+        method: the name of the method.
+        recording: a recording of ``ReplayRecorder`` or ``PieceRecorder``.
+        seed: the seed of the random batches of ``unrolled_gauss_newton``.
     """
 
     method: str
@@ -46,11 +46,21 @@ class Unrolling:
 def find_unrolling(
     method: str, recording: str | Path | None, trajectory: Trajectory, queries: bool, seed: int
 ) -> Unrolling | None:
-    """What ``method`` unrolls; None if it is another method.
+    """Reads the recording that a method unrolls.
+
+    Args:
+        method: the name of the method.
+        recording: the folder of the recording, or None.
+        trajectory: the trajectory of the same training.
+        queries: whether the mean query loss is attributed.
+        seed: the seed of the random batches of ``unrolled_gauss_newton``.
+
+    Returns:
+        The method with its recording, or None for a method that doesn't unroll training.
 
     Raises:
-        AttributionError: there is no recording, no mean query loss, or more than one stage; or the recording is of
-            another training than the trajectory.
+        AttributionError: there is no recording, the mean query loss isn't attributed, training had several stages, or
+            the recording is of another training than the trajectory.
         CheckpointError: the recording is missing or damaged.
     """
     kind = METHODS[method].recorder
@@ -78,7 +88,16 @@ def with_unrolled_harm(
     rows: StageRows,
     query: Iterable[tuple[Inputs, Tensor]],
 ) -> Scores:
-    """``scores`` with unrolled harm; as they are, with a warning, where training was chaotic.
+    """Returns scores with unrolled harm in place of SOURCE's.
+
+    If training was chaotic, it warns and keeps the harm of SOURCE.
+
+    Args:
+        scores: the scores of SOURCE.
+        unrolling: the method with its recording.
+        model: the model, built as for training.
+        rows: the training rows.
+        query: batches of (inputs, labels) whose mean loss is attributed.
 
     Raises:
         ReplayError: training doesn't repeat bit for bit.

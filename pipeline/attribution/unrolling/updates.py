@@ -1,8 +1,9 @@
-"""What one step of torch's optimizers does to derivatives, backwards.
+"""The adjoints of steps of torch's optimizers.
 
-Parameters are one vector here (``vectors.ParameterVector``). ``adjoint`` is the transposed derivative of a step: what
-a change of the weights and of the optimizer's state after it is worth in terms of those before it, and of the
-gradient that entered.
+Parameters are one vector here (``vectors.ParameterVector``). The adjoint of a step is its transposed derivative. The
+input is the derivative of the query loss with respect to the weights and optimizer state after the step. The outputs
+are its derivatives with respect to the weights and optimizer state before the step, and with respect to the loss
+gradient that entered the step.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ Slots = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """An optimizer whose steps can be followed backwards.
+    """An optimizer, with the adjoint of its step.
 
     Attributes:
-        optimizer: its class.
-        slots: what it keeps for every weight.
-        linear: whether the step is linear in slots and gradient, so that its adjoint doesn't depend on them.
-        adjoint: (step of one parameter group, its options, adjoint after it) -> (adjoint of the gradient that
-            entered, adjoint before the step, that gradient held fixed).
+        optimizer: the class of the optimizer.
+        slots: the names of the tensors that the optimizer keeps for every weight.
+        linear: whether the step is linear in slots and gradient. The adjoint then doesn't depend on them.
+        adjoint: (step of one parameter group, the group's options, adjoint after the step) -> (adjoint of the gradient
+            that entered, adjoint before the step). The second one treats the gradient that entered as constant.
     """
 
     optimizer: type[Optimizer]
@@ -41,12 +42,14 @@ class UpdateRule:
 
 @dataclass(frozen=True)
 class StepPoint:
-    """A step as it was taken.
+    """The values at which a step was taken.
 
     Attributes:
-        weights, gradient: ``[parameters]`` before the step; slots: likewise by name.
-        rates: each parameter group's learning rate.
-        number: of the step in the optimizer's own count, from 1.
+        weights: ``[parameters]``, the weights before the step.
+        slots: name -> ``[parameters]``, the optimizer's slots before the step.
+        gradient: ``[parameters]``, the loss gradient that enters the step.
+        rates: the learning rate of each parameter group.
+        number: the number of the step in the optimizer's own count, from 1.
     """
 
     weights: Tensor
@@ -58,27 +61,40 @@ class StepPoint:
 
 @dataclass(frozen=True)
 class Group:
-    """A parameter group: its place in the vector and its options."""
+    """A parameter group.
+
+    Attributes:
+        place: the range of the group's parameters in the vector.
+        options: the options of the group, without the learning rate.
+    """
 
     place: slice
     options: Mapping[str, Any]
 
 
 def vector_groups(vector: ParameterVector, records: list[dict[str, Any]]) -> list[Group]:
-    """The groups of ``group_records`` in a vector that was made of them."""
+    """Returns the parameter groups of ``group_records``, with their places in a vector that was made from them."""
     return [Group(place, record["options"]) for place, record in zip(vector.places, records, strict=True)]
 
 
 @dataclass(frozen=True)
 class Adjoint:
-    """∂(query loss)/∂(weights, slots) at one point of training, vectors ``[parameters]``."""
+    """The derivative of the query loss with respect to weights and slots at one point of training.
+
+    Attributes:
+        weights: ``[parameters]``.
+        slots: name -> ``[parameters]``.
+    """
 
     weights: Tensor
     slots: Slots
 
 
 def _sgd(point: StepPoint, options: Mapping[str, Any], after: Adjoint) -> tuple[Tensor, Adjoint]:
-    """``torch.optim.SGD`` without dampening: b ← β b + g + wd w, w ← w − η b, or − η (g + wd w + β b) if nesterov."""
+    """The adjoint of a step of ``torch.optim.SGD`` without dampening.
+
+    The step is b ← β b + g + wd·w and w ← w − η b, or w ← w − η (g + wd·w + β b) with Nesterov momentum.
+    """
     (rate,), momentum, buffer = point.rates, options["momentum"], after.slots["momentum_buffer"]
     nesterov = bool(options["nesterov"])
     moved = torch.add(buffer, after.weights, alpha=-rate * (momentum if nesterov else 1.0))
@@ -88,7 +104,7 @@ def _sgd(point: StepPoint, options: Mapping[str, Any], after: Adjoint) -> tuple[
 
 
 def _adam(point: StepPoint, options: Mapping[str, Any], after: Adjoint) -> tuple[Tensor, Adjoint]:
-    """``torch.optim.Adam`` and ``AdamW``, without amsgrad."""
+    """The adjoint of a step of ``torch.optim.Adam`` or ``AdamW`` without amsgrad."""
     (rate,), (first, second), decay = point.rates, options["betas"], options["weight_decay"]
     decoupled = options.get("decoupled_weight_decay", False)
     gradient = point.gradient if decoupled else point.gradient + decay * point.weights
@@ -98,7 +114,7 @@ def _adam(point: StepPoint, options: Mapping[str, Any], after: Adjoint) -> tuple
     inverse = 1 / (root / correction + options["eps"])
     step = -rate * after.weights * inverse
     to_mean = after.slots["exp_avg"] + step / (1 - first**point.number)
-    # A weight that never had a gradient has the derivative 0 here, and not that of a root at 0.
+    # The derivative of a root at 0 is infinite. For a weight that never had a gradient, 0 is used in its place.
     slope = torch.where(root > 0, mean * inverse / (2 * correction * root), 0.0)
     to_square = after.slots["exp_avg_sq"] - step * slope
     entered = (1 - first) * to_mean + 2 * (1 - second) * gradient * to_square
@@ -114,10 +130,10 @@ _RULES = {
 
 
 def update_rule(optimizer: str) -> UpdateRule:
-    """The rule of the optimizer class called ``optimizer``.
+    """Returns the rule of the optimizer class called ``optimizer``.
 
     Raises:
-        OptimizerError: there is none.
+        OptimizerError: there is no rule for this class.
     """
     if optimizer not in _RULES:
         raise OptimizerError(
@@ -127,10 +143,10 @@ def update_rule(optimizer: str) -> UpdateRule:
 
 
 def check_unrollable(optimizer: Optimizer) -> UpdateRule:
-    """The optimizer's rule.
+    """Returns the rule of an optimizer.
 
     Raises:
-        OptimizerError: it is of another class, or set to something that the rules leave out.
+        OptimizerError: there is no rule for its class, or it has an option that the rules don't cover.
     """
     rule = update_rule(type(optimizer).__name__)
     for group in optimizer.param_groups:
@@ -144,7 +160,9 @@ def check_unrollable(optimizer: Optimizer) -> UpdateRule:
 
 
 def group_records(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Each parameter group's options but the learning rate, and its trained parameters' names; plain JSON.
+    """Returns ``{"options", "parameters"}`` of each parameter group, as plain values for JSON.
+
+    The options are those without the learning rate. The parameters are the names of the group's trained parameters.
 
     Raises:
         OptimizerError: a parameter isn't the model's, or an option is no plain value.
@@ -166,10 +184,13 @@ def group_records(model: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]
 
 
 def check_step(step: int, steps: int, groups: list[dict[str, Any]], announced: list[dict[str, Any]]) -> None:
-    """Whether a step, counted from 1, is one that the recording of ``steps`` steps was announced for.
+    """Checks a step against the facts that a recorder was given before training.
 
     Args:
-        groups, announced: ``group_records`` of now and of the beginning.
+        step: the number of the step, from 1.
+        steps: the number of steps that training was announced to take.
+        groups: the present ``group_records``.
+        announced: ``group_records`` from before training.
 
     Raises:
         AttributionError: training takes more steps than announced.
@@ -189,7 +210,18 @@ def check_step(step: int, steps: int, groups: list[dict[str, Any]], announced: l
 def adjoint(
     rule: UpdateRule, groups: list[Group], point: StepPoint, after: Adjoint
 ) -> tuple[Tensor, Adjoint]:
-    """(the adjoint of the gradient that entered, the adjoint before the step, that gradient held fixed)."""
+    """Computes the adjoint of one step of all parameter groups.
+
+    Args:
+        rule: the rule of the optimizer.
+        groups: the parameter groups.
+        point: the values at which the step was taken.
+        after: the adjoint after the step.
+
+    Returns:
+        (adjoint of the gradient that entered ``[parameters]``, adjoint before the step). The second one treats the
+        gradient that entered as constant.
+    """
     parts = [
         rule.adjoint(
             StepPoint(

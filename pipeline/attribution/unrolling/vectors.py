@@ -9,10 +9,16 @@ from torch import Tensor, nn
 
 
 class ParameterVector:
-    """The order in which a model's trained parameters stand in a vector; tied parameters stand once.
+    """The order of a model's trained parameters in one vector. Tied parameters are in it once.
 
     Args:
-        groups: names of the parameters, group by group; None takes all of the model's in one group.
+        model: the model.
+        groups: the names of the parameters, group by group. None puts all trained parameters in one group.
+
+    Attributes:
+        shapes: name -> shape of the parameter, in the order of the vector.
+        places: the range of each group in the vector.
+        size: the length of the vector.
     """
 
     def __init__(self, model: nn.Module, groups: Sequence[Sequence[str]] | None = None) -> None:
@@ -25,10 +31,10 @@ class ParameterVector:
         self.size = sum(sizes)
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """A new vector ``[size]``."""
+        """Returns tensors that are named and shaped like the parameters as a new vector ``[size]``."""
         return torch.cat([tensors[name].detach().reshape(-1) for name in self.shapes])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
-        """Views of the vector, named and shaped like the parameters."""
+        """Returns views of the vector ``[size]`` that are named and shaped like the parameters."""
         parts = vector.split([shape.numel() for shape in self.shapes.values()])
         return {name: part.view(self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
