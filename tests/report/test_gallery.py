@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.data.encoded import features_of
+from pipeline.data.encode import features_of
 from pipeline.data.originals import class_names, read_originals
 from pipeline.report.content import TEXT_LENGTH, ContentReader, Usual
 from pipeline.report.evidence import bar, evidence
