@@ -36,10 +36,10 @@ from pipeline.data.schema import (
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
-from pipeline.errors import InputError
 from pipeline.features.arrow import value_type
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
+from pipeline.tasks.registry import TASKS
 
 __all__ = ["prepare", "source_fingerprint"]
 
@@ -71,23 +71,8 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_other_columns(shards, data)
     check_slice_types(shards, data)
     label_type, task = value_type(shards[0].schema.field(data.label).type), detect_task(shards, data)
-    check_possible(config, task)
+    TASKS[task].check_options(config)
     return Encoding.create(feature_columns(shards, data), task, label_type, data)
-
-
-def check_possible(config: AuditConfig, task: str) -> None:
-    """Raises InputError for options that sets of labels do not have."""
-    if task != "multilabel":
-        return
-    unsupported = {
-        "detection.repeats": config.detection.repeats > 1,
-        "training.class_weights": config.training.class_weights != "none",
-    }
-    for option, used in unsupported.items():
-        if used:
-            raise InputError(
-                f"{option} is not there for sets of labels ({config.data.label!r})", "Leave it out."
-            )
 
 
 def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditContext) -> Survey:

@@ -228,5 +228,5 @@ class Encoder(ABC):
 
     @classmethod
     def words(cls, value: pa.Scalar) -> str:
-        """A cell as text, where `shown_as` is "text"."""
+        """A cell as text: what is shown where `shown_as` is "text", and judged where `judged_as` is "texts"."""
         return str(value.as_py() or "")

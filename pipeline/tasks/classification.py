@@ -28,6 +28,7 @@ class Classification(Probable):
     loss = "cross_entropy"
     metric = "accuracy"
     label = "a class"
+    labels = "classes"
     alike = "classes"
     refusal = ("can't be a class", "Convert it to integers or strings, or set data.task: regression.")
 

@@ -32,7 +32,12 @@ class Multilabel(Probable):
     loss = "binary_cross_entropy"
     metric = "f1"
     label = "a set of labels"
+    labels = "sets of labels"
     alike = "predicted numbers of labels"
+    lacks = {  # noqa: RUF012
+        "detection.repeats": "Leave it out.",
+        "training.class_weights": "Leave it out; data.weight gives rows weights of their own.",
+    }
     refusal = (
         "holds no sets of labels",
         "Make it a column of lists of strings or integers, or leave data.task out.",

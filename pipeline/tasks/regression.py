@@ -32,8 +32,13 @@ class Regression(Task):
     loss = "squared_error"
     metric = "r2"
     label = "a number"
+    labels = "numbers"
     alike = "predicted quantiles"
     unit = "loss units"
+    lacks = {  # noqa: RUF012
+        "training.class_weights": "Leave it out; data.weight gives rows weights of their own.",
+        "training.label_smoothing": "Leave it out: only classes can be smoothed.",
+    }
     refusal = ("can't be a regression target", "Convert it to float, or set data.task: classification.")
 
     def codec(self, column: str, of_one: str) -> TargetLabel:

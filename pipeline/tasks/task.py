@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import ROLES
+from pipeline.config import ROLES, AuditConfig
 from pipeline.errors import InputError
 from pipeline.features.faults import Fault
 from pipeline.text import words
@@ -65,8 +65,10 @@ class Task(ABC):
         loss: the name of the objective that is trained.
         metric: the name of what `score` gives.
         label: what a row's label is, to follow "is".
+        labels: the same of several rows.
         alike: what the rows of a random removal have in common with those that it stands for.
         unit: of losses and influences.
+        lacks: keys of the config that mean nothing for it, and what to do where one is set.
         refusal: of a label column that it does not take, to follow "which", and what to do.
     """
 
@@ -74,9 +76,24 @@ class Task(ABC):
     loss: ClassVar[str]
     metric: ClassVar[str]
     label: ClassVar[str]
+    labels: ClassVar[str]
     alike: ClassVar[str]
     unit: ClassVar[str] = "nats"
+    lacks: ClassVar[dict[str, str]] = {}
     refusal: ClassVar[tuple[str, str]]
+
+    def check_options(self, config: AuditConfig) -> None:
+        """Raises InputError for an option that is set and means nothing for the task."""
+        for option, hint in self.lacks.items():
+            name, _, key = option.partition(".")
+            section = getattr(config, name)
+            value = getattr(section, key)
+            if value != type(section).model_fields[key].default:
+                raise InputError(
+                    f"{option} is {value}, but the target {config.data.label!r} is {self.label}: "
+                    f"it is not there for {self.labels}",
+                    hint,
+                )
 
     # Labels.
 

@@ -78,7 +78,7 @@ def averaged_model(setup: Setup, weights: Mapping[str, Tensor]) -> nn.Module:
 
 def class_weights(config: Training, data: EncodedData) -> Tensor | None:
     """The class weights that the config asks for, float32 `[classes]`; None if it asks for none."""
-    if config.class_weights == "none" or data.encoding.task != "classification":
+    if config.class_weights == "none":
         return None
     return balanced_class_weights(data.encoding.class_counts)
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.attribution.model.capture import coverage
-from pipeline.errors import InputError
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.runs.context import AuditContext
@@ -42,18 +41,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     path = context.run.path
     config, data = run_config(path), run_data(path)
     epochs, seed = config.training.epochs, config.training.seed
-    if config.training.class_weights != "none" and data.encoding.task != "classification":
-        raise InputError(
-            f"training.class_weights is {config.training.class_weights}, "
-            f"but the target {config.data.label!r} is {data.encoding.target.label}",
-            "Leave it out; data.weight gives rows weights of their own.",
-        )
-    if config.training.label_smoothing and data.encoding.task == "regression":
-        raise InputError(
-            f"training.label_smoothing is {config.training.label_smoothing:g}, "
-            f"but the target {config.data.label!r} is a number",
-            "Leave it out: only classes can be smoothed.",
-        )
+    data.encoding.target.check_options(config)
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
     check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))
