@@ -1,11 +1,11 @@
-"""Fits the EK-FAC factors of segments: the order of its steps, wherever the rows are.
+"""Fits the EK-FAC factors of segments, in three steps:
 
     covariances    a pass over the rows at every checkpoint
-    eigenvectors   of the covariances, layer by layer
-    eigenvalues    a second pass: mean squares of the gradients in the eigenvectors (the eigenvalue correction)
+    eigenvectors   the decomposition of the covariances, layer by layer
+    eigenvalues    a second pass: mean squares of the gradients in the eigenbasis (the eigenvalue correction)
 
-The rows may be in memory, or in chunks on workers (``RowSums``). What a step gives is a flat dictionary of tensors
-whose names begin with the place of their segment, as in ``0/…``.
+The rows may be in memory, or in chunks on workers (``RowSums``). The result of a step is a flat dictionary of tensors.
+Each name begins with the place of the tensor's segment, as in ``0/…``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.trajectory.weights import under
 
-# Bytes of the first pass's gradients that may be kept for the second.
+# The most bytes of the first pass's gradients that are kept for the second pass.
 KEPT_BYTES = 512 << 20
 
 Tensors = dict[str, Tensor]
@@ -39,13 +39,13 @@ Kept = TypeVar("Kept")
 
 
 class Part(Protocol):
-    """Some of the training rows, and what a pass over them needs, in the process that makes it.
+    """Some of the training rows, with the inputs of a pass over them, in the process that makes the pass.
 
     Attributes:
-        tasks: of every segment that is fitted.
-        sample: the share of rows that eigenvectors, not eigenvalues, are fitted on.
+        tasks: the inputs of both passes, for every segment that is fitted.
+        sample: the share of rows that the eigenvectors are fitted on. Eigenvalues are fitted on all rows.
         widest: as in ``eigenbases.eigenbases``.
-        kept: where gradients of the first pass are kept for the second.
+        kept: keeps gradients of the first pass for the second pass.
     """
 
     @property
@@ -61,30 +61,33 @@ class Part(Protocol):
     def kept(self) -> KeptGradients: ...
 
     def rows(self, place: int) -> Iterable[Batch]:
-        """Those of the segment at this place; iterated as often as wanted."""
+        """Returns the rows of the segment at this place. They can be iterated several times."""
 
 
 class RowSums(Protocol[Kept]):
-    """Sums over all training rows, and what follows from them.
+    """Computes sums over all training rows, and functions of such sums.
 
-    ``Kept`` is what is left of a step for the next one: tensors in memory, or a file of tensors.
+    ``Kept`` is the form in which the result of a step is kept for the next: tensors in memory, or a file of tensors.
     """
 
     def total(self, name: str, leaf: Callable[..., Tensors], *given: Kept) -> Kept:
-        """Σ ``leaf(part, *given)`` over the parts of the rows; ``given`` arrive as tensors.
+        """Returns Σ ``leaf(part, *given)`` over the parts of the rows.
 
-        ``name`` says what is summed; ``leaf`` is a function of a module.
+        Args:
+            name: the name of the sum.
+            leaf: the function whose results are summed. It must be defined at the top of a module.
+            given: results of earlier steps; ``leaf`` gets them as tensors.
         """
 
     def derive(self, name: str, function: Callable[..., Tensors], *given: Kept) -> Kept:
-        """``function(part, *given)``, with the part of any rows."""
+        """Returns ``function(part, *given)``, where ``part`` may be any part of the rows."""
 
 
 def fit(rows: RowSums[Kept]) -> tuple[Kept, Kept]:
-    """Eigenvectors and sums of squares of all segments, for ``segment_tensors``.
+    """Fits all segments, and returns their eigenvectors and sums of squares for ``segment_tensors``.
 
     Raises:
-        NonFiniteError: a sum has a NaN or an infinity; names the layer, the checkpoint and the rows.
+        NonFiniteError: a sum has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
     """
     covariances = rows.total("covariance", covariances_of)
     bases = rows.derive("eigenvectors", bases_of, covariances)
@@ -92,7 +95,7 @@ def fit(rows: RowSums[Kept]) -> tuple[Kept, Kept]:
 
 
 def covariances_of(part: Part) -> Tensors:
-    """First pass."""
+    """Returns the covariance sums of a part of the rows, by the first pass."""
     total: Tensors = {}
     for place, task in enumerate(part.tasks):
         sums = fit_covariances(task, part.rows(place), sample=part.sample, kept=part.kept)
@@ -101,7 +104,7 @@ def covariances_of(part: Part) -> Tensors:
 
 
 def bases_of(part: Part, covariances: Tensors) -> Tensors:
-    """Eigenvectors, and ``examples``, over how many the squares will be summed."""
+    """Returns the eigenvectors of the covariances, and ``examples``: the number of examples that were summed."""
     bases: Tensors = {}
     for place in range(len(part.tasks)):
         found = FactorSums.from_tensors(under(f"{place}/", covariances))
@@ -112,7 +115,7 @@ def bases_of(part: Part, covariances: Tensors) -> Tensors:
 
 
 def squares_of(part: Part, bases: Tensors) -> Tensors:
-    """Second pass."""
+    """Returns the sums of squares of a part of the rows, by the second pass."""
     total: Tensors = {}
     for place, task in enumerate(part.tasks):
         mine = eigenbases_from_tensors(under(f"{place}/", bases))
@@ -122,7 +125,7 @@ def squares_of(part: Part, bases: Tensors) -> Tensors:
 
 
 def segment_tensors(bases: Tensors, squares: Tensors, place: int) -> Tensors:
-    """``basis/…`` and ``eigenvalues/…`` of one segment."""
+    """Returns the tensors ``basis/…`` and ``eigenvalues/…`` of the segment at this place."""
     mine = under(f"{place}/", bases)
     examples = int(mine.pop("examples"))
     values = {f"eigenvalues/{name}": each / examples for name, each in under(f"{place}/", squares).items()}
@@ -135,14 +138,14 @@ def segment_of_tensors(
     spectrum: Spectrum,
     conditioners: Mapping[str, Conditioner],
 ) -> PreparedSegment:
-    """The segment that ``segment_tensors`` are of."""
+    """Returns a segment: the inverse of ``segment_tensors``."""
     bases = eigenbases_from_tensors(under("basis/", tensors))
     return PreparedSegment(tuple(checkpoints), bases, under("eigenvalues/", tensors), spectrum, conditioners)
 
 
 @dataclass(frozen=True)
 class _InMemory:
-    """One segment whose rows are in memory: both its only part and the sums over it."""
+    """One segment whose rows are in memory. It is the only part of the rows, and computes the sums over it."""
 
     tasks: Sequence[FactorTask]
     batches: Iterable[Batch]
@@ -180,10 +183,15 @@ def prepare_segment(
     """Eigenbases and eigenvalues of one segment whose rows are in memory.
 
     Args:
-        model, load_checkpoint, checkpoints, seed, labels, conditioners: as in ``FactorTask``.
-        batches: the training rows; iterated twice.
-        covariance_sample: the share of rows that the eigenvectors, not the eigenvalues, are fitted on.
+        model, load_checkpoint, objective, checkpoints, seed, labels, conditioners: as in ``passes.FactorTask``.
+        batches: the training rows; they are iterated twice.
+        spectrum: the functions of the eigenvalues that the segment applies.
+        covariance_sample: the share of rows that the eigenvectors are fitted on. Eigenvalues are fitted on all rows.
         widest: as in ``eigenbases.eigenbases``.
+
+    Raises:
+        NonFiniteError: a sum has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
+        AttributionError: there are no rows.
     """
     given = conditioners or {}
     task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels, given)

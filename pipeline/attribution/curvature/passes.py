@@ -1,7 +1,8 @@
-"""The two passes over training rows, at each checkpoint of a segment, by which EK-FAC factors are fitted (``fit``).
+"""The two passes over training rows, at each checkpoint of a segment, by which EK-FAC factors are fitted (``fit.py``).
 
-Both passes visit a batch at all checkpoints before the next, in groups, so that what depends on inputs alone is
-computed once per batch. A process that runs both passes keeps gradients of the first for the second, as many as fit.
+Both passes take a group of batches and visit it at all checkpoints before they take the next group. Sums that depend on
+inputs alone are therefore computed once per batch. A process that runs both passes keeps as many gradients of the first
+pass for the second as fit in memory.
 """
 
 from __future__ import annotations
@@ -30,22 +31,23 @@ from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 
-# Bytes of a group of batches, with what their checkpoints share, that may be held while checkpoints are visited.
+# About the most bytes of a group of batches: their inputs, and the sums that are deferred to the last checkpoint.
 GROUP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class FactorTask:
-    """What both passes need besides the batches.
+    """The inputs of both passes besides the batches.
 
     Attributes:
-        model: changed in place by ``load_checkpoint``.
+        model: the model; ``load_checkpoint`` changes it in place.
         load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
-        checkpoints: places of the segment's checkpoints in the trajectory.
-        seed, labels: as in ``factors.covariance_sums``.
-        conditioners: layer -> what the segment's optimizer does to it, from ``preconditioners.segment_conditioners``.
-        group_bytes: of batches, with what their checkpoints share, held while checkpoints are visited; None:
-            ``GROUP_BYTES``.
+        objective: the training objective.
+        checkpoints: the places of the segment's checkpoints in the trajectory.
+        seed: the seed of the labels drawn, as in ``factors.covariance_sums``.
+        labels: ``sampled`` or ``exact``, as in ``factors.covariance_sums``.
+        conditioners: layer -> its conditioner in the segment, from ``preconditioners.segment_conditioners``.
+        group_bytes: the size of a group of batches; None is ``GROUP_BYTES``.
     """
 
     model: nn.Module
@@ -58,20 +60,20 @@ class FactorTask:
     group_bytes: int | None = None
 
     def local_conditioners(self) -> dict[str, Conditioner]:
-        """In the precision and on the device of the model's parameters."""
+        """Returns the conditioners in the dtype and on the device of the model's parameters."""
         like = next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
         return {name: conditioner.to(like) for name, conditioner in self.conditioners.items()}
 
 
 @dataclass
 class KeptGradients:
-    """Gradients of visits, up to ``budget`` bytes, by batch and checkpoint."""
+    """Gradients of the first pass, by batch and checkpoint, up to ``budget`` bytes."""
 
     budget: int = 0
     _visits: dict[tuple[int, int], list[Visited]] = field(default_factory=dict)
 
     def keep(self, key: tuple[int, int], visited: Iterator[Visited]) -> Iterable[Visited]:
-        """The same gradients, kept if they fit."""
+        """Returns the same gradients, and keeps them if they fit."""
         if self.budget <= 0:
             return visited
         found = list(visited)
@@ -81,21 +83,24 @@ class KeptGradients:
         return found
 
     def take(self, key: tuple[int, int]) -> list[Visited] | None:
+        """Returns the gradients kept for a batch and checkpoint, and forgets them; None if there are none."""
         return self._visits.pop(key, None)
 
 
 def fit_covariances(
     task: FactorTask, batches: Iterable[Batch], *, sample: float = 1.0, kept: KeptGradients | None = None
 ) -> FactorSums:
-    """First pass: covariance sums over the batches and checkpoints.
+    """The first pass: sums the covariances over the batches and checkpoints.
 
     Args:
-        sample: the share of rows to use, the same rows at every checkpoint; which ones depends on their ids
-            and the seed. Sums are scaled up, so they estimate those of all rows.
-        kept: where gradients are put for ``fit_spectrum``.
+        task: the inputs of both passes.
+        batches: the training rows.
+        sample: the share of rows to use, the same rows at every checkpoint. The choice depends on the rows' ids and
+            the seed. The sums are scaled up, so they estimate those over all rows.
+        kept: keeps gradients for ``fit_spectrum``; None keeps none.
 
     Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer, the checkpoint and the rows.
+        NonFiniteError: a covariance has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
     """
     sums, examples = FactorSums({}, {}, 0), 0
     kept, conditioners = KeptGradients() if kept is None else kept, task.local_conditioners()
@@ -121,10 +126,19 @@ def fit_spectrum(
     *,
     kept: KeptGradients | None = None,
 ) -> dict[str, Tensor]:
-    """Second pass: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]`` over the batches and checkpoints, float64.
+    """The second pass: sums the squares of the gradients in the eigenbasis over the batches and checkpoints.
+
+    Args:
+        task: the inputs of both passes.
+        batches: the training rows, in the same batches as in the first pass if ``kept`` is given.
+        bases: layer -> eigenbasis.
+        kept: the gradients that ``fit_covariances`` kept.
+
+    Returns:
+        layer -> Σ (Q_Sᵀ G Q_A)², float64 ``[out, in]``.
 
     Raises:
-        NonFiniteError: a sum has a NaN or an infinity; names the layer, the checkpoint and the rows.
+        NonFiniteError: a sum has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
     """
     sums: dict[str, Tensor] = {}
     local, conditioners = local_bases(bases, task.model), task.local_conditioners()
@@ -141,7 +155,7 @@ def fit_spectrum(
 
 
 def _check_finite(visit: _Visit, **sums: Mapping[str, Tensor]) -> None:
-    """Raises NonFiniteError at the first visit after which a sum isn't finite: the row is in its batch."""
+    """Raises NonFiniteError if a sum isn't finite. It is called after every visit, so it names the visit's batch."""
     flat = [(what, layer, value) for what, each in sums.items() for layer, value in each.items()]
     if not flat or bool(torch.isfinite(torch.stack([value.sum() for _, _, value in flat])).all()):
         return
@@ -156,7 +170,16 @@ def _check_finite(visit: _Visit, **sums: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class _Visit:
-    """One batch at one checkpoint. ``rows``: how many rows the batch stands for; ``last``: of the batch's visits."""
+    """One batch at one checkpoint.
+
+    Attributes:
+        place: the batch's number.
+        checkpoint: the checkpoint's place in the trajectory.
+        batch: the rows to use.
+        rows: the number of rows of which ``batch`` is a sample.
+        shared: the sums that are deferred to the batch's last visit.
+        last: whether this is the batch's last visit.
+    """
 
     place: int
     checkpoint: int
@@ -171,7 +194,14 @@ class _Visit:
 
 
 def _visits(task: FactorTask, batches: Iterable[tuple[Batch, int]]) -> Iterator[_Visit]:
-    """Every batch at every checkpoint, in groups of batches that fit in the task's bytes."""
+    """Yields every batch at every checkpoint, in groups of about the task's ``group_bytes``.
+
+    The model has the checkpoint's weights when a visit is yielded.
+
+    Args:
+        task: the inputs of both passes.
+        batches: (batch, number of rows of which it is a sample).
+    """
     most = GROUP_BYTES if task.group_bytes is None else task.group_bytes
     waiting, finished, last = enumerate(batches), False, task.checkpoints[-1]
     while not finished:
@@ -194,7 +224,7 @@ def _visits(task: FactorTask, batches: Iterable[tuple[Batch, int]]) -> Iterator[
 
 
 def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
-    """A forward and backward pass; the model must be loaded with the checkpoint's weights."""
+    """Yields the gradients of a visit. The model must have the weights of the visit's checkpoint."""
     batch = visit.batch
     return fisher_gradients(
         task.model,
@@ -210,7 +240,7 @@ def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
 
 
 def sampled_batches(batches: Iterable[Batch], share: float, seed: int) -> Iterator[tuple[Batch, int]]:
-    """The sampled rows of each batch, and how many it had; which ones depends on their ids and the seed."""
+    """Yields (sampled rows, number of rows) of each batch. The choice depends on the rows' ids and the seed."""
     for batch in batches:
         if share == 1.0:
             yield batch, len(batch.row_ids)

@@ -76,7 +76,7 @@ def measured_scale(
     """Measures α on random rows, spread over the checkpoints of the only segment.
 
     Args:
-        model, load_checkpoint, objective: as in ``fit.FactorTask``.
+        model, load_checkpoint, objective: as in ``passes.FactorTask``.
         batches: all training rows; they are iterated twice.
         segment, direction, damping: as in ``scale_correction``.
         seed: the seed of the choice of rows.
