@@ -31,11 +31,14 @@ from pipeline.trace.trace import trace
 VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "fast_source": ("train", "attribute", {"attribution__method": "fast_source"}),
     "influence": ("train", "attribute", {"attribution__method": "influence"}),
-    "source_refined": (
+    "tracin": ("train", "attribute", {"attribution__method": "tracin"}),
+    "trak": ("train", "attribute", {"attribution__method": "trak"}),
+    "source_refined in two segments": (
         "train",
         "attribute",
         {
             "attribution__method": "source_refined",
+            "attribution__segments": 2,
             "attribution__refined_rows": 8,
             "attribution__refined_iterations": 2,
         },

@@ -17,6 +17,7 @@ from digits_run import digits_config, run_until
 from benchmarks.inline import Inline
 from pipeline.attribution.curvature.segments import query_filters
 from pipeline.attribution.front_door import attribute
+from pipeline.attribution.methods import refined_form
 from pipeline.attribution.queries.gradients import query_gradients
 from pipeline.attribution.rows.stages import StageData
 from pipeline.attribution.scores.rows import score_rows
@@ -123,11 +124,23 @@ ADAMW = {"training__optimizer": "adamw", "training__learning_rate": 0.003}
 FEWER = {"attribution__refined_rows": 200, "attribution__refined_iterations": 4}
 
 
+THREE = {"attribution__segments": 3}
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"attribution__method": "source_refined"} | ADAMW | FEWER], ids=["sgd", "adamw"]
+    ("changes", "refined"),
+    [
+        ({}, True),
+        ({"attribution__method": "source_refined"} | ADAMW | FEWER, True),
+        (THREE, True),
+        ({"attribution__method": "source_refined"} | THREE | ADAMW | FEWER, True),
+        ({"attribution__method": "tracin"}, False),
+        ({"attribution__method": "graddot"}, False),
+    ],
+    ids=["sgd", "adamw", "three segments", "three segments of adamw", "tracin", "graddot"],
 )
-def test_refined_influences_are_those_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+def test_influences_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], refined: bool
 ) -> None:
     monkeypatch.setattr("pipeline.trace.refined.SOLVED_TOGETHER", 4)  # six queries in two solves
     drop_kept()
@@ -140,7 +153,9 @@ def test_refined_influences_are_those_of_one_process(
     data = run_data(path)
     assert len(data.chunks("train")) > 1
     rows = data.count("train")
-    found = traced(path, queries_file(tmp_path), tmp_path / "trace", top=rows, refined=True)
+    found = traced(path, queries_file(tmp_path), tmp_path / "trace", top=rows, refined=refined)
+    method = refined_form(config.attribution.method) if refined else config.attribution.method
+    assert method is not None
     inputs, labels = torch.from_numpy(found.queries.inputs["image"]), torch.from_numpy(found.answers.labels)
     whole = attribute(
         attribution_model(path),
@@ -148,12 +163,13 @@ def test_refined_influences_are_those_of_one_process(
         [StageData(TrainPairs(path), loss=run_objective(path))],
         [(inputs, labels)],
         loss=plain_objective(path),
-        method="source_refined",
+        method=method,
+        segments=config.attribution.segments,
         reduce_queries=False,
         query_tolerance=0,
         labels="exact",
         seed=config.attribution.seed,
-        refined=refined_settings(config.attribution),
+        refined=refined_settings(config.attribution) if refined else None,
     ).influence
     assert whole is not None
     keys = pa.concat_tables(catalog_tables(path, "train", ["row_key"]))["row_key"].to_pylist()
@@ -353,7 +369,6 @@ class TestWrongInput:
         [
             ({"attribution__method": "fast_source"}, "attribution.method of the run is fast_source"),
             ({"attribution__method": "influence"}, "attribution.method of the run is influence"),
-            ({"attribution__segments": 3}, "attribution.segments of the run is 3"),
         ],
     )
     def test_a_refined_trace_of_a_run_without_a_refined_form(
@@ -361,6 +376,13 @@ class TestWrongInput:
     ) -> None:
         with pytest.raises(InputError, match=said):
             check_refined(detected_run, digits_config(**changes).attribution)
+
+    def test_a_run_by_a_method_without_influence_on_single_queries(
+        self, detected_run: Path, tmp_path: Path
+    ) -> None:
+        write_text(detected_run / "config.yaml", digits_config(attribution__method="trak").to_yaml())
+        with pytest.raises(InputError, match="is trak, which has no influence on single queries"):
+            trace(detected_run, queries_file(tmp_path))
 
     def test_a_refined_trace_of_training_that_stood_still(
         self, detected_run: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from pipeline.attribution.gradients.shared_inputs import SharedInputs as SharedInputs
     from pipeline.attribution.layers import ModuleRule as ModuleRule
     from pipeline.attribution.layers import register as register
+    from pipeline.attribution.methods import Method as Method
+    from pipeline.attribution.methods import register_method as register_method
     from pipeline.attribution.model.batchnorm import has_batchnorm as has_batchnorm
     from pipeline.attribution.model.batchnorm import reestimate_batchnorm as reestimate_batchnorm
     from pipeline.attribution.model.capture import Coverage as Coverage
@@ -124,6 +126,7 @@ _WHERE = {
     "FactorSums": "curvature.factor_sums",
     "FormChoice": "scores.forms",
     "LayerInfo": "model.capture",
+    "Method": "methods",
     "ModuleRule": "layers",
     "NonFiniteError": "errors",
     "Objective": "objectives",
@@ -180,6 +183,7 @@ _WHERE = {
     "query_gradients": "queries.gradients",
     "reestimate_batchnorm": "model.batchnorm",
     "refined_direction": "queries.refined",
+    "register_method": "methods",
     "register": "layers",
     "relabel_effects": "scores.relabelling",
     "restore_weights": "trajectory.weights",

@@ -32,8 +32,8 @@ from pipeline.attribution.rows.batch import Batch, select_inputs
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
-from pipeline.attribution.scores.conductor import Settings, gradient_scores
-from pipeline.attribution.scores.similarity import PROJECTION, SIMILARITIES, Similarity, compare
+from pipeline.attribution.scores.in_memory import Settings, gradient_scores
+from pipeline.attribution.scores.similarity import PROJECTION, Similarity, compare, find_similarity
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
@@ -153,7 +153,7 @@ def attribute(
             objective = _objective(loss, model, stages[-1].batches, labels)
             queries = Queries(query, objective, query_at, reduce_queries)
         points = Points(model, trajectory)
-        similarity = None if chosen.similarity is None else SIMILARITIES[chosen.similarity]
+        similarity = None if chosen.similarity is None else find_similarity(chosen.similarity)
         if similarity is None or similarity.metric is not None:
             _warn_of_uncovered(model)
             _warn_of_unseen_gradients(points, stages[0])

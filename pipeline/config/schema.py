@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pipeline.attribution.methods import METHODS, REFINED, SEGMENTS, audit_methods, methods_of
 from pipeline.config.messages import in_words
 from pipeline.config.yaml_text import write_yaml
 from pipeline.errors import InputError
@@ -30,7 +31,15 @@ ADAM_LEARNING_RATE = 1e-3
 FIDELITY_GROUPS = 16
 """Groups of `verification.fidelity: auto`."""
 FEWEST_GROUPS = 5
-ONE_SEGMENT = ("source_refined", "influence")
+KEYS_OF = {
+    "segments": SEGMENTS,
+    "refined_prior": REFINED,
+    "refined_rows": REFINED,
+    "refined_iterations": REFINED,
+}
+"""Keys of `attribution` that some methods ignore, and the option of `attribute` that they are."""
+KEYS_OF_CURVATURE = ("covariance_sample", "widest_block")
+"""Those that methods without curvature ignore."""
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -58,6 +67,17 @@ Columns = Annotated[list[str], BeforeValidator(as_columns)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Paths = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+ABOUT_ATTRIBUTION = f"""\
+SOURCE (Bae et al. 2024, arXiv 2405.12186) with EK-FAC curvature, or one of its variants and rivals.
+
+{chr(10).join(f"- `{name}`: {METHODS[name].in_audits}" for name in audit_methods())}
+
+A key that the method ignores may only have its default. `record.json` says what was used and what α was (`method`,
+`alpha` and `refined` of the stage `factors`), and so do the report and `attribution` in `report/summary.json`. Another
+method or setting begins anew at the stage `factors`; what was trained stays.
+"""
 
 
 class Section(BaseModel):
@@ -289,27 +309,17 @@ class Training(Section):
         return given
 
 
+def audit_method(name: str) -> str:
+    """Raises ValueError for a name that is none of `audit_methods()`."""
+    if name not in audit_methods():
+        raise ValueError(f"{name!r} is no method of audits: {', '.join(audit_methods())}")
+    return name
+
+
 class Attribution(Section):
-    """SOURCE (Bae et al. 2024, arXiv 2405.12186) with EK-FAC curvature, or one of its variants and rivals.
+    __doc__ = ABOUT_ATTRIBUTION
 
-    - `source`: gradients at every checkpoint. With one segment, validation harm is scaled by a measured number α to be
-      in nats; with several it is uncalibrated, right in order and several times too large.
-    - `fast_source`: one pass over the rows per segment, at the mean of its checkpoints' weights, for a
-      `checkpoints`-th of the time. α as above.
-    - `source_refined`: SOURCE with one segment whose query is solved for with the true Gauss–Newton matrix of some
-      rows, EK-FAC as preconditioner, and scaled by α of 1,024 other rows; better in order and in nats. About a fifth
-      more time than `source`; with `group_harm`, as many solves more as there are classes, or classes times values.
-      `winnow trace` then solves for every query too: docs/how-to/trace.md#refined-queries.
-    - `influence`: influence functions at the last checkpoint with EK-FAC; a baseline, uncalibrated.
-
-    `record.json` says what was used and what α was (`method`, `alpha` and `refined` of the stage `factors`), and so do
-    the report and `attribution` in `report/summary.json`. Another method or setting begins anew at the stage
-    `factors`; what was trained stays.
-    """
-
-    method: Literal["source", "fast_source", "source_refined", "influence"] = Field(
-        "source", description="one of those above"
-    )
+    method: Annotated[str, AfterValidator(audit_method)] = Field("source", description="one of those above")
     segments: int = Field(
         1,
         ge=1,
@@ -319,21 +329,20 @@ class Attribution(Section):
     refined_prior: float = Field(
         1.0,
         ge=0,
-        description="of `source_refined`, γ ≥ 0: the weight of EK-FAC beside the Gauss–Newton matrix, which makes up "
+        description="of a refined solve, γ ≥ 0: the weight of EK-FAC beside the Gauss–Newton matrix, which makes up "
         "for the curvature that few rows miss. 0 to .3 with all rows finds the best small sets to "
         "remove, but ranks wrong labels a little worse",
     )
     refined_rows: int = Field(
         1024,
         ge=1,
-        description="of `source_refined`, n: train rows that the Gauss–Newton matrix is taken over, spread evenly "
+        description="of a refined solve, n: train rows that the Gauss–Newton matrix is taken over, spread evenly "
         "over the checkpoints; all, if there are fewer",
     )
     refined_iterations: int = Field(
         8,
         ge=1,
-        description="of `source_refined`, m: conjugate gradients, one product with the Gauss–Newton matrix each. "
-        "With another method, other values than the defaults of these three keys are an error",
+        description="of a refined solve, m: conjugate gradients, one product with the Gauss–Newton matrix each",
     )
     query_at: Literal["tail", "final"] = Field(
         "tail",
@@ -352,7 +361,7 @@ class Attribution(Section):
         "in `repeats/`, and those that `detection.repeats` makes are shared",
     )
     seed: int = Field(
-        0, ge=0, description="of the drawn labels, and of the rows that α and `source_refined` take"
+        0, ge=0, description="of the drawn labels, and of the rows that α and refined solves take"
     )
     batch_size: int = Field(512, ge=1, description="rows per forward and backward pass")
     self_influence_tolerance: float = Field(
@@ -390,12 +399,16 @@ class Attribution(Section):
     )
 
     @model_validator(mode="after")
-    def refined_keys_of_source_refined(self) -> Attribution:
+    def no_key_in_vain(self) -> Attribution:
         fields = type(self).model_fields
-        for key in ("refined_prior", "refined_rows", "refined_iterations"):
-            if self.method != "source_refined" and getattr(self, key) != fields[key].default:
+        users = {key: methods_of(option) for key, option in KEYS_OF.items()}
+        users |= dict.fromkeys(KEYS_OF_CURVATURE, tuple(name for name in METHODS if METHODS[name].fitted))
+        for key, names in users.items():
+            if self.method not in names and getattr(self, key) != fields[key].default:
+                *others, last = [name for name in names if name in audit_methods()]
+                known = f"{', '.join(others)} or {last}" if others else last
                 raise ValueError(
-                    f"`{key}` is used by `method: source_refined` alone, and the method is {self.method}"
+                    f"`{key}` is used by `method: {known}` alone, and the method is {self.method}"
                 )
         return self
 
@@ -597,11 +610,6 @@ class AuditConfig(Section):
 
     @model_validator(mode="after")
     def possible(self) -> AuditConfig:
-        if self.attribution.segments > 1 and self.attribution.method in ONE_SEGMENT:
-            raise ValueError(
-                f"attribution.method {self.attribution.method} takes training as one segment, but "
-                f"attribution.segments is {self.attribution.segments}"
-            )
         if self.verification.unrolled:
             self.check_unrolled()
         if self.training.trajectory is not None:

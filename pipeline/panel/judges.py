@@ -38,14 +38,13 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Judge:
-    """A kind of model. family, words: for people. label: what the report says of a row whose label it doubts.
-
-    fits: whether it can judge such blocks (and so many outputs).
+    """A kind of model.
 
     Attributes:
         name: in file names and signals.
         family: of models, for people.
         words: what the judge is, for people.
+        label: what the report says about a row whose label the judge doubts.
         space: makes its input from blocks of features; called with the number of outputs.
         fits: (blocks, outputs) → whether the judge can use these features and this number of outputs.
         classifier: (rows, outputs, seed) → an estimator that is not fitted.

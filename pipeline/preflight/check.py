@@ -53,11 +53,11 @@ from pipeline.verification.statistics import DISAGREEMENT, power
 from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
-SAMPLE_ROWS = 50_000  # train rows that are encoded for the trial; all rows are validated
-WORKER_BYTES = 450 * 2**20  # a worker process with its libraries, before it has any data
-WEIGHTS_KEPT = 16  # checkpoints that a worker holds at most
-FEWEST_HOLDOUT = 20  # rows below which the power of verification is not worth a number
-NAMED = 3  # parameters that are named at most
+SAMPLE_ROWS = 50_000  # so many train rows are encoded for the trial; all rows are validated
+WORKER_BYTES = 450 * 2**20  # memory of a worker process with its libraries and without data
+WEIGHTS_KEPT = 16  # the estimate of memory assumes that a worker holds at most so many checkpoints
+FEWEST_HOLDOUT = 20  # with fewer rows the power of verification is not shown
+NAMED = 3  # at most so many parameters are named
 OK, TOO_MUCH = "ok", "error: "
 
 

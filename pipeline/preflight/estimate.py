@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.fit import FactorTask, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.passes import FactorTask, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import covered_layers
@@ -119,7 +119,9 @@ def is_conditioned(config: AuditConfig) -> bool:
 def gradient_points(config: AuditConfig) -> int:
     """At how many points of training the method takes the gradients of every row."""
     points = find_method(config.attribution.method).points
-    return {"mean": config.attribution.segments, "end": 1}.get(points, config.training.checkpoints)
+    return {"mean": config.attribution.segments, "end": 1, "query": 1}.get(
+        points, config.training.checkpoints
+    )
 
 
 def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Costs:
@@ -235,12 +237,16 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     passes = gradient_points(config) * train / sizes.workers
     refined = refined_settings(config.attribution).within(train)
     products = refined.iterations * refined.rows / sizes.workers
-    products *= find_method(config.attribution.method).refined
+    method, segments = find_method(config.attribution.method), config.attribution.segments
+    products *= segments * method.refined
+    fitting = costs.covariance_row + costs.spectrum_row if method.fitted else 0.0
+    if method.similarity is not None:
+        fitting = costs.spectrum_row  # a pass for the metric of features
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
         "train": costs.start + halves + training,
-        "factors": passes * (costs.covariance_row + costs.spectrum_row)
-        + config.attribution.segments * costs.eigenvectors
+        "factors": passes * fitting
+        + segments * costs.eigenvectors * method.fitted
         + products * PRODUCT_COST * costs.covariance_row,
         "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
     }
@@ -273,7 +279,10 @@ def searched_as(kinds: frozenset[str]) -> str:
 def panel_seconds(rows: int, kinds: frozenset[str], classes: int) -> float:
     """Estimate the seconds on one core for all judges and one fold.
 
-    rows: train rows of all folds together; kinds: how plain models see the features; classes: 0 for a numeric target.
+    Args:
+        rows: train rows of all folds together.
+        kinds: how plain models see the features (`judged_as` of the encoders).
+        classes: how many classes or labels there are; 0 for a numeric target.
     """
     outputs = 1 if classes <= 2 else classes
     seconds = 0.0

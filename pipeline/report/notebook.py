@@ -16,7 +16,7 @@ COLUMNS = ("row_key", "label", "suggested_label", "suspicion", "decision")
 
 
 def result_box(result: AuditResult) -> str:
-    """HTML without scripts; values of rows are escaped."""
+    """The result as HTML without scripts; values of rows are escaped."""
     rows = [row | {"suggested_label": suggestion(row)} for row in result.flagged.slice(0, ROWS).to_pylist()]
     return (
         environment()

@@ -187,7 +187,7 @@ def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]
 
 
 def export_paths(run: RunDirectory) -> dict[str, Any]:
-    """Where the export lies, relative to the run directory; `refused` is null where export has not run."""
+    """The paths of the export, relative to the run directory; `refused` is null if the stage has not run."""
     config = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")

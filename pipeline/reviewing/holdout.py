@@ -37,7 +37,7 @@ STRATUM = "holdout"
 
 ARMS = ("removed", "relabelled", "mixed", "cleaned")
 WORDS = dict.fromkeys(ANSWERS_RIGHT, 0.0) | dict.fromkeys(ANSWERS_WRONG, 1.0) | {UNSURE: np.nan}
-"""What an answer says of a label: whether it is wrong."""
+"""Answer → 1 for a wrong label, 0 for a right one, NaN if the person is unsure."""
 LIKELY_SHARE = 0.1
 """The assumed share of wrong labels if detection has no estimate for the holdout rows."""
 

@@ -197,9 +197,17 @@ class RunDirectory:
     ) -> None:
         """Prepare the stage's outputs before it runs.
 
-        Of these only what is whole; what is damaged or was not written by the stage is removed, and it is said. before:
-        the stage that comes before it; keeps: those of `outputs` that are kept as long as that one's fingerprint is
-        the same.
+        Outputs under another fingerprint are removed, except those in `keeps` while the stage before has the same
+        fingerprint. If the stage was interrupted under this fingerprint, its whole files are kept. Files that are
+        damaged or that the stage did not write are removed, and this is reported.
+
+        Args:
+            stage: the name of the stage.
+            fingerprint: of the config and the earlier stages.
+            outputs: names in the run directory that belong to the stage.
+            changes: files of earlier stages that the stage rewrites.
+            before: the name of the stage before; None for the first stage.
+            keeps: names in `outputs` that depend only on the stages before.
         """
         stages = self.record["stages"]
         if stages.pop(stage, None) is not None:

@@ -1,1 +1,1 @@
-"""The stages 'factors' and 'attribute': curvature and scores of all rows, as sums over chunks on Dask workers."""
+"""The stages `factors` and `attribute`: curvature and scores of all rows, computed over chunks on Dask workers."""

@@ -1,4 +1,4 @@
-"""The stage `attribute`: one forward and backward pass per checkpoint gives every score of a chunk's rows."""
+"""The stage `attribute`: computes all scores of a chunk's rows with one forward and backward pass per checkpoint."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.rows.batch import Batch
-from pipeline.attribution.scores.rows import BatchScores, score_rows
+from pipeline.attribution.scores.conductor import score_chains
+from pipeline.attribution.scores.rows import BatchScores
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores
+from pipeline.scoring.features import FEATURES, compared
 from pipeline.scoring.groups import scored_groups
 from pipeline.scoring.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
@@ -32,12 +34,12 @@ def scores_path(run_path: Path, chunk: Chunk) -> Path:
 
 
 def own_scores_path(run_path: Path, chunk: Chunk) -> Path:
-    """Of the audit's own training, before its scores are averaged with those of others."""
+    """The file of the audit's own scores, before they are averaged with those of other trainings."""
     return run_path / "scores" / "own" / f"chunk-{chunk.id}.parquet"
 
 
 def attribute(context: AuditContext) -> dict[str, Any]:
-    """Score every train chunk on the workers, each into its own file; returns the facts for the record."""
+    """Score every train chunk on the workers and write a file for each; returns the facts of the stage."""
     path = context.run.path
     data = run_data(path)
     todo = plans(path, context.config, context.run.facts("train")["early_epoch"])
@@ -75,14 +77,18 @@ def attribute(context: AuditContext) -> dict[str, Any]:
 
 
 def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
-    """Write a chunk's scores to `target`, one line per row of the chunk in its order (a task for a worker).
+    """Write the scores of a chunk to `target`, one line per row in the order of the chunk (a task for a worker).
 
-    Columns: row_id int64; self_influence, validation_harm, early_harm float64 (nats; the latter two null without
-    a validation set, early_harm also where the early window is the whole run); checkpoint_loss and checkpoint_margin
-    fixed_size_list<float32> with one number for each point where the method takes gradients (margin null in
-    regression); group_harm fixed_size_list<float32>[K], in nats, of the
-    stage's `groups` in their order (null throughout where there are none); final_loss float64; prediction: class index
-    standardised target or set (fixed_size_list<uint8>[labels]), at the tail-averaged weights.
+    The columns are:
+
+    - row_id: int64.
+    - self_influence, validation_harm, early_harm: float64, in nats. The harms are null without validation rows, and
+      early_harm is also null if the early window is the whole run.
+    - checkpoint_loss, checkpoint_margin: fixed_size_list<float32>, one number for each point at which the method takes
+      gradients; the margin is null for regression.
+    - group_harm: fixed_size_list<float32>[K], in nats, for the stage's `groups` in their order; null without groups.
+    - final_loss: float64, at the last checkpoint.
+    - prediction: class index, standardised target or set (fixed_size_list<uint8>[labels]), at the tail average.
     """
     path, whole = todo[0].run_path, todo[0]
     parts = list(batches(path, chunk))
@@ -112,20 +118,25 @@ def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
 
 
 def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
-    """In the configured precision, or another."""
+    """Score some batches of rows, at the configured precision or at `precision`."""
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
-    queries = {"validation": plan.query_filters()} if plan.query_path.exists() else {}
+    queries: dict[str, list[dict[str, Tensor]]] = {}
+    if plan.query_path.exists():
+        queries["validation"] = plan.query_filters()
     if plan.group_query_path.exists():
         queries["cells"] = plan.group_filters()
     with matrix_products(precision or config.precision):
-        return score_rows(
+        if plan.similarity is not None:
+            features = {name: found[FEATURES] for name, (found,) in queries.items()}
+            return compared(plan, parts, features, self_influence)
+        return score_chains(
             model,
             lambda checkpoint: plan.load_checkpoint(model, checkpoint),
             run_objective(plan.run_path),
             parts,
-            plan.prepared_segments(),
+            plan.by_chain(plan.prepared_segments()),
             plan.trajectory().train_rows,
-            queries,
+            {name: plan.by_chain(filters) for name, filters in queries.items()},
             self_influence=self_influence,
             self_influence_tolerance=config.self_influence_tolerance,
             held_bytes=run_budgets(plan.run_path).gradients,
@@ -133,10 +144,11 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str |
 
 
 def precision_error(plan: Plan) -> dict[str, Any]:
-    """What the configured precision changes in the scores of random rows (a task for a worker).
+    """Measure how much the configured precision changes the scores of random rows (a task for a worker).
 
-    rows: how many; self_influence, validation_harm: the largest difference from float32, relative to the largest
-    score; validation_harm is None without a validation set.
+    Returns:
+        rows: how many rows were compared. self_influence, validation_harm: the largest difference from float32 divided
+        by the largest score; validation_harm is None without validation rows.
     """
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
     order = random_state("precision rows", seed).permutation(data.count("train"))[:PRECISION_ROWS]
@@ -161,9 +173,10 @@ def precision_error(plan: Plan) -> dict[str, Any]:
 
 
 def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
-    """Unweighted losses at the last checkpoint, float64 `[rows]`, which not every method visits."""
+    """The losses at the last checkpoint without row weights, float64 `[rows]`; not every method visits it."""
     last = len(plan.trajectory().checkpoints) - 1
-    if plan.planned()[-1].points[-1] == last:
+    planned = plan.planned()
+    if planned and planned[-1].points[-1] == last:
         return scores.losses[-1]
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     plan.load_checkpoint(model, last)
@@ -190,7 +203,7 @@ def to_arrow(values: Tensor | None, rows: int) -> pa.Array:
 
 
 def to_lists(values: Tensor | None, rows: int) -> pa.Array:
-    """`[checkpoints, rows]` → one list per row."""
+    """Turn `[checkpoints, rows]` into one list per row; None gives nulls."""
     if values is None:
         return pa.nulls(rows, pa.list_(pa.float32(), 1))
     flat = pa.array(np.ascontiguousarray(values.T.numpy().astype(np.float32)).reshape(-1))

@@ -1,8 +1,8 @@
-"""`attribution.ensemble`: scores averaged over several trainings (Deng et al. 2024, arXiv 2405.17293).
+"""`attribution.ensemble`: averages scores over several trainings (Deng et al. 2024, arXiv 2405.17293).
 
-Every training scores all rows by itself; what the scores mean over rows stays the same and what chance in training
-adds to them becomes less. Files of the audit's own training wait in `scores/own/`, so that an interrupted audit can
-go on.
+Every training scores all rows. The average keeps the part of the scores that all trainings share and reduces the part
+that is due to chance. The files of the audit's own training stay in `scores/own/`, so that an interrupted audit can
+resume.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AVERAGED = ("self_influence", "validation_harm", "group_harm")
 
 
 def average_scores(members: list[Path], path: Path) -> None:
-    """One chunk's scores: the first member's table, with the means over all members in the columns `AVERAGED`."""
+    """Write the scores of one chunk: the table of the first member, with means over all members in AVERAGED columns."""
     tables = [pq.read_table(member) for member in members]
     found = tables[0]
     for name in AVERAGED:
@@ -30,7 +30,7 @@ def average_scores(members: list[Path], path: Path) -> None:
 
 
 def mean(columns: list[pa.ChunkedArray]) -> pa.Array:
-    """Of numbers or of lists of equally many; of nulls, nulls."""
+    """The mean of columns of numbers or of lists of equal length; nulls stay null."""
     whole = [column.combine_chunks() for column in columns]
     kind = whole[0].type
     if whole[0].null_count:

@@ -1,7 +1,8 @@
-"""Groups of validation rows whose losses are attributed apart: every class, every value of a named slice, and both.
+"""Groups of validation rows whose losses are attributed separately: classes, slices, and classes within slices.
 
-One pass sums the gradients of *cells*, which do not overlap: the classes, or, for each column of `data.slices`, class
-and value together. A group is a union of cells, so the harm to it is the mean of theirs by their rows.
+One pass sums the gradients of *cells*, which do not overlap: the classes, or for each column of `data.slices` the
+combinations of class and value. A group is a union of cells, so that the harm to it is the mean of the harms to its
+cells, weighted by their rows.
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ from pipeline.workers.kept import keep
 from pipeline.workers.worker import run_config, run_data
 
 FEWEST_ROWS = 5
-"""Validation rows that a class or a slice needs to be a group."""
+"""A class or a slice with fewer validation rows is no group."""
 FEWEST_CELL_ROWS = 10
-"""Validation rows that a class within a slice needs."""
+"""A class within a slice with fewer validation rows is no group."""
 MOST_CELLS = 32
-"""Queries that `attribution.group_harm: auto` scores. Ten take 1.8 to 2.0 times the processor time of scoring without
-them, 32 take 3.6 to 3.9 times (MLP 784-256-128-10, six checkpoints, one segment)."""
+"""With `attribution.group_harm: auto`, at most so many cells are scored. Ten cells take 1.8 to 2.0 times the CPU time
+of scoring without them, 32 cells 3.6 to 3.9 times (MLP 784-256-128-10, six checkpoints, one segment)."""
 MOST_NUMBERS = 2**27
-"""Numbers in the gradients of all cells, of which partial sums lie on disk and in memory."""
+"""Upper limit of numbers in the gradients of all cells, whose partial sums lie on disk and in memory."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one class, of one slice, or both. column, value: the slice's place and code; label: the class's."""
+    """The validation rows of one class, of one slice, or of one class within a slice.
+
+    Attributes:
+        column, value: place of the column in `data.slices` and code of its value; None for a class.
+        label: index of the class; None for a slice.
+        rows: how many there are.
+    """
 
     column: int | None
     value: int | None
@@ -47,14 +54,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """groups: those that are scored, with their names; cells: the queries that they are made of."""
+    """The groups of a run.
+
+    Attributes:
+        groups: the groups that are scored.
+        names: of the groups, for people.
+        cells: the queries of which the groups consist.
+    """
 
     groups: list[Group]
     names: list[str]
     cells: list[Group]
 
     def shares(self) -> np.ndarray:
-        """float64 `[groups, cells]`; a row sums to 1."""
+        """The share of each cell in each group, float64 `[groups, cells]`; every row sums to 1."""
         first = self.cells[0].column
         found = np.zeros((len(self.groups), len(self.cells)))
         for place, group in enumerate(self.groups):
@@ -65,7 +78,7 @@ class Groups:
         return found
 
     def place(self, column: int | None, value: int | None, label: int | None) -> int | None:
-        """Of the group in `groups`; None where it has too few rows."""
+        """The place of a group in `groups`; None if the group has too few rows."""
         wanted = (column, value, label)
         return next((p for p, g in enumerate(self.groups) if (g.column, g.value, g.label) == wanted), None)
 
@@ -83,7 +96,7 @@ class Groups:
 
 
 def scored_groups(run_path: Path) -> Groups | None:
-    """The groups of a run whose factors are fitted; None where harm to groups is not scored."""
+    """The groups of a run whose factors are fitted; None if harm to groups is not scored."""
     path = groups_path(run_path)
     return keep("groups", path, lambda: Groups.load(path)) if path.exists() else None
 
@@ -93,9 +106,14 @@ def groups_path(run_path: Path) -> Path:
 
 
 def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | None]:
-    """The groups of a run; else None and why there are none, None where nothing was asked for.
+    """Find the groups of a run.
 
-    parameters: of the covered layers.
+    Args:
+        run_path: the run directory.
+        parameters: of the covered layers, counted once for each gradient of a query.
+
+    Returns:
+        The groups and None; or None and the reason why there are none, which is None if the config asks for none.
     """
     data, config = run_data(run_path), run_config(run_path)
     wanted = config.attribution.group_harm
@@ -120,7 +138,7 @@ def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | N
 
 
 def find_cells(run_path: Path, data: EncodedData) -> list[Group]:
-    """Column by column, without overlap within one; ordered by class and value."""
+    """The cells, column by column, ordered by class and value; cells of one column do not overlap."""
     found = []
     for column, codes in partitions(run_path, "validation"):
         counted = Counter(zip(*(code.tolist() for code in codes)))
@@ -131,9 +149,9 @@ def find_cells(run_path: Path, data: EncodedData) -> list[Group]:
 
 
 def partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.ndarray, np.ndarray]]]:
-    """Each partition of a role's rows: its column, or None for classes alone, and the rows' class and slice codes.
+    """The partitions of a role's rows: the column (None for classes alone), and the class and slice codes of the rows.
 
-    A regression has one class.
+    For regression, all rows have one class.
     """
     data, slices = run_data(run_path), read_slices(run_path, role)
     rows = data.count(role)
@@ -145,7 +163,7 @@ def partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.nda
 
 
 def unions(cells: list[Group]) -> list[Group]:
-    """Classes, then slices, with their rows."""
+    """The classes, then the slices, with their numbers of rows."""
     classes: Counter[int] = Counter()
     slices: Counter[tuple[int, int]] = Counter()
     for cell in cells:
@@ -169,7 +187,7 @@ def name_of(run_path: Path, data: EncodedData, group: Group) -> str:
 
 
 def cell_rows(run_path: Path, cells: list[Group], first: int, rows: int) -> list[np.ndarray]:
-    """Places in a chunk of the validation rows of every cell; first: of the chunk among the role's rows."""
+    """The places within a chunk of every cell's validation rows; the chunk begins at row `first` of the role."""
     of_column = dict(partitions(run_path, "validation"))
     place, found = slice(first, first + rows), []
     for cell in cells:

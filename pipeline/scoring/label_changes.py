@@ -1,4 +1,4 @@
-"""What other labels of single train rows would do to the mean validation loss, forecast for flagged rows."""
+"""Forecasts how another label of a single train row would change the mean validation loss, for flagged rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.attribution.methods import RELABEL, find_method
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.relabelling import relabel_effects
@@ -20,16 +21,21 @@ from pipeline.workers.worker import run_config, run_data, run_objective
 
 
 def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: Tensor) -> np.ndarray | None:
-    """The forecast change of the mean validation loss when a row gets another label, float64 `[k]`, in nats.
+    """Forecast the change of the mean validation loss if a row gets another label; negative changes are gains.
 
-    Less than 0 means that the new label helps. The method, its scale and the trainings that are averaged are those of
-    `validation_harm`, whose negative is the effect of removing the row. None without validation rows.
+    Method, scale and averaged trainings are those of `validation_harm`, whose negative is the effect of removing a row.
 
-    places: int64 `[k]` among the train rows; new_labels: encoded `[k, …]`.
+    Args:
+        context: of the audit.
+        places: of the rows among the train rows, int64 `[k]`.
+        new_labels: encoded, `[k, …]`.
+
+    Returns:
+        float64 `[k]`, in nats; None without validation rows, and for a method without such a forecast.
     """
     path, config = context.run.path, context.config
     data = run_data(path)
-    if data.count("validation") == 0:
+    if data.count("validation") == 0 or RELABEL not in find_method(config.attribution.method).options:
         return None
     places = np.asarray(places)
     ensemble = config.attribution.ensemble
@@ -53,7 +59,7 @@ def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: 
 
 
 def label_changes_of_chunk(plan: Plan, chunk: Chunk, places: Tensor, new_labels: Tensor) -> np.ndarray:
-    """Of rows `places` of a chunk, float64 `[k]` (a task for a worker)."""
+    """The forecasts for the rows `places` of a chunk, float64 `[k]`, in nats (a task for a worker)."""
     path = plan.run_path
     model, config = attribution_model(path), run_config(path)
     given, changed = with_new_labels(plan, chunk, places, new_labels)
@@ -75,7 +81,7 @@ def label_changes_of_chunk(plan: Plan, chunk: Chunk, places: Tensor, new_labels:
 def with_new_labels(
     plan: Plan, chunk: Chunk, places: Tensor, new_labels: Tensor
 ) -> tuple[list[Batch], list[Batch]]:
-    """The rows as given and with their new labels, in the same batches; each with its class's weight."""
+    """The rows with their given and with their new labels, in equal batches, each with the weight of its class."""
     path = plan.run_path
     config, data = run_config(path), run_data(path)
     rows = data.load(chunk).select(places)

@@ -1,7 +1,8 @@
-"""What is attributed: the whole run, and its early window where detection needs it; and where its files lie."""
+"""Plans of attribution: the whole run, and its early window if detection needs it; with the paths of their files."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import TypeVar
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors
-from pipeline.attribution.curvature.segments import PreparedSegment
-from pipeline.attribution.methods import find_method
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.curvature.fit import segment_of_tensors
+from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment
+from pipeline.attribution.methods import Method, find_method
+from pipeline.attribution.model.capture import Inputs, covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
+from pipeline.attribution.scores.conductor import Chain
 from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
+from pipeline.attribution.scores.similarity import Similarity, find_similarity
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
-from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights
+from pipeline.attribution.trajectory.weights import load_weights, restore_weights, save_weights, under
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Chunk, Rows
 from pipeline.runs.directory import read_json
@@ -31,12 +34,18 @@ from pipeline.workers.worker import run_budgets, run_config, run_data, run_devic
 
 Part = TypeVar("Part")
 GROUPS_AT_MOST = 32
-"""Partial sums that are kept on disk at a time; a fixed number, so that sums don't depend on the workers."""
+"""A sum has at most so many partial sums on disk; the number is fixed, so that sums don't depend on the workers."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One trajectory to attribute: `whole` or `early`."""
+    """A trajectory to attribute.
+
+    Attributes:
+        name: `whole` or `early`.
+        run_path: the run directory.
+        segments: of the trajectory.
+    """
 
     name: str
     run_path: Path
@@ -55,7 +64,7 @@ class Plan:
         return self.directory / f"segment-{segment}.safetensors"
 
     def mean_path(self, mean: int) -> Path:
-        """The mean of a segment's checkpoints, where a method takes gradients at it."""
+        """The file with the mean of a segment's checkpoints, for methods that take gradients at this mean."""
         return self.directory / f"mean-{mean}.safetensors"
 
     @property
@@ -68,27 +77,26 @@ class Plan:
 
     @property
     def scale_path(self) -> Path:
-        """`alpha` and the rows that it was measured on."""
+        """The file with `alpha` and the number of rows that it was measured on."""
         return self.directory / "scale.json"
 
     def alpha(self) -> float | None:
-        """The scale correction of validation harm, where it is defined."""
+        """The scale correction α of validation harm; None if it is not defined."""
         if not self.scale_path.exists():
             return None
         return float(keep("scale", self.scale_path, lambda: read_json(self.scale_path))["alpha"])
 
     def scale(self) -> float:
-        """What scores of the validation query are multiplied with: α, or 1 where there is none or filters hold it."""
-        return 1.0 if self.refined else self.alpha() or 1.0
+        """The factor on scores of the validation query: α, or 1 if there is no α or the filters contain it."""
+        return 1.0 if self.method.refined else self.alpha() or 1.0
 
     @property
-    def method(self) -> str:
+    def method_name(self) -> str:
         return run_config(self.run_path).attribution.method
 
     @property
-    def refined(self) -> bool:
-        """Whether queries are solved for with the true Gauss–Newton matrix."""
-        return find_method(self.method).refined
+    def method(self) -> Method:
+        return find_method(self.method_name)
 
     def trajectory(self) -> Trajectory:
         return keep(
@@ -97,20 +105,38 @@ class Plan:
             lambda: Trajectory.load(self.trajectory_path),
         )
 
-    def planned(self) -> list[PlannedSegment]:
-        """Where the method takes each segment's gradients, and what becomes of them; read once per worker."""
+    def chains(self) -> list[list[PlannedSegment]]:
+        """The chains of planned segments, as in `plan_chains`; each worker makes them once.
 
-        def make() -> list[PlannedSegment]:
+        A method that compares features has one chain without segments.
+        """
+        if self.method.similarity is not None:
+            return [[]]
+
+        def make() -> list[list[PlannedSegment]]:
             points = StoredPoints(self)
             rows = StageRows(TrainPairs(self.run_path), run_objective(self.run_path))
-            (chain,) = plan_chains(points, find_method(self.method), [rows], self.segments)
-            return chain
+            return plan_chains(points, self.method, [rows], self.segments)
 
         path = self.trajectory_path / "trajectory.json"
-        return keep(f"{self.method}, {self.segments} segments", path, make)
+        return keep(f"{self.method_name}, {self.segments} segments", path, make)
+
+    def planned(self) -> list[PlannedSegment]:
+        """The segments of all chains in the order in which their files are numbered."""
+        return [segment for chain in self.chains() for segment in chain]
+
+    def by_chain(self, of_segments: Sequence[Part]) -> list[Sequence[Part]]:
+        """Group values for the segments of `planned` by chain."""
+        ends = list(itertools.accumulate(len(chain) for chain in self.chains()))
+        return [of_segments[first:last] for first, last in zip([0, *ends], ends)]
+
+    def fitted_chains(self) -> list[Chain]:
+        """The chains of planned segments with their factors."""
+        prepared = self.by_chain(self.prepared_segments())
+        return [Chain(*each) for each in zip(self.chains(), prepared, strict=True)]
 
     def weights_path(self, point: int) -> Path:
-        """Of a checkpoint, or of a mean of checkpoints: means are counted on after the checkpoints."""
+        """The file of the weights at a point: a checkpoint or a mean; numbers of means follow those of checkpoints."""
         checkpoints = self.trajectory().checkpoints
         if point < len(checkpoints):
             return checkpoints[point].path
@@ -121,13 +147,20 @@ class Plan:
         return self._kept(path, lambda: load_weights(path))
 
     def query_weights(self) -> dict[str, Tensor]:
-        """Where the query's gradient is taken."""
+        """The weights at which the loss of the query is measured."""
         if run_config(self.run_path).attribution.query_at == "tail":
             return self.end_weights()
         return self.weights(len(self.trajectory().checkpoints) - 1)
 
+    def load_query_point(self, model: nn.Module, chain: Sequence[PlannedSegment]) -> None:
+        """Load into the model the weights at which a chain takes the gradient of the query."""
+        if self.method.apart:
+            self.load_checkpoint(model, chain[-1].points[-1])
+        else:
+            restore_weights(model, self.query_weights())
+
     def end_weights(self) -> dict[str, Tensor]:
-        """The mean of the last iterates, or the last checkpoint where there is none."""
+        """The mean of the last iterates, or else the last checkpoint."""
         trajectory = self.trajectory()
         if trajectory.tail is None:
             return self.weights(len(trajectory.checkpoints) - 1)
@@ -140,34 +173,50 @@ class Plan:
         restore_weights(model, self.weights(checkpoint), self.weights_path(checkpoint))
 
     def prepared_segments(self) -> list[PreparedSegment]:
-        """The segments with their factors, read once per worker."""
+        """The segments of `planned` with their factors; each worker reads them once."""
 
-        def load(segment: int) -> PreparedSegment:
-            tensors = load_file(self.segment_path(segment), device=str(run_device(self.run_path)))
-            eigenvalues = under("eigenvalues/", tensors)
-            bases = eigenbases_from_tensors(under("basis/", tensors))
-            planned = self.planned()[segment]
-            return PreparedSegment(planned.points, bases, eigenvalues, planned.spectrum, planned.conditioners)
+        def load(place: int, planned: PlannedSegment) -> PreparedSegment:
+            tensors = load_file(self.segment_path(place), device=str(run_device(self.run_path)))
+            return segment_of_tensors(tensors, planned.points, planned.spectrum, planned.conditioners)
 
-        return [
-            keep("segment", self.segment_path(segment), lambda segment=segment: load(segment))  # type: ignore[misc]
-            for segment in range(self.segments)
-        ]
+        def flat(planned: PlannedSegment) -> PreparedSegment:
+            layers = covered_layers(attribution_model(self.run_path))
+            return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+
+        def make(place: int, planned: PlannedSegment) -> PreparedSegment:
+            if planned.fitted_on is not None:
+                return keep("segment", self.segment_path(place), lambda: load(place, planned))
+            path = self.trajectory_path / "trajectory.json"
+            return keep(f"{self.method_name}, segment {place}", path, lambda: flat(planned))
+
+        return [make(place, planned) for place, planned in enumerate(self.planned())]
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """The features that the method compares; None if it does not compare features."""
+        name = self.method.similarity
+        return None if name is None else find_similarity(name)
+
+    @property
+    def inverse_path(self) -> Path:
+        """The file with `inverse`, the inverse of the metric of features, for methods with a metric."""
+        return self.directory / "metric.safetensors"
 
     def query_filters(self) -> list[dict[str, Tensor]]:
         return self._filters(self.query_path)
 
     def group_filters(self) -> list[dict[str, Tensor]]:
-        """Per segment, layer -> `[cells, out, in]`."""
+        """The filters of the cells: for each segment, layer → `[cells, out, in]`."""
         return self._filters(self.group_query_path)
 
     def _filters(self, path: Path) -> list[dict[str, Tensor]]:
         tensors = keep("query", path, lambda: load_file(path))
-        return [under(f"{segment}/", tensors) for segment in range(self.segments)]
+        places = {int(name.partition("/")[0]) for name in tensors}
+        return [under(f"{place}/", tensors) for place in sorted(places)]
 
 
 class StoredPoints(Points):
-    """The points of a plan, with means of checkpoints on disk; one that is not there is made."""
+    """The points of a plan; means of checkpoints lie on disk and are computed if they are missing."""
 
     def __init__(self, plan: Plan):
         super().__init__(attribution_model(plan.run_path), plan.trajectory())
@@ -183,7 +232,7 @@ class StoredPoints(Points):
 
 
 class TrainPairs:
-    """Inputs and labels of all train rows, batch by batch, as often as wanted."""
+    """An iterable over batches of inputs and labels of all train rows; it can be iterated repeatedly."""
 
     def __init__(self, run_path: Path):
         self._run_path = run_path
@@ -195,7 +244,7 @@ class TrainPairs:
 
 
 def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
-    """The whole run; the early window too where its harm is a signal and it is not the whole run."""
+    """The plans of a run: the whole run, and the early window if its harm is a signal and it is not the whole run."""
     found = [Plan("whole", run_path, config.attribution.segments)]
     wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
     if wanted and 2 * early_epoch < config.training.epochs:
@@ -203,25 +252,21 @@ def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
     return found
 
 
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def chunk_groups(chunks: Sequence[Part]) -> list[list[Part]]:
-    """Runs of chunks, or of what belongs to chunks, at most GROUPS_AT_MOST of them; depends on the chunks alone."""
+    """Consecutive groups of chunks (or of values for them), at most GROUPS_AT_MOST; they depend on the chunks alone."""
     size = max(1, -(-len(chunks) // GROUPS_AT_MOST))
     return [list(chunks[start : start + size]) for start in range(0, len(chunks), size)]
 
 
 def batches(run_path: Path, chunk: Chunk) -> Iterator[Batch]:
-    """A chunk's rows for attribution, with the weights that training gave them, on this worker's device."""
+    """Yield batches of a chunk's rows with their weights in training, on the device of this worker."""
     rows, size = weighted_rows(run_path, chunk), run_config(run_path).attribution.batch_size
     for start in range(0, len(rows), size):
         yield batch_of(run_path, rows.select(slice(start, start + size)))
 
 
 def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
-    """A chunk's rows, with the weights that training gave them."""
+    """The rows of a chunk with their weights in training."""
     rows = run_data(run_path).load(chunk)
     if chunk.role != "train":
         return rows
@@ -229,12 +274,12 @@ def weighted_rows(run_path: Path, chunk: Chunk) -> Rows:
 
 
 def batch_of(run_path: Path, rows: Rows) -> Batch:
-    """Rows for attribution, on this worker's device."""
+    """A batch of rows for attribution, on the device of this worker."""
     part = rows.to(run_device(run_path))
     return Batch(part.inputs, part.labels, part.row_ids, part.weights)
 
 
 def attribution_model(run_path: Path) -> nn.Module:
-    """The model whose weights the checkpoints replace; built once per worker."""
+    """The model into which weights of checkpoints are loaded; each worker builds it once."""
     path = run_path / "encoding.json"
     return keep("model", path, lambda: run_model(run_path, 0))

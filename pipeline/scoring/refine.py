@@ -1,11 +1,12 @@
-"""`source_refined` on the workers: products with the true Gauss–Newton matrix are sums over chunks."""
+"""Refined solves on the workers: products with the true Gauss–Newton matrix are sums over chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
@@ -18,6 +19,7 @@ from pipeline.attribution.queries.refined import (
     solve_refined,
 )
 from pipeline.attribution.rows.derivatives import PASS_ROWS
+from pipeline.attribution.scores.conductor import Solve
 from pipeline.config import Attribution
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
@@ -26,28 +28,43 @@ from pipeline.scoring.plan import Plan, attribution_model, batch_of, chunk_group
 from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import run_config, run_data, run_objective
 
-REFINED = "source_refined"
 FORMS = "forms"
-"""The name under which forms, which belong to no layer, are summed."""
+"""The name of the sum of forms, which belong to no layer."""
 SOLVED_NUMBERS = 2**24
-"""Numbers in the gradients that are solved for at once: the solve holds about ten float64 copies of them."""
+"""Upper limit of numbers in the gradients that are solved for at once; a solve holds about ten float64 copies."""
 PASS_PRODUCTS = 4 * PASS_ROWS
-"""Rows times directions in a pass: each of them holds the activations of a row."""
+"""Upper limit of rows times directions in a pass; each combination holds the activations of a row."""
 
 ChunkRows = tuple[Chunk, list[CurvatureRows]]
-"""A chunk and those of its rows that are taken, numbered from its first."""
+"""A chunk and the rows of it that are used, numbered from its first row."""
+
+
+def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
+    """A function that solves for a query in the segment at a place; `folder` and `name` are as in `refined_query`."""
+
+    def solve(place: int, query: Mapping[str, Tensor]) -> RefinedDirection:
+        return refined_query(context, plan, place, query, folder / f"segment-{place}", name)
+
+    return solve
 
 
 def refined_query(
-    context: AuditContext, plan: Plan, query: Tensors, folder: Path, name: str
+    context: AuditContext, plan: Plan, place: int, query: Mapping[str, Tensor], folder: Path, name: str
 ) -> RefinedDirection:
-    """The filters of a query or several, in nats; the solve itself is done here, in float64.
+    """Solve for the filters of one or several queries in a segment, in nats.
 
-    query: layer → `[out, in]` or `[queries, out, in]`. folder: for products that an interruption leaves whole, of which
-    the caller disposes.
+    The solve runs in this process in float64; products with the Gauss–Newton matrix run on the workers.
+
+    Args:
+        context: of the audit.
+        plan: what is attributed.
+        place: of the segment.
+        query: layer → gradient, `[out, in]` or `[queries, out, in]`.
+        folder: for products, which are reused after an interruption; the caller removes it.
+        name: of the query, for errors.
     """
     data, settings = run_data(plan.run_path), refined_of(plan)
-    planned = plan.planned()[0]
+    planned = plan.planned()[place]
     assert planned.damping is not None  # learning rates are above 0
     own, fresh = refined_rows(data.count("train"), planned.points, settings)
     turn = 0
@@ -69,7 +86,7 @@ def refined_query(
     return solve_refined(
         lambda directions: chunk_sums(product_leaf, own, directions),
         lambda directions: chunk_sums(form_leaf, fresh, directions)[FORMS],
-        plan.prepared_segments()[0],
+        plan.prepared_segments()[place],
         query,
         planned.damping,
         settings,
@@ -77,20 +94,20 @@ def refined_query(
 
 
 def refined_settings(config: Attribution) -> RefinedSettings:
-    """What is asked for."""
+    """The settings of refined solves in the config."""
     return RefinedSettings(
         config.refined_prior, config.refined_rows, config.refined_iterations, seed=config.seed
     )
 
 
 def refined_of(plan: Plan) -> RefinedSettings:
-    """What a plan's solves use: of rows, no more than there are."""
+    """The settings of a plan's refined solves, with no more rows than there are train rows."""
     settings = refined_settings(run_config(plan.run_path).attribution)
     return settings.within(run_data(plan.run_path).count("train"))
 
 
 def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
-    """Those of a chunk, numbered from its first row."""
+    """The rows that lie in a chunk, numbered from its first row."""
     found = []
     for part in parts:
         rows = part.rows - chunk.first
@@ -101,12 +118,12 @@ def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]
 
 
 def product_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
-    """Σ of the products over some rows of some chunks, each at its checkpoint."""
+    """Σ of the Gauss–Newton products over some rows of some chunks, each at its checkpoint."""
     return row_sums(plan, chunks, directions, gauss_newton_products)
 
 
 def form_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
-    """Σ of the forms, `[queries]`."""
+    """Σ of the quadratic forms over some rows of some chunks, `[queries]`."""
     return row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
 
 

@@ -1,4 +1,4 @@
-"""What the audited model makes of rows that it was not trained on: validation and holdout."""
+"""Predictions of the audited model for validation and holdout rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.workers.worker import run_data
 
 
 def predict_unseen(context: AuditContext, role: str) -> np.ndarray:
-    """The predictions at the tail-averaged weights, encoded as labels: `[rows]`, sets `[rows, labels]`."""
+    """The predictions at the tail average, encoded as labels, `[rows]`, or `[rows, labels]` for sets."""
     path = context.run.path
     whole, chunks = (
         plans(path, context.config, context.run.facts("train")["early_epoch"])[0],
@@ -25,5 +25,5 @@ def predict_unseen(context: AuditContext, role: str) -> np.ndarray:
 
 
 def predict_chunk(plan: Plan, chunk: Chunk) -> np.ndarray:
-    """A task for a worker."""
+    """The predictions for the rows of a chunk (a task for a worker)."""
     return predictions(plan, list(batches(plan.run_path, chunk))).numpy()

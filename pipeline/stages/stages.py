@@ -20,10 +20,14 @@ from pipeline.workers.cluster import peak_resident_bytes
 class Stage:
     """A step of the audit.
 
-    function: `module:name` of a `(context) -> facts`; imported when it runs. sections: the parts of the config that
-    it depends on. outputs: what it writes in the run directory, removed when it must be done anew. changes: files of
-    earlier stages that it rewrites. keeps: outputs whose files depend on the stages before and their names alone, so
-    that other settings of the stage itself take them as they are.
+    Attributes:
+        name: in the record and on the command line.
+        function: `module:name` of a function `(context) -> facts`, which is imported when the stage runs.
+        sections: the sections of the config that the stage depends on.
+        outputs: names that the stage writes in the run directory; they are removed before the stage runs anew.
+        changes: files of earlier stages that the stage rewrites.
+        keeps: outputs whose files depend only on the earlier stages and on their own names, so that they are kept when
+            the settings of the stage itself change.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""What workers do in a trace: filters of some queries, and the strongest rows of a chunk for every query."""
+"""The tasks of a trace for workers: filters of some queries, and the strongest rows of a chunk for every query."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.attribution.methods import Method
 from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.model.precision import matrix_products
-from pipeline.attribution.queries.compression import LowRankMatrices, compressed_filters, joined
+from pipeline.attribution.queries.compression import Filter, LowRankMatrices, joined
 from pipeline.attribution.queries.gradients import query_gradients
 from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.scores.conductor import Filters, find_filters
 from pipeline.attribution.scores.queries import query_influences
-from pipeline.attribution.trajectory.weights import restore_weights
+from pipeline.attribution.trajectory.weights import restore_weights, under
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan, attribution_model, batches, under
+from pipeline.scoring.plan import Plan, attribution_model, batches
 from pipeline.trace.strongest import DIRECTIONS, strongest
 from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
 
@@ -31,9 +33,17 @@ QUERIES_PER_PART = 64
 
 @dataclass(frozen=True)
 class Work:
-    """Where the pieces of one trace lie while it runs.
+    """The paths and settings of one trace while it runs.
 
-    part_queries: how many queries are a part; refined: their filters are solved for, in nats.
+    Attributes:
+        run_path: the run directory.
+        folder: for intermediate files.
+        segments: of training.
+        queries: how many there are.
+        part_queries: how many queries form a part.
+        top: how many rows are kept for each query and direction.
+        tolerance: of the compression of filters.
+        refined: whether filters are solved for with the true Gauss–Newton matrix, in nats.
     """
 
     run_path: Path
@@ -50,8 +60,13 @@ class Work:
         return Plan("whole", self.run_path, self.segments)
 
     @property
+    def method(self) -> Method:
+        """The method of the run, in its refined form or not."""
+        return replace(self.plan.method, refined=self.refined)
+
+    @property
     def scale(self) -> float:
-        """What influences are multiplied with."""
+        """The factor that scales influences to nats."""
         return 1.0 if self.refined else self.plan.scale()
 
     @property
@@ -60,15 +75,15 @@ class Work:
 
     @property
     def queries_path(self) -> Path:
-        """Inputs by kind and, if they were given, `labels`; `[queries, …]`."""
+        """The file of the inputs by kind and, if the queries have them, `labels`; `[queries, …]` each."""
         return self.folder / "queries.safetensors"
 
     def answers_path(self, part: int) -> Path:
-        """`features`, `outputs`, `labels`, `losses` of the part's queries."""
+        """The file with `features`, `outputs`, `labels` and `losses` of the queries of a part."""
         return self.folder / f"answers-{part}.safetensors"
 
     def filters_path(self, part: int) -> Path:
-        """`segment/layer/left|right|owner` of the part's queries."""
+        """The file with the filters of a part's queries, as `<segment>/<layer>/left`, `…/right` and `…/owner`."""
         return self.folder / f"filters-{part}.safetensors"
 
     def chunk_path(self, chunk: Chunk) -> Path:
@@ -79,7 +94,7 @@ class Work:
 
 
 def prepare_part(work: Work, part: int) -> None:
-    """Predictions of some queries and, unless they are solved for, compressed filters (a task for a worker)."""
+    """Write the predictions of a part's queries and, unless refined, their compressed filters (a task for a worker)."""
     path, plan = work.run_path, work.plan
     model, (inputs, labels) = attribution_model(path), read_part(work, part)
     restore_weights(model, plan.query_weights())
@@ -95,13 +110,17 @@ def prepare_part(work: Work, part: int) -> None:
         step = max(1, run_budgets(path).queries // (8 * parameter_count(model)))
         found = []
         for some in torch.arange(len(labels), device=labels.device).split(step):
-            gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
-            found.append(compressed_filters(gradients, plan.prepared_segments(), work.tolerance))
+            of_segments: list[Mapping[str, Filter]] = []
+            for chain in plan.fitted_chains():
+                plan.load_query_point(model, chain.planned)
+                gradients = loss_gradients(work, select_inputs(inputs, some), labels[some])
+                of_segments += find_filters(work.method, chain, gradients, tolerance=work.tolerance).filters
+            found.append(of_segments)
     write_filters(work, part, found)
 
 
 def read_part(work: Work, part: int) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
-    """The part's queries and, if they were given, their labels, on this worker's device."""
+    """The inputs of a part's queries and their labels (None without labels), on the device of this worker."""
     place, device = work.rows_of(part), run_device(work.run_path)
     given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
     labels = given.pop("labels", None)
@@ -113,17 +132,18 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def loss_gradients(work: Work, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
-    """Layer → each query's gradient `[queries, out, in]`, float64, at the model's present weights."""
+    """Layer → the gradient of each query's loss at the current weights, float64 `[queries, out, in]`."""
     found = query_gradients(attribution_model(work.run_path), plain_objective(work.run_path), inputs, labels)
     return {name: each.double() for name, each in found.items()}
 
 
-def write_filters(work: Work, part: int, found: list[list[dict[str, LowRankMatrices]]]) -> None:
-    """found: of some of the part's queries at a time, a dictionary per segment."""
+def write_filters(work: Work, part: int, found: Sequence[Filters]) -> None:
+    """Write the filters of a part; `found` has compressed filters per segment for consecutive groups of its queries."""
     tensors = {}
-    for segment in range(work.segments):
+    for segment in range(len(found[0])):
         for layer in found[0][segment]:
-            whole = joined([each[segment][layer] for each in found])
+            parts = [each for some in found if isinstance(each := some[segment][layer], LowRankMatrices)]
+            whole = joined(parts)
             for name in ("left", "right"):
                 tensors[f"{segment}/{layer}/{name}"] = getattr(whole, name).float()
             tensors[f"{segment}/{layer}/owner"] = whole.owner
@@ -134,7 +154,7 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
     tensors = load_file(work.filters_path(part), device=str(run_device(work.run_path)))
     rows = work.rows_of(part)
     found = []
-    for segment in range(work.segments):
+    for segment in range(len(work.plan.planned())):
         mine = under(f"{segment}/", tensors)
         layers = sorted({name.rpartition("/")[0] for name in mine})
         found.append(
@@ -152,7 +172,7 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
 
 
 def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
-    """Queries and their filters, as many at a time as the worker may hold."""
+    """Yield slices of the queries with their filters; a slice has as many parts as the worker may hold."""
     waiting: list[int] = []
     held, most = 0, run_budgets(work.run_path).filters
     for part in range(work.parts):
@@ -163,14 +183,14 @@ def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]
             parts = [read_filters(work, each) for each in waiting]
             together = [
                 {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}
-                for segment in range(work.segments)
+                for segment in range(len(parts[0]))
             ]
             yield slice(work.rows_of(waiting[0]).start, work.rows_of(waiting[-1]).stop), together
             waiting, held = [], 0
 
 
 def read_answers(work: Work) -> dict[str, Tensor]:
-    """`features`, `outputs`, `labels`, `losses` of all queries."""
+    """`features`, `outputs`, `labels` and `losses` of all queries."""
     found: dict[str, list[Tensor]] = {}
     for part in range(work.parts):
         for name, tensor in load_file(work.answers_path(part)).items():
@@ -179,10 +199,15 @@ def read_answers(work: Work) -> dict[str, Tensor]:
 
 
 def trace_chunk(work: Work, chunk: Chunk) -> None:
-    """The strongest rows of a chunk for and against every query (a task for a worker).
+    """Write the strongest rows of a chunk for and against every query (a task for a worker).
 
-    Writes, `[2 directions, queries, top]` each: places int64 among the train rows (−1: none), row_ids int64,
-    influence float64 in nats, scaled as validation harm is or solved for, similarity float32, labels encoded.
+    The file has tensors `[2 directions, queries, top]`:
+
+    - places: int64, among the train rows; −1 means no row.
+    - row_ids: int64.
+    - influence: float64, in nats, scaled like validation harm or, if refined, solved for.
+    - similarity: float32, the cosine of penultimate features.
+    - labels: encoded.
     """
     path, plan = work.run_path, work.plan
     model, config = attribution_model(path), run_config(path).attribution
@@ -226,6 +251,6 @@ def trace_chunk(work: Work, chunk: Chunk) -> None:
 
 
 def features_of(model: nn.Module, batch: Batch) -> Tensor:
-    """float32 `[batch, width]`."""
+    """The penultimate features of a batch, float32 `[batch, width]`."""
     inputs = batch.inputs
     return penultimate_features(model, inputs if isinstance(inputs, Tensor) else dict(inputs))

@@ -1,4 +1,4 @@
-"""The front door: which training rows are behind a finished run's predictions on some queries."""
+"""The front door of `winnow trace`: finds the train rows with the most influence on predictions of a finished run."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ TOP = 20
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model says to the queries, `[queries, …]` each.
+    """The model's predictions for the queries.
 
-    labels: encoded, the given ones or the predictions; outputs: float32; losses: nats (squared error in regression).
+    Attributes:
+        outputs: float32 `[queries, outputs]`.
+        labels: encoded, `[queries]`: the labels in the file of queries, or else the predictions.
+        losses: `[queries]`, in nats, or squared errors for regression.
+        given: whether the file of queries has labels.
     """
 
     outputs: np.ndarray
@@ -53,12 +57,12 @@ class Answers:
 
     @cached_property
     def predictions(self) -> np.ndarray:
-        """Class indices, or standardised targets."""
+        """The predicted class indices, or standardised targets, `[queries]`."""
         return self.outputs.argmax(1) if self.outputs.shape[1] > 1 else self.outputs[:, 0]
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """float64 `[queries, classes]`."""
+        """The probabilities of the classes, float64 `[queries, classes]`."""
         return torch.from_numpy(self.outputs).double().softmax(1).numpy()
 
 
@@ -66,8 +70,14 @@ class Answers:
 class Trace:
     """A finished trace.
 
-    folder: influences.parquet and index.html, and with forensics what `Forensics` tells. refined: queries were solved
-    for with the true Gauss–Newton matrix.
+    Attributes:
+        folder: has influences.parquet, index.html and, with forensics, the files of `Forensics`.
+        encoding: of the run.
+        queries: the encoded queries.
+        answers: the model's predictions for them.
+        table: influences.parquet.
+        forensics: the result of the search for shared triggers; None without one.
+        refined: whether queries were solved for with the true Gauss–Newton matrix.
     """
 
     folder: Path
@@ -79,7 +89,7 @@ class Trace:
     refined: bool
 
     def decode(self, label: float) -> Any:
-        """A class index or standardised target as the source has it."""
+        """Turn a class index or standardised target into a label of the source."""
         return self.encoding.decode_labels(np.array([label]))[0].as_py()
 
     @property
@@ -98,14 +108,21 @@ def trace(
 ) -> Trace:
     """Find the train rows with the most influence on each query's loss, and write a table and a page of them.
 
-    queries: a Parquet file with the run's feature columns; without its label column a query asks for the model's own
-    prediction. top: rows for and rows against per query. backdoor: look for a trigger that the queries share.
-    refined: solve for every query with the true Gauss–Newton matrix, which orders rows better and in nats but takes
-    longer; by default where `attribution.method` of the run is `source_refined`.
-    output: by default RUN/trace/<name of the queries' file>; what is there from an earlier trace is replaced.
+    Args:
+        run_path: a run directory.
+        queries: a Parquet file with the feature columns of the run. Without the label column, each query is about the
+            model's own prediction.
+        top: how many rows for and how many rows against each query are listed.
+        backdoor: also search for a trigger that the queries share.
+        refined: solve for every query with the true Gauss–Newton matrix, which orders rows better and gives nats, but
+            takes longer. None does so if the run's `attribution.method` is a refined one.
+        output: the folder for the results; None takes `trace/<name of the file>` in the run. An earlier trace in it is
+            replaced.
+        progress: called while the trace is computed.
 
-    Raises InputError for a run that has not come to the end of `attribute`, of which parts were deleted or for which
-    refined solves aren't defined, and for what is wrong with the queries.
+    Raises:
+        InputError: the run has not finished the stage `attribute`, files of it were deleted, its method or refined
+            solves are not defined for single queries, or the queries are wrong.
     """
     if top < 1:
         raise InputError(f"top is {top}", "Ask for one row at least.")
@@ -118,7 +135,13 @@ def trace(
         raise InputError(
             f"{run_path}: predictions of sets of labels can't be traced", "Trace a run with classes."
         )
-    refined = find_method(config.attribution.method).refined if refined is None else refined
+    method = find_method(config.attribution.method)
+    if method.similarity is not None:
+        raise InputError(
+            f"attribution.method of the run is {config.attribution.method}, which has no influence on single queries",
+            "Audit with another one: --set attribution.method=source.",
+        )
+    refined = method.refined if refined is None else refined
     if refined:
         check_refined(run.path, config.attribution)
     asked = read_queries(Path(queries), encoding, config.data)
@@ -135,7 +158,11 @@ def trace(
 
 
 def check_output(folder: Path) -> None:
-    """An earlier trace may be replaced, nothing else."""
+    """Check that the output folder is new, empty or an earlier trace.
+
+    Raises:
+        InputError: it is not.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, not a directory", "Choose another --output.")
     if folder.exists() and any(folder.iterdir()) and not (folder / "influences.parquet").exists():
@@ -143,10 +170,15 @@ def check_output(folder: Path) -> None:
 
 
 def check_kept(run: RunDirectory, config: AuditConfig) -> None:
-    """Raises InputError when encoded rows, factors or checkpoints were deleted."""
+    """Check that the files of the run that a trace reads still exist.
+
+    Raises:
+        InputError: encoded rows, factors or checkpoints were deleted.
+    """
     plan = Plan("whole", run.path, config.attribution.segments)
     needed = [run / "encoding.json", run / FOLDER / CHUNKS, plan.trajectory_path / "trajectory.json"]
-    needed += [plan.segment_path(segment) for segment in range(plan.segments)]
+    if plan.method.fitted:
+        needed += [plan.segment_path(segment) for segment in range(plan.segments)]
     if all(path.exists() for path in needed):
         needed += [chunk_path(run.path, chunk.id) for chunk in run_data(run.path).chunks("train")]
         trajectory = plan.trajectory()
@@ -163,7 +195,7 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
 def write_trace(
     context: AuditContext, asked: Queries, top: int, backdoor: bool, refined: bool, folder: Path
 ) -> tuple[Answers, pa.Table, Forensics | None]:
-    """All files of a trace, in `folder`."""
+    """Compute a trace and write all of its files to `folder`."""
     path = context.run.path
     work = Work(
         run_path=path.absolute(),
@@ -189,7 +221,7 @@ def write_trace(
 
 
 def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answers, Table]:
-    """What the model says, and the strongest train rows."""
+    """Compute the model's predictions for the queries and their strongest train rows, on the workers."""
     tensors = {name: torch.from_numpy(each) for name, each in asked.inputs.items()}
     if asked.labels is not None:
         tensors["labels"] = torch.from_numpy(asked.labels)
@@ -224,7 +256,7 @@ def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answe
 
 
 def as_table(decode: Any, asked: Queries, found: Table, rows: TrainRows) -> pa.Table:
-    """influences.parquet: a line per query, direction and row, the strongest first."""
+    """The table influences.parquet: a line for each query, direction and row, the strongest row first."""
     direction, query, rank = np.nonzero(found["places"] >= 0)
     order = np.lexsort((rank, direction, query))
     at = tuple(each[order] for each in (direction, query, rank))

@@ -92,7 +92,7 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
     if step.done:
         state.unlink(missing_ok=True)
         return
-    if not step.intact:  # resuming from the state would not make damaged earlier files anew
+    if not step.intact:  # resuming from the state would not replace damaged earlier files
         state.unlink(missing_ok=True)
     selection = Selection(class_weights=class_weights(config, data))
     with deterministic():

@@ -1,9 +1,9 @@
 """Safetensors files with one entry per row, written and read in consecutive slices of rows.
 
-The format (huggingface/safetensors): 8 bytes with the length of the header, the header as JSON padded with spaces to
-a multiple of 8, then the tensors' bytes. Files are the same, byte for byte, as `safetensors.save_file` writes them.
-The library writes whole tensors alone. A file is mapped only while a part of it is read: pages that stayed mapped would
-count as memory of the process.
+The format (huggingface/safetensors) has 8 bytes with the length of the header, the header as JSON that is padded with
+spaces to a multiple of 8, and the bytes of the tensors. The files have the same bytes as those of
+`safetensors.save_file`, which can only write whole tensors. A file is mapped only while a part of it is read, because
+pages that stay mapped would count as memory of the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DTYPES: dict[torch.dtype, tuple[str, np.dtype[Any]]] = {
     torch.float16: ("F16", np.dtype("<f2")),
     torch.int16: ("I16", np.dtype("<i2")),
 }
-"""In the order in which the library puts tensors of these types."""
+"""In the order in which the safetensors library lays out tensors of these dtypes."""
 
 
 def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -86,7 +86,7 @@ def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, in
 
 
 class RowsFile:
-    """Reads runs of rows of the tensors in such a file, which is mapped anew for each of them."""
+    """Reads slices of consecutive rows from a file of `write_rows`; every read maps the file anew."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -98,6 +98,6 @@ class RowsFile:
         return self._rows
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows start … stop − 1 of a tensor."""
+        """Read rows start … stop − 1 of a tensor."""
         with safe_open(self._path, "pt") as file:
             return file.get_slice(name)[start:stop].clone()

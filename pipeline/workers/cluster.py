@@ -20,6 +20,7 @@ from pipeline import __version__
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
+from pipeline.workers.known_methods import known_methods
 from pipeline.workers.local_cluster import start_cluster
 from pipeline.workers.topics import PROGRESS_TOPIC
 
@@ -88,6 +89,8 @@ class Workers:
             dask.config.set(SETTINGS)
             logging.getLogger("distributed").setLevel(logging.ERROR)
             self._client = self._connect() if self._config.scheduler else self._start()
+            if (plugin := known_methods()) is not None:
+                self._client.register_plugin(plugin)
         return self._client
 
     def _connect(self) -> Client:

@@ -127,10 +127,13 @@ def resident_bytes(process_id: int) -> int:
 
 
 def start_cluster(count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
-    """`count` workers with one thread and at most `memory_limit` bytes each; `close()` ends them.
+    """Start a local cluster; its `close()` ends the workers.
 
-    environment: variables that the worker processes get on top of this one's, which stand above them. folder: for
-    what they put on disk; the caller removes it, and they do where the caller was killed.
+    Args:
+        count: how many workers, with one thread each.
+        memory_limit: bytes per worker.
+        environment: variables for the worker processes; variables of this process override them.
+        folder: for files of the workers; the caller removes it, or the workers do if the caller was killed.
 
     Raises:
         WinnowError: the workers don't start.

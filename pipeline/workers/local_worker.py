@@ -24,9 +24,11 @@ CLOSE_SECONDS = 2.0
 
 
 class Ending:
-    """Ends the process when the parent asks for it, or is gone, whatever a task is doing at that moment.
+    """Ends the process when the parent asks for it or has ended, even while a task runs.
 
-    folder: of all workers of the parent, which is removed where the parent is gone.
+    Args:
+        parent: the process id of the parent.
+        folder: of all workers of the parent; it is removed if the parent has ended without doing so.
     """
 
     def __init__(self, parent: int, folder: str):
@@ -47,12 +49,12 @@ class Ending:
                 asyncio.run_coroutine_threadsafe(closing, loop).result(CLOSE_SECONDS)
             except (
                 BaseException
-            ):  # a task that holds the interpreter, a scheduler that is gone: end all the same
+            ):  # a task may hold the interpreter, or the scheduler may be gone; the process ends in any case
                 self.end(1)
         self.end(0)
 
     def end(self, status: int) -> NoReturn:
-        """A thread that is still in a task doesn't keep the process alive."""
+        """End the process at once; otherwise a thread that still runs a task would keep it alive."""
         if os.getppid() != self._parent:
             shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(status)

@@ -59,7 +59,12 @@ def summed(
         level += 1
         groups = [paths[start : start + FAN_IN] for start in range(0, len(paths), FAN_IN)]
         paths = [directory / f"sum-{level}-{place:04d}.safetensors" for place in range(len(groups))]
-        workers.run(add_files, list(zip(groups, paths)), [f"{name}, sum {path.stem}" for path in paths])
+        waiting = [place for place, path in enumerate(paths) if not path.exists()]
+        workers.run(
+            add_files,
+            [(groups[place], paths[place]) for place in waiting],
+            [f"{name}, sum {paths[place].stem}" for place in waiting],
+        )
     return paths[0]
 
 

@@ -18,15 +18,18 @@ from pipeline.attribution import (
     source_spectrum,
 )
 from pipeline.attribution.gradients.outer_products import OuterProducts
+from pipeline.attribution.methods import METHODS
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.queries.compression import (
+    Filter,
     LowRankMatrices,
-    cheapest_filters,
     compress,
     compressed_filters,
     joined,
+    joined_filters,
     products,
 )
+from pipeline.attribution.scores.conductor import Chain, find_filters
 from pipeline.attribution.scores.queries import query_influences
 
 from .models import model_and_rows
@@ -35,6 +38,16 @@ from .recorded_run import OPTIMIZERS
 from .test_scores import TRAIN_ROWS, Prepared
 
 ENTROPY = cross_entropy()
+
+
+def cheapest_filters(
+    parts: list[dict[str, torch.Tensor]], segments: list[PreparedSegment], tolerance: float
+) -> list[dict[str, Filter]]:
+    """Of queries that come some at a time."""
+    chain = Chain([], segments)
+    return joined_filters(
+        find_filters(METHODS["source"], chain, part, tolerance=tolerance).filters for part in parts
+    )
 
 
 def decaying(queries: int, size_out: int, size_in: int, decay: float) -> torch.Tensor:

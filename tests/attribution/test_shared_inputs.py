@@ -18,8 +18,8 @@ from pipeline.attribution import (
     source_spectrum,
     spectrum_sums,
 )
-from pipeline.attribution.curvature import fit
-from pipeline.attribution.curvature.fit import FactorTask, KeptGradients, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature import passes
+from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_spectrum
 
 from .models import model_and_rows, perturbed_states
 from .oracles import influence, loss_matrices, split
@@ -34,7 +34,7 @@ def test_checkpoints_share_what_depends_on_the_data_alone(
     kind: str, labels: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums of a segment are those of its batches and checkpoints one by one."""
-    monkeypatch.setattr(fit, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(passes, "GROUP_BYTES", group_bytes)
     model, batch = model_and_rows(kind)
     batch = replace(batch, weights=torch.linspace(0.5, 1.5, len(batch.row_ids)).double())
     states, rows = perturbed_states(model, 3), split(batch, 4)

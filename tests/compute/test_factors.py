@@ -9,11 +9,13 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
+from pipeline.attribution.curvature import passes
 from pipeline.attribution.curvature.factors import sampled_rows
+from pipeline.attribution.curvature.fit import bases_of, covariances_of, squares_of
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring import factors, plan
-from pipeline.scoring.factors import covariance_leaf, spectrum_leaf, write_bases
+from pipeline.scoring import plan, row_sums
 from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.scoring.row_sums import of_part, write_derived
 from pipeline.workers.worker import run_data
 
 CHECKPOINTS = 3
@@ -28,21 +30,19 @@ def test_each_pass_visits_every_batch_once_per_checkpoint(
     grad, load, read_chunk, convert = (
         torch.autograd.grad,
         Plan.load_checkpoint,
-        factors.batches,
-        factors.fit_spectrum.__globals__["local_bases"],
+        row_sums.batches,
+        passes.local_bases,
     )
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (backwards.append(1), grad(*a, **k))[1])
     monkeypatch.setattr(Plan, "load_checkpoint", lambda *a: (loads.append(a[2]), load(*a))[1])
-    monkeypatch.setattr(factors, "batches", lambda *a: (read.append(a[1].id), read_chunk(*a))[1])
-    monkeypatch.setitem(
-        factors.fit_spectrum.__globals__, "local_bases", lambda *a: (converted.append(1), convert(*a))[1]
-    )
+    monkeypatch.setattr(row_sums, "batches", lambda *a: (read.append(a[1].id), read_chunk(*a))[1])
+    monkeypatch.setattr(passes, "local_bases", lambda *a: (converted.append(1), convert(*a))[1])
     handle = attribution_model(detected_run).register_forward_hook(lambda *_: forwards.append(1))
     try:
-        save_tensors(tmp_path / "sums.safetensors", covariance_leaf(whole, chunks))
+        save_tensors(tmp_path / "sums.safetensors", of_part(covariances_of, whole, chunks))
         assert len(forwards) == len(backwards) == CHECKPOINTS * batches
-        write_bases(whole, tmp_path / "sums.safetensors", tmp_path / "bases.safetensors")
-        spectrum_leaf(whole, chunks, tmp_path / "bases.safetensors")
+        write_derived(bases_of, whole, tmp_path / "bases.safetensors", tmp_path / "sums.safetensors")
+        of_part(squares_of, whole, chunks, tmp_path / "bases.safetensors")
         assert len(forwards) == len(backwards) == 2 * CHECKPOINTS * batches
     finally:
         handle.remove()
@@ -62,7 +62,7 @@ def test_sampled_rows_and_blocks_are_used_where_the_config_asks_for_them(tmp_pat
     chosen = sampled_rows(torch.cat([data.load(chunk).row_ids for chunk in chunks]), seed=seed, share=0.5)
     assert 0.4 < chosen.float().mean() < 0.6
     images = torch.cat([data.load(chunk).inputs for chunk in chunks])[chosen].flatten(1)
-    sums = covariance_leaf(whole, chunks)
+    sums = of_part(covariances_of, whole, chunks)
     found = next(value for name, value in sums.items() if "input" in name and len(value) == 65)
     expected = with_bias(attribution_model(tmp_path), images)
     torch.testing.assert_close(found, CHECKPOINTS * 2 * expected.T @ expected, rtol=1e-4, atol=1e-2)

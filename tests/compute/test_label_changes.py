@@ -12,6 +12,7 @@ from digits_run import digits_config, run_until
 
 from benchmarks.inline import Inline
 from pipeline.attribution.front_door import attribute
+from pipeline.attribution.methods import METHODS, RELABEL, audit_methods
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.context import AuditContext
@@ -46,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["source", "fast_source", "source_refined", "influence"])
+@pytest.mark.parametrize("method", [name for name in audit_methods() if RELABEL in METHODS[name].options])
 def test_a_forecast_is_the_librarys_times_the_scale_of_harm(method: str, trained: Path) -> None:
     run_until(digits_config(**SMALL, attribution__method=method), trained, "attribute")
     context = inline_context(trained)
@@ -66,7 +67,7 @@ def test_a_forecast_is_the_librarys_times_the_scale_of_harm(method: str, trained
         relabel=others,
     )
     assert expected.relabel_effect is not None
-    alpha = 1.0 if method == "source_refined" else RunDirectory(trained).facts("factors")["alpha"] or 1.0
+    alpha = 1.0 if METHODS[method].refined else RunDirectory(trained).facts("factors")["alpha"] or 1.0
     wanted = expected.relabel_effect.numpy()[PLACES] * alpha
     np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-3 * np.abs(wanted).max())
 
@@ -103,6 +104,11 @@ def test_without_validation_rows_nothing_is_forecast(tmp_path: Path) -> None:
     path = tmp_path / "run"
     run_until(digits_config(**SMALL, data__validation=None, data__holdout=None), path, "attribute")
     assert label_change_effects(inline_context(path), PLACES, torch.zeros(4, dtype=torch.int64)) is None
+
+
+def test_a_method_that_has_no_such_forecast_gives_none(trained: Path) -> None:
+    run_until(digits_config(**SMALL, attribution__method="trak"), trained, "attribute")
+    assert label_change_effects(inline_context(trained), PLACES, torch.zeros(4, dtype=torch.int64)) is None
 
 
 def test_several_trainings_are_averaged(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import torch
 from digits_run import digits_config, run_until
 
 from pipeline.attribution.front_door import attribute
+from pipeline.attribution.methods import CALIBRATE, METHODS, SEGMENTS, audit_methods
 from pipeline.attribution.queries.refined import RefinedSettings
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.detection.signals.evidence import read_score
 from pipeline.runs.directory import RunDirectory
-from pipeline.scoring import factors
+from pipeline.scoring import queries
 from pipeline.stages.stages import fingerprints
 from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
@@ -47,6 +48,7 @@ def in_one_process(path: Path, refined: RefinedSettings | None = None, label: in
         [(validation.inputs, validation.labels)],
         method=run_config(path).attribution.method,
         labels="exact",
+        segments=run_config(path).attribution.segments,
         refined=refined,
     )
 
@@ -72,20 +74,46 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["fast_source", "source_refined", "influence"])
-def test_a_method_agrees_with_the_library(method: str, trained: Path) -> None:
-    run_until(digits_config(**SMALL, attribution__method=method), trained, "attribute")
+@pytest.mark.parametrize(
+    ("method", "segments"),
+    [(method, 1) for method in audit_methods() if method != "source"]
+    + [(method, 2) for method in audit_methods() if SEGMENTS in METHODS[method].options],
+)
+def test_a_method_agrees_with_the_library(method: str, segments: int, trained: Path) -> None:
+    changes = {"attribution__method": method, "attribution__segments": segments}
+    run_until(digits_config(**SMALL, **changes), trained, "attribute")
     facts = RunDirectory(trained).facts("factors")
     assert facts["method"] == method
-    assert (facts["alpha"] is None) == (method == "influence")
-    assert_agrees(trained, facts["alpha"] if method == "fast_source" else 1.0)
-    if method != "source_refined":
+    refined, scaled = METHODS[method].refined, CALIBRATE in METHODS[method].options and segments == 1
+    assert (facts["alpha"] is not None) == (refined or scaled)
+    assert_agrees(trained, facts["alpha"] if scaled and not refined else 1.0)
+    if not refined:
         last = Trajectory.load(whole_trajectory(trained)).load_weights(-1)
         model, rows = run_model(trained, 0), run_data(trained).load_role("train")
         model.load_state_dict(last)
         losses = torch.nn.functional.cross_entropy(model(rows.inputs), rows.labels, reduction="none")
         found = read_score(trained, run_data(trained), "final_loss")
         np.testing.assert_allclose(found, losses.detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "segments"), [("tracin", 1), ("trak", 1), ("source", 2), ("source_refined", 2)]
+)
+def test_harm_to_a_group_is_that_of_a_query_of_its_rows(method: str, segments: int, trained: Path) -> None:
+    changes = {"attribution__method": method, "attribution__segments": segments}
+    run_until(digits_config(**SMALL | {"attribution__group_harm": True}, **changes), trained, "attribute")
+    groups = RunDirectory(trained).facts("attribute")["groups"]
+    (place,) = (place for place, group in enumerate(groups) if group["label"] == 3)
+    alone = in_one_process(trained, label=3).harm
+    assert alone is not None
+    limit = 2e-3 * float(alone.abs().max())
+    np.testing.assert_allclose(group_harm(trained)[:, place], alone.numpy(), rtol=0, atol=limit)
+
+
+def group_harm(path: Path) -> np.ndarray:
+    """`[rows, groups]`."""
+    files = sorted((path / "scores").glob("*.parquet"))
+    return np.concatenate([np.stack(pq.read_table(file)["group_harm"].to_numpy()) for file in files])
 
 
 def test_settings_of_a_refined_solve_are_the_configs_and_change_nothing_before_it(trained: Path) -> None:
@@ -109,12 +137,11 @@ def test_refined_groups_are_solved_together_as_each_alone(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     covered = 12 * 65 + 10 * 13
-    monkeypatch.setattr(factors, "SOLVED_NUMBERS", 4 * covered)  # ten classes in three solves
+    monkeypatch.setattr(queries, "SOLVED_NUMBERS", 4 * covered)  # ten classes in three solves
     changes = {"attribution__method": "source_refined", "attribution__refined_rows": 300}
     run_until(digits_config(**SMALL | {"attribution__group_harm": True}, **changes), trained, "attribute")
     groups = RunDirectory(trained).facts("attribute")["groups"]
-    files = sorted((trained / "scores").glob("*.parquet"))
-    harm = np.concatenate([np.stack(pq.read_table(file)["group_harm"].to_numpy()) for file in files])
+    harm = group_harm(trained)
     for label in (0, 3, 9):
         (place,) = (p for p, group in enumerate(groups) if group["label"] == label)
         alone = in_one_process(trained, RefinedSettings(rows=300), label).harm

@@ -56,10 +56,10 @@ def test_queries_together_are_solved_as_each_alone(detected_run: Path, tmp_path:
     filters = plan.query_filters()[0]
     torch.manual_seed(0)
     queries = {name: torch.stack([each, torch.randn_like(each)]) for name, each in filters.items()}
-    together = refined_query(context, plan, queries, tmp_path / "both", "both")
+    together = refined_query(context, plan, 0, queries, tmp_path / "both", "both")
     for place in range(2):
         query = {name: each[place] for name, each in queries.items()}
-        alone = refined_query(context, plan, query, tmp_path / f"alone-{place}", "alone")
+        alone = refined_query(context, plan, 0, query, tmp_path / f"alone-{place}", "alone")
         torch.testing.assert_close(together.alpha[place], alone.alpha[0], rtol=1e-4, atol=0)
         for name, found in alone.filters.items():
             limit = 1e-4 * float(found.abs().max())
@@ -71,14 +71,14 @@ def test_an_interrupted_solve_goes_on_with_its_products(
 ) -> None:
     plan, context = refined_plan(detected_run)
     query = plan.query_filters()[0]
-    whole = refined_query(context, plan, query, tmp_path / "whole", "whole")
+    whole = refined_query(context, plan, 0, query, tmp_path / "whole", "whole")
     workers = context.workers
     product = len(run_data(detected_run).chunks("train")) + 1  # its chunks and their sum
     monkeypatch.setattr(workers, "left", 2 * product - 1)
     with pytest.raises(Interrupted):
-        refined_query(context, plan, query, tmp_path / "interrupted", "interrupted")
+        refined_query(context, plan, 0, query, tmp_path / "interrupted", "interrupted")
     assert len(list((tmp_path / "interrupted").glob("product-*.safetensors"))) == 1
     monkeypatch.setattr(workers, "left", (8 + 1) * product - (2 * product - 1))  # iterations and scale
-    again = refined_query(context, plan, query, tmp_path / "interrupted", "interrupted")
+    again = refined_query(context, plan, 0, query, tmp_path / "interrupted", "interrupted")
     assert torch.equal(again.alpha, whole.alpha)
     assert all(torch.equal(again.filters[name], found) for name, found in whole.filters.items())

@@ -1,92 +1,166 @@
-"""Fits the EK-FAC factors of a segment: two passes over the training rows at each of its checkpoints.
+"""Fits the EK-FAC factors of segments: the order of its steps, wherever the rows are.
 
-Both passes visit a batch at all checkpoints before the next, in groups, so that what depends on inputs alone is
-computed once per batch. A process that runs both passes keeps gradients of the first for the second, as many as fit.
+    covariances    a pass over the rows at every checkpoint
+    eigenvectors   of the covariances, layer by layer
+    eigenvalues    a second pass: mean squares of the gradients in the eigenvectors (the eigenvalue correction)
+
+The rows may be in memory, or in chunks on workers (``RowSums``). What a step gives is a flat dictionary of tensors
+whose names begin with the place of their segment, as in ``0/…``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.factor_sums import FactorSums, add_into
-from pipeline.attribution.curvature.factors import (
-    Visited,
-    add_covariances,
-    add_squares,
-    conditioned,
-    fisher_gradients,
-    local_bases,
-    sampled_rows,
+from pipeline.attribution.curvature.eigenbases import (
+    eigenbases,
+    eigenbases_from_tensors,
+    eigenbases_to_tensors,
 )
+from pipeline.attribution.curvature.factor_sums import FactorSums
+from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_spectrum
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment
-from pipeline.attribution.errors import NonFiniteError
-from pipeline.attribution.gradients.layer_gradients import Eigenbasis
-from pipeline.attribution.gradients.shared_inputs import SharedInputs
-from pipeline.attribution.model.capture import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.trajectory.weights import under
 
-# Bytes of a group of batches, with what their checkpoints share, that may be held while checkpoints are visited.
-GROUP_BYTES = 256 << 20
 # Bytes of the first pass's gradients that may be kept for the second.
 KEPT_BYTES = 512 << 20
 
+Tensors = dict[str, Tensor]
+Kept = TypeVar("Kept")
 
-@dataclass(frozen=True)
-class FactorTask:
-    """What both passes need besides the batches.
+
+class Part(Protocol):
+    """Some of the training rows, and what a pass over them needs, in the process that makes it.
 
     Attributes:
-        model: changed in place by ``load_checkpoint``.
-        load_checkpoint: loads the weights of the trajectory's i-th checkpoint into ``model``.
-        checkpoints: places of the segment's checkpoints in the trajectory.
-        seed, labels: as in ``factors.covariance_sums``.
-        conditioners: layer -> what the segment's optimizer does to it, from ``preconditioners.segment_conditioners``.
-        group_bytes: of batches, with what their checkpoints share, held while checkpoints are visited; None:
-            ``GROUP_BYTES``.
+        tasks: of every segment that is fitted.
+        sample: the share of rows that eigenvectors, not eigenvalues, are fitted on.
+        widest: as in ``eigenbases.eigenbases``.
+        kept: where gradients of the first pass are kept for the second.
     """
 
-    model: nn.Module
-    load_checkpoint: Callable[[int], None]
-    objective: Objective
-    checkpoints: Sequence[int]
-    seed: int = 0
-    labels: str = "sampled"
-    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
-    group_bytes: int | None = None
+    @property
+    def tasks(self) -> Sequence[FactorTask]: ...
 
-    def local_conditioners(self) -> dict[str, Conditioner]:
-        """In the precision and on the device of the model's parameters."""
-        like = next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
-        return {name: conditioner.to(like) for name, conditioner in self.conditioners.items()}
+    @property
+    def sample(self) -> float: ...
+
+    @property
+    def widest(self) -> int | None: ...
+
+    @property
+    def kept(self) -> KeptGradients: ...
+
+    def rows(self, place: int) -> Iterable[Batch]:
+        """Those of the segment at this place; iterated as often as wanted."""
 
 
-@dataclass
-class KeptGradients:
-    """Gradients of visits, up to ``budget`` bytes, by batch and checkpoint."""
+class RowSums(Protocol[Kept]):
+    """Sums over all training rows, and what follows from them.
 
-    budget: int = 0
-    _visits: dict[tuple[int, int], list[Visited]] = field(default_factory=dict)
+    ``Kept`` is what is left of a step for the next one: tensors in memory, or a file of tensors.
+    """
 
-    def keep(self, key: tuple[int, int], visited: Iterator[Visited]) -> Iterable[Visited]:
-        """The same gradients, kept if they fit."""
-        if self.budget <= 0:
-            return visited
-        found = list(visited)
-        self.budget -= sum(visit.gradients.nbytes for visit in found)
-        if self.budget >= 0:
-            self._visits[key] = found
-        return found
+    def total(self, name: str, leaf: Callable[..., Tensors], *given: Kept) -> Kept:
+        """Σ ``leaf(part, *given)`` over the parts of the rows; ``given`` arrive as tensors.
 
-    def take(self, key: tuple[int, int]) -> list[Visited] | None:
-        return self._visits.pop(key, None)
+        ``name`` says what is summed; ``leaf`` is a function of a module.
+        """
+
+    def derive(self, name: str, function: Callable[..., Tensors], *given: Kept) -> Kept:
+        """``function(part, *given)``, with the part of any rows."""
+
+
+def fit(rows: RowSums[Kept]) -> tuple[Kept, Kept]:
+    """Eigenvectors and sums of squares of all segments, for ``segment_tensors``.
+
+    Raises:
+        NonFiniteError: a sum has a NaN or an infinity; names the layer, the checkpoint and the rows.
+    """
+    covariances = rows.total("covariance", covariances_of)
+    bases = rows.derive("eigenvectors", bases_of, covariances)
+    return bases, rows.total("spectrum", squares_of, bases)
+
+
+def covariances_of(part: Part) -> Tensors:
+    """First pass."""
+    total: Tensors = {}
+    for place, task in enumerate(part.tasks):
+        sums = fit_covariances(task, part.rows(place), sample=part.sample, kept=part.kept)
+        total |= {f"{place}/{name}": tensor for name, tensor in sums.to_tensors().items()}
+    return total
+
+
+def bases_of(part: Part, covariances: Tensors) -> Tensors:
+    """Eigenvectors, and ``examples``, over how many the squares will be summed."""
+    bases: Tensors = {}
+    for place in range(len(part.tasks)):
+        found = FactorSums.from_tensors(under(f"{place}/", covariances))
+        fitted = eigenbases_to_tensors(eigenbases(found, part.widest))
+        bases |= {f"{place}/{name}": tensor for name, tensor in fitted.items()}
+        bases[f"{place}/examples"] = torch.tensor(found.examples)
+    return bases
+
+
+def squares_of(part: Part, bases: Tensors) -> Tensors:
+    """Second pass."""
+    total: Tensors = {}
+    for place, task in enumerate(part.tasks):
+        mine = eigenbases_from_tensors(under(f"{place}/", bases))
+        sums = fit_spectrum(task, part.rows(place), mine, kept=part.kept)
+        total |= {f"{place}/{name}": tensor for name, tensor in sums.items()}
+    return total
+
+
+def segment_tensors(bases: Tensors, squares: Tensors, place: int) -> Tensors:
+    """``basis/…`` and ``eigenvalues/…`` of one segment."""
+    mine = under(f"{place}/", bases)
+    examples = int(mine.pop("examples"))
+    values = {f"eigenvalues/{name}": each / examples for name, each in under(f"{place}/", squares).items()}
+    return {f"basis/{name}": each for name, each in mine.items()} | values
+
+
+def segment_of_tensors(
+    tensors: Tensors,
+    checkpoints: Sequence[int],
+    spectrum: Spectrum,
+    conditioners: Mapping[str, Conditioner],
+) -> PreparedSegment:
+    """The segment that ``segment_tensors`` are of."""
+    bases = eigenbases_from_tensors(under("basis/", tensors))
+    return PreparedSegment(tuple(checkpoints), bases, under("eigenvalues/", tensors), spectrum, conditioners)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """One segment whose rows are in memory: both its only part and the sums over it."""
+
+    tasks: Sequence[FactorTask]
+    batches: Iterable[Batch]
+    sample: float
+    widest: int | None
+    kept: KeptGradients = field(default_factory=KeptGradients)
+
+    def rows(self, place: int) -> Iterable[Batch]:
+        del place
+        return self.batches
+
+    def total(self, name: str, leaf: Callable[..., Tensors], *given: Tensors) -> Tensors:
+        del name
+        return leaf(self, *given)
+
+    def derive(self, name: str, function: Callable[..., Tensors], *given: Tensors) -> Tensors:
+        del name
+        return function(self, *given)
 
 
 def prepare_segment(
@@ -103,7 +177,7 @@ def prepare_segment(
     widest: int | None = None,
     conditioners: Mapping[str, Conditioner] | None = None,
 ) -> PreparedSegment:
-    """Eigenbases and eigenvalues of one segment.
+    """Eigenbases and eigenvalues of one segment whose rows are in memory.
 
     Args:
         model, load_checkpoint, checkpoints, seed, labels, conditioners: as in ``FactorTask``.
@@ -114,146 +188,5 @@ def prepare_segment(
     given = conditioners or {}
     task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels, given)
     kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
-    sums = fit_covariances(task, batches, sample=covariance_sample, kept=kept)
-    bases = eigenbases(sums, widest)
-    squares = fit_spectrum(task, batches, bases, kept=kept)
-    eigenvalues = {name: value / sums.examples for name, value in squares.items()}
-    return PreparedSegment(tuple(checkpoints), bases, eigenvalues, spectrum, given)
-
-
-def fit_covariances(
-    task: FactorTask, batches: Iterable[Batch], *, sample: float = 1.0, kept: KeptGradients | None = None
-) -> FactorSums:
-    """First pass: covariance sums over the batches and checkpoints.
-
-    Args:
-        sample: the share of rows to use, the same rows at every checkpoint; which ones depends on their ids
-            and the seed. Sums are scaled up, so they estimate those of all rows.
-        kept: where gradients are put for ``fit_spectrum``.
-
-    Raises:
-        NonFiniteError: a covariance has a NaN or an infinity; names the layer, the checkpoint and the rows.
-    """
-    sums, examples = FactorSums({}, {}, 0), 0
-    kept, conditioners = KeptGradients() if kept is None else kept, task.local_conditioners()
-    for visit in _visits(task, sampled_batches(batches, sample, task.seed)):
-        batch = visit.batch
-        gradients = conditioned(_gradients(task, visit), conditioners, len(batch.row_ids))
-        add_covariances(sums, kept.keep(visit.key, gradients), batch.weights, visit.shared)
-        _check_finite(visit, input=sums.input, gradient=sums.gradient)
-        if visit.last:
-            scale = None if batch.weights is None else batch.weights.sqrt()
-            add_into(sums.input, visit.shared.covariances(scale))
-            examples += visit.rows * len(task.checkpoints)
-    if sample < 1.0:
-        for value in (*sums.input.values(), *sums.gradient.values()):
-            value /= sample
-    return FactorSums(sums.input, sums.gradient, examples)
-
-
-def fit_spectrum(
-    task: FactorTask,
-    batches: Iterable[Batch],
-    bases: Mapping[str, Eigenbasis],
-    *,
-    kept: KeptGradients | None = None,
-) -> dict[str, Tensor]:
-    """Second pass: layer -> Σ (Q_Sᵀ G Q_A)² ``[out, in]`` over the batches and checkpoints, float64.
-
-    Raises:
-        NonFiniteError: a sum has a NaN or an infinity; names the layer, the checkpoint and the rows.
-    """
-    sums: dict[str, Tensor] = {}
-    local, conditioners = local_bases(bases, task.model), task.local_conditioners()
-    kept = KeptGradients() if kept is None else kept
-    for visit in _visits(task, ((batch, len(batch.row_ids)) for batch in batches)):
-        gradients: Iterable[Visited] | None = kept.take(visit.key)
-        if gradients is None:
-            gradients = conditioned(_gradients(task, visit), conditioners, len(visit.batch.row_ids))
-        add_squares(sums, gradients, local, visit.shared)
-        if visit.last:
-            add_into(sums, visit.shared.squares(local))
-        _check_finite(visit, squares=sums)
-    return sums
-
-
-def _check_finite(visit: _Visit, **sums: Mapping[str, Tensor]) -> None:
-    """Raises NonFiniteError at the first visit after which a sum isn't finite: the row is in its batch."""
-    flat = [(what, layer, value) for what, each in sums.items() for layer, value in each.items()]
-    if not flat or bool(torch.isfinite(torch.stack([value.sum() for _, _, value in flat])).all()):
-        return
-    what, layer = next((what, layer) for what, layer, value in flat if not torch.isfinite(value.sum()))
-    rows = visit.batch.row_ids
-    raise NonFiniteError(
-        f"The factor of layer {layer!r} ({what}) has a NaN or an infinity at checkpoint {visit.checkpoint}, in the "
-        f"batch of rows {int(rows.min())} to {int(rows.max())}.",
-        "Look for NaN in the data and for a training run that diverged.",
-    )
-
-
-@dataclass(frozen=True)
-class _Visit:
-    """One batch at one checkpoint. ``rows``: how many rows the batch stands for; ``last``: of the batch's visits."""
-
-    place: int
-    checkpoint: int
-    batch: Batch
-    rows: int
-    shared: SharedInputs
-    last: bool
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.place, self.checkpoint
-
-
-def _visits(task: FactorTask, batches: Iterable[tuple[Batch, int]]) -> Iterator[_Visit]:
-    """Every batch at every checkpoint, in groups of batches that fit in the task's bytes."""
-    most = GROUP_BYTES if task.group_bytes is None else task.group_bytes
-    waiting, finished, last = enumerate(batches), False, task.checkpoints[-1]
-    while not finished:
-        group: list[tuple[int, Batch, int, SharedInputs]] = []
-        task.load_checkpoint(task.checkpoints[0])
-        held = 0
-        while held < most:
-            found = next(waiting, None)
-            if found is None:
-                finished = True
-                break
-            place, (batch, rows) = found
-            group.append((place, batch, rows, SharedInputs()))
-            yield _Visit(place, task.checkpoints[0], batch, rows, group[-1][3], len(task.checkpoints) == 1)
-            held += _nbytes(batch.inputs) + group[-1][3].nbytes
-        for checkpoint in task.checkpoints[1:]:
-            task.load_checkpoint(checkpoint)
-            for place, batch, rows, shared in group:
-                yield _Visit(place, checkpoint, batch, rows, shared, checkpoint == last)
-
-
-def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
-    """A forward and backward pass; the model must be loaded with the checkpoint's weights."""
-    batch = visit.batch
-    return fisher_gradients(
-        task.model,
-        task.objective,
-        batch.inputs,
-        batch.row_ids,
-        seed=task.seed,
-        checkpoint=visit.checkpoint,
-        labels=task.labels,
-        weights=batch.weights,
-        given=batch.labels,
-    )
-
-
-def sampled_batches(batches: Iterable[Batch], share: float, seed: int) -> Iterator[tuple[Batch, int]]:
-    """The sampled rows of each batch, and how many it had; which ones depends on their ids and the seed."""
-    for batch in batches:
-        if share == 1.0:
-            yield batch, len(batch.row_ids)
-            continue
-        yield batch.select(sampled_rows(batch.row_ids, seed=seed, share=share)), len(batch.row_ids)
-
-
-def _nbytes(inputs: Inputs) -> int:
-    return inputs.nbytes if isinstance(inputs, Tensor) else sum(value.nbytes for value in inputs.values())
+    bases, squares = fit(_InMemory([task], batches, covariance_sample, widest, kept))
+    return segment_of_tensors(segment_tensors(bases, squares, 0), checkpoints, spectrum, given)

@@ -182,7 +182,7 @@ def flat_segment(
     for layer in layers:
         size_out, _ = layer.shape
         bases[layer.name] = Eigenbasis(None, torch.eye(size_out, dtype=torch.float64))
-        values[layer.name] = torch.zeros(layer.shape, dtype=torch.float64)
+        values[layer.name] = torch.zeros((), dtype=torch.float64).expand(layer.shape)
     return PreparedSegment(tuple(checkpoints), bases, values, spectrum, conditioners)
 
 

@@ -258,22 +258,6 @@ def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor
     return torch.where(root > 0, root**-2, 0.0)
 
 
-def cheapest_filters(
-    parts: Iterable[Mapping[str, Tensor]], segments: Sequence[PreparedSegment], tolerance: float
-) -> list[dict[str, Filter]]:
-    """``transport.query_filters`` of several queries, a layer's compressed where a row takes fewer operations so.
-
-    Args:
-        parts: layer -> loss gradients ``[queries, out, in]`` of some queries at a time, float64.
-        segments: first to last.
-        tolerance: as in ``compressed_filters``; 0 compresses nothing.
-    """
-    return joined_filters(
-        compressed_filters(part, segments, tolerance) if tolerance > 0 else query_filters(part, segments)
-        for part in parts
-    )
-
-
 def compressed_segment(
     filters: Mapping[str, Tensor], segment: PreparedSegment, tolerance: float
 ) -> dict[str, LowRankMatrices]:

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.curvature.fit import sampled_batches
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
+from pipeline.attribution.curvature.passes import sampled_batches
 from pipeline.attribution.curvature.preconditioners import Conditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.gradients.layer_gradients import rotate

@@ -1,242 +1,187 @@
-"""Scores by training gradients and the filters of a query: all methods but those that compare features."""
+"""The algorithm behind scores by gradients: its order, wherever the rows are.
+
+    plan      the segments of training, and where each takes gradients              ``plan.plan_chains``
+    fit       their curvature, where the method has one                             ``fit.fit``
+    filters   what the segments' training gradients are multiplied with             ``find_filters``
+    scale     one number to have scores in nats, where it is defined                ``find_scale``
+    scores    a pass over the rows at every point                                   ``score_chains``
+
+Rows in memory go this way in ``in_memory.py``. Audits and traces go it in chunks of rows on workers, in
+``pipeline/scoring/`` and ``pipeline/trace/``, and leave a file after every step. What a method needs of a step is data,
+``methods.Method``; no step asks for a method by its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.attribution.curvature.fit import prepare_segment
-from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment, query_filters
+from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.methods import METHODS
-from pipeline.attribution.model.capture import covered_layers
-from pipeline.attribution.queries.compression import (
-    Filter,
-    cheapest_filters,
-    compressed_segment,
-    joined_filters,
+from pipeline.attribution.methods import CALIBRATE, Method
+from pipeline.attribution.objectives import Objective
+from pipeline.attribution.queries.compression import Filter, compressed_filters, compressed_segment
+from pipeline.attribution.queries.refined import RefinedDirection, passed_on
+from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.scores.plan import PlannedSegment
+from pipeline.attribution.scores.rows import (
+    HELD_BYTES,
+    SELF_INFLUENCE_TOLERANCE,
+    BatchScores,
+    score_rows,
 )
-from pipeline.attribution.queries.gradients import (
-    Queries,
-    load_query_point,
-    mean_query_gradient,
-    query_gradient_parts,
-)
-from pipeline.attribution.queries.refined import RefinedSettings, passed_on, refined_direction
-from pipeline.attribution.queries.scale import measured_scale
-from pipeline.attribution.rows.derivatives import row_source
-from pipeline.attribution.rows.stages import StageRows
-from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
-from pipeline.attribution.scores.relabelling import check_new_labels, relabel_effects
-from pipeline.attribution.scores.rows import score_rows
-from pipeline.attribution.scores.table import Scores, ScoreTable
-from pipeline.attribution.trajectory.points import Points
 
-_QUERY = "query"
+# One dictionary per segment, first to last: layer -> filter.
+Filters = Sequence[Mapping[str, Filter]]
+# Solves for a query in the segment at a place, with sums over its rows: ``refined.solve_refined``.
+Solve = Callable[[int, Mapping[str, Tensor]], RefinedDirection]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Options of ``attribute`` of the same names; ``calibrate`` is also meant by unrolled methods."""
-
-    method: str
-    segments: int | Sequence[int]
-    labels: str
-    seed: int
-    damping: float | None
-    calibrate: bool
-    query_tolerance: float
-    refined: RefinedSettings | None
-
-
-@dataclass(frozen=True)
-class _Chain:
+class Chain:
     """Segments whose last one ends training, or counts as its end: planned, and fitted."""
 
     planned: Sequence[PlannedSegment]
     prepared: Sequence[PreparedSegment]
 
 
-def gradient_scores(
-    points: Points,
-    stages: Sequence[StageRows],
-    queries: Queries | None,
-    settings: Settings,
-    relabel: Tensor | None = None,
-) -> Scores:
-    """Scores of all rows of all stages, of the method that the settings name.
+@dataclass(frozen=True)
+class FoundFilters:
+    """What training gradients are multiplied with.
+
+    Attributes:
+        filters: one dictionary per segment, first to last: layer -> ``[out, in]`` of one query, ``[queries, out, in]``
+            of several, or several compressed.
+        alphas: per segment what a refined solve was scaled by, ``[queries]``; empty where nothing was solved for.
+    """
+
+    filters: Filters
+    alphas: Sequence[Tensor] = ()
+
+
+def find_filters(
+    method: Method,
+    chain: Chain,
+    gradient: Mapping[str, Tensor],
+    solve: Solve | None = None,
+    tolerance: float = 0.0,
+) -> FoundFilters:
+    """Carries a query's gradient, or several queries', back through the segments, or solves for it in each.
 
     Args:
-        points: its model is changed.
-        stages: the rows that every stage trained on.
-        relabel: another label for every row, ``[rows, …]``; with a mean query loss alone.
+        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``; float64 is best. Features of methods that compare
+            these stay as they are.
+        solve: for refined methods.
+        tolerance: share of a filter, by its norm, that compression may lose (``compression``); 0 compresses nothing,
+            and a single query is never compressed.
 
     Raises:
-        AttributionError, CheckpointError: as ``attribute``.
+        AttributionError: a refined method, and a segment whose learning rates are 0.
     """
-    check_new_labels(relabel, stages)
-    method = METHODS[settings.method]
-    plans = plan_chains(points, method, stages, settings.segments, settings.damping)
-    places = sorted({point for planned in plans for each in planned for point in each.points})
-    table, scale = ScoreTable(places, queries is None or queries.reduced), None
-    for planned in plans:
-        chain = _Chain(planned, [_prepared(points, each, stages, settings) for each in planned])
-        filters = {}
-        if queries is not None:
-            if method.apart:
-                points.load(planned[-1].points[-1])
-            else:
-                load_query_point(points, stages[-1], queries.at)
-            filters[_QUERY], scale = _filters(points, stages, chain, queries, settings)
-        _score(points, stages, chain, filters, table, relabel)
-    return replace(table.scores(scale), method=settings.method)
-
-
-def _prepared(
-    points: Points, planned: PlannedSegment, stages: Sequence[StageRows], settings: Settings
-) -> PreparedSegment:
-    if planned.fitted_on is None:
-        layers = covered_layers(points.model)
-        return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
-    rows = stages[planned.fitted_on]
-    return prepare_segment(
-        points.model,
-        points.load,
-        rows.objective,
-        rows,
-        planned.points,
-        planned.spectrum,
-        conditioners=planned.conditioners,
-        seed=settings.seed,
-        labels=settings.labels,
-    )
-
-
-def _filters(
-    points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
-) -> tuple[Sequence[Mapping[str, Filter]], float | None]:
-    """(The filters of every segment, what harm is multiplied with to be in nats) at the model's present weights."""
-    model, refined = points.model, METHODS[settings.method].refined
-    if not queries.reduced:
-        if refined:
-            return joined_filters(_refined_parts(points, stages, chain, queries, settings)), 1.0
-        parts = query_gradient_parts(model, queries)
-        return cheapest_filters(parts, chain.prepared, settings.query_tolerance), None
-    gradient = mean_query_gradient(model, queries)
-    if refined:
-        return _refined(points, stages, chain, gradient, settings), 1.0
-    filters, damping = query_filters(gradient, chain.prepared), chain.planned[0].damping
-    scale = None
-    if settings.calibrate and len(chain.planned) == 1 and damping is not None:
-        scale = measured_scale(
-            model,
-            points.load,
-            stages[0].objective,
-            stages[0],
-            chain.prepared[0],
-            filters[0],
-            damping,
-            seed=settings.seed,
-        )
-    return filters, scale
-
-
-def _refined_parts(
-    points: Points, stages: Sequence[StageRows], chain: _Chain, queries: Queries, settings: Settings
-) -> Iterator[Sequence[Mapping[str, Filter]]]:
-    """The filters of some queries at a time."""
-    tolerance = settings.query_tolerance
-    for gradient in query_gradient_parts(points.model, queries):
-        dense = _refined(points, stages, chain, gradient, settings)
-        # The solves were at the checkpoints.
-        load_query_point(points, stages[-1], queries.at)
+    if method.similarity is not None:
+        return FoundFilters([gradient])
+    if not method.refined:
         if tolerance > 0:
-            yield [
-                compressed_segment(filters, segment, tolerance)
-                for filters, segment in zip(dense, chain.prepared, strict=True)
-            ]
-        else:
-            yield dense
+            return FoundFilters(compressed_filters(gradient, chain.prepared, tolerance))
+        return FoundFilters(query_filters(gradient, chain.prepared))
+    assert solve is not None
+    found = _solved_back(chain, gradient, solve)
+    filters: Filters = [each.filters for each in found]
+    if tolerance > 0:
+        filters = [
+            compressed_segment(each.filters, segment, tolerance)
+            for each, segment in zip(found, chain.prepared, strict=True)
+        ]
+    return FoundFilters(filters, [each.alpha for each in found])
 
 
-def _refined(
-    points: Points,
-    stages: Sequence[StageRows],
-    chain: _Chain,
-    gradient: Mapping[str, Tensor],
-    settings: Settings,
-) -> list[dict[str, Tensor]]:
-    """Every segment's filters, solved for with the true Gauss–Newton matrix of its stage, from the last on."""
-    filters: list[dict[str, Tensor]] = []
-    for planned, prepared in reversed(list(zip(chain.planned, chain.prepared, strict=True))):
-        if planned.damping is None or planned.fitted_on is None:
+def _solved_back(chain: Chain, gradient: Mapping[str, Tensor], solve: Solve) -> list[RefinedDirection]:
+    """From the last segment to the first: what a segment passes on is its own solution over its learning rates."""
+    check_solvable(chain.planned)
+    found: list[RefinedDirection] = []
+    for place in reversed(range(len(chain.planned))):
+        found.insert(0, solve(place, gradient))
+        if place:
+            lr_sum = chain.planned[place].lr_sum
+            gradient = passed_on(chain.prepared[place], gradient, found[0].filters, lr_sum)
+    return found
+
+
+def check_solvable(planned: Sequence[PlannedSegment]) -> None:
+    """Raises AttributionError where a segment's learning rates are 0, so that queries can't be solved for."""
+    for segment in planned:
+        if segment.damping is None or segment.fitted_on is None:
             raise AttributionError(
-                "method='source_refined' needs learning rates above 0, and those up to checkpoint "
-                f"{planned.points[-1]} are 0.",
-                "Use method='source'.",
+                "A refined solve needs learning rates above 0, and those up to checkpoint "
+                f"{segment.points[-1]} are 0.",
+                "Use a method that isn't refined, such as 'source'.",
             )
-        rows = stages[planned.fitted_on]
-        found = refined_direction(
-            points.model,
-            points.load,
-            rows.objective,
-            row_source(rows.batches),
-            sum(len(labels) for _, labels in rows.batches),
-            prepared,
-            gradient,
-            planned.damping,
-            settings.refined or RefinedSettings(seed=settings.seed),
-        ).filters
-        filters.insert(0, found)
-        if len(filters) < len(chain.planned):
-            gradient = passed_on(prepared, gradient, found, planned.lr_sum)
-    return filters
 
 
-def _score(
-    points: Points,
-    stages: Sequence[StageRows],
-    chain: _Chain,
-    filters: Mapping[str, Sequence[Mapping[str, Filter]]],
-    table: ScoreTable,
-    relabel: Tensor | None,
-) -> None:
-    """Adds what the chain says about the rows that its segments trained on."""
-    planned = chain.planned
-    for stage, rows in enumerate(stages):
-        trained_in = [place for place, each in enumerate(planned) if stage in each.stages]
-        if not trained_in:
-            continue
-        visited = {point for place in trained_in for point in planned[place].points}
-        visited.add(planned[-1].points[-1])
-        for group in rows.in_groups():
-            part = score_rows(
-                points.model,
-                points.load,
-                rows.objective,
-                group,
-                chain.prepared,
-                points.trajectory.stages[stage].train_rows,
-                filters,
-                trained_in=trained_in,
+def find_scale(
+    method: Method, planned: Sequence[PlannedSegment], measure: Callable[[], float]
+) -> float | None:
+    """What harm is multiplied with to be in nats; None where that is not defined.
+
+    Args:
+        measure: takes α from some rows (``scale``); called where it is defined. Filters of refined methods hold it.
+    """
+    if method.refined:
+        return 1.0
+    defined = CALIBRATE in method.options and len(planned) == 1 and planned[0].damping is not None
+    return measure() if defined else None
+
+
+def score_chains(
+    model: nn.Module,
+    load_point: Callable[[int], None],
+    objective: Objective,
+    batches: Sequence[Batch],
+    chains: Sequence[Sequence[PreparedSegment]],
+    train_rows: int,
+    queries: Mapping[str, Sequence[Filters]],
+    *,
+    self_influence: bool = True,
+    self_influence_tolerance: float = SELF_INFLUENCE_TOLERANCE,
+    held_bytes: int = HELD_BYTES,
+) -> BatchScores:
+    """Scores of rows by all chains of a method together: ``score_rows`` of each, added up.
+
+    Args:
+        model, load_point, objective, batches, train_rows: as in ``score_rows``.
+        chains: of segments; points of two chains are never the same.
+        queries: name -> filters of every chain.
+        self_influence, self_influence_tolerance, held_bytes: as in ``score_rows``.
+    """
+    found: list[BatchScores] = []
+    for place, segments in enumerate(chains):
+        found.append(
+            score_rows(
+                model,
+                load_point,
+                objective,
+                batches,
+                segments,
+                train_rows,
+                {name: of_chains[place] for name, of_chains in queries.items()},
+                self_influence=self_influence,
+                self_influence_tolerance=self_influence_tolerance,
+                held_bytes=held_bytes,
             )
-            row_ids = torch.cat([batch.row_ids for batch in group])
-            table.add(row_ids, part, sorted(visited))
-            if relabel is None:
-                continue
-            effects = relabel_effects(
-                points.model,
-                points.load,
-                rows.objective,
-                group,
-                [relabel[batch.row_ids] for batch in group],
-                chain.prepared,
-                points.trajectory.stages[stage].train_rows,
-                filters[_QUERY],
-                harm=part.harm[_QUERY],
-                trained_in=trained_in,
-            )
-            table.add_relabelling(row_ids, effects)
+        )
+    return found[0] if len(found) == 1 else _added(found)
+
+
+def _added(parts: Sequence[BatchScores]) -> BatchScores:
+    """Of chains first to last, whose points follow each other."""
+    own = [part.self_influence for part in parts if part.self_influence is not None]
+    margins = [part.margins for part in parts if part.margins is not None]
+    return BatchScores(
+        torch.stack(own).sum(0) if own else None,
+        {name: torch.stack([part.harm[name] for part in parts]).sum(0) for name in parts[0].harm},
+        torch.cat([part.losses for part in parts]),
+        torch.cat(margins) if margins else None,
+    )

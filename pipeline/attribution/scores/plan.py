@@ -20,7 +20,7 @@ from pipeline.attribution.trajectory.trajectory import Segment
 
 @dataclass(frozen=True)
 class PlannedSegment:
-    """What ``prepare_segment`` needs of one segment.
+    """What fitting, solving and scoring need of one segment.
 
     Attributes:
         points: where its gradients are taken, as numbers for ``Points.load``.
@@ -77,14 +77,12 @@ def plan_chains(
 
 def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> PlannedSegment:
     conditioners = segment_conditioners(points.model, points.trajectory, cut, conditioned=method.conditioned)
-    where = cut.checkpoints
+    where = (points.add_mean(cut.checkpoints, rows),) if method.points == "mean" else cut.checkpoints
     if not method.curved:
         # Decay is part of the curvature.
         rates = {name: each.root for name, each in conditioners.items() if each.root is not None}
         scaled = {name: Conditioner(root, None) for name, root in rates.items()}
         return PlannedSegment(where, flat_spectrum(cut.lr_sum), scaled, None, (cut.stage,))
-    if method.points == "mean":
-        where = (points.add_mean(cut.checkpoints, rows),)
     spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
     damping = cut.weight_decay + 1.0 / cut.lr_sum if cut.lr_sum else None
     return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping, cut.lr_sum)

@@ -76,7 +76,7 @@ def score_rows(
         segments: first to last; the last one's last checkpoint is the end of training.
         train_rows: N, the number of rows that training averaged over.
         queries: name -> filters per segment, from ``transport.query_filters`` or, of many queries, from
-            ``query_compression.cheapest_filters``.
+            ``conductor.find_filters``.
         self_influence: whether to score that as well.
         self_influence_tolerance: singular values of a segment's transport smaller than this share of the
             largest are dropped; the largest error is of the order of this share of the largest score (a few

@@ -16,7 +16,7 @@ so that inner products are kept in expectation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,10 @@ class Pass:
         for name, gradients in self.captured.gradients(self.outputs, at_outputs, retain_graph=True):
             found = found + products(gradients, self.projections[name])
         return found.T
+
+    def margins(self) -> Tensor | None:
+        """``[batch]``; None where the objective has none."""
+        return self.objective.margins(self.outputs.detach(), self.batch.labels)
 
     def losses(self) -> tuple[Tensor, Tensor]:
         """(losses ``[batch]``, their gradients at the outputs), float64."""
@@ -123,40 +127,62 @@ def compare(
         AttributionError: there is nothing to compare, or ``projection`` is less than 1.
         NonFiniteError: a feature is NaN or infinite.
     """
-    if projection < 1:
-        raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
-    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     features: dict[str, list[Tensor]] = {"queries": [], "rows": [], "losses": [], "margins": []}
     metric: Tensor | None = None
-    with capture(model) as captured:
-        projections: Mapping[str, LowRankMatrices] = {}
+    for visit in passes(model, similarity, rows, projection, seed):
+        margins = visit.margins()
+        features["losses"].append(visit.losses()[0].cpu())
+        features["margins"] += [] if margins is None else [margins.double().cpu()]
+        features["rows"].append(similarity.rows(visit).double().cpu())
         if similarity.metric is not None:
-            projections = random_projections(captured.layers, projection, seed, like)
-        for batch, objective in rows:
-            visit = Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
-            losses, margins = visit.losses()[0], objective.margins(visit.outputs.detach(), batch.labels)
-            features["losses"].append(losses.cpu())
-            features["margins"] += [] if margins is None else [margins.double().cpu()]
-            features["rows"].append(similarity.rows(visit).double().cpu())
-            if similarity.metric is not None:
-                part = similarity.metric(visit).cpu()
-                metric = part if metric is None else metric + part
-        for batch, objective in queries or ():
-            visit = Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
-            features["queries"].append(similarity.queries(visit).double().cpu())
+            part = similarity.metric(visit).cpu()
+            metric = part if metric is None else metric + part
+    for visit in passes(model, similarity, queries or (), projection, seed):
+        features["queries"].append(similarity.queries(visit).double().cpu())
     found = {name: torch.cat(parts) if parts else None for name, parts in features.items()}
     _check_finite(found)
     of_rows, of_queries = found["rows"], found["queries"]
     if of_rows is None or found["losses"] is None or (queries is not None and of_queries is None):
         raise AttributionError("There are no rows or no queries.", "Give at least one batch of each.")
-    solved = of_rows if metric is None else of_rows @ torch.linalg.pinv(metric, hermitian=True)
     if of_queries is not None and reduced:
         of_queries = of_queries.mean(0, keepdim=True)
-    return Compared(
+    influence, own = products_of(of_rows, of_queries, None if metric is None else inverse_of(metric))
+    return Compared(influence, own, found["losses"], found["margins"])
+
+
+def passes(
+    model: nn.Module,
+    similarity: Similarity,
+    batches: Iterable[tuple[Batch, Objective]],
+    projection: int = PROJECTION,
+    seed: int = 0,
+) -> Iterator[Pass]:
+    """A forward pass of every batch at the model's present weights; arguments as in ``compare``."""
+    if projection < 1:
+        raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
+    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    with capture(model) as captured:
+        projections: Mapping[str, LowRankMatrices] = {}
+        if similarity.metric is not None:
+            projections = random_projections(captured.layers, projection, seed, like)
+        for batch, objective in batches:
+            yield Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
+
+
+def inverse_of(metric: Tensor) -> Tensor:
+    """The inverse of a metric's sum over all rows, ``[features, features]``."""
+    return torch.linalg.pinv(metric, hermitian=True)
+
+
+def products_of(
+    of_rows: Tensor, of_queries: Tensor | None, inverse: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(influence ``[queries, rows]``, self-influence ``[rows]``), of features ``[rows, features]`` and
+    ``[queries, features]``; self-influence is None without an ``inverse``."""
+    solved = of_rows if inverse is None else of_rows @ inverse
+    return (
         None if of_queries is None else of_queries @ solved.T,
-        None if metric is None else (solved * of_rows).sum(1),
-        found["losses"],
-        found["margins"],
+        None if inverse is None else (solved * of_rows).sum(1),
     )
 
 
@@ -212,6 +238,19 @@ SIMILARITIES: Mapping[str, Similarity] = {
     "projected_gradients": Similarity(_projected_loss, _projected_loss, _projected_margins),
 }
 """Name -> the similarity."""
+
+
+def find_similarity(name: str) -> Similarity:
+    """The similarity called ``name``.
+
+    Raises:
+        AttributionError: there is none of that name.
+    """
+    if name not in SIMILARITIES:
+        raise AttributionError(
+            f"There is no similarity called {name!r}.", f"Use one of: {', '.join(SIMILARITIES)}."
+        )
+    return SIMILARITIES[name]
 
 
 def _check_finite(features: Mapping[str, Tensor | None]) -> None:

@@ -8,9 +8,10 @@ from pipeline.detection.signals.evidence import Evidence
 from pipeline.detection.signals.registry import Signal, register
 
 
-def self_influence(evidence: Evidence) -> np.ndarray:
-    """The self-influence of each row by SOURCE over the whole run, in nats, float64 `[rows]`."""
-    return evidence.score("self_influence")
+def self_influence(evidence: Evidence) -> np.ndarray | None:
+    """The self-influence of each row over the whole run, in nats, float64 `[rows]`; None where the method has none."""
+    found = evidence.score("self_influence")
+    return None if np.isnan(found).all() else found
 
 
 SELF_INFLUENCE = register(
