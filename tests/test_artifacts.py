@@ -309,7 +309,7 @@ def test_a_trace_and_a_review_refuse_damaged_files(copy: Path) -> None:
 def test_damaged_answers_of_people_are_not_used(copy: Path) -> None:
     write_sheet(copy / RUN, 5)
     damage(copy / RUN / "review/answers.parquet", "one bit flipped")
-    with pytest.raises(InputError, match="Put back a copy of it"):
+    with pytest.raises(InputError, match="Restore a copy of it"):
         write_sheet(copy / RUN, 5)
 
 

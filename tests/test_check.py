@@ -78,7 +78,7 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
 
 
 def test_a_precision_that_the_machine_lacks_is_named() -> None:
-    with pytest.raises(InputError, match="precision is tf32, which GPUs alone have"):
+    with pytest.raises(InputError, match="precision is tf32, which only GPUs have"):
         check(config(attribution={"precision": "tf32"}, compute={"device": "cpu"}))
 
 

@@ -212,7 +212,7 @@ def test_answers_about_another_ranking_are_refused(run: RunDirectory) -> None:
     with pytest.raises(InputError, match=r"not 0\.9 at 0\.95"):
         choose(config.with_changes({"detection.precision": 0.9}), run.path, ranked(), Counts(70, 80))
     write_candidates(run.path, removable(config.detection, other))
-    with pytest.raises(InputError, match="detection has run anew"):
+    with pytest.raises(InputError, match="detection has run again"):
         review_state(run.path)
 
 

@@ -175,5 +175,5 @@ def test_run_that_has_not_come_that_far_is_refused(tmp_path: Path, again: Any) -
     with pytest.raises(InputError, match="not a run directory"):
         again(tmp_path)
     write_json(tmp_path / "record.json", {"run_id": "1", "stages": {"prepare": {}}})
-    with pytest.raises(InputError, match="has not come to the end of verify"):
+    with pytest.raises(InputError, match="has not finished the stage verify"):
         again(tmp_path)

@@ -115,7 +115,9 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
 
 def check_there(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path}: not there", "The audit has not come that far: run it to its end first.")
+        raise InputError(
+            f"{path}: no such file", "The audit has not finished detection: run it to its end first."
+        )
 
 
 def shard_names(path: Path) -> list[str]:
@@ -163,7 +165,7 @@ def check_source(shard: str, sha256: str) -> None:
     if found != sha256:
         raise InputError(
             f"{shard}: changed since the audit read it",
-            "Restore the file, or audit the data again: decisions are about rows by their place.",
+            "Restore the file, or audit the data again: decisions name rows by their place in the file.",
         )
 
 

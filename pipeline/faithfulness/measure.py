@@ -140,7 +140,7 @@ def opened(
         for needed in (whole_trajectory(run.path) / "trajectory.json", run / "encoding.json"):
             if not needed.exists():
                 raise InputError(
-                    f"{needed}: not there any more", "Give a config, whose model is trained first."
+                    f"{needed}: missing from the run", "Give a config instead; its model is trained first."
                 )
         run.check_stages("prepare", "train")
         folder = Path(output) if output is not None else run / "lds"
@@ -269,7 +269,7 @@ def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], 
     workers, each = context.workers.count(), seconds_of(mask_path(*masks[0]))
     say(
         f"{words.plural(left, 'retraining')} of about {words.duration(each)} on {words.plural(workers, 'worker')}: "
-        f"about {words.duration(left * each / workers)}, and the scores. It can be interrupted and goes on."
+        f"about {words.duration(left * each / workers)}, and the scores. If interrupted, the same command resumes."
     )
 
 

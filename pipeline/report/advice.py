@@ -87,7 +87,7 @@ def nothing_removed(summary: Summary) -> str:
     if noise is None:
         return "How many labels are wrong could not be estimated."
     if noise["value"] > NEARLY_NONE:
-        return "Some labels look wrong all the same, but no single row surely enough."
+        return "Some labels look wrong, but for no single row is this certain enough."
     return "The data can be used as they are."
 
 

@@ -196,7 +196,7 @@ def consequence(summary: Summary) -> str:
     if summary["verdict"] == "no evidence":
         return "cleaned/ was written as asked; nothing here shows that it helps."
     if summary["verdict"] == "worse":
-        return "cleaned/ was written all the same (verification.gate: off); it is the worse dataset."
+        return "cleaned/ was written regardless (verification.gate: off); it is the worse dataset."
     if not any(summary["decisions"][name] for name in CHANGED):
         return "cleaned/ is a copy of what was given."
     return "cleaned/ was written as asked; whether it helps was not tested."

@@ -76,7 +76,7 @@ class AuditResult:
         if self.refused:
             raise InputError(
                 f"{self.run.path}: nothing was exported, the verdict is {self.verdict!r}",
-                "Look at the report; verification.gate: off exports all the same.",
+                "Look at the report; with `verification.gate: off` the audit exports regardless of the verdict.",
             )
         return ds.dataset(self.run / "cleaned", format="parquet")
 

@@ -107,7 +107,7 @@ class ReviewedRun:
             )
         if ranking_hash(self.row_ids, answers.plan) != answers.ranking:
             raise InputError(
-                f"{path}: detection has run anew, and the answers are about another ranking", again
+                f"{path}: detection has run again, and the answers belong to another ranking", again
             )
         return answers
 
@@ -151,7 +151,7 @@ def check_answers(run: RunDirectory, name: str) -> None:
     except InputError as error:
         raise InputError(
             error.message,
-            "Put back a copy of it. Without one, remove it and give `winnow review RUN` the filled sheets again.",
+            "Restore a copy of it. Without a copy, remove it and give `winnow review RUN` the filled sheets again.",
         ) from None
 
 
@@ -360,7 +360,7 @@ def reviewed_changes(path: str | Path) -> dict[str, Any]:
     if not review.answers.verdicts:
         raise InputError(
             f"{path}: there are no answers yet",
-            "`winnow review RUN --answers SHEET` takes them.",
+            "`winnow review RUN --answers SHEET` reads them from a sheet.",
         )
     plan = review.answers.plan
     return {

@@ -48,7 +48,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise WinnowError(
                 f"{path}: the disk is full",
-                "Free some space and run the same command again: it goes on from here.",
+                "Free some space and run the same command again: it resumes from here.",
             ) from None
         raise
 
@@ -271,10 +271,10 @@ def existing_run(path: str | Path, needed: str) -> RunDirectory:
     """
     run = RunDirectory(Path(path))
     if not (run / "record.json").exists():
-        raise InputError(f"{path}: not a run directory", "`winnow runs` lists the runs that there are.")
+        raise InputError(f"{path}: not a run directory", "`winnow runs` lists the existing runs.")
     if needed not in run.record["stages"]:
         raise InputError(
-            f"{path}: the audit has not come to the end of {needed}", "Run `winnow audit` to its end."
+            f"{path}: the audit has not finished the stage {needed}", "Run `winnow audit` to its end."
         )
     run.check("record.json", "config.yaml")
     return run

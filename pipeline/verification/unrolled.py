@@ -106,7 +106,7 @@ def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm
     ) as error:  # torch raises RuntimeError for an operation without second derivatives
         raise WinnowError(
             f"verification.unrolled: the training can't be differentiated: {str(error).splitlines()[0]}",
-            "Leave verification.unrolled out and run the same command again: it goes on from here.",
+            "Leave verification.unrolled out and run the same command again: it resumes from here.",
         ) from error
 
 

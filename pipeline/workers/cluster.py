@@ -229,7 +229,7 @@ class Workers:
             if now - alone_since > ALONE_SECONDS:
                 raise WinnowError(
                     "no Dask worker is left",
-                    "Start workers and run the same command again: it goes on from here.",
+                    "Start workers and run the same command again: it resumes from here.",
                 )
 
     @staticmethod
@@ -245,7 +245,7 @@ class Workers:
             raise WinnowError(f"{name}: {error.message}", error.hint or None) from error
         except FutureCancelledError:
             raise WinnowError(
-                f"{name}: the Dask scheduler was lost", "Run the same command again: it goes on from here."
+                f"{name}: the Dask scheduler was lost", "Run the same command again: it resumes from here."
             ) from None
 
     def peak_memory(self) -> int:

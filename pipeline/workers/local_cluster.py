@@ -182,7 +182,7 @@ def wait_for_workers(cluster: SpecCluster, count: int) -> None:
         if any(worker.starts > STARTS for worker in cluster.workers.values()):
             raise WinnowError(
                 f"a worker process ended {STARTS} times while it started",
-                f"What it said stands above; {sys.executable} has to be able to import distributed.",
+                f"Its own error stands above; {sys.executable} must be able to import distributed.",
             )
         if time.monotonic() > until:
             raise WinnowError(

@@ -17,6 +17,6 @@ def require_precision(config: AuditConfig) -> None:
     on_cpu = config.compute.device == "cpu" or not (config.compute.scheduler or torch.cuda.is_available())
     if config.attribution.precision == "tf32" and on_cpu:
         raise InputError(
-            "attribution.precision is tf32, which GPUs alone have, and attribution runs on the CPU",
+            "attribution.precision is tf32, which only GPUs have, but attribution runs on the CPU",
             "Set it to float32 or bf16.",
         )

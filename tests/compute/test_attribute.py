@@ -39,6 +39,6 @@ def test_reduced_precision_measures_its_error(detected_run: Path, tmp_path: Path
 
 
 def test_tf32_needs_a_gpu() -> None:
-    with pytest.raises(InputError, match="tf32, which GPUs alone have"):
+    with pytest.raises(InputError, match="tf32, which only GPUs have"):
         require_precision(digits_config(attribution__precision="tf32", compute__device="cpu"))
     require_precision(digits_config(attribution__precision="bf16", compute__device="cpu"))
