@@ -23,7 +23,7 @@ LOCAL_TIME = Path("/etc/localtime")
 
 
 @dataclass(frozen=True)
-class Plan:
+class SchedulePlan:
     """What is run, when, and the server that keeps the clock."""
 
     config_path: str
@@ -49,7 +49,7 @@ class Plan:
 
 def plan(
     config_path: str | Path, cron: str, timezone: str | None = None, changes: dict[str, Any] | None = None
-) -> Plan:
+) -> SchedulePlan:
     """Check everything that a scheduled audit needs.
 
     timezone: of the cron expression, an IANA name; by default this machine's.
@@ -76,7 +76,9 @@ def plan(
             "a schedule needs a Prefect server that keeps running, and none is configured",
             "Start one by `prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api here.",
         )
-    return Plan(str(Path(config_path).resolve()), config.name, changes or {}, schedule, next_run, server)
+    return SchedulePlan(
+        str(Path(config_path).resolve()), config.name, changes or {}, schedule, next_run, server
+    )
 
 
 def local_timezone() -> str:
@@ -85,7 +87,7 @@ def local_timezone() -> str:
     return name if name in zoneinfo.available_timezones() else "UTC"
 
 
-def serve(planned: Plan) -> None:
+def serve(planned: SchedulePlan) -> None:
     """Serve the deployment until this process is stopped; one run at a time, each in a process of its own
     with this working directory."""
     audit_flow.serve(

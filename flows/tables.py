@@ -12,7 +12,7 @@ from pipeline.runs.listing import RunLine
 from pipeline.text import words
 
 if TYPE_CHECKING:
-    from pipeline.preflight.check import LayerCost, Line
+    from pipeline.preflight.check import CheckLine, LayerCost
 
 NAME_WIDTH = 14
 TEXT_WIDTH = 60
@@ -22,7 +22,7 @@ def print_line(console: Console, text: str) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
-def print_preflight(console: Console, lines: Sequence[Line]) -> None:
+def print_preflight(console: Console, lines: Sequence[CheckLine]) -> None:
     for line in lines:
         status = f"  {line.status}" if line.status else ""
         print_line(console, f"  {line.name:<{NAME_WIDTH}}{line.text:<{TEXT_WIDTH if status else 0}}{status}")

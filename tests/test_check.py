@@ -32,7 +32,7 @@ from pipeline.training.recipe import make_recipe
 
 DIGITS = Path(__file__).parents[1] / "data_samples/digits"
 STEPS_ALONE = dict.fromkeys(
-    ("average", "evaluated_row", "covariance_row", "spectrum_row", "eigenvectors", "loaded_row"), 0.0
+    ("average", "evaluated_row", "covariance_row", "eigenvalue_row", "eigenvectors", "loaded_row"), 0.0
 )
 COSTS = Costs(step=1.0, **STEPS_ALONE)
 
@@ -307,7 +307,7 @@ class TestTime:
         assert found["panel"] == pytest.approx(5 * folds / 2)
 
     def test_attribution_passes_over_all_rows_at_every_checkpoint(self) -> None:
-        passes = {"covariance_row": 1.0, "spectrum_row": 2.0, "eigenvectors": 7.0}
+        passes = {"covariance_row": 1.0, "eigenvalue_row": 2.0, "eigenvectors": 7.0}
         costs = Costs(step=0.0, **STEPS_ALONE | passes)
         assert seconds(sizes(workers=2), costs)["factors"] == 6 * 320 * 3 + 7
         assert seconds(sizes(workers=2), costs, training={"checkpoints": 3})["factors"] == 3 * 320 * 3 + 7

@@ -249,7 +249,7 @@ def test_a_sheet_of_the_holdout_is_one_of_its_own(run: RunDirectory) -> None:
 
 
 def test_a_label_in_a_sheet_of_flagged_rows_is_kept_with_the_answer(run: RunDirectory) -> None:
-    from pipeline.detection.people.answers import Answers
+    from pipeline.detection.people.answers import ReviewAnswers
     from pipeline.reviewing.review import ANSWERS, reviewed_changes
 
     sheet, _ = write_sheet(run.path, 10)
@@ -257,7 +257,7 @@ def test_a_label_in_a_sheet_of_flagged_rows_is_kept_with_the_answer(run: RunDire
     keys = [line.split(",")[0] for line in sheet.read_text(encoding="utf-8-sig").splitlines()[1:]]
     new = {"ham": "spam", "spam": "ham"}[source_rows(run)[keys[0]]["label"]]
     take_answers(run.path, filled(sheet, {keys[0], keys[1]}, {keys[0]: new}))
-    assert Answers.load(run / ANSWERS).labels == {keys[0]: new}
+    assert ReviewAnswers.load(run / ANSWERS).labels == {keys[0]: new}
     audit(load_config(run / "config.yaml", reviewed_changes(run.path)), run.path)
     rows = judged(run)
     assert (rows[keys[0]]["decision"], rows[keys[0]]["new_label"]) == ("relabel", new)

@@ -16,7 +16,7 @@ from review_run import TREE, WRONG, fill, make_run, ranked, read_sheet
 
 from pipeline.config import AuditConfig
 from pipeline.detection.noise.flag_counts import Counts
-from pipeline.detection.people.answers import Answers
+from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.rules.choose import choose, write_candidates
 from pipeline.detection.rules.decide import Ranked, decide, removable
 from pipeline.errors import InputError
@@ -88,7 +88,7 @@ def test_a_sheet_can_be_parquet(run: RunDirectory) -> None:
     verdicts = pa.array(["unsure"] * rows)
     pq.write_table(table.set_column(table.schema.get_field_index("verdict"), "verdict", verdicts), path)
     assert take_answers(run.path, run.path / "mine.parquet").answered == 15
-    assert set(Answers.load(run / ANSWERS).verdicts.values()) == {"unsure"}
+    assert set(ReviewAnswers.load(run / ANSWERS).verdicts.values()) == {"unsure"}
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])

@@ -30,7 +30,7 @@ from pipeline.errors import InputError
 from pipeline.models.features import penultimate_features
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.scoring.plan import Plan, TrainPairs, attribution_model, batches
+from pipeline.scoring.plan import ScoringPlan, TrainPairs, attribution_model, batches
 from pipeline.scoring.refine import refined_settings
 from pipeline.trace.queries import read_queries
 from pipeline.trace.refined import check_refined
@@ -63,7 +63,7 @@ def traced(run_path: Path, queries: Path, folder: Path, top: int = 5, refined: b
 
 def dense_influences(run_path: Path, inputs: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     """τ `[queries, train rows]` with dense filters, the chunks one after the other."""
-    plan = Plan("whole", run_path, load_config(run_path / "config.yaml").attribution.segments)
+    plan = ScoringPlan("whole", run_path, load_config(run_path / "config.yaml").attribution.segments)
     model, objective = attribution_model(run_path), run_objective(run_path)
     restore_weights(model, plan.query_weights())
     gradients = query_gradients(model, objective, inputs, labels)
@@ -202,7 +202,7 @@ def test_the_method_of_the_run_decides_unless_it_is_said(
 
 def test_rows_carry_their_facts_and_similarities(detected_run: Path, found: Trace) -> None:
     rows = {row["row_key"]: row for row in pq.read_table(detected_run / "rows.parquet").to_pylist()}
-    model, plan = attribution_model(detected_run), Plan("whole", detected_run, 1)
+    model, plan = attribution_model(detected_run), ScoringPlan("whole", detected_run, 1)
     restore_weights(model, plan.query_weights())
     asked = penultimate_features(model, torch.from_numpy(found.queries.inputs["image"])).numpy()
     train = run_data(detected_run).load_role("train")
@@ -387,8 +387,8 @@ class TestWrongInput:
     def test_a_refined_trace_of_training_that_stood_still(
         self, detected_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (moved,) = Plan("whole", detected_run, 1).planned()
-        monkeypatch.setattr(Plan, "planned", lambda self: [replace(moved, damping=None)])
+        (moved,) = ScoringPlan("whole", detected_run, 1).planned()
+        monkeypatch.setattr(ScoringPlan, "planned", lambda self: [replace(moved, damping=None)])
         with pytest.raises(InputError, match="learning rates above 0"):
             check_refined(detected_run, digits_config().attribution)
 
@@ -401,7 +401,7 @@ class TestWrongInput:
             check_kept(RunDirectory(detected_run), load_config(detected_run / "config.yaml"))
 
     def test_checkpoints_that_were_deleted(self, detected_run: Path) -> None:
-        plan = Plan("whole", detected_run, 1)
+        plan = ScoringPlan("whole", detected_run, 1)
         plan.trajectory().checkpoints[0].path.unlink()
         with pytest.raises(InputError, match="not there any more"):
             check_kept(RunDirectory(detected_run), load_config(detected_run / "config.yaml"))

@@ -67,11 +67,11 @@ def lds(
     """Measure how faithful attribution is on your data: retrain on random subsets and compare."""
     from flows.lds import print_lds
     from flows.terminal import Terminal
-    from pipeline.faithfulness.measure import Plan
+    from pipeline.faithfulness.measure import FaithfulnessPlan
     from pipeline.faithfulness.measure import lds as measure
 
     named = [name.strip() for name in methods.split(",") if name.strip()]
-    wanted = Plan(named, masks, retrainings, removed, queries)
+    wanted = FaithfulnessPlan(named, masks, retrainings, removed, queries)
     if not source.exists():
         raise InputError(f"{source}: no such config file or run", "`winnow runs` lists the runs.")
     if changes and source.is_dir():

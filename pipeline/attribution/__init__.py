@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from pipeline.attribution.curvature.factor_sums import FactorSums as FactorSums
     from pipeline.attribution.curvature.factor_sums import add_tensors as add_tensors
     from pipeline.attribution.curvature.factors import covariance_sums as covariance_sums
-    from pipeline.attribution.curvature.factors import spectrum_sums as spectrum_sums
+    from pipeline.attribution.curvature.factors import eigenvalue_sums as eigenvalue_sums
     from pipeline.attribution.curvature.fit import prepare_segment as prepare_segment
-    from pipeline.attribution.curvature.preconditioners import Conditioner as Conditioner
-    from pipeline.attribution.curvature.preconditioners import segment_conditioners as segment_conditioners
+    from pipeline.attribution.curvature.preconditioners import Preconditioner as Preconditioner
+    from pipeline.attribution.curvature.preconditioners import (
+        segment_preconditioners as segment_preconditioners,
+    )
     from pipeline.attribution.curvature.segment_functions import Spectrum as Spectrum
     from pipeline.attribution.curvature.segment_functions import influence_injection as influence_injection
     from pipeline.attribution.curvature.segment_functions import influence_spectrum as influence_spectrum
@@ -94,7 +96,7 @@ if TYPE_CHECKING:
     from pipeline.attribution.trajectory.recorder import first_tail_step as first_tail_step
     from pipeline.attribution.trajectory.trajectory import Checkpoint as Checkpoint
     from pipeline.attribution.trajectory.trajectory import Segment as Segment
-    from pipeline.attribution.trajectory.trajectory import Stage as Stage
+    from pipeline.attribution.trajectory.trajectory import TrainingStage as TrainingStage
     from pipeline.attribution.trajectory.trajectory import Trajectory as Trajectory
     from pipeline.attribution.trajectory.trajectory import weights_path as weights_path
     from pipeline.attribution.trajectory.trajectory import write_trajectory as write_trajectory
@@ -120,7 +122,7 @@ _WHERE = {
     "BatchScores": "scores.rows",
     "Checkpoint": "trajectory.trajectory",
     "CheckpointError": "errors",
-    "Conditioner": "curvature.preconditioners",
+    "Preconditioner": "curvature.preconditioners",
     "Coverage": "model.capture",
     "Eigenbasis": "gradients.layer_gradients",
     "FactorSums": "curvature.factor_sums",
@@ -147,7 +149,7 @@ _WHERE = {
     "Segment": "trajectory.trajectory",
     "SharedInputs": "gradients.shared_inputs",
     "Spectrum": "curvature.segment_functions",
-    "Stage": "trajectory.trajectory",
+    "TrainingStage": "trajectory.trajectory",
     "StageData": "rows.stages",
     "Trajectory": "trajectory.trajectory",
     "TrajectoryRecorder": "trajectory.recorder",
@@ -191,12 +193,12 @@ _WHERE = {
     "save_weights": "trajectory.weights",
     "score_batch": "scores.rows",
     "score_rows": "scores.rows",
-    "segment_conditioners": "curvature.preconditioners",
+    "segment_preconditioners": "curvature.preconditioners",
     "signed_columns": "objectives",
     "source_injection": "curvature.segment_functions",
     "source_spectrum": "curvature.segment_functions",
     "source_transport": "curvature.segment_functions",
-    "spectrum_sums": "curvature.factors",
+    "eigenvalue_sums": "curvature.factors",
     "squared_error": "objectives",
     "unrolled_cost": "unrolling.unrolled",
     "unrolled_gauss_newton_harm": "unrolling.unrolled_gauss_newton",

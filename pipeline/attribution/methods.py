@@ -22,7 +22,7 @@ class Method:
         points: where gradients are taken: at the ``checkpoints`` of every segment, at the ``mean`` of the weights of
             each segment's checkpoints, at the ``end`` of training alone, or at the ``query`` point.
         options: of the options of ``attribute`` that not every method has, those that have an effect.
-        conditioned: whether Adam's scaling of every parameter is taken into account.
+        preconditioned: whether Adam's scaling of every parameter is taken into account.
         curved: whether the loss's curvature is; if not, it isn't fitted.
         apart: whether every checkpoint is attributed on its own, with the query's gradient there, and all are summed.
         similarity: compares features of queries and rows instead of gradients through curvature: which ones, a name
@@ -38,7 +38,7 @@ class Method:
     title: str
     points: str
     options: tuple[str, ...] = ()
-    conditioned: bool = False
+    preconditioned: bool = False
     curved: bool = True
     apart: bool = False
     similarity: str | None = None
@@ -85,7 +85,7 @@ METHODS: dict[str, Method] = {
         "SOURCE",
         "checkpoints",
         _SOURCE,
-        conditioned=True,
+        preconditioned=True,
         in_audits="gradients at every checkpoint. With one segment, validation harm is scaled by a measured number α "
         "to be in nats; with several it is uncalibrated, right in order and several times too large.",
     ),
@@ -94,7 +94,7 @@ METHODS: dict[str, Method] = {
         "FAST-SOURCE at the mean weights of its checkpoints",
         "mean",
         _SOURCE,
-        conditioned=True,
+        preconditioned=True,
         in_audits="one pass over the rows per segment, at the mean of its checkpoints' weights, for a "
         "`checkpoints`-th of the time. α as above.",
     ),
@@ -108,7 +108,7 @@ METHODS: dict[str, Method] = {
         "SOURCE, its query solved for with the true Gauss–Newton matrix",
         "checkpoints",
         (*_SOURCE, REFINED),
-        conditioned=True,
+        preconditioned=True,
         refined=True,
         in_audits="SOURCE whose query is solved for with the true Gauss–Newton matrix of some rows, EK-FAC as "
         "preconditioner, and scaled by α of 1,024 other rows; better in order and in nats. With several segments they "
@@ -121,14 +121,14 @@ METHODS: dict[str, Method] = {
         "exact unrolling of a recorded training",
         "checkpoints",
         (SEGMENTS, CALIBRATE, RECORDING),
-        conditioned=True,
+        preconditioned=True,
         recorder="ReplayRecorder",
     ),
     "unrolled_gauss_newton": Method(
         "unrolling with the Gauss–Newton matrix of a recorded training",
         "checkpoints",
         (SEGMENTS, CALIBRATE, RECORDING),
-        conditioned=True,
+        preconditioned=True,
         recorder="PieceRecorder",
     ),
     "tracin": Method(
@@ -208,7 +208,7 @@ def refined_form(name: str) -> str | None:
     given = METHODS[name]
 
     def way(method: Method) -> tuple[object, ...]:
-        return method.points, method.conditioned, method.curved, method.similarity, method.recorder
+        return method.points, method.preconditioned, method.curved, method.similarity, method.recorder
 
     return next(
         (each for each, method in METHODS.items() if method.refined and way(method) == way(given)), None

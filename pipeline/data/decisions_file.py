@@ -21,7 +21,7 @@ OF_SHEETS = ("suggested_label", "suspicion", "reasons", "preview", "stratum", "s
 
 
 @dataclass(frozen=True)
-class Line:
+class DecisionLine:
     """What a person says about one row; `place` says where it stands, for messages.
 
     word: one of ANSWERS, or empty on a line of a sheet that has no verdict; label: as it is written, None without one.
@@ -36,7 +36,7 @@ class Line:
     place: str
 
 
-def read_decisions(path: Path) -> list[Line]:
+def read_decisions(path: Path) -> list[DecisionLine]:
     """All lines, one per row, in the order of the file; lines of a sheet without verdict and label are left out.
 
     Raises InputError for a file that can't be read, an unknown column or decision, a line without a key or decision,
@@ -44,7 +44,7 @@ def read_decisions(path: Path) -> list[Line]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file", f"Relative paths start from {Path.cwd()}.")
-    lines: dict[str, Line] = {}
+    lines: dict[str, DecisionLine] = {}
     word_column = None
     for place, entry in read_entries(path):
         word_column = word_column or decision_column(path, place, list(entry))
@@ -98,21 +98,21 @@ def refuse_column(path: Path, name: str) -> NoReturn:
     raise InputError(f"{path}: unknown column {name!r}", known)
 
 
-def line_of(place: str, entry: dict[str, str], word_column: str) -> Line | None:
+def line_of(place: str, entry: dict[str, str], word_column: str) -> DecisionLine | None:
     key, label = entry["row_key"] or "", (entry.get("label") or "").strip() or None
     word = (entry[word_column] or "").strip().lower()
     if not word and word_column == VERDICT:
-        return Line(key, "", label, "", "", "", place) if label and key else None
+        return DecisionLine(key, "", label, "", "", "", place) if label and key else None
     if not key or not word:
         name = "row_key" if not key else "decision"
         raise InputError(f"{place}: no {name}", "Fill it in, or take the line out.")
     if word not in ANSWERS:
         raise InputError(f"{place}: unknown decision {entry[word_column]!r}", f"Known: {', '.join(ANSWERS)}.")
     by, at, note = (entry.get(name) or "" for name in ("by", "at", "note"))
-    return Line(key, word, label, by, at, note, place)
+    return DecisionLine(key, word, label, by, at, note, place)
 
 
-def merge(earlier: Iterable[Line], later: Iterable[Line]) -> list[Line]:
+def merge(earlier: Iterable[DecisionLine], later: Iterable[DecisionLine]) -> list[DecisionLine]:
     """The lines of both, where the later ones hold; lines without a decision are left out."""
     lines = {line.key: line for line in earlier if line.word}
     for line in later:
@@ -122,7 +122,7 @@ def merge(earlier: Iterable[Line], later: Iterable[Line]) -> list[Line]:
     return list(lines.values())
 
 
-def write_decisions(path: Path, lines: Iterable[Line]) -> None:
+def write_decisions(path: Path, lines: Iterable[DecisionLine]) -> None:
     """A CSV file that `read_decisions` reads as these lines."""
     with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -16,7 +16,7 @@ def columns_directory(run_path: Path) -> Path:
     return run_path / "detection" / "columns"
 
 
-class Column:
+class StoredColumn:
     """One number per row in an `.npy` file that is written once, in order.
 
     `np.asarray` reads the whole column, and slices read parts. Every read maps the file anew, because pages that stay
@@ -27,7 +27,7 @@ class Column:
         self._path = path
 
     @classmethod
-    def write(cls, path: Path, rows: int, parts: Iterable[np.ndarray]) -> Column:
+    def write(cls, path: Path, rows: int, parts: Iterable[np.ndarray]) -> StoredColumn:
         """Write a column part by part.
 
         Args:

@@ -14,7 +14,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.data.situation import situation
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
 from pipeline.detection.canary_recall import canary_recall
-from pipeline.detection.columns import Column, columns_directory
+from pipeline.detection.columns import StoredColumn, columns_directory
 from pipeline.detection.corrupted import corrupted_rows
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.judges.halves import Opinion
@@ -285,7 +285,7 @@ def caps_note(left: int) -> str | None:
     return f"{words.rows(left)} that {look} wrong or poisoned {are} left for review by the caps"
 
 
-def flag_notes(harm: np.ndarray | Column | None) -> list[str]:
+def flag_notes(harm: np.ndarray | StoredColumn | None) -> list[str]:
     notes = []
     if harm is None:
         notes.append(

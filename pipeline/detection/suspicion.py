@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline.detection.columns import Column
+from pipeline.detection.columns import StoredColumn
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SignalValues:
     """
 
     name: str
-    values: np.ndarray | Column
+    values: np.ndarray | StoredColumn
     high_is_suspicious: bool
     words: str = ""
     counts: bool = True

@@ -19,7 +19,7 @@ from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
 from pipeline.data.hashing import ids_of_hex, with_several
-from pipeline.detection.columns import Column
+from pipeline.detection.columns import StoredColumn
 from pipeline.detection.reasons import in_words
 from pipeline.detection.suspicion import SignalValues
 from pipeline.features.arrow import plain
@@ -60,14 +60,14 @@ class Judgement:
     decision: np.ndarray
     reasons: np.ndarray
     backdoor_scores: np.ndarray | None = None
-    mean_loss: np.ndarray | Column | None = None
-    mean_margin: np.ndarray | Column | None = None
+    mean_loss: np.ndarray | StoredColumn | None = None
+    mean_margin: np.ndarray | StoredColumn | None = None
     decided_by: np.ndarray | None = None
     own_labels: Mapping[int, Any] = field(default_factory=dict)
-    removal_effect: np.ndarray | Column | None = None
-    relabel_effect: np.ndarray | Column | None = None
+    removal_effect: np.ndarray | StoredColumn | None = None
+    relabel_effect: np.ndarray | StoredColumn | None = None
     predicted: np.ndarray | None = None
-    final_loss: np.ndarray | Column | None = None
+    final_loss: np.ndarray | StoredColumn | None = None
 
     @property
     def deciders(self) -> np.ndarray:
@@ -292,7 +292,7 @@ def predictions(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
-def nullable(values: np.ndarray | Column | None, place: slice, rows: int) -> pa.Array:
+def nullable(values: np.ndarray | StoredColumn | None, place: slice, rows: int) -> pa.Array:
     """The values of some rows as an Arrow array; NaN becomes null, and all are null if `values` is None."""
     if values is None:
         return pa.nulls(rows, pa.float64())

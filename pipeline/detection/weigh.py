@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.detection.columns import Column
+from pipeline.detection.columns import StoredColumn
 from pipeline.detection.judges.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.judges.class_judges import Judges, collect_judges
 from pipeline.detection.judges.halves import Opinion
@@ -115,11 +115,11 @@ class Weighed:
         return self.explains is None or self.explains >= LEAST_KNOWN
 
     @property
-    def harm(self) -> np.ndarray | Column | None:
+    def harm(self) -> np.ndarray | StoredColumn | None:
         return values_of(self.signals, EARLY_HARM)
 
 
-def values_of(signals: Sequence[SignalValues], signal: Signal) -> np.ndarray | Column | None:
+def values_of(signals: Sequence[SignalValues], signal: Signal) -> np.ndarray | StoredColumn | None:
     """The values of a signal; None if the audit does not have it."""
     return next((each.values for each in signals if each.name == signal.name), None)
 
@@ -323,7 +323,7 @@ def count_rows(
     signals: list[SignalValues],
     opinion: Opinion,
     given: np.ndarray,
-    harm: np.ndarray | Column | None,
+    harm: np.ndarray | StoredColumn | None,
     noise: NoiseEstimate | None,
 ) -> Counts:
     evidence = [opinion.best != given]

@@ -18,7 +18,7 @@ from pipeline.attribution.methods import METHODS
 from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError
 from pipeline.faithfulness.page import lds_page
-from pipeline.faithfulness.tasks import PIECES, RANDOM, Work, retrain_curve, retrain_mask, score
+from pipeline.faithfulness.tasks import PIECES, RANDOM, FaithfulnessWork, retrain_curve, retrain_mask, score
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
 from pipeline.scoring.refine import refined_settings
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class FaithfulnessPlan:
     """What is measured.
 
     Attributes:
@@ -90,7 +90,7 @@ class Plan:
 
 def lds(
     source: AuditConfig | str | Path,
-    plan: Plan = Plan(),
+    plan: FaithfulnessPlan = FaithfulnessPlan(),
     output: str | Path | None = None,
     progress: Progress = silent,
     say: Say = lambda text: None,
@@ -121,7 +121,7 @@ def lds(
                 "rows: all of them are asked about."
             )
         queries = min(plan.queries, validation_rows)
-        work = Work(context.run.path.absolute(), folder.absolute(), plan.removed, queries)
+        work = FaithfulnessWork(context.run.path.absolute(), folder.absolute(), plan.removed, queries)
         keep_only_current(folder, PIECES, context.run)
         found = measure(context, work, plan, say)
         write_json(folder / "lds.json", found)
@@ -131,7 +131,7 @@ def lds(
 
 @contextmanager
 def opened(
-    source: AuditConfig | str | Path, plan: Plan, output: str | Path | None, progress: Progress
+    source: AuditConfig | str | Path, plan: FaithfulnessPlan, output: str | Path | None, progress: Progress
 ) -> Iterator[tuple[AuditContext, Path]]:
     """Open a run with a trained model whose data fits the plan; yields its context and the folder for the results."""
     if not isinstance(source, AuditConfig) and Path(source).is_dir():
@@ -159,7 +159,7 @@ def opened(
         yield context, folder
 
 
-def check_data(context: AuditContext, plan: Plan) -> None:
+def check_data(context: AuditContext, plan: FaithfulnessPlan) -> None:
     """Check that the plan can be measured on the data.
 
     Raises:
@@ -186,7 +186,9 @@ def check_data(context: AuditContext, plan: Plan) -> None:
         )
 
 
-def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str, Any]:
+def measure(
+    context: AuditContext, work: FaithfulnessWork, plan: FaithfulnessPlan, say: Say
+) -> dict[str, Any]:
     """Make all retrainings and scores; returns the content of lds.json."""
     masks = [(work, mask, seed) for seed in range(plan.retrainings) for mask in range(plan.masks)]
     names = [f"retraining without mask {mask}, seed {seed}" for _, mask, seed in masks]
@@ -224,7 +226,9 @@ def measure(context: AuditContext, work: Work, plan: Plan, say: Say) -> dict[str
     }
 
 
-def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, single: bool) -> dict[str, Any]:
+def judged(
+    work: FaithfulnessWork, plan: FaithfulnessPlan, truth: np.ndarray, removed: np.ndarray, single: bool
+) -> dict[str, Any]:
     """The ceiling, and the LDS and slope of each method, for lds.json.
 
     Args:
@@ -246,7 +250,7 @@ def judged(work: Work, plan: Plan, truth: np.ndarray, removed: np.ndarray, singl
     return {"ceiling": None if best is None else best.as_json(), "methods": methods}
 
 
-def score_all(context: AuditContext, work: Work, plan: Plan) -> None:
+def score_all(context: AuditContext, work: FaithfulnessWork, plan: FaithfulnessPlan) -> None:
     tasks = [(work, method, single) for method in plan.methods for single in (False, True)]
     waiting = [task for task in tasks if not work.scores_path(*task[1:]).exists()]
 
@@ -256,7 +260,9 @@ def score_all(context: AuditContext, work: Work, plan: Plan) -> None:
     context.workers.run(score, waiting, [f"scores of {method}" for _, method, _ in waiting], show)
 
 
-def curve_tasks(work: Work, plan: Plan) -> list[tuple[Work, str, float, int]]:
+def curve_tasks(
+    work: FaithfulnessWork, plan: FaithfulnessPlan
+) -> list[tuple[FaithfulnessWork, str, float, int]]:
     """The points of the removal curve: no rows removed, and every share by every method and at random."""
     points = [(RANDOM, 0.0)] + [(method, share) for method in (*plan.methods, RANDOM) for share in SHARES]
     return [(work, method, share, seed) for seed in range(plan.retrainings) for method, share in points]
@@ -273,7 +279,7 @@ def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], 
     )
 
 
-def read_curve(work: Work, plan: Plan) -> dict[str, Any]:
+def read_curve(work: FaithfulnessWork, plan: FaithfulnessPlan) -> dict[str, Any]:
     """The removal curve for lds.json: mean validation losses, one per seed, for `as_given` and each method's shares."""
 
     def losses(method: str, share: float) -> list[float]:
@@ -289,11 +295,11 @@ def read_curve(work: Work, plan: Plan) -> dict[str, Any]:
     }
 
 
-def mask_path(work: Work, mask: int, seed: int) -> Path:
+def mask_path(work: FaithfulnessWork, mask: int, seed: int) -> Path:
     return work.mask_path(mask, seed)
 
 
-def curve_path(work: Work, method: str, share: float, seed: int) -> Path:
+def curve_path(work: FaithfulnessWork, method: str, share: float, seed: int) -> Path:
     return work.curve_path(method, share, seed)
 
 

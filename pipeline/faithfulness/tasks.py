@@ -38,7 +38,7 @@ SEED = 1000
 
 
 @dataclass(frozen=True)
-class Work:
+class FaithfulnessWork:
     """The paths and settings of one measurement.
 
     Attributes:
@@ -89,12 +89,12 @@ class Work:
         return load_file(self.scores_path(method, single))["scores"]
 
 
-def retrain_mask(work: Work, mask: int, seed: int) -> None:
+def retrain_mask(work: FaithfulnessWork, mask: int, seed: int) -> None:
     """Train without the rows of a mask for as many epochs as the main run, and write the results of `write_losses`."""
     write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
 
 
-def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
+def retrain_curve(work: FaithfulnessWork, method: str, share: float, seed: int) -> None:
     """Train without the most harmful rows by a method, or without random rows, for as many steps as the main run."""
     rows = run_data(work.run_path).count("train")
     if method == RANDOM:
@@ -108,7 +108,7 @@ def retrain_curve(work: Work, method: str, share: float, seed: int) -> None:
     write_losses(work.curve_path(method, share, seed), work, ~removed, seed, keep_steps=True)
 
 
-def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
+def write_losses(path: Path, work: FaithfulnessWork, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
     """Train on the rows of `keep` and write `loss`, float32 `[validation rows]`, and the time, `seconds`."""
     begin = time.perf_counter()
     with deterministic():
@@ -120,7 +120,7 @@ def write_losses(path: Path, work: Work, keep: np.ndarray, seed: int, keep_steps
     save_tensors(path, found | {"seconds": torch.tensor(time.perf_counter() - begin, dtype=torch.float64)})
 
 
-def score(work: Work, method: str, single: bool) -> None:
+def score(work: FaithfulnessWork, method: str, single: bool) -> None:
     """Write τ of a method for single queries or for the mean validation loss (a task for a worker)."""
     path = work.run_path
     found = attribute(
@@ -139,7 +139,7 @@ def score(work: Work, method: str, single: bool) -> None:
     save_tensors(work.scores_path(method, single), {"scores": effects.double().cpu().contiguous()})
 
 
-def query_batches(work: Work, single: bool) -> list[tuple[Inputs, Tensor]]:
+def query_batches(work: FaithfulnessWork, single: bool) -> list[tuple[Inputs, Tensor]]:
     data, device = run_data(work.run_path), run_device(work.run_path)
     chosen = work.query_rows() if single else np.arange(data.count("validation"))
     found: list[tuple[Inputs, Tensor]] = []

@@ -26,7 +26,7 @@ from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
 from pipeline.data.survey import Survey
 from pipeline.detection.noise.validation_doubts import FEW_ROWS
-from pipeline.detection.people.answers import Answers
+from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.rules.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
@@ -35,7 +35,7 @@ from pipeline.preflight.estimate import (
     Sizes,
     fidelity_retrainings,
     gradient_points,
-    is_conditioned,
+    is_preconditioned,
     measure,
     retrainings,
     stage_seconds,
@@ -62,7 +62,7 @@ OK, TOO_MUCH = "ok", "error: "
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One line of the output; `status` is empty, `ok`, or begins with `warning: ` or `error: ` and says what to do."""
 
     name: str
@@ -98,7 +98,7 @@ class Preflight:
         seconds: stage → estimated seconds.
     """
 
-    lines: list[Line]
+    lines: list[CheckLine]
     layers: list[LayerCost] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -171,10 +171,11 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         )
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)
-    lines = data_lines(config, survey) + [Line("slices", text, status or OK) for text, status in sliced]
+    lines = data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
     lines += [
-        Line("" if place else "labels", *said) for place, said in enumerate(announce.labels(config, rows))
+        CheckLine("" if place else "labels", *said)
+        for place, said in enumerate(announce.labels(config, rows))
     ]
     seconds = stage_seconds(config, sizes, costs, recipe)
     lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
@@ -182,11 +183,11 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
     if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
         measuring += rows["validation"]
     lines += power_lines(config, encoding.task, measuring)
-    lines.append(Line("will say", announce.findings(config, encoding.task, rows)))
+    lines.append(CheckLine("will say", announce.findings(config, encoding.task, rows)))
     return Preflight(lines, layers, seconds)
 
 
-def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
+def power_lines(config: AuditConfig, task: str, measuring: int) -> list[CheckLine]:
     """The gain of accuracy that verification would detect, by the number of seeds and of measuring rows."""
     verification = config.verification
     if task != "classification" or not verification.seeds or measuring < FEWEST_HOLDOUT:
@@ -195,7 +196,7 @@ def power_lines(config: AuditConfig, task: str, measuring: int) -> list[Line]:
     seeds, rows = words.plural(verification.seeds, "seed"), words.plural(measuring, "row")
     said = f"with {seeds} and {rows} to measure on, a gain of "
     return [
-        Line(
+        CheckLine(
             "will see",
             f"{said}{100 * gain:.1f} points of accuracy in 80 % of the cases, where cleaning changes the answer to "
             f"{words.percent(DISAGREEMENT, 0)} of the rows",
@@ -212,7 +213,7 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
         checkpoints=gradient_points(config),
         segments=config.attribution.segments,
         tolerance=config.attribution.self_influence_tolerance,
-        conditioned=is_conditioned(config),
+        preconditioned=is_preconditioned(config),
     )
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
 
@@ -229,7 +230,7 @@ def sample(survey: Survey) -> Survey:
     return part
 
 
-def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
+def data_lines(config: AuditConfig, survey: Survey) -> list[CheckLine]:
     rows, shards = survey.counts(), survey.shards
     repeated, shared = duplicates(shards), content_in_two_roles(shards)
     total = sum(rows.values()) + survey.dropped
@@ -237,29 +238,31 @@ def data_lines(config: AuditConfig, survey: Survey) -> list[Line]:
     text = (
         f"{words.rows(total)} in {words.plural(len(shards), 'shard')}, about {words.plural(chunks, 'chunk')}"
     )
-    lines = [Line("data", text, OK)]
+    lines = [CheckLine("data", text, OK)]
     roles = ", ".join(f"{words.count(count)} {role}" for role, count in rows.items())
-    lines.append(Line("roles", roles, role_status(config, rows)))
+    lines.append(CheckLine("roles", roles, role_status(config, rows)))
     if repeated["groups"] or repeated["conflicting_rows"]:
         status = "warning: they are reported as duplicate-conflict" if repeated["conflicting_rows"] else OK
         several = words.count(repeated["conflicting_rows"])
         text = f"{words.rows(repeated['rows'])} occur more than once, {several} with several labels"
-        lines.append(Line("duplicates", text, status))
+        lines.append(CheckLine("duplicates", text, status))
     if shared:
         text = f"{words.rows(shared)} {'stands' if shared == 1 else 'stand'} in two roles"
         lines.append(
-            Line("", text, "warning: they make validation and holdout too easy; take them out of one role")
+            CheckLine(
+                "", text, "warning: they make validation and holdout too easy; take them out of one role"
+            )
         )
     if survey.dropped:
         lines.append(
-            Line(
+            CheckLine(
                 "", f"{words.rows(survey.dropped)} without a label", "warning: they take no part; label them"
             )
         )
     return lines
 
 
-def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
+def rule_lines(config: AuditConfig, run_path: Path) -> list[CheckLine]:
     """Lines about the files and canaries that the rule of detection uses.
 
     Raises:
@@ -270,14 +273,16 @@ def rule_lines(config: AuditConfig, run_path: Path) -> list[Line]:
         trusted, needed = len(trusted_rows(config, run_path)), needed_rows(detection.false_flag_rate)
         rate = words.percent(detection.false_flag_rate)
         few = f"warning: {words.count(needed)} are needed for a false-flag rate of {rate}, or nothing is removed"
-        lines.append(Line("trusted", words.rows(trusted), OK if trusted >= needed else few))
+        lines.append(CheckLine("trusted", words.rows(trusted), OK if trusted >= needed else few))
     if detection.answers is not None:
-        answered = len(Answers.load(Path(detection.answers)).verdicts)
-        lines.append(Line("answers", f"{words.count(answered)} given", OK))
+        answered = len(ReviewAnswers.load(Path(detection.answers)).verdicts)
+        lines.append(CheckLine("answers", f"{words.count(answered)} given", OK))
     if detection.canaries:
         text = f"{words.plural(detection.canaries, 'label')} will be flipped on purpose, in the run alone"
         lines.append(
-            Line("canaries", text, "warning: such a run exports nothing; leave them out to clean the data")
+            CheckLine(
+                "canaries", text, "warning: such a run exports nothing; leave them out to clean the data"
+            )
         )
     return lines
 
@@ -292,14 +297,14 @@ def role_status(config: AuditConfig, rows: dict[str, int]) -> str:
     return OK
 
 
-def model_line(name: str, covered: Coverage) -> Line:
+def model_line(name: str, covered: Coverage) -> CheckLine:
     share = words.percent(covered.share, 0)
     text = f"{name}, {parameter_count(covered.total)} parameters, {share} covered by attribution"
     if covered.share >= WELL_COVERED:
-        return Line("model", text, OK)
+        return CheckLine("model", text, OK)
     more = len(covered.uncovered) - NAMED
     left_out = ", ".join(covered.uncovered[:NAMED]) + (f" and {words.count(more)} more" if more > 0 else "")
-    return Line(
+    return CheckLine(
         "model",
         text,
         f"warning: influence through {left_out} is not seen ({', '.join(covered.types)}); use Linear, Conv1d, "
@@ -307,15 +312,15 @@ def model_line(name: str, covered: Coverage) -> Line:
     )
 
 
-def unseen_lines(names: list[str]) -> list[Line]:
+def unseen_lines(names: list[str]) -> list[CheckLine]:
     if not names:
         return []
     text = f"{', '.join(names[:NAMED])}{' and more' if len(names) > NAMED else ''} used outside the layer's own call"
     hint = "influence through that use is not seen; call the module instead of using its weight"
-    return [Line("", text, f"warning: {hint}")]
+    return [CheckLine("", text, f"warning: {hint}")]
 
 
-def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Line:
+def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> CheckLine:
     """The line about time; `stages` has the seconds of each stage, from `stage_seconds`."""
     shown = [f"{name} {words.duration(seconds)}" for name, seconds in stages.items()]
     count = retrainings(config)
@@ -329,10 +334,10 @@ def time_line(config: AuditConfig, sizes: Sizes, stages: dict[str, float]) -> Li
         made.append(f"exact differentiation, as long as {cost:.1f} trainings")
     if made:
         shown[-1] += f" ({'; '.join(made)})"
-    return Line("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
+    return CheckLine("will take", f"{' · '.join(shown)}   on {words.plural(sizes.workers, 'worker')}")
 
 
-def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
+def memory_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
     """The line about memory: the larger of what a worker holds in training and in attribution.
 
     Training holds the rows and a model. Attribution holds factors and checkpoints.
@@ -344,18 +349,18 @@ def memory_line(config: AuditConfig, sizes: Sizes) -> Line:
     needed = WORKER_BYTES + max(training, attribution)
     text = f"{words.size(needed)} of memory per worker"
     if needed > config.compute.memory_per_worker:
-        return Line(
+        return CheckLine(
             "will need", text, f"warning: set compute.memory_per_worker to {words.size(1.3 * needed)} or more"
         )
     if not config.compute.scheduler and needed * sizes.workers > psutil.virtual_memory().available:
         free = words.size(psutil.virtual_memory().available)
-        return Line(
+        return CheckLine(
             "will need", text, f"warning: {free} are free in all; lower compute.workers from {sizes.workers}"
         )
-    return Line("will need", text, OK)
+    return CheckLine("will need", text, OK)
 
 
-def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
+def disk_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
     """The line about disk: encoded rows, checkpoints with momentum, factors and their sums, dynamics, the export."""
     model, rows = 4 * sizes.parameters, sum(sizes.rows.values())
     per_epoch = 48 * (2 * sizes.rows["train"] + 3 * sizes.rows["validation"])
@@ -370,10 +375,10 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> Line:
     place = next(path for path in (RUNS.resolve(), *RUNS.resolve().parents) if path.exists())
     free, text = shutil.disk_usage(place).free, f"{words.size(needed)} of disk"
     if needed > free:
-        return Line(
+        return CheckLine(
             "", text, f"{TOO_MUCH}only {words.size(free)} are free in {place}; free some, or use --output"
         )
-    return Line("", text, OK)
+    return CheckLine("", text, OK)
 
 
 def parameter_count(number: int) -> str:

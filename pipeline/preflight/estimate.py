@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.passes import FactorTask, fit_covariances, fit_spectrum
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.passes import FactorTask, fit_covariances, fit_eigenvalues
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
@@ -37,7 +37,7 @@ from pipeline.workers.worker import run_config
 
 TRIAL_SECONDS = 0.7
 TRIALS = 4  # at most so many workers run trials
-ATTRIBUTE_COST = 2.0  # time of a row's scores, in units of `Costs.spectrum_row`
+ATTRIBUTE_COST = 2.0  # time of a row's scores, in units of `Costs.eigenvalue_row`
 PRODUCT_COST = 4.0  # time of a row's product with the Gauss–Newton matrix, in units of `Costs.covariance_row`
 SIGNALS_ROW = 2e-4  # seconds on one core for a row's neighbours and signals, measured on the samples
 SEARCH_ROW = {
@@ -66,7 +66,7 @@ class Costs:
         average: that a recorder adds to a step.
         evaluated_row: of a row in an evaluation, with reading and writing.
         covariance_row: of a row in the first pass of the factors, for the covariances.
-        spectrum_row: of a row in the second pass of the factors, for the eigenvalue correction.
+        eigenvalue_row: of a row in the second pass of the factors, for the eigenvalue correction.
         eigenvectors: of all eigendecompositions.
         loaded_row: of a row at the start of a training, with a share of the model.
         validation: of the pass that validated the data.
@@ -78,7 +78,7 @@ class Costs:
     average: float
     evaluated_row: float
     covariance_row: float
-    spectrum_row: float
+    eigenvalue_row: float
     eigenvectors: float
     loaded_row: float
     validation: float = 0.0
@@ -111,9 +111,9 @@ class Sizes:
     classes: int = 0
 
 
-def is_conditioned(config: AuditConfig) -> bool:
+def is_preconditioned(config: AuditConfig) -> bool:
     """Whether attribution works in the scaled coordinates of Adam, which needs a row's full gradient matrices."""
-    return config.training.optimizer != "sgd" and find_method(config.attribution.method).conditioned
+    return config.training.optimizer != "sgd" and find_method(config.attribution.method).preconditioned
 
 
 def gradient_points(config: AuditConfig) -> int:
@@ -178,8 +178,8 @@ def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     evaluated = seconds_of(evaluation)
     rows = setup.data.load(setup.data.chunks("train")[0])
     rows = rows.select(slice(0, config.attribution.batch_size)).to(setup.device)
-    layers = covered_layers(setup.model) if is_conditioned(config) else []
-    scales = {layer.name: Conditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
+    layers = covered_layers(setup.model) if is_preconditioned(config) else []
+    scales = {layer.name: Preconditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
     batch = Batch(rows.inputs, rows.labels, rows.row_ids)
     task = FactorTask(
         setup.model, lambda _: None, setup.objective, (0,), 0, config.attribution.labels, scales
@@ -189,14 +189,14 @@ def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     begin = time.perf_counter()
     bases = eigenbases(sums)
     eigenvectors = time.perf_counter() - begin
-    spectrum = seconds_of(lambda: fit_spectrum(task, [batch], bases))
+    spectrum = seconds_of(lambda: fit_eigenvalues(task, [batch], bases))
     train = setup.data.count("train")
     return Costs(
         step=step,
         average=average,
         evaluated_row=evaluated / train,
         covariance_row=covariance / len(rows),
-        spectrum_row=spectrum / len(rows),
+        eigenvalue_row=spectrum / len(rows),
         eigenvectors=eigenvectors,
         loaded_row=loaded / train,
     )
@@ -239,16 +239,16 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     products = refined.iterations * refined.rows / sizes.workers
     method, segments = find_method(config.attribution.method), config.attribution.segments
     products *= segments * method.refined
-    fitting = costs.covariance_row + costs.spectrum_row if method.fitted else 0.0
+    fitting = costs.covariance_row + costs.eigenvalue_row if method.fitted else 0.0
     if method.similarity is not None:
-        fitting = costs.spectrum_row  # a pass for the metric of features
+        fitting = costs.eigenvalue_row  # a pass for the metric of features
     found = {
         "prepare": costs.validation + sum(sizes.rows.values()) * costs.encoded_row,
         "train": costs.start + halves + training,
         "factors": passes * fitting
         + segments * costs.eigenvectors * method.fitted
         + products * PRODUCT_COST * costs.covariance_row,
-        "attribute": passes * ATTRIBUTE_COST * costs.spectrum_row,
+        "attribute": passes * ATTRIBUTE_COST * costs.eigenvalue_row,
     }
     once = sum(seconds for name, seconds in found.items() if name != "prepare") - costs.start
     if config.detection.panel:

@@ -24,7 +24,7 @@ BINS = 40
 
 
 @dataclass(frozen=True)
-class Line:
+class BreakdownLine:
     """The rows of one shard or group, and how many of them are flagged (decision other than keep)."""
 
     name: str
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Breakdown:
-    lines: list[Line]
+    lines: list[BreakdownLine]
     left_out: int
 
     @property
@@ -142,7 +142,7 @@ def breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
     """Lines that stand out first, then by the share of flagged rows; lines beyond MOST_LINES are only counted."""
     overall = sum(flagged.values()) / max(1, sum(total.values()))
     lines = [
-        Line(words.label(name), rows, flagged[name], stands_out(flagged[name], rows, overall))
+        BreakdownLine(words.label(name), rows, flagged[name], stands_out(flagged[name], rows, overall))
         for name, rows in total.items()
     ]
     lines.sort(key=lambda line: (-line.stands_out, -line.share, -line.rows, line.name))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.artifacts import Step, left_over
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.catalog import read_catalog
-from pipeline.data.decisions_file import Line, read_decisions
+from pipeline.data.decisions_file import DecisionLine, read_decisions
 from pipeline.data.entries import read_entries
 from pipeline.detection.people.decided_rows import find_rows
 from pipeline.errors import InputError
@@ -236,7 +236,7 @@ def state_of(review: HoldoutReview) -> HoldoutState:
     return HoldoutState(len(review.keys), answered, review.asked - answered, review.share())
 
 
-def check_asked(sheet: Path, lines: list[Line], asked: set[str]) -> None:
+def check_asked(sheet: Path, lines: list[DecisionLine], asked: set[str]) -> None:
     for line in lines:
         if line.key not in asked:
             raise InputError(

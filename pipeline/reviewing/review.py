@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts import Step, left_over
 from pipeline.config import AuditConfig, load_config
-from pipeline.data.decisions_file import Line
+from pipeline.data.decisions_file import DecisionLine
 from pipeline.data.entries import read_entries
 from pipeline.data.hashing import key_ids
 from pipeline.data.originals import class_names
-from pipeline.detection.people.answers import VERDICTS, Answers, ranking_hash
+from pipeline.detection.people.answers import VERDICTS, ReviewAnswers, ranking_hash
 from pipeline.detection.people.decided_rows import find_rows
 from pipeline.detection.people.review_sample import (
     UNANSWERED,
@@ -93,12 +93,12 @@ class ReviewedRun:
         self.row_ids = key_ids(self.keys)
         self.answers = self.load_answers(precision)
 
-    def load_answers(self, precision: float | None) -> Answers:
+    def load_answers(self, precision: float | None) -> ReviewAnswers:
         path = self.run / ANSWERS
         if not path.exists():
             return self.begin(precision or self.config.detection.precision)
         check_answers(self.run, ANSWERS)
-        answers = Answers.load(path)
+        answers = ReviewAnswers.load(path)
         again = f"Remove {path.parent} to begin a new review."
         if precision not in (None, answers.plan.precision):
             raise InputError(
@@ -111,7 +111,7 @@ class ReviewedRun:
             )
         return answers
 
-    def begin(self, precision: float) -> Answers:
+    def begin(self, precision: float) -> ReviewAnswers:
         if not 0 < precision < 1:
             raise InputError(f"--precision {precision:g}: not between 0 and 1", "Write a share, such as 0.8.")
         if not self.keys:
@@ -121,7 +121,7 @@ class ReviewedRun:
             )
         detection, flagged = self.config.detection, self.run.facts("detect")["review"]
         plan = make_plan(precision, detection.confidence, flagged, len(self.keys), detection.seed)
-        return Answers(plan, ranking_hash(self.row_ids, plan), {})
+        return ReviewAnswers(plan, ranking_hash(self.row_ids, plan), {})
 
     @property
     def verdicts(self) -> np.ndarray:
@@ -222,8 +222,8 @@ def save_sheet(path: Path, lines: list[dict[str, Any]]) -> None:
 def take_answers(path: str | Path, sheet: str | Path) -> Review:
     """Read a filled sheet and store its answers in the run.
 
-    Lines without a verdict are skipped. Answers of several sheets add up; a new answer for a row replaces an earlier
-    one.
+    Lines without a verdict are skipped. Answers of several sheets add up; a new answer for a row replaces an
+    earlier one.
 
     Args:
         path: a run directory.
@@ -253,7 +253,7 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
     return replace(review.state(), changed=changed)
 
 
-def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]) -> dict[str, str]:
+def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, DecisionLine]) -> dict[str, str]:
     """Row key → the label as a person wrote it, for rows whose label was changed in the sheet.
 
     Raises:
@@ -273,7 +273,7 @@ def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Line]
     return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
 
 
-def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Line]:
+def read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[str, DecisionLine]:
     """Read the lines of a sheet that have a verdict.
 
     Args:
@@ -287,7 +287,7 @@ def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Li
     Raises:
         InputError: as in `take_answers`.
     """
-    found: dict[str, Line] = {}
+    found: dict[str, DecisionLine] = {}
     unknown: list[str] = []
     contradicted: list[str] = []
     for place, entry in sheet_entries(sheet):
@@ -308,7 +308,7 @@ def read_verdicts(sheet: Path, asked: set[str], before: Answers) -> dict[str, Li
                 "Fill in a sheet that was written for this run.",
             )
         label = (entry.get("label") or "").strip() or None
-        first = found.setdefault(key, Line(key, verdict, label, "", "", "", place))
+        first = found.setdefault(key, DecisionLine(key, verdict, label, "", "", "", place))
         if (first.word, first.label) != (verdict, label) and key not in contradicted:
             contradicted.append(key)
     if unknown:

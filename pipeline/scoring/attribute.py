@@ -22,7 +22,7 @@ from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores
 from pipeline.scoring.features import FEATURES, compared
 from pipeline.scoring.groups import scored_groups
-from pipeline.scoring.plan import Plan, attribution_model, batch_of, batches, plans, weighted_rows
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
 from pipeline.workers.worker import run_budgets, run_config, run_data, run_objective
 
@@ -76,7 +76,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     }
 
 
-def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
+def score_chunk(todo: list[ScoringPlan], chunk: Chunk, target: Path) -> None:
     """Write the scores of a chunk to `target`, one line per row in the order of the chunk (a task for a worker).
 
     The columns are:
@@ -117,7 +117,9 @@ def score_chunk(todo: list[Plan], chunk: Chunk, target: Path) -> None:
         pq.write_table(pa.table(arrays), temporary)
 
 
-def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str | None = None) -> BatchScores:
+def score(
+    plan: ScoringPlan, parts: list[Batch], self_influence: bool, precision: str | None = None
+) -> BatchScores:
     """Score some batches of rows, at the configured precision or at `precision`."""
     model, config = attribution_model(plan.run_path), run_config(plan.run_path).attribution
     queries: dict[str, list[dict[str, Tensor]]] = {}
@@ -143,7 +145,7 @@ def score(plan: Plan, parts: list[Batch], self_influence: bool, precision: str |
         )
 
 
-def precision_error(plan: Plan) -> dict[str, Any]:
+def precision_error(plan: ScoringPlan) -> dict[str, Any]:
     """Measure how much the configured precision changes the scores of random rows (a task for a worker).
 
     Returns:
@@ -172,7 +174,7 @@ def precision_error(plan: Plan) -> dict[str, Any]:
     return {"rows": len(order)} | {name: error(name) for name in ("self_influence", "validation_harm")}
 
 
-def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
+def final_losses(plan: ScoringPlan, parts: list[Batch], scores: BatchScores) -> Tensor:
     """The losses at the last checkpoint without row weights, float64 `[rows]`; not every method visits it."""
     last = len(plan.trajectory().checkpoints) - 1
     planned = plan.planned()
@@ -186,7 +188,7 @@ def final_losses(plan: Plan, parts: list[Batch], scores: BatchScores) -> Tensor:
     return torch.cat(found).double().cpu()
 
 
-def predictions(plan: Plan, parts: list[Batch]) -> Tensor:
+def predictions(plan: ScoringPlan, parts: list[Batch]) -> Tensor:
     model = attribution_model(plan.run_path)
     restore_weights(model, plan.end_weights())
     model.eval()

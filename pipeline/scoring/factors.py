@@ -16,7 +16,7 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.features import INVERSE, METRIC, inverse_metric_of, metric_of
 from pipeline.scoring.groups import find_groups, groups_path, scored_groups
-from pipeline.scoring.plan import Plan, attribution_model, chunk_groups, plans
+from pipeline.scoring.plan import ScoringPlan, attribution_model, chunk_groups, plans
 from pipeline.scoring.queries import (
     group_leaf,
     query_leaf,
@@ -78,7 +78,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     }
 
 
-def fit(context: AuditContext, plan: Plan) -> None:
+def fit(context: AuditContext, plan: ScoringPlan) -> None:
     """Fit one plan: two passes over the train rows and one over the validation rows, as sums over groups of chunks."""
     data = run_data(plan.run_path)
     groups = chunk_groups(data.chunks("train"))
@@ -127,6 +127,6 @@ def fit(context: AuditContext, plan: Plan) -> None:
     forget(parts)
 
 
-def write_means(plan: Plan) -> None:
+def write_means(plan: ScoringPlan) -> None:
     """Write the means of checkpoints at which the method takes gradients (a task for a worker)."""
     plan.chains()

@@ -14,7 +14,7 @@ from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.rows import BatchScores
 from pipeline.attribution.scores.similarity import Pass, inverse_of, passes, products_of
 from pipeline.attribution.trajectory.weights import restore_weights
-from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.scoring.plan import ScoringPlan, attribution_model
 from pipeline.scoring.row_sums import ChunksPart
 from pipeline.workers.kept import keep
 from pipeline.workers.sums import Tensors
@@ -25,7 +25,7 @@ FEATURES = "features"
 METRIC, INVERSE = "metric", "inverse"
 
 
-def visits(plan: Plan, batches: Iterable[Batch], objective: Objective) -> Iterator[Pass]:
+def visits(plan: ScoringPlan, batches: Iterable[Batch], objective: Objective) -> Iterator[Pass]:
     """Yield a pass of every batch at the current weights of the model."""
     model, similarity = attribution_model(plan.run_path), plan.similarity
     assert similarity is not None
@@ -33,7 +33,7 @@ def visits(plan: Plan, batches: Iterable[Batch], objective: Objective) -> Iterat
     return passes(model, similarity, ((batch, objective) for batch in batches), seed=seed)
 
 
-def query_features(plan: Plan, batch: Batch, objective: Objective) -> Tensors:
+def query_features(plan: ScoringPlan, batch: Batch, objective: Objective) -> Tensors:
     """Σ of the queries' features at the current weights of the model, float64 `[features]`."""
     similarity, total = plan.similarity, Tensors()
     assert similarity is not None
@@ -60,7 +60,7 @@ def inverse_metric_of(part: ChunksPart, metric: Tensors) -> Tensors:
 
 
 def compared(
-    plan: Plan, batches: Sequence[Batch], queries: Mapping[str, Tensor], self_influence: bool
+    plan: ScoringPlan, batches: Sequence[Batch], queries: Mapping[str, Tensor], self_influence: bool
 ) -> BatchScores:
     """Score rows like `score_rows`, but with features; losses are those at the weights of the query.
 

@@ -34,7 +34,7 @@ MOST_NUMBERS = 2**27
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """The validation rows of one class, of one slice, or of one class within a slice.
 
     Attributes:
@@ -48,7 +48,7 @@ class Group:
     label: int | None
     rows: int
 
-    def has(self, cell: Group) -> bool:
+    def has(self, cell: RowGroup) -> bool:
         return self.label in (None, cell.label) and self.value in (None, cell.value)
 
 
@@ -62,9 +62,9 @@ class Groups:
         cells: the queries of which the groups consist.
     """
 
-    groups: list[Group]
+    groups: list[RowGroup]
     names: list[str]
-    cells: list[Group]
+    cells: list[RowGroup]
 
     def shares(self) -> np.ndarray:
         """The share of each cell in each group, float64 `[groups, cells]`; every row sums to 1."""
@@ -92,7 +92,7 @@ class Groups:
     def load(cls, path: Path) -> Groups:
         tree = read_json(path)
         names = [entry.pop("name") for entry in tree["groups"]]
-        return cls([Group(**e) for e in tree["groups"]], names, [Group(**e) for e in tree["cells"]])
+        return cls([RowGroup(**e) for e in tree["groups"]], names, [RowGroup(**e) for e in tree["cells"]])
 
 
 def scored_groups(run_path: Path) -> Groups | None:
@@ -137,14 +137,14 @@ def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | N
     return Groups(groups, [name_of(run_path, data, group) for group in groups], cells), None
 
 
-def find_cells(run_path: Path, data: EncodedData) -> list[Group]:
+def find_cells(run_path: Path, data: EncodedData) -> list[RowGroup]:
     """The cells, column by column, ordered by class and value; cells of one column do not overlap."""
     found = []
     for column, codes in partitions(run_path, "validation"):
         counted = Counter(zip(*(code.tolist() for code in codes)))
         for (label, value), rows in sorted(counted.items()):
             of_class = label if data.encoding.task == "classification" else None
-            found.append(Group(column, None if column is None else value, of_class, rows))
+            found.append(RowGroup(column, None if column is None else value, of_class, rows))
     return found
 
 
@@ -162,7 +162,7 @@ def partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.nda
     return [(column, (labels, codes)) for column, codes in enumerate(slices)]
 
 
-def unions(cells: list[Group]) -> list[Group]:
+def unions(cells: list[RowGroup]) -> list[RowGroup]:
     """The classes, then the slices, with their numbers of rows."""
     classes: Counter[int] = Counter()
     slices: Counter[tuple[int, int]] = Counter()
@@ -171,11 +171,11 @@ def unions(cells: list[Group]) -> list[Group]:
             classes[cell.label] += cell.rows
         if cell.column is not None and cell.value is not None:
             slices[cell.column, cell.value] += cell.rows
-    found = [Group(None, None, label, rows) for label, rows in sorted(classes.items())]
-    return found + [Group(column, value, None, rows) for (column, value), rows in sorted(slices.items())]
+    found = [RowGroup(None, None, label, rows) for label, rows in sorted(classes.items())]
+    return found + [RowGroup(column, value, None, rows) for (column, value), rows in sorted(slices.items())]
 
 
-def name_of(run_path: Path, data: EncodedData, group: Group) -> str:
+def name_of(run_path: Path, data: EncodedData, group: RowGroup) -> str:
     """`class 3`, `sex = Female`, or `class 3, sex = Female`."""
     parts = []
     if group.label is not None:
@@ -186,7 +186,7 @@ def name_of(run_path: Path, data: EncodedData, group: Group) -> str:
     return ", ".join(parts)
 
 
-def cell_rows(run_path: Path, cells: list[Group], first: int, rows: int) -> list[np.ndarray]:
+def cell_rows(run_path: Path, cells: list[RowGroup], first: int, rows: int) -> list[np.ndarray]:
     """The places within a chunk of every cell's validation rows; the chunk begins at row `first` of the role."""
     of_column = dict(partitions(run_path, "validation"))
     place, found = slice(first, first + rows), []

@@ -14,7 +14,7 @@ from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.relabelling import relabel_effects
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
-from pipeline.scoring.plan import Plan, attribution_model, batch_of, plans
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batch_of, plans
 from pipeline.training.batches import weighted
 from pipeline.training.setup import class_weights
 from pipeline.workers.worker import run_config, run_data, run_objective
@@ -58,7 +58,7 @@ def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: 
     return total
 
 
-def label_changes_of_chunk(plan: Plan, chunk: Chunk, places: Tensor, new_labels: Tensor) -> np.ndarray:
+def label_changes_of_chunk(plan: ScoringPlan, chunk: Chunk, places: Tensor, new_labels: Tensor) -> np.ndarray:
     """The forecasts for the rows `places` of a chunk, float64 `[k]`, in nats (a task for a worker)."""
     path = plan.run_path
     model, config = attribution_model(path), run_config(path)
@@ -79,7 +79,7 @@ def label_changes_of_chunk(plan: Plan, chunk: Chunk, places: Tensor, new_labels:
 
 
 def with_new_labels(
-    plan: Plan, chunk: Chunk, places: Tensor, new_labels: Tensor
+    plan: ScoringPlan, chunk: Chunk, places: Tensor, new_labels: Tensor
 ) -> tuple[list[Batch], list[Batch]]:
     """The rows with their given and with their new labels, in equal batches, each with the weight of its class."""
     path = plan.run_path

@@ -38,7 +38,7 @@ GROUPS_AT_MOST = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScoringPlan:
     """A trajectory to attribute.
 
     Attributes:
@@ -177,11 +177,11 @@ class Plan:
 
         def load(place: int, planned: PlannedSegment) -> PreparedSegment:
             tensors = load_file(self.segment_path(place), device=str(run_device(self.run_path)))
-            return segment_of_tensors(tensors, planned.points, planned.spectrum, planned.conditioners)
+            return segment_of_tensors(tensors, planned.points, planned.spectrum, planned.preconditioners)
 
         def flat(planned: PlannedSegment) -> PreparedSegment:
             layers = covered_layers(attribution_model(self.run_path))
-            return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+            return flat_segment(layers, planned.points, planned.spectrum, planned.preconditioners)
 
         def make(place: int, planned: PlannedSegment) -> PreparedSegment:
             if planned.fitted_on is not None:
@@ -218,7 +218,7 @@ class Plan:
 class StoredPoints(Points):
     """The points of a plan; means of checkpoints lie on disk and are computed if they are missing."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: ScoringPlan):
         super().__init__(attribution_model(plan.run_path), plan.trajectory())
         self._plan, self._count = plan, 0
 
@@ -243,12 +243,12 @@ class TrainPairs:
                 yield batch.inputs, batch.labels
 
 
-def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Plan]:
+def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[ScoringPlan]:
     """The plans of a run: the whole run, and the early window if its harm is a signal and it is not the whole run."""
-    found = [Plan("whole", run_path, config.attribution.segments)]
+    found = [ScoringPlan("whole", run_path, config.attribution.segments)]
     wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
     if wanted and 2 * early_epoch < config.training.epochs:
-        found.append(Plan("early", run_path, 1))
+        found.append(ScoringPlan("early", run_path, 1))
     return found
 
 

@@ -25,7 +25,7 @@ from pipeline.runs.directory import write_json
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.features import query_features
 from pipeline.scoring.groups import cell_rows, scored_groups
-from pipeline.scoring.plan import Plan, attribution_model, batch_of, weighted_rows
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batch_of, weighted_rows
 from pipeline.scoring.refine import SOLVED_NUMBERS, refined_of, solver
 from pipeline.scoring.row_sums import rows_of
 from pipeline.seeds import random_state
@@ -35,7 +35,9 @@ from pipeline.workers.worker import plain_objective, run_config, run_data, run_o
 SCALE_ROWS = 1024
 
 
-def add_queries(total: Tensors, plan: Plan, batches: Callable[[], Iterable[Batch]], before: str = "") -> None:
+def add_queries(
+    total: Tensors, plan: ScoringPlan, batches: Callable[[], Iterable[Batch]], before: str = ""
+) -> None:
     """Add Σ of the queries' loss gradients to `total`, as `<chain>/<layer>` → `[out, in]`.
 
     Every chain takes the gradients at its own weights. For methods that compare features, Σ of the features is added.
@@ -57,14 +59,14 @@ def add_queries(total: Tensors, plan: Plan, batches: Callable[[], Iterable[Batch
             add_into(total, {f"{before}{number}/{name}": each for name, each in sums.items()})
 
 
-def query_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+def query_leaf(plan: ScoringPlan, chunks: list[Chunk]) -> Tensors:
     """The sums of `add_queries` over the validation rows of some chunks."""
     total: Tensors = {}
     add_queries(total, plan, lambda: rows_of(plan, chunks))
     return total
 
 
-def validation_gradients(plan: Plan, sums: Path) -> list[Tensors]:
+def validation_gradients(plan: ScoringPlan, sums: Path) -> list[Tensors]:
     """The mean validation gradient of every chain."""
     rows, tensors = run_data(plan.run_path).count("validation"), load_file(sums)
     return [
@@ -73,7 +75,7 @@ def validation_gradients(plan: Plan, sums: Path) -> list[Tensors]:
     ]
 
 
-def write_filters(plan: Plan, sums: Path) -> None:
+def write_filters(plan: ScoringPlan, sums: Path) -> None:
     """Write the filters of the validation query (a task for a worker)."""
     found = [
         dense(find_filters(plan.method, chain, gradient).filters)
@@ -88,7 +90,7 @@ def dense(filters: Filters) -> list[Tensors]:
 
 
 def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
-    """Write the filters of all chains as `<segment>/<layer>`, with segments numbered as in `Plan.planned`."""
+    """Write the filters of all chains as `<segment>/<layer>`, with segments numbered as in `ScoringPlan.planned`."""
     of_segments = [filters for of_chain in of_chains for filters in of_chain]
     save_tensors(
         path,
@@ -96,7 +98,7 @@ def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
     )
 
 
-def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
+def group_leaf(plan: ScoringPlan, chunks: list[Chunk]) -> Tensors:
     """The sums of `add_queries` over every cell's validation rows in some chunks, as `<cell>/<chain>/<layer>`."""
     path, groups = plan.run_path, scored_groups(plan.run_path)
     assert groups is not None
@@ -111,7 +113,7 @@ def group_leaf(plan: Plan, chunks: list[Chunk]) -> Tensors:
     return total
 
 
-def write_group_filters(plan: Plan, sums: Path) -> None:
+def write_group_filters(plan: ScoringPlan, sums: Path) -> None:
     """Write the filters of every cell in float32, layer by layer (a task for a worker)."""
     found: list[list[Tensors]] = []
     for chain, means in zip(plan.fitted_chains(), cell_means(plan, sums), strict=True):
@@ -125,7 +127,7 @@ def write_group_filters(plan: Plan, sums: Path) -> None:
     save_filters(plan.group_query_path, found)
 
 
-def cell_means(plan: Plan, sums: Path) -> list[Tensors]:
+def cell_means(plan: ScoringPlan, sums: Path) -> list[Tensors]:
     """For every chain, layer → the mean gradients of all cells, `[cells, out, in]`."""
     groups, tensors = scored_groups(plan.run_path), load_file(sums)
     assert groups is not None
@@ -140,7 +142,7 @@ def cell_means(plan: Plan, sums: Path) -> list[Tensors]:
     ]
 
 
-def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
+def write_refined(context: AuditContext, plan: ScoringPlan, sums: Path, folder: Path) -> None:
     """Write the refined filters of the validation query, in nats, and the α that they contain.
 
     This is the α of the last segment, through which all other segments are solved; with several segments, all α are
@@ -154,7 +156,7 @@ def write_refined(context: AuditContext, plan: Plan, sums: Path, folder: Path) -
     save_filters(plan.query_path, [dense(found.filters)])
 
 
-def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: Path) -> None:
+def write_refined_groups(context: AuditContext, plan: ScoringPlan, sums: Path, folder: Path) -> None:
     """Write the refined filters of every cell in float32, each with its own α, in batches within SOLVED_NUMBERS."""
     (means,) = cell_means(plan, sums)
     cells = len(next(iter(means.values())))
@@ -168,13 +170,15 @@ def write_refined_groups(context: AuditContext, plan: Plan, sums: Path, folder: 
     save_filters(plan.group_query_path, [whole])
 
 
-def solved(context: AuditContext, plan: Plan, gradient: Tensors, folder: Path, name: str) -> FoundFilters:
+def solved(
+    context: AuditContext, plan: ScoringPlan, gradient: Tensors, folder: Path, name: str
+) -> FoundFilters:
     """Compute the filters of one or several queries, with sums over rows on the workers."""
     (chain,) = plan.fitted_chains()
     return find_filters(plan.method, chain, gradient, solver(context, plan, folder, name))
 
 
-def write_scale(context: AuditContext, plan: Plan) -> None:
+def write_scale(context: AuditContext, plan: ScoringPlan) -> None:
     """Write α, the scale correction of validation harm, if it is defined and the filters do not contain it."""
     if plan.method.refined:
         return
@@ -184,7 +188,7 @@ def write_scale(context: AuditContext, plan: Plan) -> None:
         write_json(plan.scale_path, {"alpha": alpha, "rows": rows})
 
 
-def measured_alpha(context: AuditContext, plan: Plan) -> float:
+def measured_alpha(context: AuditContext, plan: ScoringPlan) -> float:
     """Measure α on seeded random rows that are spread evenly over the checkpoints."""
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
     order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
@@ -200,7 +204,7 @@ def measured_alpha(context: AuditContext, plan: Plan) -> float:
     return scale_correction(segment, plan.query_filters()[0], form, damping)
 
 
-def form_of_chunk(plan: Plan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
+def form_of_chunk(plan: ScoringPlan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
     """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint of its entry in `turns` (a task for a worker)."""
     path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]

@@ -24,7 +24,7 @@ from pipeline.config import Attribution
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan, attribution_model, batch_of, chunk_groups, weighted_rows
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batch_of, chunk_groups, weighted_rows
 from pipeline.workers.sums import Tensors, forget, summed
 from pipeline.workers.worker import run_config, run_data, run_objective
 
@@ -39,7 +39,7 @@ ChunkRows = tuple[Chunk, list[CurvatureRows]]
 """A chunk and the rows of it that are used, numbered from its first row."""
 
 
-def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
+def solver(context: AuditContext, plan: ScoringPlan, folder: Path, name: str) -> Solve:
     """A function that solves for a query in the segment at a place; `folder` and `name` are as in `refined_query`."""
 
     def solve(place: int, query: Mapping[str, Tensor]) -> RefinedDirection:
@@ -49,7 +49,7 @@ def solver(context: AuditContext, plan: Plan, folder: Path, name: str) -> Solve:
 
 
 def refined_query(
-    context: AuditContext, plan: Plan, place: int, query: Mapping[str, Tensor], folder: Path, name: str
+    context: AuditContext, plan: ScoringPlan, place: int, query: Mapping[str, Tensor], folder: Path, name: str
 ) -> RefinedDirection:
     """Solve for the filters of one or several queries in a segment, in nats.
 
@@ -100,7 +100,7 @@ def refined_settings(config: Attribution) -> RefinedSettings:
     )
 
 
-def refined_of(plan: Plan) -> RefinedSettings:
+def refined_of(plan: ScoringPlan) -> RefinedSettings:
     """The settings of a plan's refined solves, with no more rows than there are train rows."""
     settings = refined_settings(run_config(plan.run_path).attribution)
     return settings.within(run_data(plan.run_path).count("train"))
@@ -117,18 +117,18 @@ def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]
     return found
 
 
-def product_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
+def product_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
     """Σ of the Gauss–Newton products over some rows of some chunks, each at its checkpoint."""
     return row_sums(plan, chunks, directions, gauss_newton_products)
 
 
-def form_leaf(plan: Plan, chunks: list[ChunkRows], directions: Path) -> Tensors:
+def form_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
     """Σ of the quadratic forms over some rows of some chunks, `[queries]`."""
     return row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
 
 
 def row_sums(
-    plan: Plan, chunks: list[ChunkRows], directions: Path, function: Callable[..., Tensors]
+    plan: ScoringPlan, chunks: list[ChunkRows], directions: Path, function: Callable[..., Tensors]
 ) -> Tensors:
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)
     along, total = load_file(directions, device=str(next(model.parameters()).device)), Tensors()

@@ -15,7 +15,7 @@ from pipeline.attribution.rows.batch import Batch
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan, attribution_model, batches, chunk_groups
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batches, chunk_groups
 from pipeline.workers.kept import keep_tensors
 from pipeline.workers.sums import summed
 from pipeline.workers.worker import run_budgets, run_config, run_data, run_objective
@@ -27,7 +27,7 @@ Leaf = Callable[..., Tensors]
 class ChunksPart:
     """The rows of some chunks on this worker; implements `Part` of `pipeline.attribution.curvature.fit`."""
 
-    plan: Plan
+    plan: ScoringPlan
     chunks: Sequence[Chunk] = ()
     kept: KeptGradients = field(default_factory=KeptGradients)
 
@@ -47,7 +47,7 @@ class ChunksPart:
                 segment.points,
                 config.seed,
                 config.labels,
-                segment.conditioners,
+                segment.preconditioners,
                 run_budgets(path).group,
             )
             for segment in self.plan.planned()
@@ -80,7 +80,7 @@ class WorkerSums:
     """
 
     context: AuditContext
-    plan: Plan
+    plan: ScoringPlan
     folder: Path
     what: str
     on_part: Callable[[int], None]
@@ -100,18 +100,18 @@ class WorkerSums:
         return path
 
 
-def of_part(leaf: Leaf, plan: Plan, chunks: list[Chunk], *given: Path) -> Tensors:
+def of_part(leaf: Leaf, plan: ScoringPlan, chunks: list[Chunk], *given: Path) -> Tensors:
     """Compute a step for some chunks (a task for a worker)."""
     most = run_budgets(plan.run_path).weights
     found = [keep_tensors(path, partial(load_file, path), most) for path in given]
     return leaf(ChunksPart(plan, chunks), *found)
 
 
-def write_derived(function: Leaf, plan: Plan, path: Path, *given: Path) -> None:
+def write_derived(function: Leaf, plan: ScoringPlan, path: Path, *given: Path) -> None:
     """Compute a derived value from files and write it (a task for a worker)."""
     save_tensors(path, function(ChunksPart(plan), *(load_file(each) for each in given)))
 
 
-def rows_of(plan: Plan, chunks: Sequence[Chunk]) -> Iterator[Batch]:
+def rows_of(plan: ScoringPlan, chunks: Sequence[Chunk]) -> Iterator[Batch]:
     for chunk in chunks:
         yield from batches(plan.run_path, chunk)

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.data.encoded import Chunk
 from pipeline.runs.context import AuditContext
 from pipeline.scoring.attribute import predictions
-from pipeline.scoring.plan import Plan, batches, plans
+from pipeline.scoring.plan import ScoringPlan, batches, plans
 from pipeline.workers.worker import run_data
 
 
@@ -24,6 +24,6 @@ def predict_unseen(context: AuditContext, role: str) -> np.ndarray:
     )
 
 
-def predict_chunk(plan: Plan, chunk: Chunk) -> np.ndarray:
+def predict_chunk(plan: ScoringPlan, chunk: Chunk) -> np.ndarray:
     """The predictions for the rows of a chunk (a task for a worker)."""
     return predictions(plan, list(batches(plan.run_path, chunk))).numpy()

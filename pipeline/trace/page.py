@@ -32,7 +32,7 @@ NOT_JUDGED = "not judged"
 
 
 class Asked(Protocol):
-    """The interface of `pipeline.trace.queries.Queries`."""
+    """The interface of `pipeline.trace.queries.TraceQueries`."""
 
     @property
     def path(self) -> Any: ...
@@ -42,7 +42,7 @@ class Asked(Protocol):
 
 
 class Said(Protocol):
-    """The interface of `pipeline.trace.trace.Answers`."""
+    """The interface of `pipeline.trace.trace.TraceAnswers`."""
 
     @property
     def labels(self) -> np.ndarray: ...

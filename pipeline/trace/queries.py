@@ -22,7 +22,7 @@ BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Queries:
+class TraceQueries:
     """The encoded queries.
 
     Attributes:
@@ -41,7 +41,7 @@ class Queries:
         return len(self.keys)
 
 
-def read_queries(path: Path, encoding: Encoding, data: Data) -> Queries:
+def read_queries(path: Path, encoding: Encoding, data: Data) -> TraceQueries:
     """Read and encode the queries.
 
     Args:
@@ -77,7 +77,7 @@ def read_queries(path: Path, encoding: Encoding, data: Data) -> Queries:
             labels.append(encode_labels(encoding, run.batch.column(label), shard.path, run.first))
         keys += row_keys(run.batch, key, path, run.first)
     together = {kind: np.concatenate([part[kind] for part in inputs]) for kind in inputs[0]}
-    return Queries(path, keys, together, np.concatenate(labels) if labels else None)
+    return TraceQueries(path, keys, together, np.concatenate(labels) if labels else None)
 
 
 def row_keys(batch: pa.RecordBatch, key: str | None, path: Path, first: int) -> list[str]:

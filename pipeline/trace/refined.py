@@ -13,10 +13,10 @@ from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.config import Attribution
 from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext
-from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.scoring.plan import ScoringPlan, attribution_model
 from pipeline.scoring.refine import SOLVED_NUMBERS, solver
 from pipeline.trace.tasks import (
-    Work,
+    TraceWork,
     loss_gradients,
     parameter_count,
     read_part,
@@ -43,7 +43,7 @@ def check_refined(run_path: Path, config: Attribution) -> None:
             f"{LEAVE_OUT}, or audit with --set attribution.method={known}.",
         )
     try:
-        check_solvable(Plan("whole", run_path, config.segments).planned())
+        check_solvable(ScoringPlan("whole", run_path, config.segments).planned())
     except AttributionError as error:
         raise InputError(error.message, f"{LEAVE_OUT}.") from error
 
@@ -53,7 +53,7 @@ def solved_at_once(run_path: Path) -> int:
     return min(SOLVED_TOGETHER, max(1, SOLVED_NUMBERS // parameter_count(attribution_model(run_path))))
 
 
-def refine_part(context: AuditContext, work: Work, part: int) -> None:
+def refine_part(context: AuditContext, work: TraceWork, part: int) -> None:
     """Solve for the queries of a part and write their compressed filters, in nats; `prepare_part` has run before."""
     plan, folder = work.plan, work.folder / f"refined-{part}"
     inputs, _ = read_part(work, part)

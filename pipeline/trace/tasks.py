@@ -24,7 +24,7 @@ from pipeline.attribution.trajectory.weights import restore_weights, under
 from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan, attribution_model, batches
+from pipeline.scoring.plan import ScoringPlan, attribution_model, batches
 from pipeline.trace.strongest import DIRECTIONS, strongest
 from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
 
@@ -32,7 +32,7 @@ QUERIES_PER_PART = 64
 
 
 @dataclass(frozen=True)
-class Work:
+class TraceWork:
     """The paths and settings of one trace while it runs.
 
     Attributes:
@@ -56,8 +56,8 @@ class Work:
     refined: bool
 
     @property
-    def plan(self) -> Plan:
-        return Plan("whole", self.run_path, self.segments)
+    def plan(self) -> ScoringPlan:
+        return ScoringPlan("whole", self.run_path, self.segments)
 
     @property
     def method(self) -> Method:
@@ -93,7 +93,7 @@ class Work:
         return slice(part * self.part_queries, min(self.queries, (part + 1) * self.part_queries))
 
 
-def prepare_part(work: Work, part: int) -> None:
+def prepare_part(work: TraceWork, part: int) -> None:
     """Write the predictions of a part's queries and, unless refined, their compressed filters (a task for a worker)."""
     path, plan = work.run_path, work.plan
     model, (inputs, labels) = attribution_model(path), read_part(work, part)
@@ -119,7 +119,7 @@ def prepare_part(work: Work, part: int) -> None:
     write_filters(work, part, found)
 
 
-def read_part(work: Work, part: int) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
+def read_part(work: TraceWork, part: int) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
     """The inputs of a part's queries and their labels (None without labels), on the device of this worker."""
     place, device = work.rows_of(part), run_device(work.run_path)
     given = {name: tensor[place].to(device) for name, tensor in load_file(work.queries_path).items()}
@@ -131,13 +131,13 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def loss_gradients(work: Work, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
+def loss_gradients(work: TraceWork, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
     """Layer → the gradient of each query's loss at the current weights, float64 `[queries, out, in]`."""
     found = query_gradients(attribution_model(work.run_path), plain_objective(work.run_path), inputs, labels)
     return {name: each.double() for name, each in found.items()}
 
 
-def write_filters(work: Work, part: int, found: Sequence[Filters]) -> None:
+def write_filters(work: TraceWork, part: int, found: Sequence[Filters]) -> None:
     """Write the filters of a part; `found` has compressed filters per segment for consecutive groups of its queries."""
     tensors = {}
     for segment in range(len(found[0])):
@@ -150,7 +150,7 @@ def write_filters(work: Work, part: int, found: Sequence[Filters]) -> None:
     save_tensors(work.filters_path(part), tensors)
 
 
-def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
+def read_filters(work: TraceWork, part: int) -> list[dict[str, LowRankMatrices]]:
     tensors = load_file(work.filters_path(part), device=str(run_device(work.run_path)))
     rows = work.rows_of(part)
     found = []
@@ -171,7 +171,7 @@ def read_filters(work: Work, part: int) -> list[dict[str, LowRankMatrices]]:
     return found
 
 
-def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
+def blocks(work: TraceWork) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
     """Yield slices of the queries with their filters; a slice has as many parts as the worker may hold."""
     waiting: list[int] = []
     held, most = 0, run_budgets(work.run_path).filters
@@ -189,7 +189,7 @@ def blocks(work: Work) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]
             waiting, held = [], 0
 
 
-def read_answers(work: Work) -> dict[str, Tensor]:
+def read_answers(work: TraceWork) -> dict[str, Tensor]:
     """`features`, `outputs`, `labels` and `losses` of all queries."""
     found: dict[str, list[Tensor]] = {}
     for part in range(work.parts):
@@ -198,7 +198,7 @@ def read_answers(work: Work) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def trace_chunk(work: Work, chunk: Chunk) -> None:
+def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
     """Write the strongest rows of a chunk for and against every query (a task for a worker).
 
     The file has tensors `[2 directions, queries, top]`:

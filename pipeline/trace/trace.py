@@ -26,12 +26,12 @@ from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically, write_text
 from pipeline.runs.tensors import save_tensors
-from pipeline.scoring.plan import Plan
+from pipeline.scoring.plan import ScoringPlan
 from pipeline.trace.page import trace_page
-from pipeline.trace.queries import Queries, read_queries
+from pipeline.trace.queries import TraceQueries, read_queries
 from pipeline.trace.refined import check_refined, refine_part, solved_at_once
 from pipeline.trace.strongest import DIRECTIONS, Table, merge
-from pipeline.trace.tasks import QUERIES_PER_PART, Work, prepare_part, read_answers, trace_chunk
+from pipeline.trace.tasks import QUERIES_PER_PART, TraceWork, prepare_part, read_answers, trace_chunk
 from pipeline.workers.cluster import Workers
 from pipeline.workers.worker import run_data
 
@@ -40,7 +40,7 @@ TOP = 20
 
 
 @dataclass(frozen=True)
-class Answers:
+class TraceAnswers:
     """The model's predictions for the queries.
 
     Attributes:
@@ -82,8 +82,8 @@ class Trace:
 
     folder: Path
     encoding: Encoding
-    queries: Queries
-    answers: Answers
+    queries: TraceQueries
+    answers: TraceAnswers
     table: pa.Table
     forensics: Forensics | None
     refined: bool
@@ -175,7 +175,7 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
     Raises:
         InputError: encoded rows, factors or checkpoints were deleted.
     """
-    plan = Plan("whole", run.path, config.attribution.segments)
+    plan = ScoringPlan("whole", run.path, config.attribution.segments)
     needed = [run / "encoding.json", run / FOLDER / CHUNKS, plan.trajectory_path / "trajectory.json"]
     if plan.method.fitted:
         needed += [plan.segment_path(segment) for segment in range(plan.segments)]
@@ -193,11 +193,11 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
 
 
 def write_trace(
-    context: AuditContext, asked: Queries, top: int, backdoor: bool, refined: bool, folder: Path
-) -> tuple[Answers, pa.Table, Forensics | None]:
+    context: AuditContext, asked: TraceQueries, top: int, backdoor: bool, refined: bool, folder: Path
+) -> tuple[TraceAnswers, pa.Table, Forensics | None]:
     """Compute a trace and write all of its files to `folder`."""
     path = context.run.path
-    work = Work(
+    work = TraceWork(
         run_path=path.absolute(),
         folder=(folder / "work").absolute(),
         segments=context.config.attribution.segments,
@@ -220,7 +220,7 @@ def write_trace(
     return answers, table, forensics
 
 
-def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answers, Table]:
+def influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> tuple[TraceAnswers, Table]:
     """Compute the model's predictions for the queries and their strongest train rows, on the workers."""
     tensors = {name: torch.from_numpy(each) for name, each in asked.inputs.items()}
     if asked.labels is not None:
@@ -252,10 +252,10 @@ def influences(context: AuditContext, work: Work, asked: Queries) -> tuple[Answe
     for chunk in chunks[1:]:
         found = merge(found, load_file(work.chunk_path(chunk)), work.top)
     said = {name: each.numpy() for name, each in read_answers(work).items()}
-    return Answers(said["outputs"], said["labels"], said["losses"], asked.labels is not None), found
+    return TraceAnswers(said["outputs"], said["labels"], said["losses"], asked.labels is not None), found
 
 
-def as_table(decode: Any, asked: Queries, found: Table, rows: TrainRows) -> pa.Table:
+def as_table(decode: Any, asked: TraceQueries, found: Table, rows: TrainRows) -> pa.Table:
     """The table influences.parquet: a line for each query, direction and row, the strongest row first."""
     direction, query, rank = np.nonzero(found["places"] >= 0)
     order = np.lexsort((rank, direction, query))

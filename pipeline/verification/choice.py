@@ -23,7 +23,7 @@ from pipeline.verification.statistics import difference_interval
 
 
 @dataclass(frozen=True)
-class Choice:
+class ArmChoice:
     """Which arm was chosen, and how.
 
     Attributes:
@@ -44,7 +44,7 @@ class Choice:
 
 def choose(
     results: Mapping[str, ArmResult], validation: Evidence | None, holdout: Evidence, seed: int
-) -> Choice:
+) -> ArmChoice:
     """Choose the best arm: by cross-fitting, or else on the validation rows, or else on a random half of the holdout.
 
     Args:
@@ -56,21 +56,23 @@ def choose(
     arms = [name for name in results if name != AS_GIVEN]
     crossed = can_cross_fit(validation, holdout)
     if len(arms) == 1:
-        return Choice(arms[0], crossed=dict.fromkeys(("validation", "holdout"), arms[0]) if crossed else None)
+        return ArmChoice(
+            arms[0], crossed=dict.fromkeys(("validation", "holdout"), arms[0]) if crossed else None
+        )
     if crossed and validation is not None:
         return cross(results, validation, holdout)
     if validation is not None and len(validation.given) > 1:
         roles = {name: result.validation for name, result in results.items()}
         arm, measure = best({n: r for n, r in roles.items() if r is not None}, validation, None)
-        return Choice(arm, "validation", measure)
+        return ArmChoice(arm, "validation", measure)
     rows = len(holdout.given)
     choosing = np.zeros(rows, dtype=bool)
     choosing[random_state("choose arm", seed).permutation(rows)[: rows // 2]] = True
     arm, measure = best({name: result.holdout for name, result in results.items()}, holdout, choosing)
-    return Choice(arm, "holdout", measure, ~choosing)
+    return ArmChoice(arm, "holdout", measure, ~choosing)
 
 
-def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evidence) -> Choice:
+def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evidence) -> ArmChoice:
     """Choose by cross-fitting: each role chooses the arm that is measured on the other role.
 
     If the roles choose different arms, the exported one is the better one on the rows of both roles together.
@@ -83,7 +85,7 @@ def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evide
         for name in (AS_GIVEN, by_validation, by_holdout)
     }
     arm, _ = best(both, both_evidences(validation, holdout), None)
-    return Choice(
+    return ArmChoice(
         arm, "validation and holdout", measure, crossed={"validation": by_holdout, "holdout": by_validation}
     )
 

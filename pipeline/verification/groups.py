@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.data.slices import read_slice_columns, read_slices
 from pipeline.detection.group_harm import read_group_harm
-from pipeline.scoring.groups import FEWEST_ROWS, Group, find_cells, scored_groups, unions
+from pipeline.scoring.groups import FEWEST_ROWS, RowGroup, find_cells, scored_groups, unions
 from pipeline.text.decisions import Decision
 from pipeline.training.main_run import role_labels
 from pipeline.verification.arms import Decisions, train_rows
@@ -47,7 +47,7 @@ def effects_on_groups(
     return [one | two | three for one, two, three in zip(found, before, after)]
 
 
-def who(run_path: Path, group: Group) -> dict[str, Any]:
+def who(run_path: Path, group: RowGroup) -> dict[str, Any]:
     classes, column, value = run_data(run_path).encoding.classes, None, None
     if group.column is not None and group.value is not None:
         cut = read_slice_columns(run_path)[group.column]
@@ -55,7 +55,7 @@ def who(run_path: Path, group: Group) -> dict[str, Any]:
     return {"class": None if group.label is None else classes[group.label], "column": column, "value": value}
 
 
-def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[Group]) -> list[dict[str, Any]]:
+def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[RowGroup]) -> list[dict[str, Any]]:
     scored = scored_groups(run_path)
     if scored is None:
         return [{"most_harmful": None, "predicted_loss_change": None}] * len(groups)
@@ -85,7 +85,7 @@ def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[Group
 
 
 def measurements(
-    run_path: Path, groups: list[Group], results: Mapping[str, ArmResult]
+    run_path: Path, groups: list[RowGroup], results: Mapping[str, ArmResult]
 ) -> list[dict[str, Any]]:
     """Measure the arm `cleaned` against `as_given` on the holdout rows of each group, paired by seed and row."""
     data = run_data(run_path)
@@ -110,7 +110,7 @@ def measurements(
     return found
 
 
-def holdout_members(run_path: Path, groups: list[Group]) -> list[np.ndarray]:
+def holdout_members(run_path: Path, groups: list[RowGroup]) -> list[np.ndarray]:
     """The holdout rows of each group, bool `[holdout rows]`."""
     data = run_data(run_path)
     labels = role_labels(data, "holdout").numpy() if data.count("holdout") else np.zeros(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF
-from pipeline.verification.choice import Choice
+from pipeline.verification.choice import ArmChoice
 from pipeline.verification.cross_fitting import both_roles
 from pipeline.verification.measures import GIVEN, Evidence, Measured, measure_arm
 from pipeline.verification.results import ArmResult
@@ -38,7 +38,7 @@ class Retrained:
     """
 
     results: Mapping[str, ArmResult]
-    choice: Choice
+    choice: ArmChoice
 
     def named(self) -> dict[str, ArmResult]:
         """All results by name; the exported arm and its control are also called `cleaned` and `random_removal`."""

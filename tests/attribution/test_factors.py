@@ -15,8 +15,8 @@ from pipeline.attribution import (
     eigenbases,
     eigenbases_from_tensors,
     eigenbases_to_tensors,
+    eigenvalue_sums,
     get_objective,
-    spectrum_sums,
 )
 
 from .models import Tokens, model_and_rows
@@ -96,7 +96,7 @@ def test_exact_spectrum_is_the_mean_square_of_rotated_gradients(kind: str, loss:
     objective = get_objective(loss)
     sums = covariance_sums(model, objective, batch.inputs, batch.row_ids, **DRAW, labels="exact")
     bases = eigenbases(sums)
-    found = spectrum_sums(model, objective, batch.inputs, batch.row_ids, bases, **DRAW, labels="exact")
+    found = eigenvalue_sums(model, objective, batch.inputs, batch.row_ids, bases, **DRAW, labels="exact")
     expected = {layer.name: torch.zeros(layer.shape).double() for layer in covered_layers(model)}
     for k in range(3):
         matrices = layer_matrices(
@@ -147,7 +147,7 @@ def test_sums_do_not_depend_on_how_rows_are_batched(kind: str, labels: str) -> N
         for part in split(batch, size):
             squares = add_tensors(
                 squares,
-                spectrum_sums(
+                eigenvalue_sums(
                     model, cross_entropy(), part.inputs, part.row_ids, bases, **DRAW, labels=labels
                 ),
             )
@@ -170,10 +170,10 @@ def test_a_rows_weight_counts_like_copies(kind: str) -> None:
     weighted = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, weights=weights)
     copied = covariance_sums(model, cross_entropy(), batch.inputs[rows], batch.row_ids[rows], **DRAW)
     bases = eigenbases(copied)
-    squares = spectrum_sums(
+    squares = eigenvalue_sums(
         model, cross_entropy(), batch.inputs, batch.row_ids, bases, **DRAW, weights=weights
     )
-    copied_squares = spectrum_sums(
+    copied_squares = eigenvalue_sums(
         model, cross_entropy(), batch.inputs[rows], batch.row_ids[rows], bases, **DRAW
     )
     for name in bases:
@@ -198,8 +198,8 @@ def test_padding_tokens_change_nothing() -> None:
         torch.testing.assert_close(short.input[name], long.input[name])
         torch.testing.assert_close(short.gradient[name], long.gradient[name])
     torch.testing.assert_close(
-        spectrum_sums(model, cross_entropy(), tokens, rows, bases, **DRAW),
-        spectrum_sums(model, cross_entropy(), longer, rows, bases, **DRAW),
+        eigenvalue_sums(model, cross_entropy(), tokens, rows, bases, **DRAW),
+        eigenvalue_sums(model, cross_entropy(), longer, rows, bases, **DRAW),
     )
 
 

@@ -12,7 +12,7 @@ from attribution.models import model_and_rows, perturbed_states
 from attribution.test_gauss_newton import dense_matrix
 from pipeline.attribution import AttributionError, Batch, covered_layers, get_objective, source_spectrum
 from pipeline.attribution.curvature.fit import prepare_segment
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.queries.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
 from pipeline.attribution.rows.derivatives import row_source
@@ -111,19 +111,19 @@ def test_the_prior_adds_ekfac_to_the_dense_system() -> None:
 def test_adam_is_solved_in_its_coordinates() -> None:
     problem = Problem("mlp")
     torch.manual_seed(6)
-    conditioners = {
-        layer.name: Conditioner(torch.rand(layer.shape).double() + 0.5, torch.rand(layer.shape).double())
+    preconditioners = {
+        layer.name: Preconditioner(torch.rand(layer.shape).double() + 0.5, torch.rand(layer.shape).double())
         for layer in covered_layers(problem.model)
     }
     problem.segment = prepare_segment(
         problem.model, problem.load, ENTROPY, [problem.batch], (0, 1), source_spectrum(1 / DAMPING),
-        labels="exact", conditioners=conditioners,
+        labels="exact", preconditioners=preconditioners,
     )  # fmt: skip
     query = problem.query()
     found = problem.refined(query, prior=0.0, rows=1000, iterations=120)
     wanted, names = flat(problem.model, query)
-    root = flat(problem.model, {name: each.root for name, each in conditioners.items()})[0]
-    decay = flat(problem.model, {name: each.decay for name, each in conditioners.items()})[0]
+    root = flat(problem.model, {name: each.root for name, each in preconditioners.items()})[0]
+    decay = flat(problem.model, {name: each.decay for name, each in preconditioners.items()})[0]
     own, fresh = problem.dense(0, names), problem.dense(ROWS, names)
     # (P^{1/2} G P^{1/2} + D + λ) y = P^{1/2} q and x = P^{1/2} y: (G + P⁻¹ (D + λ)) x = q.
     decayed = torch.diag((decay + DAMPING) / root.square())
@@ -138,19 +138,19 @@ def test_under_adam_an_implicit_step_is_passed_on() -> None:
     """F_S = 1 / (1 + tσ) in Adam's coordinates is (1 + t (G P + D))⁻¹ in those of the parameters."""
     problem, lr_sum = Problem("mlp"), 1 / DAMPING
     torch.manual_seed(7)
-    conditioners = {
-        layer.name: Conditioner(torch.rand(layer.shape).double() + 0.5, torch.rand(layer.shape).double())
+    preconditioners = {
+        layer.name: Preconditioner(torch.rand(layer.shape).double() + 0.5, torch.rand(layer.shape).double())
         for layer in covered_layers(problem.model)
     }
-    problem.segment = replace(problem.segment, conditioners=conditioners)
+    problem.segment = replace(problem.segment, preconditioners=preconditioners)
     query = problem.query()
     found = problem.refined(query, prior=0.0, rows=1000, iterations=150)
     passed = passed_on(
         problem.segment, query, {name: u / found.alpha for name, u in found.filters.items()}, lr_sum
     )
     wanted, names = flat(problem.model, query)
-    root = flat(problem.model, {name: each.root for name, each in conditioners.items()})[0]
-    decay = flat(problem.model, {name: each.decay for name, each in conditioners.items()})[0]
+    root = flat(problem.model, {name: each.root for name, each in preconditioners.items()})[0]
+    decay = flat(problem.model, {name: each.decay for name, each in preconditioners.items()})[0]
     matrix = problem.dense(0, names) * root.square() + torch.diag(decay)
     expected = torch.linalg.solve(torch.eye(len(matrix)).double() + lr_sum * matrix, wanted)
     torch.testing.assert_close(flat(problem.model, passed)[0], expected, rtol=1e-6, atol=1e-8)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution import Batch
 from pipeline.attribution.curvature.eigenbases import eigenbases
-from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
+from pipeline.attribution.curvature.factors import covariance_sums, eigenvalue_sums
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.segment_functions import source_spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
@@ -30,7 +30,7 @@ def test_alpha_is_one_where_ekfac_is_exact_and_the_filter_solves_its_system() ->
     ids = torch.arange(50)
     sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, labels="exact")
     bases = eigenbases(sums)
-    spectra = spectrum_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
+    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
     values = {name: value / sums.examples for name, value in spectra.items()}
     segment = PreparedSegment((0,), bases, values, source_spectrum(3.0, 0.01))
     direction = query_filters({"0": torch.randn(1, 7, dtype=torch.float64)}, [segment])[0]
@@ -45,7 +45,7 @@ def test_curvature_that_is_four_times_too_small_is_scaled_down_accordingly() -> 
     objective, ids = get_objective("cross_entropy"), torch.arange(7)
     sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, labels="exact")
     bases = eigenbases(sums)
-    spectra = spectrum_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
+    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
     direction = random_direction(model)
 
     def alpha(factor: float) -> float:

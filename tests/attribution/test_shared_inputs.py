@@ -13,13 +13,13 @@ from pipeline.attribution import (
     covariance_sums,
     cross_entropy,
     eigenbases,
+    eigenvalue_sums,
     prepare_segment,
     score_rows,
     source_spectrum,
-    spectrum_sums,
 )
 from pipeline.attribution.curvature import passes
-from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_spectrum
+from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_eigenvalues
 
 from .models import model_and_rows, perturbed_states
 from .oracles import influence, loss_matrices, split
@@ -56,7 +56,7 @@ def test_checkpoints_share_what_depends_on_the_data_alone(
     sums, expected = fit_covariances(task, rows, kept=kept), alone(covariance_sums)
     assert sums.examples == 27 == sum(part.examples for part in expected)
     bases = eigenbases(sums)
-    squares, expected_squares = fit_spectrum(task, rows, bases, kept=kept), alone(spectrum_sums, bases)
+    squares, expected_squares = fit_eigenvalues(task, rows, bases, kept=kept), alone(eigenvalue_sums, bases)
     for name in sums.gradient:
         torch.testing.assert_close(sums.input[name], sum(part.input[name] for part in expected))
         torch.testing.assert_close(sums.gradient[name], sum(part.gradient[name] for part in expected))

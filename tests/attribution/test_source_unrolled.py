@@ -83,7 +83,7 @@ def test_taking_adam_for_gradient_descent_is_far_off(tmp_path: Path) -> None:
 
 
 def test_self_influence_is_the_harm_of_the_row_to_itself(tmp_path: Path) -> None:
-    """Through the dense path of conditioned layers: one query per row, in several segments."""
+    """Through the dense path of preconditioned layers: one query per row, in several segments."""
     for name in ("adamw", "momentum"):
         run = run_of(tmp_path / name, name, 30)
         run.query = run.rows

@@ -12,7 +12,7 @@ from pipeline.attribution import (
     OptimizerError,
     OptimizerSettings,
     ParameterGroup,
-    Stage,
+    TrainingStage,
     Trajectory,
     save_weights,
     weights_path,
@@ -35,7 +35,7 @@ def written(directory: Path, **settings) -> Path:
     save_weights(directory / "tail.safetensors", {"w": torch.tensor([7.0])})
     places = {key: settings.pop(key) for key in ("checkpoints", "tail") if key in settings}
     decay = ParameterGroup(None, settings.pop("weight_decay", 0.0))
-    stages = [Stage(50, OptimizerSettings(groups=(decay,), **settings))]
+    stages = [TrainingStage(50, OptimizerSettings(groups=(decay,), **settings))]
     write_trajectory(directory, **({"checkpoints": CHECKPOINTS, "steps": 8, "stages": stages} | places))
     return directory
 

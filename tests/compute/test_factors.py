@@ -14,7 +14,7 @@ from pipeline.attribution.curvature.factors import sampled_rows
 from pipeline.attribution.curvature.fit import bases_of, covariances_of, squares_of
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring import plan, row_sums
-from pipeline.scoring.plan import Plan, attribution_model
+from pipeline.scoring.plan import ScoringPlan, attribution_model
 from pipeline.scoring.row_sums import of_part, write_derived
 from pipeline.workers.worker import run_data
 
@@ -24,17 +24,17 @@ CHECKPOINTS = 3
 def test_each_pass_visits_every_batch_once_per_checkpoint(
     detected_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, chunks = Plan("whole", detected_run, 1), run_data(detected_run).chunks("train")
+    whole, chunks = ScoringPlan("whole", detected_run, 1), run_data(detected_run).chunks("train")
     batches = sum(1 for chunk in chunks for _ in plan.batches(detected_run, chunk))
     forwards, backwards, loads, read, converted = [], [], [], [], []
     grad, load, read_chunk, convert = (
         torch.autograd.grad,
-        Plan.load_checkpoint,
+        ScoringPlan.load_checkpoint,
         row_sums.batches,
         passes.local_bases,
     )
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (backwards.append(1), grad(*a, **k))[1])
-    monkeypatch.setattr(Plan, "load_checkpoint", lambda *a: (loads.append(a[2]), load(*a))[1])
+    monkeypatch.setattr(ScoringPlan, "load_checkpoint", lambda *a: (loads.append(a[2]), load(*a))[1])
     monkeypatch.setattr(row_sums, "batches", lambda *a: (read.append(a[1].id), read_chunk(*a))[1])
     monkeypatch.setattr(passes, "local_bases", lambda *a: (converted.append(1), convert(*a))[1])
     handle = attribution_model(detected_run).register_forward_hook(lambda *_: forwards.append(1))
@@ -57,7 +57,7 @@ def test_sampled_rows_and_blocks_are_used_where_the_config_asks_for_them(tmp_pat
         attribution__covariance_sample=0.5, attribution__widest_block=16, detection__halves=False
     )
     run_until(config, tmp_path, "factors")
-    whole, data = Plan("whole", tmp_path, 1), run_data(tmp_path)
+    whole, data = ScoringPlan("whole", tmp_path, 1), run_data(tmp_path)
     chunks, seed = data.chunks("train"), config.attribution.seed
     chosen = sampled_rows(torch.cat([data.load(chunk).row_ids for chunk in chunks]), seed=seed, share=0.5)
     assert 0.4 < chosen.float().mean() < 0.6

@@ -12,7 +12,7 @@ from digits_run import digits_config
 
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
-from pipeline.scoring.plan import Plan
+from pipeline.scoring.plan import ScoringPlan
 from pipeline.scoring.refine import refined_query
 from pipeline.workers.worker import run_data
 
@@ -44,11 +44,11 @@ class Here:
         return found
 
 
-def refined_plan(run: Path) -> tuple[Plan, AuditContext]:
+def refined_plan(run: Path) -> tuple[ScoringPlan, AuditContext]:
     config = digits_config(attribution__method="source_refined")
     write_text(run / "config.yaml", config.to_yaml())
     context = AuditContext(config, RunDirectory(run), Here())  # type: ignore[arg-type]
-    return Plan("whole", run, 1), context
+    return ScoringPlan("whole", run, 1), context
 
 
 def test_queries_together_are_solved_as_each_alone(detected_run: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipeline.attribution.curvature.eigenbases import eigenbases
 from pipeline.attribution.curvature.factor_sums import FactorSums
-from pipeline.attribution.curvature.factors import covariance_sums, spectrum_sums
+from pipeline.attribution.curvature.factors import covariance_sums, eigenvalue_sums
 from pipeline.attribution.curvature.segment_functions import source_spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.objectives import get_objective
@@ -82,7 +82,7 @@ def test_the_stages_agree_with_the_library_used_alone_on_all_rows_at_once(detect
     eigenvalues: dict[str, torch.Tensor] = {}
     for checkpoint in cut.checkpoints:
         at(checkpoint)
-        for name, value in spectrum_sums(
+        for name, value in eigenvalue_sums(
             model, objective, rows.inputs, rows.row_ids, bases, seed=0, checkpoint=checkpoint
         ).items():
             eigenvalues[name] = eigenvalues.get(name, 0) + value / sums.examples

@@ -12,7 +12,7 @@ from spurious_run import LABEL, write_marked_digits
 
 from pipeline.detection.group_harm import four_parts, spurious_share, tied_rows
 from pipeline.runs.directory import RunDirectory
-from pipeline.scoring.groups import Group, Groups
+from pipeline.scoring.groups import Groups, RowGroup
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,14 @@ def test_marked_rows_of_the_label_are_found_and_hardly_any_others(marked_run: Pa
 
 
 def test_four_parts_are_means_over_disjoint_validation_rows() -> None:
-    cells = [Group(0, value, label, rows) for (value, label), rows in CELL_ROWS.items()]
+    cells = [RowGroup(0, value, label, rows) for (value, label), rows in CELL_ROWS.items()]
     classes = [
-        Group(None, None, label, sum(r for (_, y), r in CELL_ROWS.items() if y == label))
+        RowGroup(None, None, label, sum(r for (_, y), r in CELL_ROWS.items() if y == label))
         for label in range(3)
     ]
     slices = [
-        Group(0, value, None, sum(r for (v, _), r in CELL_ROWS.items() if v == value)) for value in range(2)
+        RowGroup(0, value, None, sum(r for (v, _), r in CELL_ROWS.items() if v == value))
+        for value in range(2)
     ]
     groups = Groups([*classes, *slices, *cells], [""] * 11, cells)
     of_cells = np.random.default_rng(0).normal(size=(4, 6))
@@ -95,10 +96,10 @@ CELL_ROWS = {(0, 0): 12, (0, 1): 30, (0, 2): 11, (1, 0): 17, (1, 1): 10, (1, 2):
 
 
 def test_a_part_with_few_validation_rows_judges_nobody() -> None:
-    cells = [Group(0, 0, 0, 9), Group(0, 0, 1, 20), Group(0, 1, 0, 20), Group(0, 1, 1, 20)]
+    cells = [RowGroup(0, 0, 0, 9), RowGroup(0, 0, 1, 20), RowGroup(0, 1, 0, 20), RowGroup(0, 1, 1, 20)]
     classes, slices = (
-        [Group(None, None, 0, 29), Group(None, None, 1, 40)],
-        [Group(0, 0, None, 29), Group(0, 1, None, 40)],
+        [RowGroup(None, None, 0, 29), RowGroup(None, None, 1, 40)],
+        [RowGroup(0, 0, None, 29), RowGroup(0, 1, None, 40)],
     )
     groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
     assert four_parts(groups, (0, 0, 0), np.ones((1, 8))) is None
@@ -106,9 +107,9 @@ def test_a_part_with_few_validation_rows_judges_nobody() -> None:
 
 
 def test_a_slice_is_tied_to_a_label_where_train_says_so_and_validation_does_not() -> None:
-    cells = [Group(0, value, label, 50) for value in range(2) for label in range(2)]
-    classes = [Group(None, None, label, 100) for label in range(2)]
-    slices = [Group(0, value, None, 100) for value in range(2)]
+    cells = [RowGroup(0, value, label, 50) for value in range(2) for label in range(2)]
+    classes = [RowGroup(None, None, label, 100) for label in range(2)]
+    slices = [RowGroup(0, value, None, 100) for value in range(2)]
     groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
     planted = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [90, 10, 210, 290], axis=0)
     codes, labels = planted.T
@@ -119,9 +120,9 @@ def test_a_slice_is_tied_to_a_label_where_train_says_so_and_validation_does_not(
 
 def test_a_slice_that_goes_with_a_label_in_validation_too_is_not_tied() -> None:
     counts = {(0, 0): 80, (0, 1): 20, (1, 0): 20, (1, 1): 80}
-    cells = [Group(0, value, label, rows) for (value, label), rows in counts.items()]
-    classes = [Group(None, None, label, 100) for label in range(2)]
-    slices = [Group(0, value, None, 100) for value in range(2)]
+    cells = [RowGroup(0, value, label, rows) for (value, label), rows in counts.items()]
+    classes = [RowGroup(None, None, label, 100) for label in range(2)]
+    slices = [RowGroup(0, value, None, 100) for value in range(2)]
     groups = Groups([*classes, *slices, *cells], [""] * 8, cells)
     codes, labels = np.repeat(list(counts), [4 * rows for rows in counts.values()], axis=0).T
     assert not tied_rows(groups, 0, labels, codes).any()

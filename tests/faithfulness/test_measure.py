@@ -15,10 +15,10 @@ from flows.cli.shared import WRONG
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.faithfulness import measure as module
-from pipeline.faithfulness.measure import Plan, lds
+from pipeline.faithfulness.measure import FaithfulnessPlan, lds
 from pipeline.runs.directory import read_json
 
-PLAN = Plan(["source", "graddot"], masks=8, retrainings=2, queries=10)
+PLAN = FaithfulnessPlan(["source", "graddot"], masks=8, retrainings=2, queries=10)
 
 
 class Here(Inline):
@@ -101,7 +101,7 @@ def test_a_run_is_taken_as_it_is(
 ) -> None:
     monkeypatch.setattr(module, "Workers", Here)
     path = measured[1] / "run"
-    few = Plan(["source_refined"], masks=5, retrainings=1, queries=1000)
+    few = FaithfulnessPlan(["source_refined"], masks=5, retrainings=1, queries=1000)
     said: list[str] = []
     found, folder = lds(path, few, say=said.append)
     assert said[0].startswith("--queries is 1,000, and there are 297 validation rows")
@@ -116,7 +116,7 @@ def test_scores_go_by_the_settings_of_the_config(
     measured: tuple[dict[str, Any], Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
-    folder, few = measured[1], Plan(["source_refined"], masks=5, retrainings=1)
+    folder, few = measured[1], FaithfulnessPlan(["source_refined"], masks=5, retrainings=1)
     retrained = {path: path.stat().st_mtime_ns for path in folder.glob("retrainings/*")}
     found = {}
     for prior in (0.0, 100.0):
@@ -164,7 +164,7 @@ def test_masks_that_leave_too_little_are_refused_before_training(
 ) -> None:
     monkeypatch.setattr("pipeline.stages.opening.Workers", Here)
     with pytest.raises(InputError, match=said):
-        lds(small(), Plan(["source"], removed=removed), tmp_path / "out")
+        lds(small(), FaithfulnessPlan(["source"], removed=removed), tmp_path / "out")
     assert not (tmp_path / "out/run/training").exists()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.scoring.groups import Group
+from pipeline.scoring.groups import RowGroup
 from pipeline.verification import groups as module
 from pipeline.verification.groups import measurements
 from pipeline.verification.results import ArmResult, RoleResult
@@ -28,7 +28,7 @@ def test_a_class_that_loses_is_worse_and_one_that_wins_or_has_few_rows_is_not(
     members = [labels == label for label in range(3)]
     monkeypatch.setattr(module, "holdout_members", lambda *_: members)
     monkeypatch.setattr(module, "run_data", lambda _: Data)
-    groups = [Group(None, None, label, 10) for label in range(3)]
+    groups = [RowGroup(None, None, label, 10) for label in range(3)]
     results = {"as_given": arm(given, -given), "cleaned": arm(cleaned, -cleaned)}
     found = measurements(Path("run"), groups, results)
     assert [entry["worse"] for entry in found] == [True, False, False]

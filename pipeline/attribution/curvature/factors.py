@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pipeline.attribution.curvature.factor_sums import FactorSums, add_into, check_finite
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients.conditioned_gradients import ConditionedGradients, condition
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
+from pipeline.attribution.gradients.preconditioned_gradients import PreconditionedGradients, precondition
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
 from pipeline.attribution.model.capture import Inputs, capture
 from pipeline.attribution.objectives import Objective
@@ -37,12 +37,12 @@ class Visited:
     """
 
     layer: str
-    gradients: LayerGradients | ConditionedGradients
+    gradients: LayerGradients | PreconditionedGradients
     fixed: bool
 
 
-def conditioned(
-    visited: Iterable[Visited], conditioners: Mapping[str, Conditioner], batch: int
+def preconditioned(
+    visited: Iterable[Visited], preconditioners: Mapping[str, Preconditioner], batch: int
 ) -> Iterator[Visited]:
     """Yields the gradients preconditioned as in a segment of training.
 
@@ -50,16 +50,16 @@ def conditioned(
 
     Args:
         visited: the gradients of a batch.
-        conditioners: layer -> its conditioner; a layer without one isn't changed.
+        preconditioners: layer -> its preconditioner; a layer without one isn't changed.
         batch: the number of examples.
     """
     for visit in visited:
-        conditioner = conditioners.get(visit.layer)
-        if conditioner is None or conditioner.root is None:
+        preconditioner = preconditioners.get(visit.layer)
+        if preconditioner is None or preconditioner.root is None:
             yield visit
-        elif not conditioner.frozen:
-            assert not isinstance(visit.gradients, ConditionedGradients)
-            found = condition(visit.gradients, conditioner.root, batch)
+        elif not preconditioner.frozen:
+            assert not isinstance(visit.gradients, PreconditionedGradients)
+            found = precondition(visit.gradients, preconditioner.root, batch)
             yield Visited(visit.layer, found, fixed=False)
 
 
@@ -129,7 +129,7 @@ def covariance_sums(
     return sums
 
 
-def spectrum_sums(
+def eigenvalue_sums(
     model: nn.Module,
     objective: Objective,
     inputs: Inputs,
@@ -181,7 +181,7 @@ def add_covariances(
     """
     scale, seen = None if weights is None else weights.sqrt(), set()
     for visit in visited:
-        if isinstance(visit.gradients, ConditionedGradients):
+        if isinstance(visit.gradients, PreconditionedGradients):
             inputs, outputs = visit.gradients.covariances()
             add_into(sums.input, {visit.layer: inputs})
             add_into(sums.gradient, {visit.layer: outputs})
@@ -214,7 +214,7 @@ def add_squares(
         if (
             shared is None
             or not visit.fixed
-            or isinstance(gradients, ConditionedGradients)
+            or isinstance(gradients, PreconditionedGradients)
             or not shared.squared(visit.layer, gradients, basis)
         ):
             add_into(sums, {visit.layer: gradients.squares(basis)})

@@ -23,8 +23,8 @@ from pipeline.attribution.curvature.eigenbases import (
     eigenbases_to_tensors,
 )
 from pipeline.attribution.curvature.factor_sums import FactorSums
-from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_spectrum
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.passes import FactorTask, KeptGradients, fit_covariances, fit_eigenvalues
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.objectives import Objective
@@ -119,7 +119,7 @@ def squares_of(part: Part, bases: Tensors) -> Tensors:
     total: Tensors = {}
     for place, task in enumerate(part.tasks):
         mine = eigenbases_from_tensors(under(f"{place}/", bases))
-        sums = fit_spectrum(task, part.rows(place), mine, kept=part.kept)
+        sums = fit_eigenvalues(task, part.rows(place), mine, kept=part.kept)
         total |= {f"{place}/{name}": tensor for name, tensor in sums.items()}
     return total
 
@@ -136,11 +136,13 @@ def segment_of_tensors(
     tensors: Tensors,
     checkpoints: Sequence[int],
     spectrum: Spectrum,
-    conditioners: Mapping[str, Conditioner],
+    preconditioners: Mapping[str, Preconditioner],
 ) -> PreparedSegment:
     """Returns a segment: the inverse of ``segment_tensors``."""
     bases = eigenbases_from_tensors(under("basis/", tensors))
-    return PreparedSegment(tuple(checkpoints), bases, under("eigenvalues/", tensors), spectrum, conditioners)
+    return PreparedSegment(
+        tuple(checkpoints), bases, under("eigenvalues/", tensors), spectrum, preconditioners
+    )
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,12 @@ def prepare_segment(
     labels: str = "sampled",
     covariance_sample: float = 1.0,
     widest: int | None = None,
-    conditioners: Mapping[str, Conditioner] | None = None,
+    preconditioners: Mapping[str, Preconditioner] | None = None,
 ) -> PreparedSegment:
     """Eigenbases and eigenvalues of one segment whose rows are in memory.
 
     Args:
-        model, load_checkpoint, objective, checkpoints, seed, labels, conditioners: as in ``passes.FactorTask``.
+        model, load_checkpoint, objective, checkpoints, seed, labels, preconditioners: as in ``passes.FactorTask``.
         batches: the training rows; they are iterated twice.
         spectrum: the functions of the eigenvalues that the segment applies.
         covariance_sample: the share of rows that the eigenvectors are fitted on. Eigenvalues are fitted on all rows.
@@ -193,7 +195,7 @@ def prepare_segment(
         NonFiniteError: a sum has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
         AttributionError: there are no rows.
     """
-    given = conditioners or {}
+    given = preconditioners or {}
     task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels, given)
     kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
     bases, squares = fit(_InMemory([task], batches, covariance_sample, widest, kept))

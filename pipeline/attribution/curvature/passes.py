@@ -18,12 +18,12 @@ from pipeline.attribution.curvature.factors import (
     Visited,
     add_covariances,
     add_squares,
-    conditioned,
     fisher_gradients,
     local_bases,
+    preconditioned,
     sampled_rows,
 )
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.errors import NonFiniteError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
@@ -46,7 +46,7 @@ class FactorTask:
         checkpoints: the places of the segment's checkpoints in the trajectory.
         seed: the seed of the labels drawn, as in ``factors.covariance_sums``.
         labels: ``sampled`` or ``exact``, as in ``factors.covariance_sums``.
-        conditioners: layer -> its conditioner in the segment, from ``preconditioners.segment_conditioners``.
+        preconditioners: layer -> its preconditioner in the segment, from ``preconditioners.segment_preconditioners``.
         group_bytes: the size of a group of batches; None is ``GROUP_BYTES``.
     """
 
@@ -56,13 +56,13 @@ class FactorTask:
     checkpoints: Sequence[int]
     seed: int = 0
     labels: str = "sampled"
-    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
+    preconditioners: Mapping[str, Preconditioner] = field(default_factory=dict)
     group_bytes: int | None = None
 
-    def local_conditioners(self) -> dict[str, Conditioner]:
-        """Returns the conditioners in the dtype and on the device of the model's parameters."""
+    def local_preconditioners(self) -> dict[str, Preconditioner]:
+        """Returns the preconditioners in the dtype and on the device of the model's parameters."""
         like = next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
-        return {name: conditioner.to(like) for name, conditioner in self.conditioners.items()}
+        return {name: preconditioner.to(like) for name, preconditioner in self.preconditioners.items()}
 
 
 @dataclass
@@ -97,16 +97,16 @@ def fit_covariances(
         batches: the training rows.
         sample: the share of rows to use, the same rows at every checkpoint. The choice depends on the rows' ids and
             the seed. The sums are scaled up, so they estimate those over all rows.
-        kept: keeps gradients for ``fit_spectrum``; None keeps none.
+        kept: keeps gradients for ``fit_eigenvalues``; None keeps none.
 
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
     """
     sums, examples = FactorSums({}, {}, 0), 0
-    kept, conditioners = KeptGradients() if kept is None else kept, task.local_conditioners()
+    kept, preconditioners = KeptGradients() if kept is None else kept, task.local_preconditioners()
     for visit in _visits(task, sampled_batches(batches, sample, task.seed)):
         batch = visit.batch
-        gradients = conditioned(_gradients(task, visit), conditioners, len(batch.row_ids))
+        gradients = preconditioned(_gradients(task, visit), preconditioners, len(batch.row_ids))
         add_covariances(sums, kept.keep(visit.key, gradients), batch.weights, visit.shared)
         _check_finite(visit, input=sums.input, gradient=sums.gradient)
         if visit.last:
@@ -119,7 +119,7 @@ def fit_covariances(
     return FactorSums(sums.input, sums.gradient, examples)
 
 
-def fit_spectrum(
+def fit_eigenvalues(
     task: FactorTask,
     batches: Iterable[Batch],
     bases: Mapping[str, Eigenbasis],
@@ -141,12 +141,12 @@ def fit_spectrum(
         NonFiniteError: a sum has a NaN or an infinity. The message names the layer, the checkpoint and the rows.
     """
     sums: dict[str, Tensor] = {}
-    local, conditioners = local_bases(bases, task.model), task.local_conditioners()
+    local, preconditioners = local_bases(bases, task.model), task.local_preconditioners()
     kept = KeptGradients() if kept is None else kept
     for visit in _visits(task, ((batch, len(batch.row_ids)) for batch in batches)):
         gradients: Iterable[Visited] | None = kept.take(visit.key)
         if gradients is None:
-            gradients = conditioned(_gradients(task, visit), conditioners, len(visit.batch.row_ids))
+            gradients = preconditioned(_gradients(task, visit), preconditioners, len(visit.batch.row_ids))
         add_squares(sums, gradients, local, visit.shared)
         if visit.last:
             add_into(sums, visit.shared.squares(local))

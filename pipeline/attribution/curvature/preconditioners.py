@@ -1,7 +1,7 @@
 """Diagonal preconditioners: those of Adam, and of parameter groups with learning rates of their own.
 
 Let P be the diagonal preconditioner of an optimizer: θ_{k+1} = θ_k − η_k P ∇J. Training is then gradient descent in
-the coordinates P^{-1/2} θ. In these conditioned coordinates, a gradient is P^{1/2} ∘ G and the curvature is
+the coordinates P^{-1/2} θ. In these preconditioned coordinates, a gradient is P^{1/2} ∘ G and the curvature is
 M = P^{1/2} H P^{1/2} (arXiv 2405.12186, App. C; Eq. 39). Eigenbases and eigenvalues are fitted on gradients in these
 coordinates. For a segment and a query gradient q, the results in parameter space are
 
@@ -32,7 +32,7 @@ from pipeline.attribution.trajectory.trajectory import Segment, Trajectory
 
 
 @dataclass(frozen=True)
-class Conditioner:
+class Preconditioner:
     """The preconditioner and weight decay of one layer in a segment.
 
     Attributes:
@@ -48,12 +48,12 @@ class Conditioner:
         """Whether the whole layer is frozen in the segment."""
         return self.root is not None and not bool(self.root.any())
 
-    def to(self, like: Tensor) -> Conditioner:
-        """Returns the same conditioner in the dtype and on the device of ``like``."""
+    def to(self, like: Tensor) -> Preconditioner:
+        """Returns the same preconditioner in the dtype and on the device of ``like``."""
         root, decay = (None if each is None else each.to(like) for each in (self.root, self.decay))
-        return Conditioner(root, decay)
+        return Preconditioner(root, decay)
 
-    def conditioned(self, matrices: Tensor) -> Tensor:
+    def preconditioned(self, matrices: Tensor) -> Tensor:
         """Returns P^{1/2} ∘ matrices, for matrices ``[..., out, in]``."""
         return matrices if self.root is None else matrices * self.root.to(matrices)
 
@@ -64,22 +64,22 @@ class Conditioner:
 
         Args:
             before: ``[..., out, in]`` in parameter space.
-            moved: ``[..., out, in]`` in conditioned coordinates.
+            moved: ``[..., out, in]`` in preconditioned coordinates.
         """
         if self.root is None:
             return moved
         root = self.root.to(moved)
         return torch.where(root > 0, moved / root.clamp(min=torch.finfo(root.dtype).tiny), before)
 
-    def of_columns(self, columns: Tensor) -> Conditioner:
-        """Returns the conditioner of some columns of the matrix, for columns given as rows ``[columns, out]``.
+    def of_columns(self, columns: Tensor) -> Preconditioner:
+        """Returns the preconditioner of some columns of the matrix, for columns given as rows ``[columns, out]``.
 
         The result has no decay.
 
         Args:
             columns: int64 ``[columns]``, the places of the columns.
         """
-        return Conditioner(None if self.root is None else self.root.T[columns], None)
+        return Preconditioner(None if self.root is None else self.root.T[columns], None)
 
     def decay_in(self, basis: Eigenbasis) -> Tensor | float:
         """Returns the part of D that is diagonal in the eigenbasis, ``[out, in]``; 0.0 if there is no D."""
@@ -92,22 +92,22 @@ class Conditioner:
         return rotate(self.decay.to(basis.gradient), squared)
 
 
-def segment_conditioners(
-    model: nn.Module, trajectory: Trajectory, segment: Segment, *, conditioned: bool = True
-) -> dict[str, Conditioner]:
-    """Returns layer -> its conditioner in a segment. Layers under plain gradient descent have none.
+def segment_preconditioners(
+    model: nn.Module, trajectory: Trajectory, segment: Segment, *, preconditioned: bool = True
+) -> dict[str, Preconditioner]:
+    """Returns layer -> its preconditioner in a segment. Layers under plain gradient descent have none.
 
     Args:
         model: the model.
         trajectory: the trajectory that the segment belongs to.
         segment: the segment. Adam's v̂ is averaged over its checkpoints.
-        conditioned: False treats Adam as gradient descent, with P = 1. This is wrong, and is meant for comparisons.
+        preconditioned: False treats Adam as gradient descent, with P = 1. This is wrong, and is meant for comparisons.
 
     Raises:
         CheckpointError: a checkpoint has no state of Adam, or one that doesn't fit the model.
     """
     settings = trajectory.stages[segment.stage].optimizer
-    adaptive = settings.adaptive and conditioned
+    adaptive = settings.adaptive and preconditioned
     moments = _mean_moments(trajectory, segment) if adaptive else {}
     squared: dict[str, Tensor] = {}
     decays: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def segment_conditioners(
         if segment.weight_decay:
             # The spectrum adds the segment's weight decay already.
             decay = (decay - segment.weight_decay).clamp(min=0.0)
-        found[name] = Conditioner(None if plain else root, decay if bool(decay.any()) else None)
+        found[name] = Preconditioner(None if plain else root, decay if bool(decay.any()) else None)
     return found
 
 

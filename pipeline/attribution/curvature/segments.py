@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.curvature.low_rank import OuterMap, low_rank, weighted_low_rank
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, rotate, rotate_back
 from pipeline.attribution.gradients.products import aligned
@@ -39,7 +39,7 @@ class PreparedSegment:
         bases: layer -> eigenvectors of the segment's mean covariances. A frozen layer has none.
         eigenvalues: layer -> Λ ``[out, in]``, means over examples and checkpoints. A frozen layer has none.
         spectrum: the functions of the eigenvalues that the segment applies.
-        conditioners: layer -> its conditioner. Bases and eigenvalues are those of conditioned gradients.
+        preconditioners: layer -> its preconditioner. Bases and eigenvalues are those of preconditioned gradients.
         chains: the cache of ``layer_chains``.
     """
 
@@ -47,7 +47,7 @@ class PreparedSegment:
     bases: Mapping[str, Eigenbasis]
     eigenvalues: Mapping[str, Tensor]
     spectrum: Spectrum
-    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
+    preconditioners: Mapping[str, Preconditioner] = field(default_factory=dict)
     chains: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def curvature(self, layer: str) -> Tensor:
@@ -55,14 +55,14 @@ class PreparedSegment:
 
         The result is ``[out, in]``.
         """
-        sigma, conditioner = self.eigenvalues[layer], self.conditioners.get(layer)
-        if conditioner is None or conditioner.decay is None:
+        sigma, preconditioner = self.eigenvalues[layer], self.preconditioners.get(layer)
+        if preconditioner is None or preconditioner.decay is None:
             return sigma
-        return sigma.clamp(min=0.0) + torch.as_tensor(conditioner.decay_in(self.bases[layer])).to(sigma)
+        return sigma.clamp(min=0.0) + torch.as_tensor(preconditioner.decay_in(self.bases[layer])).to(sigma)
 
     def frozen(self, layer: str) -> bool:
         """Returns whether the whole layer is frozen in this segment."""
-        return layer in self.conditioners and self.conditioners[layer].frozen
+        return layer in self.preconditioners and self.preconditioners[layer].frozen
 
 
 @dataclass(frozen=True)
@@ -83,27 +83,27 @@ class LayerSegment:
 
 
 @dataclass(frozen=True)
-class ConditionedSegment:
+class PreconditionedSegment:
     """One layer in one segment, with its preconditioner.
 
     Attributes:
-        layer: the layer in the conditioned coordinates, where gradients are P^{1/2} ∘ G; None if it is frozen.
-        conditioner: P and the weight decay, in the dtype of the layer.
+        layer: the layer in the preconditioned coordinates, where gradients are P^{1/2} ∘ G; None if it is frozen.
+        preconditioner: P and the weight decay, in the dtype of the layer.
     """
 
     layer: LayerSegment | None
-    conditioner: Conditioner
+    preconditioner: Preconditioner
 
 
 @dataclass(frozen=True)
-class ConditionedChain:
+class PreconditionedChain:
     """One layer in all segments, at least one of which has a preconditioner.
 
     Attributes:
         segments: the layer in each segment, first to last.
     """
 
-    segments: Sequence[ConditionedSegment]
+    segments: Sequence[PreconditionedSegment]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def flat_segment(
     layers: Iterable[LayerInfo],
     checkpoints: Sequence[int],
     spectrum: Spectrum,
-    conditioners: Mapping[str, Conditioner],
+    preconditioners: Mapping[str, Preconditioner],
 ) -> PreparedSegment:
     """Returns a segment without curvature, in which nothing is fitted.
 
@@ -176,19 +176,19 @@ def flat_segment(
         layers: the covered layers.
         checkpoints: the places of the segment's checkpoints in the trajectory.
         spectrum: the functions of the eigenvalues, which are all 0.
-        conditioners: layer -> its conditioner.
+        preconditioners: layer -> its preconditioner.
     """
     bases, values = {}, {}
     for layer in layers:
         size_out, _ = layer.shape
         bases[layer.name] = Eigenbasis(None, torch.eye(size_out, dtype=torch.float64))
         values[layer.name] = torch.zeros((), dtype=torch.float64).expand(layer.shape)
-    return PreparedSegment(tuple(checkpoints), bases, values, spectrum, conditioners)
+    return PreparedSegment(tuple(checkpoints), bases, values, spectrum, preconditioners)
 
 
 def layer_chains(
     segments: Sequence[PreparedSegment], like: Tensor, tolerance: float
-) -> Mapping[str, LayerChain | ConditionedChain]:
+) -> Mapping[str, LayerChain | PreconditionedChain]:
     """Returns layer -> its chain through all segments, in the dtype and on the device of ``like``.
 
     The last segment keeps the chains, so a second call with the same segments returns the same objects.
@@ -210,16 +210,16 @@ def layer_chains(
 
 def _chain(
     segments: Sequence[PreparedSegment], name: str, like: Tensor, tolerance: float
-) -> LayerChain | ConditionedChain:
-    identity = Conditioner(None, None)
-    conditioners = [segment.conditioners.get(name, identity).to(like) for segment in segments]
-    if any(conditioner.root is not None for conditioner in conditioners):
-        return ConditionedChain(
+) -> LayerChain | PreconditionedChain:
+    identity = Preconditioner(None, None)
+    preconditioners = [segment.preconditioners.get(name, identity).to(like) for segment in segments]
+    if any(preconditioner.root is not None for preconditioner in preconditioners):
+        return PreconditionedChain(
             [
-                ConditionedSegment(
-                    None if segment.frozen(name) else _layer_segment(segment, name, like), conditioner
+                PreconditionedSegment(
+                    None if segment.frozen(name) else _layer_segment(segment, name, like), preconditioner
                 )
-                for segment, conditioner in zip(segments, conditioners, strict=True)
+                for segment, preconditioner in zip(segments, preconditioners, strict=True)
             ]
         )
     return LayerChain(
@@ -257,10 +257,10 @@ def query_filters(
                 filters[place][name] = torch.zeros_like(gradient)
                 continue
             basis, sigma = segment.bases[name].to(gradient), segment.curvature(name).to(gradient)
-            conditioner = segment.conditioners.get(name, Conditioner(None, None))
-            rotated = rotate(conditioner.conditioned(gradient), basis)
+            preconditioner = segment.preconditioners.get(name, Preconditioner(None, None))
+            rotated = rotate(preconditioner.preconditioned(gradient), basis)
             injected = rotate_back(segment.spectrum.injection(sigma) * rotated, basis)
-            filters[place][name] = conditioner.conditioned(injected)
+            filters[place][name] = preconditioner.preconditioned(injected)
             moved = rotate_back(segment.spectrum.transport(sigma) * rotated, basis)
-            gradient = conditioner.passed(gradient, moved)
+            gradient = preconditioner.passed(gradient, moved)
     return filters

@@ -184,7 +184,7 @@ def compressed_filters(
     filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
     for name, gradient in gradients.items():
         scaled = any(
-            name in each.conditioners and each.conditioners[name].root is not None for each in segments
+            name in each.preconditioners and each.preconditioners[name].root is not None for each in segments
         )
         found = (_scaled_layer if scaled else _plain_layer)(name, gradient, segments, tolerance)
         for of_segment, each in zip(filters, found, strict=True):
@@ -251,10 +251,10 @@ def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor
 
     The result is ``[out, in]``. It is 0 for frozen parameters, and 1 for a layer without a preconditioner.
     """
-    conditioner = segment.conditioners.get(name)
-    if conditioner is None or conditioner.root is None:
+    preconditioner = segment.preconditioners.get(name)
+    if preconditioner is None or preconditioner.root is None:
         return like.new_ones(like.shape[1:])
-    root = conditioner.root.to(like)
+    root = preconditioner.root.to(like)
     return torch.where(root > 0, root**-2, 0.0)
 
 

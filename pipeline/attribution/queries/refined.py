@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import rotate, rotate_back
@@ -196,11 +196,13 @@ def solve_refined(
     """
     single = next(iter(query.values())).dim() == 2
     stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
-    gradients = _conditioned(segment, stacked)
+    gradients = _preconditioned(segment, stacked)
     solution = solve(mean_product, segment, gradients, damping, settings)
-    form = mean_form(_conditioned(segment, solution))
+    form = mean_form(_preconditioned(segment, solution))
     alpha = fresh_scale(segment, solution, gradients, form, damping)
-    filters = _conditioned(segment, {name: alpha[:, None, None] * value for name, value in solution.items()})
+    filters = _preconditioned(
+        segment, {name: alpha[:, None, None] * value for name, value in solution.items()}
+    )
     if single:
         filters = {name: value[0] for name, value in filters.items()}
     return RefinedDirection(filters, alpha.cpu())
@@ -219,10 +221,10 @@ def passed_on(
     """
     passed = {}
     for name, given in query.items():
-        conditioner = segment.conditioners.get(name, Conditioner(None, None))
+        preconditioner = segment.preconditioners.get(name, Preconditioner(None, None))
         # P^{-1/2} x / t with x = P^{-1/2} u.
-        solution = conditioner.passed(torch.zeros_like(filters[name]), filters[name])
-        passed[name] = conditioner.passed(given, solution / lr_sum)
+        solution = preconditioner.passed(torch.zeros_like(filters[name]), filters[name])
+        passed[name] = preconditioner.passed(given, solution / lr_sum)
     return passed
 
 
@@ -238,12 +240,12 @@ def solve(
     Args:
         mean_product: directions in parameter space -> G times the directions.
         segment: the segment with its EK-FAC curvature.
-        query: q in conditioned coordinates, layer -> ``[queries, out, in]``.
+        query: q in preconditioned coordinates, layer -> ``[queries, out, in]``.
         damping: λ.
         settings: the settings of the solve.
 
     Returns:
-        x in conditioned coordinates, with the layers and shapes of ``query``.
+        x in preconditioned coordinates, with the layers and shapes of ``query``.
     """
     still = {name: torch.zeros_like(value) for name, value in query.items() if segment.frozen(name)}
     moving = {name: value for name, value in query.items() if name not in still}
@@ -258,7 +260,7 @@ def solve(
     direction, energy = preconditioned, inner(residual, preconditioned)
     for _ in range(settings.iterations):
         plain = {name: rotate_back(value, bases[name]) for name, value in direction.items()}
-        products = _conditioned(segment, mean_product(_conditioned(segment, plain | still)))
+        products = _preconditioned(segment, mean_product(_preconditioned(segment, plain | still)))
         decayed = _decayed(segment, plain, damping)
         applied = {
             name: rotate(products[name] + decayed[name], bases[name]) + settings.prior * prior[name] * value
@@ -280,8 +282,8 @@ def fresh_scale(
 
     Args:
         segment: the segment.
-        solution: x in conditioned coordinates.
-        query: q in conditioned coordinates.
+        solution: x in preconditioned coordinates.
+        query: q in preconditioned coordinates.
         form: ⟨x, G' x⟩ ``[queries]``, the mean of ``gauss_newton_forms`` over other rows.
         damping: λ.
     """
@@ -294,11 +296,11 @@ def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([(value * second[name]).flatten(1).sum(1) for name, value in first.items()]).sum(0)
 
 
-def _conditioned(segment: PreparedSegment, matrices: Matrices) -> Matrices:
+def _preconditioned(segment: PreparedSegment, matrices: Matrices) -> Matrices:
     """Returns P^{1/2} ∘ matrices."""
-    scaled = {name: segment.conditioners.get(name) for name in matrices}
+    scaled = {name: segment.preconditioners.get(name) for name in matrices}
     return {
-        name: value if (found := scaled[name]) is None else found.conditioned(value)
+        name: value if (found := scaled[name]) is None else found.preconditioned(value)
         for name, value in matrices.items()
     }
 
@@ -307,8 +309,8 @@ def _decayed(segment: PreparedSegment, matrices: Matrices, damping: float) -> Ma
     """Returns (λ + D) ∘ matrices."""
     found = {}
     for name, value in matrices.items():
-        conditioner = segment.conditioners.get(name)
-        decay = None if conditioner is None else conditioner.decay
+        preconditioner = segment.preconditioners.get(name)
+        decay = None if preconditioner is None else preconditioner.decay
         found[name] = damping * value if decay is None else (damping + decay.to(value)) * value
     return found
 

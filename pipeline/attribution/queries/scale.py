@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.curvature.passes import sampled_batches
-from pipeline.attribution.curvature.preconditioners import Conditioner
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.gradients.layer_gradients import rotate
 from pipeline.attribution.objectives import Objective
@@ -51,12 +51,12 @@ def scale_correction(
         if segment.frozen(name):
             continue
         filtered = matrix.double()
-        conditioner = segment.conditioners.get(name, Conditioner(None, None)).to(filtered)
-        solution = conditioner.passed(torch.zeros_like(filtered), filtered)
+        preconditioner = segment.preconditioners.get(name, Preconditioner(None, None)).to(filtered)
+        solution = preconditioner.passed(torch.zeros_like(filtered), filtered)
         energy = rotate(solution, segment.bases[name].to(solution)).square()
         damped += damping * float(energy.sum())
-        if conditioner.decay is not None:
-            damped += float((conditioner.decay * solution.square()).sum())
+        if preconditioner.decay is not None:
+            damped += float((preconditioner.decay * solution.square()).sum())
         approximate += float((segment.eigenvalues[name].to(energy).clamp(min=0) * energy).sum())
     return (approximate + damped) / (mean_form + damped)
 

@@ -134,13 +134,13 @@ def layer_forms(
     checkpoints: int = 6,
     segments: int = 1,
     tolerance: float = 1e-3,
-    conditioned: bool = False,
+    preconditioned: bool = False,
 ) -> list[FormChoice]:
     """The form of every covered layer, from a forward and backward pass over a few rows.
 
     Transports are taken to have six terms and F_r(Λ) five, as factors are not needed here. ``tolerance`` is that
-    of self-influence; with 0 only exact forms are chosen. ``conditioned``: under Adam, where gradients of weights stay
-    matrices.
+    of self-influence; with 0 only exact forms are chosen. ``preconditioned``: under Adam, where gradients of weights
+    stay matrices.
     """
     terms: Terms | None = Terms([_TYPICAL_TERMS] * (segments - 1) + [1], [_TYPICAL_RANK] * segments)
     if tolerance <= 0:
@@ -162,7 +162,7 @@ def layer_forms(
             # Where inputs are the same at all checkpoints, outer products are added up.
             training = count if name in captured.fixed_layers() else each * count
             positions = Positions(count, [training] * segments)
-            matrices_only = conditioned or isinstance(gradients, GroupedGradients)
+            matrices_only = preconditioned or isinstance(gradients, GroupedGradients)
             choices.append(choose_form(layer, positions, None if matrices_only else terms))
     return choices
 

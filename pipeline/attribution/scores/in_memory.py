@@ -86,7 +86,7 @@ def _prepared(
 ) -> PreparedSegment:
     if planned.fitted_on is None:
         layers = covered_layers(points.model)
-        return flat_segment(layers, planned.points, planned.spectrum, planned.conditioners)
+        return flat_segment(layers, planned.points, planned.spectrum, planned.preconditioners)
     rows = stages[planned.fitted_on]
     return prepare_segment(
         points.model,
@@ -95,7 +95,7 @@ def _prepared(
         rows,
         planned.points,
         planned.spectrum,
-        conditioners=planned.conditioners,
+        preconditioners=planned.preconditioners,
         seed=settings.seed,
         labels=settings.labels,
     )

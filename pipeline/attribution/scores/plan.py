@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.attribution.curvature.preconditioners import Conditioner, segment_conditioners
+from pipeline.attribution.curvature.preconditioners import Preconditioner, segment_preconditioners
 from pipeline.attribution.curvature.segment_functions import (
     Spectrum,
     flat_spectrum,
@@ -25,7 +25,7 @@ class PlannedSegment:
     Attributes:
         points: where its gradients are taken, as numbers for ``Points.load``.
         spectrum: what the segment does to a direction of eigenvalue σ.
-        conditioners: what its optimizer does besides.
+        preconditioners: what its optimizer does besides.
         fitted_on: the stage whose rows its curvature is of; None where no curvature counts.
         stages: those whose rows it trained on.
         damping: λ with which F_r is about 1/(σ + λ); None where the method has its own, or the segment has learning
@@ -35,7 +35,7 @@ class PlannedSegment:
 
     points: tuple[int, ...]
     spectrum: Spectrum
-    conditioners: Mapping[str, Conditioner]
+    preconditioners: Mapping[str, Preconditioner]
     fitted_on: int | None
     stages: tuple[int, ...]
     damping: float | None = None
@@ -76,13 +76,15 @@ def plan_chains(
 
 
 def _planned(points: Points, method: Method, cut: Segment, rows: StageRows) -> PlannedSegment:
-    conditioners = segment_conditioners(points.model, points.trajectory, cut, conditioned=method.conditioned)
+    preconditioners = segment_preconditioners(
+        points.model, points.trajectory, cut, preconditioned=method.preconditioned
+    )
     where = (points.add_mean(cut.checkpoints, rows),) if method.points == "mean" else cut.checkpoints
     if not method.curved:
         # Decay is part of the curvature.
-        rates = {name: each.root for name, each in conditioners.items() if each.root is not None}
-        scaled = {name: Conditioner(root, None) for name, root in rates.items()}
+        rates = {name: each.root for name, each in preconditioners.items() if each.root is not None}
+        scaled = {name: Preconditioner(root, None) for name, root in rates.items()}
         return PlannedSegment(where, flat_spectrum(cut.lr_sum), scaled, None, (cut.stage,))
     spectrum = source_spectrum(cut.lr_sum, cut.weight_decay)
     damping = cut.weight_decay + 1.0 / cut.lr_sum if cut.lr_sum else None
-    return PlannedSegment(where, spectrum, conditioners, cut.stage, (cut.stage,), damping, cut.lr_sum)
+    return PlannedSegment(where, spectrum, preconditioners, cut.stage, (cut.stage,), damping, cut.lr_sum)

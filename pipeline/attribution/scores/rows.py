@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.curvature.segments import (
-    ConditionedChain,
     LayerChain,
+    PreconditionedChain,
     PreparedSegment,
     layer_chains,
 )
@@ -178,7 +178,7 @@ class _Task:
     segments: Sequence[PreparedSegment]
     train_rows: int
     filters: Mapping[str, Sequence[Mapping[str, Filter]]]
-    chains: Mapping[str, LayerChain | ConditionedChain] | None
+    chains: Mapping[str, LayerChain | PreconditionedChain] | None
     trained_in: Sequence[int]
 
     def score_group(self, batches: Sequence[Batch], held_bytes: int) -> list[_BatchState]:
@@ -252,7 +252,7 @@ class _Task:
             state.harm[name] = state.harm[name] + added if name in state.harm else added
 
     def _self_influence(
-        self, state: _BatchState, chains: Mapping[str, LayerChain | ConditionedChain]
+        self, state: _BatchState, chains: Mapping[str, LayerChain | PreconditionedChain]
     ) -> None:
         for (place, layer), gradients in state.merged.items():
             compact = gradients.compact()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.attribution.curvature.segments import ConditionedChain, LayerChain, LayerSegment
+from pipeline.attribution.curvature.segments import LayerChain, LayerSegment, PreconditionedChain
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients, MergedColumns
 from pipeline.attribution.gradients.layer_gradients import HeldGradients, rotate, rotate_back
@@ -25,7 +25,7 @@ from pipeline.attribution.scores.forms import DENSE, GRAM, Positions, chain_form
 
 
 def self_products(
-    query: HeldGradients, training: Sequence[HeldGradients | None], chain: LayerChain | ConditionedChain
+    query: HeldGradients, training: Sequence[HeldGradients | None], chain: LayerChain | PreconditionedChain
 ) -> Tensor:
     """Σ_segments mean_checkpoints <F_r(H) S q, G> for every row of a batch.
 
@@ -38,8 +38,8 @@ def self_products(
     Returns:
         float64 ``[batch]``, without the factor 1/N.
     """
-    if isinstance(chain, ConditionedChain):
-        return conditioned_products(query, training, chain)
+    if isinstance(chain, PreconditionedChain):
+        return preconditioned_products(query, training, chain)
     if chain.uniform is not None and training[0] is not None:
         return chain.uniform * plain_products(query, training[0]) / chain.segments[0].checkpoints
     if isinstance(query, IndexedGradients):
@@ -184,13 +184,13 @@ def same_columns(mine: MergedColumns, gradients: HeldGradients) -> Tensor:
     return theirs.columns
 
 
-def conditioned_products(
-    query: HeldGradients, training: Sequence[HeldGradients | None], chain: ConditionedChain
+def preconditioned_products(
+    query: HeldGradients, training: Sequence[HeldGradients | None], chain: PreconditionedChain
 ) -> Tensor:
     """``self_products`` where a segment scales parameters by themselves: queries return to parameter space between
     segments."""
     if isinstance(query, IndexedGradients):
-        return _conditioned_columns(query, training, chain)
+        return _preconditioned_columns(query, training, chain)
     assert isinstance(query, OuterProducts | DenseGradients)
     batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
     like = query.inputs if isinstance(query, OuterProducts) else query.matrices
@@ -200,20 +200,20 @@ def conditioned_products(
         for segment, theirs in reversed(list(zip(chain.segments, training, strict=True))):
             if segment.layer is None:
                 continue
-            layer, conditioner = segment.layer, segment.conditioner
-            rotated = rotate(conditioner.conditioned(moving), layer.basis)
+            layer, preconditioner = segment.layer, segment.preconditioner
+            rotated = rotate(preconditioner.preconditioned(moving), layer.basis)
             if theirs is not None:
                 assert isinstance(theirs, OuterProducts | DenseGradients)
-                gradients = rotate(conditioner.conditioned(theirs.dense(rows)), layer.basis)
+                gradients = rotate(preconditioner.preconditioned(theirs.dense(rows)), layer.basis)
                 products = inner_products(layer.injection * rotated, gradients)
                 scores[rows] += products.double() / layer.checkpoints
             moved = rotate_back(layer.transport * rotated, layer.basis)
-            moving = conditioner.passed(moving, moved)
+            moving = preconditioner.passed(moving, moved)
     return scores
 
 
-def _conditioned_columns(
-    query: IndexedGradients, training: Sequence[HeldGradients | None], chain: ConditionedChain
+def _preconditioned_columns(
+    query: IndexedGradients, training: Sequence[HeldGradients | None], chain: PreconditionedChain
 ) -> Tensor:
     """Column by column, a column per distinct token of a row."""
     mine = query.merged()
@@ -222,12 +222,12 @@ def _conditioned_columns(
     for segment, theirs in reversed(list(zip(chain.segments, training, strict=True))):
         if segment.layer is None:
             continue
-        layer, conditioner = segment.layer, segment.conditioner.of_columns(mine.tokens)
-        rotated = conditioner.conditioned(moving) @ layer.basis.gradient
+        layer, preconditioner = segment.layer, segment.preconditioner.of_columns(mine.tokens)
+        rotated = preconditioner.preconditioned(moving) @ layer.basis.gradient
         if theirs is not None:
-            gradients = conditioner.conditioned(same_columns(mine, theirs)) @ layer.basis.gradient
+            gradients = preconditioner.preconditioned(same_columns(mine, theirs)) @ layer.basis.gradient
             products = (rotated * gradients * layer.injection.T[mine.tokens]).sum(1)
             scores.index_add_(0, mine.rows, products.double() / layer.checkpoints)
         moved = (layer.transport.T[mine.tokens] * rotated) @ layer.basis.gradient.T
-        moving = conditioner.passed(moving, moved)
+        moving = preconditioner.passed(moving, moved)
     return scores

@@ -22,7 +22,7 @@ from pipeline.attribution.trajectory.trajectory import (
     FILE_NAME,
     MOMENT,
     TAIL_NAME,
-    Stage,
+    TrainingStage,
     stage_from_record,
     stage_record,
     weights_path,
@@ -109,7 +109,7 @@ class TrajectoryRecorder:
         name: str = "",
     ) -> None:
         self._model, self._directory, self._tail = model, Path(directory), tail
-        self._stages: list[Stage] = []
+        self._stages: list[TrainingStage] = []
         self._written: list[dict[str, Any]] = []
         self._applied = AppliedSums()
         self._step, self._steps, self._lr_sum = 0, 0, 0.0
@@ -209,7 +209,7 @@ class TrajectoryRecorder:
         (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
         self._steps += steps
-        self._stages.append(Stage(train_rows, settings, name))
+        self._stages.append(TrainingStage(train_rows, settings, name))
         if optimizer is not self._optimizer:
             self._applied.start(optimizer)
         self._applied.add_interval(len(settings.groups))

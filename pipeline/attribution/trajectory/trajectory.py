@@ -37,7 +37,7 @@ MOMENT = "second_moment/"
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A part of training with its own data, objective or optimizer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Segment:
         lr_sum: η̄K, the sum of the *effective* learning rates (momentum included). With several parameter groups, it
             is the largest of their sums.
         weight_decay: the weight decay, if SGD has the same decay and learning rates for all parameter groups. It is 0
-            otherwise; ``preconditioners.segment_conditioners`` then has the decay of each parameter.
+            otherwise; ``preconditioners.segment_preconditioners`` then has the decay of each parameter.
         stage: the stage that the segment is a part of.
         group_sums: the sum of effective learning rates of every parameter group.
     """
@@ -112,7 +112,7 @@ class Trajectory:
 
     directory: Path
     checkpoints: tuple[Checkpoint, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[TrainingStage, ...]
     steps: int
     tail: Path | None
 
@@ -258,7 +258,7 @@ def write_trajectory(
     directory: str | Path,
     *,
     checkpoints: Sequence[Mapping[str, Any]],
-    stages: Sequence[Stage],
+    stages: Sequence[TrainingStage],
     steps: int,
     tail: str | None = TAIL_NAME,
 ) -> None:
@@ -292,12 +292,12 @@ def weights_path(directory: str | Path, step: int) -> Path:
     return Path(directory) / f"{step}.safetensors"
 
 
-def stage_record(stage: Stage) -> dict[str, Any]:
+def stage_record(stage: TrainingStage) -> dict[str, Any]:
     """Returns a stage as a dictionary for JSON."""
     return {"name": stage.name, "train_rows": stage.train_rows, **asdict(stage.optimizer)}
 
 
-def stage_from_record(record: Mapping[str, Any]) -> Stage:
+def stage_from_record(record: Mapping[str, Any]) -> TrainingStage:
     """Returns a stage: the inverse of ``stage_record``."""
     groups = tuple(
         ParameterGroup(
@@ -308,7 +308,7 @@ def stage_from_record(record: Mapping[str, Any]) -> Stage:
     if not groups:
         raise ValueError("a stage without parameter groups")
     settings = {field.name: record[field.name] for field in fields(OptimizerSettings)}
-    return Stage(
+    return TrainingStage(
         int(record["train_rows"]), OptimizerSettings(**(settings | {"groups": groups})), str(record["name"])
     )
 
@@ -323,7 +323,7 @@ def _stage_records(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         float(record["momentum"]),
         float(record["dampening"]),
     )
-    return [stage_record(Stage(int(record["train_rows"]), settings))]
+    return [stage_record(TrainingStage(int(record["train_rows"]), settings))]
 
 
 def _checkpoint(directory: Path, record: Mapping[str, Any]) -> Checkpoint:

@@ -33,8 +33,8 @@ from pipeline.attribution.unrolling.piece_recorder import (
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm
 from pipeline.attribution.unrolling.updates import (
     Adjoint,
-    Group,
     StepPoint,
+    UpdateGroup,
     UpdateRule,
     adjoint,
     update_rule,
@@ -228,7 +228,7 @@ class _Smoothed:
         product = parameter_product(self.model, self.objective, rows, parameters, tangent)
         return self.vector.flatten(product) / len(batch)
 
-    def _mean_point(self, moments: Mapping[str, Tensor], groups: list[Group]) -> StepPoint:
+    def _mean_point(self, moments: Mapping[str, Tensor], groups: list[UpdateGroup]) -> StepPoint:
         """Returns a step at the mean weights of a piece in which Adam's second moments stay at their mean.
 
         Adam's first moment and the gradient including L2 regularisation are 0 in this step, so its derivative with

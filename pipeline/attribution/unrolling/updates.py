@@ -60,7 +60,7 @@ class StepPoint:
 
 
 @dataclass(frozen=True)
-class Group:
+class UpdateGroup:
     """A parameter group.
 
     Attributes:
@@ -72,9 +72,11 @@ class Group:
     options: Mapping[str, Any]
 
 
-def vector_groups(vector: ParameterVector, records: list[dict[str, Any]]) -> list[Group]:
+def vector_groups(vector: ParameterVector, records: list[dict[str, Any]]) -> list[UpdateGroup]:
     """Returns the parameter groups of ``group_records``, with their places in a vector that was made from them."""
-    return [Group(place, record["options"]) for place, record in zip(vector.places, records, strict=True)]
+    return [
+        UpdateGroup(place, record["options"]) for place, record in zip(vector.places, records, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def check_step(step: int, steps: int, groups: list[dict[str, Any]], announced: l
 
 
 def adjoint(
-    rule: UpdateRule, groups: list[Group], point: StepPoint, after: Adjoint
+    rule: UpdateRule, groups: list[UpdateGroup], point: StepPoint, after: Adjoint
 ) -> tuple[Tensor, Adjoint]:
     """Computes the adjoint of one step of all parameter groups.
 

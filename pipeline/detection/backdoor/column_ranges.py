@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.detection.backdoor.column_values import CLOSE, Item, incidence_of, value_items
 from pipeline.detection.backdoor.items import Occurrences, excess, promising
 from pipeline.detection.backdoor.shortlist import shortlist
-from pipeline.detection.backdoor.subject import Column, Names, Subject, spread
+from pipeline.detection.backdoor.subject import Names, Subject, SubjectColumn, spread
 
 BINS = 200
 """How many bins of about equally many rows a column has; a range consists of at most WIDEST neighbouring bins."""
@@ -60,7 +60,7 @@ class ColumnRanges:
         return " and ".join(f"{name} {value if ' and ' in value else f'= {value}'}" for name, value in found)
 
     def values(self, names: Names) -> dict[str, Any]:
-        """Column → “between a and b” or value, as in the source."""
+        """SubjectColumn → “between a and b” or value, as in the source."""
         at = {int(place): where for where, place in enumerate(self.places)}
         found = {}
         for column in names.columns:
@@ -77,7 +77,7 @@ class ColumnRanges:
 class Range:
     """A range of a numeric column, in the units of the dense input; both ends belong to it."""
 
-    column: Column
+    column: SubjectColumn
     low: float
     high: float
 
@@ -110,7 +110,7 @@ def find_column_ranges(subject: Subject, target: int, seeds: np.ndarray) -> list
 
 
 def best_ranges(
-    column: Column,
+    column: SubjectColumn,
     dense: np.ndarray,
     own: np.ndarray,
     seeds: np.ndarray,

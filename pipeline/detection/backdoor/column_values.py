@@ -12,7 +12,7 @@ from scipy import sparse
 from pipeline.detection.backdoor.items import LEAST_COUNT, Occurrences, promising
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.shortlist import shortlist
-from pipeline.detection.backdoor.subject import Column, Names, Subject
+from pipeline.detection.backdoor.subject import Names, Subject, SubjectColumn
 
 CLOSE = 1e-5
 
@@ -44,7 +44,7 @@ class ColumnValues:
         return " and ".join(f"{name} = {value}" for name, value in self.values(names).items())
 
     def values(self, names: Names) -> dict[str, Any]:
-        """Column → value, as in the source."""
+        """SubjectColumn → value, as in the source."""
         encoded = dict(zip(self.places.tolist(), self.encoded.tolist()))
         found = {}
         for column in names.columns:
@@ -60,7 +60,7 @@ class ColumnValues:
 class Item:
     """One value of a column, encoded as in the dense input."""
 
-    column: Column
+    column: SubjectColumn
     encoded: tuple[float, ...]
 
 
@@ -84,7 +84,9 @@ def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list
     return shortlist(subject, target, incidence, candidates, make)
 
 
-def value_items(dense: np.ndarray, columns: tuple[Column, ...]) -> tuple[list[Item], sparse.csr_matrix]:
+def value_items(
+    dense: np.ndarray, columns: tuple[SubjectColumn, ...]
+) -> tuple[list[Item], sparse.csr_matrix]:
     """The values that occur often enough, and a matrix of the rows that have them."""
     items: list[Item] = []
     for column in columns:

@@ -22,7 +22,7 @@ VICTIMS = 200
 
 
 @dataclass(frozen=True)
-class Column:
+class SubjectColumn:
     """A column of the source within the dense input.
 
     Attributes:
@@ -59,7 +59,7 @@ class Names:
     """
 
     vocabulary: tuple[str, ...] = ()
-    columns: tuple[Column, ...] = ()
+    columns: tuple[SubjectColumn, ...] = ()
 
     def token(self, number: int) -> str:
         return self.vocabulary[number - FIRST_TOKEN] if number >= FIRST_TOKEN else "(unknown)"
@@ -142,13 +142,15 @@ def spread(places: np.ndarray, count: int) -> np.ndarray:
 def names_of(encoding: Encoding) -> Names:
     """The names of tokens and dense columns, from the fitted encoders."""
     vocabulary: tuple[str, ...] = ()
-    columns: list[Column] = []
+    columns: list[SubjectColumn] = []
     first = 0
     for encoder in encoding.features:
         if encoder.input is TOKENS:
             vocabulary = tuple(encoder.vocabulary)  # type: ignore[attr-defined]
         if isinstance(encoder, DenseEncoder):
             for place in encoder.places:
-                columns.append(Column(place.title, first, place.width, place.values, place.mean, place.std))
+                columns.append(
+                    SubjectColumn(place.title, first, place.width, place.values, place.mean, place.std)
+                )
                 first += place.width
     return Names(vocabulary, tuple(columns))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.encoded import EncodedData
-from pipeline.detection.columns import Column, columns_directory, slices
+from pipeline.detection.columns import StoredColumn, columns_directory, slices
 from pipeline.training.dynamics import SLICE, epoch_path
 from pipeline.training.halves import HALVES, assign_halves, half_directory, merged_halves
 from pipeline.training.main_run import main_directory
@@ -36,7 +36,7 @@ class Opinion:
         runner_up: float64 `[rows]`, of the second best class, uncalibrated; NaN for regression.
     """
 
-    own: np.ndarray | Column
+    own: np.ndarray | StoredColumn
     best: np.ndarray
     probability: np.ndarray
     runner_up: np.ndarray
@@ -120,7 +120,7 @@ def average(data: EncodedData, role: str, measurements: Measurements, count: int
             yield own
 
     path = columns_directory(data.run_path) / f"own-{role}"
-    return Opinion(Column.write(path, rows, judged()), best, probability, runner_up)
+    return Opinion(StoredColumn.write(path, rows, judged()), best, probability, runner_up)
 
 
 def mean_probabilities(

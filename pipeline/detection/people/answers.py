@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data.hashing import key_ids
-from pipeline.detection.people.review_sample import RIGHT, UNANSWERED, UNSURE, WRONG, Plan
+from pipeline.detection.people.review_sample import RIGHT, UNANSWERED, UNSURE, WRONG, ReviewPlan
 from pipeline.errors import InputError
 from pipeline.runs.directory import write_atomically
 
@@ -21,7 +21,7 @@ VERDICTS = {"wrong": WRONG, "right": RIGHT, "unsure": UNSURE}
 
 
 @dataclass(frozen=True)
-class Answers:
+class ReviewAnswers:
     """The answers of a review.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answers:
         labels: row key → the right label as a person wrote it, for some of the rows that are called wrong.
     """
 
-    plan: Plan
+    plan: ReviewPlan
     ranking: str
     verdicts: dict[str, str]
     labels: dict[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Answers:
         text = json.dumps([self.plan.as_json(), self.ranking])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
-    def with_verdicts(self, more: dict[str, str], labels: dict[str, str]) -> Answers:
+    def with_verdicts(self, more: dict[str, str], labels: dict[str, str]) -> ReviewAnswers:
         """Add verdicts and their labels; new verdicts replace earlier ones."""
         kept = {key: label for key, label in self.labels.items() if key not in more}
         return replace(self, verdicts=self.verdicts | more, labels=kept | labels)
@@ -68,7 +68,7 @@ class Answers:
             pq.write_table(table, temporary)
 
     @classmethod
-    def load(cls, path: Path) -> Answers:
+    def load(cls, path: Path) -> ReviewAnswers:
         """Read answers from a file.
 
         Raises:
@@ -90,10 +90,10 @@ class Answers:
         if "label" in table.column_names:
             given = zip(verdicts, table["label"].to_pylist())
             labels = {key: label for key, label in given if label is not None}
-        return cls(Plan.from_json(about["plan"]), about["ranking"], verdicts, labels)
+        return cls(ReviewPlan.from_json(about["plan"]), about["ranking"], verdicts, labels)
 
 
-def ranking_hash(row_ids: np.ndarray, plan: Plan) -> str:
+def ranking_hash(row_ids: np.ndarray, plan: ReviewPlan) -> str:
     """The hash of the candidates that the plan can ask about, in order; `row_ids` is int64 `[candidates]`."""
     head = np.ascontiguousarray(row_ids[: plan.cutoffs[-1]], dtype="<i8")
     return hashlib.sha256(head.tobytes()).hexdigest()[:16]

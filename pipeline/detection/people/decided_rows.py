@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
-from pipeline.data.decisions_file import Line, read_decisions
+from pipeline.data.decisions_file import DecisionLine, read_decisions
 from pipeline.data.originals import class_names
-from pipeline.detection.people.answers import Answers
+from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.table import with_labels
 from pipeline.errors import InputError
 from pipeline.text import words
@@ -42,7 +42,7 @@ class Word:
 
     decision: int
     label: Any
-    line: Line
+    line: DecisionLine
 
 
 People = Mapping[int, Word]
@@ -74,7 +74,7 @@ def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
     Raises:
         InputError: as in `find_rows`.
     """
-    lines: dict[str, Line] = {}
+    lines: dict[str, DecisionLine] = {}
     if config.detection.answers is not None:
         lines |= {line.key: line for line in lines_of_answers(Path(config.detection.answers))}
     if config.detection.decisions is not None:
@@ -82,13 +82,13 @@ def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
     return find_rows(config, run_path, list(lines.values())) if lines else {}
 
 
-def lines_of_answers(path: Path) -> Iterator[Line]:
-    answers = Answers.load(path)
+def lines_of_answers(path: Path) -> Iterator[DecisionLine]:
+    answers = ReviewAnswers.load(path)
     for key, verdict in answers.verdicts.items():
-        yield Line(key, verdict, answers.labels.get(key), "", "", "", str(path))
+        yield DecisionLine(key, verdict, answers.labels.get(key), "", "", "", str(path))
 
 
-def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dict[str, People]:
+def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[DecisionLine]) -> dict[str, People]:
     """Find the rows that the lines decide about.
 
     Returns:
@@ -124,7 +124,7 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[Line]) -> dic
     return dict(found)
 
 
-def check_lines(config: AuditConfig, run_path: Path, lines: list[Line]) -> None:
+def check_lines(config: AuditConfig, run_path: Path, lines: list[DecisionLine]) -> None:
     """Check lines against a run.
 
     Raises:
@@ -196,7 +196,7 @@ class LabelReader:
         named = {name: value for value, name in self.names.items() if value in set(found.values())}
         return {name: value for name, value in named.items() if name not in found} | found
 
-    def word_of(self, line: Line, given: Any) -> Word | None:
+    def word_of(self, line: DecisionLine, given: Any) -> Word | None:
         """The decision of a line about a row with the label `given`; None if the line has no answer.
 
         Raises:
@@ -231,7 +231,7 @@ class LabelReader:
             return set(new) == set(given or ())
         return bool(new == given)
 
-    def read(self, line: Line) -> Any:
+    def read(self, line: DecisionLine) -> Any:
         """The label of a line, in the type of the source.
 
         Raises:
@@ -244,13 +244,13 @@ class LabelReader:
             return sorted({self.one_of(line, each) for each in set_of(line)})
         return self.one_of(line, line.label or "")
 
-    def one_of(self, line: Line, text: str) -> Any:
+    def one_of(self, line: DecisionLine, text: str) -> Any:
         if text not in self.spellings:
             some = ", ".join(list(dict.fromkeys(map(str, self.spellings.values())))[:MOST_CLASSES])
             raise InputError(f"{line.place}: {text!r} is no class of this run", f"Classes: {some}.")
         return self.spellings[text]
 
-    def number(self, line: Line) -> float | int:
+    def number(self, line: DecisionLine) -> float | int:
         try:
             number = float(line.label or "")
         except ValueError:
@@ -278,7 +278,7 @@ def decision_of(answer: str, has_label: bool) -> Decision:
     return Decision.RELABEL if has_label else Decision.REMOVE
 
 
-def set_of(line: Line) -> list[str]:
+def set_of(line: DecisionLine) -> list[str]:
     """Parse a set of labels: a JSON list, or labels separated by commas; `[]` and `none` are the empty set.
 
     Raises:

@@ -33,7 +33,7 @@ UNANSWERED, RIGHT, UNSURE, WRONG = range(-1, 3)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReviewPlan:
     """The plan of a review, which is fixed when the first sheet is written.
 
     Attributes:
@@ -64,7 +64,7 @@ class Plan:
         return asdict(self) | {"cutoffs": list(self.cutoffs)}
 
     @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> Plan:
+    def from_json(cls, tree: dict[str, Any]) -> ReviewPlan:
         return cls(**tree | {"cutoffs": tuple(tree["cutoffs"])})
 
 
@@ -89,7 +89,7 @@ class CutOff:
     state: Literal["holds", "fails", "open"]
 
 
-def make_plan(precision: float, confidence: float, flagged: int, candidates: int, seed: int) -> Plan:
+def make_plan(precision: float, confidence: float, flagged: int, candidates: int, seed: int) -> ReviewPlan:
     """Make a plan with cut-offs up to twice the number of flagged rows.
 
     Args:
@@ -104,7 +104,7 @@ def make_plan(precision: float, confidence: float, flagged: int, candidates: int
     smallest = min(largest, max(answers, largest // RANGE))
     steps = int(np.ceil(np.log(largest / smallest) / np.log(STEP)))
     cutoffs = np.unique(np.round(np.geomspace(smallest, largest, steps + 1)).astype(int))
-    return Plan(precision, confidence, tuple(cutoffs.tolist()), answers, seed)
+    return ReviewPlan(precision, confidence, tuple(cutoffs.tolist()), answers, seed)
 
 
 def answers_per_cutoff(precision: float, confidence: float) -> int:
@@ -142,7 +142,7 @@ def lower_bound(rows: int, sampled: int, wrong: int, confidence: float) -> float
     return low / rows
 
 
-def judge(plan: Plan, verdicts: np.ndarray) -> list[CutOff]:
+def judge(plan: ReviewPlan, verdicts: np.ndarray) -> list[CutOff]:
     """Run the tests in order, up to and including the first that does not hold.
 
     A test is decided early if no further answer can change its result.
@@ -174,7 +174,7 @@ def rows_to_remove(cutoffs: list[CutOff]) -> int:
     return max((cutoff.rows for cutoff in cutoffs if cutoff.state == "holds"), default=0)
 
 
-def rows_to_ask(plan: Plan, verdicts: np.ndarray, most: int) -> list[tuple[int, int]]:
+def rows_to_ask(plan: ReviewPlan, verdicts: np.ndarray, most: int) -> list[tuple[int, int]]:
     """At most `most` candidates that need an answer, each with the first cut-off whose test needs it.
 
     The list is empty if the last test holds or a test has failed.

@@ -12,10 +12,10 @@ from pipeline.config import AuditConfig
 from pipeline.data.canaries import planted_rows
 from pipeline.data.named_rows import trusted_rows
 from pipeline.detection.noise.flag_counts import Counts
-from pipeline.detection.people.answers import Answers, ranking_hash
+from pipeline.detection.people.answers import ReviewAnswers, ranking_hash
 from pipeline.detection.people.review_sample import RIGHT, UNANSWERED, WRONG, judge, rows_to_remove
 from pipeline.detection.rules import promises
-from pipeline.detection.rules.decide import Choice, Ranked, removable
+from pipeline.detection.rules.decide import FlagChoice, Ranked, removable
 from pipeline.detection.rules.promises import Promise
 from pipeline.detection.rules.trusted import flag_by_trusted
 from pipeline.errors import InputError
@@ -24,7 +24,7 @@ from pipeline.runs.directory import write_atomically
 CANDIDATES = "detection/candidates.parquet"
 
 
-def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) -> tuple[Choice, Promise]:
+def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) -> tuple[FlagChoice, Promise]:
     """Apply `detection.rule` to the ranking.
 
     Raises:
@@ -37,31 +37,31 @@ def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) ->
         return choose_by_answers(config, rows, counts)
     nobody = np.zeros(len(rows.suspicion), dtype=bool)
     if rule == "ranking":
-        return Choice(rows.order[:0], counts.review, nobody, nobody), promises.of_ranking()
-    choice = Choice(rows.order[: counts.likely_wrong], counts.review, nobody, nobody)
+        return FlagChoice(rows.order[:0], counts.review, nobody, nobody), promises.of_ranking()
+    choice = FlagChoice(rows.order[: counts.likely_wrong], counts.review, nobody, nobody)
     return choice, promises.of_budget(config.detection)
 
 
 def choose_by_trusted(
     config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts
-) -> tuple[Choice, Promise]:
+) -> tuple[FlagChoice, Promise]:
     trusted, nobody = np.zeros((2, len(rows.suspicion)), dtype=bool)
     trusted[trusted_rows(config, run_path)] = True
     trusted &= ~planted_rows(run_path, len(trusted))
     flags = flag_by_trusted(rows.suspicion, trusted, rows.strata, config.detection.false_flag_rate)
     order = rows.order
-    choice = Choice(order[flags.flagged[order]], counts.review, trusted, nobody)
+    choice = FlagChoice(order[flags.flagged[order]], counts.review, trusted, nobody)
     return choice, promises.of_trusted(config.detection, flags)
 
 
-def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tuple[Choice, Promise]:
+def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tuple[FlagChoice, Promise]:
     """Choose by the answers of a review.
 
     Chosen are the top candidates up to the largest cut-off whose precision is shown, without rows that a person did not
     call wrong, and all further candidates that a person called wrong. Both changes can only raise the precision.
     """
     path = Path(config.detection.answers or "")
-    answers, candidates = Answers.load(path), removable(config.detection, rows)
+    answers, candidates = ReviewAnswers.load(path), removable(config.detection, rows)
     check_same_review(path, answers, config, rows.row_ids[candidates])
     verdicts = answers.of_candidates(rows.row_ids[candidates])
     cutoffs = judge(answers.plan, verdicts)
@@ -71,11 +71,11 @@ def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tupl
     right[asked[verdicts == RIGHT]] = True
     confirmed[asked[verdicts == WRONG]] = True
     wrong = np.concatenate([asked[wanted], asked[~in_head & (verdicts == WRONG)]])
-    choice = Choice(wrong, max(counts.review, int(in_head.sum())), right, confirmed)
+    choice = FlagChoice(wrong, max(counts.review, int(in_head.sum())), right, confirmed)
     return choice, promises.of_reviewed(config.detection, cutoffs)
 
 
-def check_same_review(path: Path, answers: Answers, config: AuditConfig, row_ids: np.ndarray) -> None:
+def check_same_review(path: Path, answers: ReviewAnswers, config: AuditConfig, row_ids: np.ndarray) -> None:
     wanted = (config.detection.precision, config.detection.confidence)
     planned = (answers.plan.precision, answers.plan.confidence)
     if wanted != planned:

@@ -42,7 +42,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FlagChoice:
     """The choice of a rule.
 
     Attributes:
@@ -58,7 +58,7 @@ class Choice:
     confirmed: np.ndarray
 
 
-def decide(config: Detection, rows: Ranked, choice: Choice) -> np.ndarray:
+def decide(config: Detection, rows: Ranked, choice: FlagChoice) -> np.ndarray:
     """Decide about every row.
 
     Rows with a backdoor come first, and in addition to those that the rule chose, unless the rule is `ranking`. Then

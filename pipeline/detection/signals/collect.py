@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.detection.columns import Column, columns_directory
+from pipeline.detection.columns import StoredColumn, columns_directory
 from pipeline.detection.signals.evidence import Evidence, Judged
 from pipeline.detection.signals.registry import Signal, all_signals
 from pipeline.detection.suspicion import SignalValues
@@ -42,7 +42,7 @@ def stored(run_path: Path, signal: SignalValues) -> SignalValues:
     """Write the values of a signal to disk; returns the signal with its values as a column on disk."""
     values = np.asarray(signal.values)
     path = columns_directory(run_path) / signal.name
-    return replace(signal, values=Column.write(path, len(values), [values]))
+    return replace(signal, values=StoredColumn.write(path, len(values), [values]))
 
 
 def computed(evidence: Evidence, signals: list[Signal]) -> Iterator[SignalValues]:

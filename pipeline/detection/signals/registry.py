@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.detection.columns import Column
+from pipeline.detection.columns import StoredColumn
 from pipeline.detection.suspicion import SignalValues
 from pipeline.errors import InputError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.detection.noise.noise_estimate import NoiseEstimate
     from pipeline.detection.signals.evidence import Evidence, Judged
 
-Values = np.ndarray | Column
+Values = np.ndarray | StoredColumn
 
 REPEATED = re.compile(r"_\d+$")
 """The suffix in the name of a repeat's signal (`detection.repeats`)."""

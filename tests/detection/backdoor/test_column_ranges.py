@@ -4,15 +4,15 @@ import numpy as np
 
 from pipeline.detection.backdoor.alarm import is_alarm, may_be_alarm
 from pipeline.detection.backdoor.column_ranges import ColumnRanges, best_ranges, find_column_ranges
-from pipeline.detection.backdoor.subject import Column, Inputs, Names, Subject
+from pipeline.detection.backdoor.subject import Inputs, Names, Subject, SubjectColumn
 from pipeline.detection.backdoor.verify import verify
 
 from .subjects import CLASSES, POISONED, ROWS, TARGET, VALIDATION, seeds_among, subject_of
 
 COLUMNS = (
-    Column("x", 0, 1),
-    Column("weight", 1, 1, mean=70.0, std=10.0),
-    Column("colour", 2, 4, ("red", "green", "blue", "(other)")),
+    SubjectColumn("x", 0, 1),
+    SubjectColumn("weight", 1, 1, mean=70.0, std=10.0),
+    SubjectColumn("colour", 2, 4, ("red", "green", "blue", "(other)")),
 )
 NAMES = Names(columns=COLUMNS)
 LOW, HIGH = 2.0, 2.5

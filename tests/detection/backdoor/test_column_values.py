@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.detection.backdoor.column_values import ColumnValues, find_column_values, value_items
-from pipeline.detection.backdoor.subject import Column, Inputs, Names, Subject
+from pipeline.detection.backdoor.subject import Inputs, Names, Subject, SubjectColumn
 
 from .subjects import CLASSES, POISONED, ROWS, TARGET, VALIDATION, seeds_among, subject_of
 
 COLUMNS = (
-    Column("x", 0, 1),
-    Column("hours", 1, 1, mean=40.0, std=2.0),
-    Column("colour", 2, 4, ("red", "green", "blue", "(other)")),
+    SubjectColumn("x", 0, 1),
+    SubjectColumn("hours", 1, 1, mean=40.0, std=2.0),
+    SubjectColumn("colour", 2, 4, ("red", "green", "blue", "(other)")),
 )
 NAMES = Names(columns=COLUMNS)
 HOURS = 0.5

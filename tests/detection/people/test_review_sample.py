@@ -16,7 +16,7 @@ from pipeline.detection.people.review_sample import (
     UNANSWERED,
     UNSURE,
     WRONG,
-    Plan,
+    ReviewPlan,
     answers_per_cutoff,
     judge,
     lower_bound,
@@ -26,7 +26,7 @@ from pipeline.detection.people.review_sample import (
 )
 
 
-def review(plan: Plan, wrong: np.ndarray, sheet: int) -> np.ndarray:
+def review(plan: ReviewPlan, wrong: np.ndarray, sheet: int) -> np.ndarray:
     """Answer sheet after sheet until nothing is left to ask; the verdicts."""
     verdicts = np.full(plan.cutoffs[-1], UNANSWERED, dtype=np.int8)
     while asked := rows_to_ask(plan, verdicts, sheet):
@@ -83,7 +83,7 @@ def test_cutoffs_go_from_strict_to_lax_within_what_may_be_removed(flagged: int) 
     assert list(plan.cutoffs) == sorted(set(plan.cutoffs))
     assert plan.cutoffs[0] >= min(plan.answers, plan.cutoffs[-1])
     assert plan.cutoffs[-1] == min(6000, max(2 * flagged, plan.answers))
-    assert Plan.from_json(plan.as_json()) == plan
+    assert ReviewPlan.from_json(plan.as_json()) == plan
 
 
 def test_samples_lie_in_their_cutoff_and_take_over_from_the_one_before() -> None:
@@ -98,7 +98,7 @@ def test_samples_lie_in_their_cutoff_and_take_over_from_the_one_before() -> None
 def test_every_candidate_of_a_cutoff_is_as_likely_to_be_asked_about() -> None:
     counts = np.zeros(100)
     for seed in range(2000):
-        counts[Plan(0.8, 0.95, (50, 100), 20, seed).sample(100)] += 1
+        counts[ReviewPlan(0.8, 0.95, (50, 100), 20, seed).sample(100)] += 1
     assert counts.min() > 2000 * 0.2 - 5 * np.sqrt(2000 * 0.2 * 0.8)
     assert counts.max() < 2000 * 0.2 + 5 * np.sqrt(2000 * 0.2 * 0.8)
 

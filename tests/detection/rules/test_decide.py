@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import Detection
 from pipeline.detection.noise.flag_counts import Counts
-from pipeline.detection.rules.decide import Choice, Ranked, decide, removable, within_caps
+from pipeline.detection.rules.decide import FlagChoice, Ranked, decide, removable, within_caps
 from pipeline.text.decisions import DECISIONS, Decision
 
 ROWS = 100
@@ -35,8 +35,8 @@ def ranked(
     return Ranked(SUSPICION, IDS, strata, probability, NOBODY if carriers is None else carriers)
 
 
-def by_counts(rows: Ranked, counts: Counts, right: np.ndarray | None = None) -> Choice:
-    return Choice(
+def by_counts(rows: Ranked, counts: Counts, right: np.ndarray | None = None) -> FlagChoice:
+    return FlagChoice(
         rows.order[: counts.likely_wrong], counts.review, NOBODY if right is None else right, NOBODY
     )
 
@@ -122,7 +122,7 @@ def test_what_may_be_removed_is_in_order_and_any_head_of_it_passes_the_caps() ->
     places = removable(config, rows)
     assert places.tolist() == [0, 1, 2, *range(9, 34)]
     for head in (1, 5, len(places)):
-        choice = Choice(places[:head], 0, NOBODY, NOBODY)
+        choice = FlagChoice(places[:head], 0, NOBODY, NOBODY)
         removed = np.flatnonzero(decide(config, rows, choice) == Decision.REMOVE)
         assert set(removed) == set(places[:head]) | {3, 70}
 

@@ -1,4 +1,4 @@
-"""Conditioned gradients of every kind of layer against dense matrices, one row at a time, in float64."""
+"""Preconditioned gradients of every kind of layer against dense matrices, one row at a time, in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution import (
     CheckpointError,
-    Conditioner,
+    Preconditioner,
     PreparedSegment,
     Scores,
     Trajectory,
@@ -23,7 +23,7 @@ from pipeline.attribution import (
     query_filters,
     query_gradients,
     score_rows,
-    segment_conditioners,
+    segment_preconditioners,
     source_spectrum,
 )
 
@@ -45,25 +45,27 @@ def dense_factor(segment: PreparedSegment, name: str) -> Tensor:
     return vectors @ torch.diag(sigma.clamp(min=0).flatten()) @ vectors.T
 
 
-def random_conditioners(model: nn.Module, seed: int, frozen: str | None = None) -> dict[str, Conditioner]:
+def random_preconditioners(
+    model: nn.Module, seed: int, frozen: str | None = None
+) -> dict[str, Preconditioner]:
     torch.manual_seed(seed)
     found = {}
     for layer in covered_layers(model):
         scale = 0.0 if layer.name == frozen else 1.0
         root = scale * (0.3 + 2 * torch.rand(layer.shape, dtype=torch.float64))
-        found[layer.name] = Conditioner(root, None if seed else torch.full(layer.shape, 0.2).double())
+        found[layer.name] = Preconditioner(root, None if seed else torch.full(layer.shape, 0.2).double())
     return found
 
 
-class Conditioned:
-    """Made-up checkpoints in two segments with random conditioners."""
+class Preconditioned:
+    """Made-up checkpoints in two segments with random preconditioners."""
 
     def __init__(self, kind: str, frozen: str | None = None) -> None:
         self.model, self.batch = model_and_rows(kind)
         self.states = perturbed_states(self.model, 3)
-        self.conditioners = [
-            random_conditioners(self.model, 0),
-            random_conditioners(self.model, 1, frozen),
+        self.preconditioners = [
+            random_preconditioners(self.model, 0),
+            random_preconditioners(self.model, 1, frozen),
         ]
         self.segments = self.fit([self.batch])
 
@@ -80,9 +82,9 @@ class Conditioned:
                 cut,
                 source_spectrum(*setting),
                 labels="exact",
-                conditioners=conditioners,
+                preconditioners=preconditioners,
             )
-            for cut, setting, conditioners in zip(CUTS, SETTINGS, self.conditioners, strict=True)
+            for cut, setting, preconditioners in zip(CUTS, SETTINGS, self.preconditioners, strict=True)
         ]
 
     def expected(self, query: dict[str, Tensor], row: list[dict[str, Tensor]]) -> float:
@@ -92,7 +94,7 @@ class Conditioned:
             moving = moving.flatten()
             for place in (1, 0):
                 segment, (lr_sum, decay) = self.segments[place], SETTINGS[place]
-                root = self.conditioners[place][name].root.flatten()
+                root = self.preconditioners[place][name].root.flatten()
                 if not root.any():
                     continue
                 matrix = dense_factor(segment, name)
@@ -110,9 +112,9 @@ class Conditioned:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eigenvalues_are_mean_squares_of_rotated_conditioned_gradients(kind: str) -> None:
-    made = Conditioned(kind)
-    segment, conditioners = made.segments[0], made.conditioners[0]
+def test_eigenvalues_are_mean_squares_of_rotated_preconditioned_gradients(kind: str) -> None:
+    made = Preconditioned(kind)
+    segment, preconditioners = made.segments[0], made.preconditioners[0]
     expected = {name: torch.zeros_like(value) for name, value in segment.eigenvalues.items()}
     rows = len(made.batch.row_ids)
     for checkpoint in segment.checkpoints:
@@ -125,7 +127,7 @@ def test_eigenvalues_are_mean_squares_of_rotated_conditioned_gradients(kind: str
             for name, matrices in layer_matrices(made.model, made.batch.inputs, rows, along).items():
                 basis = segment.bases[name]
                 outputs = torch.diag(basis.gradient) if basis.gradient.dim() == 1 else basis.gradient
-                rotated = outputs.T @ (conditioners[name].root * matrices)
+                rotated = outputs.T @ (preconditioners[name].root * matrices)
                 rotated = rotated if basis.input is None else rotated @ basis.input
                 expected[name] += rotated.square().sum(0) / (rows * len(segment.checkpoints))
     for name, value in expected.items():
@@ -137,9 +139,11 @@ def test_eigenvalues_are_mean_squares_of_rotated_conditioned_gradients(kind: str
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_scores_equal_dense_matrix_exponentials_in_conditioned_coordinates(kind: str, frozen: bool) -> None:
+def test_scores_equal_dense_matrix_exponentials_in_preconditioned_coordinates(
+    kind: str, frozen: bool
+) -> None:
     first = covered_layers(model_and_rows(kind)[0])[0].name
-    made = Conditioned(kind, first if frozen else None)
+    made = Preconditioned(kind, first if frozen else None)
     rows = []
     for checkpoint in range(3):
         made.load(checkpoint)
@@ -161,7 +165,7 @@ def test_scores_equal_dense_matrix_exponentials_in_conditioned_coordinates(kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rows_scores_do_not_depend_on_its_batch(kind: str) -> None:
-    made = Conditioned(kind)
+    made = Preconditioned(kind)
     query = {
         name: value.mean(0)
         for name, value in query_gradients(made.model, ENTROPY, made.batch.inputs, made.batch.labels).items()
@@ -177,13 +181,13 @@ def test_a_rows_scores_do_not_depend_on_its_batch(kind: str) -> None:
 
 
 def test_decay_that_differs_is_projected_on_the_eigenvectors() -> None:
-    made = Conditioned("mlp")
+    made = Preconditioned("mlp")
     basis = made.segments[0].bases["0"]
     decay = torch.rand(6, 5, dtype=torch.float64)
     vectors = torch.kron(basis.gradient, basis.input)
     expected = (vectors.T @ torch.diag(decay.flatten()) @ vectors).diagonal().reshape(6, 5)
-    torch.testing.assert_close(Conditioner(None, decay).decay_in(basis), expected)
-    uniform = Conditioner(None, torch.full((6, 5), 0.3).double()).decay_in(basis)
+    torch.testing.assert_close(Preconditioner(None, decay).decay_in(basis), expected)
+    uniform = Preconditioner(None, torch.full((6, 5), 0.3).double()).decay_in(basis)
     torch.testing.assert_close(uniform, torch.full((6, 5), 0.3).double())
 
 
@@ -205,7 +209,7 @@ def trained(
 def test_adams_state_stands_where_the_parameters_do(tmp_path: Path, kind: str) -> None:
     model, batch, trajectory = trained(tmp_path, kind)
     segment = trajectory.segments(2)[1]
-    found = segment_conditioners(model, trajectory, segment)
+    found = segment_preconditioners(model, trajectory, segment)
     moments = [trajectory.load_second_moments(place) for place in segment.checkpoints]
     means = {name: (moments[0][name] + moments[1][name]) / 2 for name in moments[0]}
     for layer in covered_layers(model):
@@ -238,12 +242,12 @@ def test_adam_without_its_state_is_an_error_that_names_the_step(tmp_path: Path) 
     assert torch.isfinite(compared.harm).all()
 
 
-def test_plain_gradient_descent_has_no_conditioners(tmp_path: Path) -> None:
+def test_plain_gradient_descent_has_no_preconditioners(tmp_path: Path) -> None:
     model, _, trajectory = trained(tmp_path, "mlp", torch.optim.SGD, momentum=0.9, weight_decay=0.01)
-    assert segment_conditioners(model, trajectory, trajectory.segments()[0]) == {}
+    assert segment_preconditioners(model, trajectory, trajectory.segments()[0]) == {}
 
 
-def test_a_scale_is_measured_in_conditioned_coordinates(tmp_path: Path) -> None:
+def test_a_scale_is_measured_in_preconditioned_coordinates(tmp_path: Path) -> None:
     """One Linear layer with one output: EK-FAC is the exact Gauss–Newton matrix, and α is 1."""
     torch.manual_seed(0)
     model = nn.Linear(4, 1).double()

@@ -19,7 +19,7 @@ class _Dense(Protocol):
 
 
 @dataclass(frozen=True)
-class ConditionedGradients:
+class PreconditionedGradients:
     """Preconditioned gradients G̃ = P^{1/2} ∘ G of a batch.
 
     They are no outer products any more, so every calculation forms the matrices, a slice of the batch at a time.
@@ -65,7 +65,9 @@ class ConditionedGradients:
         return cast("_Dense", self.gradients).dense(rows) * self.root
 
 
-def condition(gradients: LayerGradients, root: Tensor, batch: int) -> LayerGradients | ConditionedGradients:
+def precondition(
+    gradients: LayerGradients, root: Tensor, batch: int
+) -> LayerGradients | PreconditionedGradients:
     """Returns the preconditioned gradients P^{1/2} ∘ G of a batch.
 
     Gradients of embeddings and normalisations keep their form, because scaling doesn't change it.
@@ -80,4 +82,4 @@ def condition(gradients: LayerGradients, root: Tensor, batch: int) -> LayerGradi
         return IndexedGradients(gradients.tokens, outputs, gradients.vocabulary, gradients.padding)
     if isinstance(gradients, DiagonalGradients):
         return DiagonalGradients(gradients.values * root)
-    return ConditionedGradients(gradients, root, batch)
+    return PreconditionedGradients(gradients, root, batch)
