@@ -47,7 +47,7 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def current_watcher() -> Watcher:
+def _current_watcher() -> Watcher:
     """A function, since a served flow's globals are pickled by Prefect, and a ContextVar can't be."""
     return _watcher.get(Nobody())
 
@@ -72,17 +72,17 @@ def audit_flow(
     raise.
     """
     config = load_config(config_path, changes)
-    watcher = current_watcher()
+    watcher = _current_watcher()
 
     def run(stage: stages.Stage, context: AuditContext, fingerprint: str) -> bool:
-        ran = run_task(stage_task(stage, context, fingerprint, watcher), config)
+        ran = _run_task(_stage_task(stage, context, fingerprint, watcher), config)
         get_run_logger().info("%s: %s", stage.name, sentence(stage.name, context.run.facts(stage.name)))
         return ran
 
     with open_run(config, output, watcher.progress) as context:
         stages.run_stages(context, watcher, run)
         result = AuditResult(context.run)
-        publish(result)
+        _publish(result)
     path = str(result.run.path)
     return Completed(name="Refused" if result.refused else "Completed", message=path, data=path)
 
@@ -98,7 +98,7 @@ def run_audit(
     return AuditResult(path)
 
 
-def stage_task(
+def _stage_task(
     stage: stages.Stage, context: AuditContext, fingerprint: str, watcher: Watcher
 ) -> Task[[], bool]:
     """The stage as a task without parameters: Prefect would hash and serialise them."""
@@ -128,7 +128,7 @@ def stage_task(
     return run
 
 
-def run_task(stage: Task[[], bool], config: AuditConfig) -> bool:
+def _run_task(stage: Task[[], bool], config: AuditConfig) -> bool:
     try:
         return stage()
     except TaskRunTimeoutError:
@@ -138,27 +138,27 @@ def run_task(stage: Task[[], bool], config: AuditConfig) -> bool:
         ) from None
 
 
-def publish(result: AuditResult) -> None:
+def _publish(result: AuditResult) -> None:
     """The run's summary, its worst rows and a link to the report, as artifacts that Prefect's pages show."""
     summary, prefix = result.summary, re.sub(r"[^a-z0-9]+", "-", result.summary["name"].lower())
     report = result.paths["report"].resolve().as_uri()
     create_markdown_artifact(
-        summary_markdown(summary), key=f"{prefix}-summary", description="What the audit found"
+        _summary_markdown(summary), key=f"{prefix}-summary", description="What the audit found"
     )
     create_table_artifact(
-        worst_rows(result), key=f"{prefix}-worst-rows", description="The most suspicious rows"
+        _worst_rows(result), key=f"{prefix}-worst-rows", description="The most suspicious rows"
     )
     create_link_artifact(report, "report", key=f"{prefix}-report", description="The report of the run")
 
 
-def summary_markdown(summary: dict[str, Any]) -> str:
+def _summary_markdown(summary: dict[str, Any]) -> str:
     first, *rest = headline(summary)
     decisions = "\n".join(f"| {name} | {count:,} |" for name, count in summary["decisions"].items())
     text = "\n".join(f"{line}  " for line in rest)
     return f"**{first}**\n\n{text}\n\n| decision | rows |\n|---|---|\n{decisions}\n"
 
 
-def worst_rows(result: AuditResult) -> list[dict[str, Any]]:
+def _worst_rows(result: AuditResult) -> list[dict[str, Any]]:
     columns = ["row_key", "label", "suggested_label", "suspicion", "decision", "reasons"]
     rows = result.flagged.slice(0, WORST_ROWS).to_pylist()
     said = [

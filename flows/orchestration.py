@@ -24,7 +24,7 @@ def obstacle() -> str | None:
 
     Prefect may be there for other work, in a version that flows don't run with.
     """
-    for requirement in extra_requirements():
+    for requirement in _extra_requirements():
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
@@ -35,16 +35,16 @@ def obstacle() -> str | None:
     return None
 
 
-def extra_requirements() -> list[Requirement]:
+def _extra_requirements() -> list[Requirement]:
     """What the extra names, as the installed package says; of a checkout that is not installed, Prefect alone."""
     try:
         stated = [Requirement(text) for text in metadata.requires("winnow") or []]
     except metadata.PackageNotFoundError:
         stated = []
-    return [each for each in stated if of_the_extra(each)] or [Requirement("prefect")]
+    return [each for each in stated if _of_the_extra(each)] or [Requirement("prefect")]
 
 
-def of_the_extra(requirement: Requirement) -> bool:
+def _of_the_extra(requirement: Requirement) -> bool:
     marker = requirement.marker
     return marker is not None and marker.evaluate({"extra": EXTRA}) and not marker.evaluate({"extra": ""})
 
@@ -76,15 +76,15 @@ def run_audit(
         from flows.audit import run_audit as run_flow
 
         return run_flow(config_path, changes, output, watcher)
-    return run_directly(config_path, changes, output, watcher, problem)
+    return _run_directly(config_path, changes, output, watcher, problem)
 
 
-def run_directly(
+def _run_directly(
     config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher, problem: str
 ) -> AuditResult:
     """Run `pipeline.audit`. Where Prefect may be expected, stderr says that it is left out, and why."""
     config = load_config(config_path, changes)
-    if expects_prefect(config):
+    if _expects_prefect(config):
         print(
             f"note: the audit runs without Prefect ({problem}): no retries, no time limit, nothing on its pages",
             file=sys.stderr,
@@ -95,7 +95,7 @@ def run_directly(
     return audit(config, output, watcher.progress, watcher)
 
 
-def expects_prefect(config: AuditConfig) -> bool:
+def _expects_prefect(config: AuditConfig) -> bool:
     """Retries and time limits are set, a server is named, or Prefect is installed, if in another version."""
     asked = config.orchestration != Orchestration() or bool(os.environ.get("PREFECT_API_URL"))
     return asked or find_spec("prefect") is not None

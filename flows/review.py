@@ -44,7 +44,7 @@ def print_review(console: Console, review: Review, run: Path) -> None:
         print_line(console, f"A precision of {asked} is not shown for any number of rows.")
     if review.cutoffs[-1].state == "fails":
         print_line(console, "More answers can't extend that: the tests end at the first that fails.")
-    for step in next_steps(review, run):
+    for step in _next_steps(review, run):
         print_line(console, step)
 
 
@@ -70,7 +70,7 @@ def print_holdout(console: Console, state: HoldoutState, run: Path) -> None:
         print_line(console, f"To judge the arms by these answers as well: winnow review {run} --apply")
 
 
-def next_steps(review: Review, run: Path) -> list[str]:
+def _next_steps(review: Review, run: Path) -> list[str]:
     steps = []
     if review.open:
         command = f"winnow review {run} --sample {min(MOST_ASKED, review.open)}"

@@ -57,7 +57,7 @@ def plan(
     Raises InputError for a wrong config, cron expression or time zone, and when no Prefect server answers.
     """
     config = load_config(config_path, changes)
-    zone = timezone or local_timezone()
+    zone = timezone or _local_timezone()
     if zone not in zoneinfo.available_timezones():
         raise InputError(
             f"--timezone: unknown time zone {zone!r}", "Give an IANA name, such as Europe/Berlin."
@@ -81,7 +81,7 @@ def plan(
     )
 
 
-def local_timezone() -> str:
+def _local_timezone() -> str:
     """The IANA name of this machine's time zone, or UTC if it has none."""
     name = os.environ.get("TZ", "").lstrip(":") or str(LOCAL_TIME.resolve()).partition("zoneinfo/")[2]
     return name if name in zoneinfo.available_timezones() else "UTC"

@@ -8,7 +8,7 @@ import sys
 import threading
 
 
-def serve(port: int) -> None:
+def _serve(port: int) -> None:
     """Be the server, until standard input ends."""
     import uvicorn
     from prefect.server.api.server import create_app
@@ -26,4 +26,4 @@ def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]))

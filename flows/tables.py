@@ -63,7 +63,7 @@ def print_runs(console: Console, lines: Sequence[RunLine]) -> None:
 def print_comparison(console: Console, found: dict[str, Any]) -> None:
     rows = [("", *found["runs"])]
     rows += [
-        (name, *(value_text(name, value) for value in values)) for name, values in found["values"].items()
+        (name, *(_value_text(name, value) for value in values)) for name, values in found["values"].items()
     ]
     print_columns(console, rows)
     flags = found["flags"]
@@ -81,7 +81,7 @@ def print_columns(console: Console, rows: Sequence[Sequence[str]]) -> None:
         print_line(console, "".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
-def value_text(name: str, value: Any) -> str:
+def _value_text(name: str, value: Any) -> str:
     """A compared value as people write it."""
     if value is None:
         return "–"

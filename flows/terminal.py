@@ -90,7 +90,7 @@ class Terminal:
             beside = "  (quarantine/ beside it has what was taken out)" if changed else ""
             places.append(("cleaned dataset", f"{result.paths['cleaned']}{beside}"))
         places.append(("report", str(result.paths["report"])))
-        if asks_for_review(result.summary):
+        if _asks_for_review(result.summary):
             places.append(("state the precision", f"winnow review {result.run.path} --sample 200"))
         self.pairs(places)
 
@@ -114,7 +114,7 @@ class Terminal:
             self._live = None
 
 
-def asks_for_review(summary: dict[str, Any]) -> bool:
+def _asks_for_review(summary: dict[str, Any]) -> bool:
     """Rows are flagged, and how many of them are wrong is not known."""
     flagged = any(summary["decisions"][name] for name in FLAGGED)
     return flagged and not summary["export"].get("skipped") and not states_precision(summary)

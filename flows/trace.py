@@ -17,7 +17,7 @@ MOST_QUERIES = 10
 def print_trace(console: Console, found: Trace) -> None:
     decode = found.decode
     lines: list[list[str]] = [["query", "predicted", "for", "influence", "against", "influence"]]
-    firsts = strongest(found)
+    firsts = _strongest(found)
     for query in range(min(MOST_QUERIES, len(found.queries))):
         predicted = words.label(decode(found.answers.predictions[query]))
         if found.answers.outputs.shape[1] > 1:
@@ -35,12 +35,12 @@ def print_trace(console: Console, found: Trace) -> None:
         f"{'nats' if found.answers.outputs.shape[1] > 1 else 'loss units'}"
         f"{', solved for with the true Gauss–Newton matrix' if found.refined else ''}.",
     )
-    for text in trigger_lines(found):
+    for text in _trigger_lines(found):
         print_line(console, text)
     print_line(console, f"page    {found.page}\ntable   {found.folder / 'influences.parquet'}")
 
 
-def strongest(found: Trace) -> dict[tuple[int, str], list[str]]:
+def _strongest(found: Trace) -> dict[tuple[int, str], list[str]]:
     """(query, direction) → the first row's key with its label, and its influence."""
     table = found.table
     first = [place for place, rank in enumerate(table["rank"].to_pylist()) if rank == 1]
@@ -53,7 +53,7 @@ def strongest(found: Trace) -> dict[tuple[int, str], list[str]]:
     }
 
 
-def trigger_lines(found: Trace) -> list[str]:
+def _trigger_lines(found: Trace) -> list[str]:
     if found.forensics is None:
         return []
     said = [

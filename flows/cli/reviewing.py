@@ -43,9 +43,9 @@ def review(
     if asking and (answers is not None or apply or len(asking) > 1):
         raise InputError(f"{asking[0]} goes alone", "Take the answers first, then ask for another sample.")
     if holdout is not None:
-        return ask_holdout(run, holdout, sheet, as_json)
+        return _ask_holdout(run, holdout, sheet, as_json)
     if answers is not None and is_holdout_sheet(answers):
-        return take_holdout(run, answers, as_json)
+        return _take_holdout(run, answers, as_json)
     if sample is not None:
         path, rows = write_sheet(run, sample, sheet, precision)
         if as_json:
@@ -68,7 +68,7 @@ def review(
     return finish(result, terminal, as_json)
 
 
-def ask_holdout(run: Path, sample: int, sheet: Path | None, as_json: bool) -> int:
+def _ask_holdout(run: Path, sample: int, sheet: Path | None, as_json: bool) -> int:
     """Write a sheet of holdout rows."""
     from pipeline.reviewing.holdout import write_holdout_sheet
     from pipeline.text import words
@@ -89,7 +89,7 @@ def ask_holdout(run: Path, sample: int, sheet: Path | None, as_json: bool) -> in
     return DONE
 
 
-def take_holdout(run: Path, answers: Path, as_json: bool) -> int:
+def _take_holdout(run: Path, answers: Path, as_json: bool) -> int:
     """Keep the answers about holdout rows and say what they show."""
     from flows.review import print_holdout
     from pipeline.reviewing.holdout import take_holdout_answers

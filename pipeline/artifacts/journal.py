@@ -49,7 +49,7 @@ def append(root: Path, line: dict[str, Any]) -> None:
         file.write(b"\n" + json.dumps(line).encode() + b"\n")
 
 
-def name_write(moment: str, path: Path, temporary: Path) -> None:
+def _name_write(moment: str, path: Path, temporary: Path) -> None:
     """A watcher of writes: names the content of each before it becomes visible."""
     root = root_of(path)
     if root is None:
@@ -63,7 +63,7 @@ def name_write(moment: str, path: Path, temporary: Path) -> None:
         kept_marks[path] = state_of(path), kept_marks[path][1]
 
 
-watchers.append(name_write)
+watchers.append(_name_write)
 
 
 def lines_of(journal: Path) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,7 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise InputError(
-            f"{path}{place}: {problem_of(error)}", "Check the sections, the indentation and the quotes."
+            f"{path}{place}: {_problem_of(error)}", "Check the sections, the indentation and the quotes."
         ) from None
     if not isinstance(tree, dict):
         raise InputError(
@@ -40,7 +40,7 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
     return validate(tree, str(path))
 
 
-def problem_of(error: YAMLError) -> str:
+def _problem_of(error: YAMLError) -> str:
     """What is wrong with a text that is not taken for YAML."""
     problem = getattr(error, "problem", None) or ""
     twice = re.match(r'found duplicate key "(.*?)" with value "', problem)

@@ -16,7 +16,7 @@ Root = type[BaseModel]
 def in_words(error: ValidationError, root: Root, where: str) -> InputError:
     """All that is wrong with a tree of values. root: the model that refused it; where: the file, or what it was."""
     by_key = {
-        plain_key(root, problem["loc"]): describe(root, problem) for problem in reversed(error.errors())
+        _plain_key(root, problem["loc"]): _describe(root, problem) for problem in reversed(error.errors())
     }
     first, *rest = reversed(by_key.values())  # a union's members complain one by one about the same key
     message = f"{where}: {first[0]}"
@@ -25,22 +25,22 @@ def in_words(error: ValidationError, root: Root, where: str) -> InputError:
     return InputError(message, first[1])
 
 
-def describe(root: Root, problem: Any) -> tuple[str, str]:
+def _describe(root: Root, problem: Any) -> tuple[str, str]:
     """One sentence for a validation problem and one with what to do."""
-    key, kind = plain_key(root, problem["loc"]), problem["type"]
+    key, kind = _plain_key(root, problem["loc"]), problem["type"]
     if kind == "extra_forbidden":
-        return f"unknown key `{key}`", nearest_key(root, key)
+        return f"unknown key `{key}`", _nearest_key(root, key)
     if kind == "missing":
         return f"`{key}` is missing", "Add it; `winnow init DATA` writes a complete config."
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return (f"{key}: {message}" if key else message), "Change the value in the config."
-    allowed = allowed_values(root, key)
+    allowed = _allowed_values(root, key)
     message = f"not {allowed}" if allowed else f"{message[0].lower()}{message[1:]}"
     return f"`{key}` is {repr(problem['input'])[:80]}: {message}", "Change the value in the config."
 
 
-def plain_key(root: Root, places: tuple[int | str, ...]) -> str:
+def _plain_key(root: Root, places: tuple[int | str, ...]) -> str:
     """The dotted key of a problem, without what pydantic adds: members of unions and names of functions."""
     kind: Any = root
     kept: list[str] = []
@@ -62,7 +62,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def allowed_values(root: Root, key: str) -> str:
+def _allowed_values(root: Root, key: str) -> str:
     """What a key with a union of switches, numbers and words takes, as in `true, false or auto`; else nothing."""
     kind: Any = root
     for part in key.split("."):
@@ -78,7 +78,7 @@ def allowed_values(root: Root, key: str) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def nearest_key(root: Root, key: str) -> str:
+def _nearest_key(root: Root, key: str) -> str:
     known = option_names(root)
     last = key.rsplit(".", 1)[-1]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [

@@ -37,10 +37,10 @@ LARGEST_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 def render() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *tables(AuditConfig, "")]) + "\n"
+    return "\n".join([HEAD, *_tables(AuditConfig, "")]) + "\n"
 
 
-def tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def _tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
     """A table of the section's own keys, then one of each section below it under a heading of its own."""
     nested = {}
     lines = ["| key | default | meaning |", "|---|---|---|"]
@@ -49,56 +49,56 @@ def tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
         if below is not None:
             nested[name] = below
         if below is None or field.description:
-            lines.append(f"| `{name}` | {default_of(field)} | {meaning_of(field)} |")
+            lines.append(f"| `{name}` | {_default_of(field)} | {_meaning_of(field)} |")
     yield "\n".join(lines) + "\n"
     for name, below in nested.items():
         key = f"{prefix}{name}"
         yield f"## `{key}`\n\n{linked(inspect.cleandoc(below.__doc__ or ''))}\n"
-        yield from tables(below, f"{key}.")
+        yield from _tables(below, f"{key}.")
 
 
-def default_of(field: FieldInfo) -> str:
+def _default_of(field: FieldInfo) -> str:
     """As it is written in YAML; a dash where there is none."""
     if field.is_required():
         return "**needed**"
     value = field.default
     if value is None:
         return "—"
-    if holds_bytes(field):
+    if _holds_bytes(field):
         unit, size = next((unit, size) for unit, size in LARGEST_UNITS if value % size == 0)
         return f"{value // size} {unit}"
     return value if isinstance(value, str) else f"`{json.dumps(value)}`"
 
 
-def holds_bytes(field: FieldInfo) -> bool:
+def _holds_bytes(field: FieldInfo) -> bool:
     """Whether the field is a size in bytes."""
     return any(isinstance(each, BeforeValidator) and each.func is parse_bytes for each in field.metadata)
 
 
-def meaning_of(field: FieldInfo) -> str:
+def _meaning_of(field: FieldInfo) -> str:
     """The description, then the words that the key takes."""
     return linked(" — ".join(each for each in (field.description or "", words_of(field.annotation)) if each))
 
 
 def words_of(annotation: Any) -> str:
     """The members of all Literals in an annotation, with what else it takes where one of several kinds is a Literal."""
-    words = list(literals(annotation))
+    words = list(_literals(annotation))
     kinds = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else ()
     plain = {bool: "`true`, `false`", int: "a whole number", float: "a number"}
-    others = [word for kind in kinds if (word := plain.get(plain_type(kind)))]
+    others = [word for kind in kinds if (word := plain.get(_plain_type(kind)))]
     return ", ".join([*others, *(f"`{word}`" for word in words)]) if words else ""
 
 
-def literals(annotation: Any) -> Iterator[str]:
+def _literals(annotation: Any) -> Iterator[str]:
     """The members of all Literals in an annotation."""
     if get_origin(annotation) is Literal:
         yield from map(str, get_args(annotation))
     else:
         for kind in get_args(annotation):
-            yield from literals(kind)
+            yield from _literals(kind)
 
 
-def plain_type(annotation: Any) -> Any:
+def _plain_type(annotation: Any) -> Any:
     """The type itself where it stands with its constraints."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 

@@ -48,20 +48,20 @@ class CommentedRepresenter(RoundTripRepresenter):
     """Of values with comments."""
 
 
-def represent_text(representer: SafeRepresenter, text: str) -> Any:
+def _represent_text(representer: SafeRepresenter, text: str) -> Any:
     """In double quotes where it has breaks of lines that only these escape."""
     style = '"' if any(each in text for each in UNUSUAL_BREAKS) else None
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def represent_none(representer: SafeRepresenter, _: None) -> Any:
+def _represent_none(representer: SafeRepresenter, _: None) -> Any:
     """`null`; the library leaves the place empty."""
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 for kind in (PlainRepresenter, CommentedRepresenter):
-    kind.add_representer(str, represent_text)
-    kind.add_representer(type(None), represent_none)
+    kind.add_representer(str, _represent_text)
+    kind.add_representer(type(None), _represent_none)
 
 
 class CommentedSection:
@@ -77,7 +77,7 @@ class CommentedSection:
 
     def put(self, key: str, value: Any, remark: str = "", flow: bool = False) -> None:
         """A key with its value. flow: a dict or list stands on the key's line."""
-        self._map[key] = in_flow(value) if flow else value
+        self._map[key] = _in_flow(value) if flow else value
         self._describe(key, remark)
 
     def section(self, key: str, remark: str = "") -> CommentedSection:
@@ -89,14 +89,14 @@ class CommentedSection:
 
     def note(self, text: str = "") -> None:
         """A line of comment before what comes next; without text an empty line."""
-        self._notes.append((one_line(text), self._indent))
+        self._notes.append((_one_line(text), self._indent))
 
     def _describe(self, key: str, remark: str) -> None:
         for text, indent in self._notes:
             self._map.yaml_set_comment_before_after_key(key, before=text or "\n", indent=indent)
         self._notes.clear()
         if remark:
-            comment = CommentToken(f" # {one_line(remark)}", CommentMark(0), None)
+            comment = CommentToken(f" # {_one_line(remark)}", CommentMark(0), None)
             self._map.ca.items.setdefault(key, [None, None, None, None])[2] = comment
 
     def text(self) -> str:
@@ -110,7 +110,7 @@ class CommentedSection:
         return file.getvalue()
 
 
-def in_flow(value: Any) -> Any:
+def _in_flow(value: Any) -> Any:
     """The same dict or list, written as {a: 1} or [1]; other values unchanged."""
     if not isinstance(value, dict | list):
         return value
@@ -119,6 +119,6 @@ def in_flow(value: Any) -> Any:
     return found
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Without breaks and characters that no comment may have."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())

@@ -41,9 +41,9 @@ def check_keys(data: Data, shards: Sequence[ShardRows]) -> None:
     twice = np.flatnonzero(ids[order][1:] == ids[order][:-1]) + 1
     pairs = sorted((int(rows[order[i]]), int(rows[order[i - 1]])) for i in twice)
     for later, earlier in pairs:
-        (one, row), (other, other_row) = locate(shards, later), locate(shards, earlier)
-        key = read_value(one.shard, data.key, row)
-        if key == read_value(other.shard, data.key, other_row):  # equal hashes alone are no proof
+        (one, row), (other, other_row) = _locate(shards, later), _locate(shards, earlier)
+        key = _read_value(one.shard, data.key, row)
+        if key == _read_value(other.shard, data.key, other_row):  # equal hashes alone are no proof
             role, other_role = ROLES[one.roles[row]], ROLES[other.roles[other_row]]
             both = f"both {role}" if role == other_role else f"{role} and {other_role}"
             raise InputError(
@@ -54,7 +54,7 @@ def check_keys(data: Data, shards: Sequence[ShardRows]) -> None:
             )
 
 
-def locate(shards: Sequence[ShardRows], index: int) -> tuple[ShardRows, int]:
+def _locate(shards: Sequence[ShardRows], index: int) -> tuple[ShardRows, int]:
     """The shard of a place among all rows, and the place in it."""
     for shard in shards:
         if index < shard.shard.rows:
@@ -63,7 +63,7 @@ def locate(shards: Sequence[ShardRows], index: int) -> tuple[ShardRows, int]:
     raise IndexError(index)
 
 
-def read_value(shard: Shard, column: str, row: int) -> Any:
+def _read_value(shard: Shard, column: str, row: int) -> Any:
     """One value of a column."""
     group = int(shard.row_group_of(np.array([row]))[0])
     with pq.ParquetFile(shard.path) as parquet:

@@ -47,8 +47,8 @@ def read_decisions(path: Path) -> list[DecisionLine]:
     lines: dict[str, DecisionLine] = {}
     word_column = None
     for place, entry in read_entries(path):
-        word_column = word_column or decision_column(path, place, list(entry))
-        line = line_of(place, entry, word_column)
+        word_column = word_column or _decision_column(path, place, list(entry))
+        line = _line_of(place, entry, word_column)
         if line is None:
             continue
         other = lines.setdefault(line.key, line)
@@ -65,7 +65,7 @@ def read_decisions(path: Path) -> list[DecisionLine]:
     return list(lines.values())
 
 
-def decision_column(path: Path, place: str, names: list[str]) -> str:
+def _decision_column(path: Path, place: str, names: list[str]) -> str:
     """`decision`, or `verdict` in a sheet. Raises InputError for an unknown column and where one is missing."""
     if None in names:
         raise InputError(
@@ -79,7 +79,7 @@ def decision_column(path: Path, place: str, names: list[str]) -> str:
                 "Write the new label into the column `label`.",
             )
         if name not in (*COLUMNS, VERDICT, *(OF_SHEETS if sheet else ())):
-            refuse_column(path, name)
+            _refuse_column(path, name)
     if sheet and "decision" in names:
         raise InputError(f"{path}: has the columns decision and verdict", "Leave one of them out.")
     column = VERDICT if sheet else "decision"
@@ -92,13 +92,13 @@ def decision_column(path: Path, place: str, names: list[str]) -> str:
     return column
 
 
-def refuse_column(path: Path, name: str) -> NoReturn:
+def _refuse_column(path: Path, name: str) -> NoReturn:
     close = difflib.get_close_matches(name.lower(), [*COLUMNS, VERDICT], n=1)
     known = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(COLUMNS)}."
     raise InputError(f"{path}: unknown column {name!r}", known)
 
 
-def line_of(place: str, entry: dict[str, str], word_column: str) -> DecisionLine | None:
+def _line_of(place: str, entry: dict[str, str], word_column: str) -> DecisionLine | None:
     key, label = entry["row_key"] or "", (entry.get("label") or "").strip() or None
     word = (entry[word_column] or "").strip().lower()
     if not word and word_column == VERDICT:

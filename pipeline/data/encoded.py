@@ -48,18 +48,18 @@ class Rows:
 
     def select(self, which: Any) -> Rows:
         """The rows of an index tensor, a mask or a slice."""
-        return combine([self], lambda tensors: tensors[0][which])
+        return _combine([self], lambda tensors: tensors[0][which])
 
     def to(self, device: torch.device) -> Rows:
         """The rows on a device; a copy to a GPU goes on while the caller does."""
         if device.type != "cuda" or self.labels.device == device:
-            return combine([self], lambda tensors: tensors[0].to(device))
-        return combine([self], lambda tensors: tensors[0].pin_memory().to(device, non_blocking=True))
+            return _combine([self], lambda tensors: tensors[0].to(device))
+        return _combine([self], lambda tensors: tensors[0].pin_memory().to(device, non_blocking=True))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Rows]) -> Rows:
         """The rows of all parts, in order; at least one part."""
-        return combine(parts, lambda tensors: torch.cat(list(tensors)))
+        return _combine(parts, lambda tensors: torch.cat(list(tensors)))
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
@@ -73,7 +73,7 @@ class Rows:
         )
 
 
-def combine(parts: Sequence[Rows], change: Callable[[Sequence[Tensor]], Tensor]) -> Rows:
+def _combine(parts: Sequence[Rows], change: Callable[[Sequence[Tensor]], Tensor]) -> Rows:
     """Rows whose every tensor is made from the same tensor of all parts."""
     first = parts[0].inputs
     if isinstance(first, dict):

@@ -29,17 +29,17 @@ def read_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         )
     try:
         if path.suffix.lower() == ".csv":
-            yield from csv_entries(path)
+            yield from _csv_entries(path)
         else:
             for row, entry in enumerate(pq.read_table(path, partitioning=None).to_pylist()):
-                yield f"{path}, row {row}", {name: as_text(value) for name, value in entry.items()}
+                yield f"{path}, row {row}", {name: _as_text(value) for name, value in entry.items()}
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: can't be read ({reason})", "Give a Parquet or a CSV file.") from None
 
 
-def csv_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    check_utf8(path)
+def _csv_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    _check_utf8(path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = file.readline()
         file.seek(0)
@@ -50,13 +50,13 @@ def csv_entries(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             yield f"{path}, line {reader.line_num}", entry
 
 
-def as_text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return ""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
-def check_utf8(path: Path) -> None:
+def _check_utf8(path: Path) -> None:
     """Raises InputError for the encodings of text that some spreadsheets write."""
     with path.open("rb") as file:
         first = file.read(4)

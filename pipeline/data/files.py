@@ -92,7 +92,7 @@ def matches(pattern: str, role: str) -> list[str]:
     if path.is_file():
         return [pattern]
     if path.is_dir():
-        found = [str(file) for file in path.rglob("*.parquet") if not is_hidden(file.relative_to(path))]
+        found = [str(file) for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path))]
     else:
         # glob.glob, as Path.glob takes no absolute patterns
         found = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
@@ -105,7 +105,7 @@ def matches(pattern: str, role: str) -> list[str]:
     return sorted(found)
 
 
-def is_hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     """Names that start with `_` or `.` are not data, by the convention of Parquet datasets."""
     return any(part.startswith(("_", ".")) for part in path.parts)
 
@@ -149,11 +149,11 @@ def open_shard(index: int, file: SourceFile) -> Shard:
             sizes = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
             schema = parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise unreadable(file.path, error) from None
+        raise _unreadable(file.path, error) from None
     return Shard(index, file.path, file.role, schema, sizes, stat.st_size, stat.st_mtime_ns)
 
 
-def unreadable(path: str, error: Exception) -> InputError:
+def _unreadable(path: str, error: Exception) -> InputError:
     try:
         size = Path(path).stat().st_size
         with Path(path).open("rb") as file:
@@ -168,10 +168,10 @@ def unreadable(path: str, error: Exception) -> InputError:
         return InputError(f"{path}: not a Parquet file", "Convert it to Parquet, or narrow the path pattern.")
     if tail != MAGIC:
         return InputError(f"{path}: cut short, the Parquet footer is missing", "Copy the file again.")
-    return InputError(f"{path}: the Parquet footer is damaged ({first_line(error)})", "Copy the file again.")
+    return InputError(f"{path}: the Parquet footer is damaged ({_first_line(error)})", "Copy the file again.")
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -186,8 +186,8 @@ def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator
     with pq.ParquetFile(shard.path, page_checksum_verification=True) as parquet:
         first = 0
         for groups in packs(shard.row_groups, chunk_rows):
-            parts = (group_batches(parquet, shard, group, columns, chunk_rows) for group in groups)
-            for batch in next(parts) if len(groups) == 1 else joined(chain.from_iterable(parts)):
+            parts = (_group_batches(parquet, shard, group, columns, chunk_rows) for group in groups)
+            for batch in next(parts) if len(groups) == 1 else _joined(chain.from_iterable(parts)):
                 yield Run(shard, first, batch)
                 first += batch.num_rows
 
@@ -206,7 +206,7 @@ def packs(sizes: Sequence[int], chunk_rows: int) -> Iterator[list[int]]:
         yield pack
 
 
-def group_batches(
+def _group_batches(
     parquet: pq.ParquetFile, shard: Shard, group: int, columns: Sequence[str], chunk_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Batches of one row group, validated: damaged text, for one, shows only here."""
@@ -218,12 +218,12 @@ def group_batches(
             yield batch
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{shard.path}, row group {group}: a page is damaged ({first_line(error)})",
+            f"{shard.path}, row group {group}: a page is damaged ({_first_line(error)})",
             "Copy or write the file again, or take it out of the data.",
         ) from None
 
 
-def joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def _joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """All batches as one; an empty list when there are no rows."""
     parts = list(batches)
     return pa.Table.from_batches(parts).combine_chunks().to_batches() if parts else []

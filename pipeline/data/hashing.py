@@ -17,10 +17,10 @@ DIGEST = 8  # bytes
 
 def key_ids(keys: Sequence[str]) -> np.ndarray:
     """Ids of row keys: int64 [rows], the same on every machine and in every run."""
-    return as_ids(key.encode() for key in keys)
+    return _as_ids(key.encode() for key in keys)
 
 
-def as_ids(messages: Iterable[bytes | memoryview]) -> np.ndarray:
+def _as_ids(messages: Iterable[bytes | memoryview]) -> np.ndarray:
     """A 64-bit hash of each message: int64."""
     joined = b"".join(hashlib.blake2b(message, digest_size=DIGEST).digest() for message in messages)
     return np.frombuffer(joined, dtype="<i8")
@@ -32,8 +32,8 @@ def content_ids(columns: Sequence[pa.Array]) -> np.ndarray:
     Equal values hash equally, whatever the batches and the dictionary encoding. A null differs from each
     value but counts as 0 inside a list; −0 equals 0 and all NaN are equal.
     """
-    table = np.ascontiguousarray(np.concatenate([column_bytes(column) for column in columns], axis=1))
-    return as_ids(pieces(table, np.arange(len(table) + 1) * table.shape[1]))
+    table = np.ascontiguousarray(np.concatenate([_column_bytes(column) for column in columns], axis=1))
+    return _as_ids(pieces(table, np.arange(len(table) + 1) * table.shape[1]))
 
 
 def hex_ids(ids: np.ndarray) -> list[str]:
@@ -60,35 +60,35 @@ def with_several(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     return several[place] == keys
 
 
-def column_bytes(column: pa.Array) -> np.ndarray:
+def _column_bytes(column: pa.Array) -> np.ndarray:
     """A column as bytes of fixed width: uint8 [rows, width]. The last byte says whether there is a value."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
     valid = column.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
-    body = value_bytes(column, valid.astype(bool))
+    body = _value_bytes(column, valid.astype(bool))
     return np.concatenate([body, valid[:, None]], axis=1)
 
 
-def value_bytes(column: pa.Array, valid: np.ndarray) -> np.ndarray:
+def _value_bytes(column: pa.Array, valid: np.ndarray) -> np.ndarray:
     rows = len(column)
     if is_fixed_width(column.type):
-        return number_bytes(column)
+        return _number_bytes(column)
     if pa.types.is_fixed_size_list(column.type) and is_fixed_width(column.type.value_type):
-        flat = number_bytes(column.flatten())  # leaves null lists out
+        flat = _number_bytes(column.flatten())  # leaves null lists out
         body = np.zeros((rows, column.type.list_size * flat.shape[1]), dtype=np.uint8)
         body[valid] = flat.reshape(-1, body.shape[1])
         return body
     if is_list(column.type) and is_fixed_width(column.type.value_type):
-        flat = number_bytes(column.flatten())
+        flat = _number_bytes(column.flatten())
         lengths = column.value_lengths().fill_null(0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(lengths)]) * flat.shape[1]
-        return as_ids(pieces(flat, offsets)).view(np.uint8).reshape(rows, DIGEST)
-    return text_bytes(column)
+        return _as_ids(pieces(flat, offsets)).view(np.uint8).reshape(rows, DIGEST)
+    return _text_bytes(column)
 
 
-def number_bytes(column: pa.Array) -> np.ndarray:
+def _number_bytes(column: pa.Array) -> np.ndarray:
     """Numbers and booleans as uint8 [values, bytes of one]; null as zero."""
     values = column.fill_null(False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
@@ -97,7 +97,7 @@ def number_bytes(column: pa.Array) -> np.ndarray:
     return values.view(np.uint8).reshape(len(values), values.dtype.itemsize)
 
 
-def text_bytes(column: pa.Array) -> np.ndarray:
+def _text_bytes(column: pa.Array) -> np.ndarray:
     """Text, bytes and what can be written as text, hashed: uint8 [rows, 8]."""
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         column = column.cast(pa.large_string())
@@ -105,7 +105,7 @@ def text_bytes(column: pa.Array) -> np.ndarray:
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     flat = np.frombuffer(data, dtype=np.uint8) if data else np.empty(0, dtype=np.uint8)
-    return as_ids(pieces(flat, ends)).view(np.uint8).reshape(len(column), DIGEST)
+    return _as_ids(pieces(flat, ends)).view(np.uint8).reshape(len(column), DIGEST)
 
 
 def pieces(array: np.ndarray, offsets: np.ndarray) -> Iterable[memoryview]:

@@ -26,17 +26,17 @@ def trusted_rows(config: AuditConfig, run_path: Path) -> np.ndarray:
     Raises InputError for a file without keys, and for a row that is not in the train set.
     """
     path = Path(config.detection.trusted or "")
-    named = named_keys(path, [ROW_KEY, *([config.data.key] if config.data.key else [])])
-    return train_places(run_path, named)
+    named = _named_keys(path, [ROW_KEY, *([config.data.key] if config.data.key else [])])
+    return _train_places(run_path, named)
 
 
-def named_keys(path: Path, columns: list[str]) -> dict[str, str]:
+def _named_keys(path: Path, columns: list[str]) -> dict[str, str]:
     """Key → where it stands in the file, from the first of `columns` that the file has.
 
     Raises InputError when the file can't be read, has none of the columns or no rows, or a key is empty.
     """
     named: dict[str, str] = {}
-    for place, key in key_entries(path, columns):
+    for place, key in _key_entries(path, columns):
         if not key:
             raise InputError(f"{place}: the key is empty", "Fill it in, or take the line out.")
         named.setdefault(key, place)
@@ -47,24 +47,24 @@ def named_keys(path: Path, columns: list[str]) -> dict[str, str]:
 
 def content_hash(path: str) -> str:
     """Raises InputError when the file is not there."""
-    check_there(Path(path))
+    _check_there(Path(path))
     return sha256_of(path)
 
 
-def check_there(path: Path) -> None:
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file", f"Relative paths start from {Path.cwd()}.")
 
 
-def key_entries(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
+def _key_entries(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
     """Place and key of every line; of Parquet files the one column alone is read."""
-    check_there(path)
+    _check_there(path)
     if path.suffix == ".csv":
         for place, entry in read_entries(path):
-            yield place, entry[chosen_column(path, list(entry), columns)] or ""
+            yield place, entry[_chosen_column(path, list(entry), columns)] or ""
         return
     try:
-        name = chosen_column(path, pq.read_schema(path).names, columns)
+        name = _chosen_column(path, pq.read_schema(path).names, columns)
         values = pq.read_table(path, columns=[name], partitioning=None)[name]
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
@@ -73,7 +73,7 @@ def key_entries(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
         yield f"{path}, row {row}", "" if value is None else str(value)
 
 
-def chosen_column(path: Path, there: list[str], columns: list[str]) -> str:
+def _chosen_column(path: Path, there: list[str], columns: list[str]) -> str:
     for name in columns:
         if name in there:
             return name
@@ -84,7 +84,7 @@ def chosen_column(path: Path, there: list[str], columns: list[str]) -> str:
     )
 
 
-def train_places(run_path: Path, named: dict[str, str]) -> np.ndarray:
+def _train_places(run_path: Path, named: dict[str, str]) -> np.ndarray:
     """Places of the keys among the train rows, int64, ascending.
 
     Raises InputError for a key that the catalog does not know or has under another role.

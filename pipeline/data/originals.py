@@ -45,7 +45,7 @@ def read_originals(places: Iterable[Place], columns: list[str]) -> Originals:
                     for at, row in enumerate(inside):
                         found.rows[shard, row] = {name: taken[name][at] for name in taken.column_names}
                     if sum(piece.num_rows for piece in pieces) < REFERENCE_ROWS:
-                        pieces.append(usual_columns(table))
+                        pieces.append(_usual_columns(table))
         except (OSError, pa.ArrowException):
             continue
     if pieces:
@@ -63,13 +63,13 @@ def row_groups(file: pq.ParquetFile, columns: list[str], wanted: list[int]) -> I
         first += rows
 
 
-def usual_columns(table: pa.Table) -> pa.Table:
+def _usual_columns(table: pa.Table) -> pa.Table:
     """The columns whose values can be common or rare: numbers, booleans and strings."""
-    names = [entry.name for entry in table.schema if is_plain(entry.type)]
+    names = [entry.name for entry in table.schema if _is_plain(entry.type)]
     return table.select(names).slice(0, REFERENCE_ROWS)
 
 
-def is_plain(kind: pa.DataType) -> bool:
+def _is_plain(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return (

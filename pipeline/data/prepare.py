@@ -111,12 +111,12 @@ def write_chunks(
     chunk_rows = min(context.config.compute.chunk_rows, max(1, CHUNK_BYTES // encoding.row_bytes))
     for kept in survey.shards:
         for run in read_runs(kept.shard, columns, chunk_rows):
-            for role, arrays in encode_run(run, kept, encoding).items():
+            for role, arrays in _encode_run(run, kept, encoding).items():
                 rows = len(arrays["labels"])
                 if canaries is not None and role == "train":
                     canaries.plant(arrays["labels"], firsts[role])
                 chunk = Chunk(f"{role}-{run.shard.index:05d}-{run.first:09d}", role, rows, firsts[role])
-                write_chunk(context.run, chunk, arrays)
+                _write_chunk(context.run, chunk, arrays)
                 firsts[role] += rows
                 row_bytes = sum(array.nbytes for array in arrays.values()) // rows
                 chunks.append(chunk)
@@ -128,7 +128,7 @@ def write_chunks(
     return chunks
 
 
-def encode_run(run: Run, kept: ShardRows, encoding: Encoding) -> dict[str, dict[str, np.ndarray]]:
+def _encode_run(run: Run, kept: ShardRows, encoding: Encoding) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of a run's rows by role; roles without rows and rows without a role are left out."""
     places = slice(run.first, run.first + run.batch.num_rows)
     codes, ids = kept.roles[places], kept.ids[places]
@@ -141,7 +141,7 @@ def encode_run(run: Run, kept: ShardRows, encoding: Encoding) -> dict[str, dict[
     return found
 
 
-def write_chunk(run: RunDirectory, chunk: Chunk, arrays: dict[str, np.ndarray]) -> None:
+def _write_chunk(run: RunDirectory, chunk: Chunk, arrays: dict[str, np.ndarray]) -> None:
     with write_atomically(chunk_path(run.path, chunk.id)) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 

@@ -35,10 +35,10 @@ def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     names = used_columns(data) + data.group + data.slices
     for shard in shards:
         for name in names:
-            check_column(shard, shards[0], name, data.features.get(name, ""))
+            _check_column(shard, shards[0], name, data.features.get(name, ""))
 
 
-def check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
+def _check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
     """asked: the kind of a feature by the config; empty for other columns."""
     if shard.schema.names.count(name) > 1:
         raise InputError(f"{shard.path}: column {name!r} is there twice", "Rename one of the two.")
@@ -55,10 +55,10 @@ def check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
             f"{shard.path}: column {name!r} is {here.type}, in {first.path} it is {there.type}",
             "Give the column one type in all shards.",
         )
-    column, model = column_of(shard, name), column_of(first, name)
-    for kind in kinds_of(asked, column.type) if asked else []:
+    column, model = _column_of(shard, name), _column_of(first, name)
+    for kind in _kinds_of(asked, column.type) if asked else []:
         found, wanted = (
-            said_of(each, partial(kind.stored_as, of)) for each, of in ((shard, column), (first, model))
+            _said_of(each, partial(kind.stored_as, of)) for each, of in ((shard, column), (first, model))
         )
         if found != wanted:
             raise InputError(
@@ -67,18 +67,18 @@ def check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
             )
 
 
-def kinds_of(asked: str, kind: pa.DataType) -> list[type[Encoder]]:
+def _kinds_of(asked: str, kind: pa.DataType) -> list[type[Encoder]]:
     """The kinds that a column of this type may become; asked: the config's word, `auto` for any built-in one."""
     kinds = built_in().values() if asked == "auto" else [find_kind(asked)]
     return [each for each in kinds if each.supports(kind)]
 
 
-def column_of(shard: Shard, name: str) -> Column:
+def _column_of(shard: Shard, name: str) -> Column:
     """A column that can be read from the shard on."""
-    return Column.of(shard.schema, name, partial(first_values, [shard], name))
+    return Column.of(shard.schema, name, partial(_first_values, [shard], name))
 
 
-def first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
+def _first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
     """The values of a column, some at a time, without dictionary encoding."""
     for shard in shards:
         with pq.ParquetFile(shard.path) as parquet:
@@ -86,7 +86,7 @@ def first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
                 yield plain(batch.column(0))
 
 
-def said_of(shard: Shard, work: Callable[[], Made]) -> Made:
+def _said_of(shard: Shard, work: Callable[[], Made]) -> Made:
     """`work()`; what is wrong is said of the shard."""
     try:
         return work()
@@ -99,7 +99,7 @@ def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
 
     Raises InputError for a type that the kind can't encode and for a second image or text column.
     """
-    columns = [feature_column(shards, name, data) for name in data.features]
+    columns = [_feature_column(shards, name, data) for name in data.features]
     alone: dict[str, Column] = {}
     for column in columns:
         into = find_kind(column.kind).input
@@ -115,21 +115,21 @@ def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
     return columns
 
 
-def feature_column(shards: Sequence[Shard], name: str, data: Data) -> Column:
+def _feature_column(shards: Sequence[Shard], name: str, data: Data) -> Column:
     first, kind = shards[0], data.features[name]
-    column = replace(column_of(first, name), values=partial(first_values, shards, name))
+    column = replace(_column_of(first, name), values=partial(_first_values, shards, name))
     if kind == "auto":
-        kind = said_of(first, partial(detect_kind, column))
+        kind = _said_of(first, partial(_detect_kind, column))
     encoder = find_kind(kind)
     if not encoder.supports(column.type):
         fitting = [word for word, each in built_in().items() if each.supports(column.type)]
         hint = f"Possible kinds: {', '.join(fitting)}." if fitting else "Convert it, or leave it out."
         raise InputError(f"{first.path}: column {name!r} is {column.type}, which is no {kind}", hint)
-    said_of(first, partial(encoder.create, column, data))
+    _said_of(first, partial(encoder.create, column, data))
     return replace(column, kind=kind)
 
 
-def detect_kind(column: Column) -> str:
+def _detect_kind(column: Column) -> str:
     """The kind of a column under `auto`. Raises InputError when no kind fits its type."""
     for word, kind in built_in().items():
         if kind.supports(column.type) and kind.recognises(column):

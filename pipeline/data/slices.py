@@ -57,12 +57,12 @@ def fit_slices(name: str, column: pa.Array) -> SliceColumn:
     text = as_text(column)
     counted = sorted(pc.value_counts(text).to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
     if len(counted) > MOST_VALUES and is_numeric(plain(column).type):
-        return fit_bins(name, numbers(column))
+        return _fit_bins(name, numbers(column))
     kept = counted if len(counted) <= MOST_VALUES else counted[: MOST_VALUES - 1]
     return SliceColumn(name, [*sorted(entry["values"] for entry in kept), OTHER])
 
 
-def fit_bins(name: str, values: np.ndarray) -> SliceColumn:
+def _fit_bins(name: str, values: np.ndarray) -> SliceColumn:
     """Bins of about equally many finite values, each up to and with its edge; missing ones are OTHER."""
     finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)).tolist()

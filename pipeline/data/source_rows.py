@@ -39,7 +39,7 @@ class TrainRows:
 def read_rows(run_path: Path, places: np.ndarray) -> TrainRows:
     """places: int64 among the train rows, in any order, repeated or not."""
     wanted = np.unique(places)
-    keys = taken(catalog_tables(run_path, "train", KEYS), wanted)
+    keys = _taken(catalog_tables(run_path, "train", KEYS), wanted)
     path = run_path / "rows.parquet"
     if not path.exists():
         decisions = pa.chunked_array([pa.nulls(len(wanted), pa.string())])
@@ -47,12 +47,12 @@ def read_rows(run_path: Path, places: np.ndarray) -> TrainRows:
     with pq.ParquetFile(path) as file:
         columns = ["decision", "label"]
         groups = (file.read_row_group(group, columns=columns) for group in range(file.num_row_groups))
-        judged = taken(groups, wanted)
+        judged = _taken(groups, wanted)
     table = keys.append_column("decision", judged["decision"]).combine_chunks()
     return TrainRows(wanted, table, judged["label"])
 
 
-def taken(tables: Iterable[pa.Table], wanted: np.ndarray) -> pa.Table:
+def _taken(tables: Iterable[pa.Table], wanted: np.ndarray) -> pa.Table:
     """The lines at ascending places, counted through all tables."""
     parts, before = [], 0
     for table in tables:

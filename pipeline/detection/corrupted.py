@@ -28,21 +28,21 @@ def corrupted_rows(context: AuditContext) -> np.ndarray:
     found = np.zeros(data.count("train"), dtype=bool)
     for place, encoder in enumerate(data.encoding.features):
         if encoder.odd_in:
-            read = encoded_marks if encoder.odd_in == "encoded" else source_marks
+            read = _encoded_marks if encoder.odd_in == "encoded" else _source_marks
             marks = zip(*read(context, encoder, place))
             found |= encoder.broken(*(np.concatenate(each) for each in marks))
     return found
 
 
-def encoded_marks(context: AuditContext, encoder: Encoder, place: int) -> list[Marks]:
+def _encoded_marks(context: AuditContext, encoder: Encoder, place: int) -> list[Marks]:
     """The marks of a feature's encoded rows, chunk by chunk, from the workers; `place` is the feature's index."""
     path = context.run.path
     chunks = run_data(path).chunks("train")
     names = [f"broken values of {encoder.column}: chunk {chunk.id}" for chunk in chunks]
-    return context.workers.run(mark_chunk, [(path, chunk, place) for chunk in chunks], names)
+    return context.workers.run(_mark_chunk, [(path, chunk, place) for chunk in chunks], names)
 
 
-def mark_chunk(run_path: Path, chunk: Chunk, place: int) -> Marks:
+def _mark_chunk(run_path: Path, chunk: Chunk, place: int) -> Marks:
     """The marks of a chunk for the feature with index `place` (a task for a worker)."""
     data = run_data(run_path)
     inputs = data.encoding.by_name(data.load(chunk).inputs)
@@ -50,7 +50,7 @@ def mark_chunk(run_path: Path, chunk: Chunk, place: int) -> Marks:
     return encoder.marks(part)
 
 
-def source_marks(context: AuditContext, encoder: Encoder, place: int) -> Iterator[Marks]:  # noqa: ARG001
+def _source_marks(context: AuditContext, encoder: Encoder, place: int) -> Iterator[Marks]:  # noqa: ARG001
     """The marks of a feature's values in the source files, some thousand rows at a time."""
     for values in source(context.run.path, encoder.column):
         yield encoder.marks(values)

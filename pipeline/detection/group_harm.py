@@ -76,7 +76,7 @@ def tied_rows(groups: Groups, column: int, labels: np.ndarray, codes: np.ndarray
     """
     found = np.zeros(len(labels), dtype=bool)
     for value, label in sorted(set(zip(codes.tolist(), labels.tolist()))):
-        counts = part_counts(groups, (column, value, label))
+        counts = _part_counts(groups, (column, value, label))
         inside, of_class = codes == value, labels == label
         if counts is None or inside.all():
             continue
@@ -122,23 +122,23 @@ def four_parts(groups: Groups, cell: tuple[int, int, int], harm: np.ndarray) -> 
         `[4, rows]`: the label inside and outside of the slice, other labels inside and outside. None if a part has
         fewer than FEWEST_CELL_ROWS rows.
     """
-    rows = part_counts(groups, cell)
+    rows = _part_counts(groups, cell)
     if rows is None:
         return None
     sums = harm * np.array([group.rows for group in groups.groups])
-    return in_four(groups, cell, sums) / rows[:, None]
+    return _in_four(groups, cell, sums) / rows[:, None]
 
 
-def part_counts(groups: Groups, cell: tuple[int, int, int]) -> np.ndarray | None:
+def _part_counts(groups: Groups, cell: tuple[int, int, int]) -> np.ndarray | None:
     """How many validation rows the four parts have, int64 `[4]`; None if one has fewer than FEWEST_CELL_ROWS."""
     column, value, label = cell
     if None in [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]:
         return None
-    rows = in_four(groups, cell, np.array([[group.rows for group in groups.groups]]))[:, 0]
+    rows = _in_four(groups, cell, np.array([[group.rows for group in groups.groups]]))[:, 0]
     return rows if rows.min() >= FEWEST_CELL_ROWS else None
 
 
-def in_four(groups: Groups, cell: tuple[int, int, int], sums: np.ndarray) -> np.ndarray:
+def _in_four(groups: Groups, cell: tuple[int, int, int], sums: np.ndarray) -> np.ndarray:
     """Turn sums over the rows of the groups, `[n, groups]`, into sums over the rows of the four parts, `[4, n]`."""
     column, value, label = cell
     places = [groups.place(*which) for which in (cell, (None, None, label), (column, value, None))]

@@ -25,12 +25,12 @@ MOST_NUMBERS = 2**21
 """Upper limit of the probabilities from which flips are estimated."""
 
 
-def posterior_path(run_path: Path, role: str, blind: bool = False) -> Path:
+def _posterior_path(run_path: Path, role: str, blind: bool = False) -> Path:
     """The file with P(class is right | features, given label), float32 `[rows, classes]`."""
     return run_path / "detection" / f"posterior-{role}{'-blind' if blind else ''}.npy"
 
 
-def contradicted_path(run_path: Path, role: str, blind: bool = False) -> Path:
+def _contradicted_path(run_path: Path, role: str, blind: bool = False) -> Path:
     """The file with the labels that a counting model of the panel contradicts, bool `[rows]`."""
     return run_path / "detection" / f"contradicted-{role}{'-blind' if blind else ''}.npy"
 
@@ -41,7 +41,7 @@ def write_measures(context: AuditContext, weighed: Weighed) -> None:
     if panel is None:
         return
     task = data.encoding.task
-    flips = flips_of_panel(panel, weighed.labels.given) if task == "classification" else None
+    flips = _flips_of_panel(panel, weighed.labels.given) if task == "classification" else None
     for role in ROLES:
         if not data.count(role):
             continue
@@ -49,21 +49,21 @@ def write_measures(context: AuditContext, weighed: Weighed) -> None:
         for blind in (False, True) if panel.has_blind(role) else (False,):
             if flips is not None:
                 posterior = right_label(np.asarray(panel.mean(role, blind)), labels, flips)
-                save_array(posterior_path(path, role, blind), posterior)
+                save_array(_posterior_path(path, role, blind), posterior)
             if weighed.targets is not None:
                 contradicted = weighed.targets.deviation(role, labels) > DOUBTFUL_TARGET
             else:
-                contradicted = contradicted_by_any(panel, role, labels, blind)
-            save_array(contradicted_path(path, role, blind), contradicted)
+                contradicted = _contradicted_by_any(panel, role, labels, blind)
+            save_array(_contradicted_path(path, role, blind), contradicted)
 
 
-def flips_of_panel(panel: Panel, given: np.ndarray) -> Flips:
+def _flips_of_panel(panel: Panel, given: np.ndarray) -> Flips:
     opinions = panel.mean("train")
     step = max(1, -(-opinions.size // MOST_NUMBERS))
     return estimate_flips(np.asarray(opinions[::step]), given[::step])
 
 
-def contradicted_by_any(panel: Panel, role: str, labels: np.ndarray, blind: bool) -> np.ndarray:
+def _contradicted_by_any(panel: Panel, role: str, labels: np.ndarray, blind: bool) -> np.ndarray:
     """Labels that a counting model contradicts (another class, or for sets an answer, is likelier), bool `[rows]`."""
     found = np.zeros(len(labels), dtype=bool)
     for judge in panel.judges:

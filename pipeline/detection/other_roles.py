@@ -78,7 +78,7 @@ class JudgedRole:
     applied: Applied
 
 
-def judge_role(
+def _judge_role(
     context: AuditContext, role: str, weighed: Weighed, cuts: Cuts, people: People | None
 ) -> JudgedRole | None:
     """Judge the rows of `validation` or `holdout`; None without a panel."""
@@ -88,11 +88,11 @@ def judge_role(
     if doubt is None:
         return None
     if weighed.judges is not None:
-        seen = of_classes(path, weighed, role, given)
+        seen = _of_classes(path, weighed, role, given)
     elif weighed.targets is not None:
-        seen = of_targets(weighed, role, given)
+        seen = _of_targets(weighed, role, given)
     else:
-        seen = of_sets(weighed, role, given)
+        seen = _of_sets(weighed, role, given)
     suspicion = suspicion_like_train(seen.doubt, doubt, weighed.ranking)
     decision = decide_role(config, suspicion, seen, cuts)
     applied = apply_people(decision, people, seen.contradicted)
@@ -116,14 +116,14 @@ def judge_role(
     return JudgedRole(judgement, seen.signals, applied)
 
 
-def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
+def _of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     judges, flips = weighed.judges, weighed.flips
     assert judges is not None
     assert flips is not None
     together = judges.together(role)
     posterior = right_label(together, given, flips)
     if weighed.rates is not None:
-        codes = codes_like_train(path, role, weighed.rates.column)
+        codes = _codes_like_train(path, role, weighed.rates.column)
         posterior = right_label_by_source(together, given, flips, codes, weighed.rates.factors)
     wrong = wrong_label(posterior, given)
     suggested, probability = best_other(posterior, given)
@@ -146,7 +146,7 @@ def of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> Ro
     )
 
 
-def codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
+def _codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
     """The sources of a role's rows by the codes of the train rows, int64 `[rows]`; −1 for sources not in train."""
     of_train, of_role = (
         next(each for each in declared_sources(run_path, (of,)) if each.name == column)
@@ -156,7 +156,7 @@ def codes_like_train(run_path: Path, role: str, column: str) -> np.ndarray:
     return np.array([known.get(value, -1) for value in of_role.values], dtype=np.int64)[of_role.codes]
 
 
-def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
+def _of_targets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     judges = weighed.targets
     assert judges is not None
     predicted, deviation = judges.predicted(role), judges.deviation(role, given)
@@ -174,7 +174,7 @@ def of_targets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     )
 
 
-def of_sets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
+def _of_sets(weighed: Weighed, role: str, given: np.ndarray) -> RoleEvidence:
     panel = weighed.panel
     assert panel is not None
     chance = np.asarray(panel.mean(role), dtype=np.float64)
@@ -254,6 +254,6 @@ def judge_other_roles(
     """Judge every role other than train; `decision` and `by_ranking` are those of the train rows (`cuts_of`)."""
     cuts = cuts_of(weighed.ranking, decision, by_ranking)
     found = {
-        role: judge_role(context, role, weighed, cuts, people.get(role)) for role in roles if role != "train"
+        role: _judge_role(context, role, weighed, cuts, people.get(role)) for role in roles if role != "train"
     }
     return {role: judged for role, judged in found.items() if judged is not None}

@@ -13,7 +13,7 @@ from pipeline.runs.tensors import save_tensors
 TENTHS = 10
 
 
-def strata_path(run_path: Path) -> Path:
+def _strata_path(run_path: Path) -> Path:
     """The file with the strata of the train rows.
 
     For regression these are tenths (`prediction_strata`), for sets of labels the number of labels predicted out of
@@ -41,8 +41,8 @@ def prediction_strata(predicted: np.ndarray, groups: int = TENTHS) -> np.ndarray
 
 
 def write_strata(run_path: Path, strata: np.ndarray) -> None:
-    save_tensors(strata_path(run_path), {"strata": torch.from_numpy(strata)})
+    save_tensors(_strata_path(run_path), {"strata": torch.from_numpy(strata)})
 
 
 def read_strata(run_path: Path) -> np.ndarray:
-    return load_file(strata_path(run_path))["strata"].numpy()
+    return load_file(_strata_path(run_path))["strata"].numpy()

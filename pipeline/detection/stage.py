@@ -88,7 +88,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     choice, promise = choose(config, path, ranked, labels.counts)
     write_candidates(path, removable(config.detection, ranked))
     decision = decide(config.detection, ranked, choice)
-    protected = protected_rows(config, weighed, given, data.encoding.outputs) & ~poisoned
+    protected = _protected_rows(config, weighed, given, data.encoding.outputs) & ~poisoned
     decision = held_back(decision, protected)
     spurious = find_spurious(path, data, given)
     by_ranking = (decision != Decision.KEEP) & ~carriers & ~choice.confirmed
@@ -102,7 +102,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     )
     decision, reviewed = applied.decision, choice.confirmed | applied.people
     evidence = {BACKDOOR: carriers, CORRUPTED: corrupted, SPURIOUS: spurious, REVIEWED: reviewed}
-    evidence |= explain(path, labels, weighed.opinion, weighed.nearest)
+    evidence |= _explain(path, labels, weighed.opinion, weighed.nearest)
     if harm is not None:
         evidence[HARMFUL] = np.asarray(harm) > 0
     codes = reasons(decision, evidence)
@@ -150,7 +150,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "labels": situation(config, data),
         "early_epoch": early,
         "window_epochs": window,
-        **noise_facts(weighed, others),
+        **_noise_facts(weighed, others),
         "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, labels.suggested, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
         "corrupted": int(corrupted.sum()),
@@ -163,14 +163,14 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "by_people": count_people([applied, *(found.applied for found in others.values())]),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
-        "warnings": training_warnings(context, given) + judge_warnings(weighed),
-        "caps": caps_note(kept_back),
-        "flag_notes": flag_notes(harm) + rare_notes(data, decision, given) + backdoors.notes,
+        "warnings": _training_warnings(context, given) + _judge_warnings(weighed),
+        "caps": _caps_note(kept_back),
+        "flag_notes": flag_notes(harm) + _rare_notes(data, decision, given) + backdoors.notes,
         "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
 
 
-def protected_rows(config: AuditConfig, weighed: Weighed, given: np.ndarray, classes: int) -> np.ndarray:
+def _protected_rows(config: AuditConfig, weighed: Weighed, given: np.ndarray, classes: int) -> np.ndarray:
     """Rows that are only removed by a person's decision or by a rule with a guarantee, bool `[rows]`."""
     if config.detection.rule not in RULES:
         return np.zeros(len(given), dtype=bool)
@@ -206,7 +206,7 @@ def effects(
     return removal, relabelling
 
 
-def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
+def _noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
     """The estimated shares of wrong labels among train rows, all judged rows and holdout rows, for the facts."""
     estimate, note = weighed.noise.estimate, weighed.noise.note
     facts: dict[str, Any] = {
@@ -230,7 +230,7 @@ def noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, An
     }
 
 
-def judge_warnings(weighed: Weighed) -> list[str]:
+def _judge_warnings(weighed: Weighed) -> list[str]:
     """Warnings if the panel is clearly better than the audited model, or if no judge explains enough."""
     found = []
     if not weighed.may_remove:
@@ -250,7 +250,7 @@ def judge_warnings(weighed: Weighed) -> list[str]:
     return found
 
 
-def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> list[str]:
+def _rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> list[str]:
     if data.encoding.task != "classification":
         return []
     found = flags_of_rare(decision, given, data.encoding.outputs)
@@ -258,7 +258,7 @@ def rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> li
     return [] if note is None else [note]
 
 
-def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[Reason, np.ndarray]:
+def _explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -> dict[Reason, np.ndarray]:
     """The reasons from labels and features, bool `[rows]` each; `nearest` has the distances to the nearest class."""
     temperature = 1.0 if labels.calibration is None else labels.calibration.temperature
     # Another label fits, but its probability is unknown.
@@ -272,13 +272,13 @@ def explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) -
     }
 
 
-def training_warnings(context: AuditContext, given: np.ndarray) -> list[str]:
+def _training_warnings(context: AuditContext, given: np.ndarray) -> list[str]:
     task = run_data(context.run.path).encoding.target
     warning = undertrained(context.run.facts("train")["curve"], task.constant_loss(given))
     return [] if warning is None else [warning]
 
 
-def caps_note(left: int) -> str | None:
+def _caps_note(left: int) -> str | None:
     if left <= 0:
         return None
     look, are = ("looks", "is") if left == 1 else ("look", "are")

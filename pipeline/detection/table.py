@@ -204,22 +204,22 @@ def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> No
             if judgement is None:
                 continue
             lines = in_parts(with_labels(catalog_tables(run_path, role, columns), label))
-            scored = in_parts(train_scores(run_path)) if role == "train" else None
+            scored = in_parts(_train_scores(run_path)) if role == "train" else None
             for places in lines:
                 place = slice(done, done + places.num_rows)
                 done = place.stop
                 scores = next(scored) if scored is not None else None
-                yield rows_table(run_path, role, judgement, place, places, scores)
+                yield _rows_table(run_path, role, judgement, place, places, scores)
 
     write_tables(run_path / "rows.parquet", tables())
 
 
-def train_scores(run_path: Path) -> Iterator[pa.Table]:
+def _train_scores(run_path: Path) -> Iterator[pa.Table]:
     for chunk in run_data(run_path).chunks("train"):
         yield pq.read_table(scores_path(run_path, chunk), columns=list(SCORES))
 
 
-def rows_table(
+def _rows_table(
     run_path: Path, role: str, judgement: Judgement, place: slice, places: pa.Table, scored: pa.Table | None
 ) -> pa.Table:
     """The table of some rows of a role.
@@ -238,7 +238,7 @@ def rows_table(
     suggested = pc.if_else(pa.array(contradicted), suggested, pa.scalar(None, labels.type))
     nothing, decision = pa.nulls(rows, pa.float64()), judgement.decision[place]
     if scored is not None:
-        predicted = encoding.decode_labels(predictions(scored["prediction"])).cast(labels.type)
+        predicted = encoding.decode_labels(_predictions(scored["prediction"])).cast(labels.type)
     elif judgement.predicted is not None:
         predicted = encoding.decode_labels(judgement.predicted[place]).cast(labels.type)
     else:
@@ -254,23 +254,25 @@ def rows_table(
         "suggested_probability": pa.array(probability, mask=~contradicted | np.isnan(probability)),
         "self_influence": nothing if scored is None else scored["self_influence"],
         "validation_harm": nothing if scored is None else scored["validation_harm"],
-        "mean_loss": nullable(judgement.mean_loss, place, rows),
-        "final_loss": nullable(judgement.final_loss, place, rows) if scored is None else scored["final_loss"],
-        "mean_margin": nullable(judgement.mean_margin, place, rows),
+        "mean_loss": _nullable(judgement.mean_loss, place, rows),
+        "final_loss": _nullable(judgement.final_loss, place, rows)
+        if scored is None
+        else scored["final_loss"],
+        "mean_margin": _nullable(judgement.mean_margin, place, rows),
         "suspicion": pa.array(judgement.suspicion[place]),
-        "backdoor_score": nullable(judgement.backdoor_scores, place, rows),
+        "backdoor_score": _nullable(judgement.backdoor_scores, place, rows),
         "decision": pa.array(DECISIONS, pa.string()).take(pa.array(decision)),
         "proposed": pa.nulls(rows, pa.string()),
-        "new_label": new_labels(judgement, place, suggested),
+        "new_label": _new_labels(judgement, place, suggested),
         "decided_by": pa.array(DECIDERS, pa.string()).take(pa.array(judgement.deciders[place])),
         "reasons": in_words(judgement.reasons[place]),
-        "removal_effect": nullable(judgement.removal_effect, place, rows),
-        "relabel_effect": nullable(judgement.relabel_effect, place, rows),
+        "removal_effect": _nullable(judgement.removal_effect, place, rows),
+        "relabel_effect": _nullable(judgement.relabel_effect, place, rows),
     }
     return pa.table(columns)
 
 
-def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Array:
+def _new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Array:
     """The new labels of relabelled rows (a person's label, or else the suggestion); null for all other rows."""
     relabelled = pa.array(judgement.decision[place] == Decision.RELABEL)
     found = pc.if_else(relabelled, suggested, pa.scalar(None, suggested.type))
@@ -285,14 +287,14 @@ def new_labels(judgement: Judgement, place: slice, suggested: pa.Array) -> pa.Ar
     return pc.if_else(pc.and_(pa.array(is_own), relabelled), given, found)
 
 
-def predictions(column: pa.ChunkedArray) -> np.ndarray:
+def _predictions(column: pa.ChunkedArray) -> np.ndarray:
     """A column of predictions as an array: encoded labels `[rows]`, or sets `[rows, labels]`."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_numpy()
     return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
-def nullable(values: np.ndarray | StoredColumn | None, place: slice, rows: int) -> pa.Array:
+def _nullable(values: np.ndarray | StoredColumn | None, place: slice, rows: int) -> pa.Array:
     """The values of some rows as an Arrow array; NaN becomes null, and all are null if `values` is None."""
     if values is None:
         return pa.nulls(rows, pa.float64())

@@ -134,14 +134,14 @@ def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """
     task = run_data(context.run.path).encoding.task
     if task == "regression":
-        return weigh_targets(context, given, window)
+        return _weigh_targets(context, given, window)
     judges = collect_judges(context, given, window)
     if judges is None:
-        return weigh_by_training(context, given, window)
-    return weigh_classes(context, judges, given)
+        return _weigh_by_training(context, given, window)
+    return _weigh_classes(context, judges, given)
 
 
-def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> Weighed:
+def _weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> Weighed:
     """Weigh classes with a panel; the probability that a label is wrong dominates the ranking."""
     path, seed = context.run.path, context.config.detection.seed
     opinion = opinion_of(context)
@@ -159,7 +159,7 @@ def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> W
     wrong = wrong_label(posterior, given)
     best = together.argmax(1).astype(opinion.best.dtype)
     suggested, probability = best_other(posterior, given)
-    noise = noise_of(share, judges, float((best != given).mean()))
+    noise = _noise_of(share, judges, float((best != given).mean()))
     estimate, told = noise.estimate, noise.estimate is not None or judges.explains < LEAST_EXPLAINED
     of_training = weighted(of_training, estimate)
     repeated = weighted(repeated_signals(context), estimate)
@@ -180,7 +180,7 @@ def weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> W
         contradicted,
         np.where(contradicted & told, probability, np.nan),
         given,
-        count_classes(estimate, doubtful),
+        _count_classes(estimate, doubtful),
         wrong=wrong,
     )
     ranking = suspicion(signals + repeated)
@@ -209,7 +209,7 @@ def best_other(posterior: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np
     return others.argmax(1), others.max(1).astype(np.float64)
 
 
-def noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
+def _noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
     """The estimated label noise with notes; `contradicted` is the share of labels that the judges contradict."""
     if judges.explains < LEAST_EXPLAINED:
         return Noise(None, UNCLEAR, [], contradicted)
@@ -218,7 +218,7 @@ def noise_of(share: WrongShare, judges: Judges, contradicted: float) -> Noise:
     return Noise(share.estimate, CONFUSION, share.pairs, contradicted)
 
 
-def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Counts:
+def _count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Counts:
     """Flag the estimated number of wrong labels; without an estimate, the `doubtful` rows (bool) for review."""
     if estimate is None:
         return Counts(0, int(doubtful.sum()))
@@ -226,7 +226,7 @@ def count_classes(estimate: NoiseEstimate | None, doubtful: np.ndarray) -> Count
     return Counts(number, number)
 
 
-def weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
+def _weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """Weigh classes without a panel, by the signals of the trainings."""
     opinion = opinion_of(context)
     seen = gather(context, opinion)
@@ -235,13 +235,13 @@ def weigh_by_training(context: AuditContext, given: np.ndarray, window: int) -> 
     signals = weighted(signals, noise.estimate)
     repeated = weighted(repeated_signals(context), noise.estimate)
     harm = values_of(signals, EARLY_HARM)
-    counts = count_rows(signals, opinion, given, harm, noise.estimate)
-    labels = judge_classes(context, opinion, given, counts, window)
+    counts = _count_rows(signals, opinion, given, harm, noise.estimate)
+    labels = _judge_classes(context, opinion, given, counts, window)
     nearest = seen.represented["nearest_distance"]
     return Weighed(signals, repeated, suspicion(signals + repeated), nearest, opinion, noise, labels)
 
 
-def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
+def _weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     """Weigh numeric targets."""
     opinion = opinion_of(context)
     seen = gather(context, opinion)
@@ -250,7 +250,7 @@ def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weig
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
     noise = judge_noise(context, opinion, given, window)
-    labels = judge_targets(context, opinion, given, noise.estimate)
+    labels = _judge_targets(context, opinion, given, noise.estimate)
     repeated = repeated_signals(context)
     if judges is None:
         signals = weighted(of_training, noise.estimate)
@@ -281,7 +281,7 @@ def weigh_sets(context: AuditContext, row_ids: np.ndarray) -> Weighed:
     path, seen, panel = context.run.path, gather(context, None), read_panel(context.run.path)
     pairs = collect_pairs(context, seen.represented["neighbour_margin"], seen.early, seen.window)
     if panel is not None:
-        pairs = replace(pairs, panel=answers_of_panel(panel.mean("train"), pairs.given))
+        pairs = replace(pairs, panel=_answers_of_panel(panel.mean("train"), pairs.given))
     suspicious = pair_suspicion(pairs)
     worst = suspicious.argmax(1)
     judges = None if panel is None else Judged(panel, "train", pairs.given)
@@ -310,7 +310,7 @@ def weigh_sets(context: AuditContext, row_ids: np.ndarray) -> Weighed:
     )
 
 
-def answers_of_panel(chances: np.ndarray, given: np.ndarray) -> np.ndarray:
+def _answers_of_panel(chances: np.ndarray, given: np.ndarray) -> np.ndarray:
     """The panel's probability of each given answer, float32 `[rows, labels]`."""
     return np.where(given > 0, chances, 1 - chances).astype(np.float32)
 
@@ -319,7 +319,7 @@ PREFERENCES = (EARLY_MARGIN.name, NEIGHBOUR_MARGIN.name)
 """Signals that are negative if another label is preferred."""
 
 
-def count_rows(
+def _count_rows(
     signals: list[SignalValues],
     opinion: Opinion,
     given: np.ndarray,
@@ -333,7 +333,7 @@ def count_rows(
     return count_classification(contradictions, noise, len(given))
 
 
-def judge_classes(
+def _judge_classes(
     context: AuditContext, opinion: Opinion, given: np.ndarray, counts: Counts, window: int
 ) -> Labels:
     path = context.run.path
@@ -346,7 +346,7 @@ def judge_classes(
     return Labels(given, opinion.best, contradicted, probability, given, counts, calibration)
 
 
-def judge_targets(
+def _judge_targets(
     context: AuditContext, opinion: Opinion, given: np.ndarray, noise: NoiseEstimate | None
 ) -> Labels:
     deviation, strata = robust_deviation(given, opinion.best), prediction_strata(opinion.best)

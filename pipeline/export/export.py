@@ -84,16 +84,16 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
     if verdict is not None:
         return {"refused": True, "verdict": verdict}
     path = run / "rows.parquet"
-    shards = shard_names(path)
+    shards = _shard_names(path)
     for name in (MANIFEST, EARLIER_MANIFEST):
         (run / name).unlink(missing_ok=True)
     sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
     files, relabelled = [], 0
     for shard, name in zip(shards, output_names(shards)):
-        check_source(shard, sources[shard])
-        changes = changes_of(changed_rows(path, shard), config.data.label)
+        _check_source(shard, sources[shard])
+        changes = changes_of(_changed_rows(path, shard), config.data.label)
         relabelled += int(changes.relabel.sum())
-        files.append(export_file(run, shard, name, sources[shard], changes))
+        files.append(_export_file(run, shard, name, sources[shard], changes))
     counts = {
         f"rows_{what}": sum(file[f"rows_{what}"] for file in files) for what in ("in", "kept", "removed")
     }
@@ -113,16 +113,16 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
     return counts | {"files": len(files), "bytes": size, "refused": False, "proposed": proposed}
 
 
-def check_there(path: Path) -> None:
+def _check_there(path: Path) -> None:
     if not path.exists():
         raise InputError(
             f"{path}: no such file", "The audit has not finished detection: run it to its end first."
         )
 
 
-def shard_names(path: Path) -> list[str]:
+def _shard_names(path: Path) -> list[str]:
     """The shards of the rows in rows.parquet, in the order of the file."""
-    check_there(path)
+    _check_there(path)
     with pq.ParquetFile(path) as file:
         found: dict[str, None] = {}
         for batch in file.iter_batches(columns=["shard"]):
@@ -130,7 +130,7 @@ def shard_names(path: Path) -> list[str]:
     return list(found)
 
 
-def changed_rows(path: Path, shard: str) -> pa.Table:
+def _changed_rows(path: Path, shard: str) -> pa.Table:
     """The rows of one shard that are removed or relabelled, with the columns that the export needs."""
     columns = ["row", *dict.fromkeys(column for column, _ in EVIDENCE.values())]
     wanted = (pc.field("shard") == shard) & pc.field("decision").isin(CHANGED)
@@ -149,7 +149,7 @@ def output_names(shards: list[str]) -> list[str]:
         depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names)]
 
 
-def check_source(shard: str, sha256: str) -> None:
+def _check_source(shard: str, sha256: str) -> None:
     """Check that a source file still has the content that `prepare` read.
 
     Raises:
@@ -172,7 +172,7 @@ def check_source(shard: str, sha256: str) -> None:
 def changes_of(rows: pa.Table, label_column: str) -> Changes:
     """Turn the removed and relabelled rows of one shard into `Changes`."""
     rows = rows.sort_by("row")
-    evidence = {name: as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
+    evidence = {name: _as_evidence(rows[column], kind) for name, (column, kind) in EVIDENCE.items()}
     return Changes(
         rows["row"].to_numpy().astype(np.int64),
         pc.equal(rows["decision"], Decision.RELABEL.word).to_numpy().astype(bool),
@@ -182,7 +182,7 @@ def changes_of(rows: pa.Table, label_column: str) -> Changes:
     )
 
 
-def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+def _as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     values = plain(column.combine_chunks())
     if not pa.types.is_string(kind):
         return values.cast(kind)
@@ -195,16 +195,16 @@ def as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return written.take(coded.indices)
 
 
-def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
+def _export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
     """Write and check the exported files of one shard, unless that is done; returns the shard's manifest entry."""
     record = run / FINISHED / f"{digest(shard)}.json"
-    wanted = digest([sha256, changes_hash(changes)])
+    wanted = digest([sha256, _changes_hash(changes)])
     if record.exists():
         finished = read_json(record)
-        if finished["wanted"] == wanted and is_there(run, finished["file"]):
+        if finished["wanted"] == wanted and _is_there(run, finished["file"]):
             return finished["file"]
     cleaned, quarantine = run / "cleaned" / name, run / "quarantine" / name
-    rows_in = write_pair(Path(shard), changes, cleaned, quarantine)
+    rows_in = _write_pair(Path(shard), changes, cleaned, quarantine)
     removed = int((~changes.relabel).sum())
     file = {
         "source": shard,
@@ -218,19 +218,19 @@ def export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: 
         "sha256_quarantine": sha256_of(str(quarantine)) if changes else None,
     }
     if not changes and file["sha256_cleaned"] != sha256:
-        raise failed_check(shard, "the copy differs from the source")
+        raise _failed_check(shard, "the copy differs from the source")
     write_json(record, {"wanted": wanted, "file": file})
     return file
 
 
-def changes_hash(changes: Changes) -> str:
+def _changes_hash(changes: Changes) -> str:
     found = hashlib.sha256(np.ascontiguousarray(changes.places).tobytes())
     for batch in changes.evidence.to_batches(HASHED_ROWS):
         found.update(json.dumps(batch.to_pylist(), default=str).encode())
     return found.hexdigest()
 
 
-def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
+def _is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
     """Whether the files of a manifest entry exist with the checksums of the entry."""
     for kind in ("cleaned", "quarantine"):
         if file[kind]:
@@ -240,7 +240,7 @@ def is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
     return True
 
 
-def write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
+def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
     """Write `cleaned` and, if there are changes, `quarantine`, and compare both with the source.
 
     Returns:
@@ -267,11 +267,11 @@ def write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
     if problem:
         cleaned.unlink()
         quarantine.unlink()
-        raise failed_check(str(source), problem)
+        raise _failed_check(str(source), problem)
     return rows
 
 
-def failed_check(shard: str, problem: str) -> WinnowError:
+def _failed_check(shard: str, problem: str) -> WinnowError:
     return WinnowError(
         f"{shard}: the exported files failed their check: {problem}",
         "Run the same command again; if it fails again, look at the disk.",

@@ -63,7 +63,7 @@ class Changes:
         )
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
@@ -75,21 +75,21 @@ def rewrite(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> 
     Raises:
         WinnowError: no settings of the Parquet writer keep the schema of the source.
     """
-    with open_parquet(source) as file, ExitStack() as stack:
-        options = writer_options(file, source)
+    with _open_parquet(source) as file, ExitStack() as stack:
+        options = _writer_options(file, source)
         schema = file.schema_arrow
         away_schema = pa.schema([*schema, *changes.evidence.schema], metadata=schema.metadata)
-        away_options = options | with_evidence(options, changes)
+        away_options = options | _with_evidence(options, changes)
         outputs = [(cleaned, schema, options), (quarantine, away_schema, away_options)]
         kept_writer, away_writer = (
             stack.enter_context(pq.ParquetWriter(stack.enter_context(write_atomically(path)), columns, **how))
             for path, columns, how in outputs
         )
         for table, piece in row_groups(file, changes):
-            kept = apply(table, piece)
+            kept = _apply(table, piece)
             kept_writer.write_table(kept, row_group_size=max(1, kept.num_rows))
             if piece:
-                away_writer.write_table(originals(table, piece), row_group_size=len(piece))
+                away_writer.write_table(_originals(table, piece), row_group_size=len(piece))
 
 
 def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Table, Changes]]:
@@ -100,7 +100,7 @@ def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Tabl
         start += table.num_rows
 
 
-def originals(table: pa.Table, changes: Changes) -> pa.Table:
+def _originals(table: pa.Table, changes: Changes) -> pa.Table:
     """The changed rows as they were in the source, with the columns of the evidence."""
     away = table.take(changes.places)
     for field, column in zip(changes.evidence.schema, changes.evidence.columns):
@@ -108,12 +108,12 @@ def originals(table: pa.Table, changes: Changes) -> pa.Table:
     return away
 
 
-def apply(table: pa.Table, changes: Changes) -> pa.Table:
+def _apply(table: pa.Table, changes: Changes) -> pa.Table:
     """The rows of `cleaned`: rows that are not removed, with the new labels."""
     if changes.relabel.any():
         at = table.schema.get_field_index(changes.label_column)
         labels = changes.labels.filter(pa.array(changes.relabel))
-        column = with_labels(table.column(at), changes.places[changes.relabel], labels)
+        column = _with_labels(table.column(at), changes.places[changes.relabel], labels)
         table = table.set_column(at, table.schema.field(at), column)
     removed = changes.places[~changes.relabel]
     if not len(removed):
@@ -123,7 +123,7 @@ def apply(table: pa.Table, changes: Changes) -> pa.Table:
     return table.filter(pa.array(stays))
 
 
-def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
+def _with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
     """The column with `labels` at `places`, in the type of the column; a dictionary keeps the order of its values."""
     kind = column.type
     if not pa.types.is_dictionary(kind):
@@ -142,7 +142,7 @@ def with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -
     )
 
 
-def writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
+def _writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
     """Find settings with which the Parquet writer writes files like this one.
 
     Empty files are written with all combinations of settings, to find one that gives the same Parquet schema (physical
@@ -162,7 +162,7 @@ def writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
             "use_deprecated_int96_timestamps": int96,
             "store_schema": stores,
         }
-        probe = empty_file(schema, options)
+        probe = _empty_file(schema, options)
         if not probe.schema_arrow.equals(schema, check_metadata=True):
             continue
         close = close or (options, probe.schema)
@@ -175,16 +175,16 @@ def writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
             "Rewrite the source with pyarrow.parquet.write_table and audit that file.",
         )
     options, written = close
-    return options | column_options(file, path, [written.column(i).path for i in range(len(written))])
+    return options | _column_options(file, path, [written.column(i).path for i in range(len(written))])
 
 
-def empty_file(schema: pa.Schema, options: dict[str, Any]) -> pq.ParquetFile:
+def _empty_file(schema: pa.Schema, options: dict[str, Any]) -> pq.ParquetFile:
     buffer = io.BytesIO()
     pq.write_table(schema.empty_table(), buffer, **options)
     return pq.ParquetFile(buffer)
 
 
-def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[str, Any]:
+def _column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[str, Any]:
     """Settings for codec, encoding and pages, by the leaf paths of the new file.
 
     If the row groups of the source differ, those of the first one are used.
@@ -201,7 +201,7 @@ def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[
         for leaf, column in first.items()
         if leaf not in dictionary and ENCODINGS & set(column.encodings)
     }
-    page_type, checksum = page_header(path, first[leaves[0]].data_page_offset)
+    page_type, checksum = _page_header(path, first[leaves[0]].data_page_offset)
     return {
         "compression": {
             leaf: column.compression.lower().replace("uncompressed", "none") for leaf, column in first.items()
@@ -215,15 +215,15 @@ def column_options(file: pq.ParquetFile, path: Path, leaves: list[str]) -> dict[
     }
 
 
-def with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
+def _with_evidence(options: dict[str, Any], changes: Changes) -> dict[str, Any]:
     """The compression settings with the columns that the quarantine adds, which get the codec of the label column."""
     codecs = options.get("compression", {})
     label = codecs.get(changes.label_column, "snappy")
-    leaves = empty_file(changes.evidence.schema, options).schema
+    leaves = _empty_file(changes.evidence.schema, options).schema
     return {"compression": codecs | {leaves.column(i).path: label for i in range(len(leaves))}}
 
 
-def page_header(path: Path, offset: int) -> tuple[int, bool]:
+def _page_header(path: Path, offset: int) -> tuple[int, bool]:
     """The type of the page at byte `offset`, and whether the page has a checksum.
 
     A page header is a struct in Thrift's compact protocol (parquet.thrift, PageHeader). Fields 1 to 3 are int32 (type,
@@ -255,7 +255,7 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
     Returns:
         What differs, in words, or None.
     """
-    with open_parquet(source) as before, open_parquet(cleaned) as after, open_parquet(quarantine) as away:
+    with _open_parquet(source) as before, _open_parquet(cleaned) as after, _open_parquet(quarantine) as away:
         if not after.schema_arrow.equals(before.schema_arrow, check_metadata=True):
             return f"{cleaned.name}: the schema differs from the source"
         if codecs(before) != codecs(after):
@@ -264,14 +264,14 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
             return f"{cleaned.name}: the row groups differ from the source"
         away_groups = iter(range(away.metadata.num_row_groups))
         for group, (table, piece) in enumerate(row_groups(before, changes)):
-            problem = wrong_in_cleaned(table, piece, after.read_row_group(group))
+            problem = _wrong_in_cleaned(table, piece, after.read_row_group(group))
             if problem is not None:
                 return f"{cleaned.name}, row group {group}: {problem} differs from the source"
             away_group = next(away_groups, None) if piece else None
             if piece and away_group is None:
                 return f"{quarantine.name} in quarantine: a row group is missing"
             if away_group is not None:
-                problem = differing(originals(table, piece), away.read_row_group(away_group))
+                problem = _differing(_originals(table, piece), away.read_row_group(away_group))
                 if problem is not None:
                     return f"{quarantine.name} in quarantine, row group {away_group}: {problem} differs"
         if next(away_groups, None) is not None:
@@ -279,18 +279,18 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
     return None
 
 
-def wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
+def _wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
     """What differs between a cleaned row group, `found`, and the row group `table` of the source, or None."""
     stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
     wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
     if not relabelled.any() or wanted.num_rows != found.num_rows:
-        return differing(wanted, found)
+        return _differing(wanted, found)
     untouched, new = pa.array(~relabelled), pa.array(relabelled)
     labels = plain(found[changes.label_column].filter(new).combine_chunks())
     if not same(labels, changes.labels.filter(pa.array(changes.relabel)).cast(labels.type)):
         return changes.label_column
     features = [name for name in wanted.column_names if name != changes.label_column]
-    return differing(wanted.filter(untouched), found.filter(untouched)) or differing(
+    return _differing(wanted.filter(untouched), found.filter(untouched)) or _differing(
         wanted.filter(new).select(features), found.filter(new).select(features)
     )
 
@@ -302,7 +302,7 @@ def codecs(file: pq.ParquetFile) -> list[str]:
     return [group.column(i).compression for i in range(group.num_columns)]
 
 
-def differing(one: pa.Table, two: pa.Table) -> str | None:
+def _differing(one: pa.Table, two: pa.Table) -> str | None:
     """What differs between two tables, in words (columns, number of rows, or the name of a column), or None."""
     if one.column_names != two.column_names:
         return "the set of columns"
@@ -329,7 +329,7 @@ def same(one: pa.Array, two: pa.Array) -> bool:
         return same(plain(one), plain(two))
     if pa.types.is_floating(kind):
         nan = pc.is_nan(one)
-        return nan.equals(pc.is_nan(two)) and all_equal(one, two, nan)
+        return nan.equals(pc.is_nan(two)) and _all_equal(one, two, nan)
     if pa.types.is_struct(kind):
         return all(same(a, b) for a, b in zip(one.flatten(), two.flatten()))
     if pa.types.is_map(kind):
@@ -343,6 +343,6 @@ def same(one: pa.Array, two: pa.Array) -> bool:
     return False
 
 
-def all_equal(one: pa.Array, two: pa.Array, skip: pa.Array) -> bool:
+def _all_equal(one: pa.Array, two: pa.Array, skip: pa.Array) -> bool:
     blank = pa.scalar(None, one.type)
     return pc.if_else(skip, blank, one).equals(pc.if_else(skip, blank, two))

@@ -113,7 +113,7 @@ def lds(
         InputError: the plan is wrong or can't be measured on this data, for example without validation rows.
     """
     plan.check()
-    with opened(source, plan, output, progress) as (context, folder):
+    with _opened(source, plan, output, progress) as (context, folder):
         validation_rows = run_data(context.run.path).count("validation")
         if plan.queries > validation_rows:
             say(
@@ -130,7 +130,7 @@ def lds(
 
 
 @contextmanager
-def opened(
+def _opened(
     source: AuditConfig | str | Path, plan: FaithfulnessPlan, output: str | Path | None, progress: Progress
 ) -> Iterator[tuple[AuditContext, Path]]:
     """Open a run with a trained model whose data fits the plan; yields its context and the folder for the results."""
@@ -146,7 +146,7 @@ def opened(
         folder = Path(output) if output is not None else run / "lds"
         with run.lock(), Workers(config.compute) as workers:
             context = AuditContext(config, run, workers, progress)
-            check_data(context, plan)
+            _check_data(context, plan)
             yield context, folder
         return
     config = source if isinstance(source, AuditConfig) else load_config(source)
@@ -154,12 +154,12 @@ def opened(
     with open_run(config, folder / "run", progress) as context:
         expected, (prepare, train) = fingerprints(config), STAGES[:2]
         run_stage(prepare, context, expected[prepare.name])
-        check_data(context, plan)
+        _check_data(context, plan)
         run_stage(train, context, expected[train.name])
         yield context, folder
 
 
-def check_data(context: AuditContext, plan: FaithfulnessPlan) -> None:
+def _check_data(context: AuditContext, plan: FaithfulnessPlan) -> None:
     """Check that the plan can be measured on the data.
 
     Raises:
@@ -192,16 +192,16 @@ def measure(
     """Make all retrainings and scores; returns the content of lds.json."""
     masks = [(work, mask, seed) for seed in range(plan.retrainings) for mask in range(plan.masks)]
     names = [f"retraining without mask {mask}, seed {seed}" for _, mask, seed in masks]
-    curve = curve_tasks(work, plan)
-    run_missing(context, "lds: a timed training", retrain_mask, masks[:1], mask_path, names)
-    announce(context, masks, curve, say)
-    score_all(context, work, plan)
-    run_missing(context, "lds: random subsets", retrain_mask, masks, mask_path, names)
+    curve = _curve_tasks(work, plan)
+    run_missing(context, "lds: a timed training", retrain_mask, masks[:1], _mask_path, names)
+    _announce(context, masks, curve, say)
+    _score_all(context, work, plan)
+    run_missing(context, "lds: random subsets", retrain_mask, masks, _mask_path, names)
     names = [f"retraining without {share:g} by {method}, seed {seed}" for _, method, share, seed in curve]
-    run_missing(context, "lds: removal curve", retrain_curve, curve, curve_path, names)
+    run_missing(context, "lds: removal curve", retrain_curve, curve, _curve_path, names)
     truth = np.stack(
         [
-            np.stack([read_losses(mask_path(work, mask, seed)) for seed in range(plan.retrainings)])
+            np.stack([_read_losses(_mask_path(work, mask, seed)) for seed in range(plan.retrainings)])
             for mask in range(plan.masks)
         ]
     )
@@ -218,11 +218,11 @@ def measure(
         "refined": asdict(refined_settings(context.config.attribution).within(data.count("train")))
         if any(METHODS[name].refined for name in plan.methods)
         else None,
-        "seconds_per_training": seconds_of(mask_path(*masks[0])),
+        "seconds_per_training": _seconds_of(_mask_path(*masks[0])),
         "unit": data.encoding.target.unit,
         "mean_loss": judged(work, plan, truth.mean(2, keepdims=True), removed, single=False),
         "single_losses": judged(work, plan, truth[:, :, work.query_rows()], removed, single=True),
-        "curve": read_curve(work, plan),
+        "curve": _read_curve(work, plan),
     }
 
 
@@ -250,7 +250,7 @@ def judged(
     return {"ceiling": None if best is None else best.as_json(), "methods": methods}
 
 
-def score_all(context: AuditContext, work: FaithfulnessWork, plan: FaithfulnessPlan) -> None:
+def _score_all(context: AuditContext, work: FaithfulnessWork, plan: FaithfulnessPlan) -> None:
     tasks = [(work, method, single) for method in plan.methods for single in (False, True)]
     waiting = [task for task in tasks if not work.scores_path(*task[1:]).exists()]
 
@@ -260,7 +260,7 @@ def score_all(context: AuditContext, work: FaithfulnessWork, plan: FaithfulnessP
     context.workers.run(score, waiting, [f"scores of {method}" for _, method, _ in waiting], show)
 
 
-def curve_tasks(
+def _curve_tasks(
     work: FaithfulnessWork, plan: FaithfulnessPlan
 ) -> list[tuple[FaithfulnessWork, str, float, int]]:
     """The points of the removal curve: no rows removed, and every share by every method and at random."""
@@ -268,23 +268,23 @@ def curve_tasks(
     return [(work, method, share, seed) for seed in range(plan.retrainings) for method, share in points]
 
 
-def announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], say: Say) -> None:
+def _announce(context: AuditContext, masks: Sequence[Any], curve: Sequence[Any], say: Say) -> None:
     """Say how many retrainings are left and how long they will take, by the time of the first one."""
-    left = sum(not mask_path(*task).exists() for task in masks)
-    left += sum(not curve_path(*task).exists() for task in curve)
-    workers, each = context.workers.count(), seconds_of(mask_path(*masks[0]))
+    left = sum(not _mask_path(*task).exists() for task in masks)
+    left += sum(not _curve_path(*task).exists() for task in curve)
+    workers, each = context.workers.count(), _seconds_of(_mask_path(*masks[0]))
     say(
         f"{words.plural(left, 'retraining')} of about {words.duration(each)} on {words.plural(workers, 'worker')}: "
         f"about {words.duration(left * each / workers)}, and the scores. If interrupted, the same command resumes."
     )
 
 
-def read_curve(work: FaithfulnessWork, plan: FaithfulnessPlan) -> dict[str, Any]:
+def _read_curve(work: FaithfulnessWork, plan: FaithfulnessPlan) -> dict[str, Any]:
     """The removal curve for lds.json: mean validation losses, one per seed, for `as_given` and each method's shares."""
 
     def losses(method: str, share: float) -> list[float]:
         paths = [work.curve_path(method, share, seed) for seed in range(plan.retrainings)]
-        return [float(read_losses(path).mean()) for path in paths]
+        return [float(_read_losses(path).mean()) for path in paths]
 
     return {
         "as_given": losses(RANDOM, 0.0),
@@ -295,17 +295,17 @@ def read_curve(work: FaithfulnessWork, plan: FaithfulnessPlan) -> dict[str, Any]
     }
 
 
-def mask_path(work: FaithfulnessWork, mask: int, seed: int) -> Path:
+def _mask_path(work: FaithfulnessWork, mask: int, seed: int) -> Path:
     return work.mask_path(mask, seed)
 
 
-def curve_path(work: FaithfulnessWork, method: str, share: float, seed: int) -> Path:
+def _curve_path(work: FaithfulnessWork, method: str, share: float, seed: int) -> Path:
     return work.curve_path(method, share, seed)
 
 
-def read_losses(path: Path) -> np.ndarray:
+def _read_losses(path: Path) -> np.ndarray:
     return load_file(path)["loss"].astype(np.float64)
 
 
-def seconds_of(path: Path) -> float:
+def _seconds_of(path: Path) -> float:
     return float(load_file(path)["seconds"])

@@ -90,8 +90,8 @@ class FaithfulnessWork:
 
 
 def retrain_mask(work: FaithfulnessWork, mask: int, seed: int) -> None:
-    """Train without the rows of a mask for as many epochs as the main run, and write the results of `write_losses`."""
-    write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
+    """Train without the rows of a mask for as many epochs as the main run, and write the results of `_write_losses`."""
+    _write_losses(work.mask_path(mask, seed), work, ~work.removed_rows(mask), seed, keep_steps=False)
 
 
 def retrain_curve(work: FaithfulnessWork, method: str, share: float, seed: int) -> None:
@@ -105,10 +105,10 @@ def retrain_curve(work: FaithfulnessWork, method: str, share: float, seed: int) 
         removed = np.zeros(rows, dtype=bool)
         order = np.argsort(work.scores(method, single=False)[0], kind="stable")
         removed[order[: max(1, round(share * rows))]] = True
-    write_losses(work.curve_path(method, share, seed), work, ~removed, seed, keep_steps=True)
+    _write_losses(work.curve_path(method, share, seed), work, ~removed, seed, keep_steps=True)
 
 
-def write_losses(path: Path, work: FaithfulnessWork, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
+def _write_losses(path: Path, work: FaithfulnessWork, keep: np.ndarray, seed: int, keep_steps: bool) -> None:
     """Train on the rows of `keep` and write `loss`, float32 `[validation rows]`, and the time, `seconds`."""
     begin = time.perf_counter()
     with deterministic():
@@ -127,7 +127,7 @@ def score(work: FaithfulnessWork, method: str, single: bool) -> None:
         attribution_model(path),
         Trajectory.load(whole_trajectory(path)),
         [StageData(TrainPairs(path), loss=run_objective(path))],
-        query_batches(work, single),
+        _query_batches(work, single),
         loss=plain_objective(path),
         method=method,
         reduce_queries=not single,
@@ -139,7 +139,7 @@ def score(work: FaithfulnessWork, method: str, single: bool) -> None:
     save_tensors(work.scores_path(method, single), {"scores": effects.double().cpu().contiguous()})
 
 
-def query_batches(work: FaithfulnessWork, single: bool) -> list[tuple[Inputs, Tensor]]:
+def _query_batches(work: FaithfulnessWork, single: bool) -> list[tuple[Inputs, Tensor]]:
     data, device = run_data(work.run_path), run_device(work.run_path)
     chosen = work.query_rows() if single else np.arange(data.count("validation"))
     found: list[tuple[Inputs, Tensor]] = []

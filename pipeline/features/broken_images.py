@@ -47,11 +47,11 @@ def broken_images(
     empty: np.ndarray, rows: np.ndarray, columns: np.ndarray, height: int, width: int
 ) -> np.ndarray:
     """bool `[images]`, from the marks of all of them."""
-    cut = run_in(rows, height) | run_in(columns, width)
+    cut = _run_in(rows, height) | _run_in(columns, width)
     return (empty & (empty.mean() <= MOST_SHARE)) | (cut & (cut.mean() <= MOST_SHARE))
 
 
-def run_in(bits: np.ndarray, count: int) -> np.ndarray:
+def _run_in(bits: np.ndarray, count: int) -> np.ndarray:
     """bool `[images]`: plain lines run in from an edge where they are not usual; bits: of `count` lines an image."""
     parts = [slice(start, start + SLICE) for start in range(0, len(bits), SLICE)]
 

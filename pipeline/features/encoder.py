@@ -29,7 +29,7 @@ MOST_SHARE = 0.05
 RESERVED = ("labels", "row_ids", "weights")
 
 
-def no_values() -> Iterator[pa.Array]:
+def _no_values() -> Iterator[pa.Array]:
     return iter(())
 
 
@@ -53,10 +53,12 @@ class Column:
     of_field: Mapping[bytes, bytes] = field(default_factory=dict)
     of_file: Mapping[bytes, bytes] = field(default_factory=dict)
     coded: bool = False
-    values: Callable[[], Iterator[pa.Array]] = no_values
+    values: Callable[[], Iterator[pa.Array]] = _no_values
 
     @classmethod
-    def of(cls, schema: pa.Schema, name: str, values: Callable[[], Iterator[pa.Array]] = no_values) -> Column:
+    def of(
+        cls, schema: pa.Schema, name: str, values: Callable[[], Iterator[pa.Array]] = _no_values
+    ) -> Column:
         """The column of a schema."""
         entry = schema.field(name)
         coded = pa.types.is_dictionary(entry.type)

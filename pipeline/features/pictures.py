@@ -95,7 +95,7 @@ def stored_shape(column: Column) -> tuple[tuple[int, ...] | None, str | None]:
 def size_of(column: Column) -> tuple[int, int, int] | None:
     """Height, width and channels of the first image, or None if it is none."""
     if is_pixels(column.type):
-        return pixels_size(column)
+        return _pixels_size(column)
     for values in column.values():
         values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
         for data in values.drop_null():
@@ -107,7 +107,7 @@ def size_of(column: Column) -> tuple[int, int, int] | None:
     return None
 
 
-def pixels_size(column: Column) -> tuple[int, int, int] | None:
+def _pixels_size(column: Column) -> tuple[int, int, int] | None:
     shape, layout = stored_shape(column)
     if shape is None and column.type.list_size >= SMALLEST_IMAGE:
         try:
@@ -138,12 +138,12 @@ def picture_of(value: pa.Scalar, column: Column, side: int) -> Image.Image | Non
                 image.draft("RGB", (2 * side, 2 * side))
                 return image.convert("RGB")
         pixels = np.asarray(value.values.to_numpy(zero_copy_only=False), dtype=np.uint8)
-        return Image.fromarray(as_rows_and_columns(pixels, column))
+        return Image.fromarray(_as_rows_and_columns(pixels, column))
     except (OSError, ValueError, TypeError, SyntaxError, InputError, Image.DecompressionBombError):
         return None
 
 
-def as_rows_and_columns(pixels: np.ndarray, column: Column) -> np.ndarray:
+def _as_rows_and_columns(pixels: np.ndarray, column: Column) -> np.ndarray:
     """uint8 `[n]` → `[H, W]` or `[H, W, 3]`.
 
     Raises ValueError or InputError where the pixels make no picture.

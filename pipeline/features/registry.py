@@ -40,7 +40,7 @@ def find_kind(word: str) -> type[Encoder]:
         InputError: the path can't be imported, or is no encoder.
     """
     if word in WORDS:
-        return encoder_in(import_module(f"{KINDS}.{word}"), word)
+        return _encoder_in(import_module(f"{KINDS}.{word}"), word)
     module, _, name = word.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -51,13 +51,13 @@ def find_kind(word: str) -> type[Encoder]:
             f"data.features: {word} can't be imported ({type(error).__name__}: {error})",
             "Check the path; modules are looked for in the working directory and in the environment.",
         ) from error
-    lacks = what_lacks(found)
+    lacks = _what_lacks(found)
     if lacks:
         raise InputError(f"data.features: {word} is no kind of feature: it {lacks}", HINT)
     return found
 
 
-def what_lacks(found: object) -> str:
+def _what_lacks(found: object) -> str:
     """What an object of one's own lacks of a kind of feature, to follow "it"; empty where it is one."""
     from pipeline.features.encoder import Encoder
 
@@ -72,7 +72,7 @@ def what_lacks(found: object) -> str:
     return "" if is_dataclass(found) else "is no dataclass"
 
 
-def encoder_in(module: object, word: str) -> type[Encoder]:
+def _encoder_in(module: object, word: str) -> type[Encoder]:
     """The encoder that a file of `kinds/` defines; one that it imports from another file is of another kind."""
     from pipeline.features.encoder import Encoder
 

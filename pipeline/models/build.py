@@ -33,11 +33,11 @@ def model_name(config: Model, encoding: Encoding) -> str:
         return "custom"
     if config.name != "auto":
         return config.name
-    main = main_input(encoding)
+    main = _main_input(encoding)
     return main.models[0] if main is not None and main.models else "mlp"
 
 
-def main_input(encoding: Encoding) -> Input | None:
+def _main_input(encoding: Encoding) -> Input | None:
     """The input that decides the built-in model; other inputs are joined to it. None if no model takes them all."""
     found = [find_input(name) for name in encoding.input_shapes]
     return next(
@@ -53,8 +53,8 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
     """
     name, shapes = model_name(config, encoding), encoding.input_shapes
     if name == "custom":
-        return own_model(config, encoding)
-    main = main_input(encoding)
+        return _own_model(config, encoding)
+    main = _main_input(encoding)
     if main is None or name not in main.models:
         raise InputError(
             f"model.name is {name}, which does not take what the features give: {' with '.join(sorted(shapes))}",
@@ -84,7 +84,7 @@ def initialise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
         return build()
 
 
-def own_model(config: Model, encoding: Encoding) -> nn.Module:
+def _own_model(config: Model, encoding: Encoding) -> nn.Module:
     """Build a model of the user by calling `model.target`, `package.module:function`, with `model.kwargs`.
 
     The module may lie in the working directory. A function with a parameter `encoding` gets the encoding.

@@ -61,7 +61,7 @@ def role_labels(data: EncodedData, role: str) -> np.ndarray:
     return np.concatenate([data.load(chunk).labels.numpy() for chunk in data.chunks(role)])
 
 
-def sample_blocks(run_path: Path, without: Sequence[str]) -> Blocks:
+def _sample_blocks(run_path: Path, without: Sequence[str]) -> Blocks:
     """The features of the sampled train rows, without some columns; each worker reads them once."""
 
     def load() -> Blocks:
@@ -77,7 +77,7 @@ def sample_blocks(run_path: Path, without: Sequence[str]) -> Blocks:
     return keep(kind, sample_path(run_path), load)
 
 
-def train_labels(run_path: Path) -> np.ndarray:
+def _train_labels(run_path: Path) -> np.ndarray:
     return keep("panel labels", sample_path(run_path), lambda: role_labels(run_data(run_path), "train"))
 
 
@@ -91,18 +91,18 @@ def run_fit(run_path: Path, fit: Fit, seed: int) -> None:
     inside = np.flatnonzero(folds[places] != fit.fold)
     if not len(inside):  # all rows have the same features and so are in one fold
         inside = np.arange(len(places))
-    labels = train_labels(run_path)[places[inside]]
-    blocks = sample_blocks(run_path, fit.without).select(inside)
+    labels = _train_labels(run_path)[places[inside]]
+    blocks = _sample_blocks(run_path, fit.without).select(inside)
     of_fit = int(random_state(f"panel {fit.judge}", seed, fit.repeat, fit.fold).randint(2**31))
     with threadpool_limits(1):
         encoding = data.encoding
         fitted = Fitted(BY_NAME[fit.judge], blocks, labels, encoding.task, encoding.outputs, of_fit)
         del blocks
         for role in roles:
-            judge_role(run_path, fit, fitted, role, folds == fit.fold)
+            _judge_role(run_path, fit, fitted, role, folds == fit.fold)
 
 
-def judge_role(run_path: Path, fit: Fit, fitted: Fitted, role: str, mine: np.ndarray) -> None:
+def _judge_role(run_path: Path, fit: Fit, fitted: Fitted, role: str, mine: np.ndarray) -> None:
     """Write the opinions on the rows of a role; of the train rows only those with `mine`, bool `[train rows]`."""
     data = run_data(run_path)
     rows = int(mine.sum()) if role == "train" else data.count(role)

@@ -63,19 +63,19 @@ class Judge:
     most_rows: int | None = None
 
 
-def logistic(rows: int, outputs: int, seed: int) -> LogisticRegression:  # noqa: ARG001
+def _logistic(rows: int, outputs: int, seed: int) -> LogisticRegression:  # noqa: ARG001
     return LogisticRegression(C=0.5, tol=1e-3, max_iter=200)
 
 
-def ridge(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
+def _ridge(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
     return Trimmed(Ridge(alpha=10.0, solver="auto"), seed)
 
 
-def bayes(rows: int, outputs: int, seed: int) -> ComplementNB:  # noqa: ARG001
+def _bayes(rows: int, outputs: int, seed: int) -> ComplementNB:  # noqa: ARG001
     return ComplementNB(alpha=0.5)
 
 
-def boosting_options(rows: int, seed: int) -> dict[str, Any]:
+def _boosting_options(rows: int, seed: int) -> dict[str, Any]:
     """60 rounds of trees whose leaves have at least 60 rows, or 1/50 of the rows if these are few."""
     leaf = max(5, min(60, rows // 50))
     return {
@@ -87,7 +87,7 @@ def boosting_options(rows: int, seed: int) -> dict[str, Any]:
     }
 
 
-def boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
+def _boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG001
     """150 rounds on the absolute error, which wrong targets influence less than the squared error."""
     boosting = HistGradientBoostingRegressor(
         loss="absolute_error",
@@ -99,7 +99,7 @@ def boosted_targets(rows: int, outputs: int, seed: int) -> Trimmed:  # noqa: ARG
     return Trimmed(boosting, seed)
 
 
-def tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
+def _tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
     """150 trees whose leaves have at least 5 rows, or 2 below 1,000 rows, or more if memory would not hold them."""
     least = 5 if rows >= 1000 else 2
     return {
@@ -110,11 +110,11 @@ def tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def has_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
+def _has_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
     return bool(blocks.texts)
 
 
-def has_more_than_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
+def _has_more_than_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
     return bool(blocks.ordinals or blocks.wide)
 
 
@@ -126,8 +126,8 @@ JUDGES = (
         "linear model differs",
         LinearSpace,
         lambda blocks, outputs: True,
-        logistic,
-        ridge,
+        _logistic,
+        _ridge,
     ),
     Judge(
         "naive_bayes",
@@ -135,8 +135,8 @@ JUDGES = (
         "complement naive Bayes on n-grams of text",
         "naive Bayes differs",
         TextSpace,
-        has_text,
-        bayes,
+        _has_text,
+        _bayes,
         None,
     ),
     Judge(
@@ -146,8 +146,8 @@ JUDGES = (
         "boosting differs",
         TreeSpace,
         lambda blocks, outputs: bool(blocks.ordinals) and outputs <= MOST_BOOSTED,
-        lambda rows, outputs, seed: HistGradientBoostingClassifier(**boosting_options(rows, seed)),
-        boosted_targets,
+        lambda rows, outputs, seed: HistGradientBoostingClassifier(**_boosting_options(rows, seed)),
+        _boosted_targets,
     ),
     Judge(
         "extra_trees",
@@ -155,9 +155,9 @@ JUDGES = (
         "extremely randomised trees with large leaves",
         "random trees differ",
         TreeSpace,
-        has_more_than_text,
-        lambda rows, outputs, seed: ExtraTreesClassifier(**tree_options(rows, outputs, seed)),
-        lambda rows, outputs, seed: Trimmed(ExtraTreesRegressor(**tree_options(rows, outputs, seed)), seed),
+        _has_more_than_text,
+        lambda rows, outputs, seed: ExtraTreesClassifier(**_tree_options(rows, outputs, seed)),
+        lambda rows, outputs, seed: Trimmed(ExtraTreesRegressor(**_tree_options(rows, outputs, seed)), seed),
     ),
     Judge(
         "neighbours",
@@ -214,10 +214,12 @@ class Fitted:
             self._models = [judge.regressor(rows, outputs, seed).fit(matrix, labels)]
         elif task == "multilabel":
             self._share = labels.mean(0)
-            self._models = [fit_classes(judge, matrix, labels[:, place], 2, seed) for place in range(outputs)]
+            self._models = [
+                _fit_classes(judge, matrix, labels[:, place], 2, seed) for place in range(outputs)
+            ]
         else:
             self._share = np.bincount(labels, minlength=outputs) / rows
-            self._models = [fit_classes(judge, matrix, labels, outputs, seed)]
+            self._models = [_fit_classes(judge, matrix, labels, outputs, seed)]
 
     def judge(self, blocks: Blocks) -> np.ndarray:
         """Opinions on rows, float32: probabilities `[rows, classes]` or `[rows, labels]`, or targets `[rows]`."""
@@ -231,7 +233,7 @@ class Fitted:
         return ((1 - FLOOR) * opinions + FLOOR * self._share).astype(np.float32)
 
 
-def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, outputs: int, seed: int) -> Any:
+def _fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, outputs: int, seed: int) -> Any:
     """A fitted classifier; if all labels are equal, this class (int) instead."""
     if (labels == labels[0]).all():
         return int(labels[0])
@@ -241,7 +243,7 @@ def fit_classes(judge: Judge, matrix: Any, labels: np.ndarray, outputs: int, see
 
 
 def probabilities(model: Any, matrix: Any, outputs: int) -> np.ndarray:
-    """The probabilities of a model of `fit_classes`, `[rows, outputs]`; 0 for classes that it has not seen."""
+    """The probabilities of a model of `_fit_classes`, `[rows, outputs]`; 0 for classes that it has not seen."""
     found = np.zeros((matrix.shape[0], outputs))
     if isinstance(model, int):
         found[:, model] = 1

@@ -84,7 +84,7 @@ class Blocks:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Blocks]) -> Blocks:
-        return parts[0] if len(parts) == 1 else change(parts, stacked)
+        return parts[0] if len(parts) == 1 else change(parts, _stacked)
 
 
 def change(parts: Sequence[Blocks], how: Callable[[list[Any]], Any]) -> Blocks:
@@ -96,7 +96,7 @@ def change(parts: Sequence[Blocks], how: Callable[[list[Any]], Any]) -> Blocks:
     return Blocks(**made)
 
 
-def stacked(matrices: list[Any]) -> Any:
+def _stacked(matrices: list[Any]) -> Any:
     return sparse.vstack(matrices, "csr") if sparse.issparse(matrices[0]) else np.concatenate(matrices)
 
 
@@ -118,13 +118,13 @@ def write_features(run_path: Path, group: Sequence[Piece]) -> None:
     if not waiting:
         return
     data, todo = run_data(run_path), group[waiting[0] :]
-    sources = source_batches(run_path, todo[0].role, todo[0].first, todo[-1].place.stop)
+    sources = _source_batches(run_path, todo[0].role, todo[0].first, todo[-1].place.stop)
     for piece, source in zip(todo, sources):
         if not piece.path(run_path).exists():
-            save_blocks(piece.path(run_path), make_blocks(data, encoded_rows(data, piece), source))
+            _save_blocks(piece.path(run_path), _make_blocks(data, _encoded_rows(data, piece), source))
 
 
-def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
+def _encoded_rows(data: EncodedData, piece: Piece) -> Rows:
     parts = []
     for chunk in data.chunks(piece.role):
         start, stop = max(piece.first, chunk.first), min(piece.place.stop, chunk.first + chunk.rows)
@@ -133,39 +133,39 @@ def encoded_rows(data: EncodedData, piece: Piece) -> Rows:
     return Rows.concatenate(parts)
 
 
-def source_columns(run_path: Path) -> list[str]:
+def _source_columns(run_path: Path) -> list[str]:
     """The columns that judges need from the source: texts, and numbers that may be missing."""
     return [each.column for each in run_data(run_path).encoding.features if each.read_again]
 
 
-def source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
+def _source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
     """Yield the source columns of a role's rows first … last − 1, piece by piece; empty dicts if none is needed."""
-    columns = source_columns(run_path)
+    columns = _source_columns(run_path)
     starts = range(first, last, PIECE_ROWS)
     if not columns:
         yield from ({} for _ in starts)
         return
     waiting: dict[str, list[pa.Array]] = {name: [] for name in columns}
     ready = 0
-    for table in wanted_rows(run_path, role, first, last, columns):
+    for table in _wanted_rows(run_path, role, first, last, columns):
         for name in columns:
             waiting[name] += table[name].chunks
         ready += table.num_rows
         while ready >= PIECE_ROWS:
-            yield {name: taken(waiting, name, PIECE_ROWS) for name in columns}
+            yield {name: _taken(waiting, name, PIECE_ROWS) for name in columns}
             ready -= PIECE_ROWS
     if ready:
-        yield {name: taken(waiting, name, ready) for name in columns}
+        yield {name: _taken(waiting, name, ready) for name in columns}
 
 
-def taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
+def _taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
     """Take the first rows of a waiting column and remove them from it."""
     whole = pa.chunked_array(waiting[name])
     waiting[name] = whole.slice(rows).chunks
     return plain(pa.concat_arrays(whole.slice(0, rows).chunks))
 
 
-def wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
+def _wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
     """Yield the source rows of a role's rows first … last − 1, in their order."""
     before = 0
     for table in catalog_tables(run_path, role, ["shard", "row"]):
@@ -177,10 +177,10 @@ def wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[
         begins = [0, *(place for place in range(1, len(shards)) if shards[place] != shards[place - 1])]
         for begin, end in zip(begins, [*begins[1:], len(shards)]):
             if end > begin:
-                yield from shard_rows(shards[begin], rows[begin:end], columns)
+                yield from _shard_rows(shards[begin], rows[begin:end], columns)
 
 
-def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
+def _shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
     """Yield rows (ascending row numbers) of one shard.
 
     Raises:
@@ -205,7 +205,7 @@ def shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.T
         ) from None
 
 
-def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:
+def _make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:
     """Make blocks from encoded rows and the source columns of the same rows."""
     blocks = Blocks({}, {}, {}, {})
     for encoder, part in data.encoding.parts(data.encoding.by_name(rows.inputs)):
@@ -214,14 +214,14 @@ def make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> B
             texts = text_blocks([encoder.words(value) for value in source[name]])
             blocks.texts.update({f"{name}/{piece}": matrix for piece, matrix in texts.items()})
         elif isinstance(encoder, DenseEncoder) and encoder.judged_as == "columns":
-            add_columns(blocks, encoder, part, source.get(name))
+            _add_columns(blocks, encoder, part, source.get(name))
         else:
             what = "pixels" if encoder.judged_as == "pixels" else "list"
             blocks.wide[f"{name}/{what}"] = encoder.plain_numbers(part)
     return blocks
 
 
-def add_columns(blocks: Blocks, encoder: DenseEncoder, part: np.ndarray, source: pa.Array | None) -> None:
+def _add_columns(blocks: Blocks, encoder: DenseEncoder, part: np.ndarray, source: pa.Array | None) -> None:
     name = encoder.column
     blocks.columns[f"{name}/scaled"] = part
     blocks.ordinals[f"{name}/value"] = encoder.ordinals(part)
@@ -230,7 +230,7 @@ def add_columns(blocks: Blocks, encoder: DenseEncoder, part: np.ndarray, source:
         blocks.columns[f"{name}/missing"] = blocks.ordinals[f"{name}/missing"] = missing
 
 
-def save_blocks(path: Path, blocks: Blocks) -> None:
+def _save_blocks(path: Path, blocks: Blocks) -> None:
     tensors: dict[str, np.ndarray] = {}
     for key, matrix in blocks.texts.items():
         for part in ("data", "indices", "indptr"):

@@ -41,12 +41,12 @@ def text_blocks(texts: Sequence[str | None]) -> dict[str, sparse.csr_matrix]:
         dtype=np.float32,
     )
     return {
-        "words": sublinear(words.transform(whole)),
-        "characters": sublinear(characters.transform([text[:MOST_CHARACTERS] for text in whole])),
+        "words": _sublinear(words.transform(whole)),
+        "characters": _sublinear(characters.transform([text[:MOST_CHARACTERS] for text in whole])),
     }
 
 
-def sublinear(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+def _sublinear(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """Replace counts by 1 + ln(count), in place."""
     counts.sort_indices()
     counts.data = 1 + np.log(counts.data)

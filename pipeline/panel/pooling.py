@@ -65,7 +65,7 @@ class Opinions:
         return found
 
 
-def row_slices(rows: int, outputs: int) -> Iterator[slice]:
+def _row_slices(rows: int, outputs: int) -> Iterator[slice]:
     size = max(1, NUMBERS // outputs)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -88,7 +88,7 @@ def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, floa
         return float(task.errors(np.median(labels), labels).mean()), None
     shares = task.shares(labels, outputs)
     errors, losses = [], []
-    for place in row_slices(len(labels), outputs):
+    for place in _row_slices(len(labels), outputs):
         bare, some = np.broadcast_to(shares, (len(labels[place]), outputs)), labels[place]
         errors.append(task.errors(bare, some))
         losses.append(task.row_losses(bare, some))
@@ -105,7 +105,7 @@ def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measu
         last = slice(0, int(places[-1]) + 1)
         temperature = fit_temperature(opinions.read("train", last)[places], labels[places], task)
     found: dict[str, list[np.ndarray]] = {"error": [], "log_loss": [], "accuracy": []}
-    for place in row_slices(len(labels), outputs):
+    for place in _row_slices(len(labels), outputs):
         mine = judged[place]
         some = labels[place][mine]
         calibrated = task.tempered(opinions.read("train", place), temperature)[mine]
@@ -151,13 +151,13 @@ def pool(
         weighed = weigh([measure(each, labels, judged) for each in of_all], baseline)
         for role in ROLES:
             if data.count(role) and not (blind and role == "train"):
-                write_role(run_path, role, blind, list(zip(of_all, weighed)))
+                _write_role(run_path, role, blind, list(zip(of_all, weighed)))
         if not blind:
-            entries = [describe(judge, each) for judge, each in zip(judges, weighed)]
+            entries = [_describe(judge, each) for judge, each in zip(judges, weighed)]
     return {"judges": entries, "baseline_log_loss": baseline_log_loss}
 
 
-def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
+def _describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
     found = weighed.measured
     measured = {"error": found.error} if found.log_loss is None else {"log_loss": found.log_loss}
     if found.accuracy is not None:
@@ -173,19 +173,19 @@ def describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
     }
 
 
-def write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
+def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
     """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
     data = run_data(run_path)
     task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
     shape = task.opinions_shape(rows, outputs)
     for opinions, weighed in parts:
         with write_opinions(opinions_path(run_path / FOLDER, opinions.judge, role, blind), shape) as target:
-            for place in row_slices(rows, outputs):
+            for place in _row_slices(rows, outputs):
                 target[place] = task.tempered(opinions.read(role, place), weighed.measured.temperature)
     paths = [opinions_path(run_path / FOLDER, opinions.judge, role, blind) for opinions, _ in parts]
     weights = [weighed.weight for _, weighed in parts]
     with write_opinions(opinions_path(run_path / FOLDER, MEAN, role, blind), shape) as target:
-        for place in row_slices(rows, outputs):
+        for place in _row_slices(rows, outputs):
             target[place] = task.mean_opinion(
                 [np.load(path, mmap_mode="r")[place] for path in paths], weights
             )

@@ -116,9 +116,9 @@ class LinearSpace:
         ]
         dense = [*blocks.columns.values(), *wide]
         if not blocks.texts:
-            return joined(dense)
+            return _joined(dense)
         text = self._text.transform(blocks)
-        return sparse.hstack([text, sparse.csr_matrix(joined(dense))], "csr") if dense else text
+        return sparse.hstack([text, sparse.csr_matrix(_joined(dense))], "csr") if dense else text
 
 
 class TreeSpace:
@@ -141,8 +141,8 @@ class TreeSpace:
         parts = [*blocks.ordinals.values(), *self._wide.transform(blocks)]
         if self._topics is not None:
             parts.append(self._topics.transform(self._text.transform(blocks)))
-        return joined(parts)
+        return _joined(parts)
 
 
-def joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(list(parts), axis=1), dtype=np.float32)

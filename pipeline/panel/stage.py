@@ -42,20 +42,20 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     rare = rare_classes(labels, task, outputs, config.panel_folds)
     if len(rare) == outputs and task == "classification":  # no class can be judged
         return {"judges": [], "not_judged_classes": data.encoding.classes}
-    make_features(context, data)
+    _make_features(context, data)
     strata = data.encoding.target.strata(labels)
     features = ids_of_hex(read_catalog(path, "train", ["features_hash"])["features_hash"])
     dealt = [
         assign_folds(features, strata, config.panel_folds, config.seed, repeat) for repeat in range(REPEATS)
     ]
     save_array(folds_path(path), np.stack(dealt))
-    sample = draw_sample(strata, min(config.panel_rows, rows_that_fit(path, data)), config.seed)
+    sample = draw_sample(strata, min(config.panel_rows, _rows_that_fit(path, data)), config.seed)
     save_array(sample_path(path), sample)
-    first, hidden = load_blocks(path, pieces(data, "train")[0]), hidden_columns(context, data)
+    first, hidden = load_blocks(path, pieces(data, "train")[0]), _hidden_columns(context, data)
     judges = choose_judges(first, task, outputs)
     blind = choose_judges(first.without(hidden), task, outputs) if hidden else []
-    make_fits(context, judges, hidden, blind)
-    judged = write_judged(path, data, rare)
+    _make_fits(context, judges, hidden, blind)
+    judged = _write_judged(path, data, rare)
     facts = {
         "folds": config.panel_folds,
         "repeats": REPEATS,
@@ -68,7 +68,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     return facts
 
 
-def make_features(context: AuditContext, data: EncodedData) -> None:
+def _make_features(context: AuditContext, data: EncodedData) -> None:
     """Write the features of all rows, on the workers."""
     path = context.run.path
     groups = [group for role in ROLES for group in piece_groups(pieces(data, role))]
@@ -83,20 +83,20 @@ def make_features(context: AuditContext, data: EncodedData) -> None:
     context.workers.run(write_features, [(path, group) for group in groups], names, tick)
 
 
-def rows_that_fit(path: Path, data: EncodedData) -> int:
+def _rows_that_fit(path: Path, data: EncodedData) -> int:
     """How many train rows have features of SAMPLE_BYTES together."""
     written = sum(piece.path(path).stat().st_size for piece in pieces(data, "train"))
     return max(1, SAMPLE_BYTES * data.count("train") // max(1, written))
 
 
-def hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:
+def _hidden_columns(context: AuditContext, data: EncodedData) -> list[str]:
     """The features in `data.group`, which blind judges don't see; empty if no other features would be left."""
     features = [encoder.column for encoder in data.encoding.features]
     hidden = [name for name in features if name in context.config.data.group]
     return hidden if len(hidden) < len(features) else []
 
 
-def make_fits(
+def _make_fits(
     context: AuditContext, judges: Sequence[Judge], hidden: Sequence[str], blind: Sequence[Judge]
 ) -> None:
     """Run all fits on the workers, judge by judge in the order of JUDGES; blind judges come last."""
@@ -115,7 +115,7 @@ def make_fits(
     context.workers.run(run_fit, tasks, [fit.name for fit in fits], tick)
 
 
-def write_judged(path: Path, data: EncodedData, rare: np.ndarray) -> np.ndarray:
+def _write_judged(path: Path, data: EncodedData, rare: np.ndarray) -> np.ndarray:
     """Write to `panel/judged/` which rows the panel has an opinion on; returns those of train, bool `[train rows]`."""
     for role in ROLES:
         if data.count(role):

@@ -154,7 +154,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
                 check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)
             unseen = unseen_gradients(setup.model, trial.inputs)
-            layers = layer_costs(setup.model, trial.inputs, config)
+            layers = _layer_costs(setup.model, trial.inputs, config)
         count = workers.count() if config.compute.scheduler else workers.local_count()
         costs = measure(workers, count, run.path, recipe)
         encoded = sum(chunk.rows for chunk in chunks)
@@ -171,7 +171,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         )
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)
-    lines = data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
+    lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
     lines += [
         CheckLine("" if place else "labels", *said)
@@ -182,12 +182,12 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
     measuring = rows["holdout"]
     if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
         measuring += rows["validation"]
-    lines += power_lines(config, encoding.task, measuring)
+    lines += _power_lines(config, encoding.task, measuring)
     lines.append(CheckLine("will say", announce.findings(config, encoding.task, rows)))
     return Preflight(lines, layers, seconds)
 
 
-def power_lines(config: AuditConfig, task: str, measuring: int) -> list[CheckLine]:
+def _power_lines(config: AuditConfig, task: str, measuring: int) -> list[CheckLine]:
     """The gain of accuracy that verification would detect, by the number of seeds and of measuring rows."""
     verification = config.verification
     if task != "classification" or not verification.seeds or measuring < FEWEST_HOLDOUT:
@@ -204,7 +204,7 @@ def power_lines(config: AuditConfig, task: str, measuring: int) -> list[CheckLin
     ]
 
 
-def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
+def _layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[LayerCost]:
     """The cost of every covered layer, from a pass over a few rows."""
     parameters = {layer.name: layer.parameters for layer in covered_layers(model)}
     forms = layer_forms(
@@ -230,7 +230,7 @@ def sample(survey: Survey) -> Survey:
     return part
 
 
-def data_lines(config: AuditConfig, survey: Survey) -> list[CheckLine]:
+def _data_lines(config: AuditConfig, survey: Survey) -> list[CheckLine]:
     rows, shards = survey.counts(), survey.shards
     repeated, shared = duplicates(shards), content_in_two_roles(shards)
     total = sum(rows.values()) + survey.dropped
@@ -299,7 +299,7 @@ def role_status(config: AuditConfig, rows: dict[str, int]) -> str:
 
 def model_line(name: str, covered: Coverage) -> CheckLine:
     share = words.percent(covered.share, 0)
-    text = f"{name}, {parameter_count(covered.total)} parameters, {share} covered by attribution"
+    text = f"{name}, {_parameter_count(covered.total)} parameters, {share} covered by attribution"
     if covered.share >= WELL_COVERED:
         return CheckLine("model", text, OK)
     more = len(covered.uncovered) - NAMED
@@ -381,5 +381,5 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
     return CheckLine("", text, OK)
 
 
-def parameter_count(number: int) -> str:
+def _parameter_count(number: int) -> str:
     return f"{number / 1e6:.1f} M" if number >= 100_000 else words.count(number)

@@ -129,20 +129,20 @@ def measure(workers: Workers, count: int, run_path: Path, recipe: Recipe) -> Cos
     count = min(count, TRIALS)
     names = [f"trial {place + 1}" for place in range(count)]
     begin = time.perf_counter()
-    workers.run(imports, [()] * count, names)
+    workers.run(_imports, [()] * count, names)
     start = time.perf_counter() - begin
-    found = workers.run(trial, [(run_path, recipe, TRIAL_SECONDS)] * count, names)
+    found = workers.run(_trial, [(run_path, recipe, TRIAL_SECONDS)] * count, names)
     costs = Costs(
         **{f.name: float(np.mean([getattr(each, f.name) for each in found])) for f in fields(Costs)}
     )
     return replace(costs, start=start)
 
 
-def imports() -> None:
+def _imports() -> None:
     """A task that does nothing; it has finished when a worker has imported this module."""
 
 
-def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
+def _trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     """Time real training steps and passes over the sample in the run directory (a task for a worker).
 
     Args:
@@ -151,21 +151,21 @@ def trial(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
         seconds: how long each measurement is repeated.
     """
     with deterministic():
-        return timed(run_path, recipe, seconds)
+        return _timed(run_path, recipe, seconds)
 
 
-def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
+def _timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     config = run_config(run_path)
 
     def seconds_of(work: Callable[[], Any]) -> float:
-        return mean_seconds(work, seconds)
+        return _mean_seconds(work, seconds)
 
     def start() -> Setup:
         return set_up(run_path, Selection(), config.training.seed, recipe)
 
     setup = start()
     loaded = seconds_of(start)
-    batches, tail = endless(setup), TailAverage(setup.model, 1)
+    batches, tail = _endless(setup), TailAverage(setup.model, 1)
     setup.model.train()
     step = seconds_of(lambda: training_step(setup, next(batches).to(setup.device), 0))
     average = seconds_of(lambda: tail.after_step(1))
@@ -202,13 +202,13 @@ def timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     )
 
 
-def endless(setup: Setup) -> Iterator[Rows]:
+def _endless(setup: Setup) -> Iterator[Rows]:
     """The batches of all epochs, without end."""
     for epoch in itertools.count():
         yield from setup.rows.batches(setup.recipe.batch_size, setup.recipe.seed, epoch)
 
 
-def mean_seconds(work: Callable[[], Any], seconds: float) -> float:
+def _mean_seconds(work: Callable[[], Any], seconds: float) -> float:
     """The mean time of a call; after one call to warm up, calls are repeated for about `seconds` seconds."""
     work()
     count, begin = 0, time.perf_counter()
@@ -258,7 +258,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
         fits = folds * (1 + judged_twice) * panel_seconds(fitted, sizes.kinds, sizes.classes)
         found["panel"] = fits / min(sizes.workers, folds)
     searched = min(train, MOST_ROWS) if config.detection.backdoors and validation else 0
-    found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW[searched_as(sizes.kinds)] / sizes.workers
+    found["detect"] = train * SIGNALS_ROW + searched * SEARCH_ROW[_searched_as(sizes.kinds)] / sizes.workers
     found["attribute"] += max(0, config.attribution.ensemble - config.detection.repeats) * once
     found["detect"] += (config.detection.repeats - 1) * once
     if retrainings(config):
@@ -271,7 +271,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     return found
 
 
-def searched_as(kinds: frozenset[str]) -> str:
+def _searched_as(kinds: frozenset[str]) -> str:
     """The key of SEARCH_ROW for the features; `kinds`: how plain models see them (`judged_as` of the encoders)."""
     return next((kind for kind in ("pixels", "texts") if kind in kinds), "columns")
 

@@ -34,13 +34,13 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     elif summary["verdict"] == "worse":
         steps.append(
             "Do not train on a cleaned dataset from this run: the flagged rows may be rare or hard instead "
-            f"of wrong. {words.sentence(fewer(config))}, or set detection.rule: ranking and judge them by hand."
+            f"of wrong. {words.sentence(_fewer(config))}, or set detection.rule: ranking and judge them by hand."
         )
     elif summary["verdict"] == "not tested":
-        steps.append(untested(summary, config))
+        steps.append(_untested(summary, config))
     if any(decisions[name] for name in CHANGED):
         steps.append(
-            f"Look at the rows that were only just flagged. If most of them look right, {fewer(config)} and "
+            f"Look at the rows that were only just flagged. If most of them look right, {_fewer(config)} and "
             f"{again(config)}: only detection and what follows is redone."
         )
     if decisions[Decision.REVIEW.word]:
@@ -63,7 +63,7 @@ def next_steps(summary: Summary, config: AuditConfig, path: str) -> list[str]:
     return steps
 
 
-def fewer(config: AuditConfig) -> str:
+def _fewer(config: AuditConfig) -> str:
     """The change of the config that makes the rule remove fewer rows."""
     if config.detection.rule == "trusted":
         return "lower detection.false_flag_rate"
@@ -79,7 +79,7 @@ def again(config: AuditConfig) -> str:
     return "run the same command again"
 
 
-def nothing_removed(summary: Summary) -> str:
+def _nothing_removed(summary: Summary) -> str:
     """What follows if no row is removed. The data is called usable only if nothing speaks against it."""
     noise = summary["estimated_noise"]
     if summary["decisions"][Decision.REVIEW.word]:
@@ -96,7 +96,7 @@ def states_precision(summary: Summary) -> bool:
     return promise is not None and promise["precision"] is not None
 
 
-def untested(summary: Summary, config: AuditConfig) -> str:
+def _untested(summary: Summary, config: AuditConfig) -> str:
     if config.detection.canaries:
         return (
             "Run the audit without detection.canaries to clean the data: this run was for its recall alone."
@@ -104,7 +104,7 @@ def untested(summary: Summary, config: AuditConfig) -> str:
     if config.detection.rule == "ranking":
         return "Nothing was removed, as asked (detection.rule: ranking). The flagged rows are a review queue."
     if not any(summary["decisions"][name] for name in CHANGED):
-        return f"Nothing was to be removed, so there was nothing to test. {nothing_removed(summary)}"
+        return f"Nothing was to be removed, so there was nothing to test. {_nothing_removed(summary)}"
     if config.verification.seeds == 0:
         return "Set verification.seeds to 5 to find out by retraining whether cleaning helps."
     return "Whether cleaning helps is not known: remove what stood in the way of the test and run it again."

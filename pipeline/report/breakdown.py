@@ -88,7 +88,7 @@ def by_shard(rows: pa.Table) -> Breakdown:
             Counter({Path(shard).name: number for shard, number in counts.items()})
             for counts in (total, of_flagged)
         )
-    return breakdown(total, of_flagged)
+    return _breakdown(total, of_flagged)
 
 
 def by_group(rows: pa.Table, column: str) -> Breakdown:
@@ -105,7 +105,7 @@ def by_group(rows: pa.Table, column: str) -> Breakdown:
                 of_rows.filter(pc.not_equal(audited["decision"], Decision.KEEP.word).combine_chunks())
             )
         )
-    return breakdown(total, flagged)
+    return _breakdown(total, flagged)
 
 
 def with_values(rows: pa.Table, column: str) -> Iterator[tuple[pa.Table, pa.Array]]:
@@ -117,14 +117,14 @@ def with_values(rows: pa.Table, column: str) -> Iterator[tuple[pa.Table, pa.Arra
         rows: with the columns shard and row.
         column: of the source files.
     """
-    for shard, audited in split_by_shard(rows):
+    for shard, audited in _split_by_shard(rows):
         values = read_column(shard, column)
         if values is not None:
             there = audited.filter(pc.less(audited["row"], len(values)))
             yield there, values.take(there["row"].combine_chunks())
 
 
-def split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def _split_by_shard(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield the rows of each shard; a single sort finds them, whatever the number of shards."""
     shards = rows["shard"].combine_chunks()
     codes = shards.indices.to_numpy()
@@ -138,7 +138,7 @@ def count_values(values: pa.Array | pa.ChunkedArray) -> Counter[Any]:
     return Counter({entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(values)})
 
 
-def breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
+def _breakdown(total: Counter[Any], flagged: Counter[Any]) -> Breakdown:
     """Lines that stand out first, then by the share of flagged rows; lines beyond MOST_LINES are only counted."""
     overall = sum(flagged.values()) / max(1, sum(total.values()))
     lines = [

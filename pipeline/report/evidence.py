@@ -59,13 +59,13 @@ def bar(signal: ShownSignal, value: float, ordered: np.ndarray) -> Bar:
     below = np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right")
     lower = float(below) / 2 / len(ordered)
     share = lower if signal.high_is_suspicious else 1 - lower
-    shown = most(share, len(ordered))
+    shown = _most(share, len(ordered))
     compared = "higher" if signal.high_is_suspicious else "lower"
     text = f"{words.sentence(signal.words)}: {words.number(value)}, {compared} than for {shown} of the rows"
     return Bar(signal.label, share, shown, text)
 
 
-def most(share: float, rows: int) -> str:
+def _most(share: float, rows: int) -> str:
     """A percentage that reads as 100 % only for the most suspicious row."""
     if share >= 1 - 0.5 / rows:
         return "100 %"

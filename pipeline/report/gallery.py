@@ -88,7 +88,7 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     """
     flagged = flagged.combine_chunks()
     shown = np.zeros(flagged.num_rows, dtype=bool)
-    of_reason = rows_by_reason(flagged["reasons"].combine_chunks())
+    of_reason = _rows_by_reason(flagged["reasons"].combine_chunks())
     chosen = []
     for code in sorted(of_reason, key=precedence)[:MOST_REASONS]:
         rows = of_reason[code]
@@ -105,7 +105,7 @@ def choose(flagged: pa.Table, cards: int) -> list[Chosen]:
     return chosen
 
 
-def rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
+def _rows_by_reason(reasons: pa.ListArray) -> dict[str, np.ndarray]:
     """Reason → the places of the rows with this reason, int64."""
     rows, codes = pc.list_parent_indices(reasons), pc.list_flatten(reasons)
     return {
@@ -132,13 +132,13 @@ def galleries(
     keys = pa.array([key for one in chosen for key in one.top + one.edge], pa.string())
     table = pq.read_table(path, filters=pc.field("row_key").isin(keys), partitioning=None)
     rows = {row["row_key"]: row for row in table.to_pylist()}
-    originals = read_originals([place_of(row) for row in rows.values()], list(data.features))
+    originals = read_originals([_place_of(row) for row in rows.values()], list(data.features))
     bars = evidence(run / "signals.parquet", signals, keys)
     names = class_names(originals.schema, data.label)
     reader = ContentReader(originals, features_of(run), PICTURE_BYTES if pictures else 0)
     made: dict[str, Card] = {}
     for key in in_turns([one.top + one.edge for one in chosen]):
-        made[key] = card(rows[key], names, bars.get(key, []), originals, reader)
+        made[key] = _card(rows[key], names, bars.get(key, []), originals, reader)
     return [
         Gallery(
             one.code,
@@ -158,18 +158,18 @@ def in_turns(lists: list[list[str]]) -> list[str]:
     return [keys[at] for at in range(longest) for keys in lists if at < len(keys)]
 
 
-def place_of(row: dict[str, Any]) -> Place:
+def _place_of(row: dict[str, Any]) -> Place:
     return row["shard"], row["row"]
 
 
-def card(
+def _card(
     row: dict[str, Any], names: dict[Any, str], bars: list[Bar], originals: Originals, reader: ContentReader
 ) -> Card:
     by = "predicted" if row["suggested_label"] is None else "suggested" if is_likely(row) else "unlikely"
     other = None if by == "unlikely" else row[f"{by}_label"]
     probability = row.get("suggested_probability") if by == "suggested" else None
     differs = other is not None and other != row["label"]
-    place = place_of(row)
+    place = _place_of(row)
     return Card(
         key=words.shorten(row["row_key"], 100),
         place=words.shorten(f"{row['shard']}, row {row['row']:,}", 160),

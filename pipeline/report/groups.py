@@ -58,12 +58,12 @@ def line(value: Any, of_decision: dict[str, int]) -> dict[str, Any]:
     return {"value": words.label(value), "rows": number, **changed, "shares": shares}
 
 
-def group_lines(group: dict[str, Any]) -> list[dict[str, Any]]:
+def _group_lines(group: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of one column's table, with the shares as text."""
     return [
         entry
         | {"said": {name: interval(share) for name, share in entry["shares"].items()}}
-        | source_said(entry["source"])
+        | _source_said(entry["source"])
         for entry in group["values"][:MOST_LINES]
     ]
 
@@ -72,7 +72,7 @@ def group_tables(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A table for each column: column, lines, and whether there are more lines, estimated shares and effects."""
     tables = []
     for group in groups:
-        lines = group_lines(group)
+        lines = _group_lines(group)
         tables.append(
             {
                 "column": words.label(group["column"]),
@@ -85,7 +85,7 @@ def group_tables(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return tables
 
 
-def source_said(source: dict[str, Any] | None) -> dict[str, Any]:
+def _source_said(source: dict[str, Any] | None) -> dict[str, Any]:
     """Whether a source is `named`, its share of `wrong` labels and the `effect` of leaving it out, as text."""
     if source is None:
         return {"named": False, "wrong": "", "effect": ""}
@@ -93,11 +93,11 @@ def source_said(source: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "named": source["named"],
         "wrong": "" if share is None else interval(share),
-        "effect": effect_said(source),
+        "effect": _effect_said(source),
     }
 
 
-def effect_said(source: dict[str, Any]) -> str:
+def _effect_said(source: dict[str, Any]) -> str:
     """`−0.012 forecast, −0.009 measured`: the change of the validation loss without the source."""
     forecast, measured = source.get("forecast"), (source.get("measured") or {}).get("validation_loss")
     parts = [(forecast, "forecast"), (measured, "measured")]
@@ -111,32 +111,32 @@ def sources_lines(sources: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     if declared:
         # Where a shard and another column are both named, the shard only stands for that column's value.
-        worst = max(declared, key=lambda source: (source["column"] != SHARD, excess(source)))
+        worst = max(declared, key=lambda source: (source["column"] != SHARD, _excess(source)))
         more = sum(source["column"] == worst["column"] for source in declared) - 1
         also = f"; {more} more of its values stand out" if more else ""
-        lines.append(f"{source_sentence(worst)}{also}")
+        lines.append(f"{_source_sentence(worst)}{also}")
     lines += [
         f"wrong labels depend on {words.label(source['column'])} = {words.label(source['value'])}: "
-        f"{share_said(source)}"
+        f"{_share_said(source)}"
         for source in others[:1]
     ]
     return lines
 
 
-def excess(source: dict[str, Any]) -> float:
+def _excess(source: dict[str, Any]) -> float:
     """How bad a source is: its share of wrong labels minus that of other rows, or else its share of flagged rows."""
     share = source["wrong_share"]
     return share["value"] - source["others_share"] if share else source["flagged_share"]["value"]
 
 
-def source_sentence(source: dict[str, Any]) -> str:
+def _source_sentence(source: dict[str, Any]) -> str:
     """`vendor Dialwell: 31 % of its labels wrong (27 – 35), others 8 %`, and the effect of leaving it out."""
-    line = f"{words.label(source['column'])} {words.label(source['value'])}: {share_said(source)}"
-    effect = effect_said(source)
+    line = f"{words.label(source['column'])} {words.label(source['value'])}: {_share_said(source)}"
+    effect = _effect_said(source)
     return line + (f"; without it the validation loss changes by {effect}" if effect else "")
 
 
-def share_said(source: dict[str, Any]) -> str:
+def _share_said(source: dict[str, Any]) -> str:
     share = source["wrong_share"]
     if share is None:
         flagged = source["flagged_share"]

@@ -57,7 +57,7 @@ def page(run: RunDirectory, config: AuditConfig, summary: Summary, most_bytes: i
     Raises:
         WinnowError: the page is too large even without cards.
     """
-    view = overview(run, config, summary)
+    view = _overview(run, config, summary)
     signals = [each for each in shown_signals(facts(run.record, "detect")) if each.counts]
     template = environment().get_template("report.html.j2")
     for cards, pictures in ((CARDS, True), (CARDS, False), (CARDS // 4, False), (0, False)):
@@ -80,14 +80,14 @@ def triggers(run: RunDirectory, record: dict[str, Any], names: dict[Any, str]) -
     return reconstructed.triggers(run, alarms, names)
 
 
-def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[str, Any]:
+def _overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[str, Any]:
     """The values for the template, except the cards."""
     rows = read_rows(run / "rows.parquet", ["shard", "row", "decision", "suspicion"])
     flagged = read_rows(run / "rows.parquet", ["decision", "label", "suggested_label"], flagged=True)
     record = run.record
     regression = summary["task"] == "regression"
     settings = (run / "config.yaml").read_text(encoding="utf-8")
-    names = names_of(rows, config)
+    names = _names_of(rows, config)
     signals = shown_signals(facts(record, "detect"))
     return {
         "summary": summary,
@@ -95,7 +95,7 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "steps": next_steps(summary, config, str(run.path)),
         "flagged": flagged_rows(summary["decisions"]),
         "decision_bar": decision_bar(summary),
-        "arms": arms_chart(run, summary),
+        "arms": _arms_chart(run, summary),
         "confusion": confusion(flagged, names) if summary["task"] == "classification" else None,
         "pairs": pair_lines(summary["confused_pairs"], names),
         "triggers": triggers(run, record, names),
@@ -113,11 +113,11 @@ def overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[s
         "signals": [each for each in signals if each.counts],
         "other_signals": [each for each in signals if not each.counts],
         "loss_unit": "loss units" if regression else "nats",
-        "curves": training_curves(facts(record, "train")),
+        "curves": _training_curves(facts(record, "train")),
         "histogram": svg.histogram(suspicion_bins(rows), words.count, "rows by suspicion and decision"),
         "noise": noise_line(summary),
         "situation": situation_line(summary),
-        "measures": measure_lines(summary),
+        "measures": _measure_lines(summary),
         "forecast": forecast_line(summary),
         "fidelity": fidelity.shown(summary["fidelity"], "loss units" if regression else "nats"),
         "unrolled": unrolled_sentence(summary["unrolled"]),
@@ -140,7 +140,7 @@ def precision(attribute: dict[str, Any]) -> str:
     return f"{rows} it changes {' and '.join(changed)} of the largest score, at most"
 
 
-def names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:
+def _names_of(rows: pa.Table, config: AuditConfig) -> dict[Any, str]:
     schema = read_schema(rows["shard"][0].as_py())
     return class_names(schema, config.data.label) if schema is not None else {}
 
@@ -154,7 +154,7 @@ def decision_bar(summary: Summary) -> Markup:
     return svg.stack(parts, "rows by decision")
 
 
-def measure_lines(summary: Summary) -> list[dict[str, Any]]:
+def _measure_lines(summary: Summary) -> list[dict[str, Any]]:
     """A line for each measure of the arms; the one that the verdict rests on is marked."""
     found = []
     for name, measure in summary["measures"].items():
@@ -179,7 +179,7 @@ def breakdowns(rows: pa.Table, config: AuditConfig) -> list[tuple[str, Breakdown
     return [(words.shorten(name, 60), lines) for name, lines in found if lines.lines]
 
 
-def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
+def _arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
     """The chart of the arms: dots for each arm, and an interval for each difference; None if nothing was retrained."""
     measured = read_json(run / "verification.json").get("arms")
     if not measured:
@@ -218,7 +218,7 @@ def arms_chart(run: RunDirectory, summary: Summary) -> dict[str, Any] | None:
     }
 
 
-def training_curves(train: dict[str, Any]) -> list[dict[str, Any]]:
+def _training_curves(train: dict[str, Any]) -> list[dict[str, Any]]:
     """The charts of the losses and of the metric over the epochs, with their lines."""
     curve = train.get("curve") or []
     curve = curve[:: max(1, -(-len(curve) // MOST_POINTS))]

@@ -25,12 +25,12 @@ def result_box(result: AuditResult) -> str:
             title=f"{result.summary['name']} / {result.run.run_id}",
             lines=headline(result.summary),
             columns=COLUMNS,
-            rows=[[cell(row[name]) for name in COLUMNS] for row in rows],
+            rows=[[_cell(row[name]) for name in COLUMNS] for row in rows],
         )
     )
 
 
-def cell(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -39,16 +39,16 @@ def shown_signals(detect: dict[str, Any]) -> list[ShownSignal]:
     if {"signal_labels", "low_is_suspicious"} <= detect.keys():
         labels, low = detect["signal_labels"], detect["low_is_suspicious"]
     else:
-        labels, low = registered([name for name, _ in names])
+        labels, low = _registered([name for name, _ in names])
     return [
         ShownSignal(
-            name, labels.get(name, spelt(name)), words.get(name, spelt(name)), name not in low, counts
+            name, labels.get(name, _spelt(name)), words.get(name, _spelt(name)), name not in low, counts
         )
         for name, counts in names
     ]
 
 
-def registered(names: list[str]) -> tuple[dict[str, str], list[str]]:
+def _registered(names: list[str]) -> tuple[dict[str, str], list[str]]:
     """Name → label of the registered signals among `names`, and the names of those whose low values are suspicious."""
     from pipeline.detection.signals.registry import signal_of  # needs torch
 
@@ -58,5 +58,5 @@ def registered(names: list[str]) -> tuple[dict[str, str], list[str]]:
     ]
 
 
-def spelt(name: str) -> str:
+def _spelt(name: str) -> str:
     return name.replace("_", " ")

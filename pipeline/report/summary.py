@@ -32,10 +32,10 @@ def summary(run: RunDirectory) -> Summary:
     Counts come from the columns `decision` and `reasons` of rows.parquet. Metrics are as in verification.json (shares
     are in 0..1). Loss changes and harms are in nats, times in seconds.
     """
-    record, verification = run.record, without_poor_forecasts(read_json(run / "verification.json"))
+    record, verification = run.record, _without_poor_forecasts(read_json(run / "verification.json"))
     stages = record["stages"]
     prepare, factors, detect = (facts(record, stage) for stage in ("prepare", "factors", "detect"))
-    decisions, reasons = count_decisions(run)
+    decisions, reasons = _count_decisions(run)
     return {
         "run_id": run.run_id,
         "name": record.get("name", run.path.parent.name),
@@ -43,8 +43,8 @@ def summary(run: RunDirectory) -> Summary:
         "rows": prepare.get("rows", {}),
         "rows_audited": sum(decisions.values()),
         "decisions": decisions,
-        "decisions_by_role": count_by_role(run),
-        "proposed": count_proposed(run),
+        "decisions_by_role": _count_by_role(run),
+        "proposed": _count_proposed(run),
         "by_people": detect.get("by_people"),
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
@@ -69,10 +69,10 @@ def summary(run: RunDirectory) -> Summary:
         "metric": verification.get("metric"),
         "higher_is_better": verification.get("higher_is_better", True),
         "arms": {
-            name: arm_means(arm, verification.get("decided_by"))
+            name: _arm_means(arm, verification.get("decided_by"))
             for name, arm in (verification.get("arms") or {}).items()
         },
-        "differences": deciding_differences(verification),
+        "differences": _deciding_differences(verification),
         "decided_by": verification.get("decided_by"),
         "reason": verification.get("reason"),
         "worse_than_random": verification.get("worse_than_random"),
@@ -94,12 +94,12 @@ def summary(run: RunDirectory) -> Summary:
         "versions": record.get("versions", {}),
         "seeds": record.get("seeds", {}),
         "device": record.get("device"),
-        "export": export_paths(run),
+        "export": _export_paths(run),
         "report": "report/index.html",
     }
 
 
-def without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
+def _without_poor_forecasts(verification: dict[str, Any]) -> dict[str, Any]:
     """Remove all forecasts if fidelity is low, since these scores do not predict the effect of retraining."""
     if not low_fidelity(verification.get("fidelity")):
         return verification
@@ -129,7 +129,7 @@ def facts(record: dict[str, Any], stage: str) -> dict[str, Any]:
     return record["stages"].get(stage, {}).get("facts") or {}
 
 
-def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
+def _count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
     """Rows per decision, and flagged rows (decision other than keep) per reason, in the order of REASONS."""
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -144,9 +144,9 @@ def count_decisions(run: RunDirectory) -> tuple[dict[str, int], dict[str, int]]:
     }
 
 
-def count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
+def _count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
     """Role → rows per decision, for the roles whose rows are judged."""
-    rows = stored_columns(run, ["split", "decision"])
+    rows = _stored_columns(run, ["split", "decision"])
     if "split" not in rows.column_names:
         return {}
     counted = rows.group_by(["split", "decision"]).aggregate([([], "count_all")]).to_pylist()
@@ -155,27 +155,27 @@ def count_by_role(run: RunDirectory) -> dict[str, dict[str, int]]:
     return {role: {name: counts.get((role, name), 0) for name in DECISIONS} for role in roles}
 
 
-def count_proposed(run: RunDirectory) -> dict[str, int]:
+def _count_proposed(run: RunDirectory) -> dict[str, int]:
     """Proposed decision → rows to which verification gave another decision."""
-    rows = stored_columns(run, ["proposed"])
+    rows = _stored_columns(run, ["proposed"])
     proposed = Counter(rows["proposed"].to_pylist()) if rows.column_names else Counter()
     return {name: proposed[name] for name in CHANGED}
 
 
-def stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:
+def _stored_columns(run: RunDirectory, names: list[str]) -> pa.Table:
     """Read columns of rows.parquet; columns that runs of earlier versions lack are left out."""
     path = run / "rows.parquet"
     there = set(pq.read_schema(path).names)
     return read_rows(path, [name for name in names if name in there])
 
 
-def deciding_differences(verification: dict[str, Any]) -> dict[str, Any]:
+def _deciding_differences(verification: dict[str, Any]) -> dict[str, Any]:
     """The differences on the measure that the verdict rests on; on labels as given if no measure is named."""
     measure = (verification.get("measures") or {}).get(verification.get("decided_by"))
     return (measure["differences"] if measure else verification.get("differences")) or {}
 
 
-def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]:
+def _arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]:
     """The means of an arm on a measure; on labels as given if the arm lacks the measure."""
     arm = arm | (arm.get("measures") or {}).get(measure, {})
     return {
@@ -186,7 +186,7 @@ def arm_means(arm: dict[str, Any], measure: str | None = None) -> dict[str, Any]
     }
 
 
-def export_paths(run: RunDirectory) -> dict[str, Any]:
+def _export_paths(run: RunDirectory) -> dict[str, Any]:
     """The paths of the export, relative to the run directory; `refused` is null if the stage has not run."""
     config = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
     exported = facts(run.record, "export")
@@ -224,17 +224,17 @@ def headline(summary: Summary) -> list[str]:
         lines = [f"{first}. {found.consequence}".rstrip()]
     else:
         lines = [first, found.numbers, found.control, *found.further, found.consequence]
-    lines = [line for line in [*lines, *trigger_lines(summary)] if line] + [""]
-    lines.append(reasons_line(summary))
+    lines = [line for line in [*lines, *_trigger_lines(summary)] if line] + [""]
+    lines.append(_reasons_line(summary))
     lines += [line for line in (noise_line(summary), situation_line(summary)) if line]
     lines += sources_lines(summary.get("sources") or [])
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
-    lines += [line for line in (promise_line(summary), canaries_line(summary)) if line]
+    lines += [line for line in (_promise_line(summary), _canaries_line(summary)) if line]
     accuracy = " · ".join(filter(None, (forecast_line(summary), fidelity_line(summary.get("fidelity")))))
     return lines + [line for line in (accuracy, unrolled_line(summary.get("unrolled"))) if line]
 
 
-def trigger_lines(summary: Summary) -> list[str]:
+def _trigger_lines(summary: Summary) -> list[str]:
     """A line for each trigger: its place, how many rows carry it, and how often it works before and after cleaning."""
     lines = []
     for found in summary["backdoors"]:
@@ -248,7 +248,7 @@ def trigger_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def reasons_line(summary: Summary) -> str:
+def _reasons_line(summary: Summary) -> str:
     if not summary["reasons"]:
         return "nothing was flagged"
     return " · ".join(f"{code} {words.count(number)}" for code, number in summary["reasons"].items())
@@ -267,7 +267,7 @@ def noise_line(summary: Summary) -> str:
             f"; judges contradict {words.percent(contradicted)}, the rest is taken for hard and not for wrong"
         )
     whole = summary.get("estimated_noise_file")
-    if whole is not None and as_noisy(summary):
+    if whole is not None and _as_noisy(summary):
         line += f"; in all {words.rows(summary['rows_audited'])} {share(whole)}"
     return line
 
@@ -278,7 +278,7 @@ def share(estimate: dict[str, float]) -> str:
     return f"{value} % ({low} – {high})"
 
 
-def as_noisy(summary: Summary) -> list[str]:
+def _as_noisy(summary: Summary) -> list[str]:
     """The roles whose labels are assumed to be as noisy as the train labels."""
     return [role for role, state in (summary.get("labels") or {}).items() if state == AS_NOISY]
 
@@ -287,7 +287,7 @@ def situation_line(summary: Summary) -> str:
     """Which labels are known to be right, and what follows; empty for runs of earlier versions."""
     if not summary.get("labels"):
         return ""
-    noisy = as_noisy(summary)
+    noisy = _as_noisy(summary)
     if not noisy:
         return "labels of validation and holdout rows are declared right"
     roles = " and ".join(noisy)
@@ -299,13 +299,13 @@ def worst_source(found: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((line for line in found if line["named"] and line["declared"]), None)
 
 
-def promise_line(summary: Summary) -> str:
+def _promise_line(summary: Summary) -> str:
     """What the rule guarantees about the removed rows."""
     promise = summary.get("promise")
     return f"rule {promise['rule']}: {promise['text']}" if promise else ""
 
 
-def canaries_line(summary: Summary) -> str:
+def _canaries_line(summary: Summary) -> str:
     canaries = summary.get("canaries")
     if not canaries:
         return ""
@@ -320,7 +320,7 @@ def canaries_line(summary: Summary) -> str:
 def forecast_line(summary: Summary) -> str:
     """The forecast and the measured change of the mean validation loss, in nats; empty without both."""
     predicted, measured = summary["predicted_loss_change"], summary["measured_loss_change"]
-    loss = "the validation loss" + (" (on labels as given)" if "validation" in as_noisy(summary) else "")
+    loss = "the validation loss" + (" (on labels as given)" if "validation" in _as_noisy(summary) else "")
     if measured is not None and low_fidelity(summary.get("fidelity")):
         return (
             f"no forecast of {loss}: fidelity is low; its change was measured as "

@@ -48,14 +48,14 @@ def place(value: float, within: Domain) -> float:
     return round(100 * (value - low) / (high - low), 2)
 
 
-def svg(body: Markup, height: int, name: str, css: str = "chart") -> Markup:
+def _svg(body: Markup, height: int, name: str, css: str = "chart") -> Markup:
     """An SVG as wide as its container and `height` pixels high; screen readers read out `name`."""
     return Markup('<svg class="{}" width="100%" height="{}" role="img" aria-label="{}">{}</svg>').format(
         css, height, name, body
     )
 
 
-def join(parts: Sequence[Markup]) -> Markup:
+def _join(parts: Sequence[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
@@ -64,7 +64,7 @@ def dots(values: Sequence[float], mean: float, within: Domain, name: str) -> Mar
     line = Markup('<line class="grid" x1="0" x2="100%" y1="14" y2="14"/>')
     marks = [Markup('<circle class="dot" cx="{}%" cy="14" r="5"/>').format(place(v, within)) for v in values]
     stroke = Markup('<line class="mean" x1="{0}%" x2="{0}%" y1="3" y2="25"/>').format(place(mean, within))
-    return svg(line + join(marks) + stroke, 28, name)
+    return _svg(line + _join(marks) + stroke, 28, name)
 
 
 def interval(mean: float, low: float, high: float, within: Domain, name: str) -> Markup:
@@ -76,7 +76,7 @@ def interval(mean: float, low: float, high: float, within: Domain, name: str) ->
     ).format(
         zero=place(0, within), low=place(low, within), high=place(high, within), mean=place(mean, within)
     )
-    return svg(body, 28, name)
+    return _svg(body, 28, name)
 
 
 def axis(within: Domain, write: Callable[[float], str]) -> Markup:
@@ -85,7 +85,7 @@ def axis(within: Domain, write: Callable[[float], str]) -> Markup:
         Markup('<text x="{}%" y="12" text-anchor="middle">{}</text>').format(place(tick, within), write(tick))
         for tick in ticks(within)
     ]
-    return svg(join(labels), 16, "scale")
+    return _svg(_join(labels), 16, "scale")
 
 
 def bar(share: float, name: str = "") -> Markup:
@@ -93,7 +93,7 @@ def bar(share: float, name: str = "") -> Markup:
     body = Markup('<rect class="track" width="100%" height="6" rx="3"/>')
     width = 100 * min(1, max(0, share))
     body += Markup('<rect class="fill" width="{:.1f}%" height="6" rx="3"/>').format(width)
-    return svg(body, 6, name, "bar")
+    return _svg(body, 6, name, "bar")
 
 
 def stack(parts: Sequence[tuple[str, str, float]], name: str) -> Markup:
@@ -104,14 +104,14 @@ def stack(parts: Sequence[tuple[str, str, float]], name: str) -> Markup:
             '<rect class="{}" x="{:.2f}%" width="{:.2f}%" height="14"><title>{}</title></rect>'
         ).format(css, 100 * at, 100 * share, said)
         at += share
-    return svg(body, 14, name, "chart stack")
+    return _svg(body, 14, name, "chart stack")
 
 
 def histogram(bins: Sequence[Sequence[tuple[str, int]]], write: Callable[[int], str], name: str) -> Markup:
     """Stacked columns over equal parts of [0, 1]; a bin is a list of (CSS class, rows) from the bottom up."""
     tallest = max((sum(rows for _, rows in column) for column in bins), default=0) or 1
     top = 1.05 * tallest
-    body = rules((0, top), lambda tick: write(round(tick)))
+    body = _rules((0, top), lambda tick: write(round(tick)))
     width = 100 / len(bins)
     for place_in_row, column in enumerate(bins):
         below = 0
@@ -128,8 +128,8 @@ def histogram(bins: Sequence[Sequence[tuple[str, int]]], write: Callable[[int], 
                 )
             below += rows
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        body += foot(100 * tick, f"{tick:g}")
-    return svg(body, PLOT_HEIGHT, name)
+        body += _foot(100 * tick, f"{tick:g}")
+    return _svg(body, PLOT_HEIGHT, name)
 
 
 def curves(
@@ -141,10 +141,10 @@ def curves(
     """Lines over epochs or other whole numbers, with a vertical line at `mark` (epoch, text)."""
     across = domain([x for line in series for x, _ in line.points], 0.02)
     up = domain([y for line in series for _, y in line.points])
-    body = rules(up, write)
+    body = _rules(up, write)
     for tick in ticks(across, 5):
         if tick == round(tick):
-            body += foot(place(tick, across), f"{tick:g}")
+            body += _foot(place(tick, across), f"{tick:g}")
     if mark is not None:
         x = place(mark[0], across)
         body += Markup('<line class="mark" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>').format(x)
@@ -152,7 +152,7 @@ def curves(
         body += Markup('<text class="said" x="{}%" dx="{}" y="11" text-anchor="{}">{}</text>').format(
             x, shift, anchor, mark[1]
         )
-    return svg(body + join([path(line, across, up) for line in series]), PLOT_HEIGHT, name)
+    return _svg(body + _join([path(line, across, up) for line in series]), PLOT_HEIGHT, name)
 
 
 def scatter(
@@ -160,9 +160,9 @@ def scatter(
 ) -> Markup:
     """A dot for each (x, y), and a line with this slope through their mean, over the range of x."""
     across, up = (domain([point[axis] for point in points], 0.1) for axis in (0, 1))
-    body = rules(up, write)
+    body = _rules(up, write)
     for tick in ticks(across, 5):
-        body += foot(place(tick, across), write(tick))
+        body += _foot(place(tick, across), write(tick))
     center = [sum(point[axis] for point in points) / len(points) for axis in (0, 1)]
     ends = [(x, center[1] + slope * (x - center[0])) for x in (min(points)[0], max(points)[0])]
     body += path(Series("slope", "fit", ends), across, up)
@@ -172,7 +172,7 @@ def scatter(
         )
         for x, y in points
     ]
-    return svg(body + join(dots), PLOT_HEIGHT, name)
+    return _svg(body + _join(dots), PLOT_HEIGHT, name)
 
 
 def path(line: Series, across: Domain, up: Domain) -> Markup:
@@ -184,7 +184,7 @@ def path(line: Series, across: Domain, up: Domain) -> Markup:
     ).format(line.css, points)
 
 
-def rules(up: Domain, write: Callable[[float], str]) -> Markup:
+def _rules(up: Domain, write: Callable[[float], str]) -> Markup:
     """Thin horizontal lines with their values to the left of the plot."""
     body = Markup("")
     for tick in ticks(up):
@@ -196,5 +196,5 @@ def rules(up: Domain, write: Callable[[float], str]) -> Markup:
     return body
 
 
-def foot(x: float, text: str) -> Markup:
+def _foot(x: float, text: str) -> Markup:
     return Markup('<text x="{}%" y="100%" dy="16" text-anchor="middle">{}</text>').format(x, text)

@@ -91,13 +91,13 @@ def pictures(
 ) -> tuple[Thumbnail | None, list[tuple[Thumbnail, Thumbnail]]]:
     if pattern.input != "image" or not (run / "encoded").exists():
         return None, []
-    images = victims(EncodedData.open(run.path), target)["image"]
+    images = _victims(EncodedData.open(run.path), target)["image"]
     pasted = pattern.paste(images)
     pairs = [(picture(one), picture(other)) for one, other in zip(images, pasted)]
     return picture(pattern.paste(np.zeros_like(images[:1]))[0]), pairs
 
 
-def victims(data: EncodedData, target: int) -> Inputs:
+def _victims(data: EncodedData, target: int) -> Inputs:
     """The first validation rows of other classes than the target, at most VICTIMS."""
     rows = load_places(data, "validation", np.arange(min(MOST_LOOKED_AT, data.count("validation"))))
     others = np.flatnonzero(rows.labels.numpy() != target)[:VICTIMS]

@@ -13,7 +13,7 @@ def unrolled_line(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     if found["chaotic"]:
-        return f"exact differentiation: training is chaotic, derivatives grow {grown(found)}"
+        return f"exact differentiation: training is chaotic, derivatives grow {_grown(found)}"
     return f"exact differentiation: rank correlation with the scores {interval(found['correlation'])}"
 
 
@@ -24,17 +24,17 @@ def unrolled_sentence(found: dict[str, Any] | None) -> str:
     limit = f"{found['limit']:g}"
     if found["chaotic"]:
         return (
-            f"Training was chaotic: going back through it derivatives grow {grown(found)}, over the limit of {limit}, "
+            f"Training was chaotic: going back through it derivatives grow {_grown(found)}, over the limit of {limit}, "
             "so that exact differentiation predicts nothing and says nothing about the scores; a lower learning rate, "
             "or one that falls to 0 (training.schedule), makes training smoother."
         )
     return (
         f"The rows’ harm to the validation loss has a rank correlation of {interval(found['correlation'])} with exact "
         f"differentiation through the repeated training (in brackets the 95 % interval over rows; going back through "
-        f"it derivatives grow {grown(found)}; up to {limit} they predict)."
+        f"it derivatives grow {_grown(found)}; up to {limit} they predict)."
     )
 
 
-def grown(found: dict[str, Any]) -> str:
+def _grown(found: dict[str, Any]) -> str:
     growth = found["growth"]
     return "without bound" if growth is None else f"to {words.number(growth)} times their size"

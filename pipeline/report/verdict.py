@@ -48,22 +48,22 @@ def verdict(summary: Summary) -> Verdict:
     if "cleaned - as_given" not in summary["differences"]:
         note = (summary["note"] or "no retraining was made").rstrip(".")
         return Verdict(word, "whether cleaning helps was not tested", note, "", "", consequence(summary))
-    quantity = telling(summary)
+    quantity = _telling(summary)
     gain = summary["differences"]["cleaned - as_given"][quantity]
     metric = words.metric(summary["metric"]) if quantity == "metric" else "loss"
     if summary["verdict"] == "no evidence":
-        title = f"nothing here shows that {what_was_done(summary)} helps"
-        claim = f"cleaning changes {measuring_roles(summary)} {metric} by {change(gain, summary['metric'])}"
+        title = f"nothing here shows that {_what_was_done(summary)} helps"
+        claim = f"cleaning changes {_measuring_roles(summary)} {metric} by {change(gain, summary['metric'])}"
     else:
         verb = "raises" if gain["mean"] > 0 else "lowers"
-        title = claim = f"{what_was_done(summary)} {verb} {measuring_roles(summary)} {metric}"
+        title = claim = f"{_what_was_done(summary)} {verb} {_measuring_roles(summary)} {metric}"
     said = numbers(summary), *further(summary)
     if quantity == "loss":  # the quantity that the verdict rests on comes first
         said = words.sentence(said[1]), f"{words.metric(summary['metric'])} {said[0]}", *said[2:]
     return Verdict(word, title, claim, said[0], control(summary), consequence(summary), said[1:])
 
 
-def telling(summary: Summary) -> str:
+def _telling(summary: Summary) -> str:
     """The quantity to name: `loss` if the verdict rests on the loss alone, else `metric`."""
     difference, better = summary["differences"]["cleaned - as_given"], summary["verdict"] == "improved"
     if summary["verdict"] == "no evidence" or summary.get("decided_by") is None:
@@ -77,7 +77,7 @@ def further(summary: Summary) -> tuple[str, ...]:
     """Further sentences; empty for runs of earlier versions, which name no measure."""
     if summary.get("decided_by") is None:
         return ()
-    return tuple(filter(None, (loss(summary), measured_on(summary), disagreement(summary))))
+    return tuple(filter(None, (loss(summary), _measured_on(summary), _disagreement(summary))))
 
 
 def loss(summary: Summary) -> str:
@@ -90,15 +90,15 @@ def loss(summary: Summary) -> str:
     return f"loss {before} → {after} ({mean}, 95 % interval {low} … {high}); random control {random}"
 
 
-def measuring_roles(summary: Summary) -> str:
+def _measuring_roles(summary: Summary) -> str:
     """`holdout`, or `validation and holdout` if both roles measure."""
     return " and ".join((summary.get("holdout") or {}).get("roles") or ["holdout"])
 
 
-def measured_on(summary: Summary) -> str:
+def _measured_on(summary: Summary) -> str:
     """Which labels the verdict rests on, and how noisy they are estimated to be."""
     holdout, measure = summary["holdout"], summary["measures"][summary["decided_by"]]
-    roles = measuring_roles(summary)
+    roles = _measuring_roles(summary)
     said = f"measured on {words.rows(measure['rows'])} of the {roles}: {measure['words']}"
     if holdout["labels"] == "clean":
         return f"{said}, which are declared right"
@@ -106,7 +106,7 @@ def measured_on(summary: Summary) -> str:
     return said if wrong is None else f"{said}; {words.percent(wrong)} of the {roles} labels look wrong"
 
 
-def disagreement(summary: Summary) -> str:
+def _disagreement(summary: Summary) -> str:
     if summary["verdict"] == "worse":
         also = summary["worse_than_random"]
         return (
@@ -131,7 +131,7 @@ def change(interval: dict[str, float], metric: str) -> str:
     return f"{mean} (95 % interval {low} … {high})"
 
 
-def what_was_done(summary: Summary) -> str:
+def _what_was_done(summary: Summary) -> str:
     removed, relabelled = (summary["decisions"][name] for name in CHANGED)
     share = words.percent((removed + relabelled) / max(1, summary["rows_audited"]))
     if removed and relabelled:
@@ -155,12 +155,12 @@ def control(summary: Summary) -> str:
     value = words.level(summary["arms"]["random_removal"]["metric"], summary["metric"])
     done = DONE[summary.get("exported") or "removed"]
     text = f"{done} as many random rows of the same {alike}: {value}"
-    if summary["verdict"] == "no evidence" and is_gain(summary, "cleaned - as_given"):
+    if summary["verdict"] == "no evidence" and _is_gain(summary, "cleaned - as_given"):
         text += "; the gain over that is not shown"
     return text
 
 
-def is_gain(summary: Summary, difference: str) -> bool:
+def _is_gain(summary: Summary, difference: str) -> bool:
     """Whether the whole interval of a difference lies on the better side of 0."""
     interval = summary["differences"][difference]["metric"]
     return interval["low"] > 0 if summary["higher_is_better"] else interval["high"] < 0

@@ -31,7 +31,7 @@ def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
             f"{one} is a {tasks[0]} and {other} a {tasks[1]}: nothing to compare",
             "Compare runs of one dataset.",
         )
-    values = [compared_values(result.summary) for result in results]
+    values = [_compared_values(result.summary) for result in results]
     first, second = (result.flagged["row_key"] for result in results)
     both = pc.sum(pc.is_in(first, second)).as_py() or 0
     return {
@@ -41,7 +41,7 @@ def compare_runs(one: str | Path, other: str | Path) -> dict[str, Any]:
     }
 
 
-def compared_values(summary: dict[str, Any]) -> dict[str, Any]:
+def _compared_values(summary: dict[str, Any]) -> dict[str, Any]:
     noise, metric = summary["estimated_noise"], summary["metric"]
     found = {
         "verdict": summary["verdict"],

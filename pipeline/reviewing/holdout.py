@@ -170,12 +170,12 @@ def write_holdout_sheet(
     """
     if sample < 1:
         raise InputError(f"--holdout {sample}: not a number of rows", "Ask for at least one.")
-    run, config = opened(path)
-    review = read_review(run.path) or begin(run, config)
+    run, config = _opened(path)
+    review = read_review(run.path) or _begin(run, config)
     asked = review.order[review.asked : review.asked + sample].tolist()
     if not asked:
         return None, 0
-    target = Path(sheet) if sheet is not None else next_sheet(run)
+    target = Path(sheet) if sheet is not None else _next_sheet(run)
     if target.exists() and not left_over(target):
         raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
     if target.suffix not in (".csv", ".parquet"):
@@ -196,7 +196,7 @@ def take_holdout_answers(path: str | Path, sheet: str | Path) -> HoldoutState:
     Raises:
         InputError: a line of the sheet is wrong, as in a file of decisions, or its row is not in the sample.
     """
-    run, config = opened(path)
+    run, config = _opened(path)
     review = read_review(run.path)
     if review is None:
         raise InputError(
@@ -204,7 +204,7 @@ def take_holdout_answers(path: str | Path, sheet: str | Path) -> HoldoutState:
         )
     lines = read_decisions(Path(sheet))
     asked = {review.keys[place] for place in review.order[: review.asked]}
-    check_asked(Path(sheet), lines, asked)
+    _check_asked(Path(sheet), lines, asked)
     words = find_rows(config, run.path, lines).get("holdout", {})
     verdicts = {word.line.key: word.line.word for word in words.values()}
     labels = {word.line.key: word.label for word in words.values() if word.label is not None}
@@ -213,13 +213,13 @@ def take_holdout_answers(path: str | Path, sheet: str | Path) -> HoldoutState:
     review = replace(review, verdicts=review.verdicts | verdicts, labels=kept | labels)
     with run.lock():
         review.save(run / ANSWERS)
-    return replace(state_of(review), changed=changed)
+    return replace(_state_of(review), changed=changed)
 
 
 def holdout_state(path: str | Path) -> HoldoutState | None:
     """The state of the review of the holdout rows; None if there is none."""
     review = read_review(Path(path))
-    return None if review is None else state_of(review)
+    return None if review is None else _state_of(review)
 
 
 def is_holdout_sheet(sheet: str | Path) -> bool:
@@ -231,12 +231,12 @@ def is_holdout_sheet(sheet: str | Path) -> bool:
     return first.get("stratum") == STRATUM
 
 
-def state_of(review: HoldoutReview) -> HoldoutState:
+def _state_of(review: HoldoutReview) -> HoldoutState:
     answered = len(review.answered)
     return HoldoutState(len(review.keys), answered, review.asked - answered, review.share())
 
 
-def check_asked(sheet: Path, lines: list[DecisionLine], asked: set[str]) -> None:
+def _check_asked(sheet: Path, lines: list[DecisionLine], asked: set[str]) -> None:
     for line in lines:
         if line.key not in asked:
             raise InputError(
@@ -246,7 +246,7 @@ def check_asked(sheet: Path, lines: list[DecisionLine], asked: set[str]) -> None
             )
 
 
-def opened(path: str | Path) -> tuple[RunDirectory, AuditConfig]:
+def _opened(path: str | Path) -> tuple[RunDirectory, AuditConfig]:
     """Open a run for a review of its holdout rows.
 
     Raises:
@@ -267,14 +267,14 @@ def opened(path: str | Path) -> tuple[RunDirectory, AuditConfig]:
     return run, config
 
 
-def begin(run: RunDirectory, config: AuditConfig) -> HoldoutReview:
+def _begin(run: RunDirectory, config: AuditConfig) -> HoldoutReview:
     keys = read_catalog(run.path, "holdout", ["row_key"])["row_key"].to_pylist()
-    wrong = chance_wrong(run, len(keys))
-    sizes = row_sizes(wrong, disagreement(run, config, len(keys)))
+    wrong = _chance_wrong(run, len(keys))
+    sizes = row_sizes(wrong, _disagreement(run, config, len(keys)))
     return HoldoutReview(keys, wrong, sizes, config.detection.seed, 0, {}, {})
 
 
-def chance_wrong(run: RunDirectory, rows: int) -> np.ndarray:
+def _chance_wrong(run: RunDirectory, rows: int) -> np.ndarray:
     """The probability that the label of each holdout row is wrong, float64 `[rows]`.
 
     It comes from the posterior of detection, or else from the suspicion scaled to the estimated share of wrong labels.
@@ -298,7 +298,7 @@ def chance_wrong(run: RunDirectory, rows: int) -> np.ndarray:
     return np.clip(suspicion * share / max(suspicion.mean(), 1e-9), 0, 1)
 
 
-def disagreement(run: RunDirectory, config: AuditConfig, rows: int) -> np.ndarray:
+def _disagreement(run: RunDirectory, config: AuditConfig, rows: int) -> np.ndarray:
     """How much the results of verification's arms differ on each row, float64 `[rows]` in 0..1; 1 without results."""
     seeds = range(config.verification.seed, config.verification.seed + config.verification.seeds)
 
@@ -314,7 +314,7 @@ def disagreement(run: RunDirectory, config: AuditConfig, rows: int) -> np.ndarra
     return found / found.max() if found.max() > 0 else np.ones(rows)
 
 
-def next_sheet(run: RunDirectory) -> Path:
+def _next_sheet(run: RunDirectory) -> Path:
     number = 1
     while (path := run / f"review/holdout-{number}.csv").exists() and not left_over(path):
         number += 1

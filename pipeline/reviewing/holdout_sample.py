@@ -103,13 +103,13 @@ def estimate_share(
     if len(sampled) < 2:
         return None
     middle, low, high = (
-        one_estimate(wrong, sizes, sampled, np.where(np.isnan(answers), instead, answers))
+        _one_estimate(wrong, sizes, sampled, np.where(np.isnan(answers), instead, answers))
         for instead in (wrong[sampled], 0.0, 1.0)
     )
     return Share(middle[1], low[0], max(high[2], middle[1]), len(sampled))
 
 
-def one_estimate(
+def _one_estimate(
     wrong: np.ndarray, sizes: np.ndarray, sampled: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float, float]:
     """Low, value and high; the interval is that of draws with replacement, which is conservative."""

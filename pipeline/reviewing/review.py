@@ -178,7 +178,7 @@ def write_sheet(
     asked = rows_to_ask(review.answers.plan, review.verdicts, sample)
     if not asked:
         return None, 0
-    target = Path(sheet) if sheet is not None else next_sheet(review.run)
+    target = Path(sheet) if sheet is not None else _next_sheet(review.run)
     if target.exists() and not left_over(target):
         raise InputError(f"{target}: exists already", "Choose another name by --sheet, or remove the file.")
     if target.suffix not in (".csv", ".parquet"):
@@ -194,7 +194,7 @@ def write_sheet(
     return target, len(lines)
 
 
-def next_sheet(run: RunDirectory) -> Path:
+def _next_sheet(run: RunDirectory) -> Path:
     number = 1
     while (path := run / f"review/sheet-{number}.csv").exists() and not left_over(path):
         number += 1
@@ -243,17 +243,17 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
         )
     plan = review.answers.plan
     asked = {review.keys[place] for cutoff in plan.cutoffs for place in plan.sample(cutoff).tolist()}
-    lines = read_verdicts(Path(sheet), asked, review.answers)
+    lines = _read_verdicts(Path(sheet), asked, review.answers)
     found = {key: line.word for key, line in lines.items()}
     earlier = review.answers.verdicts
     changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
     with review.run.lock():
-        review.answers = review.answers.with_verdicts(found, new_labels(review.run, review.config, lines))
+        review.answers = review.answers.with_verdicts(found, _new_labels(review.run, review.config, lines))
         review.answers.save(review.run / ANSWERS)
     return replace(review.state(), changed=changed)
 
 
-def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, DecisionLine]) -> dict[str, str]:
+def _new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, DecisionLine]) -> dict[str, str]:
     """Row key → the label as a person wrote it, for rows whose label was changed in the sheet.
 
     Raises:
@@ -273,7 +273,7 @@ def new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Decis
     return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
 
 
-def read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[str, DecisionLine]:
+def _read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[str, DecisionLine]:
     """Read the lines of a sheet that have a verdict.
 
     Args:
@@ -290,7 +290,7 @@ def read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[s
     found: dict[str, DecisionLine] = {}
     unknown: list[str] = []
     contradicted: list[str] = []
-    for place, entry in sheet_entries(sheet):
+    for place, entry in _sheet_entries(sheet):
         key, verdict = entry["row_key"], (entry["verdict"] or "").strip().lower()
         if not verdict:
             continue
@@ -313,12 +313,12 @@ def read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[s
             contradicted.append(key)
     if unknown:
         raise InputError(
-            f"{sheet}: the sample has no row {listed(unknown)}",
+            f"{sheet}: the sample has no row {_listed(unknown)}",
             "Fill in the sheet that `winnow review RUN --sample` wrote, and leave its column row_key as it is.",
         )
     if contradicted:
         raise InputError(
-            f"{sheet}: more than one verdict for row {listed(contradicted)}", "Give each row one verdict."
+            f"{sheet}: more than one verdict for row {_listed(contradicted)}", "Give each row one verdict."
         )
     if not found:
         raise InputError(
@@ -327,13 +327,13 @@ def read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[s
     return found
 
 
-def listed(keys: list[str]) -> str:
+def _listed(keys: list[str]) -> str:
     """The first keys as text, and how many more there are."""
     more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
     return ", ".join(map(repr, keys[:MOST_NAMED])) + more
 
 
-def sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
+def _sheet_entries(sheet: Path) -> Iterable[tuple[str, dict[str, str]]]:
     if not sheet.is_file():
         raise InputError(f"{sheet}: no such file", f"Relative paths start from {Path.cwd()}.")
     entries = list(read_entries(sheet))

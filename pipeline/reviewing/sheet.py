@@ -74,13 +74,13 @@ def sheet_rows(run: RunDirectory, data: Data, keys: list[str]) -> list[dict[str,
 
 def preview(run: RunDirectory, key: str, content: Content) -> str:
     """The path of the picture, the texts and the most unusual values, in one line."""
-    parts = [save_picture(run, key, content.picture.uri)] if content.picture else []
+    parts = [_save_picture(run, key, content.picture.uri)] if content.picture else []
     parts += [f"{name or 'text'}: {' '.join(text.split())}" for name, text in content.texts]
     parts += [f"{value.name}: {value.shown}" for value in content.values]
     return " · ".join(parts)
 
 
-def save_picture(run: RunDirectory, key: str, uri: str) -> str:
+def _save_picture(run: RunDirectory, key: str, uri: str) -> str:
     kind, encoded = uri.removeprefix("data:image/").split(";base64,")
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     path = (run / PICTURES / f"{name}.{kind}").resolve()

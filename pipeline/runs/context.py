@@ -49,7 +49,7 @@ class Repeat(Protocol):
     def __call__(self, context: AuditContext, number: int) -> AuditContext: ...
 
 
-def no_repeat(context: AuditContext, number: int) -> AuditContext:
+def _no_repeat(context: AuditContext, number: int) -> AuditContext:
     """The `repeat` of a context that was not opened for an audit.
 
     Raises:
@@ -74,4 +74,4 @@ class AuditContext:
     run: RunDirectory
     workers: Workers
     progress: Progress = field(default=silent)
-    repeat: Repeat = field(default=no_repeat)
+    repeat: Repeat = field(default=_no_repeat)

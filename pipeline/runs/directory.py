@@ -45,7 +45,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with atomic.write_atomically(path) as temporary:
             yield temporary
     except Exception as error:  # safetensors raises its own types
-        if is_disk_full(error):
+        if _is_disk_full(error):
             raise WinnowError(
                 f"{path}: the disk is full",
                 "Free some space and run the same command again: it resumes from here.",
@@ -53,7 +53,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise
 
 
-def is_disk_full(error: BaseException) -> bool:
+def _is_disk_full(error: BaseException) -> bool:
     """True for ENOSPC and EDQUOT, and for library errors that only quote them in their message."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 

@@ -39,10 +39,10 @@ def list_runs(directory: str | Path = RUNS) -> list[RunLine]:
         raise InputError(f"{directory}: no such directory", "Give the directory that holds the runs.")
     found = [path for depth in ("*", "*/*") for path in Path(directory).glob(f"{depth}/record.json")]
     records = sorted(found, key=lambda path: path.stat().st_mtime)
-    return [run_line(RunDirectory(record.parent)) for record in records]
+    return [_run_line(RunDirectory(record.parent)) for record in records]
 
 
-def run_line(run: RunDirectory) -> RunLine:
+def _run_line(run: RunDirectory) -> RunLine:
     when = datetime.fromtimestamp((run / "record.json").stat().st_mtime).isoformat(" ", "minutes")
     try:
         run.check("record.json")

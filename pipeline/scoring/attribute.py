@@ -33,7 +33,7 @@ def scores_path(run_path: Path, chunk: Chunk) -> Path:
     return run_path / "scores" / f"chunk-{chunk.id}.parquet"
 
 
-def own_scores_path(run_path: Path, chunk: Chunk) -> Path:
+def _own_scores_path(run_path: Path, chunk: Chunk) -> Path:
     """The file of the audit's own scores, before they are averaged with those of other trainings."""
     return run_path / "scores" / "own" / f"chunk-{chunk.id}.parquet"
 
@@ -45,7 +45,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     todo = plans(path, context.config, context.run.facts("train")["early_epoch"])
     chunks = data.chunks("train")
     ensemble = context.config.attribution.ensemble
-    place_of = scores_path if ensemble == 1 else own_scores_path
+    place_of = scores_path if ensemble == 1 else _own_scores_path
     waiting = [chunk for chunk in chunks if not place_of(path, chunk).exists()]
     rows, done = data.count("train"), data.count("train") - sum(chunk.rows for chunk in waiting)
 
@@ -59,11 +59,11 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     if precision != "float32":
         error = context.workers.run(precision_error, [(todo[0],)], [f"attribute: error of {precision}"])[0]
     tasks = [(todo, chunk, place_of(path, chunk)) for chunk in waiting]
-    context.workers.run(score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
+    context.workers.run(_score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
     if ensemble > 1:
         members = [context.repeat(context, number).run.path for number in range(2, ensemble + 1)]
         for chunk in chunks:
-            of_chunk = [own_scores_path(path, chunk), *(scores_path(member, chunk) for member in members)]
+            of_chunk = [_own_scores_path(path, chunk), *(scores_path(member, chunk) for member in members)]
             average_scores(of_chunk, scores_path(path, chunk))
     return {
         "ensemble": ensemble,
@@ -76,7 +76,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     }
 
 
-def score_chunk(todo: list[ScoringPlan], chunk: Chunk, target: Path) -> None:
+def _score_chunk(todo: list[ScoringPlan], chunk: Chunk, target: Path) -> None:
     """Write the scores of a chunk to `target`, one line per row in the order of the chunk (a task for a worker).
 
     The columns are:
@@ -102,17 +102,17 @@ def score_chunk(todo: list[ScoringPlan], chunk: Chunk, target: Path) -> None:
         "self_influence": scores.self_influence,
         "validation_harm": harm,
         "early_harm": early,
-        "final_loss": final_losses(whole, parts, scores),
+        "final_loss": _final_losses(whole, parts, scores),
         "prediction": predictions(whole, parts),
     }
-    arrays = {name: to_arrow(values, chunk.rows) for name, values in columns.items()}
+    arrays = {name: _to_arrow(values, chunk.rows) for name, values in columns.items()}
     groups = scored_groups(path)
     of_groups = (
         None if groups is None else torch.from_numpy(groups.shares()) @ scores.harm["cells"] * whole.scale()
     )
-    arrays["group_harm"] = to_lists(of_groups, chunk.rows)
-    arrays["checkpoint_loss"] = to_lists(scores.losses, chunk.rows)
-    arrays["checkpoint_margin"] = to_lists(scores.margins, chunk.rows)
+    arrays["group_harm"] = _to_lists(of_groups, chunk.rows)
+    arrays["checkpoint_loss"] = _to_lists(scores.losses, chunk.rows)
+    arrays["checkpoint_margin"] = _to_lists(scores.margins, chunk.rows)
     with write_atomically(target) as temporary:
         pq.write_table(pa.table(arrays), temporary)
 
@@ -174,7 +174,7 @@ def precision_error(plan: ScoringPlan) -> dict[str, Any]:
     return {"rows": len(order)} | {name: error(name) for name in ("self_influence", "validation_harm")}
 
 
-def final_losses(plan: ScoringPlan, parts: list[Batch], scores: BatchScores) -> Tensor:
+def _final_losses(plan: ScoringPlan, parts: list[Batch], scores: BatchScores) -> Tensor:
     """The losses at the last checkpoint without row weights, float64 `[rows]`; not every method visits it."""
     last = len(plan.trajectory().checkpoints) - 1
     planned = plan.planned()
@@ -197,14 +197,14 @@ def predictions(plan: ScoringPlan, parts: list[Batch]) -> Tensor:
     return run_data(plan.run_path).encoding.target.predictions(outputs)
 
 
-def to_arrow(values: Tensor | None, rows: int) -> pa.Array:
+def _to_arrow(values: Tensor | None, rows: int) -> pa.Array:
     if values is None:
         return pa.nulls(rows, pa.float64())
     flat = pa.array(values.numpy().reshape(-1))
     return flat if values.dim() == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def to_lists(values: Tensor | None, rows: int) -> pa.Array:
+def _to_lists(values: Tensor | None, rows: int) -> pa.Array:
     """Turn `[checkpoints, rows]` into one list per row; None gives nulls."""
     if values is None:
         return pa.nulls(rows, pa.list_(pa.float32(), 1))

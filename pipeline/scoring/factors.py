@@ -94,7 +94,7 @@ def fit(context: AuditContext, plan: ScoringPlan) -> None:
 
     parts = plan.directory / "parts"
     if plan.method.points == "mean":
-        context.workers.run(write_means, [(plan,)], [f"{what}: mean weights"])
+        context.workers.run(_write_means, [(plan,)], [f"{what}: mean weights"])
     places = range(len(plan.planned())) if plan.method.fitted else range(0)
     if not all(plan.segment_path(place).exists() for place in places):
         bases, squares = map(load_file, fit_curvature(WorkerSums(context, plan, parts, what, tick)))
@@ -127,6 +127,6 @@ def fit(context: AuditContext, plan: ScoringPlan) -> None:
     forget(parts)
 
 
-def write_means(plan: ScoringPlan) -> None:
+def _write_means(plan: ScoringPlan) -> None:
     """Write the means of checkpoints at which the method takes gradients (a task for a worker)."""
     plan.chains()

@@ -25,7 +25,7 @@ FEATURES = "features"
 METRIC, INVERSE = "metric", "inverse"
 
 
-def visits(plan: ScoringPlan, batches: Iterable[Batch], objective: Objective) -> Iterator[Pass]:
+def _visits(plan: ScoringPlan, batches: Iterable[Batch], objective: Objective) -> Iterator[Pass]:
     """Yield a pass of every batch at the current weights of the model."""
     model, similarity = attribution_model(plan.run_path), plan.similarity
     assert similarity is not None
@@ -37,7 +37,7 @@ def query_features(plan: ScoringPlan, batch: Batch, objective: Objective) -> Ten
     """Σ of the queries' features at the current weights of the model, float64 `[features]`."""
     similarity, total = plan.similarity, Tensors()
     assert similarity is not None
-    for visit in visits(plan, [batch], objective):
+    for visit in _visits(plan, [batch], objective):
         add_into(total, {FEATURES: similarity.queries(visit).double().sum(0).cpu()})
     return total
 
@@ -48,7 +48,7 @@ def metric_of(part: ChunksPart) -> Tensors:
     assert similarity is not None
     assert similarity.metric is not None
     restore_weights(attribution_model(part.plan.run_path), part.plan.query_weights())
-    for visit in visits(part.plan, part.rows(0), run_objective(part.plan.run_path)):
+    for visit in _visits(part.plan, part.rows(0), run_objective(part.plan.run_path)):
         add_into(total, {METRIC: similarity.metric(visit).cpu()})
     return total
 
@@ -77,7 +77,7 @@ def compared(
     rows: list[Tensor] = []
     losses: list[Tensor] = []
     margins: list[Tensor] = []
-    for visit in visits(plan, batches, run_objective(plan.run_path)):
+    for visit in _visits(plan, batches, run_objective(plan.run_path)):
         rows.append(similarity.rows(visit).double().cpu())
         losses.append(visit.losses()[0].cpu())
         margins += [] if (margin := visit.margins()) is None else [margin.double().cpu()]

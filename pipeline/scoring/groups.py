@@ -134,13 +134,13 @@ def find_groups(run_path: Path, parameters: int) -> tuple[Groups | None, str | N
         for cell in cells
         if cell.column is not None and cell.label is not None and cell.rows >= FEWEST_CELL_ROWS
     ]
-    return Groups(groups, [name_of(run_path, data, group) for group in groups], cells), None
+    return Groups(groups, [_name_of(run_path, data, group) for group in groups], cells), None
 
 
 def find_cells(run_path: Path, data: EncodedData) -> list[RowGroup]:
     """The cells, column by column, ordered by class and value; cells of one column do not overlap."""
     found = []
-    for column, codes in partitions(run_path, "validation"):
+    for column, codes in _partitions(run_path, "validation"):
         counted = Counter(zip(*(code.tolist() for code in codes)))
         for (label, value), rows in sorted(counted.items()):
             of_class = label if data.encoding.task == "classification" else None
@@ -148,7 +148,7 @@ def find_cells(run_path: Path, data: EncodedData) -> list[RowGroup]:
     return found
 
 
-def partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.ndarray, np.ndarray]]]:
+def _partitions(run_path: Path, role: str) -> list[tuple[int | None, tuple[np.ndarray, np.ndarray]]]:
     """The partitions of a role's rows: the column (None for classes alone), and the class and slice codes of the rows.
 
     For regression, all rows have one class.
@@ -175,7 +175,7 @@ def unions(cells: list[RowGroup]) -> list[RowGroup]:
     return found + [RowGroup(column, value, None, rows) for (column, value), rows in sorted(slices.items())]
 
 
-def name_of(run_path: Path, data: EncodedData, group: RowGroup) -> str:
+def _name_of(run_path: Path, data: EncodedData, group: RowGroup) -> str:
     """`class 3`, `sex = Female`, or `class 3, sex = Female`."""
     parts = []
     if group.label is not None:
@@ -188,7 +188,7 @@ def name_of(run_path: Path, data: EncodedData, group: RowGroup) -> str:
 
 def cell_rows(run_path: Path, cells: list[RowGroup], first: int, rows: int) -> list[np.ndarray]:
     """The places within a chunk of every cell's validation rows; the chunk begins at row `first` of the role."""
-    of_column = dict(partitions(run_path, "validation"))
+    of_column = dict(_partitions(run_path, "validation"))
     place, found = slice(first, first + rows), []
     for cell in cells:
         labels, values = (codes[place] for codes in of_column[cell.column])

@@ -53,16 +53,20 @@ def label_change_effects(context: AuditContext, places: np.ndarray, new_labels: 
             names.append(f"forecast of other labels: chunk {chunk.id}")
             found.append(inside)
     total = np.zeros(len(places))
-    for inside, effects in zip(found, context.workers.run(label_changes_of_chunk, tasks, names), strict=True):
+    for inside, effects in zip(
+        found, context.workers.run(_label_changes_of_chunk, tasks, names), strict=True
+    ):
         total[inside] += effects / len(runs)
     return total
 
 
-def label_changes_of_chunk(plan: ScoringPlan, chunk: Chunk, places: Tensor, new_labels: Tensor) -> np.ndarray:
+def _label_changes_of_chunk(
+    plan: ScoringPlan, chunk: Chunk, places: Tensor, new_labels: Tensor
+) -> np.ndarray:
     """The forecasts for the rows `places` of a chunk, float64 `[k]`, in nats (a task for a worker)."""
     path = plan.run_path
     model, config = attribution_model(path), run_config(path)
-    given, changed = with_new_labels(plan, chunk, places, new_labels)
+    given, changed = _with_new_labels(plan, chunk, places, new_labels)
     with matrix_products(config.attribution.precision):
         effects = relabel_effects(
             model,
@@ -78,7 +82,7 @@ def label_changes_of_chunk(plan: ScoringPlan, chunk: Chunk, places: Tensor, new_
     return (effects * plan.scale()).numpy()
 
 
-def with_new_labels(
+def _with_new_labels(
     plan: ScoringPlan, chunk: Chunk, places: Tensor, new_labels: Tensor
 ) -> tuple[list[Batch], list[Batch]]:
     """The rows with their given and with their new labels, in equal batches, each with the weight of its class."""

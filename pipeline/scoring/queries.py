@@ -35,7 +35,7 @@ from pipeline.workers.worker import plain_objective, run_config, run_data, run_o
 SCALE_ROWS = 1024
 
 
-def add_queries(
+def _add_queries(
     total: Tensors, plan: ScoringPlan, batches: Callable[[], Iterable[Batch]], before: str = ""
 ) -> None:
     """Add Σ of the queries' loss gradients to `total`, as `<chain>/<layer>` → `[out, in]`.
@@ -60,13 +60,13 @@ def add_queries(
 
 
 def query_leaf(plan: ScoringPlan, chunks: list[Chunk]) -> Tensors:
-    """The sums of `add_queries` over the validation rows of some chunks."""
+    """The sums of `_add_queries` over the validation rows of some chunks."""
     total: Tensors = {}
-    add_queries(total, plan, lambda: rows_of(plan, chunks))
+    _add_queries(total, plan, lambda: rows_of(plan, chunks))
     return total
 
 
-def validation_gradients(plan: ScoringPlan, sums: Path) -> list[Tensors]:
+def _validation_gradients(plan: ScoringPlan, sums: Path) -> list[Tensors]:
     """The mean validation gradient of every chain."""
     rows, tensors = run_data(plan.run_path).count("validation"), load_file(sums)
     return [
@@ -79,9 +79,9 @@ def write_filters(plan: ScoringPlan, sums: Path) -> None:
     """Write the filters of the validation query (a task for a worker)."""
     found = [
         dense(find_filters(plan.method, chain, gradient).filters)
-        for chain, gradient in zip(plan.fitted_chains(), validation_gradients(plan, sums), strict=True)
+        for chain, gradient in zip(plan.fitted_chains(), _validation_gradients(plan, sums), strict=True)
     ]
-    save_filters(plan.query_path, found)
+    _save_filters(plan.query_path, found)
 
 
 def dense(filters: Filters) -> list[Tensors]:
@@ -89,7 +89,7 @@ def dense(filters: Filters) -> list[Tensors]:
     return [{name: each for name, each in one.items() if isinstance(each, Tensor)} for one in filters]
 
 
-def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
+def _save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
     """Write the filters of all chains as `<segment>/<layer>`, with segments numbered as in `ScoringPlan.planned`."""
     of_segments = [filters for of_chain in of_chains for filters in of_chain]
     save_tensors(
@@ -99,7 +99,7 @@ def save_filters(path: Path, of_chains: Sequence[Sequence[Tensors]]) -> None:
 
 
 def group_leaf(plan: ScoringPlan, chunks: list[Chunk]) -> Tensors:
-    """The sums of `add_queries` over every cell's validation rows in some chunks, as `<cell>/<chain>/<layer>`."""
+    """The sums of `_add_queries` over every cell's validation rows in some chunks, as `<cell>/<chain>/<layer>`."""
     path, groups = plan.run_path, scored_groups(plan.run_path)
     assert groups is not None
     size, total = run_config(path).attribution.batch_size, Tensors()
@@ -109,14 +109,14 @@ def group_leaf(plan: ScoringPlan, chunks: list[Chunk]) -> Tensors:
             parts = [torch.from_numpy(places[at : at + size]) for at in range(0, len(places), size)]
             of_cell = [batch_of(path, rows.select(part)) for part in parts]
             if of_cell:
-                add_queries(total, plan, partial(iter, of_cell), f"{cell}/")
+                _add_queries(total, plan, partial(iter, of_cell), f"{cell}/")
     return total
 
 
 def write_group_filters(plan: ScoringPlan, sums: Path) -> None:
     """Write the filters of every cell in float32, layer by layer (a task for a worker)."""
     found: list[list[Tensors]] = []
-    for chain, means in zip(plan.fitted_chains(), cell_means(plan, sums), strict=True):
+    for chain, means in zip(plan.fitted_chains(), _cell_means(plan, sums), strict=True):
         of_chain: list[Tensors] = []
         for name, each in means.items():
             filters = dense(find_filters(plan.method, chain, {name: each}).filters)
@@ -124,10 +124,10 @@ def write_group_filters(plan: ScoringPlan, sums: Path) -> None:
             for mine, of_segment in zip(of_chain, filters, strict=True):
                 mine[name] = of_segment[name].float()
         found.append(of_chain)
-    save_filters(plan.group_query_path, found)
+    _save_filters(plan.group_query_path, found)
 
 
-def cell_means(plan: ScoringPlan, sums: Path) -> list[Tensors]:
+def _cell_means(plan: ScoringPlan, sums: Path) -> list[Tensors]:
     """For every chain, layer → the mean gradients of all cells, `[cells, out, in]`."""
     groups, tensors = scored_groups(plan.run_path), load_file(sums)
     assert groups is not None
@@ -148,29 +148,29 @@ def write_refined(context: AuditContext, plan: ScoringPlan, sums: Path, folder: 
     This is the α of the last segment, through which all other segments are solved; with several segments, all α are
     written as well.
     """
-    (gradient,) = validation_gradients(plan, sums)
-    found = solved(context, plan, gradient, folder, "factors: refined query")
+    (gradient,) = _validation_gradients(plan, sums)
+    found = _solved(context, plan, gradient, folder, "factors: refined query")
     alphas = [float(alpha) for alpha in found.alphas]
     facts = {"alpha": alphas[-1], "rows": refined_of(plan).scale_rows}
     write_json(plan.scale_path, facts if len(alphas) == 1 else facts | {"alphas": alphas})
-    save_filters(plan.query_path, [dense(found.filters)])
+    _save_filters(plan.query_path, [dense(found.filters)])
 
 
 def write_refined_groups(context: AuditContext, plan: ScoringPlan, sums: Path, folder: Path) -> None:
     """Write the refined filters of every cell in float32, each with its own α, in batches within SOLVED_NUMBERS."""
-    (means,) = cell_means(plan, sums)
+    (means,) = _cell_means(plan, sums)
     cells = len(next(iter(means.values())))
     step = max(1, SOLVED_NUMBERS * cells // sum(each.numel() for each in means.values()))
     parts: list[Filters] = []
     for first in range(0, cells, step):
         some = {layer: each[first : first + step] for layer, each in means.items()}
         name = "factors: refined queries of groups"
-        parts.append(solved(context, plan, some, folder / f"cell-{first}", name).filters)
+        parts.append(_solved(context, plan, some, folder / f"cell-{first}", name).filters)
     whole = [{name: each.float() for name, each in one.items()} for one in dense(joined_filters(parts))]
-    save_filters(plan.group_query_path, [whole])
+    _save_filters(plan.group_query_path, [whole])
 
 
-def solved(
+def _solved(
     context: AuditContext, plan: ScoringPlan, gradient: Tensors, folder: Path, name: str
 ) -> FoundFilters:
     """Compute the filters of one or several queries, with sums over rows on the workers."""
@@ -182,13 +182,13 @@ def write_scale(context: AuditContext, plan: ScoringPlan) -> None:
     """Write α, the scale correction of validation harm, if it is defined and the filters do not contain it."""
     if plan.method.refined:
         return
-    alpha = find_scale(plan.method, plan.planned(), lambda: measured_alpha(context, plan))
+    alpha = find_scale(plan.method, plan.planned(), lambda: _measured_alpha(context, plan))
     if alpha is not None:
         rows = min(SCALE_ROWS, run_data(plan.run_path).count("train"))
         write_json(plan.scale_path, {"alpha": alpha, "rows": rows})
 
 
-def measured_alpha(context: AuditContext, plan: ScoringPlan) -> float:
+def _measured_alpha(context: AuditContext, plan: ScoringPlan) -> float:
     """Measure α on seeded random rows that are spread evenly over the checkpoints."""
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
     order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
@@ -198,13 +198,13 @@ def measured_alpha(context: AuditContext, plan: ScoringPlan) -> float:
         if len(inside):
             tasks.append((plan, chunk, order[inside] - chunk.first, inside))
             names.append(f"factors: scale, chunk {chunk.id}")
-    form = sum(context.workers.run(form_of_chunk, tasks, names)) / len(order)
+    form = sum(context.workers.run(_form_of_chunk, tasks, names)) / len(order)
     segment, damping = plan.prepared_segments()[0], plan.planned()[0].damping
     assert damping is not None
     return scale_correction(segment, plan.query_filters()[0], form, damping)
 
 
-def form_of_chunk(plan: ScoringPlan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
+def _form_of_chunk(plan: ScoringPlan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
     """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint of its entry in `turns` (a task for a worker)."""
     path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]

@@ -76,7 +76,7 @@ def refined_query(
         if not product.exists():
             path = working / "directions.safetensors"
             save_tensors(path, directions)
-            chunks = [(chunk, mine) for chunk in data.chunks("train") if (mine := rows_inside(parts, chunk))]
+            chunks = [(chunk, mine) for chunk in data.chunks("train") if (mine := _rows_inside(parts, chunk))]
             tasks = [(plan, group, path) for group in chunk_groups(chunks)]
             found = summed(context.workers, leaf, tasks, working, f"{name}: product {turn}")
             save_tensors(product, load_file(found))
@@ -84,8 +84,8 @@ def refined_query(
         return {layer: total / row_count(parts) for layer, total in load_file(product).items()}
 
     return solve_refined(
-        lambda directions: chunk_sums(product_leaf, own, directions),
-        lambda directions: chunk_sums(form_leaf, fresh, directions)[FORMS],
+        lambda directions: chunk_sums(_product_leaf, own, directions),
+        lambda directions: chunk_sums(_form_leaf, fresh, directions)[FORMS],
         plan.prepared_segments()[place],
         query,
         planned.damping,
@@ -106,7 +106,7 @@ def refined_of(plan: ScoringPlan) -> RefinedSettings:
     return settings.within(run_data(plan.run_path).count("train"))
 
 
-def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
+def _rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
     """The rows that lie in a chunk, numbered from its first row."""
     found = []
     for part in parts:
@@ -117,17 +117,17 @@ def rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]
     return found
 
 
-def product_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
+def _product_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
     """Σ of the Gauss–Newton products over some rows of some chunks, each at its checkpoint."""
-    return row_sums(plan, chunks, directions, gauss_newton_products)
+    return _row_sums(plan, chunks, directions, gauss_newton_products)
 
 
-def form_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
+def _form_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:
     """Σ of the quadratic forms over some rows of some chunks, `[queries]`."""
-    return row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
+    return _row_sums(plan, chunks, directions, lambda *given: {FORMS: gauss_newton_forms(*given)})
 
 
-def row_sums(
+def _row_sums(
     plan: ScoringPlan, chunks: list[ChunkRows], directions: Path, function: Callable[..., Tensors]
 ) -> Tensors:
     model, objective = attribution_model(plan.run_path), run_objective(plan.run_path)

@@ -20,10 +20,10 @@ def predict_unseen(context: AuditContext, role: str) -> np.ndarray:
     )
     tasks = [(whole, chunk) for chunk in chunks]
     return np.concatenate(
-        context.workers.run(predict_chunk, tasks, [f"{role} rows: chunk {c.id}" for c in chunks])
+        context.workers.run(_predict_chunk, tasks, [f"{role} rows: chunk {c.id}" for c in chunks])
     )
 
 
-def predict_chunk(plan: ScoringPlan, chunk: Chunk) -> np.ndarray:
+def _predict_chunk(plan: ScoringPlan, chunk: Chunk) -> np.ndarray:
     """The predictions for the rows of a chunk (a task for a worker)."""
     return predictions(plan, list(batches(plan.run_path, chunk))).numpy()

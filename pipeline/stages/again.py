@@ -22,7 +22,7 @@ def report_again(path: str | Path) -> Path:
     """
     run = existing_run(path, "verify")
     with run.lock():
-        redo(run, "report")
+        _redo(run, "report")
     return run / "report/index.html"
 
 
@@ -52,8 +52,8 @@ def export_again(
         audit(load_config(run / "config.yaml", take_decisions(path, decisions)), run.path)
     if decisions is None or proposed:
         with run.lock():
-            redo(run, "export", **({"proposed": True} if proposed else {}))
-            redo(run, "report")
+            _redo(run, "export", **({"proposed": True} if proposed else {}))
+            _redo(run, "report")
     return run.facts("export")
 
 
@@ -86,7 +86,7 @@ def take_decisions(path: str | Path, decisions: str | Path) -> dict[str, Any]:
     return {"detection.decisions": str(run / DECISIONS)}
 
 
-def redo(run: RunDirectory, name: str, **options: Any) -> None:
+def _redo(run: RunDirectory, name: str, **options: Any) -> None:
     """Run one stage again, with the run's config, the outputs of earlier stages, and options for the stage."""
     from pipeline.runs.context import AuditContext
     from pipeline.stages.stages import STAGES, run_stage

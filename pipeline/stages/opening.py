@@ -36,12 +36,12 @@ def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirec
     """
     if output is not None:
         run = RunDirectory(Path(output))
-        check_same_audit(run, config)
+        _check_same_audit(run, config)
         return run
     home = RUNS / config.name
     for path in sorted(home.glob("*/config.yaml"), reverse=True):
         run = RunDirectory(path.parent)
-        if path.read_bytes() == config.to_yaml().encode() and not is_finished(run):
+        if path.read_bytes() == config.to_yaml().encode() and not _is_finished(run):
             return run
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     path, count = home / stamp, 1
@@ -51,7 +51,7 @@ def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirec
     return RunDirectory(path)
 
 
-def is_finished(run: RunDirectory) -> bool:
+def _is_finished(run: RunDirectory) -> bool:
     """Whether the report is done. A run with a damaged record counts as unfinished, so that an audit resumes it."""
     try:
         return "report" in run.record["stages"]
@@ -59,7 +59,7 @@ def is_finished(run: RunDirectory) -> bool:
         return False
 
 
-def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
+def _check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
     """Check that an audit of this config may resume a run: name and data must be the same, other settings may differ.
 
     Raises:
@@ -91,12 +91,12 @@ def check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
             )
 
 
-def describe_machine(config: AuditConfig) -> dict[str, Any]:
+def _describe_machine(config: AuditConfig) -> dict[str, Any]:
     """The name, versions, seeds and machine, which the record keeps so that the result can be reproduced."""
     device = config.compute.device
     return {
         "name": config.name,
-        "versions": {"winnow": __version__, "python": platform.python_version()} | library_versions(),
+        "versions": {"winnow": __version__, "python": platform.python_version()} | _library_versions(),
         "seeds": {
             "split": config.data.split.seed if config.data.split else None,
             "training": config.training.seed,
@@ -111,7 +111,7 @@ def describe_machine(config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def library_versions() -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     """The version of each of LIBRARIES that is installed."""
     found = {}
     for name in LIBRARIES:
@@ -135,7 +135,7 @@ def open_run(
     with run.lock(), Workers(config.compute) as workers:
         write_text(run / "config.yaml", config.to_yaml())
         run.mend_record()
-        run.update_record(**describe_machine(config))
+        run.update_record(**_describe_machine(config))
         if config.compute.scheduler is not None:
             _ = workers.client  # connects now, so that an unreachable scheduler is an error before any work
         yield AuditContext(config, run, workers, progress, repeat)

@@ -107,7 +107,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "detect":  # hashes of the contents, because a run and its answers may be moved
-            part["detection"] |= {key: content_hash(path) for key, path in named_files(config).items()}
+            part["detection"] |= {key: content_hash(path) for key, path in _named_files(config).items()}
             part |= {"signals": added_signals()} if added_signals() else {}
         if stage.name == "verify" and config.verification.answers is not None:
             part["verification"] |= {"answers": content_hash(config.verification.answers)}
@@ -115,7 +115,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     return found
 
 
-def named_files(config: AuditConfig) -> dict[str, str]:
+def _named_files(config: AuditConfig) -> dict[str, str]:
     """Key of the config → file that people gave to detection; when a file changes, detection runs anew."""
     detection = config.detection
     named = {"trusted": detection.trusted, "answers": detection.answers, "decisions": detection.decisions}
@@ -137,7 +137,7 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     run = context.run
     if run.is_complete(stage.name, fingerprint):
         return False
-    mend_earlier(stage, context)
+    _mend_earlier(stage, context)
     before = STAGES[STAGES.index(stage) - 1].name if stage.keeps else None
     run.begin_stage(stage.name, fingerprint, stage.outputs, stage.changes, before, stage.keeps)
     begin = time.perf_counter()
@@ -148,7 +148,7 @@ def run_stage(stage: Stage, context: AuditContext, fingerprint: str, **options: 
     return True
 
 
-def mend_earlier(stage: Stage, context: AuditContext) -> None:
+def _mend_earlier(stage: Stage, context: AuditContext) -> None:
     """Run earlier stages again whose files are damaged, since this stage reads them."""
     done, ledger = context.run.record["stages"], Ledger(context.run.path)
     for earlier in STAGES[: STAGES.index(stage)]:

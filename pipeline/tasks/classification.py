@@ -70,14 +70,14 @@ class Classification(Probable):
         return opinions.argmax(1)
 
     def tempered(self, opinions: np.ndarray, temperature: float) -> np.ndarray:
-        return normalised(np.log(np.maximum(opinions, TINY)) / temperature)
+        return _normalised(np.log(np.maximum(opinions, TINY)) / temperature)
 
     def errors(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.square(opinions - np.eye(opinions.shape[1])[labels]).sum(1)
 
     def mean_opinion(self, opinions: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
         logs = [np.log(clipped(each)) for each in opinions]
-        return normalised(np.average(logs, axis=0, weights=weights))
+        return _normalised(np.average(logs, axis=0, weights=weights))
 
     def row_losses(self, opinions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return -np.log(np.maximum(opinions[np.arange(len(labels)), labels], TINY))
@@ -92,7 +92,7 @@ class Classification(Probable):
 CLASSIFICATION = Classification()
 
 
-def normalised(logs: np.ndarray) -> np.ndarray:
+def _normalised(logs: np.ndarray) -> np.ndarray:
     """Logarithms `[rows, classes]`, up to a constant per row → probabilities."""
     raised = np.exp(logs - logs.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)

@@ -144,7 +144,7 @@ class LabelSets:
 
     def update(self, column: pa.Array, roles: np.ndarray, places: Any) -> list[Fault]:
         """Count labels. `roles`: codes [rows]; `places(i)`: the name of a row for messages."""
-        rows, labels = flat(column)
+        rows, labels = _flat(column)
         null = labels.is_null().to_numpy(zero_copy_only=False)
         for row, value in zip(rows[~null].tolist(), labels.drop_null().to_pylist()):
             role = ROLES[roles[row]] if roles[row] < len(ROLES) else None
@@ -184,7 +184,7 @@ class LabelSets:
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """uint8 [rows, labels], 1 where the row has the label. Raises InputError for an unknown label."""
-        rows, labels = flat(column)
+        rows, labels = _flat(column)
         index = pc.index_in(labels, value_set=pa.array(self.classes, self.arrow_type))
         if index.null_count:
             value = labels[int(np.argmax(pc.is_null(index).to_numpy(zero_copy_only=False)))].as_py()
@@ -209,7 +209,7 @@ class LabelSets:
         return len(self.classes)
 
 
-def flat(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
+def _flat(column: pa.Array) -> tuple[np.ndarray, pa.Array]:
     """The row of each label in the lists, int64, and the labels; each label once per row."""
     column = plain(column)
     rows = pc.list_parent_indices(column).to_numpy().astype(np.int64)

@@ -38,7 +38,7 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def is_share(name: str) -> bool:
+def _is_share(name: str) -> bool:
     """Whether a metric is a share of rows, which is written in percent."""
     return "accuracy" in name
 
@@ -52,13 +52,13 @@ def metric(name: str) -> str:
 
 def level(value: float, name: str) -> str:
     """A metric's value: `83.1 %` for shares, `0.812` for others."""
-    return percent(value) if is_share(name) else f"{value:.3f}".replace("-", MINUS)
+    return percent(value) if _is_share(name) else f"{value:.3f}".replace("-", MINUS)
 
 
 def changes(values: Sequence[float], name: str) -> list[str]:
     """Changes of a metric, in percentage points for shares, with enough digits that no change but 0 reads as zero."""
-    scaled = [100 * value if is_share(name) else value for value in values]
-    digits = 1 if is_share(name) else 3
+    scaled = [100 * value if _is_share(name) else value for value in values]
+    digits = 1 if _is_share(name) else 3
     while digits < 5 and any(value and round(value, digits) == 0 for value in scaled):
         digits += 1
     return [signed(value, digits) for value in scaled]

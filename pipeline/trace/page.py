@@ -119,12 +119,12 @@ def trace_page(
     data = run_data(run.path)
     count = min(len(asked.keys), MOST_QUERIES)
     lines = [
-        line for line in table.slice(0, lines_of(table, count)).to_pylist() if line["rank"] <= ROWS_SHOWN
+        line for line in table.slice(0, _lines_of(table, count)).to_pylist() if line["rank"] <= ROWS_SHOWN
     ]
-    originals = read_originals({place_of(line): None for line in lines}, list(config.data.features))
+    originals = read_originals({_place_of(line): None for line in lines}, list(config.data.features))
     names = class_names(originals.schema, config.data.label)
     reader = ContentReader(originals, data.encoding.features, PICTURE_BYTES)
-    contents = query_contents(asked, originals, data.encoding.features, count)
+    contents = _query_contents(asked, originals, data.encoding.features, count)
     decoded = [data.encoding.decode_labels(each[:count]) for each in (answers.predictions, answers.labels)]
     classification = data.encoding.task == "classification"
     shown = []
@@ -140,7 +140,7 @@ def trace_page(
                 words.percent(probability) if probability is not None else "",
                 label if answers.given else "",
                 words.number(float(answers.losses[query])),
-                [(words.sentence(each), cards(mine, each, names, reader)) for each in DIRECTIONS],
+                [(words.sentence(each), _cards(mine, each, names, reader)) for each in DIRECTIONS],
             )
         )
     return (
@@ -158,22 +158,22 @@ def trace_page(
             refined=refined,
             unit=data.encoding.target.unit,
             forensics=forensics,
-            triggers=shown_triggers(run, forensics, names) if forensics is not None else [],
+            triggers=_shown_triggers(run, forensics, names) if forensics is not None else [],
             shown=shown,
         )
     )
 
 
-def lines_of(table: pa.Table, queries: int) -> int:
+def _lines_of(table: pa.Table, queries: int) -> int:
     """How many lines of the table belong to the first `queries` queries."""
     return int(np.searchsorted(table["query"].to_numpy(), queries))
 
 
-def place_of(line: dict[str, Any]) -> Place:
+def _place_of(line: dict[str, Any]) -> Place:
     return line["shard"], line["row"]
 
 
-def query_contents(asked: Asked, train: Originals, features: Sequence[Encoder], count: int) -> list[Content]:
+def _query_contents(asked: Asked, train: Originals, features: Sequence[Encoder], count: int) -> list[Content]:
     """What is shown of the first queries.
 
     Pictures are decoded with the schema of the train rows, and values count as rare if they are rare in train.
@@ -186,16 +186,16 @@ def query_contents(asked: Asked, train: Originals, features: Sequence[Encoder], 
     return [reader.read((path, row)) for row in range(count)]
 
 
-def cards(
+def _cards(
     lines: list[dict[str, Any]], direction: str, names: dict[Any, str], reader: ContentReader
 ) -> list[Card]:
     strongest = max((abs(line["influence"]) for line in lines), default=0.0)
-    return [card(line, strongest, names, reader) for line in lines if line["direction"] == direction]
+    return [_card(line, strongest, names, reader) for line in lines if line["direction"] == direction]
 
 
-def card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: ContentReader) -> Card:
+def _card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: ContentReader) -> Card:
     """The card of a train row; `strongest` is the largest absolute influence on the query."""
-    place, influence, similarity = place_of(line), line["influence"], line["representation_similarity"]
+    place, influence, similarity = _place_of(line), line["influence"], line["representation_similarity"]
     said = f"predicted change of the query’s loss on removal: {words.number(influence)}"
     bars = [
         Bar("influence", abs(influence) / strongest, words.number(influence), said),
@@ -215,7 +215,7 @@ def card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: 
     )
 
 
-def shown_triggers(run: RunDirectory, found: Found, names: dict[Any, str]) -> list[tuple[Trigger, str]]:
+def _shown_triggers(run: RunDirectory, found: Found, names: dict[Any, str]) -> list[tuple[Trigger, str]]:
     """The triggers of the forensics, each with the number of queries that carry it, as text."""
     shown = []
     for facts, pattern in read_findings(found.path):

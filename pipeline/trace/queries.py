@@ -59,7 +59,7 @@ def read_queries(path: Path, encoding: Encoding, data: Data) -> TraceQueries:
     if shard.rows == 0:
         raise InputError(f"{path}: no rows", "Give at least one query.")
     for encoder in encoding.features:
-        check_feature(shard, encoder)
+        _check_feature(shard, encoder)
     label = encoding.label.column if encoding.label.column in shard.schema.names else None
     if label is None and encoding.task == "regression":
         raise InputError(
@@ -72,21 +72,21 @@ def read_queries(path: Path, encoding: Encoding, data: Data) -> TraceQueries:
     inputs: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     for run in read_runs(shard, list(dict.fromkeys(name for name in columns if name)), BATCH_ROWS):
-        inputs.append(encode_features(encoding, run.batch, shard.path, run.first))
+        inputs.append(_encode_features(encoding, run.batch, shard.path, run.first))
         if label:
-            labels.append(encode_labels(encoding, run.batch.column(label), shard.path, run.first))
-        keys += row_keys(run.batch, key, path, run.first)
+            labels.append(_encode_labels(encoding, run.batch.column(label), shard.path, run.first))
+        keys += _row_keys(run.batch, key, path, run.first)
     together = {kind: np.concatenate([part[kind] for part in inputs]) for kind in inputs[0]}
     return TraceQueries(path, keys, together, np.concatenate(labels) if labels else None)
 
 
-def row_keys(batch: pa.RecordBatch, key: str | None, path: Path, first: int) -> list[str]:
+def _row_keys(batch: pa.RecordBatch, key: str | None, path: Path, first: int) -> list[str]:
     if key is None:
         return [f"{path.name}#{first + row}" for row in range(batch.num_rows)]
     return [str(value) for value in plain(batch.column(key)).to_pylist()]
 
 
-def check_feature(shard: Shard, encoder: Encoder) -> None:
+def _check_feature(shard: Shard, encoder: Encoder) -> None:
     name = encoder.column
     if name not in shard.schema.names:
         known = ", ".join(shard.schema.names[:20])
@@ -100,13 +100,13 @@ def check_feature(shard: Shard, encoder: Encoder) -> None:
         raise InputError(f"{shard.path}: column {name!r} {what}", hint)
 
 
-def encode_features(
+def _encode_features(
     encoding: Encoding, batch: pa.RecordBatch, path: str, first: int
 ) -> dict[str, np.ndarray]:
     for encoder in encoding.features:
         fresh: Any = dataclasses.replace(encoder)  # type: ignore[type-var]  # its checks count rows
         column = batch.column(encoder.column)
-        faults = attempt(
+        faults = _attempt(
             lambda fresh=fresh, column=column: fresh.update(column, np.zeros(len(column), dtype=bool)),
             path,
             encoder.column,
@@ -119,7 +119,7 @@ def encode_features(
     return encoding.encode_inputs(batch)
 
 
-def encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -> np.ndarray:
+def _encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -> np.ndarray:
     missing = np.flatnonzero(missing_labels(column))
     if len(missing):
         raise InputError(
@@ -135,7 +135,7 @@ def encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -
         return encoding.label.encode(wanted)
 
     try:
-        return attempt(encoded, path, name)
+        return _attempt(encoded, path, name)
     except InputError as error:
         if error.message.startswith(path):
             raise
@@ -143,7 +143,7 @@ def encode_labels(encoding: Encoding, column: pa.Array, path: str, first: int) -
         raise InputError(f"{path}: {error.message}", f"The classes are {known}.") from None
 
 
-def attempt(work: Any, path: str, name: str) -> Any:
+def _attempt(work: Any, path: str, name: str) -> Any:
     """Call `work()`; a conversion that fails becomes an InputError about the column."""
     try:
         return work()

@@ -24,12 +24,12 @@ def strongest(influence: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarra
     found = np.full((2, len(influence), top), -1, dtype=np.int64)
     for direction, sign in enumerate((1.0, -1.0)):
         for query, values in enumerate(sign * influence):
-            best = largest(values, row_ids, top)
+            best = _largest(values, row_ids, top)
             found[direction, query, : len(best)] = best
     return found
 
 
-def largest(values: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
+def _largest(values: np.ndarray, row_ids: np.ndarray, top: int) -> np.ndarray:
     """The places of the `top` largest positive values, the largest first."""
     places = np.flatnonzero(values > 0)
     if len(places) > top:

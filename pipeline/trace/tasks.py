@@ -150,7 +150,7 @@ def write_filters(work: TraceWork, part: int, found: Sequence[Filters]) -> None:
     save_tensors(work.filters_path(part), tensors)
 
 
-def read_filters(work: TraceWork, part: int) -> list[dict[str, LowRankMatrices]]:
+def _read_filters(work: TraceWork, part: int) -> list[dict[str, LowRankMatrices]]:
     tensors = load_file(work.filters_path(part), device=str(run_device(work.run_path)))
     rows = work.rows_of(part)
     found = []
@@ -171,7 +171,7 @@ def read_filters(work: TraceWork, part: int) -> list[dict[str, LowRankMatrices]]
     return found
 
 
-def blocks(work: TraceWork) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
+def _blocks(work: TraceWork) -> Iterator[tuple[slice, list[dict[str, LowRankMatrices]]]]:
     """Yield slices of the queries with their filters; a slice has as many parts as the worker may hold."""
     waiting: list[int] = []
     held, most = 0, run_budgets(work.run_path).filters
@@ -180,7 +180,7 @@ def blocks(work: TraceWork) -> Iterator[tuple[slice, list[dict[str, LowRankMatri
         held += work.filters_path(part).stat().st_size
         following = work.filters_path(part + 1).stat().st_size if part + 1 < work.parts else most
         if held + following > most:
-            parts = [read_filters(work, each) for each in waiting]
+            parts = [_read_filters(work, each) for each in waiting]
             together = [
                 {layer: joined([each[segment][layer] for each in parts]) for layer in parts[0][segment]}
                 for segment in range(len(parts[0]))
@@ -213,12 +213,12 @@ def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
     model, config = attribution_model(path), run_config(path).attribution
     parts = list(batches(path, chunk))
     restore_weights(model, plan.query_weights())
-    mine = functional.normalize(torch.cat([features_of(model, batch) for batch in parts]), dim=1)
+    mine = functional.normalize(torch.cat([_features_of(model, batch) for batch in parts]), dim=1)
     asked = read_answers(work)["features"].to(mine)
     row_ids = torch.cat([batch.row_ids for batch in parts]).cpu().numpy()
     labels = torch.cat([batch.labels for batch in parts]).cpu().numpy()
     found: list[dict[str, np.ndarray]] = []
-    for queries, filters in blocks(work):
+    for queries, filters in _blocks(work):
         with matrix_products(config.precision):
             influence = (
                 work.scale
@@ -250,7 +250,7 @@ def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
     save_tensors(work.chunk_path(chunk), {name: torch.from_numpy(each) for name, each in whole.items()})
 
 
-def features_of(model: nn.Module, batch: Batch) -> Tensor:
+def _features_of(model: nn.Module, batch: Batch) -> Tensor:
     """The penultimate features of a batch, float32 `[batch, width]`."""
     inputs = batch.inputs
     return penultimate_features(model, inputs if isinstance(inputs, Tensor) else dict(inputs))

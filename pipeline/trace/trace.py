@@ -148,7 +148,7 @@ def trace(
     if backdoor and encoding.task != "classification":
         raise InputError("--backdoor is for classification", "Leave it out: regression has no target class.")
     folder = Path(output) if output is not None else run / FOLDER_NAME / asked.path.stem
-    check_output(folder)
+    _check_output(folder)
     with run.lock(), Workers(config.compute) as workers:
         context = AuditContext(config, run, workers, progress)
         with write_folder_atomically(folder) as made:
@@ -157,7 +157,7 @@ def trace(
     return Trace(folder, encoding, asked, *found, refined)
 
 
-def check_output(folder: Path) -> None:
+def _check_output(folder: Path) -> None:
     """Check that the output folder is new, empty or an earlier trace.
 
     Raises:
@@ -207,9 +207,9 @@ def write_trace(
         tolerance=TOLERANCE,
         refined=refined,
     )
-    answers, found = influences(context, work, asked)
+    answers, found = _influences(context, work, asked)
     rows = read_rows(path, found["places"][found["places"] >= 0])
-    table = as_table(run_data(path).encoding.decode_labels, asked, found, rows)
+    table = _as_table(run_data(path).encoding.decode_labels, asked, found, rows)
     with write_atomically(folder / "influences.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
     forensics = None
@@ -220,7 +220,7 @@ def write_trace(
     return answers, table, forensics
 
 
-def influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> tuple[TraceAnswers, Table]:
+def _influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> tuple[TraceAnswers, Table]:
     """Compute the model's predictions for the queries and their strongest train rows, on the workers."""
     tensors = {name: torch.from_numpy(each) for name, each in asked.inputs.items()}
     if asked.labels is not None:
@@ -255,7 +255,7 @@ def influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> t
     return TraceAnswers(said["outputs"], said["labels"], said["losses"], asked.labels is not None), found
 
 
-def as_table(decode: Any, asked: TraceQueries, found: Table, rows: TrainRows) -> pa.Table:
+def _as_table(decode: Any, asked: TraceQueries, found: Table, rows: TrainRows) -> pa.Table:
     """The table influences.parquet: a line for each query, direction and row, the strongest row first."""
     direction, query, rank = np.nonzero(found["places"] >= 0)
     order = np.lexsort((rank, direction, query))

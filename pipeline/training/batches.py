@@ -93,7 +93,7 @@ class TrainingRows:
     def batches(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Rows]:
         """The batches of one epoch (counted from 0), without the first `skip` batches."""
         if self._held is None:
-            batches = self._streamed(batch_size, epoch_generator(seed, epoch))
+            batches = self._streamed(batch_size, _epoch_generator(seed, epoch))
             for _ in range(skip):
                 next(batches)
             yield from batches
@@ -104,7 +104,7 @@ class TrainingRows:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The order of an epoch whose rows are held: places among the selected rows, int64 `[rows]`."""
-        return torch.randperm(self.count, generator=epoch_generator(seed, epoch))
+        return torch.randperm(self.count, generator=_epoch_generator(seed, epoch))
 
     def select(self, numbers: Tensor) -> Rows:
         """Rows by their places among the selected rows; the rows must be held in memory."""
@@ -143,5 +143,5 @@ class TrainingRows:
         return [buffer.select(rest)] if len(rest) else []
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

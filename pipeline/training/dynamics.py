@@ -30,7 +30,7 @@ SLICE = 65536
 """How many rows of a column are read at a time."""
 
 
-def evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.device) -> dict[str, Tensor]:
+def _evaluate(model: nn.Module, objective: Objective, rows: Rows, device: torch.device) -> dict[str, Tensor]:
     """Put the model into eval mode and measure the tensors of the module docstring on these rows."""
     parts: list[dict[str, Tensor]] = []
     model.eval()
@@ -53,7 +53,7 @@ def measure(outputs: Tensor, labels: Tensor, objective: Objective) -> dict[str, 
     return found | {"margin": margins, "top_class": top.to(width), "top_probability": probability.half()}
 
 
-def evaluate_chunks(
+def _evaluate_chunks(
     model: nn.Module,
     objective: Objective,
     data: EncodedData,
@@ -61,14 +61,14 @@ def evaluate_chunks(
     device: torch.device,
     judged: np.ndarray | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """`evaluate` for each chunk of a role; only rows with `judged` (bool `[rows of the role]`) are measured."""
+    """`_evaluate` for each chunk of a role; only rows with `judged` (bool `[rows of the role]`) are measured."""
     for chunk in data.chunks(role):
         rows = data.load(chunk)
         if judged is not None:
             place = np.flatnonzero(judged[chunk.first : chunk.first + chunk.rows])
             rows = rows.select(torch.from_numpy(place))
         if len(rows):
-            yield evaluate(model, objective, rows, device)
+            yield _evaluate(model, objective, rows, device)
 
 
 def evaluate_role(
@@ -96,12 +96,12 @@ def evaluate_role(
         `prediction` or `f1`.
     """
     count = data.count(role) if judged is None else int(np.count_nonzero(judged))
-    parts = evaluate_chunks(model, objective, data, role, device, judged)
+    parts = _evaluate_chunks(model, objective, data, role, device, judged)
     kept: dict[str, Tensor] = {}
     done = 0
     for part in parts if path is None else write_rows(path, count, parts):
         size = len(part["loss"])
-        for name in kept_columns(part):
+        for name in _kept_columns(part):
             values = part[name][:, :1] if name == "top_class" else part[name]
             kept.setdefault(name, torch.empty(count, *values.shape[1:], dtype=values.dtype))
             kept[name][done : done + size] = values
@@ -109,7 +109,7 @@ def evaluate_role(
     return kept
 
 
-def kept_columns(part: dict[str, Tensor]) -> list[str]:
+def _kept_columns(part: dict[str, Tensor]) -> list[str]:
     return [name for name in ("loss", "top_class", "prediction", "f1") if name in part]
 
 

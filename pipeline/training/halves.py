@@ -52,7 +52,7 @@ def train_half(run_path: Path, half: int) -> None:
         def after_epoch(epoch: int) -> None:
             path, given = epoch_path(directory, epoch), (setup.model, setup.plain, data)
             evaluate_role(*given, "train", setup.device, halves != half, path)
-            for role in other_roles(run_path):
+            for role in _other_roles(run_path):
                 evaluate_role(*given, role, setup.device, path=epoch_path(directory / role, epoch))
             emit_progress(f"half {half + 1}", epoch, config.epochs)
 
@@ -64,7 +64,7 @@ def train_half(run_path: Path, half: int) -> None:
     step.finish()
 
 
-def other_roles(run_path: Path) -> list[str]:
+def _other_roles(run_path: Path) -> list[str]:
     """The roles that the halves judge besides train: validation, and the holdout unless its labels are clean."""
     config, data = run_config(run_path).data, run_data(run_path)
     wanted = {"validation": True, "holdout": not config.labels_are_clean("holdout")}

@@ -57,11 +57,11 @@ def train(
             loss = training_step(setup, batch.to(setup.device), step)
             step += 1
             if step % LOSS_CHECK_STEPS == 0 or step == last:
-                check_loss(loss, epoch, step)
+                _check_loss(loss, epoch, step)
             for observer in observers.values():
                 observer.after_step(step)
             if after_epoch is not None and step % per_epoch == 0:
-                check_loss(loss, epoch, step)
+                _check_loss(loss, epoch, step)
                 after_epoch(epoch + 1)
                 model.train()
             if state is not None and step in state[1]:
@@ -85,7 +85,7 @@ def training_step(setup: Setup, batch: Rows, step: int) -> Tensor:
     return loss.detach()
 
 
-def check_loss(loss: Tensor, epoch: int, step: int) -> None:
+def _check_loss(loss: Tensor, epoch: int, step: int) -> None:
     if not torch.isfinite(loss):
         raise InputError(
             f"training: the loss became {loss.item()} in epoch {epoch + 1}, by step {step}",

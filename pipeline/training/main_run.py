@@ -103,7 +103,7 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
             )
         }
         if early_epoch is not None and 2 * early_epoch < config.epochs:
-            observers["early"] = early_observer(run_path, setup, early_epoch)
+            observers["early"] = _early_observer(run_path, setup, early_epoch)
         curve = Curve(directory, setup, data, config.epochs)
         steps = set(observers["whole"].recorder.checkpoint_steps)  # type: ignore[attr-defined]
         train(
@@ -126,7 +126,7 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
         return
     with deterministic():
         setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
-        observer = early_observer(run_path, setup, early_epoch)
+        observer = _early_observer(run_path, setup, early_epoch)
         train(
             setup,
             {"early": observer},
@@ -135,7 +135,7 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
     step.finish()
 
 
-def early_observer(run_path: Path, setup: Setup, early_epoch: int) -> CheckpointObserver:
+def _early_observer(run_path: Path, setup: Setup, early_epoch: int) -> CheckpointObserver:
     per_epoch = steps_per_epoch(setup.rows.count, setup.recipe.batch_size)
     steps = 2 * early_epoch * per_epoch
     checkpoints = min(run_config(run_path).training.checkpoints, steps)

@@ -45,7 +45,7 @@ SAME_EPOCHS = 0.5
 """By how many epochs the last checkpoint may differ from `training.epochs`."""
 
 
-def recorded_files(trajectory: Trajectory) -> list[Path]:
+def _recorded_files(trajectory: Trajectory) -> list[Path]:
     """All files of a trajectory; `trajectory.json` comes last, because it says that the other files are complete."""
     weights = [each.path for each in trajectory.checkpoints]
     states = [each.optimizer_path for each in trajectory.checkpoints if each.optimizer_path.exists()]
@@ -79,7 +79,7 @@ def refused(key: str, hint: str | None = None) -> Iterator[None]:
 
 def recorded_hash(directory: str) -> str:
     """A hash of the contents of all files of a trajectory; it stays the same when the folder is moved."""
-    return digest({path.name: sha256_of(str(path)) for path in recorded_files(load_recorded(directory))})
+    return digest({path.name: sha256_of(str(path)) for path in _recorded_files(load_recorded(directory))})
 
 
 def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Trajectory:
@@ -112,7 +112,7 @@ def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Tr
             f"{where} was trained by {kind}, but training.optimizer is {config.training.optimizer}",
             "Let `training` say how the model was trained: halves and retrainings go by it.",
         )
-    check_epochs(config, trajectory, where)
+    _check_epochs(config, trajectory, where)
     with refused("attribution.segments"):
         trajectory.segments(config.attribution.segments)
     with refused("training.trajectory"):
@@ -129,7 +129,7 @@ def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Tr
     return trajectory
 
 
-def check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> None:
+def _check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> None:
     last, epochs = trajectory.checkpoints[-1].epoch, config.training.epochs
     if last is not None and abs(last - epochs) > SAME_EPOCHS:
         raise InputError(
@@ -143,7 +143,7 @@ def copy_recorded(trajectory: Trajectory, target: Path) -> None:
     step = Step(target)
     if step.done:
         return
-    *weights, record = recorded_files(trajectory)
+    *weights, record = _recorded_files(trajectory)
     for path in weights:
         with write_atomically(target / path.name) as temporary:
             shutil.copyfile(path, temporary)
@@ -153,7 +153,7 @@ def copy_recorded(trajectory: Trajectory, target: Path) -> None:
     step.finish()
 
 
-def checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
+def _checkpoint_epochs(trajectory: Trajectory, epochs: int) -> list[float]:
     """The epoch of every checkpoint; if the training loop recorded none, it is computed from the checkpoint's step."""
     return [
         epochs * each.step / trajectory.steps if each.epoch is None else each.epoch
@@ -173,9 +173,9 @@ def measure_recorded(run_path: Path) -> None:
     if step.done:
         return
     with deterministic():
-        setup = recorded_setup(run_path)
-        write_tail(setup, trajectory.load_tail(), whole_trajectory(run_path))
-        curve, places = Curve(directory, setup, data, epochs), checkpoint_epochs(trajectory, epochs)
+        setup = _recorded_setup(run_path)
+        _write_tail(setup, trajectory.load_tail(), whole_trajectory(run_path))
+        curve, places = Curve(directory, setup, data, epochs), _checkpoint_epochs(trajectory, epochs)
         measured: dict[int, int] = {}
         for epoch in range(1, epochs + 1):
             nearest = min(range(len(places)), key=lambda place: abs(places[place] - epoch))
@@ -200,7 +200,7 @@ def recorded_early_window(run_path: Path, early_epoch: int) -> None:
     if 2 * early_epoch >= epochs or step.done:
         return
     trajectory = Trajectory.load(whole_trajectory(run_path))
-    places = checkpoint_epochs(trajectory, epochs)
+    places = _checkpoint_epochs(trajectory, epochs)
     inside = max(1, sum(place <= 2 * early_epoch for place in places))
     kept = trajectory.checkpoints[:inside]
     second_half = [place for place in range(inside) if places[place] > 2 * early_epoch * (1 - EARLY_TAIL)]
@@ -213,24 +213,24 @@ def recorded_early_window(run_path: Path, early_epoch: int) -> None:
     for place in second_half or [inside - 1]:
         mean.add(trajectory.load_weights(place))
     with deterministic():
-        write_tail(recorded_setup(run_path), mean.mean(), target)
-    write_trajectory(target, checkpoints=records(kept), stages=trajectory.stages, steps=kept[-1].step)
+        _write_tail(_recorded_setup(run_path), mean.mean(), target)
+    write_trajectory(target, checkpoints=_records(kept), stages=trajectory.stages, steps=kept[-1].step)
     step.finish()
 
 
-def recorded_setup(run_path: Path) -> Setup:
+def _recorded_setup(run_path: Path) -> Setup:
     config, data = run_config(run_path).training, run_data(run_path)
     return set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
 
 
-def write_tail(setup: Setup, weights: dict[str, Tensor], directory: Path) -> None:
+def _write_tail(setup: Setup, weights: dict[str, Tensor], directory: Path) -> None:
     """Write averaged weights; BatchNorm statistics are re-estimated on the train rows first."""
     if has_batchnorm(setup.model):
         weights = averaged_model(setup, weights).state_dict()
     save_weights(directory / TAIL_NAME, weights)
 
 
-def records(checkpoints: Sequence[Checkpoint]) -> list[dict[str, object]]:
+def _records(checkpoints: Sequence[Checkpoint]) -> list[dict[str, object]]:
     return [
         {
             "step": each.step,

@@ -49,7 +49,7 @@ def write_rows(path: Path, rows: int, parts: Iterable[dict[str, Tensor]]) -> Ite
         done = 0
         for part in parts:
             if not begin:
-                header, begin = make_header(rows, part)
+                header, begin = _make_header(rows, part)
                 file.write(header)
             for name, tensor in part.items():
                 values = tensor.cpu().contiguous().numpy()
@@ -65,7 +65,7 @@ def row_bytes(tensor: Tensor) -> int:
     return tensor[0].numel() * tensor.element_size()
 
 
-def make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+def _make_header(rows: int, part: dict[str, Tensor]) -> tuple[bytes, dict[str, int]]:
     """The bytes before the tensors, and the place in the file where each tensor begins."""
     offset, entries, offsets = 0, {}, {}
     for name in sorted(part, key=lambda name: (list(DTYPES).index(part[name].dtype), name)):

@@ -81,7 +81,7 @@ def read_decisions(run_path: Path) -> Decisions:
     Where the gate has changed `decision`, the column `proposed` has the proposal.
     """
     path = run_path / "rows.parquet"
-    return keep("decisions", path, lambda: decisions_of(run_path, train_rows(path)))
+    return keep("decisions", path, lambda: _decisions_of(run_path, train_rows(path)))
 
 
 def train_rows(path: Path) -> pa.Table:
@@ -91,7 +91,7 @@ def train_rows(path: Path) -> pa.Table:
     return table.filter(pc.equal(table["split"], "train")) if "split" in names else table
 
 
-def decisions_of(run_path: Path, table: pa.Table) -> Decisions:
+def _decisions_of(run_path: Path, table: pa.Table) -> Decisions:
     data = run_data(run_path)
     given = role_labels(data, "train")
     proposal, label = table["decision"], table["suggested_label"]
@@ -109,7 +109,7 @@ def decisions_of(run_path: Path, table: pa.Table) -> Decisions:
         by_person=by_person,
         given=given,
         suggested=encoded(data, label, given),
-        judged=judged_labels(run_path, data, table, given),
+        judged=_judged_labels(run_path, data, table, given),
         strata=given.numpy() if data.encoding.task == "classification" else read_strata(run_path),
     )
 
@@ -123,7 +123,7 @@ def encoded(data: EncodedData, labels: pa.ChunkedArray, given: Tensor) -> Tensor
     return found
 
 
-def judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Tensor) -> Tensor:
+def _judged_labels(run_path: Path, data: EncodedData, table: pa.Table, given: Tensor) -> Tensor:
     """The out-of-fold predictions of the panel, or else the predictions of the main run, or else the given labels."""
     path = run_path / "panel" / "mean" / "train.npy"
     opinions = np.load(path, mmap_mode="r") if path.exists() else None

@@ -63,12 +63,12 @@ def choose(
         return cross(results, validation, holdout)
     if validation is not None and len(validation.given) > 1:
         roles = {name: result.validation for name, result in results.items()}
-        arm, measure = best({n: r for n, r in roles.items() if r is not None}, validation, None)
+        arm, measure = _best({n: r for n, r in roles.items() if r is not None}, validation, None)
         return ArmChoice(arm, "validation", measure)
     rows = len(holdout.given)
     choosing = np.zeros(rows, dtype=bool)
     choosing[random_state("choose arm", seed).permutation(rows)[: rows // 2]] = True
-    arm, measure = best({name: result.holdout for name, result in results.items()}, holdout, choosing)
+    arm, measure = _best({name: result.holdout for name, result in results.items()}, holdout, choosing)
     return ArmChoice(arm, "holdout", measure, ~choosing)
 
 
@@ -78,19 +78,21 @@ def cross(results: Mapping[str, ArmResult], validation: Evidence, holdout: Evide
     If the roles choose different arms, the exported one is the better one on the rows of both roles together.
     """
     on_validation = {name: result.validation for name, result in results.items()}
-    by_validation, measure = best({n: r for n, r in on_validation.items() if r is not None}, validation, None)
-    by_holdout, _ = best({name: result.holdout for name, result in results.items()}, holdout, None)
+    by_validation, measure = _best(
+        {n: r for n, r in on_validation.items() if r is not None}, validation, None
+    )
+    by_holdout, _ = _best({name: result.holdout for name, result in results.items()}, holdout, None)
     both = {
         name: both_roles(results[name], results[name]).holdout
         for name in (AS_GIVEN, by_validation, by_holdout)
     }
-    arm, _ = best(both, both_evidences(validation, holdout), None)
+    arm, _ = _best(both, both_evidences(validation, holdout), None)
     return ArmChoice(
         arm, "validation and holdout", measure, crossed={"validation": by_holdout, "holdout": by_validation}
     )
 
 
-def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray | None) -> tuple[str, str]:
+def _best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray | None) -> tuple[str, str]:
     """Choose the arm with the largest sum of standardised gains over `as_given`, in metric and in loss.
 
     Args:
@@ -107,11 +109,11 @@ def best(results: Mapping[str, RoleResult], evidence: Evidence, rows: np.ndarray
     measure = next(name for name in order if name in measured[AS_GIVEN])
     given = measured[AS_GIVEN][measure]
     arms = [name for name in results if name != AS_GIVEN]
-    gains = sum(standardised([measured[arm][measure] for arm in arms], given))
+    gains = sum(_standardised([measured[arm][measure] for arm in arms], given))
     return arms[int(np.argmax(gains))], measure
 
 
-def standardised(arms: list[Measured], given: Measured) -> list[np.ndarray]:
+def _standardised(arms: list[Measured], given: Measured) -> list[np.ndarray]:
     """The gains of the arms over `given`, in metric and in loss: two arrays `[arms]`.
 
     Each gain is divided by the mean width of the arms' 95 % intervals.

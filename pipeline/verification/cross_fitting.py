@@ -29,11 +29,11 @@ def can_cross_fit(validation: Evidence | None, holdout: Evidence) -> bool:
 def both_roles(on_validation: ArmResult, on_holdout: ArmResult) -> ArmResult:
     """Join the first result on the validation rows and the second one on the holdout rows, as a result on all rows."""
     assert on_validation.validation is not None
-    rows = joined(on_validation.validation, on_holdout.holdout)
+    rows = _joined(on_validation.validation, on_holdout.holdout)
     return replace(on_holdout, holdout=rows)
 
 
-def joined(first: RoleResult, second: RoleResult) -> RoleResult:
+def _joined(first: RoleResult, second: RoleResult) -> RoleResult:
     """Concatenate two results along the rows."""
 
     def along(name: str) -> np.ndarray | None:

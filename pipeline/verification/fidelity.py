@@ -61,7 +61,7 @@ def group_path(run_path: Path, group: int, seed: int) -> Path:
     return folder(run_path) / "groups" / f"{group}-{seed}.safetensors"
 
 
-def control_path(run_path: Path, control: int, seed: int) -> Path:
+def _control_path(run_path: Path, control: int, seed: int) -> Path:
     return folder(run_path) / "groups" / f"control-{control}-{seed}.safetensors"
 
 
@@ -70,7 +70,7 @@ def controls(groups: int) -> int:
     return max(FEWEST_CONTROLS, groups // 4) if groups else 0
 
 
-def retrain_group(run_path: Path, group: int, seed: int) -> None:
+def _retrain_group(run_path: Path, group: int, seed: int) -> None:
     """Train without a group and write the results of `train_and_measure` (a task for a worker).
 
     Raises:
@@ -86,7 +86,7 @@ def retrain_group(run_path: Path, group: int, seed: int) -> None:
     save_tensors(group_path(run_path, group, seed), measured)
 
 
-def retrain_control(run_path: Path, control: int, seed: int) -> None:
+def _retrain_control(run_path: Path, control: int, seed: int) -> None:
     """Train on all rows from the same weights as the groups, in another order (a task for a worker).
 
     Raises:
@@ -97,7 +97,7 @@ def retrain_control(run_path: Path, control: int, seed: int) -> None:
         measured = train_and_measure(run_path, selection, seed, order=FIRST_ORDER + control)
     except WinnowError as error:
         raise WinnowError(f"retraining control {control}: {error.message}", error.hint) from error
-    save_tensors(control_path(run_path, control, seed), measured)
+    save_tensors(_control_path(run_path, control, seed), measured)
 
 
 def measure_fidelity(context: AuditContext, count: int) -> dict[str, Any] | None:
@@ -120,11 +120,11 @@ def measure_fidelity(context: AuditContext, count: int) -> dict[str, Any] | None
     keep_only_current(folder(path), ["groups"], context.run)
     whole = [(path, control, config.seed) for control in range(controls(count))]
     names = [f"retraining control {control}" for _, control, _ in whole]
-    run_missing(context, "verify: controls", retrain_control, whole, control_path, names)
+    run_missing(context, "verify: controls", _retrain_control, whole, _control_path, names)
     groups = [(path, group, config.seed) for group in range(count)]
     names = [f"retraining without group {group}" for _, group, _ in groups]
-    run_missing(context, "verify: fidelity", retrain_group, groups, group_path, names)
-    given = validation_losses([control_path(*task) for task in whole])
+    run_missing(context, "verify: fidelity", _retrain_group, groups, group_path, names)
+    given = validation_losses([_control_path(*task) for task in whole])
     without = validation_losses([group_path(*task) for task in groups])
     removed = np.stack([removed_group(len(effects), group, config.seed) for group in range(count)])
     return compare(effects, removed, without, given)

@@ -45,7 +45,7 @@ def run_forecast(run_path: Path, decisions: Decisions, arm: str) -> float | None
     found = predicted_loss_change(effects, removed)
     if not relabelled.any():
         return found
-    changes = train_column(run_path, "relabel_effect")
+    changes = _train_column(run_path, "relabel_effect")
     if changes is None or not np.isfinite(changes[relabelled]).all():
         return None
     return found + float(changes[relabelled].sum()) * len(effects) / (len(effects) - int(removed.sum()))
@@ -53,11 +53,11 @@ def run_forecast(run_path: Path, decisions: Decisions, arm: str) -> float | None
 
 def validation_effects(run_path: Path) -> np.ndarray | None:
     """τ of the mean validation loss, float64 `[train rows]`, which is −`validation_harm`; None if it was not scored."""
-    harm = train_column(run_path, "validation_harm")
+    harm = _train_column(run_path, "validation_harm")
     return None if harm is None or np.isnan(harm).any() else -harm
 
 
-def train_column(run_path: Path, name: str) -> np.ndarray | None:
+def _train_column(run_path: Path, name: str) -> np.ndarray | None:
     """A column of rows.parquet, float64 `[train rows]` with NaN for null; None if there is no such column."""
     path = run_path / "rows.parquet"
     names = pq.read_schema(path).names

@@ -42,7 +42,7 @@ def effects_on_groups(
     data = run_data(run_path)
     groups = [g for g in unions(find_cells(run_path, data)) if g.rows >= FEWEST_ROWS]
     found = [who(run_path, group) for group in groups]
-    before = forecasts(run_path, decisions, arm, groups)
+    before = _forecasts(run_path, decisions, arm, groups)
     after = measurements(run_path, groups, results)
     return [one | two | three for one, two, three in zip(found, before, after)]
 
@@ -55,7 +55,9 @@ def who(run_path: Path, group: RowGroup) -> dict[str, Any]:
     return {"class": None if group.label is None else classes[group.label], "column": column, "value": value}
 
 
-def forecasts(run_path: Path, decisions: Decisions, arm: str, groups: list[RowGroup]) -> list[dict[str, Any]]:
+def _forecasts(
+    run_path: Path, decisions: Decisions, arm: str, groups: list[RowGroup]
+) -> list[dict[str, Any]]:
     scored = scored_groups(run_path)
     if scored is None:
         return [{"most_harmful": None, "predicted_loss_change": None}] * len(groups)

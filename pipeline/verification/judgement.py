@@ -77,7 +77,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
     """
     named, rows = found.on_measuring_rows(), found.choice.proving
     measured = {name: measure_arm(result.holdout, evidence, rows) for name, result in named.items()}
-    measures = {name: differences_on(found, measured, name) for name in measured[AS_GIVEN]}
+    measures = {name: _differences_on(found, measured, name) for name in measured[AS_GIVEN]}
     reached = verdict(measures, evidence.clean)
     decider = reached.decided_by or GIVEN
     cleaned, given = named["cleaned"].validation_losses, named[AS_GIVEN].validation_losses
@@ -100,7 +100,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
             "wrong_share": evidence.wrong_share,
             "contradicted_share": evidence.contradicted_share,
         },
-        "power": {quantity: half_seen(measures[decider][CLEANED][quantity]) for quantity in QUANTITIES},
+        "power": {quantity: _half_seen(measures[decider][CLEANED][quantity]) for quantity in QUANTITIES},
         "arms": {
             name: result.as_json(rows) | {"measures": means(measured[name])} for name, result in named.items()
         },
@@ -120,7 +120,7 @@ def judge(found: Retrained, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def differences_on(
+def _differences_on(
     found: Retrained, measured: Mapping[str, Mapping[str, Measured]], measure: str
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The differences on one measure: of every arm to `as_given`, and of the exported arm to its control as well."""
@@ -145,6 +145,6 @@ def means(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[float]]]
     }
 
 
-def half_seen(interval: Mapping[str, float]) -> float:
+def _half_seen(interval: Mapping[str, float]) -> float:
     """The smallest gain that would have been detected with a probability of 80 %, from the width of an interval."""
     return float(np.abs(seen_gain((interval["high"] - interval["low"]) / 2)))

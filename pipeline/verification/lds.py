@@ -110,7 +110,7 @@ def ceiling(truth: np.ndarray, seed: int = 0) -> Estimate | None:
 
     def of_some(masks: np.ndarray, queries: np.ndarray) -> float:
         parts = [pearson(a[masks][:, queries], b[masks][:, queries]) for a, b in halves]
-        return float(np.sqrt(spearman_brown(np.mean(parts, 0), retrainings / (retrainings // 2))).mean())
+        return float(np.sqrt(_spearman_brown(np.mean(parts, 0), retrainings / (retrainings // 2))).mean())
 
     return _bootstrap(of_some, truth.shape[0], truth.shape[2], seed, RESAMPLES // 2)
 
@@ -130,7 +130,7 @@ def splits(retrainings: int, seed: int) -> list[tuple[tuple[int, ...], tuple[int
     return [(tuple(order[:size]), tuple(order[size : 2 * size])) for order in orders]
 
 
-def spearman_brown(correlation: np.ndarray, times: float) -> np.ndarray:
+def _spearman_brown(correlation: np.ndarray, times: float) -> np.ndarray:
     """The reliability of `times` as many measurements; 0 if single measurements have a negative correlation."""
     positive = np.clip(correlation, 0.0, 1.0)
     return times * positive / (1 + (times - 1) * positive)

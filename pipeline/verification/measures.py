@@ -90,13 +90,13 @@ def read_evidence(run_path: Path, role: str) -> Evidence:
     given = role_labels(run_data(run_path), role).numpy()
     posterior, contradicted = {}, {}
     for ending, suffix in (("", ""), (BLIND, "-blind")):
-        found = read_array(run_path / "detection" / f"posterior-{role}{suffix}.npy", len(given))
+        found = _read_array(run_path / "detection" / f"posterior-{role}{suffix}.npy", len(given))
         if found is not None:
             posterior[POSTERIOR + ending] = found
-        found = read_array(run_path / "detection" / f"contradicted-{role}{suffix}.npy", len(given))
+        found = _read_array(run_path / "detection" / f"contradicted-{role}{suffix}.npy", len(given))
         if found is not None:
             contradicted[UNCONTRADICTED + ending] = found.astype(bool)
-    answered, answers = read_answers(run_path, role, given)
+    answered, answers = _read_answers(run_path, role, given)
     asked = read_holdout_answers(run_path, given) if role == "holdout" else None
     if asked is not None:
         posterior = {name: with_answers(found, given, asked) for name, found in posterior.items()}
@@ -107,12 +107,14 @@ def read_evidence(run_path: Path, role: str) -> Evidence:
     return Evidence(clean, given, posterior, contradicted, answered, answers)
 
 
-def read_array(path: Path, rows: int) -> np.ndarray | None:
+def _read_array(path: Path, rows: int) -> np.ndarray | None:
     found = np.load(path, mmap_mode="r") if path.exists() else None
     return found if found is not None and len(found) == rows else None
 
 
-def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _read_answers(
+    run_path: Path, role: str, given: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Read people's answers about the rows of a role from rows.parquet.
 
     A row that a person called wrong without naming another label counts as unanswered.
@@ -129,10 +131,10 @@ def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarr
     table = pq.read_table(path, columns=wanted, filters=pc.field("split") == role)
     if table.num_rows != len(given):
         return None, None
-    person = filled(pc.equal(table["decided_by"], Decider.PERSON.word))
-    answered, answers = person & filled(pc.equal(table["decision"], Decision.KEEP.word)), given.copy()
+    person = _filled(pc.equal(table["decided_by"], Decider.PERSON.word))
+    answered, answers = person & _filled(pc.equal(table["decision"], Decision.KEEP.word)), given.copy()
     if "new_label" in names:
-        changed = person & filled(pc.equal(table["decision"], Decision.RELABEL.word))
+        changed = person & _filled(pc.equal(table["decision"], Decision.RELABEL.word))
         changed &= table["new_label"].is_valid().to_numpy()
         labels = table["new_label"].filter(pa.array(changed))
         if len(labels):
@@ -141,7 +143,7 @@ def read_answers(run_path: Path, role: str, given: np.ndarray) -> tuple[np.ndarr
     return (answered, answers) if answered.any() else (None, None)
 
 
-def filled(values: pa.ChunkedArray) -> np.ndarray:
+def _filled(values: pa.ChunkedArray) -> np.ndarray:
     """A boolean column as an array, bool `[rows]`; null becomes False."""
     return pc.fill_null(values, False).to_numpy()
 
@@ -170,7 +172,7 @@ def measure_arm(
             found[name] = expected(result, posterior, every)
     if evidence.answered is not None and (every & evidence.answered).sum() >= FEWEST_ROWS:
         mine = every & evidence.answered
-        found[ANSWERED] = under_answers(result, evidence, mine)
+        found[ANSWERED] = _under_answers(result, evidence, mine)
     return found
 
 
@@ -185,7 +187,7 @@ def expected(result: RoleResult, posterior: np.ndarray, rows: np.ndarray) -> Mea
     return Measured(scores, losses)
 
 
-def under_answers(result: RoleResult, evidence: Evidence, rows: np.ndarray) -> Measured:
+def _under_answers(result: RoleResult, evidence: Evidence, rows: np.ndarray) -> Measured:
     """Score and loss on the labels that people named.
 
     For tasks other than classification, score and loss on the given labels are used.

@@ -34,7 +34,7 @@ def settle(run: RunDirectory, config: AuditConfig, as_proposed: bool = False) ->
         config: with the gate.
         as_proposed: make every decision what detection proposed.
     """
-    verification = read_verification(run)
+    verification = _read_verification(run)
     arm = MIXED if as_proposed else verification.get("exported") or MIXED
     proved = verification["verdict"] == IMPROVED or config.verification.gate != "supported" or as_proposed
     path = run / "rows.parquet"
@@ -42,26 +42,26 @@ def settle(run: RunDirectory, config: AuditConfig, as_proposed: bool = False) ->
     def tables() -> Iterator[pa.Table]:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                yield settled(complete(file.read_row_group(group)), arm, proved)
+                yield settled(_complete(file.read_row_group(group)), arm, proved)
 
     write_tables(path, tables())
 
 
-def read_verification(run: RunDirectory) -> dict[str, Any]:
+def _read_verification(run: RunDirectory) -> dict[str, Any]:
     path = run / "verification.json"
     return read_json(path) if path.exists() else {"verdict": NOT_TESTED}
 
 
 def refused_by(run: RunDirectory, config: AuditConfig) -> str | None:
     """The verdict if `verification.gate` refuses an export because of it, else None; `not tested` is never refused."""
-    verdict, gate = read_verification(run)["verdict"], config.verification.gate
+    verdict, gate = _read_verification(run)["verdict"], config.verification.gate
     if gate == "off" or verdict == NOT_TESTED:
         return None
     refused = verdict != IMPROVED if gate == "require-improved" else verdict == WORSE
     return verdict if refused else None
 
 
-def complete(rows: pa.Table) -> pa.Table:
+def _complete(rows: pa.Table) -> pa.Table:
     """Add the columns that rows.parquet of earlier versions lacks."""
     flagged = pc.not_equal(rows["decision"], Decision.KEEP.word)
     relabelled = pc.equal(rows["decision"], Decision.RELABEL.word)
@@ -92,10 +92,10 @@ def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
     acted: Any = proposal
     if not proved:
         conflict = pc.and_(
-            has_reason(rows["reasons"], DUPLICATE_CONFLICT), pc.equal(proposal, Decision.REMOVE.word)
+            _has_reason(rows["reasons"], DUPLICATE_CONFLICT), pc.equal(proposal, Decision.REMOVE.word)
         )
         acted = pc.if_else(
-            pc.or_(conflict, has_reason(rows["reasons"], BACKDOOR)), proposal, Decision.REVIEW.word
+            pc.or_(conflict, _has_reason(rows["reasons"], BACKDOOR)), proposal, Decision.REVIEW.word
         )
     elif arm == REMOVED:
         acted = Decision.REMOVE.word
@@ -117,7 +117,7 @@ def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
     return rows
 
 
-def has_reason(reasons: pa.ChunkedArray, reason: Reason) -> pa.Array:
+def _has_reason(reasons: pa.ChunkedArray, reason: Reason) -> pa.Array:
     """Which rows have the reason `code`, bool `[rows]`."""
     lists = reasons.combine_chunks()
     holds = pc.equal(pc.list_flatten(lists), reason.code)

@@ -97,8 +97,8 @@ def measure(context: AuditContext, removed: Sequence[np.ndarray]) -> list[dict[s
         "retraining with all sources",
         *(f"retraining without source {n + 1}" for n in range(len(removed))),
     ]
-    run_missing(context, "verify: sources", retrain_without, tasks, task_path, names)
-    given, *without = (load_file(task_path(*task)) for task in tasks)
+    run_missing(context, "verify: sources", _retrain_without, tasks, _task_path, names)
+    given, *without = (load_file(_task_path(*task)) for task in tasks)
     return [compare(given, each, seed) for each in without]
 
 
@@ -117,11 +117,11 @@ def folder(run_path: Path) -> Path:
     return run_path / "verification" / "sources"
 
 
-def task_path(run_path: Path, name: str, _rows: np.ndarray | None, seed: int) -> Path:
+def _task_path(run_path: Path, name: str, _rows: np.ndarray | None, seed: int) -> Path:
     return folder(run_path) / WITHOUT / f"{name}-{seed}.safetensors"
 
 
-def retrain_without(run_path: Path, name: str, rows: np.ndarray | None, seed: int) -> None:
+def _retrain_without(run_path: Path, name: str, rows: np.ndarray | None, seed: int) -> None:
     """Train without some rows and write the results of `train_and_measure` (a task for a worker)."""
     weights = class_weights(run_config(run_path).training, run_data(run_path))
     selection = Selection(keep=None if rows is None else ~rows, class_weights=weights)
@@ -129,7 +129,7 @@ def retrain_without(run_path: Path, name: str, rows: np.ndarray | None, seed: in
         measured = train_and_measure(run_path, selection, seed)
     except WinnowError as error:
         raise WinnowError(f"retraining without a source: {error.message}", error.hint) from error
-    save_tensors(task_path(run_path, name, rows, seed), measured)
+    save_tensors(_task_path(run_path, name, rows, seed), measured)
 
 
 def compare(given: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:

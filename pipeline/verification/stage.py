@@ -56,13 +56,13 @@ def verify(context: AuditContext) -> dict[str, Any]:
         "unrolled": compare_with_unrolled(context),
     }
     canaries = context.config.detection.canaries
-    note = CANARIES if canaries else reason_not_to_test(config, data, decisions)
+    note = CANARIES if canaries else _reason_not_to_test(config, data, decisions)
     arm, results, trained = MIXED, {}, 0
     seconds = None
     if note is not None:
         report["note"] = note
     else:
-        found, evidence = retrain_all(context, decisions)
+        found, evidence = _retrain_all(context, decisions)
         arm, results = found.choice.arm, found.named()
         trained = sum(len(result.scores) for result in found.results.values())
         seconds = sum(result.seconds for result in found.results.values()) / len(found.results)
@@ -96,7 +96,7 @@ def calibrate(report: dict[str, Any]) -> None:
             forecast["predicted_loss_change"] *= factor
 
 
-def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:
+def _reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:
     """Why nothing can be verified, in a sentence; None if verification is possible."""
     if config.seeds == 0:
         return "Verification is off (verification.seeds is 0)."
@@ -114,7 +114,7 @@ def reason_not_to_test(config: Verification, data: EncodedData, decisions: Decis
     return None
 
 
-def retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained, Evidence]:
+def _retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained, Evidence]:
     """Retrain `as_given` and all arms, choose the best arm, and retrain the controls.
 
     Returns:
@@ -123,21 +123,21 @@ def retrain_all(context: AuditContext, decisions: Decisions) -> tuple[Retrained,
     path, config = context.run.path, context.config.verification
     seeds = range(config.seed, config.seed + config.seeds)
     arms = [AS_GIVEN, *distinct_arms(decisions, config.arms)]
-    retrain_missing(context, arms, seeds, more=1)
-    results = {arm: results_of(path, arm, seeds) for arm in arms}
+    _retrain_missing(context, arms, seeds, more=1)
+    results = {arm: _results_of(path, arm, seeds) for arm in arms}
     validation = read_evidence(path, "validation") if run_data(path).count("validation") else None
     holdout = read_evidence(path, "holdout")
     choice = choose(results, validation, holdout, config.seed)
     measured = {choice.arm} if choice.crossed is None else {choice.arm, *choice.crossed.values()}
     controls = [RANDOM_OF + arm for arm in arms if arm in measured]
-    retrain_missing(context, controls, seeds, before=len(arms))
-    found = Retrained(results | {name: results_of(path, name, seeds) for name in controls}, choice)
+    _retrain_missing(context, controls, seeds, before=len(arms))
+    found = Retrained(results | {name: _results_of(path, name, seeds) for name in controls}, choice)
     if choice.crossed is None or validation is None:
         return found, holdout
     return found, both_evidences(validation, holdout)
 
 
-def retrain_missing(
+def _retrain_missing(
     context: AuditContext, arms: Sequence[str], seeds: range, before: int = 0, more: int = 0
 ) -> None:
     """Retrain the arms with every seed, unless the results exist; all arms of one seed come before the next seed.
@@ -155,5 +155,5 @@ def retrain_missing(
     run_missing(context, "verify", retrain, tasks, retraining_path, names, extra)
 
 
-def results_of(path: Path, arm: str, seeds: range) -> ArmResult:
+def _results_of(path: Path, arm: str, seeds: range) -> ArmResult:
     return read_results([retraining_path(path, arm, seed) for seed in seeds])

@@ -100,13 +100,13 @@ def difference_interval(
     shared = max(of_rows.var(ddof=1) - noise / seeds, 0.0)
     strict = 1 - (1 - confidence) / choices
     own = np.sqrt(of_seeds.var(ddof=1) / seeds)
-    by_noise = t_quantile((seeds - 1) * (rows - 1), strict) * np.sqrt(noise / (seeds * rows))
+    by_noise = _t_quantile((seeds - 1) * (rows - 1), strict) * np.sqrt(noise / (seeds * rows))
     if noise_of_seeds is None:
-        by_retraining = t_quantile(seeds - 1, strict) * own
+        by_retraining = _t_quantile(seeds - 1, strict) * own
     else:
-        pooled = t_quantile(noise_of_seeds.degrees, strict) * np.sqrt(2 * noise_of_seeds.variance / seeds)
+        pooled = _t_quantile(noise_of_seeds.degrees, strict) * np.sqrt(2 * noise_of_seeds.variance / seeds)
         by_retraining = max(pooled, float(norm.ppf((1 + strict) / 2)) * own)
-    by_rows = t_quantile(rows - 1, confidence) * np.sqrt(shared / rows)
+    by_rows = _t_quantile(rows - 1, confidence) * np.sqrt(shared / rows)
     half = float(np.hypot(max(by_noise, by_retraining), by_rows))
     return Interval(mean, mean - half, mean + half)
 
@@ -114,11 +114,11 @@ def difference_interval(
 def seed_interval(values: np.ndarray) -> Interval:
     """The mean with a t interval over seeds, for a quantity on fixed rows; `values`: `[seeds]`, at least 2."""
     mean = float(values.mean())
-    half = float(t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(_t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
 
 
-def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+def _t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
     return float(student.ppf((1 + confidence) / 2, degrees))
 
 
@@ -155,6 +155,6 @@ def power(rows: int, seeds: int, disagreement: float = DISAGREEMENT, arms: int =
         The gain as a share of the rows.
     """
     own, changing = np.sqrt(disagreement / 2 / rows), np.sqrt(disagreement / 2 / rows / seeds)
-    by_seeds = t_quantile((arms - 1) * (seeds - 1), BOTH) * changing
-    half = np.hypot(by_seeds, t_quantile(rows - 1, BOTH) * own)
+    by_seeds = _t_quantile((arms - 1) * (seeds - 1), BOTH) * changing
+    half = np.hypot(by_seeds, _t_quantile(rows - 1, BOTH) * own)
     return float(half + JOINT_QUANTILE * np.hypot(own, changing))

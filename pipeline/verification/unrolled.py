@@ -58,7 +58,7 @@ def trainings(training: Training) -> float:
     return 1 + unrolled_cost(training.epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
 
 
-def unroll(run_path: Path) -> None:
+def _unroll(run_path: Path) -> None:
     """Repeat the main run and differentiate through it (a task for a worker).
 
     The result file has two tensors. `harm`, float64 `[train rows]`, is in nats; it is > 0 if removing the row lowers
@@ -75,14 +75,14 @@ def unroll(run_path: Path) -> None:
         with deterministic():
             setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)
             train(setup, {"replay": ReplayObserver(setup, recording, config.query_tail)})
-            found = differentiate(run_path, setup, recording)
+            found = _differentiate(run_path, setup, recording)
     finally:
         remove(recording)
     growth = torch.tensor(found.growth, dtype=torch.float64)
     save_tensors(harm_path(run_path), {"harm": found.harm, "growth": growth})
 
 
-def differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm:
+def _differentiate(run_path: Path, setup: Setup, recording: Path) -> UnrolledHarm:
     def rows(numbers: Tensor) -> Batch:
         return batch_of(run_path, setup.rows.select(numbers))
 
@@ -128,20 +128,20 @@ def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
         return None
     keep_only_current(folder(path), [RECORDING, HARM], context.run)
     run_missing(
-        context, "verify: unrolled", unroll, [(path,)], harm_path, ["differentiating through training"]
+        context, "verify: unrolled", _unroll, [(path,)], harm_path, ["differentiating through training"]
     )
     effects, found = validation_effects(path), load_file(harm_path(path))
     assert effects is not None  # a config without validation rows was refused
     growth = float(found["growth"])
     chaotic = UnrolledHarm(torch.from_numpy(found["harm"]), growth).chaotic
     return {
-        "correlation": None if chaotic else agreement(-effects, found["harm"]).as_json(),
+        "correlation": None if chaotic else _agreement(-effects, found["harm"]).as_json(),
         "growth": growth if math.isfinite(growth) else None,
         "limit": GROWTH_LIMIT,
         "chaotic": chaotic,
     }
 
 
-def agreement(harm: np.ndarray, exact: np.ndarray) -> Estimate:
+def _agreement(harm: np.ndarray, exact: np.ndarray) -> Estimate:
     """Spearman's correlation of two harms, float `[rows]` each, with a bootstrap interval over the rows."""
     return lds_score(exact[:, None], harm[:, None])

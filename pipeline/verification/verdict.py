@@ -78,7 +78,7 @@ def noises_of(arms: Mapping[str, Measured]) -> dict[str, SeedNoise]:
     }
 
 
-def bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
+def _bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
     """Low and high of an interval, with signs such that positive is better."""
     low, high = interval["low"], interval["high"]
     return (low, high) if interval["higher_is_better"] else (-high, -low)
@@ -86,16 +86,16 @@ def bounds(interval: Mapping[str, Any]) -> tuple[float, float]:
 
 def bearing(differences: Differences) -> str:
     """The quantity that a verdict rests on: `loss` if only the loss shows a difference, else `metric`."""
-    metric, loss = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
-    control = bounds(differences[CONTROL]["metric"])
+    metric, loss = (_bounds(differences[CLEANED][name]) for name in QUANTITIES)
+    control = _bounds(differences[CONTROL]["metric"])
     shown = (metric[0] > 0 and control[0] > 0) or metric[1] < 0
     return "loss" if not shown and (loss[0] > 0 or loss[1] < 0) else "metric"
 
 
 def finding(differences: Differences) -> str:
     """The word that the differences on one measure prove by themselves."""
-    given = {name: bounds(differences[CLEANED][name]) for name in QUANTITIES}
-    random = {name: bounds(differences[CONTROL][name]) for name in QUANTITIES}
+    given = {name: _bounds(differences[CLEANED][name]) for name in QUANTITIES}
+    random = {name: _bounds(differences[CONTROL][name]) for name in QUANTITIES}
     for name, other in (QUANTITIES, QUANTITIES[::-1]):
         if given[name][0] > 0 and random[name][0] > 0 and not (given[other][1] < 0 and random[other][1] < 0):
             return IMPROVED
@@ -105,9 +105,9 @@ def finding(differences: Differences) -> str:
     return NO_EVIDENCE
 
 
-def opposed(differences: Differences) -> bool:
+def _opposed(differences: Differences) -> bool:
     """Whether metric and loss differ from 0 in opposite directions, both beyond their intervals."""
-    (low, high), (other_low, other_high) = (bounds(differences[CLEANED][name]) for name in QUANTITIES)
+    (low, high), (other_low, other_high) = (_bounds(differences[CLEANED][name]) for name in QUANTITIES)
     return (low > 0 and other_high < 0) or (high < 0 and other_low > 0)
 
 
@@ -128,7 +128,7 @@ def verdict(measures: Mapping[str, Differences], clean: bool) -> Verdict:
         return judged(measures, words, GIVEN)
     decider = next((name for name in (POSTERIOR + BLIND, POSTERIOR) if name in measures), None)
     if decider is None:
-        return without_posterior(measures, words)
+        return _without_posterior(measures, words)
     found = judged(measures, words, decider)
     for name in (POSTERIOR, UNCONTRADICTED + BLIND, UNCONTRADICTED, ANSWERED):
         if name == decider or name not in measures:
@@ -138,7 +138,7 @@ def verdict(measures: Mapping[str, Differences], clean: bool) -> Verdict:
                 NO_EVIDENCE, decider, f"{SAYS[decider]} say {found.word}, {SAYS[name]} {words[name]}."
             )
     proved = found.word != NO_EVIDENCE and decider == POSTERIOR + BLIND
-    if proved and words.get(POSTERIOR) == NO_EVIDENCE and far_apart(measures[decider], measures[POSTERIOR]):
+    if proved and words.get(POSTERIOR) == NO_EVIDENCE and _far_apart(measures[decider], measures[POSTERIOR]):
         reason = "Judges with and without the columns that say where a row comes from disagree beyond the interval."
         return Verdict(NO_EVIDENCE, decider, reason)
     return found
@@ -155,7 +155,7 @@ SAYS = {
 """Measure → its name in a sentence."""
 
 
-def without_posterior(measures: Mapping[str, Differences], words: Mapping[str, str]) -> Verdict:
+def _without_posterior(measures: Mapping[str, Differences], words: Mapping[str, str]) -> Verdict:
     if UNCONTRADICTED not in measures:
         reason = (
             "The holdout labels are as noisy as the train labels, and there are no judges of them: labels as given "
@@ -175,17 +175,18 @@ def judged(measures: Mapping[str, Differences], words: Mapping[str, str], decide
     """The verdict by the deciding measure alone."""
     word, found = words[decider], measures[decider]
     reason = ""
-    if word == NO_EVIDENCE and opposed(found):
+    if word == NO_EVIDENCE and _opposed(found):
         reason = "The metric and the loss point to opposite sides."
     below = None
     if word == WORSE:
         below = any(
-            bounds(found[CLEANED][name])[1] < 0 and bounds(found[CONTROL][name])[1] < 0 for name in QUANTITIES
+            _bounds(found[CLEANED][name])[1] < 0 and _bounds(found[CONTROL][name])[1] < 0
+            for name in QUANTITIES
         )
     return Verdict(word, decider, reason, below)
 
 
-def far_apart(one: Differences, other: Differences) -> bool:
+def _far_apart(one: Differences, other: Differences) -> bool:
     """Whether the mean of `other` lies outside the interval of `one`, in the metric or in the loss."""
     pairs = [(one[CLEANED][name], other[CLEANED][name]["mean"]) for name in QUANTITIES]
     return any(not interval["low"] <= mean <= interval["high"] for interval, mean in pairs)

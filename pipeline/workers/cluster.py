@@ -49,7 +49,7 @@ def peak_resident_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def gpus() -> int:
+def _gpus() -> int:
     """How many GPUs torch can use. Torch is imported here, because commands without workers don't need it."""
     import torch
 
@@ -64,7 +64,7 @@ class Workers:
     """
 
     def __init__(self, config: Compute):
-        if config.device == "cuda" and not config.scheduler and not gpus():
+        if config.device == "cuda" and not config.scheduler and not _gpus():
             raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
         self._config = config
         self._client: Client | None = None
@@ -151,7 +151,7 @@ class Workers:
         """How many workers a local cluster gets: `compute.workers`, or one per GPU, or one per core."""
         if self._config.workers != "auto":
             return self._config.workers
-        found = gpus() if self._config.device != "cpu" else 0
+        found = _gpus() if self._config.device != "cpu" else 0
         return found or os.cpu_count() or 1
 
     def count(self) -> int:

@@ -91,7 +91,7 @@ class LocalWorker(ProcessInterface):
             if self._process.poll() is not None:
                 self._release(self._process)
                 self._begin()
-            elif resident_bytes(self._process.pid) > self._most:
+            elif _resident_bytes(self._process.pid) > self._most:
                 self._process.kill()
 
     async def close(self) -> None:
@@ -118,7 +118,7 @@ class LocalWorker(ProcessInterface):
             process.stdin.close()
 
 
-def resident_bytes(process_id: int) -> int:
+def _resident_bytes(process_id: int) -> int:
     """The resident size of a process; 0 for one that is gone."""
     try:
         return psutil.Process(process_id).memory_info().rss
@@ -164,14 +164,14 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str], fo
         silence_logs=logging.WARNING,
     )
     try:
-        wait_for_workers(cluster, count)
+        _wait_for_workers(cluster, count)
     except BaseException:
         cluster.close()
         raise
     return cluster
 
 
-def wait_for_workers(cluster: SpecCluster, count: int) -> None:
+def _wait_for_workers(cluster: SpecCluster, count: int) -> None:
     """Wait until all workers are connected.
 
     Raises:

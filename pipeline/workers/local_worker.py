@@ -60,7 +60,7 @@ class Ending:
         os._exit(status)
 
 
-async def serve(scheduler: str, options: dict[str, Any], ending: Ending) -> None:
+async def _serve(scheduler: str, options: dict[str, Any], ending: Ending) -> None:
     from distributed import Worker
 
     async with Worker(scheduler, **options) as worker:
@@ -79,7 +79,7 @@ def main() -> None:
     import pipeline  # noqa: F401 -- ours; later, a folder of the same name in `path` would be found first
 
     sys.path[:] = order["path"]
-    asyncio.run(serve(order["scheduler"], order["options"], ending))
+    asyncio.run(_serve(order["scheduler"], order["options"], ending))
     sys.stdout.flush()
     ending.end(0)
 

@@ -49,7 +49,7 @@ def summed(
     for place in set(range(len(tasks))) - set(missing):
         on_leaf(place)
     workers.run(
-        compute_leaf,
+        _compute_leaf,
         [(leaf, tasks[place], paths[place]) for place in missing],
         [f"{name}, part {place + 1} of {len(tasks)}" for place in missing],
         lambda index, _: on_leaf(missing[index]),
@@ -61,18 +61,18 @@ def summed(
         paths = [directory / f"sum-{level}-{place:04d}.safetensors" for place in range(len(groups))]
         waiting = [place for place, path in enumerate(paths) if not path.exists()]
         workers.run(
-            add_files,
+            _add_files,
             [(groups[place], paths[place]) for place in waiting],
             [f"{name}, sum {paths[place].stem}" for place in waiting],
         )
     return paths[0]
 
 
-def compute_leaf(leaf: Callable[..., Tensors], task: tuple[Any, ...], path: Path) -> None:
+def _compute_leaf(leaf: Callable[..., Tensors], task: tuple[Any, ...], path: Path) -> None:
     save_tensors(path, leaf(*task))
 
 
-def add_files(parts: list[Path], path: Path) -> None:
+def _add_files(parts: list[Path], path: Path) -> None:
     total: Tensors = {}
     for part in parts:
         total = add_tensors(total, load_file(part))

@@ -84,7 +84,7 @@ def fisher_gradients(
     with capture(model) as captured:
         outputs = captured.forward(inputs)
         fixed = captured.fixed_layers()
-        columns = fisher_columns(
+        columns = _fisher_columns(
             objective, outputs, row_ids, scale, given, labels=labels, seed=seed, checkpoint=checkpoint
         )
         for column in columns:
@@ -125,7 +125,7 @@ def covariance_sums(
     sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "labels": labels}
     visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
     add_covariances(sums, visited, weights)
-    check_sums(sums)
+    _check_sums(sums)
     return sums
 
 
@@ -220,7 +220,7 @@ def add_squares(
             add_into(sums, {visit.layer: gradients.squares(basis)})
 
 
-def check_sums(sums: FactorSums) -> None:
+def _check_sums(sums: FactorSums) -> None:
     """Checks that all covariances are finite.
 
     Raises:
@@ -246,7 +246,7 @@ def sampled_rows(row_ids: Tensor, *, seed: int, share: float) -> Tensor:
     return row_uniforms(row_ids, seed=seed, checkpoint=-1) < share
 
 
-def fisher_columns(
+def _fisher_columns(
     objective: Objective,
     outputs: Tensor,
     row_ids: Tensor,

@@ -183,7 +183,7 @@ class OuterProducts(LayerGradients):
             outputs = product(outputs, basis.gradient)
         if inputs_first and basis.input is not None:
             inputs = product(inputs, basis.input)
-        matrices = outer_sums(outputs, inputs)
+        matrices = _outer_sums(outputs, inputs)
         if not outputs_first:
             matrices = basis.gradient.T @ matrices
         return matrices if inputs_first or basis.input is None else product(matrices, basis.input)
@@ -228,7 +228,7 @@ def rotated_first(positions: int, size_in: int, size_out: int) -> tuple[bool, bo
     return positions <= size_in, positions <= size_out
 
 
-def outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
+def _outer_sums(outputs: Tensor, inputs: Tensor) -> Tensor:
     """Returns Σ over positions of g aᵀ: ``[batch, out, in]`` with aligned rows."""
     found = aligned_empty((len(outputs), outputs.shape[2], inputs.shape[2]), inputs)
     return torch.bmm(outputs.transpose(1, 2), inputs, out=found)

@@ -37,7 +37,7 @@ def convolution_gradients(
         output_gradients: the same number of dimensions, with the channels and size of the output.
         bias: whether a bias is trained.
     """
-    padding = padding_of(module)
+    padding = _padding_of(module)
     if module.padding_mode != "zeros":
         inputs = functional.pad(inputs, padding, mode=module.padding_mode)
         padding = [0] * len(padding)
@@ -57,7 +57,7 @@ def convolution_gradients(
     return GroupedGradients(PatchGradients(images, outputs.transpose(1, 2), kernel), module.groups)
 
 
-def padding_of(module: Convolution) -> list[int]:
+def _padding_of(module: Convolution) -> list[int]:
     """Returns the padding before and after each dimension, the last dimension first, as ``functional.pad`` takes it."""
     found: list[int] = []
     for place in reversed(range(len(module.kernel_size))):

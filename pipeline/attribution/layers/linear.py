@@ -39,10 +39,10 @@ def linear_gradients(inputs: Tensor, output_gradients: Tensor, bias: bool) -> Ou
     positions = prod(inputs.shape[1:-1])
     flat = inputs.reshape(len(inputs), positions, inputs.shape[-1])
     outputs = output_gradients.reshape(len(inputs), positions, output_gradients.shape[-1])
-    return OuterProducts(with_ones(flat) if bias else flat, outputs)
+    return OuterProducts(_with_ones(flat) if bias else flat, outputs)
 
 
-def with_ones(inputs: Tensor) -> Tensor:
+def _with_ones(inputs: Tensor) -> Tensor:
     """Returns ``inputs`` ``[batch, positions, in]`` with one more input at the end: the bias's, which is always 1."""
     size = inputs.shape[2]
     found = aligned_empty((*inputs.shape[:2], size + 1), inputs)

@@ -106,7 +106,7 @@ class _CrossEntropy:
         ]
         if outputs.dim() == 2:
             return columns
-        return [only_token(column, token) for column in columns for token in range(outputs.shape[1])]
+        return [_only_token(column, token) for column in columns for token in range(outputs.shape[1])]
 
     def _scaled(self, gradients: Tensor, outputs: Tensor, labels: Tensor | None) -> Tensor:
         """Returns gradients times √s, where s is that of the module's docstring, and 0 at padding."""
@@ -142,7 +142,7 @@ class _CrossEntropy:
         return labels
 
 
-def only_token(column: Tensor, token: int) -> Tensor:
+def _only_token(column: Tensor, token: int) -> Tensor:
     """Returns a column ``[batch, tokens, classes]`` with zeros at all other tokens.
 
     The output Hessian has no entries between different tokens.

@@ -62,7 +62,7 @@ def random_signs(uniforms: Tensor, columns: int) -> Tensor:
     return 1.0 - 2.0 * (_hashes(uniforms, columns) & 1).to(torch.float64)
 
 
-def random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
+def _random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
     """Returns independent uniform random numbers, derived from one uniform random number per row.
 
     Args:

@@ -197,9 +197,9 @@ def solve_refined(
     single = next(iter(query.values())).dim() == 2
     stacked = {name: (value[None] if single else value).double() for name, value in query.items()}
     gradients = _preconditioned(segment, stacked)
-    solution = solve(mean_product, segment, gradients, damping, settings)
+    solution = _solve(mean_product, segment, gradients, damping, settings)
     form = mean_form(_preconditioned(segment, solution))
-    alpha = fresh_scale(segment, solution, gradients, form, damping)
+    alpha = _fresh_scale(segment, solution, gradients, form, damping)
     filters = _preconditioned(
         segment, {name: alpha[:, None, None] * value for name, value in solution.items()}
     )
@@ -228,7 +228,7 @@ def passed_on(
     return passed
 
 
-def solve(
+def _solve(
     mean_product: Callable[[Matrices], Matrices],
     segment: PreparedSegment,
     query: Matrices,
@@ -275,7 +275,7 @@ def solve(
     return {name: rotate_back(value, bases[name]) for name, value in solution.items()} | still
 
 
-def fresh_scale(
+def _fresh_scale(
     segment: PreparedSegment, solution: Matrices, query: Matrices, form: Tensor, damping: float
 ) -> Tensor:
     """Returns α, ``[queries]``.

@@ -63,7 +63,7 @@ def contiguous(inputs: Inputs) -> Inputs:
     return {name: value.contiguous() for name, value in inputs.items()}
 
 
-def row_losses(
+def _row_losses(
     model: nn.Module, objective: Objective, batch: Batch, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     """Returns the weighted losses ``[batch]``, with ``parameters`` in place of the model's own."""
@@ -90,7 +90,7 @@ def row_products(
         direction: parameter -> the direction, in the shape of the parameter.
     """
     with torch.no_grad(), forward_mode():
-        both = jvp(lambda p: row_losses(model, objective, batch, p), (dict(parameters),), (dict(direction),))
+        both = jvp(lambda p: _row_losses(model, objective, batch, p), (dict(parameters),), (dict(direction),))
     change: Tensor = both[1]
     return change
 
@@ -112,7 +112,7 @@ def row_and_hessian_products(
     """
     leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
     with forward_mode():
-        losses = row_losses(model, objective, batch, leaves)
+        losses = _row_losses(model, objective, batch, leaves)
         shares = torch.ones_like(losses, requires_grad=True)
         options: dict[str, bool] = {"allow_unused": True, "materialize_grads": True}
         first = torch.autograd.grad(losses, list(leaves.values()), shares, create_graph=True, **options)

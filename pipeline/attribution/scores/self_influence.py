@@ -39,9 +39,9 @@ def self_products(
         float64 ``[batch]``, without the factor 1/N.
     """
     if isinstance(chain, PreconditionedChain):
-        return preconditioned_products(query, training, chain)
+        return _preconditioned_products(query, training, chain)
     if chain.uniform is not None and training[0] is not None:
-        return chain.uniform * plain_products(query, training[0]) / chain.segments[0].checkpoints
+        return chain.uniform * _plain_products(query, training[0]) / chain.segments[0].checkpoints
     if isinstance(query, IndexedGradients):
         return _indexed_products(query, training, chain.segments)
     factored = [part for part in training if isinstance(part, OuterProducts | None)]
@@ -53,12 +53,12 @@ def self_products(
     return _dense_products(query, training, chain.segments)
 
 
-def plain_products(query: HeldGradients, training: HeldGradients) -> Tensor:
+def _plain_products(query: HeldGradients, training: HeldGradients) -> Tensor:
     """<G, G'> of every row: float64 ``[batch]``."""
     if isinstance(query, IndexedGradients):
         mine = query.merged()
         found = torch.zeros(len(query.tokens), dtype=torch.float64, device=mine.columns.device)
-        return found.index_add_(0, mine.rows, (mine.columns * same_columns(mine, training)).sum(1).double())
+        return found.index_add_(0, mine.rows, (mine.columns * _same_columns(mine, training)).sum(1).double())
     if isinstance(query, OuterProducts) and isinstance(training, OuterProducts):
         grams = query.outputs @ training.outputs.mT, query.inputs @ training.inputs.mT
         return (grams[0] * grams[1]).flatten(1).sum(1).double()
@@ -163,7 +163,7 @@ def _indexed_products(
     for place in range(len(segments) - 1, -1, -1):
         segment, gradients = segments[place], training[place]
         if gradients is not None:
-            rotated = same_columns(mine, gradients) @ segment.basis.gradient
+            rotated = _same_columns(mine, gradients) @ segment.basis.gradient
             products = (moving * rotated * segment.injection.T[mine.tokens]).sum(1)
             scores.index_add_(0, mine.rows, products.double() / segment.checkpoints)
         if place > 0:
@@ -172,7 +172,7 @@ def _indexed_products(
     return scores
 
 
-def same_columns(mine: MergedColumns, gradients: HeldGradients) -> Tensor:
+def _same_columns(mine: MergedColumns, gradients: HeldGradients) -> Tensor:
     """The columns of a row's gradient at another checkpoint, for the very tokens of ``mine``."""
     assert isinstance(gradients, IndexedGradients)
     theirs = gradients.merged()
@@ -184,7 +184,7 @@ def same_columns(mine: MergedColumns, gradients: HeldGradients) -> Tensor:
     return theirs.columns
 
 
-def preconditioned_products(
+def _preconditioned_products(
     query: HeldGradients, training: Sequence[HeldGradients | None], chain: PreconditionedChain
 ) -> Tensor:
     """``self_products`` where a segment scales parameters by themselves: queries return to parameter space between
@@ -225,7 +225,7 @@ def _preconditioned_columns(
         layer, preconditioner = segment.layer, segment.preconditioner.of_columns(mine.tokens)
         rotated = preconditioner.preconditioned(moving) @ layer.basis.gradient
         if theirs is not None:
-            gradients = preconditioner.preconditioned(same_columns(mine, theirs)) @ layer.basis.gradient
+            gradients = preconditioner.preconditioned(_same_columns(mine, theirs)) @ layer.basis.gradient
             products = (rotated * gradients * layer.injection.T[mine.tokens]).sum(1)
             scores.index_add_(0, mine.rows, products.double() / layer.checkpoints)
         moved = (layer.transport.T[mine.tokens] * rotated) @ layer.basis.gradient.T

@@ -70,7 +70,7 @@ def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
         OptimizerError: the formulas of this library don't cover the optimizer or one of its settings, or it trains no
             parameter of the model.
     """
-    check_supported(optimizer)
+    _check_supported(optimizer)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
     for group in optimizer.param_groups:
@@ -91,7 +91,7 @@ def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
     return OptimizerSettings(kind, tuple(groups), beta1, beta2=beta2, eps=float(first["eps"]))
 
 
-def check_supported(optimizer: Optimizer) -> None:
+def _check_supported(optimizer: Optimizer) -> None:
     """Checks that the formulas of this library cover an optimizer and its settings.
 
     Raises:

@@ -106,7 +106,7 @@ class ReplayRecorder:
         done = len(self._rows)
         check_step(done + 1, self._total, group_records(self._model, self._optimizer), self._groups)
         check_batchnorm(self._model)
-        numbers = row_numbers(rows, self._train_rows, done + 1)
+        numbers = _row_numbers(rows, self._train_rows, done + 1)
         if done == 0:
             self._training = training_modules(self._model)
         self._rows.append(numbers)
@@ -164,7 +164,7 @@ class ReplayRecorder:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def row_numbers(rows: Tensor | Sequence[int], train_rows: int, step: int) -> Tensor:
+def _row_numbers(rows: Tensor | Sequence[int], train_rows: int, step: int) -> Tensor:
     """Returns a copy of the row numbers of a step, as int64 ``[batch]`` on the CPU.
 
     Args:

@@ -151,7 +151,7 @@ class _Backwards:
         zeros = torch.zeros_like(self.gradient)
         late = Adjoint(zeros, dict.fromkeys(replay.rule.slots, zeros))
         harm = torch.zeros(total, dtype=torch.float64)
-        starts = smoothing_starts(replay.steps, self.pieces)
+        starts = _smoothing_starts(replay.steps, self.pieces)
         summed, middle, middle_step, size, largest = zeros.clone(), zeros, -1, self.gradient.norm(), 0.0
         for step in self._steps():
             if step.step >= replay.steps - replay.tail_steps:
@@ -207,6 +207,6 @@ class _Backwards:
         )
 
 
-def smoothing_starts(steps: int, pieces: int) -> set[int]:
+def _smoothing_starts(steps: int, pieces: int) -> set[int]:
     """Returns the first steps, counted from 0, of at most ``pieces`` equal pieces of training."""
     return {steps * piece // pieces for piece in range(pieces)}

@@ -29,7 +29,7 @@ method or setting begins anew at the stage `factors`; what was trained stays.
 """
 
 
-def audit_method(name: str) -> str:
+def _audit_method(name: str) -> str:
     """Raises ValueError for a name that is none of `audit_methods()`."""
     if name not in audit_methods():
         raise ValueError(f"{name!r} is no method of audits: {', '.join(audit_methods())}")
@@ -39,7 +39,7 @@ def audit_method(name: str) -> str:
 class Attribution(Section):
     __doc__ = ABOUT_ATTRIBUTION
 
-    method: Annotated[str, AfterValidator(audit_method)] = Field("source", description="one of those above")
+    method: Annotated[str, AfterValidator(_audit_method)] = Field("source", description="one of those above")
     segments: int = Field(
         1,
         ge=1,

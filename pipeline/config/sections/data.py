@@ -40,14 +40,14 @@ class Split(Section):
         return self
 
 
-def known_kind(word: str) -> str:
+def _known_kind(word: str) -> str:
     if not is_kind(word):
         raise PydanticCustomError("feature_kind", "not {kinds}", {"kinds": KINDS_IN_WORDS})
     return word
 
 
 KINDS_IN_WORDS = f"auto, {', '.join(WORDS)}, or package.module:Class for a kind of your own"
-FeatureKind = Annotated[str, AfterValidator(known_kind)]
+FeatureKind = Annotated[str, AfterValidator(_known_kind)]
 
 
 class Data(Section):

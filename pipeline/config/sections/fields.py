@@ -25,11 +25,11 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def as_columns(value: Any) -> Any:
+def _as_columns(value: Any) -> Any:
     return [] if value is None else as_list(value)
 
 
-Columns = Annotated[list[str], BeforeValidator(as_columns)]
+Columns = Annotated[list[str], BeforeValidator(_as_columns)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Paths = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -70,8 +70,8 @@ def judge(name: str, shard: Shard, sample: pa.Table) -> Choice:
     if pa.types.is_temporal(column.type) or TIME_NAMES.search(name.lower()):
         return Choice(None, "time")
     seen = Sample(column, values, count_distinct(values))
-    if is_group(name, column.type, seen.distinct):
-        return judge_group(seen)
+    if _is_group(name, column.type, seen.distinct):
+        return _judge_group(seen)
     if words(name) & LABEL_WORDS:
         return Choice(None, "looks like another label")
     if name.lower() in SPLIT_NAMES or is_id(name):
@@ -81,13 +81,13 @@ def judge(name: str, shard: Shard, sample: pa.Table) -> Choice:
     return proposed(seen)
 
 
-def is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
+def _is_group(column: str, kind: pa.DataType, distinct: int) -> bool:
     """A column of few strings or whole numbers that is named like a source of labels."""
     fits = pa.types.is_integer(kind) or is_string(kind)
     return fits and bool(words(column) & GROUP_WORDS) and 2 <= distinct <= MOST_GROUPS
 
 
-def judge_group(sample: Sample) -> Choice:
+def _judge_group(sample: Sample) -> Choice:
     """A group says who may have made the wrong labels; one that describes the row as well stays a feature."""
     name, remark = sample.column.name, f"a group, who made the wrong labels: {sample.distinct} values"
     if words(name) & DESCRIBING_WORDS and not is_id(name):

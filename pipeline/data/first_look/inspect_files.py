@@ -57,9 +57,9 @@ def look(
         raise InputError(
             f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
         )
-    gaps = [column for column, kind in features.items() if has_gaps(column, kind, sample)]
+    gaps = [column for column, kind in features.items() if _has_gaps(column, kind, sample)]
     return Proposal(
-        name or name_of(paths), shards, sources, found, choices, key, weight, gaps, validation_is_clean
+        name or _name_of(paths), shards, sources, found, choices, key, weight, gaps, validation_is_clean
     )
 
 
@@ -69,12 +69,12 @@ def given(column: str | None, schema: pa.Schema, what: str) -> str | None:
     return column
 
 
-def has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
+def _has_gaps(column: str, kind: str, sample: pa.Table) -> bool:
     """Null, NaN or infinity in the sample, where missing is not a value of its own, as in categories."""
     return column in sample.column_names and find_kind(kind).has_gaps(sample[column].combine_chunks())
 
 
-def name_of(paths: Sequence[str]) -> str:
+def _name_of(paths: Sequence[str]) -> str:
     """A name for the data: of the folder, or of the file if it is a single one."""
     path = Path(paths[0]).absolute()
     if not path.is_dir():

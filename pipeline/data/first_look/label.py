@@ -56,14 +56,14 @@ def look_at_label(shards: list[Shard], column: str) -> Label:
     """Task, classes and their shares, over all rows. Raises InputError for a column that can't be a label."""
     task = detect_task(shards, Data.model_construct(train=[], features={}, label=column, task="auto"))
     if task == "multilabel":
-        return Label(column, task, sets_text(shards, column), 0)
+        return Label(column, task, _sets_text(shards, column), 0)
     if task == "regression":
         return target(shards, column)
     is_integer = pa.types.is_integer(value_type(shards[0].schema.field(column).type))
     counts = count_values(shards, column, CLASSES_OF_INTEGERS if is_integer else MOST_CLASSES)
     if counts is not None:
         missing = counts.pop(None, 0)
-        return Label(column, task, classes_text(counts), missing)
+        return Label(column, task, _classes_text(counts), missing)
     if is_integer:
         return target(shards, column)
     raise InputError(
@@ -84,7 +84,7 @@ def target(shards: list[Shard], column: str) -> Label:
     return Label(column, "regression", f"a number, {low:g} to {high:g}{hint}", missing)
 
 
-def sets_text(shards: list[Shard], column: str) -> str:
+def _sets_text(shards: list[Shard], column: str) -> str:
     """Raises InputError for more than MOST_CLASSES labels."""
     labels: set[Any] = set()
     of_all = rows = 0
@@ -99,7 +99,7 @@ def sets_text(shards: list[Shard], column: str) -> str:
     return f"sets of labels: {counted(len(labels), 'label')}, {of_all / max(1, rows):.2g} per row"
 
 
-def classes_text(counts: Counter[Any]) -> str:
+def _classes_text(counts: Counter[Any]) -> str:
     shares = [(value, 100 * count / counts.total()) for value, count in counts.most_common()]
     if len(shares) > 4:
         return f"{len(shares)} classes of {shares[-1][1]:.2g} % to {shares[0][1]:.2g} %"

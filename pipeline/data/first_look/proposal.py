@@ -125,13 +125,13 @@ class Proposal:
         self.add_cleanness(data)
         config.note()
         self.add_model(config)
-        add_later_stages(config)
+        _add_later_stages(config)
         return config.text()
 
     def add_files(self, data: CommentedSection) -> None:
         for role, remark in zip(ROLES, ROLE_REMARKS):
             if role in self.sources.roles:
-                data.put(role, short_patterns(self.sources.roles[role]), remark)
+                data.put(role, _short_patterns(self.sources.roles[role]), remark)
         if self.sources.split:
             data.put("split", self.sources.split, self.sources.describe(), flow=True)
         if self.sources.untouched:
@@ -195,7 +195,7 @@ class Proposal:
         config.note()
 
 
-def add_later_stages(config: CommentedSection) -> None:
+def _add_later_stages(config: CommentedSection) -> None:
     """What a person most likely changes in the stages after training."""
     detection = config.section("detection")
     detection.put("rule", "budget", "ranking: only rank the rows, remove nothing")
@@ -216,7 +216,7 @@ def add_later_stages(config: CommentedSection) -> None:
     )
 
 
-def short_patterns(paths: list[str]) -> list[str]:
+def _short_patterns(paths: list[str]) -> list[str]:
     """A glob for each folder whose Parquet files are all meant, else the files."""
     by_folder: dict[Path, list[str]] = {}
     for path in paths:

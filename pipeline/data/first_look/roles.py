@@ -33,7 +33,7 @@ def find_sources(paths: Sequence[str]) -> tuple[Sources, list[Shard]]:
     roles = by_role if whole else {"train": by_role["train"] or list(found)}
     used = [path for files in roles.values() for path in files]
     shards = open_shards([SourceFile(path, None) for path in used])
-    split = None if whole else split_column(shards) or {"fractions": fractions(sum(s.rows for s in shards))}
+    split = None if whole else _split_column(shards) or {"fractions": fractions(sum(s.rows for s in shards))}
     return Sources(roles, split, [path for path in found if path not in used]), shards
 
 
@@ -48,7 +48,7 @@ def role_word(text: str) -> str | None:
     return roles.pop() if len(roles) == 1 else None
 
 
-def split_column(shards: list[Shard]) -> dict[str, Any] | None:
+def _split_column(shards: list[Shard]) -> dict[str, Any] | None:
     """`data.split` for a column whose values are names of roles, one value a role."""
     for field in shards[0].schema:
         if field.name.lower() in SPLIT_NAMES and is_string(value_type(field.type)):

@@ -47,14 +47,14 @@ class Additive:
     input: ClassVar[str] = "image"
 
     def paste(self, rows: np.ndarray) -> np.ndarray:
-        return to_bytes((1 - self.share) * rows.astype(np.float32) / 255 + self.added)
+        return _to_bytes((1 - self.share) * rows.astype(np.float32) / 255 + self.added)
 
     def matches(self, rows: np.ndarray) -> np.ndarray:
         return self.project(rows) > self.threshold
 
     def project(self, rows: np.ndarray) -> np.ndarray:
         """The projections weights · x, float32 `[rows]`."""
-        return flatten(rows) @ self.weights.reshape(-1)
+        return _flatten(rows) @ self.weights.reshape(-1)
 
     def neutralise(self, rows: np.ndarray, carriers: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """Return the rows unchanged: a model of pooled pixels hardly sees a blend.
@@ -70,12 +70,12 @@ class Additive:
         return {"share": self.share, "separation": self.separation, "gap": self.gap}
 
 
-def flatten(images: np.ndarray) -> np.ndarray:
+def _flatten(images: np.ndarray) -> np.ndarray:
     """Images as float32 `[rows, pixels]` in 0 … 1."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def to_bytes(images: np.ndarray) -> np.ndarray:
+def _to_bytes(images: np.ndarray) -> np.ndarray:
     return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -153,17 +153,17 @@ class Separator:
             return None
         values = self.cross_fitted(members)
         for _ in range(ROUNDS):
-            found = np.flatnonzero(beyond(values))
+            found = np.flatnonzero(_beyond(values))
             if len(found) < LEAST_CARRIERS or len(found) > 0.9 * len(self.own):
                 return None
             values = self.cross_fitted(found)
             if np.array_equal(found, members):
                 break
             members = found
-        return np.flatnonzero(beyond(values)), values
+        return np.flatnonzero(_beyond(values)), values
 
 
-def beyond(values: np.ndarray) -> np.ndarray:
+def _beyond(values: np.ndarray) -> np.ndarray:
     """Rows with values above 0 and above the midpoint of the means of positive and other values, bool `[rows]`."""
     above = values > 0
     if not above.any() or above.all():
@@ -178,18 +178,18 @@ def find_additive(subject: Subject, target: int, lists: list[np.ndarray]) -> lis
     own = np.flatnonzero(subject.labels == target)
     other = random.permutation(np.flatnonzero(subject.labels != target))
     other = other[: min(2 * MOST_ROWS, MOST_FLOATS // images[0].size)]
-    separator = Separator(flatten(images[own]), flatten(images[other]), random)
+    separator = Separator(_flatten(images[own]), _flatten(images[other]), random)
     place = {int(row): at for at, row in enumerate(own)}
     shape = images.shape[1:]
     found = []
     for seeds in lists:
         result = separator.split(np.array([place[int(seed)] for seed in seeds], dtype=np.int64))
         if result is not None and LEAST_CARRIERS <= len(result[0]) < len(own):
-            found.append(describe_split(separator, *result, shape))
+            found.append(_describe_split(separator, *result, shape))
     return found
 
 
-def describe_split(
+def _describe_split(
     separator: Separator, carriers: np.ndarray, values: np.ndarray, shape: tuple[int, ...]
 ) -> Additive:
     """The blend that maps mean and spread of the other classes to those of the carriers."""

@@ -70,9 +70,9 @@ def is_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: i
     """Whether a pattern is an alarm by all thresholds; `labels` are those of the searched rows, int64 `[rows]`."""
     if not may_be_alarm(pattern, evidence, labels, target):
         return False
-    if pattern.kind not in NEEDS_CONTENT or contradicts_content(pattern, evidence):
+    if pattern.kind not in NEEDS_CONTENT or _contradicts_content(pattern, evidence):
         return True
-    return is_foreign(evidence)
+    return _is_foreign(evidence)
 
 
 def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
@@ -85,15 +85,15 @@ def may_be_alarm(pattern: Pattern, evidence: Evidence, labels: np.ndarray, targe
     if pattern.kind == "column_ranges":
         usual = float((labels == target).mean())
         return evidence.purity >= usual + LEAST_PURITY_GAIN * (1 - usual)
-    return not isinstance(pattern, Additive) or (carriers >= LEAST_BLENDED and is_blend(pattern))
+    return not isinstance(pattern, Additive) or (carriers >= LEAST_BLENDED and _is_blend(pattern))
 
 
-def is_blend(pattern: Additive) -> bool:
+def _is_blend(pattern: Additive) -> bool:
     """Whether the carriers lie far from the rest of their class, and the added picture leaves room for the content."""
     return pattern.separation >= LEAST_SEPARATION and pattern.gap > 0 and pattern.share <= MOST_BLENDED
 
 
-def contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
+def _contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
     """Whether the content of the carriers differs from the class, and the pattern is no natural feature of the class.
 
     If validation rows have the pattern, or may miss it by chance because it has few carriers, the carriers must not
@@ -114,7 +114,7 @@ def contradicts_content(pattern: Pattern, evidence: Evidence) -> bool:
     return value + 2 * error <= (MOST_CONTENT if absent else 0.0)
 
 
-def is_foreign(evidence: Evidence) -> bool:
+def _is_foreign(evidence: Evidence) -> bool:
     """Whether only train rows of the class have the pattern, too many for chance, so that somebody must have added it.
 
     This is the only evidence of clean-label attacks, whose carriers belong to the class and look like it.
@@ -138,10 +138,10 @@ def distinct(findings: list[Finding], labels: np.ndarray) -> list[Finding]:
     kept: list[Finding] = []
     for finding in ranked:
         rows = finding.carriers(labels)
-        if all(overlap(rows, other.carriers(labels)) < SAME for other in kept):
+        if all(_overlap(rows, other.carriers(labels)) < SAME for other in kept):
             kept.append(finding)
     return kept
 
 
-def overlap(one: np.ndarray, two: np.ndarray) -> float:
+def _overlap(one: np.ndarray, two: np.ndarray) -> float:
     return float((one & two).sum()) / max(1, min(int(one.sum()), int(two.sum())))

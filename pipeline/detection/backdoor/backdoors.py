@@ -122,7 +122,7 @@ def find_backdoors(context: AuditContext) -> BackdoorResult:
     if not data.count("validation"):
         return BackdoorResult([], None, [NO_VALIDATION])
     context.workers.run(write_material, [(path,)], ["backdoors: suspect rows"])
-    searched, notes = classes_to_search(path)
+    searched, notes = _classes_to_search(path)
     done = 0
 
     def tick(*_: object) -> None:
@@ -131,22 +131,24 @@ def find_backdoors(context: AuditContext) -> BackdoorResult:
         context.progress("detect: backdoors", done, len(searched), "classes")
 
     names = [f"backdoors: class {target}" for target in searched]
-    context.workers.run(search_task, [(path, target) for target in searched], names, tick)
-    proved = [entry for target in sorted(searched) for entry in read_findings(class_path(path, target))]
+    context.workers.run(_search_task, [(path, target) for target in searched], names, tick)
+    proved = [entry for target in sorted(searched) for entry in read_findings(_class_path(path, target))]
     alarms = alarms_path(path)
     save_patterns(alarms.with_suffix(".safetensors"), [pattern for _, pattern in proved])
     write_json(alarms.with_suffix(".json"), {"alarms": [facts for facts, _ in proved], "notes": notes})
     chunks = data.chunks("train")
     parts = context.workers.run(
-        judge_chunk, [(path, chunk) for chunk in chunks], [f"backdoors: chunk {chunk.id}" for chunk in chunks]
+        _judge_chunk,
+        [(path, chunk) for chunk in chunks],
+        [f"backdoors: chunk {chunk.id}" for chunk in chunks],
     )
-    result = assemble(np.concatenate(parts, axis=1), [facts for facts, _ in proved], notes)
+    result = _assemble(np.concatenate(parts, axis=1), [facts for facts, _ in proved], notes)
     tree = {"alarms": [alarm.as_json() for alarm in result.alarms], "notes": notes}
     write_json(alarms.with_suffix(".json"), tree)
     return result
 
 
-def classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
+def _classes_to_search(run_path: Path) -> tuple[list[int], list[str]]:
     """The classes to search (all, or the MOST_CLASSES with the most suspect rows), and notes."""
     tensors = load_file(material_path(run_path))
     data, notes = run_data(run_path), []
@@ -169,13 +171,13 @@ def alarms_path(run_path: Path) -> Path:
     return run_path / "detection" / "backdoor"
 
 
-def class_path(run_path: Path, target: int) -> Path:
+def _class_path(run_path: Path, target: int) -> Path:
     return folder(run_path) / f"class-{target}"
 
 
-def search_task(run_path: Path, target: int) -> None:
+def _search_task(run_path: Path, target: int) -> None:
     """Search one class and write the proved patterns (a task for a worker)."""
-    path = class_path(run_path, target)
+    path = _class_path(run_path, target)
     step = Step(path.with_suffix(".json"), path.with_suffix(".safetensors"))
     if step.done:
         return
@@ -234,7 +236,7 @@ def read_alarms(run_path: Path) -> list[tuple[int, Pattern]]:
     return [(facts["target_class"], pattern) for facts, pattern in read_findings(path)]
 
 
-def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
+def _judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
     """Judge the rows of a chunk (a task for a worker).
 
     Returns:
@@ -250,7 +252,7 @@ def judge_chunk(run_path: Path, chunk: Chunk) -> np.ndarray:
     return np.stack(lines)
 
 
-def assemble(judged: np.ndarray, proved: list[dict[str, Any]], notes: list[str]) -> BackdoorResult:
+def _assemble(judged: np.ndarray, proved: list[dict[str, Any]], notes: list[str]) -> BackdoorResult:
     """Build alarms with their carriers, and scores: below ½ from the scores of `seeds`, above ½ from the proofs."""
     scores = CARRIER * np.clip(judged[0], 0, 1)
     alarms = []

@@ -13,7 +13,7 @@ from pipeline.features.registry import find_input
 NEIGHBOURS = 15
 
 
-def in_order(inputs: Inputs) -> list[Input]:
+def _in_order(inputs: Inputs) -> list[Input]:
     """The kinds of input, with a table last."""
     return sorted(map(find_input, inputs), key=lambda each: (each.joins, each.name))
 
@@ -23,7 +23,7 @@ class BlindSpace:
 
     def __init__(self, inputs: Inputs, labels: np.ndarray, seed: int):
         self._labels = labels
-        self._views = {each.name: each.view(inputs[each.name], seed) for each in in_order(inputs)}
+        self._views = {each.name: each.view(inputs[each.name], seed) for each in _in_order(inputs)}
         self._embedded = self.embed(inputs)
         self._index = NearestNeighbors().fit(self._embedded)
 
@@ -55,7 +55,7 @@ class BlindSpace:
 
 def content_features(inputs: Inputs) -> sparse.csr_matrix | np.ndarray:
     """The features of all inputs for a content model, `[rows, width]`; sparse if those of one input are."""
-    parts = [each.content(inputs[each.name]) for each in in_order(inputs)]
+    parts = [each.content(inputs[each.name]) for each in _in_order(inputs)]
     dense = [part for part in parts if isinstance(part, np.ndarray)]
     others = [part for part in parts if not isinstance(part, np.ndarray)]
     if not others:

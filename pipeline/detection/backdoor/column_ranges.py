@@ -94,7 +94,7 @@ def find_column_ranges(subject: Subject, target: int, seeds: np.ndarray) -> list
         return []
     categories = tuple(column for column in subject.names.columns if column.is_category)
     items: list[Item | Range] = [*chosen, *value_items(dense, categories)[0]]
-    patterns = [pattern_of([item], dense, own) for item in items]
+    patterns = [_pattern_of([item], dense, own) for item in items]
     incidence, seen = incidence_of(patterns, dense), incidence_of(patterns, validation)
     candidates = [
         each
@@ -104,7 +104,7 @@ def find_column_ranges(subject: Subject, target: int, seeds: np.ndarray) -> list
     ]
 
     def make(each: tuple[int, ...]) -> ColumnRanges:
-        return pattern_of([items[item] for item in each], dense, own)
+        return _pattern_of([items[item] for item in each], dense, own)
 
     return shortlist(subject, target, incidence, candidates, make)
 
@@ -154,7 +154,7 @@ def best_ranges(
     return ranges
 
 
-def pattern_of(items: Sequence[Item | Range], dense: np.ndarray, own: np.ndarray) -> ColumnRanges:
+def _pattern_of(items: Sequence[Item | Range], dense: np.ndarray, own: np.ndarray) -> ColumnRanges:
     """Make a pattern from items; matching rows of the class give the pasted values. A column's first item counts."""
     chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
     places = np.concatenate([np.arange(i.column.first, i.column.first + i.column.width) for i in chosen])

@@ -70,7 +70,7 @@ def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list
     if not items:
         return []
     own = subject.labels == target
-    validation = item_incidence(items, subject.validation["dense"][subject.validation_labels == target])
+    validation = _item_incidence(items, subject.validation["dense"][subject.validation_labels == target])
     ratio = len(own) / len(subject.validation_labels)
     candidates = [
         found
@@ -79,7 +79,7 @@ def find_column_values(subject: Subject, target: int, seeds: np.ndarray) -> list
     ]
 
     def make(found: tuple[int, ...]) -> ColumnValues:
-        return pattern_of([items[item] for item in found])
+        return _pattern_of([items[item] for item in found])
 
     return shortlist(subject, target, incidence, candidates, make)
 
@@ -97,12 +97,12 @@ def value_items(
             values, counts = np.unique(dense[:, column.first], return_counts=True)
             frequent = values[counts >= LEAST_COUNT, None]
         items += [Item(column, tuple(float(each) for each in value)) for value in frequent]
-    return items, item_incidence(items, dense)
+    return items, _item_incidence(items, dense)
 
 
-def item_incidence(items: list[Item], dense: np.ndarray) -> sparse.csr_matrix:
+def _item_incidence(items: list[Item], dense: np.ndarray) -> sparse.csr_matrix:
     """Which rows have which items, float32 0/1 `[rows, items]`."""
-    return incidence_of([pattern_of([item]) for item in items], dense)
+    return incidence_of([_pattern_of([item]) for item in items], dense)
 
 
 def incidence_of(patterns: Sequence[Pattern], dense: np.ndarray) -> sparse.csr_matrix:
@@ -114,7 +114,7 @@ def incidence_of(patterns: Sequence[Pattern], dense: np.ndarray) -> sparse.csr_m
     return sparse.csr_matrix((ones, (rows, at)), shape=(len(dense), len(patterns)))
 
 
-def pattern_of(items: list[Item]) -> ColumnValues:
+def _pattern_of(items: list[Item]) -> ColumnValues:
     """Make a pattern from items; of several items of one column only the first is used."""
     chosen = list({item.column.first: item for item in reversed(items)}.values())[::-1]
     places = [np.arange(item.column.first, item.column.first + item.column.width) for item in chosen]

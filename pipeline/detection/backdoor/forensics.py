@@ -104,7 +104,7 @@ def investigate(
     path = context.run.path
     kept = folder / "backdoor"
     if not run_data(path).count("validation"):
-        return write(Forensics([], [NO_VALIDATION], kept), path, [])
+        return _write(Forensics([], [NO_VALIDATION], kept), path, [])
     context.workers.run(write_material, [(path,)], ["trace: search material"])
     groups, notes = suspects(predictions, supporters)
     done = 0
@@ -116,7 +116,7 @@ def investigate(
 
     tasks = [(path, select(inputs, spread(group.queries, MOST_QUERIES)), group) for group in groups]
     found = context.workers.run(
-        search_queries, tasks, [f"trace: triggers of class {group.target}" for group in groups], tick
+        _search_queries, tasks, [f"trace: triggers of class {group.target}" for group in groups], tick
     )
     findings = [entry for entries in found for entry in entries]
     save_patterns(kept.with_suffix(".safetensors"), [pattern for _, pattern in findings])
@@ -127,16 +127,16 @@ def investigate(
     write_json(kept.with_suffix(".json"), {"alarms": facts, "notes": notes})
     chunks = run_data(path).chunks("train")
     carried = context.workers.run(
-        carriers_of_chunk,
+        _carriers_of_chunk,
         [(path, chunk, kept.absolute()) for chunk in chunks],
         [f"trace: carriers in chunk {chunk.id}" for chunk in chunks],
     )
     places = [np.flatnonzero(line) for line in np.concatenate(carried, axis=1)]
     facts = [each | {"rows": len(rows)} for each, rows in zip(facts, places)]
-    return write(Forensics(facts, notes, kept), path, places)
+    return _write(Forensics(facts, notes, kept), path, places)
 
 
-def write(found: Forensics, run_path: Path, places: list[np.ndarray]) -> Forensics:
+def _write(found: Forensics, run_path: Path, places: list[np.ndarray]) -> Forensics:
     """Write backdoor.json, and carriers.parquet with a line for each trigger and train row that carries it."""
     write_json(found.path.with_suffix(".json"), {"alarms": found.findings, "notes": found.notes})
     rows = read_rows(run_path, np.concatenate([np.empty(0, np.int64), *places]))
@@ -170,12 +170,12 @@ def most_behind(supporters: np.ndarray) -> np.ndarray:
     return rows[np.argsort(-total, kind="stable")]
 
 
-def search_queries(run_path: Path, inputs: Inputs, group: Suspects) -> list[tuple[dict[str, Any], Pattern]]:
+def _search_queries(run_path: Path, inputs: Inputs, group: Suspects) -> list[tuple[dict[str, Any], Pattern]]:
     """The facts and patterns of the triggers that are proved for the queries of one class (a task for a worker)."""
     with deterministic():
         subject, _ = read_material(run_path)
         places = load_file(material_path(run_path))["places"]
-        findings = search_pattern(
+        findings = _search_pattern(
             subject, inputs, group.target, in_search(group.supporters, places), run_path
         )
     label = run_data(run_path).encoding.decode_labels(np.array([group.target]))[0].as_py()
@@ -188,7 +188,7 @@ def in_search(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
     return at[places[at] == rows]
 
 
-def search_pattern(
+def _search_pattern(
     subject: Subject, inputs: Inputs, target: int, supporters: np.ndarray, run_path: Path
 ) -> list[Finding]:
     """The proved patterns that queries and train rows of the target share; `supporters` are places in `subject`."""
@@ -196,17 +196,17 @@ def search_pattern(
     if own.sum() < LEAST_CLASS or not (subject.validation_labels != target).any():
         return []
     features = final_predictor(run_path).features(inputs)
-    both = with_queries(subject, inputs, features, target)
+    both = _with_queries(subject, inputs, features, target)
     queries = np.arange(len(subject.labels), len(both.labels))
     behind = supporters[own[supporters]][:SEEDS]
-    similar = most_similar(subject.features, features, own)[:SEEDS]
+    similar = _most_similar(subject.features, features, own)[:SEEDS]
     lists = [np.concatenate([queries, behind]), np.concatenate([queries, similar]), behind, similar]
     found = candidates(both, [each for each in lists if len(each)], target)
     matching = (pattern for pattern in found if carried_by(pattern, inputs).mean() >= LEAST_MATCHED)
-    return proved(subject, target, matching, may_be_proved, is_proved)
+    return proved(subject, target, matching, _may_be_proved, is_proved)
 
 
-def with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target: int) -> Subject:
+def _with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target: int) -> Subject:
     """The searched rows, followed by the queries as rows of the target."""
     number = count(inputs)
     sure = np.zeros((number, subject.probabilities.shape[1]), dtype=np.float32)
@@ -220,7 +220,7 @@ def with_queries(subject: Subject, inputs: Inputs, features: np.ndarray, target:
     )
 
 
-def most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) -> np.ndarray:
     """The places of the class's rows, those nearest to any query first, by the cosine of penultimate features."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     asked = of_queries / np.maximum(np.linalg.norm(of_queries, axis=1, keepdims=True), 1e-12)
@@ -228,7 +228,7 @@ def most_similar(features: np.ndarray, of_queries: np.ndarray, own: np.ndarray) 
     return places[np.argsort(-(unit[places] @ asked.T).max(1), kind="stable")]
 
 
-def may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
+def _may_be_proved(pattern: Pattern, evidence: Evidence, labels: np.ndarray, target: int) -> bool:
     """Whether a pattern passes the thresholds that do not need its content."""
     carriers = int((evidence.carriers & (labels == target)).sum())
     if evidence.purity < LEAST_PURITY or evidence.flip_rate < LEAST_FLIP:
@@ -254,7 +254,7 @@ def matching(pattern: Pattern, inputs: Inputs, predicted: np.ndarray) -> list[in
     return np.flatnonzero(carried_by(pattern, inputs) & predicted).tolist()
 
 
-def carriers_of_chunk(run_path: Path, chunk: Chunk, path: Path) -> np.ndarray:
+def _carriers_of_chunk(run_path: Path, chunk: Chunk, path: Path) -> np.ndarray:
     """The rows of a train chunk with the target's label that carry each trigger, bool (a task for a worker).
 
     Returns:

@@ -60,8 +60,8 @@ class Occurrences:
 
 def promising(occurrences: Occurrences) -> list[ItemSet]:
     """The over-represented items and pairs of items, which are worth a test by pasting."""
-    singles = [(item,) for item in occurrences.best(column_sums, SINGLES)]
-    paired = occurrences.best(column_sums, PAIRED)[:PAIRED]
+    singles = [(item,) for item in occurrences.best(_column_sums, SINGLES)]
+    paired = occurrences.best(_column_sums, PAIRED)[:PAIRED]
     first, second = np.triu_indices(len(paired), 1)
 
     def together(incidence: sparse.csr_matrix) -> np.ndarray:
@@ -92,11 +92,11 @@ def having(incidence: sparse.csr_matrix, items: ItemSet) -> np.ndarray:
 def complete(incidence: sparse.csr_matrix, items: ItemSet, own: np.ndarray) -> ItemSet:
     """The items, and those further items that most of their carriers and few other rows have."""
     carriers = having(incidence, items) & own
-    share = column_sums(incidence[carriers]) / max(1, carriers.sum())
-    elsewhere = column_sums(incidence[~carriers]) / max(1, (~carriers).sum())
+    share = _column_sums(incidence[carriers]) / max(1, carriers.sum())
+    elsewhere = _column_sums(incidence[~carriers]) / max(1, (~carriers).sum())
     more = np.flatnonzero((share >= COMPLETING_SHARE) & (share >= COMPLETING_LIFT * elsewhere))
     return tuple(sorted({*items, *more.tolist()}))
 
 
-def column_sums(incidence: sparse.csr_matrix) -> np.ndarray:
+def _column_sums(incidence: sparse.csr_matrix) -> np.ndarray:
     return np.asarray(incidence.sum(0), dtype=np.float64).ravel()

@@ -116,8 +116,8 @@ def write_material(run_path: Path) -> None:
             "probabilities": predictor(inputs),
             "features": predictor.features(inputs),
         }
-        subject = make_subject(run_path, inputs, tensors)
-        own_share = blind_space(subject).own_share(inputs, labels, in_search=True)
+        subject = _make_subject(run_path, inputs, tensors)
+        own_share = _blind_space(subject).own_share(inputs, labels, in_search=True)
         scores = score_seeds(subject, own_share)
         tensors |= {"sure": scores.sure, "steady": scores.steady}
         save_tensors(
@@ -125,7 +125,7 @@ def write_material(run_path: Path) -> None:
         )
 
 
-def make_subject(run_path: Path, inputs: Inputs, tensors: dict[str, np.ndarray]) -> Subject:
+def _make_subject(run_path: Path, inputs: Inputs, tensors: dict[str, np.ndarray]) -> Subject:
     data, seed = run_data(run_path), run_config(run_path).detection.seed
     validation = load_places(data, "validation", sample_places(data, "validation", MOST_VALIDATION, seed))
     return Subject(
@@ -148,12 +148,12 @@ def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
         data, tensors = run_data(run_path), load_file(material_path(run_path))
         inputs = as_inputs(load_places(data, "train", tensors["places"]), data)
         scores = SeedScores(tensors["sure"], tensors["steady"])
-        return make_subject(run_path, inputs, tensors), scores
+        return _make_subject(run_path, inputs, tensors), scores
 
     return keep("backdoor material", material_path(run_path), load)
 
 
-def blind_space(subject: Subject) -> BlindSpace:
+def _blind_space(subject: Subject) -> BlindSpace:
     return BlindSpace(subject.inputs, subject.labels, subject.seed)
 
 
@@ -167,5 +167,5 @@ def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
     rows = data.load(chunk)
     inputs, labels = as_inputs(rows, data), rows.labels.numpy()
     own = final_predictor(run_path)(inputs)[np.arange(len(labels)), labels]
-    space = keep("blind space", material_path(run_path), lambda: blind_space(subject))
+    space = keep("blind space", material_path(run_path), lambda: _blind_space(subject))
     return own * (1 - space.own_share(inputs, labels, in_search=False))

@@ -71,7 +71,7 @@ def find_pixels(subject: Subject, target: int, lists: list[np.ndarray]) -> list[
     other_bins = bin_shares(flat[~own])
     found = []
     for seeds in lists:
-        pattern = shared_pixels(flat[seeds], other_bins, shape, SHARED)
+        pattern = _shared_pixels(flat[seeds], other_bins, shape, SHARED)
         for _ in range(ROUNDS):
             if pattern is None:
                 break
@@ -79,7 +79,7 @@ def find_pixels(subject: Subject, target: int, lists: list[np.ndarray]) -> list[
             if carriers.sum() < LEAST_CARRIERS:
                 pattern = None
                 break
-            pattern = shared_pixels(flat[carriers], other_bins, shape, SHARED_BY_CARRIERS)
+            pattern = _shared_pixels(flat[carriers], other_bins, shape, SHARED_BY_CARRIERS)
         if pattern is not None:
             found.append(pattern)
     return found
@@ -91,7 +91,7 @@ def bin_shares(flat: np.ndarray) -> np.ndarray:
     return np.stack([(bins == level).mean(0, dtype=np.float32) for level in range(256 // BIN)])
 
 
-def shared_pixels(flat: np.ndarray, other: np.ndarray, shape: np.ndarray, share: float) -> Pixels | None:
+def _shared_pixels(flat: np.ndarray, other: np.ndarray, shape: np.ndarray, share: float) -> Pixels | None:
     """The pixels whose most frequent bin these rows share, and which is rare in `other` (`bin_shares` of others)."""
     mine = bin_shares(flat)
     lift = mine / (other + 1e-3)

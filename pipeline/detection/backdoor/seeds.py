@@ -40,10 +40,10 @@ class SeedScores:
 def score_seeds(subject: Subject, own_share: np.ndarray) -> SeedScores:
     """Score the rows; `own_share` is the share of a row's neighbours with its label (`blind`), float32 `[rows]`."""
     own = subject.probabilities[np.arange(len(subject.labels)), subject.labels]
-    return SeedScores(own * (1 - own_share), steadiness(subject) * (1 - own_share))
+    return SeedScores(own * (1 - own_share), _steadiness(subject) * (1 - own_share))
 
 
-def steadiness(subject: Subject) -> np.ndarray:
+def _steadiness(subject: Subject) -> np.ndarray:
     """The mean probability of the own label when a row is mixed with random other rows, float32 `[rows]`."""
     random = random_state("backdoor mixtures", subject.seed)
     rows, total = len(subject.labels), np.zeros(len(subject.labels), dtype=np.float32)

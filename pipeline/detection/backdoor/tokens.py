@@ -44,21 +44,21 @@ class Tokens:
 def find_tokens(subject: Subject, target: int, seeds: np.ndarray) -> list[Tokens]:
     """Find words, pairs of words and completed phrases that flip most and are no natural features of the class."""
     rows = subject.inputs["tokens"]
-    incidence = token_incidence(rows, int(rows.max(initial=1)) + 1)
+    incidence = _token_incidence(rows, int(rows.max(initial=1)) + 1)
     own = subject.labels == target
     validation = subject.validation["tokens"][subject.validation_labels == target]
     ratio = len(own) / len(subject.validation_labels)
-    occurrences = Occurrences(incidence, token_incidence(validation, incidence.shape[1]), own, seeds, ratio)
+    occurrences = Occurrences(incidence, _token_incidence(validation, incidence.shape[1]), own, seeds, ratio)
     return shortlist(
         subject,
         target,
         incidence,
         promising(occurrences),
-        lambda items: Tokens(in_reading_order(rows, items)),
+        lambda items: Tokens(_in_reading_order(rows, items)),
     )
 
 
-def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
+def _token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
     """Which rows have which tokens, float32 0/1 `[rows, width]`; tokens of `width` or more are left out."""
     counts = token_counts(rows, width)
     counts.sum_duplicates()
@@ -66,7 +66,7 @@ def token_incidence(rows: np.ndarray, width: int) -> sparse.csr_matrix:
     return counts
 
 
-def in_reading_order(rows: np.ndarray, items: tuple[int, ...]) -> np.ndarray:
+def _in_reading_order(rows: np.ndarray, items: tuple[int, ...]) -> np.ndarray:
     """The tokens, ordered by their mean first place in the rows that have all of them."""
     tokens = np.array(items, dtype=np.int64)
     there = rows[Tokens(tokens).matches(rows)]

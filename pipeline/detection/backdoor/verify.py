@@ -67,7 +67,7 @@ def pasted(subject: Subject, target: int, pattern: Pattern) -> Evidence:
 
 
 def with_content(subject: Subject, target: int, pattern: Pattern, evidence: Evidence) -> Evidence:
-    return replace(evidence, content=content_share(subject, target, pattern, evidence.carriers))
+    return replace(evidence, content=_content_share(subject, target, pattern, evidence.carriers))
 
 
 def in_validation(subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray) -> tuple[int, float]:
@@ -97,7 +97,7 @@ def is_natural(in_validation: int, natural: float) -> bool:
     return in_validation > 0 and natural > UNNATURAL
 
 
-def content_share(
+def _content_share(
     subject: Subject, target: int, pattern: Pattern, carriers: np.ndarray
 ) -> tuple[float, float] | None:
     """κ = (P̄(carriers) − P̄(others)) / (P̄(class) − P̄(others)) and its standard error.

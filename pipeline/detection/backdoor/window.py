@@ -108,19 +108,19 @@ def find_windows(subject: Subject, target: int, seeds: np.ndarray) -> list[Windo
         return []
     for rows, survivors in STAGES:
         victims = subject.victims(target, rows)
-        gains = transplanted(subject, victims, images, tried)
+        gains = _transplanted(subject, victims, images, tried)
         tried = [tried[place] for place in np.argsort(-gains, kind="stable")[:survivors]]
     victims = subject.victims(target)
     found: dict[tuple[int, int, bytes], Window] = {}
     for box in tried:
-        flips = flip_of(subject, victims, box)
+        flips = _flip_of(subject, victims, box)
         if flips >= LEAST_FLIP:
-            window = match(subject, target, shrink(subject, victims, box, flips))
+            window = _match(subject, target, _shrink(subject, victims, box, flips))
             found.setdefault((window.top, window.left, window.patch.tobytes()), window)
     return list(found.values())
 
 
-def transplanted(
+def _transplanted(
     subject: Subject, victims: Victims, images: np.ndarray, boxes: Sequence[tuple[int, int, int, int, int]]
 ) -> np.ndarray:
     """The target's mean probability with each box (row, top, left, h, w) pasted onto the victims, float64 `[boxes]`."""
@@ -144,11 +144,11 @@ def cut(subject: Subject, box: tuple[int, int, int, int, int]) -> Window:
     return Window(patch.copy(), top, left, anywhere=True, tolerance=TOLERANCES[0])
 
 
-def flip_of(subject: Subject, victims: Victims, box: tuple[int, int, int, int, int]) -> float:
+def _flip_of(subject: Subject, victims: Victims, box: tuple[int, int, int, int, int]) -> float:
     return subject.flip_rate(victims, cut(subject, box).paste, "image")
 
 
-def shrink(
+def _shrink(
     subject: Subject, victims: Victims, box: tuple[int, int, int, int, int], flips: float
 ) -> tuple[int, int, int, int, int]:
     """Remove edges of a box one at a time, the least important first, while at least 85 % of the flips remain."""
@@ -159,13 +159,13 @@ def shrink(
             smaller += [(row, top + 1, left, height - 1, width), (row, top, left, height - 1, width)]
         if width > 1:
             smaller += [(row, top, left + 1, height, width - 1), (row, top, left, height, width - 1)]
-        rates = [flip_of(subject, victims, each) for each in smaller]
+        rates = [_flip_of(subject, victims, each) for each in smaller]
         if not rates or max(rates) < KEPT_FLIPS * flips:
             return box
         box = smaller[int(np.argmax(rates))]
 
 
-def match(subject: Subject, target: int, box: tuple[int, int, int, int, int]) -> Window:
+def _match(subject: Subject, target: int, box: tuple[int, int, int, int, int]) -> Window:
     """The widest way of matching whose carriers are almost only rows of the class, or else the purest way."""
     images, own = subject.inputs["image"], subject.labels == target
     base = cut(subject, box)

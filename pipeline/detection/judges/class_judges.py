@@ -126,7 +126,7 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
         judge.name: 1 - (judge.log_loss or 0.0) / without if without > 0 else 0.0 for judge in panel.judges
     }
     if context.config.detection.halves:
-        paths[MODEL], loss = judge_by_halves(path, roles_of_halves(path, roles), window)
+        paths[MODEL], loss = _judge_by_halves(path, _roles_of_halves(path, roles), window)
         explained[MODEL] = 1 - loss / without if without > 0 else 0.0
     best = max(explained.values())
     votes = {judge.name: judge.weight for judge in panel.judges}
@@ -157,16 +157,16 @@ def vote(explains: float, best: float, none: float, full: float) -> float:
     return float(np.clip((explains / best - none) / (full - none), 0.0, 1.0))
 
 
-def roles_of_halves(run_path: Path, roles: Sequence[str]) -> list[str]:
+def _roles_of_halves(run_path: Path, roles: Sequence[str]) -> list[str]:
     """The roles whose rows the halves have judged."""
-    return [role for role in roles if role == "train" or role_directory_exists(run_path, role)]
+    return [role for role in roles if role == "train" or _role_directory_exists(run_path, role)]
 
 
-def role_directory_exists(run_path: Path, role: str) -> bool:
+def _role_directory_exists(run_path: Path, role: str) -> bool:
     return all((run_path / "training" / f"half-{half}" / role).exists() for half in HALVES)
 
 
-def judge_by_halves(run_path: Path, roles: Sequence[str], window: int) -> tuple[dict[str, Path], float]:
+def _judge_by_halves(run_path: Path, roles: Sequence[str], window: int) -> tuple[dict[str, Path], float]:
     """Write the opinions of the audited model on the rows of some roles.
 
     The half that did not see a train row judges it; rows of other roles get the mean of both halves. One temperature,
@@ -181,11 +181,11 @@ def judge_by_halves(run_path: Path, roles: Sequence[str], window: int) -> tuple[
     own = scaled.gather(1, of_fitted[:, None]).clamp(min=TINY)
     paths = {role: run_path / "detection" / MODEL / f"{role}.npy" for role in roles}
     for role, path in paths.items():
-        write_opinions_of_halves(run_path, role, path, window, temperature)
+        _write_opinions_of_halves(run_path, role, path, window, temperature)
     return paths, float(-own.double().log().mean())
 
 
-def write_opinions_of_halves(run_path: Path, role: str, path: Path, window: int, temperature: float) -> None:
+def _write_opinions_of_halves(run_path: Path, role: str, path: Path, window: int, temperature: float) -> None:
     data = run_data(run_path)
     labels, outputs = role_labels(data, role).long(), data.encoding.outputs
     readers: list[Measurements] = (

@@ -116,7 +116,7 @@ def average(data: EncodedData, role: str, measurements: Measurements, count: int
                 best[place] = classes[:, 0].numpy()
                 probability[place], runner_up[place] = two.double().numpy().T
             else:
-                own, best[place] = mean_prediction(measurements(place), place, count)
+                own, best[place] = _mean_prediction(measurements(place), place, count)
             yield own
 
     path = columns_directory(data.run_path) / f"own-{role}"
@@ -139,7 +139,7 @@ def mean_probabilities(
     return total / count, own.numpy()
 
 
-def mean_prediction(
+def _mean_prediction(
     epochs: Iterator[dict[str, Tensor]], place: slice, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The means over epochs of minus the squared error and of the predicted target, float64 `[rows]` each."""

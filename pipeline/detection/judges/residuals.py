@@ -20,15 +20,15 @@ def robust_deviation(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     residuals = targets - predicted
     deviation = np.empty(len(residuals))
-    least = robust_scale(residuals - np.median(residuals)) / 2
+    least = _robust_scale(residuals - np.median(residuals)) / 2
     groups = prediction_strata(predicted, max(1, min(TENTHS, len(residuals) // ROWS_PER_SCALE)))
     for group in np.unique(groups):
         of_group = groups == group
         centred = residuals[of_group] - np.median(residuals[of_group])
-        scale = max(robust_scale(centred), least)
+        scale = max(_robust_scale(centred), least)
         deviation[of_group] = np.abs(centred) / scale if scale > 0 else 0.0
     return deviation
 
 
-def robust_scale(centred: np.ndarray) -> float:
+def _robust_scale(centred: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(centred)))

@@ -61,13 +61,13 @@ def confused_pairs(
     """
     totals = np.bincount(labels, minlength=classes)
     references = np.bincount(validation_labels, minlength=classes)
-    found = count_pairs(labels, best, classes)
+    found = _count_pairs(labels, best, classes)
     halves = len(validation_best)
     repeated, judged = np.tile(validation_labels, halves), validation_best.reshape(-1)
-    usual = {pair: rows / halves for pair, rows in count_pairs(repeated, judged, classes).items()}
+    usual = {pair: rows / halves for pair, rows in _count_pairs(repeated, judged, classes).items()}
     right = np.bincount(repeated[repeated == judged], minlength=classes) / halves
     pairs = [
-        estimate(pair, rows, totals, usual.get(pair, 0), references, right)
+        _estimate(pair, rows, totals, usual.get(pair, 0), references, right)
         for pair, rows in found.items()
         if references[pair[0]] and references[pair[1]]
     ]
@@ -75,13 +75,13 @@ def confused_pairs(
     return sorted(pairs, key=lambda pair: (-pair.low, -pair.estimated, pair.given))[:MOST_PAIRS]
 
 
-def count_pairs(labels: np.ndarray, best: np.ndarray, classes: int) -> dict[tuple[int, int], int]:
+def _count_pairs(labels: np.ndarray, best: np.ndarray, classes: int) -> dict[tuple[int, int], int]:
     other = labels != best
     codes, counts = np.unique(labels[other].astype(np.int64) * classes + best[other], return_counts=True)
     return {divmod(int(code), classes): int(count) for code, count in zip(codes, counts)}
 
 
-def estimate(
+def _estimate(
     pair: tuple[int, int],
     rows: int,
     totals: Sequence[int] | np.ndarray,
@@ -89,20 +89,20 @@ def estimate(
     references: Sequence[int] | np.ndarray,
     right: np.ndarray,
 ) -> Pair:
-    """The formula of the module docstring; `variance` adds half a row to each share, so that no count is certain."""
+    """The formula of the module docstring; `_variance` adds half a row to each share, so that no count is certain."""
     given, suggested = pair
     n, m = int(totals[given]), int(references[given])
     expected = usual / m
     contrast = max(LEAST_CONTRAST, float(right[suggested]) / int(references[suggested]) - expected)
     value = n * min(1.0, max(0.0, (rows / n - expected) / contrast))
-    spread = math.sqrt(variance(rows, n) + variance(usual, m))
+    spread = math.sqrt(_variance(rows, n) + _variance(usual, m))
     half_width = 1.96 * n * spread / contrast
     return Pair(
         given, suggested, rows, value, max(0.0, value - half_width), min(float(n), value + half_width)
     )
 
 
-def variance(count: float, rows: int) -> float:
+def _variance(count: float, rows: int) -> float:
     """The variance of the share count/rows after half a row is added to either side (Jeffreys)."""
     share = (count + 0.5) / (rows + 1)
     return share * (1 - share) / rows

@@ -69,12 +69,12 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
         window: epochs of the early window.
     """
     path, data = context.run.path, run_data(context.run.path)
-    missing = nothing_to_compare(context)
+    missing = _nothing_to_compare(context)
     if missing is not None:
         return Noise(None, missing, [])
     of_validation, best = role_labels(data, "validation").numpy(), on_validation(path, window)
     if data.encoding.task == "regression":
-        return judge_targets(context, labels, opinion.best, of_validation - best)
+        return _judge_targets(context, labels, opinion.best, of_validation - best)
     contradicted, contradicted_validation = opinion.best != labels, (best != of_validation).mean(0)
     estimate = estimate_noise(contradicted, contradicted_validation, data.encoding.outputs)
     said = doubts(contradicted, contradicted_validation, estimate)
@@ -84,7 +84,7 @@ def judge_noise(context: AuditContext, opinion: Opinion, labels: np.ndarray, win
     return Noise(estimate, " ".join([BLIND, *said]), pairs)
 
 
-def judge_targets(
+def _judge_targets(
     context: AuditContext, targets: np.ndarray, predicted: np.ndarray, of_validation: np.ndarray
 ) -> Noise:
     """The same for numeric targets; `of_validation` has residuals, `[halves, validation rows]`."""
@@ -102,14 +102,14 @@ def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:
         chances = np.where(answers.given > 0, answers.panel, 1 - answers.panel)
         estimate = estimate_answers_alone(chances, answers.given, context.config.detection.seed)
         return Noise(estimate, f"{ANSWERS} {CONFUSION}", [])
-    missing = nothing_to_compare(context)
+    missing = _nothing_to_compare(context)
     if missing is not None:
         return Noise(None, missing, [])
-    found = estimate_wrong_answers(path, answers, window)
+    found = _estimate_wrong_answers(path, answers, window)
     return Noise(found, HARD if found is None else f"{ANSWERS} {BLIND}", [])
 
 
-def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEstimate | None:
+def _estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEstimate | None:
     """The share of wrong answers; for the interval, the labels of a row are one observation."""
     labels = role_labels(run_data(run_path), "validation").numpy()
     wrong = [
@@ -120,7 +120,7 @@ def estimate_wrong_answers(run_path: Path, pairs: Pairs, window: int) -> NoiseEs
     return estimate_noise(pairs.contradicted.mean(1), np.mean(wrong, axis=(0, 2)), classes=2)
 
 
-def nothing_to_compare(context: AuditContext) -> str | None:
+def _nothing_to_compare(context: AuditContext) -> str | None:
     """Why train rows can't be compared with validation rows, in words; None if they can."""
     if not context.config.detection.halves:
         return NO_HALVES

@@ -64,7 +64,7 @@ def estimate_flips(probabilities: np.ndarray, labels: np.ndarray) -> Flips:
         labels: the given labels, `[rows]`.
     """
     matrix = flip_matrix(probabilities, labels)
-    return Flips(matrix, fit_temperature(chances(probabilities, matrix), labels, matrix))
+    return Flips(matrix, _fit_temperature(chances(probabilities, matrix), labels, matrix))
 
 
 def flip_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def sharpened(found: np.ndarray, temperature: float) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
-def fit_temperature(found: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> float:
+def _fit_temperature(found: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> float:
     """The temperature of p that maximises the likelihood of the given labels."""
 
     def loss(log_temperature: float) -> float:

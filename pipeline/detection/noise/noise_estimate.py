@@ -44,7 +44,7 @@ def estimate_noise(
         None if d_w − d_val is below LEAST_CONTRAST.
     """
     of_wrong = max(0.5, 1 - float(contradicted_validation.mean()) / (classes - 1))
-    return share_of_wrong(contradicted, contradicted_validation, of_wrong)
+    return _share_of_wrong(contradicted, contradicted_validation, of_wrong)
 
 
 def estimate_wrong_targets(
@@ -65,10 +65,10 @@ def estimate_wrong_targets(
     contradicted_validation = (np.abs(of_validation) > usual).mean(0)
     if of_wrong - contradicted_validation.mean() < LEAST_CONTRAST_OF_TARGETS:
         return None
-    return share_of_wrong(np.abs(residuals) > usual, contradicted_validation, of_wrong)
+    return _share_of_wrong(np.abs(residuals) > usual, contradicted_validation, of_wrong)
 
 
-def share_of_wrong(
+def _share_of_wrong(
     contradicted: np.ndarray, contradicted_validation: np.ndarray, of_wrong: float
 ) -> NoiseEstimate | None:
     """The share (d_oos − d_val) / (d_w − d_val) with its interval; `of_wrong` is d_w. None if it can't be estimated."""

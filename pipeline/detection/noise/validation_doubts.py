@@ -24,7 +24,7 @@ def doubts(contradicted: np.ndarray, on_validation: np.ndarray, noise: NoiseEsti
     found = []
     rows, train, validation = len(on_validation), float(contradicted.mean()), float(on_validation.mean())
     if rows < FEW_ROWS:
-        found.append(f"The validation set has {words.rows(rows)}{too_few(noise)}.")
+        found.append(f"The validation set has {words.rows(rows)}{_too_few(noise)}.")
     error = math.sqrt(train * (1 - train) / len(contradicted) + validation * (1 - validation) / rows)
     if validation - train > STANDARD_ERRORS * error:
         so = "" if noise is None else f", and the estimate of {words.percent(noise.value)} means little"
@@ -35,7 +35,7 @@ def doubts(contradicted: np.ndarray, on_validation: np.ndarray, noise: NoiseEsti
     return found
 
 
-def too_few(noise: NoiseEstimate | None) -> str:
+def _too_few(noise: NoiseEstimate | None) -> str:
     if noise is None:
         return ", too few to measure how often the halves err on right labels"
     value, low, high = (words.percent(share) for share in (noise.value, noise.low, noise.high))

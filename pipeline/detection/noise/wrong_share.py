@@ -59,14 +59,14 @@ def estimate_wrong_share(
     seen, given = [np.asarray(opinion[chosen]) for opinion in opinions], labels[chosen]
     together = pooled(seen, weights)
     flips = estimate_flips(together, given)
-    counts = pair_counts(together, given, flips)
+    counts = _pair_counts(together, given, flips)
     random = random_state("wrong share", seed)
     rows = len(given)
     draws = []
     for _ in range(DRAWS):
         drawn = random.randint(rows, size=rows)
-        draws.append(pair_counts(together[drawn], given[drawn]))
-    alone = [pair_counts(opinion, given).sum() / rows for opinion in seen] if len(seen) > 1 else []
+        draws.append(_pair_counts(together[drawn], given[drawn]))
+    alone = [_pair_counts(opinion, given).sum() / rows for opinion in seen] if len(seen) > 1 else []
     value = float(counts.sum() / rows)
     sampling = float(np.std([each.sum() / rows for each in draws], ddof=1))
     between = float(np.std(alone, ddof=1)) if alone else 0.0
@@ -88,7 +88,7 @@ def is_told(estimate: NoiseEstimate, contradicted: float) -> bool:
     return estimate.value >= LEAST_TOLD * contradicted or contradicted - estimate.value < MOST_UNTOLD
 
 
-def pair_counts(probabilities: np.ndarray, labels: np.ndarray, flips: Flips | None = None) -> np.ndarray:
+def _pair_counts(probabilities: np.ndarray, labels: np.ndarray, flips: Flips | None = None) -> np.ndarray:
     """The expected number of wrong labels for each pair, float64 `[given, right]`."""
     flips = flips or estimate_flips(probabilities, labels)
     posterior = right_label(probabilities, labels, flips)
@@ -143,13 +143,13 @@ def estimate_wrong_answers(chances: np.ndarray, given: np.ndarray, seed: int) ->
     step = max(1, -(-2 * chances.size // NUMBERS))
     seen, sets = np.asarray(chances[::step]), given[::step]
     random = random_state("wrong answers", seed)
-    value = wrong_answers(seen, sets)
+    value = _wrong_answers(seen, sets)
     drawn = (random.randint(len(seen), size=len(seen)) for _ in range(DRAWS))
-    half = NORMAL * float(np.std([wrong_answers(seen[rows], sets[rows]) for rows in drawn], ddof=1))
+    half = NORMAL * float(np.std([_wrong_answers(seen[rows], sets[rows]) for rows in drawn], ddof=1))
     return NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def wrong_answers(chances: np.ndarray, given: np.ndarray) -> float:
+def _wrong_answers(chances: np.ndarray, given: np.ndarray) -> float:
     shares = []
     for label in range(given.shape[1]):
         both = np.stack([1 - chances[:, label], chances[:, label]], 1)

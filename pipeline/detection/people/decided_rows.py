@@ -76,13 +76,13 @@ def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
     """
     lines: dict[str, DecisionLine] = {}
     if config.detection.answers is not None:
-        lines |= {line.key: line for line in lines_of_answers(Path(config.detection.answers))}
+        lines |= {line.key: line for line in _lines_of_answers(Path(config.detection.answers))}
     if config.detection.decisions is not None:
         lines |= {line.key: line for line in read_decisions(Path(config.detection.decisions))}
     return find_rows(config, run_path, list(lines.values())) if lines else {}
 
 
-def lines_of_answers(path: Path) -> Iterator[DecisionLine]:
+def _lines_of_answers(path: Path) -> Iterator[DecisionLine]:
     answers = ReviewAnswers.load(path)
     for key, verdict in answers.verdicts.items():
         yield DecisionLine(key, verdict, answers.labels.get(key), "", "", "", str(path))
@@ -102,7 +102,7 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[DecisionLine]
     reader: LabelReader | None = None
     found: dict[str, dict[int, Word]] = {}
     for role in ROLES:
-        for place, table in matching(run_path, role, list(waiting), config.data.label):
+        for place, table in _matching(run_path, role, list(waiting), config.data.label):
             reader = reader or LabelReader(run_path, table["shard"][0].as_py(), config.data.label)
             for at, key, given in zip(place, table["row_key"].to_pylist(), table["label"].to_pylist()):
                 line = waiting.pop(key)
@@ -139,10 +139,10 @@ def check_lines(config: AuditConfig, run_path: Path, lines: list[DecisionLine]) 
     )
     rows = pq.read_table(run_path / "rows.parquet", columns=["row_key"], filters=wanted, partitioning=None)
     if rows.num_rows:
-        refuse_relabelling(unnamed[rows["row_key"][0].as_py()])
+        _refuse_relabelling(unnamed[rows["row_key"][0].as_py()])
 
 
-def matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator[tuple[list[int], pa.Table]]:
+def _matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator[tuple[list[int], pa.Table]]:
     """Yield the places of rows with one of the keys, and their row_key, shard, row and label."""
     wanted, done = pa.array(keys, pa.string()), 0
     places: list[list[int]] = []
@@ -220,7 +220,7 @@ class LabelReader:
                 f"{line.place}: row {line.key!r} can't be relabelled: it has the label {line.label!r} already",
                 "Give another label, or leave it out to take the suggested one.",
             )
-        return Word(decision_of(line.word, new is not None), new, line)
+        return Word(_decision_of(line.word, new is not None), new, line)
 
     def is_given(self, text: str, given: Any) -> bool:
         """Whether a text is the given label, as sheets show it or as Python writes it."""
@@ -241,7 +241,7 @@ class LabelReader:
         if task == "regression":
             return self.number(line)
         if task == "multilabel":
-            return sorted({self.one_of(line, each) for each in set_of(line)})
+            return sorted({self.one_of(line, each) for each in _set_of(line)})
         return self.one_of(line, line.label or "")
 
     def one_of(self, line: DecisionLine, text: str) -> Any:
@@ -267,7 +267,7 @@ class LabelReader:
         return int(number) if self.integer else number
 
 
-def decision_of(answer: str, has_label: bool) -> Decision:
+def _decision_of(answer: str, has_label: bool) -> Decision:
     """The decision that follows from an answer (one of ANSWERS); `has_label` tells whether it has a new label."""
     if answer in ANSWERS_RIGHT:
         return Decision.KEEP
@@ -278,7 +278,7 @@ def decision_of(answer: str, has_label: bool) -> Decision:
     return Decision.RELABEL if has_label else Decision.REMOVE
 
 
-def set_of(line: DecisionLine) -> list[str]:
+def _set_of(line: DecisionLine) -> list[str]:
     """Parse a set of labels: a JSON list, or labels separated by commas; `[]` and `none` are the empty set.
 
     Raises:
@@ -313,7 +313,7 @@ def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np
     own: dict[int, Any] = {}
     for place, word in (people or {}).items():
         if word.decision == Decision.RELABEL and word.label is None and not has_suggestion[place]:
-            refuse_relabelling(word)
+            _refuse_relabelling(word)
         decision[place], by_person[place] = word.decision, True
         if word.label is not None:
             own[place] = word.label
@@ -322,7 +322,7 @@ def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np
     return Applied(decision, decided_by, by_person, own)
 
 
-def refuse_relabelling(word: Word) -> NoReturn:
+def _refuse_relabelling(word: Word) -> NoReturn:
     raise InputError(
         f"{word.line.place}: row {word.line.key!r} can't be relabelled: no label is suggested",
         "Write the new label into the column label.",

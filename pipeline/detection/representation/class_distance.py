@@ -63,15 +63,15 @@ def fit_class_distance(features: np.ndarray, labels: np.ndarray, classes: int) -
     """
     which = np.arange(0, len(labels), -(-len(labels) // MOST_FITTED))
     features, labels = features[which], labels[which]
-    fitted = fit_once(features, labels, classes)
+    fitted = _fit_once(features, labels, classes)
     for _ in range(REFITS):
         own, _nearest = fitted.own_and_nearest(features, labels)
-        near = nearest_of_class(own, labels, classes)
-        fitted = fit_once(features[near], labels[near], classes)
+        near = _nearest_of_class(own, labels, classes)
+        fitted = _fit_once(features[near], labels[near], classes)
     return fitted
 
 
-def nearest_of_class(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def _nearest_of_class(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """The nearest KEPT share of every class by distance, at least one row of each, bool `[rows]`."""
     counts = np.bincount(labels, minlength=classes)
     order = np.lexsort((own, labels))
@@ -81,7 +81,7 @@ def nearest_of_class(own: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
     return near
 
 
-def fit_once(features: np.ndarray, labels: np.ndarray, classes: int) -> ClassDistance:
+def _fit_once(features: np.ndarray, labels: np.ndarray, classes: int) -> ClassDistance:
     exact = features.astype(np.float64)
     counts = np.bincount(labels, minlength=classes)
     sums = np.zeros((classes, exact.shape[1]))

@@ -34,7 +34,7 @@ def count_near_duplicates(
     row, column = np.nonzero((similarity >= SAME_FEATURES) & contrary)
     counts = np.zeros(len(rows), dtype=np.int64)
     for part in slices(len(row), max(1, MOST_BYTES // data.encoding.row_bytes)):
-        one, other = by_kind(rows, data, row[part]), load_places(data, places[row[part], column[part]])
+        one, other = _by_kind(rows, data, row[part]), _load_places(data, places[row[part], column[part]])
         alike = np.logical_and.reduce(
             [
                 kind.likeness(one[name], other[name], data.encoding.filled_by(name)) >= SAME_INPUTS
@@ -45,17 +45,17 @@ def count_near_duplicates(
     return counts
 
 
-def load_places(data: EncodedData, places: np.ndarray) -> dict[str, np.ndarray]:
+def _load_places(data: EncodedData, places: np.ndarray) -> dict[str, np.ndarray]:
     """Load the inputs of some train rows by kind, in the order of `places`; no other rows are read."""
     found: dict[str, np.ndarray] = {}
     for chunk in data.chunks("train"):
         inside = chunk.holds(places)
         if len(inside):
-            for kind, values in by_kind(data.load(chunk), data, places[inside] - chunk.first).items():
+            for kind, values in _by_kind(data.load(chunk), data, places[inside] - chunk.first).items():
                 empty = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
                 found.setdefault(kind, empty)[inside] = values
     return found
 
 
-def by_kind(rows: Rows, data: EncodedData, which: np.ndarray) -> dict[str, np.ndarray]:
+def _by_kind(rows: Rows, data: EncodedData, which: np.ndarray) -> dict[str, np.ndarray]:
     return data.encoding.by_name(rows.select(torch.from_numpy(which)).inputs)

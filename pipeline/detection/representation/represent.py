@@ -64,7 +64,7 @@ def represent(context: AuditContext) -> dict[str, np.ndarray]:
     chunks = data.chunks("train")
     reference = Step(reference_path(path), index_path(path))
     if not reference.done:
-        context.workers.run(write_reference, [(path,)], ["neighbours: reference rows"])
+        context.workers.run(_write_reference, [(path,)], ["neighbours: reference rows"])
         reference.finish()
     done = 0
 
@@ -74,11 +74,11 @@ def represent(context: AuditContext) -> dict[str, np.ndarray]:
         context.progress("detect: neighbours", done, data.count("train"), "rows")
 
     tasks = [(path, chunk) for chunk in chunks]
-    parts = context.workers.run(represent_chunk, tasks, [f"neighbours: chunk {c.id}" for c in chunks], tick)
+    parts = context.workers.run(_represent_chunk, tasks, [f"neighbours: chunk {c.id}" for c in chunks], tick)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def load_early_model(run_path: Path) -> torch.nn.Module:
+def _load_early_model(run_path: Path) -> torch.nn.Module:
     early, whole = early_trajectory(run_path), whole_trajectory(run_path)
     trajectory = Trajectory.load(early if (early / "trajectory.json").exists() else whole)
     checkpoint = (len(trajectory.checkpoints) - 1) // 2
@@ -89,7 +89,7 @@ def load_early_model(run_path: Path) -> torch.nn.Module:
 
 def row_features(run_path: Path, rows: Rows) -> Tensor:
     """The features of rows, scaled to length 1, float32 `[rows, width]`, on the device of this worker."""
-    model, device = load_early_model(run_path), run_device(run_path)
+    model, device = _load_early_model(run_path), run_device(run_path)
     parts = [
         penultimate_features(model, rows.select(slice(start, start + SLICE)).to(device).inputs)
         for start in range(0, len(rows), SLICE)
@@ -97,7 +97,7 @@ def row_features(run_path: Path, rows: Rows) -> Tensor:
     return functional.normalize(torch.cat(parts), dim=1)
 
 
-def write_reference(run_path: Path) -> None:
+def _write_reference(run_path: Path) -> None:
     """Write the file of the reference rows, which are those with the smallest seeded hash (a task for a worker).
 
     It has `features` float32 `[reference rows, width]` (unless the index has them), `labels`, `places` among the train
@@ -109,7 +109,7 @@ def write_reference(run_path: Path) -> None:
     order = random_state("neighbour reference", config.seed).permutation(count)
     width = row_features(run_path, data.load(data.chunks("train")[0]).select(slice(0, 1))).shape[1]
     chosen = np.sort(order[: max(2, min(config.reference_rows, MOST_BYTES // (4 * width)))])
-    features, labels = features_of(run_path, data.chunks("train"), chosen)
+    features, labels = _features_of(run_path, data.chunks("train"), chosen)
     classes, classification = data.encoding.outputs, data.encoding.task == "classification"
     own = labels.numpy() if classification else np.zeros(len(labels), dtype=np.int64)
     distance = fit_class_distance(features.numpy(), own, classes if classification else 1)
@@ -124,19 +124,19 @@ def write_reference(run_path: Path) -> None:
     else:
         tensors["features"] = features
     if run_config(run_path).data.validation_is_clean and data.count("validation"):
-        tensors |= clean_reference(run_path, min(EXACT, MOST_BYTES // (4 * width)), config.seed)
+        tensors |= _clean_reference(run_path, min(EXACT, MOST_BYTES // (4 * width)), config.seed)
     save_tensors(reference_path(run_path), tensors)
 
 
-def clean_reference(run_path: Path, most: int, seed: int) -> dict[str, Tensor]:
+def _clean_reference(run_path: Path, most: int, seed: int) -> dict[str, Tensor]:
     """`clean_features` and `clean_labels` of the validation rows, or of a seeded sample of `most` of them."""
     data = run_data(run_path)
     order = random_state("clean neighbours", seed).permutation(data.count("validation"))
-    features, labels = features_of(run_path, data.chunks("validation"), np.sort(order[: max(1, most)]))
+    features, labels = _features_of(run_path, data.chunks("validation"), np.sort(order[: max(1, most)]))
     return {"clean_features": features, "clean_labels": labels}
 
 
-def features_of(run_path: Path, chunks: list[Chunk], chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+def _features_of(run_path: Path, chunks: list[Chunk], chosen: np.ndarray) -> tuple[Tensor, Tensor]:
     """The features and labels of chosen rows of a role; `chosen` has their places in ascending order."""
     parts = []
     for chunk in chunks:
@@ -148,13 +148,13 @@ def features_of(run_path: Path, chunks: list[Chunk], chosen: np.ndarray) -> tupl
     return features, labels
 
 
-def represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
+def _represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
     """The evidence of `represent` for the rows of a chunk (a task for a worker)."""
     path, data = reference_path(run_path), run_data(run_path)
     reference = keep("reference", path, lambda: load_file(path))
     rows = data.load(chunk)
     features = row_features(run_path, rows)
-    similarity, places = nearest_rows(run_path, features, reference, chunk)
+    similarity, places = _nearest_rows(run_path, features, reference, chunk)
     found = reference["labels"][places]
     classification = data.encoding.task == "classification"
     classes = data.encoding.outputs if classification else None
@@ -178,7 +178,7 @@ def represent_chunk(run_path: Path, chunk: Chunk) -> dict[str, np.ndarray]:
     return seen
 
 
-def nearest_rows(
+def _nearest_rows(
     run_path: Path, features: Tensor, reference: dict[str, Tensor], chunk: Chunk
 ) -> tuple[Tensor, Tensor]:
     """The cosines and reference places of every row's nearest neighbours without the row, `[rows, neighbours]`."""

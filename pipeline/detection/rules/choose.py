@@ -32,9 +32,9 @@ def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) ->
     """
     rule = config.detection.rule
     if rule == "trusted":
-        return choose_by_trusted(config, run_path, rows, counts)
+        return _choose_by_trusted(config, run_path, rows, counts)
     if rule == "reviewed":
-        return choose_by_answers(config, rows, counts)
+        return _choose_by_answers(config, rows, counts)
     nobody = np.zeros(len(rows.suspicion), dtype=bool)
     if rule == "ranking":
         return FlagChoice(rows.order[:0], counts.review, nobody, nobody), promises.of_ranking()
@@ -42,7 +42,7 @@ def choose(config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts) ->
     return choice, promises.of_budget(config.detection)
 
 
-def choose_by_trusted(
+def _choose_by_trusted(
     config: AuditConfig, run_path: Path, rows: Ranked, counts: Counts
 ) -> tuple[FlagChoice, Promise]:
     trusted, nobody = np.zeros((2, len(rows.suspicion)), dtype=bool)
@@ -54,7 +54,7 @@ def choose_by_trusted(
     return choice, promises.of_trusted(config.detection, flags)
 
 
-def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tuple[FlagChoice, Promise]:
+def _choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tuple[FlagChoice, Promise]:
     """Choose by the answers of a review.
 
     Chosen are the top candidates up to the largest cut-off whose precision is shown, without rows that a person did not
@@ -62,7 +62,7 @@ def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tupl
     """
     path = Path(config.detection.answers or "")
     answers, candidates = ReviewAnswers.load(path), removable(config.detection, rows)
-    check_same_review(path, answers, config, rows.row_ids[candidates])
+    _check_same_review(path, answers, config, rows.row_ids[candidates])
     verdicts = answers.of_candidates(rows.row_ids[candidates])
     cutoffs = judge(answers.plan, verdicts)
     asked, in_head = candidates[: len(verdicts)], np.arange(len(verdicts)) < rows_to_remove(cutoffs)
@@ -75,7 +75,7 @@ def choose_by_answers(config: AuditConfig, rows: Ranked, counts: Counts) -> tupl
     return choice, promises.of_reviewed(config.detection, cutoffs)
 
 
-def check_same_review(path: Path, answers: ReviewAnswers, config: AuditConfig, row_ids: np.ndarray) -> None:
+def _check_same_review(path: Path, answers: ReviewAnswers, config: AuditConfig, row_ids: np.ndarray) -> None:
     wanted = (config.detection.precision, config.detection.confidence)
     planned = (answers.plan.precision, answers.plan.confidence)
     if wanted != planned:

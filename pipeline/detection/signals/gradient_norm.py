@@ -29,11 +29,11 @@ def gradient_norm(evidence: Evidence) -> np.ndarray:
     """
     path, chunks = evidence.path, evidence.data.chunks("train")
     names = [f"gradient norm: chunk {chunk.id}" for chunk in chunks]
-    parts = evidence.context.workers.run(chunk_norms, [(path, chunk) for chunk in chunks], names)
+    parts = evidence.context.workers.run(_chunk_norms, [(path, chunk) for chunk in chunks], names)
     return np.concatenate(parts).astype(np.float64)
 
 
-def chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
+def _chunk_norms(run_path: Path, chunk: Chunk) -> np.ndarray:
     """The norms for the rows of a chunk, float32 `[rows]` (a task for a worker)."""
     model, objective, device = attribution_model(run_path), plain_objective(run_path), run_device(run_path)
     trajectory = Trajectory.load(whole_trajectory(run_path))

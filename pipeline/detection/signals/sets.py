@@ -14,7 +14,7 @@ from pipeline.detection.signals.registry import OnSets, Signal, all_signals
 from pipeline.detection.suspicion import SignalValues, rank_log_odds
 
 
-def pair_signals(pairs: Pairs) -> Iterator[tuple[Signal, OnSets, np.ndarray]]:
+def _pair_signals(pairs: Pairs) -> Iterator[tuple[Signal, OnSets, np.ndarray]]:
     """Yield the counting signals with their values `[rows, labels]`: first those of the training, then the judges'."""
     for signal in sorted(all_signals(), key=lambda each: each.of_training is None):
         if signal.on_sets is not None:
@@ -26,7 +26,7 @@ def pair_signals(pairs: Pairs) -> Iterator[tuple[Signal, OnSets, np.ndarray]]:
 def pair_suspicion(pairs: Pairs) -> np.ndarray:
     """The suspicion of each pair, float64 `[rows, labels]` in (0, 1): the logistic of its mean rank log-odds."""
     odds = []
-    for signal, _, values in pair_signals(pairs):
+    for signal, _, values in _pair_signals(pairs):
         suspicious = values if signal.high_is_suspicious else -values
         odds.append(rank_log_odds(np.ascontiguousarray(suspicious).reshape(-1)))
     return (1 / (1 + np.exp(-np.mean(odds, axis=0)))).reshape(pairs.given.shape)
@@ -35,12 +35,12 @@ def pair_suspicion(pairs: Pairs) -> np.ndarray:
 def row_signals(pairs: Pairs, worst: np.ndarray) -> list[SignalValues]:
     """The counting signals with the values of each row's most suspicious label, `worst` (int64 `[rows]`)."""
     return [
-        replace(signal.of(of_worst(values, worst)), words=on_sets.words)
-        for signal, on_sets, values in pair_signals(pairs)
+        replace(signal.of(_of_worst(values, worst)), words=on_sets.words)
+        for signal, on_sets, values in _pair_signals(pairs)
     ]
 
 
-def of_worst(values: np.ndarray, worst: np.ndarray) -> np.ndarray:
+def _of_worst(values: np.ndarray, worst: np.ndarray) -> np.ndarray:
     """The value of each row's label `worst` in an array `[rows, labels]`, float64 `[rows]`."""
     return np.take_along_axis(values, worst[:, None], 1)[:, 0].astype(np.float64)
 

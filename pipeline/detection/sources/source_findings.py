@@ -44,13 +44,13 @@ def sources_of_run(
     if panel is None:
         return []
     overall, flagged = None if estimate is None else asdict(estimate), decision != Decision.KEEP
-    opinions = opinions_of(run_path, panel, given)
+    opinions = _opinions_of(run_path, panel, given)
     declared = find_sources(declared_sources(run_path), opinions, flagged, overall)
     others = find_sources(other_columns(run_path), opinions, flagged, overall)
     return declared + [line for line in others if line["rows"] >= FEWEST_OF_OTHERS]
 
 
-def opinions_of(run_path: Path, panel: Panel, given: np.ndarray) -> Opinions:
+def _opinions_of(run_path: Path, panel: Panel, given: np.ndarray) -> Opinions:
     task, opinions, judged = run_data(run_path).encoding.task, panel.mean("train"), panel.judged("train")
     if task == "regression":
         return target_opinions(np.asarray(opinions, dtype=np.float64), given, judged)

@@ -91,7 +91,7 @@ def source_factors(
     rates, sampling = [], []
     for name in known:
         rows = sources == name
-        rates.append(own_rate(probabilities[rows], labels[rows], flips, overall))
+        rates.append(_own_rate(probabilities[rows], labels[rows], flips, overall))
         sampling.append(INFLATED * max(overall, 1 / rows.sum()) / rows.sum())
     rate, noise = np.array(rates), np.array(sampling)
     between = max(0.0, float(np.mean((rate - overall) ** 2 - noise)))
@@ -103,15 +103,15 @@ def source_factors(
     }
 
 
-def own_rate(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, overall: float) -> float:
+def _own_rate(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, overall: float) -> float:
     rate = overall
     for _ in range(STEPS):
-        posterior = with_own_flips(probabilities, labels, flips, rate / overall)
+        posterior = _with_own_flips(probabilities, labels, flips, rate / overall)
         rate = float(wrong_label(posterior, labels).mean())
     return rate
 
 
-def with_own_flips(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, factor: float) -> np.ndarray:
+def _with_own_flips(probabilities: np.ndarray, labels: np.ndarray, flips: Flips, factor: float) -> np.ndarray:
     """P(class is right | features, given label) for rows of a source with this factor, float32 `[rows, classes]`."""
     return bayes(probabilities, labels, flips, scaled(flips, factor))
 
@@ -128,5 +128,5 @@ def right_label_by_source(
     for source, factor in factors.items():
         rows = sources == source
         if rows.any():
-            posterior[rows] = with_own_flips(probabilities[rows], labels[rows], flips, factor)
+            posterior[rows] = _with_own_flips(probabilities[rows], labels[rows], flips, factor)
     return posterior

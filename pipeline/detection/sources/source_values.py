@@ -39,7 +39,7 @@ def other_columns(run_path: Path, roles: Sequence[str] = ("train",)) -> list[Sou
     first = next(iter(catalog_tables(run_path, "train", ["shard"])))["shard"][0].as_py()
     found = []
     for name in candidates(pq.read_schema(first), run_config(run_path).data):
-        if few_values(first, name):
+        if _few_values(first, name):
             column = read_values(run_path, name, roles, declared=False)
             if 1 < len(column.values) <= MOST_DISTINCT:
                 found.append(column)
@@ -53,16 +53,16 @@ def candidates(schema: pa.Schema, data: Data) -> list[str]:
     taken = {data.label, data.key, data.weight, *data.group}
     if data.split is not None:
         taken.add(data.split.column)
-    return [field.name for field in schema if field.name not in taken and is_discrete(field.type)]
+    return [field.name for field in schema if field.name not in taken and _is_discrete(field.type)]
 
 
-def is_discrete(kind: pa.DataType) -> bool:
+def _is_discrete(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
     return any(test(value) for test in tests)
 
 
-def few_values(shard: str, column: str) -> bool:
+def _few_values(shard: str, column: str) -> bool:
     """Whether the first rows of a shard have at most MOST_DISTINCT values, which rules most columns out."""
     with pq.ParquetFile(shard) as file:
         batch = next(file.iter_batches(10_000, columns=[column]), None)
@@ -73,17 +73,17 @@ def read_values(
     run_path: Path, column: str, roles: Sequence[str], declared: bool = True, seen: bool = False
 ) -> SourceColumn:
     """Read the values of a column for all rows of the roles."""
-    parts = (table["label"] for role in roles for table in with_labels(rows_of(run_path, role), column))
+    parts = (table["label"] for role in roles for table in with_labels(_rows_of(run_path, role), column))
     codes, values = encode(parts, rows_in(run_path, roles))
     return SourceColumn(column, codes, values, declared, seen)
 
 
 def shards(run_path: Path, roles: Sequence[str]) -> SourceColumn:
-    parts = (table["shard"] for role in roles for table in rows_of(run_path, role))
+    parts = (table["shard"] for role in roles for table in _rows_of(run_path, role))
     return SourceColumn(SHARD, *encode(parts, rows_in(run_path, roles)))
 
 
-def rows_of(run_path: Path, role: str) -> Iterator[pa.Table]:
+def _rows_of(run_path: Path, role: str) -> Iterator[pa.Table]:
     return catalog_tables(run_path, role, ["shard", "row"])
 
 
@@ -98,7 +98,7 @@ def encode(parts: Iterator[pa.ChunkedArray], rows: int) -> tuple[np.ndarray, lis
         whole = part.combine_chunks()
         if not pa.types.is_dictionary(whole.type):
             whole = whole.dictionary_encode(null_encoding="encode")
-        texts = [as_text(value) for value in whole.dictionary.to_pylist()] + [as_text(None)]
+        texts = [_as_text(value) for value in whole.dictionary.to_pylist()] + [_as_text(None)]
         own = whole.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
         present, inverse = np.unique(own, return_inverse=True)
         mapped = np.array([places.setdefault(texts[each], len(places)) for each in present], dtype=np.int64)
@@ -107,5 +107,5 @@ def encode(parts: Iterator[pa.ChunkedArray], rows: int) -> tuple[np.ndarray, lis
     return codes, list(places)
 
 
-def as_text(value: object) -> str:
+def _as_text(value: object) -> str:
     return "none" if value is None else str(value)

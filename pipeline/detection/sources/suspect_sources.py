@@ -146,13 +146,14 @@ def find_sources(
         `p_value` is for the hypothesis that the labels of other rows are contradicted as often; it is corrected for the
         number of tested values. Verification fills in `forecast` and `measured`.
     """
-    tested = [tested_values(column, opinions.judged) for column in columns]
+    tested = [_tested_values(column, opinions.judged) for column in columns]
     tests = max(1, sum(len(values) for values in tested))
     lines: list[dict[str, Any]] = []
     for column, values in zip(columns, tested, strict=True):
-        rates = compare_values(column, values, opinions, overall)
+        rates = _compare_values(column, values, opinions, overall)
         of_column = [
-            describe(column, code, flagged, rates.get(code), overall, tests) for code in listed_values(column)
+            _describe(column, code, flagged, rates.get(code), overall, tests)
+            for code in _listed_values(column)
         ]
         of_column.sort(key=lambda line: (not line["named"], -line.pop("rank")))
         lines += [line for line in of_column if column.declared or line["named"]]
@@ -176,24 +177,24 @@ class Rates:
     weight: float
 
 
-def listed_values(column: SourceColumn) -> list[int]:
+def _listed_values(column: SourceColumn) -> list[int]:
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
     order = np.argsort(-counts, kind="stable")[:MOST_VALUES]
     return [int(code) for code in order if counts[code]]
 
 
-def tested_values(column: SourceColumn, judged: np.ndarray) -> list[int]:
+def _tested_values(column: SourceColumn, judged: np.ndarray) -> list[int]:
     """The codes of the values for which the value and all other rows have at least FEWEST_ROWS judged rows."""
     codes = column.codes[judged & (column.codes >= 0)]
     counts = np.bincount(codes, minlength=len(column.values))
     return [
         code
-        for code in listed_values(column)
+        for code in _listed_values(column)
         if counts[code] >= FEWEST_ROWS and len(codes) - counts[code] >= FEWEST_ROWS
     ]
 
 
-def compare_values(
+def _compare_values(
     column: SourceColumn, values: Sequence[int], opinions: Opinions, overall: dict[str, float] | None
 ) -> dict[int, Rates]:
     """Compare every value of `values` with all other rows of the column."""
@@ -204,7 +205,7 @@ def compare_values(
     place_of = np.full(len(column.values), len(values))
     place_of[list(values)] = np.arange(len(values))
     codes = place_of[column.codes[use]]
-    contradicted, predicted, certainty = of_sources(opinions, use, codes, len(values), column.seen)
+    contradicted, predicted, certainty = _of_sources(opinions, use, codes, len(values), column.seen)
     strata = strata_of(predicted, certainty)
     width = int(strata.max()) + 1
     cells, shape = codes * width + strata, (len(values) + 1, width)
@@ -212,15 +213,15 @@ def compare_values(
     against = np.bincount(cells, contradicted, shape[0] * width).reshape(shape)
     all_rows, all_against = rows.sum(0), against.sum(0)
     rate = (all_against + 1) / (all_rows + 2)
-    found_by = detection_rate(rate, opinions.classes, base_share(rate, all_rows, overall))
+    found_by = _detection_rate(rate, opinions.classes, _base_share(rate, all_rows, overall))
     leverage = found_by / np.maximum(rate * (1 - rate), LEAST_RATE * (1 - LEAST_RATE))
     return {
-        code: against_the_rest(rows[place], against[place], all_rows, all_against, leverage, found_by)
+        code: _against_the_rest(rows[place], against[place], all_rows, all_against, leverage, found_by)
         for place, code in enumerate(values)
     }
 
 
-def of_sources(
+def _of_sources(
     opinions: Opinions, use: np.ndarray, codes: np.ndarray, values: int, seen: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(contradicted, predicted, certainty), each `[rows of use]`, made comparable between sources.
@@ -276,14 +277,14 @@ def strata_of(predicted: np.ndarray, certainty: np.ndarray) -> np.ndarray:
     return classes * CERTAINTY_BINS + places * bins // sizes[classes]
 
 
-def base_share(rate: np.ndarray, rows: np.ndarray, overall: dict[str, float] | None) -> float:
+def _base_share(rate: np.ndarray, rows: np.ndarray, overall: dict[str, float] | None) -> float:
     """The estimated share of wrong labels, or without one the lowest contradiction rate of a stratum."""
     if overall is not None:
         return float(overall["value"])
     return float(rate[rows >= ROWS_OF_BIN].min(initial=1.0)) if (rows >= ROWS_OF_BIN).any() else 0.0
 
 
-def detection_rate(rate: np.ndarray, classes: int | None, share: float) -> np.ndarray:
+def _detection_rate(rate: np.ndarray, classes: int | None, share: float) -> np.ndarray:
     """How much more often wrong labels are contradicted than right ones in each stratum, at least .1.
 
     Args:
@@ -298,7 +299,7 @@ def detection_rate(rate: np.ndarray, classes: int | None, share: float) -> np.nd
     return np.maximum(0.1, 1 - mistakes * (1 + others))
 
 
-def against_the_rest(
+def _against_the_rest(
     rows: np.ndarray,
     against: np.ndarray,
     all_rows: np.ndarray,
@@ -326,7 +327,7 @@ def against_the_rest(
     return Rates(excess, error, float(np.sign(total)) * max(0.0, score), float(rows.sum() / all_rows.sum()))
 
 
-def describe(
+def _describe(
     column: SourceColumn,
     code: int,
     flagged: np.ndarray,
@@ -361,12 +362,12 @@ def describe(
         "rank": rates.score,
     }
     if overall is not None:
-        line["wrong_share"] = share_with_interval(overall, (1 - rates.weight) * rates.excess, rates.error)
+        line["wrong_share"] = _share_with_interval(overall, (1 - rates.weight) * rates.excess, rates.error)
         line["others_share"] = min(1.0, max(0.0, overall["value"] - rates.weight * rates.excess))
     return line
 
 
-def share_with_interval(overall: dict[str, float], excess: float, error: float) -> dict[str, float]:
+def _share_with_interval(overall: dict[str, float], excess: float, error: float) -> dict[str, float]:
     """The share of wrong labels of a value: the overall share plus the excess, with the errors of both."""
     value = overall["value"] + excess
     half = np.hypot(NORMAL_QUANTILE * error, (overall["high"] - overall["low"]) / 2)

@@ -75,11 +75,11 @@ class ListEncoder(NumericEncoder):
         return False
 
     def marks(self, values: Any) -> tuple[np.ndarray, ...]:
-        return list_marks(self.values(plain(values)))
+        return _list_marks(self.values(plain(values)))
 
     def broken(self, *marks: np.ndarray) -> np.ndarray:
         """All of one value, mostly at the column's largest, or half missing."""
-        return unusual_lists(*marks)
+        return _unusual_lists(*marks)
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         lengths = self.lengths(column)
@@ -104,7 +104,7 @@ class ListEncoder(NumericEncoder):
         return column.value_lengths().cast(pa.int64()).fill_null(-1).to_numpy()
 
 
-def list_marks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _list_marks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of `[rows, length]`, by row: all of one value, the largest one, the share that has it, and the share missing."""
     rows, length = values.shape
     if length < SHORTEST_LIST:
@@ -115,7 +115,7 @@ def list_marks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return same.all(1), largest, same.mean(1), 1 - known.mean(1)
 
 
-def unusual_lists(
+def _unusual_lists(
     constant: np.ndarray, largest: np.ndarray, at_largest: np.ndarray, missing: np.ndarray
 ) -> np.ndarray:
     """bool `[rows]` from the marks of all rows; what holds for more than MOST_SHARE is the dataset's way."""

@@ -70,7 +70,7 @@ class NumericEncoder(DenseEncoder):
         values, bad = usable(self.values(column))
         self.moments = self.moments or Moments(values.shape[1])
         self.moments.update(values[train])
-        return [] if self.impute else describe(column, bad)
+        return [] if self.impute else _describe(column, bad)
 
     def finish(self) -> None:
         if self.moments is not None:
@@ -106,7 +106,7 @@ class NumericEncoder(DenseEncoder):
         return np.where(bad, 0.0, (values - self.mean) * scale).astype(np.float32)
 
 
-def describe(column: pa.Array, bad: np.ndarray) -> list[Fault]:
+def _describe(column: pa.Array, bad: np.ndarray) -> list[Fault]:
     """The fault of the rows that have an unusable number; names the first one's trouble."""
     rows = bad.sum(axis=1) > 0
     if not rows.any():
@@ -129,16 +129,16 @@ def impossible(values: np.ndarray) -> np.ndarray:
         return bad
     middle = np.median(known)
     distance = np.abs(known - middle)
-    spread = spread_of(known, middle)
+    spread = _spread_of(known, middle)
     if spread > 0:
-        far = far_and_alone(distance / spread)
+        far = _far_and_alone(distance / spread)
         found = far.copy()
-        found[~far] = sentinel(known[~far], distance[~far] / spread)
+        found[~far] = _sentinel(known[~far], distance[~far] / spread)
         bad[finite] = found
     return bad
 
 
-def spread_of(values: np.ndarray, middle: float) -> float:
+def _spread_of(values: np.ndarray, middle: float) -> float:
     """The interquartile range; where most values are equal, that of the others."""
     low, high = np.quantile(values, [0.25, 0.75])
     others = values[values != middle]
@@ -148,7 +148,7 @@ def spread_of(values: np.ndarray, middle: float) -> float:
     return float(high - low)
 
 
-def far_and_alone(distance: np.ndarray) -> np.ndarray:
+def _far_and_alone(distance: np.ndarray) -> np.ndarray:
     """bool `[rows]`: beyond FAR, and beyond a gap; the gap may lie anywhere out there."""
     ordered = np.sort(distance)
     first = np.flatnonzero((ordered[1:] > FAR) & (ordered[1:] > ALONE * np.maximum(ordered[:-1], 1.0)))
@@ -158,7 +158,7 @@ def far_and_alone(distance: np.ndarray) -> np.ndarray:
     return bad & (bad.mean() <= MOST_SHARE)
 
 
-def sentinel(values: np.ndarray, distance: np.ndarray) -> np.ndarray:
+def _sentinel(values: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """bool `[rows]`: the farthest value, if it is repeated and stands alone (−999 among ages)."""
     farthest = values[np.argmax(distance)]
     same = values == farthest

@@ -88,7 +88,7 @@ class TextEncoder(Encoder):
     def propose(cls, sample: Sample) -> Choice | None:
         if not is_string(sample.column.type) or sample.values is None or not are_texts([sample.values]):
             return None
-        words = words_of(sample.values)
+        words = _words_of(sample.values)
         remark = f"median {np.median(words):.0f} words"
         return Choice(cls.kind, remark, size=float(np.mean(words)), recipe=RECIPE)
 
@@ -132,11 +132,11 @@ class TextEncoder(Encoder):
 
 def are_texts(batches: Iterable[pa.Array]) -> bool:
     """Whether the values have more than TEXT_WORDS words, by the mean over the first batch that has any value."""
-    words = next(filter(len, map(words_of, batches)), [])
+    words = next(filter(len, map(_words_of, batches)), [])
     return len(words) > 0 and float(np.mean(words)) > TEXT_WORDS
 
 
-def words_of(values: pa.Array) -> list[int]:
+def _words_of(values: pa.Array) -> list[int]:
     """How many words each value has that is not null."""
     return [len(text.split()) for text in plain(values).drop_null().to_pylist()]
 
