@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
+from pipeline.data.files import find_files, open_shards
 from pipeline.data.hashing import key_ids
+from pipeline.data.prepare import create_encoding
 from pipeline.detection.rules.choose import write_candidates
 from pipeline.detection.rules.decide import Ranked, removable
 from pipeline.runs.directory import RunDirectory, write_json
@@ -34,6 +36,7 @@ def make_run(folder: Path) -> RunDirectory:
     config = AuditConfig.model_validate(TREE)
     run.path.mkdir()
     (run / "config.yaml").write_text(config.to_yaml())
+    create_encoding(open_shards(find_files(config.data)), config).save(run / "encoding.json")
     write_json(run / "record.json", {"stages": {"detect": {"facts": {"review": 80}}}})
     write_candidates(run.path, removable(config.detection, ranked()))
     suggested = [1 - label if place < WRONG else None for place, label in enumerate(labels)]

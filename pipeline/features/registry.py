@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
@@ -88,9 +89,14 @@ def built_in() -> dict[str, type[Encoder]]:
     return {word: find_kind(word) for word in WORDS}
 
 
-def find_input(name: str) -> Input:
-    """The input of a model that the loaded kinds fill under this name."""
+def inputs() -> Mapping[str, Input]:
+    """The inputs of a model that the loaded kinds fill, by name."""
     from pipeline.features.encoder import INPUTS
 
     built_in()
-    return INPUTS[name]
+    return INPUTS
+
+
+def find_input(name: str) -> Input:
+    """The input of a model of this name."""
+    return inputs()[name]

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.errors import InputError
-from pipeline.features.registry import find_input
+from pipeline.features.registry import find_input, inputs
 from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet
 from pipeline.models.mlp import mlp
@@ -56,8 +56,9 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
         return _own_model(config, encoding)
     main = _main_input(encoding)
     if main is None or name not in main.models:
+        takes = " or ".join(sorted(found for found, each in inputs().items() if name in each.models))
         raise InputError(
-            f"model.name is {name}, which does not take what the features give: {' with '.join(sorted(shapes))}",
+            f"model.name is {name}, which takes {takes}, and the features give {' with '.join(sorted(shapes))}",
             "Choose other features or another model, or give your own by model.target; it gets a dict of tensors.",
         )
     if name == "bag_of_embeddings":
@@ -73,8 +74,7 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
         assert front is not None
         channels = shapes["image"][0]
         return convnet(channels, config.channels, config.hidden, encoding.outputs, front, config.dropout)
-    inputs = math.prod(next(iter(shapes.values())))
-    return mlp(inputs, config.hidden, encoding.outputs, config.dropout, front)
+    return mlp(math.prod(next(iter(shapes.values()))), config.hidden, encoding.outputs, config.dropout, front)
 
 
 def initialise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
