@@ -50,12 +50,12 @@ from pipeline.training.replayed import check_replayable
 from pipeline.training.setup import deterministic, set_up
 from pipeline.verification import unrolled
 from pipeline.verification.statistics import DISAGREEMENT, power
+from pipeline.workers.budgets import budgets
 from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
 SAMPLE_ROWS = 50_000  # so many train rows are encoded for the trial; all rows are validated
 WORKER_BYTES = 450 * 2**20  # memory of a worker process with its libraries and without data
-WEIGHTS_KEPT = 16  # the estimate of memory assumes that a worker holds at most so many checkpoints
 FEWEST_HOLDOUT = 20  # with fewer rows the power of verification is not shown
 NAMED = 3  # at most so many parameters are named
 OK, TOO_MUCH = "ok", "error: "
@@ -344,7 +344,7 @@ def memory_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
     """
     model, factors = 4 * sizes.parameters, 4 * sizes.factor_numbers
     training = min(sizes.rows["train"] * sizes.row_bytes, config.training.memory_budget) + 4 * model
-    kept = min(WEIGHTS_KEPT, config.training.checkpoints) * model
+    kept = max(model, min(budgets(config.compute.memory_per_worker).weights, config.training.checkpoints * model))
     attribution = config.attribution.segments * (factors + model) + 2 * (2 * factors + model) + kept
     needed = WORKER_BYTES + max(training, attribution)
     text = f"{words.size(needed)} of memory per worker"

@@ -139,7 +139,7 @@ def compare(given: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray], 
         "seed": seed,
         "rows": int(without["rows"]),
         loss: float(without[loss] - given[loss]) if loss in without else None,
-        "loss": over_rows(without["tail_loss"] - given["tail_loss"]) if "tail_loss" in without else None,
+        "loss": over_rows(without["tail_losses"] - given["tail_losses"]) if "tail_losses" in without else None,
         "metric": over_rows(without["tail_score"] - given["tail_score"]) if "tail_score" in without else None,
     }
 

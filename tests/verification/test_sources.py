@@ -106,6 +106,8 @@ def test_the_worst_source_is_left_out_and_every_source_forecast(
     assert measured["validation_loss"] == float(without["validation_loss"] - given["validation_loss"])
     change = (without["tail_score"] - given["tail_score"]).double().mean()
     assert measured["metric"]["mean"] == pytest.approx(float(change))
+    change = (without["tail_losses"] - given["tail_losses"]).double().mean()
+    assert measured["loss"]["mean"] == pytest.approx(float(change))
     assert measured["metric"]["low"] <= measured["metric"]["mean"] <= measured["metric"]["high"]
 
     files = sorted((path / "verification" / "sources" / "without").iterdir())
