@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,6 @@ from pipeline.features.input import Input, flat
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipeline.config import Data
-
 JudgedAs = Literal["columns", "lists", "pixels", "texts"]
 """How plain models see a kind: columns of a table, lists of numbers that each mean the same in every row, numbers that
 mean something together alone, words."""
@@ -27,6 +25,22 @@ INPUTS: dict[str, Input] = {}
 MOST_SHARE = 0.05
 """What is odd in more of the rows is the dataset's way and is held against none."""
 RESERVED = ("labels", "row_ids", "weights")
+
+
+class Options(Protocol):
+    """What kinds read of the section `data` of the config."""
+
+    @property
+    def missing_features(self) -> Literal["error", "impute"]: ...
+
+    @property
+    def max_categories(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
 
 
 def _no_values() -> Iterator[pa.Array]:
@@ -162,7 +176,7 @@ class Encoder(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, column: Column, options: Data) -> Encoder:
+    def create(cls, column: Column, options: Options) -> Encoder:
         """An encoder that has seen nothing. Raises InputError when the column can't be of this kind."""
 
     def misfit(self, kind: pa.DataType) -> tuple[str, str] | None:

@@ -344,7 +344,9 @@ def memory_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
     """
     model, factors = 4 * sizes.parameters, 4 * sizes.factor_numbers
     training = min(sizes.rows["train"] * sizes.row_bytes, config.training.memory_budget) + 4 * model
-    kept = max(model, min(budgets(config.compute.memory_per_worker).weights, config.training.checkpoints * model))
+    kept = max(
+        model, min(budgets(config.compute.memory_per_worker).weights, config.training.checkpoints * model)
+    )
     attribution = config.attribution.segments * (factors + model) + 2 * (2 * factors + model) + kept
     needed = WORKER_BYTES + max(training, attribution)
     text = f"{words.size(needed)} of memory per worker"

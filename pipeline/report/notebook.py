@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline.report.pages import environment
 from pipeline.report.suggestion import suggestion
 from pipeline.report.summary import headline
 
-if TYPE_CHECKING:
-    from pipeline.results.result import AuditResult
-
 ROWS = 8
 COLUMNS = ("row_key", "label", "suggested_label", "suspicion", "decision")
 
 
-def result_box(result: AuditResult) -> str:
-    """The result as HTML without scripts; values of rows are escaped."""
-    rows = [row | {"suggested_label": suggestion(row)} for row in result.flagged.slice(0, ROWS).to_pylist()]
+def result_box(summary: dict[str, Any], run_id: str, flagged: Sequence[dict[str, Any]]) -> str:
+    """The result as HTML without scripts; values of rows are escaped.
+
+    Args:
+        summary: what `summary.json` says.
+        run_id: the name of the run.
+        flagged: rows of rows.parquet, the most suspicious first.
+    """
+    rows = [row | {"suggested_label": suggestion(row)} for row in flagged[:ROWS]]
     return (
         environment()
         .get_template("notebook.html.j2")
         .render(
-            title=f"{result.summary['name']} / {result.run.run_id}",
-            lines=headline(result.summary),
+            title=f"{summary['name']} / {run_id}",
+            lines=headline(summary),
             columns=COLUMNS,
             rows=[[_cell(row[name]) for name in COLUMNS] for row in rows],
         )

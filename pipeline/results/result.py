@@ -90,6 +90,6 @@ class AuditResult:
         }
 
     def _repr_html_(self) -> str:
-        from pipeline.report.notebook import result_box
+        from pipeline.report.notebook import ROWS, result_box
 
-        return result_box(self)
+        return result_box(self.summary, self.run.run_id, self.flagged.slice(0, ROWS).to_pylist())

@@ -139,7 +139,9 @@ def compare(given: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray], 
         "seed": seed,
         "rows": int(without["rows"]),
         loss: float(without[loss] - given[loss]) if loss in without else None,
-        "loss": over_rows(without["tail_losses"] - given["tail_losses"]) if "tail_losses" in without else None,
+        "loss": over_rows(without["tail_losses"] - given["tail_losses"])
+        if "tail_losses" in without
+        else None,
         "metric": over_rows(without["tail_score"] - given["tail_score"]) if "tail_score" in without else None,
     }
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.features.arrow import numbers
 from pipeline.features.dense import DenseEncoder
-from pipeline.features.encoder import Choice, Column, Sample
-from pipeline.features.moments import Moments
-
-if TYPE_CHECKING:
-    from pipeline.config import Data
+from pipeline.features.encoder import Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
+from pipeline.features.moments import Moments
 
 NULL_HINT = "Drop the row, or set data.missing_features: impute, or give the column the kind category."
 VALUE_HINT = "A boolean is true, false, 0 or 1: give the column the kind numeric or category."
@@ -49,7 +45,7 @@ class BooleanEncoder(DenseEncoder):
         return bool(values.null_count)
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> BooleanEncoder:
+    def create(cls, column: Column, options: Options) -> BooleanEncoder:
         return cls(column.name, options.missing_features == "impute")
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +11,9 @@ import pyarrow.compute as pc
 
 from pipeline.features.arrow import is_categorical, is_numeric, is_string, plain
 from pipeline.features.dense import DenseEncoder, Place
-from pipeline.features.encoder import Choice, Column, Sample
+from pipeline.features.encoder import Choice, Column, Options, Sample
 from pipeline.features.faults import Fault
 from pipeline.features.kinds.text import are_texts
-
-if TYPE_CHECKING:
-    from pipeline.config import Data
 
 FEW_VALUES = 20
 UNIQUE_SHARE = 0.5
@@ -60,7 +56,7 @@ class CategoryEncoder(DenseEncoder):
         return Choice(cls.kind, remark)
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> CategoryEncoder:
+    def create(cls, column: Column, options: Options) -> CategoryEncoder:
         return cls(column.name, options.max_categories)
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_bytes
 from pipeline.features.broken_images import broken_images, image_marks
-from pipeline.features.encoder import Choice, Column, Encoder, JudgedAs, Sample, ShownAs
+from pipeline.features.encoder import Choice, Column, Encoder, JudgedAs, Options, Sample, ShownAs
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.input import Input, View, norm_likeness
 from pipeline.features.pictures import (
@@ -33,7 +33,6 @@ from pipeline.features.pictures import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipeline.config import Data
 
 NULL_HINT = "An image may not be null: drop the row."
 DECODE_HINT = "Images have to be PNG or JPEG with 8 bits a channel: replace the image or drop the row."
@@ -128,7 +127,7 @@ class ImageEncoder(Encoder):
         return "no image shape" if shape is None else f"the image shape {shape}, {layout}"
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> ImageEncoder:  # noqa: ARG003
+    def create(cls, column: Column, options: Options) -> ImageEncoder:  # noqa: ARG003
         if not is_pixels(column.type):
             return cls(column.name, False)
         shape, layout = stored_shape(column)

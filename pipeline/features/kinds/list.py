@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.features.arrow import is_fixed_width, is_list, numbers, plain
-from pipeline.features.encoder import MOST_SHARE, Choice, Column, JudgedAs, Sample, ShownAs
+from pipeline.features.encoder import MOST_SHARE, Choice, Column, JudgedAs, Options, Sample, ShownAs
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.kinds.image import ImageEncoder
 from pipeline.features.kinds.numeric import NumericEncoder
-
-if TYPE_CHECKING:
-    from pipeline.config import Data
 
 LENGTH_HINT = "All lists of a column need one length: pad, cut or drop them."
 SHORTEST_LIST = 4
@@ -57,7 +54,7 @@ class ListEncoder(NumericEncoder):
         return values.null_count > 0 or super().has_gaps(values.flatten())
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> ListEncoder:
+    def create(cls, column: Column, options: Options) -> ListEncoder:
         fixed = pa.types.is_fixed_size_list(column.type)
         impute = options.missing_features == "impute"
         return cls(column.name, impute, length=column.type.list_size if fixed else None)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.features.arrow import is_numeric, numbers
 from pipeline.features.dense import DenseEncoder, Place, usable
-from pipeline.features.encoder import MOST_SHARE, Choice, Column, Sample
+from pipeline.features.encoder import MOST_SHARE, Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
-
-if TYPE_CHECKING:
-    from pipeline.config import Data
 
 FAR = 1000.0
 """Interquartile ranges from the median beyond which a number is impossible, if it stands alone there …"""
@@ -59,7 +56,7 @@ class NumericEncoder(DenseEncoder):
         return values.null_count > 0 or not np.isfinite(numbers(values)).all()
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> NumericEncoder:
+    def create(cls, column: Column, options: Options) -> NumericEncoder:
         return cls(column.name, options.missing_features == "impute")
 
     def values(self, column: pa.Array) -> np.ndarray:

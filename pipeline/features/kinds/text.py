@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.features.arrow import is_string, plain
-from pipeline.features.encoder import MOST_SHARE, Choice, Column, Encoder, JudgedAs, Sample, ShownAs
+from pipeline.features.encoder import MOST_SHARE, Choice, Column, Encoder, JudgedAs, Options, Sample, ShownAs
 from pipeline.features.faults import Fault
 from pipeline.features.input import Input, View
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from pipeline.config import Data
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 PADDING, UNKNOWN, FIRST = 0, 1, 2
@@ -93,7 +92,7 @@ class TextEncoder(Encoder):
         return Choice(cls.kind, remark, size=float(np.mean(words)), recipe=RECIPE)
 
     @classmethod
-    def create(cls, column: Column, options: Data) -> TextEncoder:
+    def create(cls, column: Column, options: Options) -> TextEncoder:
         return cls(column.name, options.max_tokens, options.vocabulary)
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
