@@ -58,7 +58,7 @@ def trainings(training: Training) -> float:
     return 1 + unrolled_cost(training.epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
 
 
-def _unroll(run_path: Path) -> None:
+def unroll(run_path: Path) -> None:
     """Repeat the main run and differentiate through it (a task for a worker).
 
     The result file has two tensors. `harm`, float64 `[train rows]`, is in nats; it is > 0 if removing the row lowers
@@ -128,7 +128,7 @@ def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
         return None
     keep_only_current(folder(path), [RECORDING, HARM], context.run)
     run_missing(
-        context, "verify: unrolled", _unroll, [(path,)], harm_path, ["differentiating through training"]
+        context, "verify: unrolled", unroll, [(path,)], harm_path, ["differentiating through training"]
     )
     effects, found = validation_effects(path), load_file(harm_path(path))
     assert effects is not None  # a config without validation rows was refused
