@@ -31,10 +31,10 @@ from pipeline.config import AuditConfig, validate
 from pipeline.errors import InputError
 from pipeline.runs.tensors import save_tensors
 from pipeline.seeds import random_state
+from pipeline.text.arms import AS_GIVEN, RANDOM_OF
 from pipeline.text.decisions import Decision
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
-from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF
 from pipeline.verification.arms import Decisions, arm_rows, random_rows, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.cross_fitting import both_evidences

@@ -33,9 +33,8 @@ from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text import words
-from pipeline.text.arms import ARMS
+from pipeline.text.arms import ARMS, RANDOM_OF
 from pipeline.text.decisions import DECISIONS
-from pipeline.verification.arm_names import RANDOM_OF
 
 if TYPE_CHECKING:
     from pipeline.report.triggers import Trigger

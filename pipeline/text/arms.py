@@ -1,12 +1,15 @@
-"""The names of verification's arms on pages."""
+"""The arms of verification: their names in files, and what they are called on pages; `arms` explains them."""
 
 from __future__ import annotations
 
+AS_GIVEN, REMOVED, RELABELLED, MIXED = "as_given", "removed", "relabelled", "mixed"
+RANDOM_OF = "random_of_"
+"""The name of an arm's control is this prefix and the name of the arm."""
 ARMS = {
-    "as_given": "as given",
+    AS_GIVEN: "as given",
     "cleaned": "cleaned",
     "random_removal": "random control",
-    "removed": "removed",
-    "relabelled": "relabelled",
-    "mixed": "removed and relabelled",
+    REMOVED: "removed",
+    RELABELLED: "relabelled",
+    MIXED: "removed and relabelled",
 }

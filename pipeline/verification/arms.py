@@ -21,11 +21,11 @@ from torch import Tensor
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.removal_strata import read_strata
 from pipeline.seeds import random_state
+from pipeline.text.arms import AS_GIVEN, RANDOM_OF, RELABELLED, REMOVED
 from pipeline.text.decisions import Decider, Decision
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
-from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF, RELABELLED, REMOVED
 from pipeline.workers.kept import keep
 from pipeline.workers.worker import run_config, run_data
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.seeds import random_state
-from pipeline.verification.arm_names import AS_GIVEN
+from pipeline.text.arms import AS_GIVEN
 from pipeline.verification.cross_fitting import both_evidences, both_roles, can_cross_fit
 from pipeline.verification.measures import (
     BLIND,

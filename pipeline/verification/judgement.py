@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.verification.arm_names import AS_GIVEN, RANDOM_OF
+from pipeline.text.arms import AS_GIVEN, RANDOM_OF
 from pipeline.verification.choice import ArmChoice
 from pipeline.verification.cross_fitting import both_roles
 from pipeline.verification.measures import GIVEN, Evidence, Measured, measure_arm

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pipeline.config import AuditConfig
 from pipeline.detection.table import write_tables
 from pipeline.runs.directory import RunDirectory, read_json
+from pipeline.text.arms import MIXED, RELABELLED, REMOVED
 from pipeline.text.decisions import CHANGED, Decider, Decision
 from pipeline.text.reasons import BACKDOOR, DUPLICATE_CONFLICT, Reason
-from pipeline.verification.arm_names import MIXED, RELABELLED, REMOVED
 
 NOT_TESTED, IMPROVED, WORSE = "not tested", "improved", "worse"
 

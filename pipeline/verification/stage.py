@@ -11,8 +11,8 @@ from pipeline.data.encoded import EncodedData
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
 from pipeline.text import words
+from pipeline.text.arms import AS_GIVEN, MIXED, RANDOM_OF
 from pipeline.training.main_run import role_labels
-from pipeline.verification.arm_names import AS_GIVEN, MIXED, RANDOM_OF
 from pipeline.verification.arms import Decisions, distinct_arms, read_decisions
 from pipeline.verification.choice import choose
 from pipeline.verification.cross_fitting import both_evidences
