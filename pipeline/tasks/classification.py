@@ -15,7 +15,7 @@ from pipeline.config import ROLES
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_categorical, plain
 from pipeline.features.faults import Fault
-from pipeline.tasks.task import TINY, Probable, clipped, entropy, narrow, refuse_unseen
+from pipeline.tasks.task import TINY, Probable, clipped, entropy, narrow, refuse_single, refuse_unseen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,13 +136,13 @@ class ClassLabel:
                 f"label {self.column!r}: every train row has the label {self.classes[0]!r}",
                 "A classifier needs two classes: check data.label and the paths.",
             )
-        single = [value for value in self.classes if train[value] == 1]
-        if single:
-            raise InputError(
-                f"{self.first['train', single[0]]}: the only train row of the class {single[0]!r}",
-                "A class needs two rows: add some or drop this one; for numbers set data.task: regression."
-                f"\n  (classes with one row: {len(single):,} of {len(train):,})",
-            )
+        refuse_single(
+            train,
+            self.first,
+            "of the class",
+            "classes",
+            "A class needs two rows: add some or drop this one; for numbers set data.task: regression.",
+        )
         refuse_unseen(self.counts, self.first)
 
     def encode(self, column: pa.Array) -> np.ndarray:

@@ -15,7 +15,7 @@ from pipeline.config import ROLES
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain
 from pipeline.features.faults import Fault, fault_where
-from pipeline.tasks.task import TINY, Probable, clipped, entropy, refuse_unseen
+from pipeline.tasks.task import TINY, Probable, clipped, entropy, refuse_single, refuse_unseen
 
 NULL_HINT = (
     "A list holds the labels that a row has: leave the null out. An empty list is a row without labels."
@@ -173,13 +173,13 @@ class LabelSets:
                 f"label {self.column!r}: every train row has the label {everywhere[0]!r}",
                 "There is nothing to learn about it: leave it out of the lists.",
             )
-        single = [value for value in self.classes if train[value] == 1]
-        if single:
-            raise InputError(
-                f"{self.first['train', single[0]]}: the only train row with the label {single[0]!r}",
-                "A label needs two rows: leave it out of the list, or add such rows."
-                f"\n  (labels with one row: {len(single):,} of {len(train):,})",
-            )
+        refuse_single(
+            train,
+            self.first,
+            "with the label",
+            "labels",
+            "A label needs two rows: leave it out of the list, or add such rows.",
+        )
         refuse_unseen(self.counts, self.first)
 
     def encode(self, column: pa.Array) -> np.ndarray:

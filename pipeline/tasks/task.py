@@ -188,6 +188,29 @@ def entropy(shares: np.ndarray) -> np.ndarray:
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(0)
 
 
+def refuse_single(
+    train: Counter[Any], first: dict[tuple[str, Any], str], has: str, all_of: str, hint: str
+) -> None:
+    """Refuse a class or label of one train row, which cannot be both learnt and judged.
+
+    Args:
+        train: class or label → the number of its train rows.
+        first: (role, class or label) → the name of the first row that has it.
+        has: what stands between "the only train row" and the class or label.
+        all_of: the word for several of them.
+        hint: what to do.
+
+    Raises:
+        InputError: there is one. The message names its row.
+    """
+    single = [value for value in sorted(train) if train[value] == 1]
+    if single:
+        raise InputError(
+            f"{first['train', single[0]]}: the only train row {has} {single[0]!r}",
+            f"{hint}\n  ({all_of} with one row: {len(single):,} of {len(train):,})",
+        )
+
+
 def refuse_unseen(counts: dict[str, Counter[Any]], first: dict[tuple[str, Any], str]) -> None:
     """Raises InputError for a label of validation or holdout that train lacks.
 
