@@ -68,6 +68,13 @@ class Sound(Encoder):
 
 
 @dataclass
+class Unjudged(Sound):
+    """A kind that says where to look for broken values, and not what is broken."""
+
+    broken = Encoder.broken
+
+
+@dataclass
 class Half(Encoder):  # type: ignore[misc]  # lacks most of what a kind needs
     column: str
 

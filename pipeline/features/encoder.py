@@ -230,7 +230,7 @@ class Encoder(ABC):
 
     def broken(self, *marks: np.ndarray) -> np.ndarray:
         """bool `[train rows]`, from the marks of all of them: the value can't be right, whatever the label."""
-        raise NotImplementedError(f"{self.kind} has no marks")
+        raise NotImplementedError("a kind with `odd_in` defines `broken`")
 
     # How a cell is shown.
 

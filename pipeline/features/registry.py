@@ -70,6 +70,8 @@ def _what_lacks(found: object) -> str:
     ]
     if absent:
         return f"has no {', '.join(absent)}"
+    if found.odd_in and found.broken is Encoder.broken:
+        return "has odd_in without broken"
     return "" if is_dataclass(found) else "is no dataclass"
 
 

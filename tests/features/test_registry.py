@@ -44,6 +44,7 @@ def test_the_config_takes_no_other_words(word: str) -> None:
             "own_kind:Half",
             "is no kind of feature: it has no create, encode, finish, shape, supports, update, input",
         ),
+        ("own_kind:Unjudged", "is no kind of feature: it has odd_in without broken"),
     ],
 )
 def test_a_kind_of_ones_own_that_cannot_be_used_is_named(word: str, said: str) -> None:
