@@ -170,8 +170,8 @@ def _halves(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's; equal numbers share a rank."""
-    ranks = [
+    first, second = (
         np.searchsorted(np.sort(each), each) + np.searchsorted(np.sort(each), each, "right")
         for each in (one, other)
-    ]
-    return float(np.corrcoef(*ranks)[0, 1]) if all(np.ptp(each) for each in ranks) else 0.0
+    )
+    return float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) and np.ptp(second) else 0.0
