@@ -251,6 +251,29 @@ def test_short_lists_and_other_bytes_are_no_images():
     assert proposal.choices["blob"].remark == "bytes, not images"
 
 
+@pytest.mark.parametrize(
+    ("words", "characters"),
+    [
+        (["今天", "天气", "真好", "我们", "出去", "散步"], 13),
+        (["วันนี้", "อากาศ", "ดีมาก", "เรา", "ไป", "เดิน"], 26),
+    ],
+)
+def test_texts_in_scripts_without_spaces_are_texts(words, characters):
+    random = np.random.RandomState(0)
+    texts = ["".join(random.permutation(words)) + "。" for _ in range(ROWS)]
+    write("a.parquet", {"review": texts, "label": [i % 2 for i in range(ROWS)]})
+    proposal = look(["a.parquet"])
+    assert lines_of(proposal)["text"] == f"review median {characters} characters"
+    assert config_of(proposal).data.features == {"review": "text"}
+
+
+def test_short_names_in_scripts_without_spaces_are_categories():
+    cities = ["北京", "上海", "广州", "黑龙江"]
+    columns = {"city": [cities[i % 4] for i in range(ROWS)], "label": [i % 2 for i in range(ROWS)]}
+    write("a.parquet", columns)
+    assert look(["a.parquet"]).features == {"city": "category"}
+
+
 def test_of_two_texts_the_longer_is_taken_beside_the_table():
     body = ["many more words are in the body of it"] * 60 + ["or in the other body of it too"] * 60
     write("a.parquet", simple(title=[f"a title of {i} words" for i in range(ROWS)], body=body))
