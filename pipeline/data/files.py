@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import ROLES, AuditConfig, Data, digest
 from pipeline.errors import InputError
+from pipeline.features.arrow import plain, unified, value_type
 
 MAGIC = b"PAR1"
 
@@ -40,6 +41,24 @@ class Shard:
     row_groups: tuple[int, ...]  # rows of each
     size: int  # bytes
     mtime_ns: int
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """What columns are read as that other shards have in another type."""
+
+    def type_of(self, column: str) -> pa.DataType:
+        """The type in which the column is read, without dictionary encoding."""
+        return self.types.get(column) or value_type(self.schema.field(column).type)
+
+    def read_as(self, name: str, column: pa.Array) -> pa.Array:
+        """Values of a column in the type in which it is read. Raises InputError for values that don't fit."""
+        kind = self.type_of(name)
+        try:
+            return plain(column).cast(kind)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{self.path}: column {name!r} is {column.type} and can't be read as {kind}, which other files need "
+                f"({_first_line(error)})",
+                "Give the column one type in all files.",
+            ) from None
 
     @property
     def rows(self) -> int:
@@ -132,7 +151,22 @@ def open_shards(files: Sequence[SourceFile]) -> list[Shard]:
         first, *others = errors
         rest = f"\n  ({counted(len(others), 'more file')} can't be read)" if others else ""
         raise InputError(first.message, f"{first.hint}{rest}")
-    return shards
+    return _with_types(shards)
+
+
+def _with_types(shards: list[Shard]) -> list[Shard]:
+    """The shards with the types in which columns are read that they have in different types."""
+    kinds: dict[str, list[pa.DataType]] = {}
+    for shard in shards:
+        for entry in shard.schema:
+            kinds.setdefault(entry.name, []).append(value_type(entry.type))
+    different = {name: unified(found) for name, found in kinds.items() if len(set(found)) > 1}
+    types = {name: kind for name, kind in different.items() if kind is not None}
+    if not types:
+        return shards
+    return [
+        replace(shard, types={n: k for n, k in types.items() if n in shard.schema.names}) for shard in shards
+    ]
 
 
 def counted(count: int, noun: str) -> str:
@@ -215,12 +249,22 @@ def _group_batches(
     try:
         for batch in parquet.iter_batches(even, row_groups=[group], columns=list(columns)):
             batch.validate(full=True)
-            yield batch
+            yield _as_read(shard, batch)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{shard.path}, row group {group}: a page is damaged ({_first_line(error)})",
             "Copy or write the file again, or take it out of the data.",
         ) from None
+
+
+def _as_read(shard: Shard, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the types that its shard is read in; dictionaries that all shards have stay."""
+    for place, entry in enumerate(batch.schema):
+        is_view = pa.types.is_string_view(entry.type) or pa.types.is_binary_view(entry.type)
+        if entry.name in shard.types or is_view:
+            column = shard.read_as(entry.name, batch.column(place))
+            batch = batch.set_column(place, entry.with_type(column.type), column)
+    return batch
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:

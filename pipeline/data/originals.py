@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.features.arrow import joined, value_type
+
 REFERENCE_ROWS = 20_000
 
 Place = tuple[str, int]  # shard, row in it
@@ -41,9 +43,10 @@ def read_originals(places: Iterable[Place], columns: list[str]) -> Originals:
                 found.schema = file.schema_arrow
                 for first, table in row_groups(file, columns, wanted):
                     inside = [row for row in wanted if first <= row < first + table.num_rows]
-                    taken = table.take([row - first for row in inside])
-                    for at, row in enumerate(inside):
-                        found.rows[shard, row] = {name: taken[name][at] for name in taken.column_names}
+                    for row in inside:
+                        found.rows[shard, row] = {
+                            name: table[name][row - first] for name in table.column_names
+                        }
                     if sum(piece.num_rows for piece in pieces) < REFERENCE_ROWS:
                         pieces.append(_usual_columns(table))
         except (OSError, pa.ArrowException):
@@ -66,12 +69,12 @@ def row_groups(file: pq.ParquetFile, columns: list[str], wanted: list[int]) -> I
 def _usual_columns(table: pa.Table) -> pa.Table:
     """The columns whose values can be common or rare: numbers, booleans and strings."""
     names = [entry.name for entry in table.schema if _is_plain(entry.type)]
-    return table.select(names).slice(0, REFERENCE_ROWS)
+    few = table.select(names).slice(0, REFERENCE_ROWS)
+    return pa.table({name: joined(few[name].chunks) for name in names}) if few.num_rows else few
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = value_type(kind)
     return (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

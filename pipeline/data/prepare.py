@@ -36,7 +36,6 @@ from pipeline.data.schema import (
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
-from pipeline.features.arrow import value_type
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
 from pipeline.tasks.registry import TASKS
@@ -70,7 +69,7 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_schemas(shards, data)
     check_other_columns(shards, data)
     check_slice_types(shards, data)
-    label_type, task = value_type(shards[0].schema.field(data.label).type), detect_task(shards, data)
+    label_type, task = shards[0].type_of(data.label), detect_task(shards, data)
     TASKS[task].check_options(config)
     return Encoding.create(feature_columns(shards, data), task, label_type, data)
 

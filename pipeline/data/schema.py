@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Data
 from pipeline.data.files import Shard
 from pipeline.errors import InputError
-from pipeline.features.arrow import is_categorical, is_numeric, plain, value_type
+from pipeline.features.arrow import is_categorical, is_numeric
 from pipeline.features.encoder import Column, Encoder
 from pipeline.features.registry import built_in, find_kind
 from pipeline.tasks.registry import TASKS
@@ -49,10 +49,10 @@ def _check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
             f"{shard.path}: no column {name!r}",
             f"Did you mean {close[0]!r}?" if close else f"Its columns: {known}.",
         )
-    here, there = shard.schema.field(name), first.schema.field(name)
-    if value_type(here.type) != value_type(there.type):
+    if shard.type_of(name) != first.type_of(name):
+        here, there = shard.schema.field(name).type, first.schema.field(name).type
         raise InputError(
-            f"{shard.path}: column {name!r} is {here.type}, in {first.path} it is {there.type}",
+            f"{shard.path}: column {name!r} is {here}, in {first.path} it is {there}",
             "Give the column one type in all shards.",
         )
     column, model = _column_of(shard, name), _column_of(first, name)
@@ -75,7 +75,8 @@ def _kinds_of(asked: str, kind: pa.DataType) -> list[type[Encoder]]:
 
 def _column_of(shard: Shard, name: str) -> Column:
     """A column that can be read from the shard on."""
-    return Column.of(shard.schema, name, partial(_first_values, [shard], name))
+    column = Column.of(shard.schema, name, partial(_first_values, [shard], name))
+    return replace(column, type=shard.type_of(name))
 
 
 def _first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
@@ -83,7 +84,7 @@ def _first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
     for shard in shards:
         with pq.ParquetFile(shard.path) as parquet:
             for batch in parquet.iter_batches(PEEK_ROWS, columns=[name]):
-                yield plain(batch.column(0))
+                yield shard.read_as(name, batch.column(0))
 
 
 def _said_of(shard: Shard, work: Callable[[], Made]) -> Made:
@@ -142,7 +143,7 @@ def _detect_kind(column: Column) -> str:
 
 def detect_task(shards: Sequence[Shard], data: Data) -> str:
     """classification, regression or multilabel. Raises InputError when the label's type doesn't fit the task."""
-    kind = value_type(shards[0].schema.field(data.label).type)
+    kind = shards[0].type_of(data.label)
     found = next((task for task in TASKS.values() if task.recognises(kind)), None)
     if data.task == "auto" and found is not None:
         return found.name
@@ -162,13 +163,12 @@ def detect_task(shards: Sequence[Shard], data: Data) -> str:
 
 def check_other_columns(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError when the key, weight or split column has a type that can't serve."""
-    schema = shards[0].schema
     split = data.split.column if data.split else None
     for name, fits, words in (
         (data.key, is_categorical, "key: integers or strings"),
         (data.weight, is_numeric, "weight: numbers"),
         (split, is_categorical, "split column: strings or integers"),
     ):
-        kind = value_type(schema.field(name).type) if name else None
+        kind = shards[0].type_of(name) if name else None
         if kind is not None and not fits(kind):
             raise InputError(f"{shards[0].path}: column {name!r} is {kind}", f"For a {words}: convert it.")

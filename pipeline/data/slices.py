@@ -16,7 +16,7 @@ from pipeline.config import ROLES, Data
 from pipeline.data.files import Shard, read_runs
 from pipeline.data.survey import ShardRows, Survey
 from pipeline.errors import InputError
-from pipeline.features.arrow import is_numeric, numbers, plain, value_type
+from pipeline.features.arrow import is_numeric, joined, numbers, plain
 from pipeline.runs.directory import read_json, write_atomically, write_json
 
 MOST_VALUES = 32
@@ -74,7 +74,7 @@ def _fit_bins(name: str, values: np.ndarray) -> SliceColumn:
 def check_slice_types(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError for a column of `data.slices` that has no plain values."""
     for name in data.slices:
-        kind = value_type(shards[0].schema.field(name).type)
+        kind = shards[0].type_of(name)
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             raise InputError(
                 f"data.slices: column {name!r} is {kind}, which has no values to tell rows apart by",
@@ -121,7 +121,7 @@ def validation_values(survey: Survey, chunk_rows: int) -> dict[str, pa.Array]:
                 mine = pa.array(roles == validation)
                 for name in names:
                     seen[name].append(plain(batch.column(name)).filter(mine))
-    return {name: pa.concat_arrays(parts) for name, parts in seen.items()}
+    return {name: joined(parts) for name, parts in seen.items()}
 
 
 def runs(kept: ShardRows, names: list[str], chunk_rows: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:

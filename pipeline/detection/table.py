@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
+from pipeline.data.files import find_files, open_shards
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.detection.columns import StoredColumn
 from pipeline.detection.reasons import in_words
@@ -158,14 +159,23 @@ class ColumnReader:
         return taken
 
 
-def with_labels(tables: Iterable[pa.Table], label: str) -> Iterator[pa.Table]:
-    """Yield the catalog tables, each of one shard, with the label column of the source."""
+def with_labels(
+    tables: Iterable[pa.Table], label: str, kind: pa.DataType | None = None
+) -> Iterator[pa.Table]:
+    """Yield the catalog tables, each of one shard, with the label column of the source.
+
+    Args:
+        tables: with the columns shard and row.
+        label: the name of the column.
+        kind: the type of the values; by default that of the shard.
+    """
     shard, reader = None, None
     for table in tables:
         name = table["shard"][0].as_py()
         if reader is None or name != shard:
             shard, reader = name, ColumnReader(name, label)
-        yield table.append_column("label", reader.take(table["row"].to_numpy()))
+        values = reader.take(table["row"].to_numpy())
+        yield table.append_column("label", values if kind is None else values.cast(kind))
 
 
 def conflicting_duplicates(run_path: Path, role: str = "train") -> np.ndarray:
@@ -194,7 +204,8 @@ def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> No
         judgements: role → findings about its rows; train is required. Roles without findings, and roles whose labels
             are declared right, are left out.
     """
-    label = run_config(run_path).data.label
+    data = run_config(run_path).data
+    kind = open_shards(find_files(data))[0].type_of(data.label)
     roles = judged_roles(run_config(run_path), run_data(run_path))
     columns = ["row_key", "shard", "row"]
 
@@ -203,7 +214,7 @@ def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> No
             judgement, done = judgements.get(role), 0
             if judgement is None:
                 continue
-            lines = in_parts(with_labels(catalog_tables(run_path, role, columns), label))
+            lines = in_parts(with_labels(catalog_tables(run_path, role, columns), data.label, kind))
             scored = in_parts(_train_scores(run_path)) if role == "train" else None
             for places in lines:
                 place = slice(done, done + places.num_rows)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import WinnowError
-from pipeline.features.arrow import plain
+from pipeline.features.arrow import filtered, plain, taken
 from pipeline.runs.directory import write_atomically
 
 ENCODINGS = {"BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"}
@@ -102,7 +102,7 @@ def row_groups(file: pq.ParquetFile, changes: Changes) -> Iterator[tuple[pa.Tabl
 
 def _originals(table: pa.Table, changes: Changes) -> pa.Table:
     """The changed rows as they were in the source, with the columns of the evidence."""
-    away = table.take(changes.places)
+    away = taken(table, changes.places)
     for field, column in zip(changes.evidence.schema, changes.evidence.columns):
         away = away.append_column(field, column)
     return away
@@ -120,7 +120,7 @@ def _apply(table: pa.Table, changes: Changes) -> pa.Table:
         return table
     stays = np.ones(table.num_rows, dtype=bool)
     stays[removed] = False
-    return table.filter(pa.array(stays))
+    return filtered(table, stays)
 
 
 def _with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
@@ -128,18 +128,29 @@ def _with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) 
     kind = column.type
     if not pa.types.is_dictionary(kind):
         values = column.to_pylist()
-        for place, label in zip(places, labels.cast(kind).to_pylist()):
+        for place, label in zip(places, _as_type(labels, kind).to_pylist()):
             values[place] = label
         return pa.array(values, kind)
     whole = column.unify_dictionaries().combine_chunks()
     codes, categories = whole.indices.to_pylist(), whole.dictionary.to_pylist()
-    for place, label in zip(places, plain(labels).cast(kind.value_type).to_pylist()):
+    for place, label in zip(places, _as_type(plain(labels), kind.value_type).to_pylist()):
         if label not in categories:
             categories.append(label)
         codes[place] = categories.index(label)
     return pa.DictionaryArray.from_arrays(
         pa.array(codes, kind.index_type), pa.array(categories, kind.value_type), ordered=kind.ordered
     )
+
+
+def _as_type(labels: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The labels in the type of a file. Raises WinnowError for one that this type does not have."""
+    try:
+        return labels.cast(kind)
+    except pa.ArrowException:
+        raise WinnowError(
+            f"a label of other files doesn't fit into {kind}, the type of the label column of this one",
+            "Give the label column one type in all files.",
+        ) from None
 
 
 def _writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def _writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
 
 def _empty_file(schema: pa.Schema, options: dict[str, Any]) -> pq.ParquetFile:
     buffer = io.BytesIO()
-    pq.write_table(schema.empty_table(), buffer, **options)
+    pq.write_table(pa.Table.from_batches([], schema=schema), buffer, **options)
     return pq.ParquetFile(buffer)
 
 
@@ -282,16 +293,15 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
 def _wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str | None:
     """What differs between a cleaned row group, `found`, and the row group `table` of the source, or None."""
     stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
-    wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
+    wanted, relabelled = taken(table, stays), np.isin(stays, changes.places[changes.relabel])
     if not relabelled.any() or wanted.num_rows != found.num_rows:
         return _differing(wanted, found)
-    untouched, new = pa.array(~relabelled), pa.array(relabelled)
-    labels = plain(found[changes.label_column].filter(new).combine_chunks())
+    labels = plain(filtered(found.select([changes.label_column]), relabelled)[0].combine_chunks())
     if not same(labels, changes.labels.filter(pa.array(changes.relabel)).cast(labels.type)):
         return changes.label_column
     features = [name for name in wanted.column_names if name != changes.label_column]
-    return _differing(wanted.filter(untouched), found.filter(untouched)) or _differing(
-        wanted.filter(new).select(features), found.filter(new).select(features)
+    return _differing(filtered(wanted, ~relabelled), filtered(found, ~relabelled)) or _differing(
+        filtered(wanted.select(features), relabelled), filtered(found.select(features), relabelled)
     )
 
 

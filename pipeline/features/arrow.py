@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pyarrow as pa
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The column without dictionary encoding."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """The column without dictionary encoding; views of strings and bytes, for which kernels are lacking, are copied."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = value_type(column.type)
+    return column if column.type == kind else column.cast(kind)
 
 
 def numbers(column: pa.Array) -> np.ndarray:
@@ -17,8 +22,60 @@ def numbers(column: pa.Array) -> np.ndarray:
 
 
 def value_type(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionary encoding."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    """The type of `plain`: without dictionary encoding and views."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
+
+
+def unified(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
+    """The type that values of all these types can be read as; None where there is none."""
+    different = list(dict.fromkeys(map(value_type, kinds)))
+    if len(different) == 1:
+        return different[0]
+    try:
+        schemas = [pa.schema([("column", kind)]) for kind in different]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None
+
+
+def joined(parts: Sequence[pa.Array]) -> pa.Array:
+    """Pieces of one column, of types that can be unified, as one array without dictionary encoding."""
+    kind = unified([part.type for part in parts])
+    return pa.concat_arrays([plain(part).cast(kind) for part in parts])
+
+
+def taken(table: pa.Table, places: np.ndarray) -> pa.Table:
+    """The rows at ascending places, also of types for which Arrow has no kernel."""
+    return _column_by_column(table, lambda column: column.take(pa.array(places)), places)
+
+
+def filtered(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """The rows where the mask (bool `[rows]`) is true, also of types for which Arrow has no kernel."""
+    return _column_by_column(table, lambda column: column.filter(pa.array(mask)), np.flatnonzero(mask))
+
+
+def _column_by_column(
+    table: pa.Table, kernel: Callable[[pa.ChunkedArray], pa.ChunkedArray], places: np.ndarray
+) -> pa.Table:
+    columns = []
+    for column in table.columns:
+        try:
+            columns.append(kernel(column))
+        except pa.ArrowNotImplementedError:
+            columns.append(_slices(column, places))
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _slices(column: pa.ChunkedArray, places: np.ndarray) -> pa.ChunkedArray:
+    """The rows at ascending places, as slices of the column."""
+    ends = np.flatnonzero(np.diff(places) != 1) + 1
+    runs = [run for run in np.split(places, ends) if len(run)]
+    chunks = [chunk for run in runs for chunk in column.slice(int(run[0]), len(run)).chunks]
+    return pa.chunked_array(chunks, column.type)
 
 
 def is_numeric(kind: pa.DataType) -> bool:

@@ -89,6 +89,16 @@ class DenseEncoder(Encoder):
         return usable(numbers(source)[:, None])[1]
 
 
+def tells_by_gaps(rows: int, known: int) -> bool:
+    """Whether so many of a column's rows have a value, and so many lack it, that lacking it may mean something."""
+    return min(known, rows - known) >= FEWEST_GAPS
+
+
+def says_missing(column: str) -> Place:
+    """The column that says which rows lack a value: 1 for those, else 0."""
+    return Place(f"{column} is missing")
+
+
 def usable(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values with NaN for those that are not usable, and where they are not."""
     bad = ~(np.abs(values) <= LARGEST)

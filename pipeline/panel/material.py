@@ -16,7 +16,7 @@ from scipy import sparse
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
 from pipeline.errors import InputError
-from pipeline.features.arrow import plain
+from pipeline.features.arrow import joined, taken
 from pipeline.features.dense import DenseEncoder
 from pipeline.panel.ngrams import HASHES, text_blocks
 from pipeline.runs.directory import write_atomically
@@ -160,9 +160,9 @@ def _source_batches(run_path: Path, role: str, first: int, last: int) -> Iterato
 
 def _taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
     """Take the first rows of a waiting column and remove them from it."""
-    whole = pa.chunked_array(waiting[name])
-    waiting[name] = whole.slice(rows).chunks
-    return plain(pa.concat_arrays(whole.slice(0, rows).chunks))
+    whole = joined(waiting[name])
+    waiting[name] = [whole.slice(rows)]
+    return whole.slice(0, rows)
 
 
 def _wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
@@ -197,7 +197,7 @@ def _shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.
                     inside = rows[(rows >= begin) & (rows < begin + batch.num_rows)] - begin
                     begin += batch.num_rows
                     if len(inside):
-                        yield pa.Table.from_batches([batch]).take(pa.array(inside))
+                        yield taken(pa.Table.from_batches([batch]), inside)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path}: can't be read any more ({type(error).__name__})",

@@ -147,3 +147,10 @@ def test_wrong_labels_of_a_sorted_frame_are_found_with_the_proposed_features_and
     assert "__index_level_0__" not in proposed
     assert found(proposed) > 0.9
     assert found([*proposed, "__index_level_0__"]) < 0.3
+
+
+def test_one_value_that_is_often_missing_is_a_feature():
+    often, once = ([True, None] * ROWS)[:ROWS], [True] * (ROWS - 1) + [None]
+    assert remarks({"default": often, "nearly": once}) == {"nearly": "always the same"}
+    found = look(["0.parquet"])
+    assert (found.features["default"], found.gaps) == ("boolean", ["default"])

@@ -22,3 +22,10 @@ def test_null_is_a_fault_or_the_share_of_true():
     column = pa.array([True, None, True, False, True])
     assert faults("boolean", column) == [([1], "is null")]
     assert fit("boolean", column, missing_features="impute").encode(column)[1].tolist() == [0.75]
+
+
+def test_nulls_in_ten_train_rows_get_a_column_that_says_where_they_are():
+    column = pa.array([True, None] * 10)
+    encoder = fit("boolean", column, missing_features="impute")
+    assert encoder.encode(column).tolist() == [[1.0, 0.0], [1.0, 1.0]] * 10
+    assert [place.title for place in encoder.places] == ["x", "x is missing"]

@@ -53,3 +53,21 @@ def test_a_column_without_a_single_number_is_imputed_as_zero():
 
 def test_text_is_not_supported():
     assert not create("numeric", pa.float32()).supports(pa.string())
+
+
+def test_gaps_in_ten_train_rows_get_a_column_that_says_where_they_are():
+    values = [1.0, 3.0] * 10
+    gaps = np.array(([None] * 9 + [np.nan]), dtype=object).tolist()
+    column = pa.array([*values, *gaps], from_pandas=False)
+    encoder = fit("numeric", column, missing_features="impute")
+    assert encoder.shape == (2,)
+    np.testing.assert_array_equal(encoder.encode(column), [[-1, 0], [1, 0]] * 10 + [[0, 1]] * 10)
+    assert [place.title for place in encoder.places] == ["x", "x is missing"]
+    fewer = fit("numeric", column.slice(0, 29), missing_features="impute")
+    assert (fewer.shape, fewer.read_again, encoder.read_again) == ((1,), True, False)
+
+
+def test_one_number_or_none_is_a_feature_that_says_which_rows_have_it():
+    column = pa.array([7, None] * 10)
+    encoder = fit("numeric", column, missing_features="impute")
+    assert encoder.encode(column).tolist() == [[0.0, 0.0], [0.0, 1.0]] * 10

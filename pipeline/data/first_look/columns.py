@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Data, FeatureKind
 from pipeline.data.files import Shard
 from pipeline.data.schema import check_schemas
-from pipeline.features.arrow import is_bytes, is_string, plain, value_type
+from pipeline.features.arrow import is_bytes, is_string
 
 KEY_NAMES = {"id", "key", "index", "uuid"}
 SAMPLE_GROUPS, SAMPLE_ROWS = 8, 2048  # row groups looked into, rows of each
@@ -27,7 +27,7 @@ def values_of(shards: Sequence[Shard], column: str) -> Iterator[pa.Array]:
     for shard in shards:
         with pq.ParquetFile(shard.path) as file:
             for batch in file.iter_batches(columns=[column]):
-                yield plain(batch.column(0))
+                yield shard.read_as(column, batch.column(0))
 
 
 def count_values(shards: Sequence[Shard], column: str, most: int) -> Counter[Any] | None:
@@ -60,7 +60,7 @@ def sample_of(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
         shard, group = groups[place]
         with pq.ParquetFile(shard.path) as file:
             batch = next(file.iter_batches(SAMPLE_ROWS, row_groups=[group], columns=columns))
-        tables.append(pa.table({name: plain(batch.column(name)) for name in columns}))
+        tables.append(pa.table({name: shard.read_as(name, batch.column(name)) for name in columns}))
     return pa.concat_tables(tables).combine_chunks()
 
 
@@ -70,7 +70,7 @@ def _is_wide(kind: pa.DataType) -> bool:
 
 def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:
     """A column with the name of a key whose values are unique, over the files of all roles."""
-    kind = value_type(shards[0].schema.field(column).type)
+    kind = shards[0].type_of(column)
     if not (is_id(column) and (pa.types.is_integer(kind) or is_string(kind))):
         return False
     values = sample[column]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from pipeline.data.first_look.label import LABEL_WORDS
 from pipeline.data.first_look.roles import SPLIT_NAMES
 from pipeline.data.first_look.row_numbers import counts_rows, is_pandas_index
 from pipeline.features.arrow import is_bytes, is_string
-from pipeline.features.dense import FEWEST_GAPS
+from pipeline.features.dense import tells_by_gaps
 from pipeline.features.encoder import Choice, Column, Sample
 from pipeline.features.registry import built_in, find_kind
 
@@ -65,6 +66,7 @@ CATEGORY = "category"
 def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
     """What a column of the train files is good for, by name, type, order and sample."""
     column = Column.of(shards[0].schema, name, partial(values_of, [shards[0]], name))
+    column = replace(column, type=shards[0].type_of(name))
     if is_pandas_index(shards[0].schema, name):
         return Choice(None, "the index that pandas stored")
     if is_bytes(column.type) or pa.types.is_fixed_size_list(column.type):
@@ -83,16 +85,11 @@ def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
         return Choice(None, "looks like another label")
     if name.lower() in SPLIT_NAMES or is_id(name):
         return Choice(None, "names rows, says nothing about them")
-    if seen.distinct < 2 and not _tells_by_gaps(values):
+    if seen.distinct < 2 and not tells_by_gaps(len(values), len(values) - values.null_count):
         return Choice(None, "always the same")
     if counted := counts_rows(name, shards):
         return Choice(None, counted)
     return proposed(seen)
-
-
-def _tells_by_gaps(values: pa.Array) -> bool:
-    """Whether a column of one value has it often and lacks it often: being there may mean something."""
-    return min(values.null_count, len(values) - values.null_count) >= FEWEST_GAPS
 
 
 def _is_group(column: str, kind: pa.DataType, distinct: int) -> bool:

@@ -16,7 +16,7 @@ from pipeline.data.first_look.label import guess_label, look_at_label
 from pipeline.data.first_look.proposal import Label, Proposal, some
 from pipeline.data.first_look.roles import find_sources, role_word
 from pipeline.errors import InputError
-from pipeline.features.arrow import is_numeric, value_type
+from pipeline.features.arrow import is_numeric
 from pipeline.features.encoder import Choice
 from pipeline.features.registry import find_kind
 
@@ -49,9 +49,7 @@ def look(
     key = given(key, schema, "key") or next(
         (column for column in rest if is_key(column, shards, sample)), None
     )
-    weight = next(
-        (c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(value_type(schema.field(c).type))), None
-    )
+    weight = next((c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(shards[0].type_of(c))), None)
     judged = {c: judge(c, train, sample) for c in rest if c not in (key, weight)}
     told = _giveaways(judged, found, sample)
     choices = only_what_fits(judged | {c: _said(judged[c], told[c]) for c in told})

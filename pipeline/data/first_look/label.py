@@ -15,7 +15,7 @@ from pipeline.data.first_look.columns import count_distinct, count_values, value
 from pipeline.data.first_look.proposal import Label, counted, some
 from pipeline.data.schema import detect_task
 from pipeline.errors import InputError
-from pipeline.features.arrow import numbers, value_type
+from pipeline.features.arrow import numbers
 
 LABEL_NAMES = (
     "label",
@@ -59,7 +59,7 @@ def look_at_label(shards: list[Shard], column: str) -> Label:
         return Label(column, task, _sets_text(shards, column), 0)
     if task == "regression":
         return target(shards, column)
-    is_integer = pa.types.is_integer(value_type(shards[0].schema.field(column).type))
+    is_integer = pa.types.is_integer(shards[0].type_of(column))
     counts = count_values(shards, column, CLASSES_OF_INTEGERS if is_integer else MOST_CLASSES)
     if counts is not None:
         missing = counts.pop(None, 0)

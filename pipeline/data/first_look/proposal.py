@@ -111,7 +111,8 @@ class Proposal:
                 ("suspicious", f"{name} alone {words}: leave it out if it is not known before the label")
             )
         if self.gaps:
-            lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
+            filled = "train means stand in for what is missing, a column says where"
+            lines.append(("gaps", f"{some(self.gaps)}: {filled}"))
         if self.groups:
             lines.append(("group", f"{some(self.groups)}: who made the wrong labels is looked for"))
         lines.append(("roles", self.sources.describe()))
@@ -158,7 +159,9 @@ class Proposal:
         if self.label.missing:
             data.put("missing_label", "drop", f"{counted(self.label.missing, 'row')} without a label")
         if self.gaps:
-            data.put("missing_features", "impute", f"by train means, in {some(self.gaps)}")
+            data.put(
+                "missing_features", "impute", f"by train means, and a column says where, in {some(self.gaps)}"
+            )
         data.put("key", self.key, "unique" if self.key else "a row is named file#row")
         if self.weight:
             data.put("weight", self.weight, "of a row in the training loss")

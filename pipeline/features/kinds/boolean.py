@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.arrow import numbers
-from pipeline.features.dense import DenseEncoder
+from pipeline.features.dense import DenseEncoder, Place, says_missing, tells_by_gaps
 from pipeline.features.encoder import Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
@@ -19,14 +19,19 @@ VALUE_HINT = "A boolean is true, false, 0 or 1: give the column the kind numeric
 
 @dataclass
 class BooleanEncoder(DenseEncoder):
-    """Booleans, or integers that are 0 or 1. With `impute`, null becomes the share of true in train."""
+    """Booleans, or integers that are 0 or 1. With `impute`, null becomes the share of true in train.
+
+    Where more than a few train rows are null, a further column says which rows are.
+    """
 
     column: str
     impute: bool
     share: float = 0.0
+    missing: bool = False
 
     def __post_init__(self) -> None:
         self.moments = Moments(1)
+        self.rows = 0
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
@@ -51,6 +56,7 @@ class BooleanEncoder(DenseEncoder):
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         values = numbers(column)
         self.moments.update(values[train, None])
+        self.rows += int(train.sum())
         wrong = ~np.isnan(values) & (values != 0) & (values != 1)
         faults = [] if self.impute else fault_where(np.isnan(values), "is null", NULL_HINT)
         if wrong.any():
@@ -60,15 +66,22 @@ class BooleanEncoder(DenseEncoder):
     def finish(self) -> None:
         self.moments.finish()
         self.share = float(self.moments.mean[0])
+        self.missing = self.impute and tells_by_gaps(self.rows, int(self.moments.count[0]))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (1,)
+        return (1 + self.missing,)
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(self.column), *([says_missing(self.column)] if self.missing else [])]
 
     @property
     def read_again(self) -> bool:
-        return self.impute
+        return self.impute and not self.missing
 
     def encode(self, column: pa.Array) -> np.ndarray:
         values = numbers(column)
-        return np.where(np.isnan(values), self.share, values)[:, None].astype(np.float32)
+        null = np.isnan(values)
+        filled = np.where(null, self.share, values)
+        return np.stack([filled, null] if self.missing else [filled], axis=1).astype(np.float32)

@@ -28,6 +28,7 @@ class ListEncoder(NumericEncoder):
 
     length: int | None = None
     judged_as: ClassVar[JudgedAs] = "lists"
+    says_missing: ClassVar[bool] = False
     shown_as: ClassVar[ShownAs] = "nothing"
 
     @classmethod

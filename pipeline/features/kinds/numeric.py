@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.arrow import is_numeric, numbers
-from pipeline.features.dense import DenseEncoder, Place, usable
+from pipeline.features.dense import DenseEncoder, Place, says_missing, tells_by_gaps, usable
 from pipeline.features.encoder import MOST_SHARE, Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
@@ -26,16 +26,22 @@ HINT = "Numbers have to be finite: correct or drop the row, or set data.missing_
 
 @dataclass
 class NumericEncoder(DenseEncoder):
-    """Integers, floats and decimals. With `impute`, what is not a finite number becomes the train mean."""
+    """Integers, floats and decimals. With `impute`, what is not a finite number becomes the train mean.
+
+    Where that is so in more than a few train rows, a further column says which rows these are.
+    """
 
     column: str
     impute: bool
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
+    missing: bool = False
     odd_in: ClassVar[Literal["source", "encoded", ""]] = "source"
+    says_missing: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.moments: Moments | None = None
+        self.rows = 0
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
@@ -67,26 +73,30 @@ class NumericEncoder(DenseEncoder):
         values, bad = usable(self.values(column))
         self.moments = self.moments or Moments(values.shape[1])
         self.moments.update(values[train])
+        self.rows += int(train.sum())
         return [] if self.impute else _describe(column, bad)
 
     def finish(self) -> None:
         if self.moments is not None:
             self.moments.finish()
             self.mean, self.std = self.moments.mean.tolist(), self.moments.std.tolist()
+            asked = self.impute and self.says_missing
+            self.missing = asked and tells_by_gaps(self.rows, int(self.moments.count[0]))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.mean),)
+        return (len(self.mean) + self.missing,)
 
     @property
     def places(self) -> list[Place]:
-        return [
-            Place(place.title, (), mean, std) for place, mean, std in zip(super().places, self.mean, self.std)
-        ]
+        width = len(self.mean)
+        titles = [self.column] if width == 1 else [f"{self.column}[{at}]" for at in range(width)]
+        found = [Place(title, (), mean, std) for title, mean, std in zip(titles, self.mean, self.std)]
+        return [*found, says_missing(self.column)] if self.missing else found
 
     @property
     def read_again(self) -> bool:
-        return self.impute
+        return self.impute and not self.missing
 
     def marks(self, values: Any) -> tuple[np.ndarray, ...]:
         return (numbers(values),)
@@ -100,7 +110,8 @@ class NumericEncoder(DenseEncoder):
         values, bad = usable(self.values(column))
         std = np.array(self.std)
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-        return np.where(bad, 0.0, (values - self.mean) * scale).astype(np.float32)
+        scaled = np.where(bad, 0.0, (values - self.mean) * scale).astype(np.float32)
+        return np.hstack([scaled, bad.astype(np.float32)]) if self.missing else scaled
 
 
 def _describe(column: pa.Array, bad: np.ndarray) -> list[Fault]:
