@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,8 +11,11 @@ import pytest
 
 from pipeline.config import AuditConfig
 from pipeline.data.files import find_files, open_shards
-from pipeline.data.prepare import create_encoding
-from pipeline.preflight.columns import suspicious_features
+from pipeline.data.prepare import create_encoding, survey_rows
+from pipeline.preflight.columns import odd_labels, suspicious_features
+from pipeline.runs.context import AuditContext
+from pipeline.runs.directory import RunDirectory
+from pipeline.workers.cluster import Workers
 
 ROWS = 200
 RNG = np.random.default_rng(1)
@@ -49,3 +54,34 @@ def test_features_that_number_rows_or_tell_the_label_are_warned_of():
 
 def test_honest_features_are_not_warned_of():
     assert said({"x": X, "label": LABEL}) == []
+
+
+def lines_about_labels(labels: list, **data: object) -> list[tuple[str, str]]:
+    asked = config({"x": RNG.normal(size=len(labels)), "label": labels}, **data)
+    context = AuditContext(asked, RunDirectory(Path("run")), Workers(asked.compute))
+    shards = open_shards(find_files(asked.data))
+    return list(odd_labels(survey_rows(shards, create_encoding(shards, asked), context)))
+
+
+def test_spellings_an_empty_label_and_rare_classes_are_warned_of():
+    labels = ["no", "yes", "No ", ""] * 10 + ["perhaps"]
+    (spelled, hint), (empty, null), (rare, _) = lines_about_labels(labels)
+    assert spelled == "'No ' = 'no': equal but for blanks, case or Unicode form"
+    assert "data.merge_spellings: true" in hint
+    assert empty == "an empty label is a class"
+    assert "null" in null
+    assert rare.startswith("1 row of classes with fewer than two train rows ('perhaps')")
+    merged = lines_about_labels(labels[:-1], merge_spellings=True)
+    assert merged[0] == ("'No ' = 'no': one class each", "ok")
+    assert lines_about_labels(["a", "b"] * 5) == []
+
+
+def test_whole_numbers_that_a_float_cannot_hold_are_warned_of():
+    large = 2**60 + RNG.integers(0, 10**9, ROWS)
+    asked = config({"large": large, "x": X, "label": LABEL})
+    shards = open_shards(find_files(asked.data))
+    context = AuditContext(asked, RunDirectory(Path("run")), Workers(asked.compute))
+    encoding = survey_rows(shards, create_encoding(shards, asked), context).encoding
+    ((text, status),) = suspicious_features(shards, encoding)
+    assert text.startswith("large has whole numbers above 2^53")
+    assert "data.features" in status

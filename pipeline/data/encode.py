@@ -18,6 +18,7 @@ from pipeline.features.encoder import Column, Encoder
 from pipeline.features.input import Input
 from pipeline.features.registry import find_kind
 from pipeline.runs.directory import RunDirectory, read_json, write_json
+from pipeline.tasks.classification import ClassLabel
 from pipeline.tasks.registry import TASKS
 from pipeline.tasks.task import Codec, Task
 
@@ -44,7 +45,10 @@ class Encoding:
         features = [find_kind(column.kind).create(column, data) for column in columns]
         weight = RowWeight(data.weight) if data.weight else None
         of_one = label_type.value_type if is_list(label_type) else label_type
-        return cls(features, TASKS[task], TASKS[task].codec(data.label, str(of_one)), weight)
+        label = TASKS[task].codec(data.label, str(of_one))
+        if isinstance(label, ClassLabel):
+            label.merge = data.merge_spellings
+        return cls(features, TASKS[task], label, weight)
 
     def finish(self) -> None:
         """Fix all statistics. Raises InputError for labels that can't be learnt (see tasks/)."""

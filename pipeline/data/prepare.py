@@ -27,6 +27,7 @@ from pipeline.data.files import (
     source_fingerprint,
 )
 from pipeline.data.named_rows import trusted_rows
+from pipeline.data.rare_classes import Rare, rare_classes
 from pipeline.data.schema import (
     check_other_columns,
     check_schemas,
@@ -36,12 +37,16 @@ from pipeline.data.schema import (
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
+from pipeline.errors import InputError
+from pipeline.features.arrow import is_string
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
 from pipeline.tasks.registry import TASKS
 
 __all__ = ["prepare", "source_fingerprint"]
 
+NAMED = 5
+"""Labels that a sentence names."""
 CHUNK_BYTES = 2**26
 """Encoded rows of a chunk: what a worker holds of the data, however large a row is."""
 
@@ -53,8 +58,8 @@ def prepare(context: AuditContext) -> dict[str, Any]:
     """
     config, run = context.config, context.run
     shards = open_shards(find_files(config.data))
-    encoding = create_encoding(shards, config)
-    survey = survey_rows(shards, encoding, context)
+    survey = survey_rows(shards, create_encoding(shards, config), context)
+    encoding = survey.encoding
     encoding.save(run / ENCODING)
     canaries = draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
     chunks = write_chunks(survey, encoding, context, canaries)
@@ -71,14 +76,36 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_slice_types(shards, data)
     label_type, task = shards[0].type_of(data.label), detect_task(shards, data)
     TASKS[task].check_options(config)
+    if data.merge_spellings and not (task == "classification" and is_string(label_type)):
+        raise InputError(
+            f"data.merge_spellings is true, but the label {data.label!r} is {label_type}",
+            "Leave it out: only classes that are strings have spellings.",
+        )
     return Encoding.create(feature_columns(shards, data), task, label_type, data)
 
 
 def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditContext) -> Survey:
-    """The first pass. The catalog is there only if nothing was wrong."""
+    """The first pass. It is repeated if rows of rare classes get another role. The catalog is there only if nothing
+    was wrong.
+
+    Returns:
+        The survey. Its `encoding` is the fitted one: `encoding`, or that of the repetition.
+    """
+    survey, rare = _survey(shards, encoding, context, Rare())
+    if rare is not None:
+        survey, _ = _survey(shards, create_encoding(shards, context.config), context, rare, again=True)
+    if context.config.detection.trusted is not None:
+        trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
+    return survey
+
+
+def _survey(
+    shards: Sequence[Shard], encoding: Encoding, context: AuditContext, rare: Rare, again: bool = False
+) -> tuple[Survey, Rare | None]:
+    """One reading of all rows. It fixes the encoding, or says what has to happen to rare classes first."""
     data, total, done = context.config.data, sum(shard.rows for shard in shards), 0
     with write_catalog(context.run.path) as catalog:
-        survey = Survey(data, shards, encoding, catalog)
+        survey = Survey(data, shards, encoding, catalog, rare)
         for shard in shards:
             for run in read_runs(shard, used_columns(data), context.config.compute.chunk_rows):
                 survey.add(run)
@@ -88,10 +115,10 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
         check_roles(data, survey.counts())
         check_slice_rows(data, survey.counts())
         check_keys(data, survey.shards)
-        encoding.finish()
-    if context.config.detection.trusted is not None:
-        trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
-    return survey
+        found = None if again else rare_classes(survey)
+        if found is None:
+            encoding.finish()
+    return survey, found
 
 
 def write_chunks(
@@ -161,6 +188,7 @@ def facts(survey: Survey, chunks: Sequence[Chunk]) -> dict[str, Any]:
         "duplicates": repeated,
         "content_in_two_roles": shared,
         "dropped_labels": survey.dropped,
+        "set_aside": survey.aside,
         "sources": [source(kept.shard) for kept in survey.shards],
         "warnings": warnings(survey, counts, repeated, shared),
     }
@@ -176,6 +204,19 @@ def source(shard: Shard) -> dict[str, Any]:
         "mtime_ns": shard.mtime_ns,
         "sha256": sha256_of(shard.path),
     }
+
+
+def named(labels: Sequence[Any]) -> str:
+    rest = f" and {len(labels) - NAMED:,} more" if len(labels) > NAMED else ""
+    return ", ".join(repr(label) for label in labels[:NAMED]) + rest
+
+
+def aside_text(survey: Survey) -> str:
+    """Which rows are set aside, and what that means."""
+    return (
+        f"{counted(survey.aside, 'row')} of classes with fewer than two train rows ({named(survey.rare.aside)}): such "
+        "rows take no part and stay in the export."
+    )
 
 
 def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], shared: int) -> list[str]:
@@ -198,6 +239,13 @@ def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], s
         so = "has no label: it takes" if dropped == 1 else "have no label: they take"
         stay = "stays" if dropped == 1 else "stay"
         texts.append(f"{counted(dropped, 'row')} {so} no part and {stay} in the export.")
+    if survey.aside:
+        texts.append(aside_text(survey))
+    if survey.rare.moved:
+        texts.append(
+            f"Of rare classes ({named(survey.rare.moved)}) the rows with the lowest hashes went to train, which needs "
+            "two rows of a class."
+        )
     if split and split.column:
         missing = [role for role in ROLES[1:] if counts[role] == 0]
         texts += [f"The split column {split.column!r} gives no row the role {role}." for role in missing]

@@ -36,11 +36,15 @@ def roles_by_fractions(ids: np.ndarray, split: Split) -> np.ndarray:
     """
     assert split.fractions is not None
     bounds = np.cumsum(split.fractions)
+    codes = np.searchsorted(bounds[:-1] / bounds[-1], drawn(ids, split), side="right")
+    return codes.astype(np.uint8)
+
+
+def drawn(ids: np.ndarray, split: Split) -> np.ndarray:
+    """The number from 0 to 1 by which a row gets its role, float64 [rows]: the lowest go to train."""
     with np.errstate(over="ignore"):
         seed = mix(np.array([split.seed % 2**64], dtype=np.uint64))
-        uniform = (mix(ids.view(np.uint64) ^ seed) >> np.uint64(11)) * 2.0**-53
-    codes = np.searchsorted(bounds[:-1] / bounds[-1], uniform, side="right")
-    return codes.astype(np.uint8)
+        return (mix(ids.view(np.uint64) ^ seed) >> np.uint64(11)) * 2.0**-53
 
 
 def mix(values: np.ndarray) -> np.ndarray:

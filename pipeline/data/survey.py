@@ -16,9 +16,11 @@ from pipeline.data.files import Run, Shard
 from pipeline.data.hashing import content_ids, key_ids
 from pipeline.data.labels import DROP_HINT, missing_labels
 from pipeline.data.problems import Problems, place
+from pipeline.data.rare_classes import Rare
 from pipeline.data.splits import NONE, roles_by_column, roles_by_fractions
 from pipeline.features.arrow import plain
 from pipeline.features.faults import Fault, fault_where
+from pipeline.tasks.classification import one_spelling
 from pipeline.tasks.multilabel import as_sets
 
 KEY_HINT = "Every row needs a key: fill it in, or leave data.key out."
@@ -55,13 +57,22 @@ class Part:
 class Survey:
     """Takes the runs in order; then has the encoding's statistics, numbers per row, and all problems."""
 
-    def __init__(self, data: Data, shards: Sequence[Shard], encoding: Encoding, catalog: CatalogWriter):
+    def __init__(
+        self,
+        data: Data,
+        shards: Sequence[Shard],
+        encoding: Encoding,
+        catalog: CatalogWriter,
+        rare: Rare = Rare(),  # noqa: B008
+    ):
         self.data = data
+        self.rare = rare
         self.encoding = encoding
         self.catalog = catalog
         self.shards = [ShardRows(shard) for shard in shards]
         self.problems = Problems()
         self.dropped = 0  # rows without a label
+        self.aside = 0  # rows of classes that are set aside
 
     def add(self, run: Run) -> None:
         """Check and learn from one run. Faults are only noted."""
@@ -71,7 +82,7 @@ class Survey:
         features = content_ids([part.batch.column(name) for name in sorted(self.data.features)])
         roles = self.roles(part, features)
         self.learn(part, roles)
-        contents = content_ids([pa.array(features), as_sets(part.batch.column(self.data.label))])
+        contents = content_ids([pa.array(features), self.compared(part.batch.column(self.data.label))])
         kept = self.shards[part.shard.index]
         kept.roles[part.rows], kept.ids[part.rows] = roles, ids
         kept.contents[part.rows], kept.features[part.rows] = contents, features
@@ -83,8 +94,22 @@ class Survey:
         subject = what if what == column else f"{what} {column!r}"
         self.problems.add(part.shard, part.rows, subject, faults)
 
+    def compared(self, label: pa.Array) -> pa.Array:
+        """Labels such that equal ones say the same."""
+        if not self.data.merge_spellings:
+            return as_sets(label)
+        return pa.array([one_spelling(value) for value in plain(label).to_pylist()], pa.string())
+
     def labelled(self, run: Run) -> Part:
-        """The rows with a label; that one lacks is a fault unless such rows are to be dropped."""
+        """The rows with a label that are not set aside; that one lacks it is a fault unless such rows are dropped."""
+        part = self._with_label(run)
+        aside = self.rare.is_aside(plain(part.batch.column(self.data.label)))
+        if not aside.any():
+            return part
+        self.aside += int(aside.sum())
+        return Part(part.shard, part.rows[~aside], part.batch.filter(pa.array(~aside)))
+
+    def _with_label(self, run: Run) -> Part:
         rows = np.arange(run.first, run.first + run.batch.num_rows)
         missing = missing_labels(run.batch.column(self.data.label))
         part = Part(run.shard, rows, run.batch)
@@ -113,7 +138,8 @@ class Survey:
         if split is None:
             return np.full(len(part.rows), ROLES.index(part.shard.role or "train"), dtype=np.uint8)
         if split.column is None:
-            return roles_by_fractions(features, split)
+            codes = roles_by_fractions(features, split)
+            return np.where(np.isin(features, self.rare.to_train), np.uint8(0), codes)
         codes, faults = roles_by_column(plain(part.batch.column(split.column)), split)
         self.note(part, "split column", split.column, faults)
         return codes

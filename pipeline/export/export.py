@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,21 +249,17 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
         The number of rows of the source.
 
     Raises:
-        InputError: the source already has a column that the quarantine adds.
         WinnowError: the comparison fails.
     """
     with pq.ParquetFile(source) as file:
-        rows, taken = file.metadata.num_rows, set(file.schema_arrow.names) & set(EVIDENCE)
+        rows, taken = file.metadata.num_rows, set(file.schema_arrow.names)
     if not changes:
         quarantine.unlink(missing_ok=True)
         with write_atomically(cleaned) as temporary:
             shutil.copyfile(source, temporary)
         return rows
-    if taken:
-        raise InputError(
-            f"{source}: has a column {min(taken)!r}, which the quarantine would add",
-            "Rename or drop it: it comes from the quarantine of an earlier audit.",
-        )
+    names = evidence_names(changes.evidence.column_names, taken)
+    changes = replace(changes, evidence=changes.evidence.rename_columns(names))
     rewrite(source, changes, cleaned, quarantine)
     problem = difference(source, changes, cleaned, quarantine)
     if problem:
@@ -269,6 +267,15 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
         quarantine.unlink()
         raise _failed_check(str(source), problem)
     return rows
+
+
+def evidence_names(names: Sequence[str], taken: Set[str]) -> list[str]:
+    """The names of the columns that the quarantine adds: numbered where the source has columns of an earlier audit."""
+    number, found = 1, list(names)
+    while taken & set(found):
+        number += 1
+        found = [f"{name}_{number}" for name in names]
+    return found
 
 
 def _failed_check(shard: str, problem: str) -> WinnowError:

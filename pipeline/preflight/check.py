@@ -31,7 +31,7 @@ from pipeline.detection.rules.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce
-from pipeline.preflight.columns import suspicious_features
+from pipeline.preflight.columns import odd_labels, suspicious_features
 from pipeline.preflight.estimate import (
     Sizes,
     fidelity_retrainings,
@@ -131,8 +131,8 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         context = AuditContext(config, run, workers, progress)
         begin = time.perf_counter()
         shards = open_shards(find_files(config.data))
-        encoding = create_encoding(shards, config)
-        survey = survey_rows(shards, encoding, context)
+        survey = survey_rows(shards, create_encoding(shards, config), context)
+        encoding = survey.encoding
         validation = time.perf_counter() - begin
         encoding.save(run / "encoding.json")
         draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
@@ -177,6 +177,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         CheckLine("" if place else "features", *said)
         for place, said in enumerate(suspicious_features(shards, encoding))
     ]
+    lines += [CheckLine("" if place else "classes", *said) for place, said in enumerate(odd_labels(survey))]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
     lines += [
         CheckLine("" if place else "labels", *said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Classification(Probable):
         return ClassLabel(**state)
 
     def takes(self, kind: pa.DataType) -> bool:
-        return is_categorical(kind)
+        """Floats too, where they are asked for as classes."""
+        return is_categorical(kind) or pa.types.is_floating(kind)
 
     def recognises(self, kind: pa.DataType) -> bool:
         return is_categorical(kind)
@@ -98,14 +100,25 @@ def _normalised(logs: np.ndarray) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
+def one_spelling(value: str) -> str:
+    """What spellings of one word have in common: without blanks around it, in one case, composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).strip().casefold())
+
+
 @dataclass
 class ClassLabel:
-    """Classes: the sorted distinct labels of the train rows, in the source's type."""
+    """Classes: the sorted distinct labels of the train rows, in the source's type.
+
+    With `merge`, spellings that are equal after strip, casefold and NFC are one class, called by the one that most
+    train rows have; `spellings` has the others.
+    """
 
     column: str
     type: str  # Arrow type of the source, without dictionary encoding
     classes: list[Any] = field(default_factory=list)
     class_counts: list[int] = field(default_factory=list)  # train rows of each
+    merge: bool = False
+    spellings: dict[str, str] = field(default_factory=dict)  # spelling → name of its class
 
     def __post_init__(self) -> None:
         self.counts: dict[str, Counter[Any]] = {role: Counter() for role in ROLES}
@@ -126,9 +139,39 @@ class ClassLabel:
                 self.counts[role][value] += entry["counts"]
         return []
 
-    def finish(self) -> None:
-        """Fix the classes. Raises InputError for a single class, a class of one row, an unseen label."""
+    def alike(self) -> list[list[str]]:
+        """Labels that are one after strip, casefold and NFC, of all roles; the most frequent spelling first."""
+        total: Counter[Any] = sum(self.counts.values(), Counter())
+        groups: dict[str, list[str]] = {}
+        for value in sorted(value for value in total if isinstance(value, str)):
+            groups.setdefault(one_spelling(value), []).append(value)
         train = self.counts["train"]
+        several = [group for group in groups.values() if len(group) > 1]
+        return [sorted(group, key=lambda value: (-train[value], -total[value], value)) for group in several]
+
+    def of_classes(self) -> dict[str, Counter[Any]]:
+        """Role → class → rows, with spellings merged if they are to be."""
+        self.spellings = (
+            {other: first for first, *others in self.alike() for other in others} if self.merge else {}
+        )
+        found: dict[str, Counter[Any]] = {role: Counter() for role in ROLES}
+        for role, counts in self.counts.items():
+            for value, rows in counts.items():
+                found[role][self.spellings.get(value, value)] += rows
+        return found
+
+    def finish(self) -> None:
+        """Fix the classes.
+
+        Raises:
+            InputError: there is a single class, a class of one row, a label that train lacks, or a number that is not
+                whole.
+        """
+        self._refuse_fractions()
+        counts = self.of_classes()
+        for (role, value), place in list(self.first.items()):
+            self.first.setdefault((role, self.spellings.get(value, value)), place)
+        train = counts["train"]
         self.classes = sorted(train)
         self.class_counts = [train[value] for value in self.classes]
         if len(train) == 1:
@@ -143,11 +186,28 @@ class ClassLabel:
             "classes",
             "A class needs two rows: add some or drop this one; for numbers set data.task: regression.",
         )
-        refuse_unseen(self.counts, self.first)
+        refuse_unseen(counts, self.first)
+
+    def _refuse_fractions(self) -> None:
+        for (role, value), place in self.first.items():
+            if isinstance(value, float) and not value.is_integer():
+                raise InputError(
+                    f"{place}: the {role} label {value:g} is no class: it is not a whole number",
+                    "Set data.task: regression, or make the labels whole numbers or strings.",
+                )
+
+    def named(self, column: pa.Array) -> pa.Array:
+        """The labels by the names of their classes, without dictionary encoding."""
+        column = plain(column)
+        if not self.spellings:
+            return column
+        at = pc.index_in(column, value_set=pa.array(list(self.spellings), column.type))
+        names = pa.array(list(self.spellings.values()), column.type)
+        return pc.coalesce(names.take(at), column)
 
     def encode(self, column: pa.Array) -> np.ndarray:
         """Class indices, int64 [rows]. Raises InputError for an unknown label."""
-        column = plain(column)
+        column = self.named(column)
         index = pc.index_in(column, value_set=self.decode(np.arange(len(self.classes))))
         if index.null_count:
             value = column[int(np.argmax(pc.is_null(index).to_numpy(zero_copy_only=False)))].as_py()

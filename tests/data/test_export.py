@@ -396,11 +396,15 @@ def test_the_manifest_of_an_earlier_version_is_found_and_makes_way():
     assert [path.name for path in (run / "cleaned").iterdir()] == ["a.parquet"]
 
 
-def test_the_quarantine_of_an_earlier_audit_is_refused_by_column():
-    write_groups("a.parquet", pa.table({"label": [0, 1], "winnow_reasons": ["", ""]}), [2])
+def test_the_quarantine_of_an_earlier_audit_keeps_its_columns_beside_the_new_ones():
+    old = {"winnow_reasons": ["old", ""], "winnow_decision_2": [1, 2]}
+    write_groups("a.parquet", pa.table({"label": [0, 1], **old}), [2])
     run = make_run(["a.parquet"], {("a.parquet", 0): ("remove", None)})
-    with pytest.raises(InputError, match="winnow_reasons"):
-        export_rows(run, config())
+    export_rows(run, config())
+    away = pq.read_table(run / "quarantine/a.parquet")
+    assert away["winnow_reasons"].to_pylist() == ["old"]
+    assert away["winnow_decision_3"].to_pylist() == ["remove"]
+    assert pq.read_schema(run / "cleaned/a.parquet").names == ["label", *old]
 
 
 def changes_in(run: RunDirectory, shard: str):

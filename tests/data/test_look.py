@@ -303,7 +303,9 @@ def test_numbers_to_predict():
     write("b.parquet", {"x": MEASURED, "target": range(ROWS)})
     assert config_of(look(["b.parquet"])).data.task == "regression"
     write("c.parquet", {"x": MEASURED, "target": [0.0, 1.0] * 60})
-    assert "column of integers" in look(["c.parquet"]).label.text
+    label = look(["c.parquet"]).label
+    assert (label.task, label.text.split(":")[0]) == ("classification", "2 classes")
+    assert label.text.endswith("a number to predict: task: regression")
 
 
 def test_gaps_are_found_and_filled():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.attribution.errors import AttributionError
 from pipeline.config import Model
 from pipeline.errors import InputError
 from pipeline.models import build_model, initialise
@@ -127,3 +128,25 @@ def test_whatever_a_forward_raises_is_said_in_words() -> None:
 
     with pytest.raises(InputError, match=r"can't take .* AssertionError: 3 columns are too few"):
         check_model(Picky(), encoding(dense=(3,)), rows(torch.randn(4, 3)))
+
+
+class MinusMean(nn.Sequential):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs - inputs.mean(0))
+
+
+class Folded(nn.Linear):
+    """Two columns of every row go through one layer of their own."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs.reshape(-1, 2)).reshape(len(inputs), -1, 3).sum(1)
+
+
+def test_a_model_whose_rows_depend_on_each_other_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match="for a row depends on the other rows of its batch"):
+        check_model(MinusMean(nn.Linear(7, 3)), encoding(dense=(7,)), rows(torch.randn(4, 7)))
+
+
+def test_a_model_that_folds_the_batch_is_refused_before_any_work() -> None:
+    with pytest.raises(AttributionError, match="batch"):
+        check_model(Folded(2, 3), encoding(dense=(8,)), rows(torch.randn(4, 8)))

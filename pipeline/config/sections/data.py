@@ -91,6 +91,11 @@ class Data(Section):
     missing_label: Literal["error", "drop"] = Field(
         "error", description="a null or NaN label: an error, or the row takes no part and stays in the export"
     )
+    merge_spellings: bool = Field(
+        False,
+        description="of labels that are strings: true makes those one class that are equal without blanks around them, "
+        "in one case and in one Unicode form (NFC); rows that are not relabelled keep their spelling in the export",
+    )
     validation_is_clean: bool = Field(
         False,
         description="true only if the validation labels can be trusted: harm then counts as evidence. Otherwise "

@@ -59,6 +59,8 @@ DESCRIBING_WORDS = {"country", "region", "device", "site", "domain", "channel", 
 TIME_NAMES = re.compile(r"(^|_)(timestamp|datetime|date)$|_at$")
 TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 MOST_GROUPS = 200
+OF_WINNOW = "winnow_"
+"""The columns that a quarantine adds begin so."""
 CATEGORY = "category"
 """The kind that a column of groups has if it is a feature too."""
 
@@ -67,6 +69,8 @@ def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
     """What a column of the train files is good for, by name, type, order and sample."""
     column = Column.of(shards[0].schema, name, partial(values_of, [shards[0]], name))
     column = replace(column, type=shards[0].type_of(name))
+    if name.startswith(OF_WINNOW):
+        return Choice(None, "of an earlier audit")
     if is_pandas_index(shards[0].schema, name):
         return Choice(None, "the index that pandas stored")
     if is_bytes(column.type) or pa.types.is_fixed_size_list(column.type):

@@ -79,9 +79,11 @@ def target(shards: list[Shard], column: str) -> Label:
         low, high = finite.min(initial=low), finite.max(initial=high)
         missing += int(np.isnan(values).sum())
         seen = np.union1d(seen, finite)[: FEW_NUMBERS + 1]
-    few = len(seen) <= FEW_NUMBERS and (seen == np.round(seen)).all()
-    hint = "; for classes make it a column of integers" if few else ""
-    return Label(column, "regression", f"a number, {low:g} to {high:g}{hint}", missing)
+    few = 2 <= len(seen) <= FEW_NUMBERS and (seen == np.round(seen)).all()
+    if few and pa.types.is_floating(shards[0].type_of(column)):
+        text = f"{counted(len(seen), 'class', 'classes')}: the whole numbers {low:g} to {high:g}; a number to predict: "
+        return Label(column, "classification", f"{text}task: regression", missing)
+    return Label(column, "regression", f"a number, {low:g} to {high:g}", missing)
 
 
 def _sets_text(shards: list[Shard], column: str) -> str:
