@@ -23,6 +23,7 @@ from pipeline.detection.judges.halves import (
     reading_train,
     role_files,
 )
+from pipeline.panel.judges import OWN
 from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
 from pipeline.runs.context import AuditContext
 from pipeline.tasks.classification import CLASSIFICATION
@@ -93,6 +94,11 @@ class Judges:
 
     def weights(self) -> np.ndarray:
         return np.array([judge.weight for judge in self.counting])
+
+    @property
+    def own_share(self) -> float:
+        """The share of the votes that models of the user's own have, 0 … 1."""
+        return float(sum(judge.weight for judge in self.judges if judge.name in OWN) / self.weights().sum())
 
     def of(self, judge: str, role: str) -> np.ndarray:
         """The opinions of a judge on the rows of a role, float32 `[rows, classes]`, memory-mapped."""
