@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.detection.columns import StoredColumn
+from pipeline.detection.in_sample import looks_in_sample
 from pipeline.detection.judges.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.judges.class_judges import Judges, collect_judges
 from pipeline.detection.judges.halves import Opinion
@@ -138,6 +139,8 @@ def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     judges = collect_judges(context, given, window)
     if judges is None:
         return _weigh_by_training(context, given, window)
+    if looks_in_sample(judges, given, context.config.detection.seed):
+        judges = judges.without_own_probabilities()
     return _weigh_classes(context, judges, given)
 
 

@@ -15,7 +15,7 @@ from pipeline.data.evidence.collect import evidence_path
 from pipeline.panel.fits import Fit, folds_path, role_labels
 from pipeline.panel.judges import FLOOR, OWN_PROBABILITIES, AnyJudge
 from pipeline.panel.material import EVIDENCE
-from pipeline.panel.opinions import FOLDER, MEAN, opinions_path, write_opinions
+from pipeline.panel.opinions import FOLDER, MEAN, MEAN_WITHOUT, opinions_path, write_opinions
 from pipeline.panel.weights import Measured, Weighed, weigh
 from pipeline.tasks.task import Probable, Task
 from pipeline.workers.worker import run_data
@@ -170,12 +170,25 @@ def pool(
             else Opinions(run_path, judge.name, folds, count, tuple(hidden) if blind else ())
             for judge in some
         ]
-        weighed = weigh([measure(each, labels, judged) for each in of_all], baseline)
+        measured = [measure(each, labels, judged) for each in of_all]
+        weighed = weigh(measured, baseline)
+        others = {
+            each.measured.judge: each.weight
+            for each in weigh([each for each in measured if each.judge != OWN_PROBABILITIES.name], baseline)
+        }
         for role in ROLES:
             if data.count(role) and not (blind and role == "train"):
                 _write_role(run_path, role, blind, list(zip(of_all, weighed)))
+                _write_mean(
+                    run_path, role, blind, MEAN, {each.measured.judge: each.weight for each in weighed}
+                )
+                if len(others) < len(weighed):
+                    _write_mean(run_path, role, blind, MEAN_WITHOUT, others)
         if not blind:
-            entries = [_describe(judge, each) for judge, each in zip(judges, weighed)]
+            entries = [
+                _describe(judge, each) | {"weight_without": others.get(judge.name, 0.0)}
+                for judge, each in zip(judges, weighed)
+            ]
     return {"judges": entries, "baseline_log_loss": baseline_log_loss}
 
 
@@ -196,7 +209,7 @@ def _describe(judge: AnyJudge, weighed: Weighed) -> dict[str, Any]:
 
 
 def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[AnyOpinions, Weighed]]) -> None:
-    """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
+    """Write the calibrated opinions of each judge, for all rows of a role."""
     data = run_data(run_path)
     task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
     shape = task.opinions_shape(rows, outputs)
@@ -204,10 +217,16 @@ def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[AnyOpi
         with write_opinions(opinions_path(run_path / FOLDER, opinions.judge, role, blind), shape) as target:
             for place in _row_slices(rows, outputs):
                 target[place] = task.tempered(opinions.read(role, place), weighed.measured.temperature)
-    paths = [opinions_path(run_path / FOLDER, opinions.judge, role, blind) for opinions, _ in parts]
-    weights = [weighed.weight for _, weighed in parts]
-    with write_opinions(opinions_path(run_path / FOLDER, MEAN, role, blind), shape) as target:
+
+
+def _write_mean(run_path: Path, role: str, blind: bool, name: str, weights: dict[str, float]) -> None:
+    """Write the mean of the written opinions of some judges, by name with their weights, for all rows of a role."""
+    data = run_data(run_path)
+    task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
+    paths = [opinions_path(run_path / FOLDER, judge, role, blind) for judge in weights]
+    shape = task.opinions_shape(rows, outputs)
+    with write_opinions(opinions_path(run_path / FOLDER, name, role, blind), shape) as target:
         for place in _row_slices(rows, outputs):
             target[place] = task.mean_opinion(
-                [np.load(path, mmap_mode="r")[place] for path in paths], weights
+                [np.load(path, mmap_mode="r")[place] for path in paths], list(weights.values())
             )

@@ -208,7 +208,8 @@ def _matrix(
         if lengths[row] < 0:
             return BadRow(row, f"column {name!r} is null", FINITE_HINT)
         return BadRow(row, f"column {name!r} has {lengths[row]} {found}", hint)
-    values = numbers(column.flatten()).reshape(len(column), width).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused
+        values = numbers(column.flatten()).reshape(len(column), width).astype(np.float32)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, place = (int(each) for each in bad[0])
