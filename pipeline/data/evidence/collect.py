@@ -122,7 +122,7 @@ def _write(batches: Batches, lines: Lines, into: tuple[Path, str] | None) -> int
     """Write the values of all rows, or only read them if `into` (folder and name) is None; returns their width."""
     width = 0
     with ExitStack() as stack:
-        arrays: dict[int, np.ndarray] = {}
+        arrays: dict[int, np.memmap] = {}
         for which, values in batches:
             width = values.shape[1]
             if into is None:
@@ -136,9 +136,9 @@ def _write(batches: Batches, lines: Lines, into: tuple[Path, str] | None) -> int
     return width
 
 
-def _create(stack: ExitStack, lines: Lines, into: tuple[Path, str], width: int) -> dict[int, np.ndarray]:
+def _create(stack: ExitStack, lines: Lines, into: tuple[Path, str], width: int) -> dict[int, np.memmap]:
     """Role → its file, which appears when the stack is left without an error."""
-    arrays: dict[int, np.ndarray] = {}
+    arrays: dict[int, np.memmap] = {}
     for role, rows in lines.counts().items():
         if rows:
             temporary = stack.enter_context(write_atomically(evidence_path(*into, role)))

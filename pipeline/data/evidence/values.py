@@ -31,11 +31,13 @@ class Reader(Protocol):
 
     Attributes:
         name: the key below `data`.
-        columns: the columns that it reads.
     """
 
     name: str
-    columns: list[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it reads."""
 
     def check_types(self, where: str, schema: pa.Schema) -> None:
         """Raises InputError for a column whose type can't be this evidence; `where` is the file."""
