@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import Data, FeatureKind
 from pipeline.data.files import Shard
+from pipeline.data.formats.sources import open_source
 from pipeline.data.schema import check_schemas
 from pipeline.features.arrow import is_bytes, is_string, plain, value_type
 
@@ -25,7 +24,7 @@ KEY_ROWS = 5_000_000  # in larger data a key is unique as far as the sample show
 def values_of(shards: Sequence[Shard], column: str) -> Iterator[pa.Array]:
     """A column of all shards, a batch at a time, without dictionary encoding."""
     for shard in shards:
-        with pq.ParquetFile(shard.path) as file:
+        with open_source(shard.path) as file:
             for batch in file.iter_batches(columns=[column]):
                 yield plain(batch.column(0))
 
@@ -54,7 +53,7 @@ def read_sample(shards: list[Shard]) -> pa.Table:
     tables = []
     for place in np.unique(np.linspace(0, len(groups) - 1, SAMPLE_GROUPS).astype(int)):
         shard, group = groups[place]
-        with pq.ParquetFile(shard.path) as file:
+        with open_source(shard.path) as file:
             batch = next(file.iter_batches(SAMPLE_ROWS, row_groups=[group], columns=columns))
         tables.append(pa.table({name: plain(batch.column(name)) for name in columns}))
     return pa.concat_tables(tables).combine_chunks()
@@ -80,7 +79,3 @@ def count_distinct(values: pa.Array | pa.ChunkedArray) -> int:
 
 def is_id(column: str) -> bool:
     return column.lower() in KEY_NAMES or column.lower().endswith(("_id", "_key"))
-
-
-def words(name: str) -> set[str]:
-    return set(re.findall("[a-z]+", name.lower()))
