@@ -14,9 +14,9 @@ from pipeline.features.arrow import numbers, plain
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
 
-DROP_HINT = (
-    "The label column may not have nulls, nor numbers without a name where its classes have names. Drop the row, or "
-    "set data.missing_label: drop."
+DROP_HINT = "The label column may not have nulls. Drop the row, or set data.missing_label: drop."
+CLASS_HINT = (
+    "The classes have names, and no other number is one. Correct the row, or set data.missing_label: drop."
 )
 WEIGHT_HINT = "Weights have to be positive, finite numbers: correct or drop the row."
 

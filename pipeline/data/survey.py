@@ -14,7 +14,7 @@ from pipeline.data.catalog import CatalogWriter
 from pipeline.data.encode import Encoding
 from pipeline.data.files import Run, Shard
 from pipeline.data.hashing import content_ids, key_ids
-from pipeline.data.labels import DROP_HINT, missing_labels
+from pipeline.data.labels import CLASS_HINT, DROP_HINT, missing_labels
 from pipeline.data.originals import class_names
 from pipeline.data.problems import Problems, place
 from pipeline.data.splits import NONE, roles_by_column, roles_by_fractions
@@ -99,7 +99,8 @@ class Survey:
         value = run.batch.column(self.data.label)[int(np.argmax(missing))].as_py()
         numbered = isinstance(value, int)
         what = "is null" if value is None else f"is {value}, the number of no class" if numbered else "is NaN"
-        self.note(part, "label", self.data.label, fault_where(missing, what, DROP_HINT))
+        hint = CLASS_HINT if numbered else DROP_HINT
+        self.note(part, "label", self.data.label, fault_where(missing, what, hint))
         return part
 
     def row_keys(self, part: Part) -> list[str]:
