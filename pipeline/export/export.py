@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
 from pipeline.data.formats.copies import parquet_of, state_of
+from pipeline.data.formats.hive import columns_of
 from pipeline.data.formats.hugging_face import is_of_dataset, write_beside
 from pipeline.data.formats.registry import format_of
 from pipeline.errors import InputError, WinnowError
 from pipeline.export.as_given import write_as_given
+from pipeline.export.hive_labels import is_in_folder, with_label, write_layout
 from pipeline.export.manifest import AS_GIVEN, EARLIER_MANIFEST, MANIFEST
 from pipeline.export.rewrite import Changes, difference, rewrite
 from pipeline.features.arrow import plain
@@ -57,10 +60,14 @@ EVIDENCE = {
 
 @dataclass(frozen=True)
 class Names:
-    """The names of a shard's exported files below their folders: the Parquet files, and the one in its own format."""
+    """The names of a shard's exported files below their folders: the Parquet files, and the one in its own format.
+
+    `label_in_folder`: the label is the name of a Hive folder above the shard.
+    """
 
     parquet: str
     given: str
+    label_in_folder: bool
 
 
 def export(context: AuditContext, proposed: bool = False) -> dict[str, Any]:
@@ -107,12 +114,11 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
         (run / name).unlink(missing_ok=True)
     sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
     files, relabelled = [], 0
-    given_names = output_names(shards, [2 if is_of_dataset(Path(shard)) else 1 for shard in shards])
-    for shard, name, given in zip(shards, parquet_names(shards, given_names), given_names):
+    for shard, names in zip(shards, _names(shards, config.data.label)):
         _check_source(shard, sources[shard])
         changes = changes_of(_changed_rows(path, shard), config.data.label)
         relabelled += int(changes.relabel.sum())
-        files.append(_export_file(run, shard, Names(name, given), sources[shard], changes))
+        files.append(_export_file(run, shard, names, sources[shard], changes))
     exported = {
         Path(file["source"]): (run / file["as_given"], file["rows_kept"])
         for file in files
@@ -179,6 +185,21 @@ def output_names(shards: list[str], depths: list[int] | None = None) -> list[str
         depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names)]
 
 
+def _names(shards: list[str], label: str) -> list[Names]:
+    """The names of the exported files of all shards.
+
+    Folders that say something of the rows stay: those of a Hugging Face dataset and Hive folders.
+    """
+    depths = [max(1 + len(columns_of(Path(s))), 2 if is_of_dataset(Path(s)) else 1) for s in shards]
+    given = output_names(shards, depths)
+    in_folder = [is_in_folder(Path(shard), label) for shard in shards]
+    parquet = [
+        name.replace("=", "-") if labelled else name
+        for name, labelled in zip(parquet_names(shards, given), in_folder)
+    ]
+    return [Names(*names) for names in zip(parquet, given, in_folder)]
+
+
 def parquet_names(shards: list[str], names: list[str]) -> list[str]:
     """The names of the Parquet files for shards of any format: `reviews.csv` becomes `reviews.parquet`."""
     found = [
@@ -186,7 +207,7 @@ def parquet_names(shards: list[str], names: list[str]) -> list[str]:
         for shard, name in zip(shards, names)
     ]
     counts = Counter(found)
-    return [new if counts[new] == 1 else f"{old}.parquet" for old, new in zip(names, found)]
+    return [new if new == old or counts[new] == 1 else f"{old}.parquet" for old, new in zip(names, found)]
 
 
 def _check_source(shard: str, sha256: str) -> None:
@@ -246,13 +267,16 @@ def _export_file(
         if finished["wanted"] == wanted and _is_there(run, finished["file"]):
             return finished["file"]
     cleaned, quarantine = run / "cleaned" / names.parquet, run / "quarantine" / names.parquet
-    source = parquet_of(shard)
-    rows_in = _write_pair(source, changes, cleaned, quarantine)
-    given = None if format_of(Path(shard)) is None else run / AS_GIVEN / names.given
-    if given is not None:
-        write_as_given(Path(shard), changes, cleaned, given)
+    source, given = Path(shard), run / AS_GIVEN / names.given
+    with ExitStack() as stack:
+        copy = parquet_of(shard)
+        if names.label_in_folder:
+            copy = stack.enter_context(with_label(source, record.with_suffix(".parquet")))
+        rows_in = _write_pair(shard, copy, changes, cleaned, quarantine)
+        if not changes and sha256_of(str(cleaned)) != sha256_of(str(copy)):
+            raise _failed_check(shard, "the copy differs from the source")
     removed = int((~changes.relabel).sum())
-    file = {
+    file: dict[str, Any] = {
         "source": shard,
         "cleaned": f"cleaned/{names.parquet}",
         "quarantine": f"quarantine/{names.parquet}" if changes else None,
@@ -263,10 +287,13 @@ def _export_file(
         "sha256_cleaned": sha256_of(str(cleaned)),
         "sha256_quarantine": sha256_of(str(quarantine)) if changes else None,
     }
-    if given is not None:
+    if names.label_in_folder:
+        written = write_layout(source, changes, cleaned, given)
+        hashes = {str(path.relative_to(run.path)): sha256_of(str(path)) for path in written}
+        file |= {"as_given": f"{AS_GIVEN}/{names.given}", "sha256_as_given": hashes}
+    elif format_of(source) is not None:
+        write_as_given(source, changes, cleaned, given)
         file |= {"as_given": f"{AS_GIVEN}/{names.given}", "sha256_as_given": sha256_of(str(given))}
-    if not changes and file["sha256_cleaned"] != sha256_of(str(source)):
-        raise _failed_check(shard, "the copy differs from the source")
     write_json(record, {"wanted": wanted, "file": file})
     return file
 
@@ -282,14 +309,22 @@ def _is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
     """Whether the files of a manifest entry exist with the checksums of the entry."""
     for kind in WRITTEN:
         if file.get(kind):
-            path = run / file[kind]
-            if not path.exists() or sha256_of(str(path)) != file[f"sha256_{kind}"]:
+            found = file[f"sha256_{kind}"]
+            hashes = found if isinstance(found, dict) else {file[kind]: found}
+            if any(not (run / n).exists() or sha256_of(str(run / n)) != each for n, each in hashes.items()):
                 return False
     return True
 
 
-def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
+def _write_pair(shard: str, source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
     """Write `cleaned` and, if there are changes, `quarantine`, and compare both with the source.
+
+    Args:
+        shard: the user's file, for messages.
+        source: the Parquet file with its rows.
+        changes: of its rows.
+        cleaned: the file to write.
+        quarantine: the file to write.
 
     Returns:
         The number of rows of the source.
@@ -307,7 +342,7 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
         return rows
     if taken:
         raise InputError(
-            f"{source}: has a column {min(taken)!r}, which the quarantine would add",
+            f"{shard}: has a column {min(taken)!r}, which the quarantine would add",
             "Rename or drop it: it comes from the quarantine of an earlier audit.",
         )
     rewrite(source, changes, cleaned, quarantine)
@@ -315,7 +350,7 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
     if problem:
         cleaned.unlink()
         quarantine.unlink()
-        raise _failed_check(str(source), problem)
+        raise _failed_check(shard, problem)
     return rows
 
 

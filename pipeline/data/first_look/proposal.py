@@ -101,6 +101,8 @@ class Proposal:
         for kind, names in kinds.items():
             one = f"{names[0]:<{width}}{self.choices[names[0]].remark}".rstrip()
             lines.append((kind, one if len(names) == 1 else f"{len(names)} columns: {some(names)}"))
+        if self.label.missing:
+            lines.append(("no label", f"{counted(self.label.missing, 'row')}, which take no part"))
         lines.append(("key", f"{self.key:<{width}}unique" if self.key else "none: a row is named file#row"))
         if self.weight:
             lines.append(("weight", self.weight))

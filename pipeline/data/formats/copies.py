@@ -79,7 +79,7 @@ def parquet_of(path: str | Path) -> Path:
 
 def _write(content: Content, copy: Path) -> None:
     """A row group for each batch, with checksums; the notes are known when all batches have been read."""
-    how = {"compression": "zstd", "write_page_checksum": True}
+    how = {"compression": "zstd", "write_page_checksum": True, "use_compliant_nested_type": False}
     with write_atomically(copy) as temporary, pq.ParquetWriter(temporary, content.schema, **how) as writer:
         for batch in content.batches:
             if batch.num_rows:

@@ -36,8 +36,10 @@ def write_beside(exported: Mapping[Path, tuple[Path, int]]) -> None:
         write_json(new / INFO, _with_rows(info, state.get("_split"), sum(rows)))
     for root in {home.parent for home in homes if (home.parent / SPLITS).exists()}:
         splits = read_json(root / SPLITS)["splits"]
-        mine = {home.name: new.parent for home, new in homes.items() if home.parent == root}
-        write_json(next(iter(mine.values())) / SPLITS, {"splits": [name for name in splits if name in mine]})
+        there = {home.name: new.parent for home, new in homes.items() if home.parent == root}
+        write_json(
+            next(iter(there.values())) / SPLITS, {"splits": [name for name in splits if name in there]}
+        )
 
 
 def _with_rows(info: dict[str, Any], split: str | None, rows: int) -> dict[str, Any]:

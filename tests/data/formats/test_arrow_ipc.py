@@ -56,7 +56,6 @@ def test_files_and_streams_are_read_and_exported(path: str) -> None:
     assert open_source(path).schema_arrow.equals(content.schema, check_metadata=True)
     run = make_run([path], {(path, 0): ("remove", None), (path, 3): ("relabel", "new")})
     export_rows(run, config())
-    write("back.arrow", content)  # how pyarrow opens a source tells which of the three it is
     written = run / "cleaned_as_given" / path
     assert written.read_bytes()[:6] == Path(path).read_bytes()[:6]
     opened = pa.ipc.open_stream(written) if path == "a.arrow" else pa.ipc.open_file(written)
@@ -144,9 +143,9 @@ def test_numbers_without_a_class_name_are_no_labels(tmp_path: Path) -> None:
     assert proposal.label.text == "2 classes: positive 60 %, negative 40 %"
     assert proposal.label.missing == 30
     path = matches("ds", "train")[0]
-    data = {"train": path, "features": {"text": "text"}, "validation": path, "split": None}
+    data = {"train": path, "features": {"text": "text"}}
     with pytest.raises(InputError, match=r"row 3: label is -1, the number of no class"):
         run_prepare(tmp_path / "run", **data, missing_label="error")
-    facts = run_prepare(tmp_path / "run", **(data | {"validation": None}), missing_label="drop").facts
+    facts = run_prepare(tmp_path / "run", **data, missing_label="drop").facts
     assert facts["class_counts"] == {"0": 60, "1": 90}
     assert facts["dropped_labels"] == 30

@@ -75,6 +75,7 @@ def test_folders_named_after_roles_are_sources_of_their_own() -> None:
         "holdout": ["photos/test"],
     }
     assert [shard.rows for shard in shards] == [4, 4, 4]
+    assert [row["path"] for row in rows_of("photos/val")] == [f"val/{name}" for name in NAMES]
 
 
 @pytest.mark.parametrize(

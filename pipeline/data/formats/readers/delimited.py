@@ -85,8 +85,8 @@ class Delimited(Format):
 
     def write(self, source: Path, edits: Edits, target: Path) -> None:
         dialect = dialect_of(source)
-        place = _names(source, dialect).index(edits.column)
         removed, labels = edits.by_row()
+        place = _names(source, dialect).index(edits.column) if labels else 0
         spellings = _spellings(source, dialect, place, edits.labels.type) if labels else {}
         with (
             open_text(source, dialect.encoding) as text,

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.data.formats.folders import TABLES, is_picture
 from pipeline.data.formats.format import BLOCK_BYTES, BLOCK_ROWS, Content, Edits, Format
 from pipeline.data.formats.registry import format_of, is_known
+from pipeline.data.names import role_word
 from pipeline.errors import InputError
 
 IMAGE, PATH, LABEL = "image", "path", "label"
@@ -186,6 +187,9 @@ def _is_table(path: Path) -> bool:
 
 
 def _batches(folder: Path, found: Pictures, more: list[pa.Field]) -> Iterator[pa.RecordBatch]:
+    """The rows; the name of a folder of a role begins their paths, so that these are unique over all roles."""
+    name = folder.absolute().name
+    before = f"{name}/" if role_word(name) else ""
     rows: list[int] = []
     images: list[dict[str, Any]] = []
     size = 0
@@ -195,17 +199,21 @@ def _batches(folder: Path, found: Pictures, more: list[pa.Field]) -> Iterator[pa
         images.append({"bytes": content, "path": path})
         size += len(content or b"")
         if size > BLOCK_BYTES or len(rows) == BLOCK_ROWS:
-            yield _batch(found, rows, images, more)
+            yield _batch(found, rows, images, more, before)
             rows, images, size = [], [], 0
     if rows:
-        yield _batch(found, rows, images, more)
+        yield _batch(found, rows, images, more, before)
 
 
 def _batch(
-    found: Pictures, rows: list[int], images: list[dict[str, Any]], more: list[pa.Field]
+    found: Pictures, rows: list[int], images: list[dict[str, Any]], more: list[pa.Field], before: str
 ) -> pa.RecordBatch:
+    """before: what the paths of the rows begin with."""
     paths = [found.paths[row] for row in rows]
-    columns: dict[str, pa.Array] = {IMAGE: pa.array(images, STRUCT), PATH: pa.array(paths, pa.string())}
+    columns: dict[str, pa.Array] = {
+        IMAGE: pa.array(images, STRUCT),
+        PATH: pa.array([before + path for path in paths]),
+    }
     if found.classes:
         columns[LABEL] = pa.array([found.classes[row] for row in rows], pa.string())
     if found.table:
