@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -30,12 +31,26 @@ def columns_of(path: Path) -> list[tuple[pa.Field, Any]]:
     root, keys = layout(path)
     found = []
     for depth, (key, value) in enumerate(keys):
-        pattern = "/".join(["*"] * depth + [f"{_literal(key)}=*"])
-        texts = [unquote(each.name.partition("=")[2]) for each in root.glob(pattern) if each.is_dir()]
-        kind = _type_of([text for text in texts if text != NULL])
-        typed = None if value == NULL else value if pa.types.is_string(kind) else int(value)
-        found.append((pa.field(key, kind), typed))
+        kind = _type_at(root.absolute(), depth, key)
+        if not (pa.types.is_string(kind) or value == NULL or _type_of([value]) in LARGEST):
+            _type_at.cache_clear()  # a folder that was not there before
+            kind = _type_at(root.absolute(), depth, key)
+        found.append((pa.field(key, kind), _typed(value, kind)))
     return found
+
+
+def _typed(value: str, kind: pa.DataType) -> str | int | None:
+    if value == NULL:
+        return None
+    return value if pa.types.is_string(kind) else int(value)
+
+
+@lru_cache(maxsize=256)
+def _type_at(root: Path, depth: int, key: str) -> pa.DataType:
+    """The type of a key, by all folders of the dataset that have it so deep below its root."""
+    pattern = "/".join(["*"] * depth + [f"{_literal(key)}=*"])
+    texts = [unquote(each.name.partition("=")[2]) for each in root.glob(pattern) if each.is_dir()]
+    return _type_of([text for text in texts if text != NULL])
 
 
 def _literal(text: str) -> str:

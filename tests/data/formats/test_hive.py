@@ -62,6 +62,13 @@ def test_other_formats_in_hive_folders_and_a_column_of_the_same_name() -> None:
     assert open_source("data/source=b/p.csv").read().to_pylist() == [{"x": 1, "source": "own"}]
 
 
+def test_a_folder_that_comes_later_changes_the_type() -> None:
+    path = write("data/k=1/p.parquet", 1)
+    assert open_source(path).read()["k"].to_pylist() == [1]
+    assert open_source(write("data/k=x/p.parquet", 1)).read()["k"].to_pylist() == ["x"]
+    assert open_source(path).read()["k"].to_pylist() == ["1"]
+
+
 def test_only_the_nearest_folders_count() -> None:
     assert source_schema(write("run=7/data/k=1/p.parquet", 1)).names == ["x", "y", "k"]
     assert source_schema(write("run=7/data/p.parquet", 1)).names == ["x", "y"]
