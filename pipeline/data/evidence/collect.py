@@ -28,6 +28,7 @@ from pipeline.data.files import (
     open_shards,
     read_runs,
 )
+from pipeline.data.formats.copies import state_of
 from pipeline.data.hashing import key_ids
 from pipeline.data.problems import place
 from pipeline.errors import InputError
@@ -105,17 +106,16 @@ def evidence_fingerprint(config: AuditConfig) -> str | None:
         InputError: a file does not exist.
     """
     facts = [
-        [name, shard.path, shard.size, shard.mtime_ns]
+        [name, path, *state_of(Path(path))]
         for name, given in config.data.evidence.items()
         if given.file is not None
-        for shard in _files_of(name, given)
+        for path in _paths_of(name, given)
     ]
     return digest(facts) if facts else None
 
 
-def _files_of(name: str, given: Evidence) -> list[Shard]:
-    paths = matches(given.file or "", f"{name}.file")
-    return open_shards([SourceFile(path, None) for path in paths])
+def _paths_of(name: str, given: Evidence) -> list[str]:
+    return matches(given.file or "", f"{name}.file")
 
 
 def _write(batches: Batches, lines: Lines, into: tuple[Path, str] | None) -> int:
@@ -174,7 +174,7 @@ class _Joined:
     def __init__(self, run_path: Path, data: Data, given: Evidence, sources: Sequence[Shard], reader: Reader):
         self.unused = 0
         self._run_path = run_path
-        self.shards = _files_of(reader.name, given)
+        self.shards = open_shards([SourceFile(path, None) for path in _paths_of(reader.name, given)])
         self._key = given.key or str(data.key)
         self._file, self._sources, self._reader = str(given.file), sources, reader
         for shard in self.shards:
