@@ -15,6 +15,7 @@ from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import ENCODING, Encoding
 from pipeline.data.encoded import Chunk, chunk_path, save_chunks
+from pipeline.data.evidence.collect import check_task, collect_evidence
 from pipeline.data.files import (
     Run,
     Shard,
@@ -26,6 +27,7 @@ from pipeline.data.files import (
     sha256_of,
     source_fingerprint,
 )
+from pipeline.data.formats.copies import notes_of
 from pipeline.data.named_rows import trusted_rows
 from pipeline.data.rare_classes import Rare, rare_classes
 from pipeline.data.schema import (
@@ -76,6 +78,7 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_slice_types(shards, data)
     label_type, task = shards[0].type_of(data.label), detect_task(shards, data)
     TASKS[task].check_options(config)
+    check_task(data, task)
     if data.merge_spellings and not (task == "classification" and is_string(label_type)):
         raise InputError(
             f"data.merge_spellings is true, but the label {data.label!r} is {label_type}",
@@ -94,6 +97,9 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
     survey, rare = _survey(shards, encoding, context, Rare())
     if rare is not None:
         survey, _ = _survey(shards, create_encoding(shards, context.config), context, rare, again=True)
+    collect_evidence(
+        context.config, context.run.path, survey.encoding
+    )  # the panel writes it; here it is checked
     if context.config.detection.trusted is not None:
         trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
     return survey
@@ -222,7 +228,7 @@ def aside_text(survey: Survey) -> str:
 def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], shared: int) -> list[str]:
     """Sentences for a person: what is odd, and what follows from it."""
     task, dropped, split = survey.encoding.task, survey.dropped, survey.data.split
-    texts = []
+    texts = [f"{note}." for kept in survey.shards for note in notes_of(kept.shard.path)]
     if repeated["groups"]:
         texts.append(
             f"{repeated['rows']:,} train rows occur more than once, with equal features and label "

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import ROLES
+from pipeline.data.formats.sources import open_source
 from pipeline.data.splits import NONE, drawn
 from pipeline.tasks.classification import ClassLabel
 
@@ -100,7 +100,7 @@ def _lowest(survey: Survey, classes: list[Any], label: ClassLabel) -> np.ndarray
 def _labels(kept: ShardRows, label: ClassLabel) -> Iterator[tuple[int, pa.Array]]:
     """The labels of a shard by the names of their classes, some at a time, with the place of the first."""
     first = 0
-    with pq.ParquetFile(kept.shard.path) as parquet:
+    with open_source(kept.shard.path) as parquet:
         for batch in parquet.iter_batches(columns=[label.column]):
             labels = label.named(kept.shard.read_as(label.column, batch.column(0)))
             yield first, labels

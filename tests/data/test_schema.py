@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -167,7 +168,7 @@ def test_the_task_follows_the_label(tmp_path, label, asked, task):
 @pytest.mark.parametrize(
     ("label", "asked", "words"),
     [
-        (pa.array([0.5]), "classification", "double, which can't be a class"),
+        (pa.array([Decimal("0.5")]), "classification", "which can't be a class"),
         (pa.array(["a"]), "regression", "string, which can't be a regression target"),
         (pa.array([[0.5]]), "auto", "label column 'label' is list"),
         (pa.array([[1]]), "classification", "label column 'label' is list"),

@@ -123,7 +123,7 @@ def test_the_task_has_to_fit_the_column(tmp_path: Path) -> None:
 def test_init_proposes_sets_when_the_column_is_named(tmp_path: Path) -> None:
     rows = 40
     tags = [["even"] if row % 2 == 0 else ["odd", "also"] if row % 3 else None for row in range(rows)]
-    table = pa.table({"x": np.arange(rows, dtype=float), "tags": pa.array(tags, pa.list_(pa.string()))})
+    table = pa.table({"x": np.arange(rows) / 2, "tags": pa.array(tags, pa.list_(pa.string()))})
     pq.write_table(table, tmp_path / "t.parquet")
     text = look([str(tmp_path / "t.parquet")], label="tags").to_yaml()
     assert "task: multilabel" in text
