@@ -57,7 +57,8 @@ def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
 def _check_rows_are_apart(model: nn.Module, inputs: Inputs, outputs: torch.Tensor) -> None:
     """Raises InputError where the first rows alone get another output than among the others."""
     few = max(1, len(outputs) // 2)
-    some = {name: each[:few] for name, each in inputs.items()} if isinstance(inputs, dict) else inputs[:few]
+    first = slice(0, few)
+    some = inputs[first] if isinstance(inputs, torch.Tensor) else {n: each[first] for n, each in inputs.items()}
     with torch.no_grad(), evaluation_mode(model):
         alone = model(some)
     scale = outputs.abs().max().item()
