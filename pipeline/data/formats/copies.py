@@ -34,18 +34,31 @@ def state_of(path: Path) -> tuple[int, int]:
 
     Returns:
         For a file its size in bytes and the time of its last change in ns. For a folder the bytes of all of its files,
-        and a hash of their names, sizes and times.
+        and a hash of their names, sizes and times. Files beside a source that say something of its rows count as well.
     """
-    if not path.is_dir():
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns
+    size, mark = _of_folder(path) if path.is_dir() else _of_file(path)
+    kind = format_of(path)
+    beside = kind.beside(path) if kind else []
+    return (size, _number([mark, *map(_of_file, beside)])) if beside else (size, mark)
+
+
+def _of_file(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _of_folder(path: Path) -> tuple[int, int]:
     listing: list[tuple[str, int, int]] = []
     for place, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
-            found = (Path(place) / name).stat()
-            listing.append((os.path.relpath(Path(place) / name, path), found.st_size, found.st_mtime_ns))
-    return sum(size for _, size, _ in listing), int(digest(listing)[:15], 16)
+            file = Path(place) / name
+            listing.append((os.path.relpath(file, path), *_of_file(file)))
+    return sum(size for _, size, _ in listing), _number(listing)
+
+
+def _number(value: object) -> int:
+    return int(digest(value)[:15], 16)
 
 
 def parquet_of(path: str | Path) -> Path:
