@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -245,16 +245,15 @@ def _blocks(path: Path, dialect: Dialect) -> Iterator[list[pa.Array]]:
     with open_text(path, dialect.encoding) as text, _said_of(path):
         reader = csv.reader(text, **dialect.options)
         rows: list[list[str]] = []
-        header, begin = True, 0
+        header, letters = True, 0
         while taken := list(islice(reader, ROWS_AT_ONCE)):
             rows += [fields for fields in taken if fields]
             if header and rows:
                 rows, header = rows[1:], False
-            read = cast(IO[bytes], text.buffer).tell()
-            if len(rows) >= BLOCK_ROWS or read - begin > BLOCK_BYTES:
-                if rows:
-                    yield _columns(rows)
-                rows, begin = [], read
+            letters += sum(map(len, chain.from_iterable(taken)))
+            if rows and (len(rows) >= BLOCK_ROWS or letters > BLOCK_BYTES):
+                yield _columns(rows)
+                rows, letters = [], 0
         if rows:
             yield _columns(rows)
 
