@@ -370,7 +370,7 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
         rows * sizes.row_bytes
         + 2 * (config.training.checkpoints + 2) * model
         + 2 * config.attribution.segments * (4 * sizes.factor_numbers + model)
-        + config.training.epochs * per_epoch
+        + config.training.known_epochs * per_epoch
         + sizes.rows["train"] * (8 * config.training.checkpoints + 200)
         + sizes.source_bytes
     )
