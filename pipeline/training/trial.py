@@ -11,24 +11,27 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import AuditConfig
-from pipeline.data.encoded import EncodedData
 from pipeline.errors import InputError
 from pipeline.models import candidates
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import read_json, write_json
 from pipeline.runs.settled import CHOSEN
 from pipeline.training.recipe import steps_per_epoch
-from pipeline.training.tried import PART, Setting, drawn_rows, losses_of, try_setting
+from pipeline.training.tried import PART, Setting, count_drawn, losses_of, try_setting
 from pipeline.workers.worker import run_data
+
+if TYPE_CHECKING:
+    from pipeline.data.encode import Encoding
 
 SGD_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 ADAM_RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 SHORT_EPOCHS, SHORT_STEPS = 6, 60
 """A first try takes so many epochs, and so many steps where the rows are few."""
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 60
+USUAL_EPOCHS = 20
 OTHER_LENGTHS = (5, 10, 20, 40)
 """Epochs that are tried where the learning rate of a step depends on how many there will be."""
 FEW_ROWS = 1_000
@@ -43,7 +46,7 @@ class Tried:
     """A setting with its lowest loss on held-out rows, and after how many epochs it had it."""
 
     model: str
-    rate: float
+    learning_rate: float
     epochs: int
     loss: float
 
@@ -85,10 +88,21 @@ class TrialPlan:
         return self.folds * self.per_epoch * (first + self.finalists * sum(self.lengths))
 
 
-def plan_trial(config: AuditConfig, data: EncodedData, rows: int) -> TrialPlan:
+def assumed(config: AuditConfig, encoding: Encoding) -> AuditConfig:
+    """The config with usual values for what is left to the trial, for estimates before it."""
+    rate = SGD_RATES[2] if config.training.optimizer == "sgd" else ADAM_RATES[2]
+    usual = {
+        "model.name": candidates(config.model, encoding)[0],
+        "training.learning_rate": rate,
+        "training.epochs": USUAL_EPOCHS,
+    }
+    return config.with_changes({key: usual[key] for key in config.left_to_trial})
+
+
+def plan_trial(config: AuditConfig, encoding: Encoding, rows: int) -> TrialPlan:
     """What is tried on `rows` train rows."""
     left, training = config.left_to_trial, config.training
-    models = candidates(config.model, data.encoding)
+    models = candidates(config.model, encoding)
     usual = SGD_RATES if training.optimizer == "sgd" else ADAM_RATES
     rates = usual if "training.learning_rate" in left else (training.known_rate,)
     lengths: tuple[int, ...] = (MOST_EPOCHS,) if training.schedule == "constant" else OTHER_LENGTHS
@@ -129,8 +143,8 @@ def _tried(context: AuditContext) -> dict[str, Any]:
     config, work = context.config, _Work(context)
     data = work.data
     training = config.training
-    drawn = len(drawn_rows(data, training.seed, training.memory_budget))
-    plan = plan_trial(config, data, drawn)
+    drawn = count_drawn(data.count("train"), data.encoding.row_bytes, training.memory_budget)
+    plan = plan_trial(config, data.encoding, drawn)
     settings = [
         Setting(model, rate, plan.short) for model, rate in itertools.product(plan.models, plan.rates)
     ]
@@ -151,11 +165,15 @@ def _tried(context: AuditContext) -> dict[str, Any]:
         epochs = epochs_for(
             best.epochs, drawn, data.count("train"), training.batch_size, training.checkpoints
         )
-    chosen = {"model.name": best.model, "training.learning_rate": best.rate, "training.epochs": epochs}
+    chosen = {
+        "model.name": best.model,
+        "training.learning_rate": best.learning_rate,
+        "training.epochs": epochs,
+    }
     return {
         "chosen": {key: chosen[key] for key in config.left_to_trial},
         "model": best.model,
-        "learning_rate": best.rate,
+        "learning_rate": best.learning_rate,
         "epochs": epochs,
         "tried": [asdict(each) for each in sorted(found, key=lambda each: each.loss)],
         "first": [asdict(each) for each in sorted(first, key=lambda each: each.loss)],
@@ -231,4 +249,4 @@ def _finalists(first: Sequence[Tried], plan: TrialPlan) -> list[Setting]:
         chosen = ranked[: plan.finalists]
     else:
         chosen = [each for name in plan.models for each in [*filter(lambda e: e.model == name, ranked)][:1]]
-    return [Setting(each.model, each.rate, plan.short) for each in chosen]
+    return [Setting(each.model, each.learning_rate, plan.short) for each in chosen]

@@ -56,11 +56,15 @@ class Setting:
         return f"{self.model}-{self.rate:g}-{self.epochs}-{self.whole:d}-{self.fold}"
 
 
+def count_drawn(train: int, row_bytes: int, memory_budget: int) -> int:
+    """How many of the train rows take part; as encoded rows they have to fit into the budget."""
+    return min(train, MOST_ROWS, max(2 * PART, memory_budget // max(1, row_bytes)))
+
+
 def drawn_rows(data: EncodedData, seed: int, memory_budget: int) -> np.ndarray:
     """The train rows of the trial, int64 `[rows]`, drawn by the seed within every class."""
     train = data.count("train")
-    fitting = memory_budget // max(1, data.nbytes("train") // train)
-    count = min(train, MOST_ROWS, max(2 * PART, fitting))
+    count = count_drawn(train, data.encoding.row_bytes, memory_budget)
     return order_by_class(data, "trial", seed)[np.arange(count) * train // count]
 
 
