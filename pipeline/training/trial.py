@@ -230,15 +230,10 @@ class _Work:
 
 
 def mean_curve(curves: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The mean over the held-out parts for every epoch that all of them were judged after; None where one has none.
-
-    A part whose training ended early goes on with its last loss, which is not its lowest.
-    """
-    longest = max(map(len, curves))
-    extended = [[*curve, *[curve[-1]] * (longest - len(curve))] for curve in curves]
+    """The mean over the held-out parts after every epoch that all of them have; None where a loss was infinite."""
     return [
         None if any(each is None for each in losses) else sum(losses) / len(losses)  # type: ignore[arg-type]
-        for losses in zip(*extended)
+        for losses in zip(*curves)
     ]
 
 

@@ -15,7 +15,7 @@ class Model(Section):
     name: Literal["auto", "usual", "mlp", "table", "convnet", "bag_of_embeddings", "custom"] = Field(
         "usual",
         description="auto: a short trial chooses among the models that take the data, "
-        "docs/how-to/audit-a-file.md#which-model-is-trained. `custom` goes with `target`",
+        "docs/how-to/which-model.md. `custom` goes with `target`",
     )
     hidden: list[Annotated[int, Field(gt=0)]] = Field([256, 128], description="widths of the hidden layers")
     channels: list[Annotated[int, Field(gt=0)]] = Field([32, 64], description="convnet: channels per block")

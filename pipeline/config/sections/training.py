@@ -25,7 +25,7 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         0.03,
         description="the highest of the schedule; 0.001 with `adam` and `adamw`. auto: a short trial chooses it, "
-        "docs/how-to/audit-a-file.md#which-model-is-trained",
+        "docs/how-to/which-model.md",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`; β₁ of `adam` and `adamw`")
     beta2: float = Field(0.999, gt=0, lt=1, description="of `adam` and `adamw`")

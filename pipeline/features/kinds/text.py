@@ -25,7 +25,7 @@ TOKEN = re.compile(r"\w+|[^\w\s]")
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
-RECIPE = ("{name: bag_of_embeddings, embedding: 64, hidden: [64]}", 0.2)
+RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
 
 
 class Tokens(Input):
