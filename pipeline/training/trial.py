@@ -232,8 +232,7 @@ class _Work:
 def mean_curve(curves: Sequence[Sequence[float | None]]) -> list[float | None]:
     """The mean over the held-out parts after every epoch that all of them have; None where a loss was infinite."""
     return [
-        None if any(each is None for each in losses) else sum(losses) / len(losses)  # type: ignore[arg-type]
-        for losses in zip(*curves)
+        None if any(each is None for each in losses) else sum(losses) / len(losses) for losses in zip(*curves)
     ]
 
 
