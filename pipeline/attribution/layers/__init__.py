@@ -81,11 +81,14 @@ class LayerRule(Protocol):
         diagonal_input: whether only the diagonal of the input covariance A is kept. The eigenvectors of A are then
             the identity.
         diagonal_gradient: the same for the covariance S of the output gradients.
+        takes_positions: whether ``gradients`` takes inputs with any number of dimensions between the batch and what
+            the layer itself works on.
     """
 
     kind: str
     diagonal_input: bool
     diagonal_gradient: bool
+    takes_positions: bool
 
     def supports(self, module: Any) -> bool:
         """Returns whether this rule is exact for the module with its present configuration."""
@@ -120,6 +123,7 @@ class ModuleRule(ABC):
     kind: str
     diagonal_input = False
     diagonal_gradient = False
+    takes_positions = False
     transposed = False
 
     def supports(self, module: Any) -> bool:  # noqa: ARG002 - for subclasses

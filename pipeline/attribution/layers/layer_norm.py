@@ -16,6 +16,7 @@ class LayerNormRule(ModuleRule):
     kind = "layer_norm"
     diagonal_input = True
     diagonal_gradient = True
+    takes_positions = True
 
     def weight_shape(self, module: nn.LayerNorm | nn.RMSNorm) -> tuple[int, int]:
         return prod(module.normalized_shape), 1
