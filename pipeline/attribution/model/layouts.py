@@ -69,6 +69,8 @@ class Watched(Protocol):
 def find_layouts(model: Watched, plain: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[UseKey, Layout]:
     """Finds how the batch lies in every use of a layer; a use that isn't named has ``Layout.ROWS``.
 
+    A model that takes batches of one size only can't be looked at: all its uses have ``Layout.ROWS``.
+
     Args:
         model: the watched model.
         plain: the same model without being watched.
@@ -79,8 +81,15 @@ def find_layouts(model: Watched, plain: Callable[[Inputs], Tensor], inputs: Inpu
             of its batch.
     """
     few, more = (repeated_rows(inputs, count) for count in (_FEW, _MORE))
-    with torch.no_grad():
-        alone, beside = plain(few), plain(more)
+    try:
+        with torch.no_grad():
+            alone, beside = plain(few), plain(more)
+    except AttributionError:
+        raise
+    except (
+        Exception
+    ):  # a model that is built for one size of batches raises whatever it likes: it can't be looked at
+        return {}
     if alone.shape[:1] != (_FEW,) or beside.shape[:1] != (_MORE,) or _apart(alone, beside[:_FEW]):
         raise AttributionError(
             "An output of the model changes with the other rows of its batch, or from call to call.",
