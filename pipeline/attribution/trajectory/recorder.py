@@ -122,6 +122,8 @@ class TrajectoryRecorder:
         self._step, self._steps, self._lr_sum = 0, 0, 0.0
         self._optimizer: Optimizer | None = None
         self._versions: list[int] = []
+        self._first_tail: int | None = None
+        self._mean = RunningMean()
         self._begin(optimizer, steps, train_rows, checkpoints, name)
 
     def next_stage(
