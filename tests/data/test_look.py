@@ -75,7 +75,7 @@ def test_reviews_as_in_the_first_contact():
     assert config.data.features == {"review": "text"}
     assert (config.data.label, config.data.task) == ("sentiment", "classification")
     assert (config.data.key, config.data.group) == ("review_id", ["source"])
-    assert config.model.name == "bag_of_embeddings"
+    assert (config.model.name, config.model.embedding) == ("auto", 64)
 
 
 def simple(rows: int = ROWS, first: int = 0, **more) -> dict:
@@ -221,7 +221,7 @@ def test_kinds_of_a_table():
     config = config_of(proposal)
     assert config.data.weight == "sample_weight"
     assert config.data.features == proposal.features
-    assert config.model.name == "mlp"
+    assert config.model.name == "auto"
 
 
 def test_lists_that_are_probabilities_of_all_classes_are_evidence():
@@ -261,11 +261,11 @@ def pixels(size: int) -> pa.Array:
 @pytest.mark.parametrize(
     ("column", "metadata", "text", "model"),
     [
-        (pixels(64), None, "8×8 grey", "mlp"),
-        (pixels(96), {"shape": "[8, 12]", "layout": "HW"}, "12×8 grey", "mlp"),
+        (pixels(64), None, "8×8 grey", "auto"),
+        (pixels(96), {"shape": "[8, 12]", "layout": "HW"}, "12×8 grey", "auto"),
         (pixels(192), None, "8×8 RGB", "convnet"),
         (pixels(192), {"shape": "[3, 8, 8]", "layout": "CHW"}, "8×8 RGB", "convnet"),
-        (pa.array([png(28, 20, "L")] * ROWS), None, "20×28 grey", "mlp"),
+        (pa.array([png(28, 20, "L")] * ROWS), None, "20×28 grey", "auto"),
         (pa.array([png(40, 40, "L")] * ROWS), None, "40×40 grey", "convnet"),
         (
             pa.array([None] + [{"bytes": png(8, 9, "RGB"), "path": "a"}] * (ROWS - 1)),
