@@ -58,7 +58,7 @@ DRAWS = {
     "cifar10 random1": ("human_random1", 0.0),
 }
 """Set → noise and its rate."""
-ROWS, OTHERS, WIDTH, EPOCHS = 1000, 2000, 128, 10
+ROWS, OTHERS, WIDTH, EPOCHS = 800, 2000, 128, 8
 EMBEDDINGS, PROBABILITIES = (OWN_LINEAR.name, OWN_NEIGHBOURS.name), (OWN_PROBABILITIES.name,)
 ARMS = {
     "winnow": (),
