@@ -224,6 +224,30 @@ def test_kinds_of_a_table():
     assert config.model.name == "auto"
 
 
+def test_lists_that_are_probabilities_of_all_classes_are_evidence():
+    rng = np.random.default_rng(0)
+    chances = rng.dirichlet([1, 1, 1], ROWS)
+    columns = {
+        "x": rng.normal(size=ROWS),
+        "chances": chances.tolist(),
+        "emb": rng.normal(size=(ROWS, 16)).tolist(),
+        "label": [i % 3 for i in range(ROWS)],
+    }
+    write("a.parquet", columns)
+    proposal = look(["a.parquet"])
+    assert proposal.features == {"x": "numeric", "emb": "list"}
+    assert "as data.embeddings it is evidence" in proposal.choices["emb"].remark
+    assert lines_of(proposal)["evidence"] == "chances: class probabilities, taken to be out of sample"
+    data = config_of(proposal).data
+    assert data.pred_probs is not None
+    assert data.pred_probs.column == "chances"
+    for other in ({"label": [i % 4 for i in range(ROWS)]}, {"chances": (chances * 2).tolist()}):
+        write("a.parquet", columns | other)
+        assert look(["a.parquet"]).features == {"x": "numeric", "chances": "list", "emb": "list"}
+    write("a.parquet", {name: columns[name] for name in ("chances", "label")})
+    assert look(["a.parquet"]).features == {"chances": "list"}
+
+
 def png(height: int, width: int, mode: str) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, (width, height)).save(buffer, "png")

@@ -64,6 +64,7 @@ class Proposal:
         default_factory=dict
     )  # features that alone tell the label, and how well
     notes: Sequence[str] = ()  # what was found when files of another format were read
+    pred_probs: str | None = None  # a column with the class probabilities of a model of the user's own
 
     @property
     def situation(self) -> str:
@@ -113,6 +114,8 @@ class Proposal:
             )
         if self.gaps:
             lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
+        if self.pred_probs:
+            lines.append(("evidence", f"{self.pred_probs}: class probabilities, taken to be out of sample"))
         if self.groups:
             lines.append(("group", f"{some(self.groups)}: who made the wrong labels is looked for"))
         lines.append(("roles", self.sources.describe()))
@@ -164,6 +167,9 @@ class Proposal:
         data.put("key", self.key, "unique" if self.key else "a row is named file#row")
         if self.weight:
             data.put("weight", self.weight, "of a row in the training loss")
+        if self.pred_probs:
+            data.note("By a model that was not trained on the row? If it was, take the next line out.")
+            data.put("pred_probs", self.pred_probs, "evidence: docs/how-to/own-evidence.md")
         if self.groups:
             data.put(
                 "group", self.groups, "who made the wrong labels: each is held against the rest", flow=True
