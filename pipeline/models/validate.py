@@ -58,7 +58,9 @@ def _check_rows_are_apart(model: nn.Module, inputs: Inputs, outputs: torch.Tenso
     """Raises InputError where the first rows alone get another output than among the others."""
     few = max(1, len(outputs) // 2)
     first = slice(0, few)
-    some = inputs[first] if isinstance(inputs, torch.Tensor) else {n: each[first] for n, each in inputs.items()}
+    some = (
+        inputs[first] if isinstance(inputs, torch.Tensor) else {n: each[first] for n, each in inputs.items()}
+    )
     with torch.no_grad(), evaluation_mode(model):
         alone = model(some)
     scale = outputs.abs().max().item()

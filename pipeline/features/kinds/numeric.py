@@ -13,6 +13,7 @@ from pipeline.features.dense import DenseEncoder, Place, says_missing, tells_by_
 from pipeline.features.encoder import MOST_SHARE, Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
+from pipeline.features.quantiles import Quantiles
 
 FAR = 1000.0
 """Interquartile ranges from the median beyond which a number is impossible, if it stands alone there …"""
@@ -21,6 +22,8 @@ ALONE = 10.0
 REPEATED = 3
 SENTINEL_FAR, SENTINEL_ALONE, SENTINEL_SHARE = 10.0, 5.0, 0.1
 """Of a value that occurs REPEATED times or more and has no other value beside it, in at most a tenth of the rows."""
+BINS = 8
+"""Parts of a column, with about as many train rows each, that the model `table` tells apart."""
 HINT = "Numbers have to be finite: correct or drop the row, or set data.missing_features: impute."
 
 
@@ -36,11 +39,13 @@ class NumericEncoder(DenseEncoder):
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     missing: bool = False
+    edges: list[float] = field(default_factory=list)
     odd_in: ClassVar[Literal["source", "encoded", ""]] = "source"
     says_missing: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.moments: Moments | None = None
+        self.quantiles = Quantiles()
         self.rows = 0
 
     @classmethod
@@ -74,6 +79,8 @@ class NumericEncoder(DenseEncoder):
         self.moments = self.moments or Moments(values.shape[1])
         self.moments.update(values[train])
         self.rows += int(train.sum())
+        if values.shape[1] == 1:
+            self.quantiles.update(values[train, 0])
         return [] if self.impute else _describe(column, bad)
 
     def finish(self) -> None:
@@ -82,6 +89,7 @@ class NumericEncoder(DenseEncoder):
             self.mean, self.std = self.moments.mean.tolist(), self.moments.std.tolist()
             asked = self.impute and self.says_missing
             self.missing = asked and tells_by_gaps(self.rows, int(self.moments.count[0]))
+            self.edges = self.quantiles.at(BINS)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +99,10 @@ class NumericEncoder(DenseEncoder):
     def places(self) -> list[Place]:
         width = len(self.mean)
         titles = [self.column] if width == 1 else [f"{self.column}[{at}]" for at in range(width)]
-        found = [Place(title, (), mean, std) for title, mean, std in zip(titles, self.mean, self.std)]
+        found = [
+            Place(title, (), mean, std, tuple(self.edges))
+            for title, mean, std in zip(titles, self.mean, self.std)
+        ]
         return [*found, says_missing(self.column)] if self.missing else found
 
     @property
