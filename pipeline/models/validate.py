@@ -7,27 +7,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.attribution.model.capture import Inputs
     from pipeline.data.encode import Encoding
     from pipeline.data.encoded import Rows
-
-CLOSE = 1e-3
-"""Of the largest output: so far, outputs of one row may differ between batches by rounding."""
 
 
 def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
     """Try the model on a few encoded rows: what stops attribution later is said before any work.
 
     Raises:
-        InputError: the model raises an error, its output is not a tensor `[rows, encoding.outputs]`, or its output for
-            a row depends on the other rows of the batch.
-        AttributionError: attribution can't take the model, for instance because a layer folds the batch into another
-            dimension.
+        InputError: the model raises an error, or its output is not a tensor `[rows, encoding.outputs]`.
+        AttributionError: attribution can't take the model, for instance because rows depend on the other rows of their
+            batch.
     """
     inputs = rows.inputs
     shapes = {k: list(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else list(inputs.shape)
@@ -51,24 +45,3 @@ def check_model(model: nn.Module, encoding: Encoding, rows: Rows) -> None:
             "Set the width of the model's last layer to the number of classes (1 for regression).",
         )
     unseen_gradients(model, inputs)  # for its errors
-    _check_rows_are_apart(model, inputs, outputs)
-
-
-def _check_rows_are_apart(model: nn.Module, inputs: Inputs, outputs: torch.Tensor) -> None:
-    """Raises InputError where the first rows alone get another output than among the others."""
-    few = max(1, len(outputs) // 2)
-    first = slice(0, few)
-    some = (
-        inputs[first] if isinstance(inputs, torch.Tensor) else {n: each[first] for n, each in inputs.items()}
-    )
-    with torch.no_grad(), evaluation_mode(model):
-        alone = model(some)
-    scale = outputs.abs().max().item()
-    difference = (alone - outputs[:few]).abs().max().item()
-    if difference > CLOSE * max(scale, 1.0):
-        raise InputError(
-            f"the model's output for a row depends on the other rows of its batch: it differs by {difference:.2g} "
-            f"between batches of {few} and {len(outputs)} rows",
-            "Attribution judges every row by itself: use statistics of each row (LayerNorm, GroupNorm) or running "
-            "ones (BatchNorm), and nothing random in evaluation mode.",
-        )
