@@ -42,6 +42,9 @@ class Options(Protocol):
     @property
     def vocabulary(self) -> int: ...
 
+    @property
+    def features(self) -> Mapping[str, Any]: ...
+
 
 def _no_values() -> Iterator[pa.Array]:
     return iter(())
@@ -123,7 +126,8 @@ class Encoder(ABC):
     """A kind of feature. An instance is a dataclass whose fields are its fitted state, all JSON values.
 
     Attributes:
-        kind: the word in `data.features`: the name of the file in `kinds/`, or the import path of a kind of one's own.
+        kind: the word in `data.features`: the name of the file in `kinds/`, or the import path of a kind of one's own;
+            the registry's word where a section of the config names it.
         input: the input of models that it fills.
         judged_as: how the panel's plain models see it.
         shown_as: how the report shows a cell.
@@ -138,10 +142,11 @@ class Encoder(ABC):
     odd_in: ClassVar[Literal["source", "encoded", ""]] = ""
     column: str
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, word: str | None = None) -> None:
         super().__init_subclass__()
-        package, _, word = cls.__module__.rpartition(".")
-        cls.kind = word if package == "pipeline.features.kinds" else f"{cls.__module__}:{cls.__qualname__}"
+        package, _, file = cls.__module__.rpartition(".")
+        named = file if package == "pipeline.features.kinds" else f"{cls.__module__}:{cls.__qualname__}"
+        cls.kind = named if word is None else word
         if hasattr(cls, "input"):
             known = INPUTS.setdefault(cls.input.name, cls.input)
             if type(known).__qualname__ != type(cls.input).__qualname__ or cls.input.name in RESERVED:
