@@ -33,6 +33,7 @@ from pipeline.embedding.trial import Trials
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce
+from pipeline.preflight.columns import suspicious_features
 from pipeline.preflight.estimate import (
     Sizes,
     fidelity_retrainings,
@@ -182,6 +183,10 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
     lines += [CheckLine("" if place else "encoder", text, OK) for place, text in enumerate(embedded)]
+    lines += [
+        CheckLine("" if place else "features", *said)
+        for place, said in enumerate(suspicious_features(shards, encoding))
+    ]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
     lines += [
         CheckLine("" if place else "labels", *said)

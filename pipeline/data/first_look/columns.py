@@ -42,14 +42,18 @@ def count_values(shards: Sequence[Shard], column: str, most: int) -> Counter[Any
 
 
 def read_sample(shards: list[Shard]) -> pa.Table:
-    """The first rows of some row groups; not of images and fixed-size lists, which only take space.
+    """The first rows of some row groups; not of images, fixed-size lists and types of others, which only take space.
 
     Raises InputError when a shard lacks a column of the first or has it with another type.
     """
     schema = shards[0].schema
     every: dict[str, FeatureKind] = dict.fromkeys(schema.names, "auto")
     check_schemas(shards, Data.model_construct(train=[], features=every, label=schema.names[0]))
-    columns = [f.name for f in schema if not (is_bytes(f.type) or pa.types.is_fixed_size_list(f.type))]
+    return sample_of(shards, [f.name for f in schema if not _is_wide(f.type)])
+
+
+def sample_of(shards: Sequence[Shard], columns: list[str]) -> pa.Table:
+    """The first SAMPLE_ROWS rows of SAMPLE_GROUPS row groups, without dictionary encoding."""
     groups = [(shard, group) for shard in shards for group, rows in enumerate(shard.row_groups) if rows]
     tables = []
     for place in np.unique(np.linspace(0, len(groups) - 1, SAMPLE_GROUPS).astype(int)):
@@ -58,6 +62,10 @@ def read_sample(shards: list[Shard]) -> pa.Table:
             batch = next(file.iter_batches(SAMPLE_ROWS, row_groups=[group], columns=columns))
         tables.append(pa.table({name: plain(batch.column(name)) for name in columns}))
     return pa.concat_tables(tables).combine_chunks()
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    return is_bytes(kind) or pa.types.is_fixed_size_list(kind) or isinstance(kind, pa.BaseExtensionType)
 
 
 def is_key(column: str, shards: list[Shard], sample: pa.Table) -> bool:

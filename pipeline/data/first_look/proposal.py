@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ class Proposal:
     weight: str | None
     gaps: list[str]  # features with null, NaN or infinity in the sample
     validation_is_clean: bool | None
+    giveaways: dict[str, str] = field(
+        default_factory=dict
+    )  # features that alone tell the label, and how well
 
     @property
     def situation(self) -> str:
@@ -103,6 +106,10 @@ class Proposal:
         left = [f"{name} ({choice.remark})" for name, choice in self.choices.items() if not choice.kind]
         if left:
             lines.append(("left out", ", ".join(left)))
+        for name, words in self.giveaways.items():
+            lines.append(
+                ("suspicious", f"{name} alone {words}: leave it out if it is not known before the label")
+            )
         if self.gaps:
             lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
         if self.groups:

@@ -90,7 +90,11 @@ class EncodedColumn(NumericEncoder, word=""):
         values, bad = usable(self.values(column))
         self.moments = self.moments or Moments(values.shape[1])
         self.moments.update(values[train])
-        return [] if self.impute else fault_where(bad.any(1), "does not decode as an image", DECODE_HINT)
+        return (
+            []
+            if self.impute
+            else fault_where(bad.sum(axis=1) > 0, "does not decode as an image", DECODE_HINT)
+        )
 
     @property
     def places(self) -> list[Place]:
