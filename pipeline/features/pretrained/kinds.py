@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.features.arrow import plain
 from pipeline.features.dense import Place, usable
@@ -16,7 +15,7 @@ from pipeline.features.encoder import MOST_SHARE, Choice, Column, JudgedAs, Opti
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.kinds.image import DECODE_HINT, ImageEncoder
 from pipeline.features.kinds.numeric import NumericEncoder
-from pipeline.features.kinds.text import TextEncoder
+from pipeline.features.kinds.text import TextEncoder, without_letters
 from pipeline.features.moments import Moments
 from pipeline.features.pictures import is_pixels, picture_of, stored_shape
 from pipeline.features.pretrained.embed import Embedder, Material
@@ -129,11 +128,10 @@ class EncodedText(EncodedColumn, word="encoded text"):
         )
 
     def marks(self, values: Any) -> tuple[np.ndarray, ...]:
-        letters = pc.match_substring_regex(plain(values).fill_null(""), r"\p{L}")
-        return (~letters.to_numpy(zero_copy_only=False),)
+        return (without_letters(values),)
 
     def broken(self, *marks: np.ndarray) -> np.ndarray:
-        """No letters."""
+        """No letters and no symbols."""
         (bad,) = marks
         return bad & (bad.mean() <= MOST_SHARE)
 
