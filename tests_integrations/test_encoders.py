@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "cache"))
     models.forget()
     models.identity.cache_clear()
     return tmp_path
@@ -80,10 +81,10 @@ def test_minilm_finds_planted_errors_and_is_not_asked_twice(folder: Path) -> Non
     found = audit(asked, output="first").rows
     ranked = [key in wrong for key in found["row_key"].to_pylist()]
     assert average_precision(found["suspicion"].to_numpy(), np.array(ranked)) >= LEAST_PRECISION
-    kept = sorted((folder / "runs/encoders").rglob("*.arrow"))
+    kept = sorted((folder / "cache/encoders").rglob("*.arrow"))
     assert sum(pq_rows(path) for path in kept) == len(set(pq.read_table("train.parquet")["text"].to_pylist()))
     again = audit(asked, output="second").rows
-    assert sorted((folder / "runs/encoders").rglob("*.arrow")) == kept
+    assert sorted((folder / "cache/encoders").rglob("*.arrow")) == kept
     assert again["suspicion"].equals(found["suspicion"])
     (line,) = [line for line in check(asked).lines if line.name == "encoder"]
     assert line.text.endswith("384 numbers a row, all rows kept from before")

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pipeline.config import AuditConfig
 from pipeline.data.files import Shard, find_files, open_shards, packs
+from pipeline.data.formats.sources import open_source
 from pipeline.data.prepare import create_encoding
 from pipeline.data.prepare import prepare as prepare_rows
+from pipeline.errors import InputError
 from pipeline.features.pretrained.embed import BLOCK
 from pipeline.features.pretrained.kinds import EncodedColumn
 from pipeline.features.pretrained.models import Pretrained, forget, identity
@@ -105,10 +107,16 @@ def embed_rows(run_path: Path, encoder: EncodedColumn, piece: Piece, began: int)
     """Compute and keep the vectors of a piece (a task for a worker)."""
     embed = encoder.embedder(str(run_device(run_path)), began)
     at = 0
-    with pq.ParquetFile(piece.path) as parquet:
-        for batch in parquet.iter_batches(BLOCK, row_groups=list(piece.groups), columns=[encoder.column]):
-            if at >= piece.stop:
-                return
-            if at >= piece.first:
-                embed(encoder.material(batch.column(0)))
-            at += batch.num_rows
+    try:
+        with open_source(piece.path) as parquet:
+            for batch in parquet.iter_batches(BLOCK, row_groups=list(piece.groups), columns=[encoder.column]):
+                if at >= piece.stop:
+                    return
+                if at >= piece.first:
+                    embed(encoder.material(batch.column(0)))
+                at += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{piece.path}: can't be read ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "Copy or write the file again, or take it out of the data.",
+        ) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -112,6 +114,29 @@ def test_a_key_has_to_be_unique_over_the_files_of_all_roles():
     assert proposal.key is None
     assert "id" not in proposal.features
     assert lines_of(proposal)["key"] == "none: a row is named file#row"
+
+
+@pytest.mark.parametrize("name", ["path", "file_name"])
+def test_unique_names_of_files_are_the_key_unless_they_name_the_only_pictures(name):
+    write("texts.parquet", {**simple(), "id": [0] * ROWS, name: [f"mail/{row}.txt" for row in range(ROWS)]})
+    assert look(["texts.parquet"]).key == name
+    write("pictures.parquet", {**simple(), "id": [0] * ROWS, name: [f"a/{row}.jpg" for row in range(ROWS)]})
+    assert look(["pictures.parquet"]).key is None
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_roles_of_files_that_are_named_one_by_one(suffix):
+    for place, role in enumerate(("train", "val", "holdout")):
+        table = pa.table(simple(first=place * ROWS))
+        if suffix == "csv":
+            pyarrow.csv.write_csv(table, f"{role}.csv")
+        else:
+            Path(f"{role}.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    config = config_of(look([f"{role}.{suffix}" for role in ("train", "val", "holdout")]))
+    files = [config.data.train, config.data.validation, config.data.holdout]
+    assert files == [[f"train.{suffix}"], [f"val.{suffix}"], [f"holdout.{suffix}"]]
+    assert config.data.split is None
+    assert config.data.key == "id"
 
 
 def test_without_files_for_all_roles_the_train_files_are_cut_and_the_others_left_alone():

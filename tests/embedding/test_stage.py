@@ -26,7 +26,7 @@ TEXTS = [f"{'good' if place % 2 else 'bad'} film {place % 50}" for place in rang
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AuditConfig:
-    monkeypatch.setenv("WINNOW_ENCODERS", str(tmp_path / "encoders"))
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     models.forget()
     vectors.open_vectors.cache_clear()
     own_encoder.seen.clear()

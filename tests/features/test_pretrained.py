@@ -22,7 +22,7 @@ TEXTS = ["a good film", "a bad film", "", "a good film", "good bad good"]
 
 @pytest.fixture(autouse=True)
 def _kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WINNOW_ENCODERS", str(tmp_path / "encoders"))
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path))
     models.forget()
     models.identity.cache_clear()
     own_encoder.seen.clear()

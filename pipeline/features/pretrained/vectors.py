@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,18 +11,18 @@ import pyarrow as pa
 from xxhash import xxh3_128_digest
 
 from pipeline.attribution.atomic import write_atomically
+from pipeline.cache import folder as cache_folder
 from pipeline.errors import InputError
 
-FOLDER = Path("runs/encoders")
-"""Where the vectors are, in the working directory, unless the environment variable says another folder."""
-VARIABLE = "WINNOW_ENCODERS"
+FOLDER = "encoders"
+"""Where the vectors are, in the cache that all audits share."""
 ENDING = ".arrow"
 SUM = b"xxh3"
 
 
 def folder() -> Path:
-    """The folder of the vectors of all encoders, absolute."""
-    return Path(os.environ.get(VARIABLE) or FOLDER).absolute()
+    """The folder of the vectors of all encoders."""
+    return cache_folder().absolute() / FOLDER
 
 
 def keys_of(contents: Sequence[bytes]) -> np.ndarray:
@@ -115,7 +114,7 @@ class Vectors:
         except OSError as error:
             raise InputError(
                 f"{self._path}: vectors of an encoder can't be kept there ({error.strerror or error})",
-                f"Free some space, or give another folder by the environment variable {VARIABLE}.",
+                "Free some space, or give another folder for the cache by the environment variable WINNOW_CACHE.",
             ) from None
 
     def _refresh(self) -> None:
