@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import __version__
 from pipeline.artifacts import Ledger, damage
 from pipeline.config import AuditConfig, digest
 from pipeline.runs.context import AuditContext
+from pipeline.runs.settled import settled
 from pipeline.runs.watcher import Watcher
 from pipeline.workers.cluster import peak_resident_bytes
 
@@ -39,6 +40,7 @@ class Stage:
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
+        context = replace(context, config=settled(context.config, context.run.path))
         return getattr(importlib.import_module(module), name)(context, **options)
 
 

@@ -13,10 +13,11 @@ import pytest
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import EncodedData
 from pipeline.data.files import SourceFile, find_files, open_shard, open_shards
-from pipeline.data.prepare import create_encoding, survey_rows
+from pipeline.data.prepare import create_encoding, prepare, survey_rows
 from pipeline.embedding import stage
 from pipeline.embedding.trial import Trials
 from pipeline.features.pretrained import embed, models, vectors
+from pipeline.panel.material import load_blocks, pieces, write_features
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.workers.cluster import Workers
@@ -108,6 +109,18 @@ def test_check_computes_a_few_rows_and_says_width_and_time(config: AuditConfig, 
     assert line.startswith(f"x: own_encoder:load, {own_encoder.WIDTH} numbers a row, ")
     assert line.endswith(" for 300 rows")
     assert trials.seconds() > 0
+
+
+def test_the_panel_sees_the_numbers_and_the_words(config: AuditConfig, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    write_text(run / "config.yaml", config.to_yaml())
+    context: Any = SimpleNamespace(config=config, run=run, progress=lambda *_: None)
+    prepare(context)
+    (piece,) = found = pieces(EncodedData.open(run.path), "train")
+    write_features(run.path, found)
+    blocks = load_blocks(run.path, piece)
+    assert (set(blocks.texts), set(blocks.wide)) == ({"x/words", "x/characters"}, {"x/list"})
+    assert blocks.wide["x/list"].shape == (300, own_encoder.WIDTH)
 
 
 def test_other_weights_prepare_the_rows_again(config: AuditConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_a_text_becomes_what_the_encoder_makes_of_it_standardised_over_train() -
     expected = np.where(std > 0, (raw - raw[train].mean(0)) / np.where(std > 0, std, 1), 0)
     np.testing.assert_allclose(encoder.encode(column), expected, atol=1e-6)
     assert encoder.shape == (own_encoder.WIDTH,)
-    assert (encoder.input.name, encoder.judged_as, encoder.shown_as) == ("dense", "lists", "text")
+    assert (encoder.input.name, encoder.judged_as, encoder.shown_as) == ("dense", "lists and texts", "text")
 
 
 def test_a_text_is_computed_once_whatever_the_column_and_the_process() -> None:

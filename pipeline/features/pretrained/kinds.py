@@ -110,6 +110,7 @@ class EncodedText(EncodedColumn, word="encoded text"):
     """Strings; a null is an empty text."""
 
     what: ClassVar[str] = "text"
+    judged_as: ClassVar[JudgedAs] = "lists and texts"
     shown_as: ClassVar[ShownAs] = "text"
     odd_in: ClassVar[Literal["source", "encoded", ""]] = "source"
 
@@ -120,6 +121,10 @@ class EncodedText(EncodedColumn, word="encoded text"):
     @classmethod
     def has_gaps(cls, values: pa.Array) -> bool:  # noqa: ARG003
         return False
+
+    @property
+    def read_again(self) -> bool:
+        return True
 
     def material(self, column: pa.Array) -> Material:
         texts = plain(column).fill_null("").to_pylist()
