@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.attribution.atomic import write_atomically
+from pipeline.cache import folder
 from pipeline.config import digest
 from pipeline.data.formats.format import Content, Format
 from pipeline.data.formats.registry import format_of
@@ -24,12 +25,6 @@ VERSION = 1
 NOTES = b"winnow_notes"
 """The key of the schema's metadata under which a copy keeps the notes of its conversion."""
 _converting = threading.Lock()
-
-
-def folder() -> Path:
-    """`WINNOW_CACHE`, else `winnow` in `XDG_CACHE_HOME`, else `~/.cache/winnow`."""
-    own = os.environ.get("WINNOW_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "winnow"
 
 
 def state_of(path: Path) -> tuple[int, int]:
