@@ -236,7 +236,8 @@ def main() -> None:
             print(
                 name, seed, {method: round(value, 3) for method, value in found[name][-1].items()}, flush=True
             )
-    print(write_lines("own_evidence", rows_of(found)))
+    if found:
+        print(write_lines("own_evidence", rows_of(found)))
 
 
 if __name__ == "__main__":
