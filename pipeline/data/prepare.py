@@ -26,6 +26,7 @@ from pipeline.data.files import (
     sha256_of,
     source_fingerprint,
 )
+from pipeline.data.formats.copies import notes_of
 from pipeline.data.named_rows import trusted_rows
 from pipeline.data.schema import (
     check_other_columns,
@@ -182,7 +183,7 @@ def source(shard: Shard) -> dict[str, Any]:
 def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], shared: int) -> list[str]:
     """Sentences for a person: what is odd, and what follows from it."""
     task, dropped, split = survey.encoding.task, survey.dropped, survey.data.split
-    texts = []
+    texts = [f"{note}." for kept in survey.shards for note in notes_of(kept.shard.path)]
     if repeated["groups"]:
         texts.append(
             f"{repeated['rows']:,} train rows occur more than once, with equal features and label "

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
+from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain
 from pipeline.features.dense import DenseEncoder
@@ -187,7 +187,7 @@ def _shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.
         InputError: the shard can't be read any more.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_source(path) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             groups = [g for g in range(len(sizes)) if ((rows >= starts[g]) & (rows < starts[g + 1])).any()]

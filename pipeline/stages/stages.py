@@ -67,7 +67,7 @@ STAGES = (
         "export",
         "pipeline.export.export:export",
         ("export",),
-        ("exported", "cleaned", "cleaned.json", "quarantine"),
+        ("exported", "cleaned", "cleaned_as_given", "cleaned.json", "quarantine"),
         ("rows.parquet",),
     ),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),

@@ -53,7 +53,9 @@ FeatureKind = Annotated[str, AfterValidator(_known_kind)]
 class Data(Section):
     """What is audited. Paths are relative to the working directory; files are never written to."""
 
-    train: Paths = Field(description="Parquet files, folders or globs, relative to the working directory")
+    train: Paths = Field(
+        description="files, folders or globs, relative to the working directory: docs/how-to/your-files.md"
+    )
     validation: Paths | None = Field(None, description="its loss is what attribution explains")
     holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
