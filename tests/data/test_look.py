@@ -75,7 +75,7 @@ def test_reviews_as_in_the_first_contact():
     assert config.data.features == {"review": "text"}
     assert (config.data.label, config.data.task) == ("sentiment", "classification")
     assert (config.data.key, config.data.group) == ("review_id", ["source"])
-    assert config.model.name == "bag_of_embeddings"
+    assert config.model.name == "tfidf"
 
 
 def simple(rows: int = ROWS, first: int = 0, **more) -> dict:
