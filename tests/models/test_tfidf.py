@@ -24,6 +24,7 @@ from pipeline.attribution import (
 )
 from pipeline.features.kinds.text import FIRST, TextEncoder
 from pipeline.features.words import tokens
+from pipeline.models.features import features_and_outputs
 from pipeline.models.tfidf import ALWAYS, SCALE, TfIdf, WeightedTerms, parts_of, term_tables
 
 from ..attribution.oracles import split
@@ -120,6 +121,14 @@ def test_a_row_gives_the_same_in_every_batch() -> None:
     assert torch.isfinite(together).all()
     assert model(rows[:0]).shape == (0, 3)
     torch.testing.assert_close(together[-1], SCALE * model.embedding.weight[ALWAYS])  # the intercept alone
+
+
+def test_features_are_the_outputs_and_need_no_gradients() -> None:
+    encoder = fit("text", pa.array(TEXTS))
+    features, outputs = features_and_outputs(model_of(encoder), rows_of(encoder, TEXTS))
+    outputs.requires_grad_()  # as for the gradient of a loss with respect to the outputs
+    assert torch.equal(features, outputs)
+    assert not features.requires_grad
 
 
 def test_a_text_beside_a_table() -> None:
