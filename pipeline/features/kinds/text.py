@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
-MOST_COUNTED = 2_000_000
+MOST_COUNTED = 500_000
 """Of more tokens, or pairs of tokens, than this, the rarer ones are forgotten while they are counted."""
 RECIPE = ("{name: tfidf}", 0.03)
 Counted = TypeVar("Counted")
