@@ -32,7 +32,7 @@ def used_columns(data: Data) -> list[str]:
 
 def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError for a configured column that a shard lacks, or has with another type."""
-    names = used_columns(data) + data.group + data.slices
+    names = used_columns(data) + data.group + data.slices + data.evidence_columns
     for shard in shards:
         for name in names:
             _check_column(shard, shards[0], name, data.features.get(name, ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class TermTables:
         return self.base + len(self.pairs)
 
 
+@lru_cache(maxsize=2)
 def term_tables(facts: TextFacts) -> TermTables:
     """The terms of a fitted vocabulary.
 

@@ -247,7 +247,7 @@ def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Scoring
     """The plans of a run: the whole run, and the early window if its harm is a signal and it is not the whole run."""
     found = [ScoringPlan("whole", run_path, config.attribution.segments)]
     wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
-    if wanted and 2 * early_epoch < config.training.epochs:
+    if wanted and 2 * early_epoch < config.training.known_epochs:
         found.append(ScoringPlan("early", run_path, 1))
     return found
 

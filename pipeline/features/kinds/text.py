@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -27,13 +28,13 @@ TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
 MOST_COUNTED = 500_000
 """Of more tokens, or pairs of tokens, than this, the rarer ones are forgotten while they are counted."""
-RECIPE = ("{name: tfidf}", 0.03)
+RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
 Counted = TypeVar("Counted")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextFacts:
-    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens.
+    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens. Equal to itself alone.
 
     Attributes:
         vocabulary: the tokens from number FIRST on.
@@ -147,7 +148,7 @@ class TextEncoder(Encoder):
         )
         self.pairs = sorted(known, key=lambda pair: (-pair[2], pair))[: self.most]
 
-    @property
+    @cached_property
     def facts(self) -> TextFacts:
         return TextFacts(self.vocabulary, self.rows, self.token_rows, self.pairs)
 
