@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 from torch import nn
 
-from pipeline.attribution.model.capture import Coverage, Inputs, coverage, covered_layers
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import Coverage, coverage, covered_layers
 from pipeline.attribution.model.coverage import WELL_COVERED
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.scores.forms import layer_forms

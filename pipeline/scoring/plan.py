@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pipeline.attribution.curvature.fit import segment_of_tensors
 from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment
 from pipeline.attribution.methods import Method, find_method
-from pipeline.attribution.model.capture import Inputs, covered_layers
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.scores.conductor import Chain
