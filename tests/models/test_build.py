@@ -17,12 +17,12 @@ from pipeline.models.features import penultimate_features
 from pipeline.models.tfidf import TfIdf
 from pipeline.models.validate import check_model
 
-WORDS = [f"w{number}" for number in range(48)]
+WORDS = tuple(f"w{number}" for number in range(48))
 IMAGE = {
     "image_mean": [0.5],
     "image_std": [0.25],
     "vocabulary_size": 50,
-    "text": TextFacts(WORDS, 9, [2] * 48, [[3, 4, 2]]),
+    "text": TextFacts(WORDS, 9, (2,) * 48, ((3, 4, 2),)),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -32,21 +31,21 @@ RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
 Counted = TypeVar("Counted")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class TextFacts:
-    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens. Equal to itself alone.
+    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens.
 
     Attributes:
         vocabulary: the tokens from number FIRST on.
         rows: how many texts there are.
         token_rows: in how many of them each token occurs.
-        pairs: [first, second, rows] of pairs of tokens that follow each other in at least two texts.
+        pairs: (first, second, rows) of pairs of tokens that follow each other in at least two texts.
     """
 
-    vocabulary: list[str]
+    vocabulary: tuple[str, ...]
     rows: int
-    token_rows: list[int]
-    pairs: list[list[int]]
+    token_rows: tuple[int, ...]
+    pairs: tuple[tuple[int, int, int], ...]
 
 
 class Tokens(Input):
@@ -148,9 +147,10 @@ class TextEncoder(Encoder):
         )
         self.pairs = sorted(known, key=lambda pair: (-pair[2], pair))[: self.most]
 
-    @cached_property
+    @property
     def facts(self) -> TextFacts:
-        return TextFacts(self.vocabulary, self.rows, self.token_rows, self.pairs)
+        pairs = tuple((first, second, rows) for first, second, rows in self.pairs)
+        return TextFacts(tuple(self.vocabulary), self.rows, tuple(self.token_rows), pairs)
 
     @property
     def shape(self) -> tuple[int, ...]:
