@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from pipeline.config.audit_config import AuditConfig
-from pipeline.config.messages import section_of
+from pipeline.config.messages import element_of, section_in
 from pipeline.config.sections.fields import parse_bytes, plain_type
 
 PAGE = "docs/reference/config.md"
@@ -45,9 +45,9 @@ def _tables(section: type[BaseModel], prefix: str) -> Iterator[str]:
     nested = {}
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in section.model_fields.items():
-        below = section_of(field.annotation)
+        below = section_in(field.annotation)
         if below is not None:
-            nested[name] = below
+            nested[f"{name}{element_of(field.annotation)}"] = below
         if below is None or field.description:
             lines.append(f"| `{name}` | {_default_of(field)} | {_meaning_of(field)} |")
     yield "\n".join(lines) + "\n"

@@ -29,6 +29,8 @@ from pipeline.data.survey import Survey
 from pipeline.detection.noise.validation_doubts import FEW_ROWS
 from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.rules.trusted import needed_rows
+from pipeline.embedding.stage import encoder_identities
+from pipeline.embedding.trial import Trials
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce
@@ -140,9 +142,12 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         write_text(run / "config.yaml", config.to_yaml())
         context = AuditContext(config, run, workers, progress)
         begin = time.perf_counter()
+        encoder_identities(config)  # an encoder that is not there is said without a file's name
         shards = open_shards(find_files(config.data))
         encoding = create_encoding(shards, config)
+        encoders = Trials(encoding)
         survey = survey_rows(shards, encoding, context)
+        embedding, embedded = encoders.seconds(), encoders.lines()
         validation = time.perf_counter() - begin
         encoding.save(run / "encoding.json")
         asked, config = config, assumed(config, encoding)
@@ -171,7 +176,11 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         count = workers.count() if config.compute.scheduler else workers.local_count()
         costs = measure(workers, count, run.path, recipe)
         encoded = sum(chunk.rows for chunk in chunks)
-        costs = replace(costs, validation=validation, encoded_row=encoding_seconds / max(1, encoded))
+        if config.compute.scheduler:
+            embedding /= count
+        costs = replace(
+            costs, validation=validation + embedding, encoded_row=encoding_seconds / max(1, encoded)
+        )
         sizes = Sizes(
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
@@ -179,7 +188,9 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
             source_bytes=sum(shard.size for shard in shards),
             workers=count,
-            kinds=frozenset(feature.judged_as for feature in data.encoding.features),
+            kinds=frozenset(
+                kind for each in data.encoding.features for kind in each.judged_as.split(" and ")
+            ),
             classes=len(data.encoding.classes),
         )
         name = model_name(config.model, data.encoding)
@@ -189,6 +200,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             trial = plan_trial(asked, encoding, drawn)
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
+    lines += [CheckLine("" if place else "encoder", text, OK) for place, text in enumerate(embedded)]
     lines += [
         CheckLine("" if place else "features", *said)
         for place, said in enumerate(suspicious_features(shards, encoding))

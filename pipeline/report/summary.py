@@ -194,8 +194,9 @@ def _export_paths(run: RunDirectory) -> dict[str, Any]:
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
     there: dict[str, Any] = {
-        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine", AS_GIVEN)
+        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine")
     }
+    there |= {AS_GIVEN: AS_GIVEN} if (run / AS_GIVEN).exists() else {}
     manifest = manifest_path(run)
     there["manifest"] = None if manifest is None else str(manifest.relative_to(run.path))
     there["proposed"] = bool(exported.get("proposed"))
