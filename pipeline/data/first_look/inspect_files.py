@@ -49,7 +49,7 @@ def look(
     weight = next(
         (c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(value_type(schema.field(c).type))), None
     )
-    judged = {c: judge(c, train[0], sample) for c in rest if c not in (key, weight)}
+    judged = {c: judge(c, train, sample) for c in rest if c not in (key, weight)}
     choices = only_what_fits(judged)
     features = {column: choice.kind for column, choice in choices.items() if choice.kind}
     if not features:
