@@ -20,7 +20,7 @@ FINER = 2
 
 
 class OtherModeError(ValueError):
-    """A picture that is whole, and has more than 8 bits a channel."""
+    """A picture that is whole, and whose numbers are not 8 bits a channel."""
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def decode_to(data: bytes, height: int, width: int, grey: bool = False) -> np.nd
         image.draft(None, (longer, longer))  # turned or not
         flat = flattened(ImageOps.exif_transpose(image))
         if flat is None:
-            raise ValueError(
+            raise OtherModeError(
                 f"has an image of the mode {image.mode}, which is neither grey nor coloured pixels"
             )
         flat = flat.convert("L") if grey else flat

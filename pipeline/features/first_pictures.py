@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +17,11 @@ from pipeline.features.encoder import Choice, Sample
 from pipeline.features.picture_files import NOT_EMBEDDED, contents, has_ending, is_address, placed
 
 LARGEST = 64
-"""Pixels of the longer side that is proposed at most: the built-in models look no closer, and larger ones take long."""
+"""Pixels of the longer side of pictures that are read as they are: with larger ones the built-in models take long."""
+PROPOSED = 32
+"""Pixels of the longer side that is proposed at most: plain models look no closer (JUDGED_SIDE)."""
+NEARLY_SQUARE = 1.25
+"""Of the longer side and the shorter one: pictures of many sizes up to it are read as squares."""
 SMALL = 32  # pixels; up to it a grey image needs no convolutions
 SMALL_RECIPE = ("{name: mlp, hidden: [256, 128]}", 0.03)
 RECIPE = ("{name: convnet, channels: [32, 64], hidden: [128]}", 0.02)
@@ -49,9 +54,11 @@ class Seen:
         return len(self.sizes) == 1 and len(self.colours) == 1 and set(self.colours) <= {"grey", "RGB"}
 
     def size(self) -> tuple[int, int]:
-        """The size to read all at: the median of each side, and no side above LARGEST."""
+        """The size to read all at: the median of each side, and no side above PROPOSED."""
         height, width = (median(side) for side in zip(*self.sizes.elements()))
-        scale = min(1.0, LARGEST / max(height, width))
+        if len(self.sizes) > 1 and max(height, width) <= NEARLY_SQUARE * min(height, width):
+            height = width = max(height, width)
+        scale = min(1.0, PROPOSED / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def text(self) -> str:
@@ -145,23 +152,26 @@ def _roots(sample: Sample) -> Iterator[str]:
 
 
 def _of_files(kind: str, seen: Seen, root: str = "") -> Choice:
-    height, width = seen.size()
-    large = max(max(size) for size in seen.sizes) > LARGEST
-    read_at = None if seen.is_plain and not large else (height, width)
+    one = next(iter(seen.sizes))
+    kept = seen.is_plain and max(one) <= LARGEST
     said = seen.text()
     if seen.wrong:
         said += f", {len(seen.wrong)} of {seen.readable + len(seen.wrong)} looked at can't be read"
-    return _proposed(kind, said, read_at, (height, width), seen.is_grey, root)
+    size = one if kept else seen.size()
+    return _proposed(kind, said, None if kept else size, size, seen.is_grey, root)
 
 
 def _proposed(
     kind: str, said: str, read_at: tuple[int, int] | None, size: tuple[int, int], grey: bool, root: str = ""
 ) -> Choice:
     small = max(size) <= SMALL and grey
-    options = {}
+    options: dict[str, tuple[Any, str]] = {}
     if read_at is not None:
         said += f", read at {read_at[1]}×{read_at[0]}"
-        options["image_size"] = (list(read_at), "height, width: every picture is resized to it and converted")
+        options["image_size"] = (
+            list(read_at),
+            "height, width: every picture is resized to it; a larger one shows more and takes longer",
+        )
     if root:
         options["image_root"] = (root, "where the paths of the pictures start")
     return Choice(kind, said, recipe=SMALL_RECIPE if small else RECIPE, certain=True, options=options)

@@ -301,11 +301,9 @@ class ImageEncoder(Encoder):
             else:
                 try:
                     image = self.decoded(data)
-                except OtherModeError as error:
-                    wrong.add(place, str(error), SIZE_HINT)
-                    continue
                 except ValueError as error:
-                    wrong.add(place, str(error), DECODE_HINT)
+                    convertible = isinstance(error, OtherModeError) and not self.size
+                    wrong.add(place, str(error), SIZE_HINT if convertible else DECODE_HINT)
                     continue
                 if not self.size and list(image.shape) != self.stored:
                     what = f"is {size_text(image.shape)}, the first one is {size_text(self.stored)}"
@@ -316,7 +314,8 @@ class ImageEncoder(Encoder):
     def decoded(self, data: bytes) -> np.ndarray:
         """uint8 `[height, width, channels]`; the first one says how all have to be where there is no `size`."""
         if self.size:
-            image = decode_to(data, *self.size, grey=self.stored[2:] == [1])
+            height, width = self.size
+            image = decode_to(data, height, width, grey=self.stored[2:] == [1])
             self.coloured |= image.shape[2] > 1
             return image
         image = decode(data)
