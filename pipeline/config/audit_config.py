@@ -41,6 +41,10 @@ class AuditConfig(Section):
     def possible(self) -> AuditConfig:
         if self.verification.unrolled:
             self.check_unrolled()
+        if self.data.evidence and not self.detection.panel:
+            raise ValueError(
+                f"`data.{next(iter(self.data.evidence))}` is judged by the panel, and detection.panel is false"
+            )
         if self.training.trajectory is not None:
             return self.with_a_trajectory()
         if self.attribution.segments > self.training.checkpoints:

@@ -13,6 +13,8 @@ from pipeline.features.encoder import Encoder, JudgedAs
 from pipeline.features.input import Input, View
 
 LARGEST = 1e100  # above it, squares leave float64
+FEWEST_GAPS = 10
+"""Train rows that lack a value, and that have one: from so many on, a column of its own says which rows lack it."""
 
 
 class Dense(Input):

@@ -8,25 +8,27 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from pipeline.features.words import WORD, content
+
 HASHES = 2**20
 """How many columns a block has; n-grams with the same hash are counted together."""
 MOST_CHARACTERS = 10_000
-"""Character n-grams come from the first so many characters of a text; words are counted in the whole text."""
+"""Character n-grams come from the first so many characters of a text; the words from what `content` reads of it."""
 
 
 def text_blocks(texts: Sequence[str | None]) -> dict[str, sparse.csr_matrix]:
     """Count the n-grams of texts.
 
-    The block `words` has words and pairs of words. The block `characters` has n-grams of 2 to 4 characters within
-    words, which also cover languages without spaces. A null counts as an empty text.
+    The block `words` has words and pairs of words; a sign of a script without spaces is a word. The block `characters`
+    has n-grams of 2 to 4 characters between spaces. Tags of HTML are left out. A null counts as an empty text.
 
     Returns:
         Both blocks, float32 `[texts, HASHES]`, with 1 + ln(count).
     """
-    whole = [text or "" for text in texts]
+    whole = [content(text) for text in texts]
     words = HashingVectorizer(
         n_features=HASHES,
-        token_pattern=r"(?u)\b\w+\b",
+        token_pattern=WORD.pattern,
         ngram_range=(1, 2),
         norm=None,
         alternate_sign=False,

@@ -32,6 +32,7 @@ from pipeline.detection.rules.trusted import needed_rows
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce
+from pipeline.preflight.columns import suspicious_features
 from pipeline.preflight.estimate import (
     Sizes,
     fidelity_retrainings,
@@ -173,6 +174,10 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         name = model_name(config.model, data.encoding)
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
+    lines += [
+        CheckLine("" if place else "features", *said)
+        for place, said in enumerate(suspicious_features(shards, encoding))
+    ]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
     lines += [
         CheckLine("" if place else "labels", *said)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, load_config
 from pipeline.config.yaml_text import read_yaml
 from pipeline.data.situation import AS_NOISY
-from pipeline.export.manifest import manifest_path
+from pipeline.export.manifest import AS_GIVEN, manifest_path
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group, sources_lines
@@ -192,7 +192,7 @@ def _export_paths(run: RunDirectory) -> dict[str, Any]:
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
     there: dict[str, Any] = {
-        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine")
+        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine", AS_GIVEN)
     }
     manifest = manifest_path(run)
     there["manifest"] = None if manifest is None else str(manifest.relative_to(run.path))

@@ -67,7 +67,7 @@ STAGES = (
         "export",
         "pipeline.export.export:export",
         ("export",),
-        ("exported", "cleaned", "cleaned.json", "quarantine"),
+        ("exported", "cleaned", "cleaned_as_given", "cleaned.json", "quarantine"),
         ("rows.parquet",),
     ),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
@@ -92,6 +92,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     Raises:
         InputError: a file that the config names does not exist.
     """
+    from pipeline.data.evidence.collect import evidence_fingerprint
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
     from pipeline.detection.signals.registry import added_signals
@@ -106,6 +107,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part[key] = tree[section][name] if name else tree[section]
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
+        if stage.name == "panel" and (joined := evidence_fingerprint(config)) is not None:
+            part["evidence"] = joined
         if stage.name == "detect":  # hashes of the contents, because a run and its answers may be moved
             part["detection"] |= {key: content_hash(path) for key, path in _named_files(config).items()}
             part |= {"signals": added_signals()} if added_signals() else {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from pipeline.data.first_look.proposal import Proposal
 from pipeline.errors import InputError
 
 ROWS = 120
+MEASURED = [float(i * 37 % 50) for i in range(ROWS)]
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +114,29 @@ def test_a_key_has_to_be_unique_over_the_files_of_all_roles():
     assert proposal.key is None
     assert "id" not in proposal.features
     assert lines_of(proposal)["key"] == "none: a row is named file#row"
+
+
+@pytest.mark.parametrize("name", ["path", "file_name"])
+def test_unique_names_of_files_are_the_key_unless_they_name_the_only_pictures(name):
+    write("texts.parquet", {**simple(), "id": [0] * ROWS, name: [f"mail/{row}.txt" for row in range(ROWS)]})
+    assert look(["texts.parquet"]).key == name
+    write("pictures.parquet", {**simple(), "id": [0] * ROWS, name: [f"a/{row}.jpg" for row in range(ROWS)]})
+    assert look(["pictures.parquet"]).key is None
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_roles_of_files_that_are_named_one_by_one(suffix):
+    for place, role in enumerate(("train", "val", "holdout")):
+        table = pa.table(simple(first=place * ROWS))
+        if suffix == "csv":
+            pyarrow.csv.write_csv(table, f"{role}.csv")
+        else:
+            Path(f"{role}.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    config = config_of(look([f"{role}.{suffix}" for role in ("train", "val", "holdout")]))
+    files = [config.data.train, config.data.validation, config.data.holdout]
+    assert files == [[f"train.{suffix}"], [f"val.{suffix}"], [f"holdout.{suffix}"]]
+    assert config.data.split is None
+    assert config.data.key == "id"
 
 
 def test_without_files_for_all_roles_the_train_files_are_cut_and_the_others_left_alone():
@@ -232,7 +258,10 @@ def test_images_stand_alone(column, metadata, text, model):
         ("width", pa.int64()),
         ("label", pa.int64()),
     ]
-    write("a.parquet", pa.table([column, pa.array(range(ROWS)), label], schema=pa.schema(fields)))
+    write(
+        "a.parquet",
+        pa.table([column, pa.array([i % 9 for i in range(ROWS)]), label], schema=pa.schema(fields)),
+    )
     proposal = look(["a.parquet"])
     config = config_of(proposal)
     assert lines_of(proposal)["image"] == f"picture {text}"
@@ -310,6 +339,29 @@ def test_pictures_that_are_not_there_are_left_out_in_words(photos, why):
     assert f"photo ({why}" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("words", "characters"),
+    [
+        (["今天", "天气", "真好", "我们", "出去", "散步"], 13),
+        (["วันนี้", "อากาศ", "ดีมาก", "เรา", "ไป", "เดิน"], 26),
+    ],
+)
+def test_texts_in_scripts_without_spaces_are_texts(words, characters):
+    random = np.random.RandomState(0)
+    texts = ["".join(random.permutation(words)) + "。" for _ in range(ROWS)]
+    write("a.parquet", {"review": texts, "label": [i % 2 for i in range(ROWS)]})
+    proposal = look(["a.parquet"])
+    assert lines_of(proposal)["text"] == f"review median {characters} characters"
+    assert config_of(proposal).data.features == {"review": "text"}
+
+
+def test_short_names_in_scripts_without_spaces_are_categories():
+    cities = ["北京", "上海", "广州", "黑龙江"]
+    columns = {"city": [cities[i % 4] for i in range(ROWS)], "label": [i % 2 for i in range(ROWS)]}
+    write("a.parquet", columns)
+    assert look(["a.parquet"]).features == {"city": "category"}
+
+
 def test_of_two_texts_the_longer_is_taken_beside_the_table():
     body = ["many more words are in the body of it"] * 60 + ["or in the other body of it too"] * 60
     write("a.parquet", simple(title=[f"a title of {i} words" for i in range(ROWS)], body=body))
@@ -320,25 +372,25 @@ def test_of_two_texts_the_longer_is_taken_beside_the_table():
     "values", [pa.array(["no", "yes"] * 60), pa.array(["no", "yes"] * 60).dictionary_encode()]
 )
 def test_text_labels_and_their_shares(values):
-    write("a.parquet", {"x": range(ROWS), "Class": values})
+    write("a.parquet", {"x": MEASURED, "Class": values})
     proposal = look(["a.parquet"])
     assert lines_of(proposal)["label"] == "Class 2 classes: no 50 %, yes 50 %"
 
 
 def test_many_classes_are_told_by_their_range():
-    write("a.parquet", {"x": range(ROWS), "y": [0] * 60 + [1] * 30 + [2] * 18 + [3] * 6 + [4] * 6})
+    write("a.parquet", {"x": MEASURED, "y": [0] * 60 + [1] * 30 + [2] * 18 + [3] * 6 + [4] * 6})
     assert lines_of(look(["a.parquet"]))["label"] == "y 5 classes of 5 % to 50 %"
 
 
 def test_numbers_to_predict():
-    write("a.parquet", {"x": range(ROWS), "target": [0.25 * i for i in range(ROWS - 1)] + [None]})
+    write("a.parquet", {"x": MEASURED, "target": [0.25 * i for i in range(ROWS - 1)] + [None]})
     proposal = look(["a.parquet"])
     assert proposal.label.text == "a number, 0 to 29.5"
     config = config_of(proposal)
     assert (config.data.task, config.data.missing_label) == ("regression", "drop")
-    write("b.parquet", {"x": range(ROWS), "target": range(ROWS)})
+    write("b.parquet", {"x": MEASURED, "target": range(ROWS)})
     assert config_of(look(["b.parquet"])).data.task == "regression"
-    write("c.parquet", {"x": range(ROWS), "target": [0.0, 1.0] * 60})
+    write("c.parquet", {"x": MEASURED, "target": [0.0, 1.0] * 60})
     assert "column of integers" in look(["c.parquet"]).label.text
 
 
@@ -355,7 +407,7 @@ def test_gaps_are_found_and_filled():
 
 
 def test_missing_class_labels_are_dropped_and_counted():
-    write("a.parquet", {"x": range(ROWS), "label": ["a", "b", None] * 40})
+    write("a.parquet", {"x": MEASURED, "label": ["a", "b", None] * 40})
     proposal = look(["a.parquet"])
     assert "missing_label: drop  # 40 rows" in proposal.to_yaml()
     assert lines_of(proposal)["label"] == "label 2 classes: a 50 %, b 50 %"
@@ -378,7 +430,7 @@ def test_a_label_that_cannot_be_told_is_asked_for():
 
 
 def test_several_columns_that_speak_of_labels_are_asked_about():
-    write("a.parquet", {"x": range(ROWS), "first_label": [0, 1] * 60, "second_label": [0, 1] * 60})
+    write("a.parquet", {"x": MEASURED, "first_label": [0, 1] * 60, "second_label": [0, 1] * 60})
     with pytest.raises(InputError, match="first_label, second_label"):
         look(["a.parquet"])
 
@@ -420,7 +472,7 @@ def test_whether_validation_is_clean_is_asked(said, value):
         ("device_id", [f"d{i % 6}" for i in range(ROWS)], ["device_id"], None),
         ("country", ["de"] * ROWS, [], None),
         ("source", np.linspace(0, 1, ROWS), [], "numeric"),
-        ("colour", ["red", "blue"] * 60, [], "category"),
+        ("colour", ["red", "blue", "green"] * 40, [], "category"),
     ],
 )
 def test_few_values_under_the_name_of_a_source_are_a_group(name, values, groups, feature):

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from .fitted import fit
+from pipeline.features.kinds import text
+
+from .fitted import create, fit
 
 
 def test_words_and_punctuation_are_numbered_by_frequency_then_alphabet():
@@ -29,7 +31,17 @@ def test_only_train_rows_make_the_vocabulary():
 
 
 def test_words_of_other_scripts_are_words():
-    assert fit("text", pa.array(["Straße 東京 ÉTÉ"])).vocabulary == ["straße", "été", "東京"]
+    assert fit("text", pa.array(["Straße 東京 ÉTÉ"])).vocabulary == ["straße", "été", "京", "東"]
+
+
+def test_rare_tokens_are_forgotten_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(text, "MOST_COUNTED", 4)
+    encoder = create("text", pa.string())
+    for batch in (["a a b c d e f"], ["a b g h i j"]):
+        encoder.update(pa.array(batch), np.ones(1, bool))
+    encoder.finish()
+    assert encoder.vocabulary[:2] == ["a", "b"]
+    assert len(encoder.vocabulary) <= 4
 
 
 def test_a_null_is_an_empty_text():

@@ -28,6 +28,13 @@ def test_words_are_the_tf_idf_of_scikit_learn() -> None:
     np.testing.assert_allclose((found @ found.T).toarray(), (expected @ expected.T).toarray(), atol=1e-6)
 
 
+def test_words_of_a_script_without_spaces_are_signs_and_their_pairs() -> None:
+    words = text_blocks(["银行市场", "银 行 市 场", "<p>银行</p>市场"])["words"]
+    assert words[0].nnz == 4 + 3
+    for other in (1, 2):
+        assert (words[0] != words[other]).nnz == 0
+
+
 def test_what_was_not_fitted_on_is_left_out() -> None:
     given = blocks()
     space = TextSpace(2)

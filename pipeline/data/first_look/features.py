@@ -9,10 +9,13 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline.data.files import Shard
-from pipeline.data.first_look.columns import count_distinct, few_values, is_id, values_of, words
+from pipeline.data.first_look.columns import count_distinct, few_values, is_id, values_of
 from pipeline.data.first_look.label import LABEL_WORDS
 from pipeline.data.first_look.roles import SPLIT_NAMES
+from pipeline.data.first_look.row_numbers import counts_rows, is_pandas_index
+from pipeline.data.names import words
 from pipeline.features.arrow import is_bytes, is_string
+from pipeline.features.dense import FEWEST_GAPS
 from pipeline.features.encoder import Choice, Column, Sample
 from pipeline.features.registry import built_in, find_kind
 
@@ -61,16 +64,20 @@ CATEGORY = "category"
 
 
 def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
-    """What a column is good for, by name, type and sample."""
+    """What a column of the train files is good for, by name, type, order and sample."""
     column = Column.of(shards[0].schema, name, partial(values_of, [shards[0]], name))
+    if is_pandas_index(shards[0].schema, name):
+        return Choice(None, "the index that pandas stored")
     few = partial(few_values, shards, name)
     if is_bytes(column.type) or pa.types.is_fixed_size_list(column.type):
         return proposed(Sample(column, few=few))
+    if pa.types.is_temporal(column.type) or TIME_NAMES.search(name.lower()):
+        return Choice(None, "time")
+    if not any(kind.supports(column.type) for kind in built_in().values()):
+        return Choice(None, str(column.type))
     values = sample[name].combine_chunks()
     if pa.types.is_nested(column.type):
         return proposed(Sample(column, values))
-    if pa.types.is_temporal(column.type) or TIME_NAMES.search(name.lower()):
-        return Choice(None, "time")
     seen = Sample(column, values, count_distinct(values), few)
     certain = proposed(seen)
     if certain.certain:
@@ -81,9 +88,16 @@ def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
         return Choice(None, "looks like another label")
     if name.lower() in SPLIT_NAMES or is_id(name):
         return Choice(None, "names rows, says nothing about them")
-    if seen.distinct < 2:
+    if seen.distinct < 2 and not _tells_by_gaps(values):
         return Choice(None, "always the same")
+    if counted := counts_rows(name, shards):
+        return Choice(None, counted)
     return proposed(seen)
+
+
+def _tells_by_gaps(values: pa.Array) -> bool:
+    """Whether a column of one value has it often and lacks it often: being there may mean something."""
+    return min(values.null_count, len(values) - values.null_count) >= FEWEST_GAPS
 
 
 def _is_group(column: str, kind: pa.DataType, distinct: int) -> bool:

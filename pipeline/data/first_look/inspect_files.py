@@ -1,20 +1,26 @@
-"""A first look at Parquet files: which are for what, and what each column is good for."""
+"""A first look at files: which are for what, and what each column is good for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.data.first_look.columns import is_key, read_sample
 from pipeline.data.first_look.features import judge, only_what_fits
+from pipeline.data.first_look.giveaway import Told, giveaways
 from pipeline.data.first_look.label import guess_label, look_at_label
-from pipeline.data.first_look.proposal import Proposal, some
-from pipeline.data.first_look.roles import find_sources, role_word
+from pipeline.data.first_look.proposal import Label, Proposal, some
+from pipeline.data.first_look.roles import find_sources
+from pipeline.data.formats.copies import notes_of
+from pipeline.data.formats.streams import COMPRESSED
+from pipeline.data.names import role_word
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_numeric, value_type
+from pipeline.features.encoder import Choice
 from pipeline.features.registry import find_kind
 
 WEIGHT_NAMES = {"sample_weight", "instance_weight", "row_weight"}
@@ -50,7 +56,8 @@ def look(
         (c for c in rest if c.lower() in WEIGHT_NAMES and is_numeric(value_type(schema.field(c).type))), None
     )
     judged = {c: judge(c, train, sample) for c in rest if c not in (key, weight)}
-    choices = only_what_fits(judged)
+    told = _giveaways(judged, found, sample)
+    choices = only_what_fits(judged | {c: _said(judged[c], told[c]) for c in told})
     features = {column: choice.kind for column, choice in choices.items() if choice.kind}
     if not features:
         reasons = ", ".join(f"{column} ({choice.remark})" for column, choice in choices.items())
@@ -58,9 +65,38 @@ def look(
             f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
         )
     gaps = [column for column, kind in features.items() if _has_gaps(column, kind, sample)]
+    notes = [note for shard in shards for note in notes_of(shard.path)]
     return Proposal(
-        name or _name_of(paths), shards, sources, found, choices, key, weight, gaps, validation_is_clean
+        name or _name_of(paths),
+        shards,
+        sources,
+        found,
+        choices,
+        key,
+        weight,
+        gaps,
+        validation_is_clean,
+        {column: told[column].words for column in told if column in features},
+        notes,
     )
+
+
+def _giveaways(choices: dict[str, Choice], label: Label, sample: pa.Table) -> dict[str, Told]:
+    """The features of a table that alone tell the label."""
+    dense = [
+        c for c, choice in choices.items() if choice.kind and find_kind(choice.kind).judged_as == "columns"
+    ]
+    if label.column not in sample.column_names:
+        return {}
+    columns = {column: sample[column].combine_chunks() for column in dense}
+    return giveaways(columns, sample[label.column].combine_chunks(), label.task)
+
+
+def _said(choice: Choice, told: Told) -> Choice:
+    """What becomes of a feature that alone tells the label: one that is the label is left out."""
+    if told.same:
+        return Choice(None, f"the label in another form: it {told.words}", group=choice.group)
+    return replace(choice, remark=f"alone it {told.words}: leave it out if it is not known before the label")
 
 
 def given(column: str | None, schema: pa.Schema, what: str) -> str | None:
@@ -81,6 +117,8 @@ def _name_of(paths: Sequence[str]) -> str:
         path = (
             path.parent
             if len(paths) > 1 or "*" in path.name or role_word(path.stem)
+            else path.with_name(path.name.removesuffix(path.suffix)).with_suffix("")
+            if path.suffix.lower() in COMPRESSED
             else path.with_suffix("")
         )
     path = path.parent if role_word(path.name) else path

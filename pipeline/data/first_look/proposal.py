@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class Proposal:
     weight: str | None
     gaps: list[str]  # features with null, NaN or infinity in the sample
     validation_is_clean: bool | None
+    giveaways: dict[str, str] = field(
+        default_factory=dict
+    )  # features that alone tell the label, and how well
+    notes: Sequence[str] = ()  # what was found when files of another format were read
 
     @property
     def situation(self) -> str:
@@ -97,12 +101,18 @@ class Proposal:
         for kind, names in kinds.items():
             one = f"{names[0]:<{width}}{self.choices[names[0]].remark}".rstrip()
             lines.append((kind, one if len(names) == 1 else f"{len(names)} columns: {some(names)}"))
+        if self.label.missing:
+            lines.append(("no label", f"{counted(self.label.missing, 'row')}, which take no part"))
         lines.append(("key", f"{self.key:<{width}}unique" if self.key else "none: a row is named file#row"))
         if self.weight:
             lines.append(("weight", self.weight))
         left = [f"{name} ({choice.remark})" for name, choice in self.choices.items() if not choice.kind]
         if left:
             lines.append(("left out", ", ".join(left)))
+        for name, words in self.giveaways.items():
+            lines.append(
+                ("suspicious", f"{name} alone {words}: leave it out if it is not known before the label")
+            )
         if self.gaps:
             lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
         if self.groups:
@@ -111,6 +121,7 @@ class Proposal:
         lines.append(("labels", self.situation))
         if self.sources.untouched:
             lines.append(("not used", some(self.sources.untouched)))
+        lines += [("note", note) for note in self.notes]
         return lines
 
     def to_yaml(self) -> str:
@@ -220,14 +231,14 @@ def _add_later_stages(config: CommentedSection) -> None:
 
 
 def _short_patterns(paths: list[str]) -> list[str]:
-    """A glob for each folder whose Parquet files are all meant, else the files."""
-    by_folder: dict[Path, list[str]] = {}
+    """A glob for each folder whose files with the same end of the name are all meant, else the files."""
+    by_folder: dict[tuple[Path, str], list[str]] = {}
     for path in paths:
-        by_folder.setdefault(Path(path).parent, []).append(path)
+        by_folder.setdefault((Path(path).parent, "".join(Path(path).suffixes[-2:])), []).append(path)
     patterns: list[str] = []
-    for folder, files in by_folder.items():
-        whole = set(folder.glob("*.parquet")) == set(map(Path, files))
-        patterns += [str(folder / "*.parquet")] if whole and len(files) > 1 else files
+    for (folder, suffix), files in by_folder.items():
+        whole = suffix and set(folder.glob(f"*{suffix}")) == set(map(Path, files))
+        patterns += [str(folder / f"*{suffix}")] if whole and len(files) > 1 else files
     return patterns
 
 

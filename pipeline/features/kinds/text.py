@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,17 @@ from pipeline.features.arrow import is_string, plain
 from pipeline.features.encoder import MOST_SHARE, Choice, Column, Encoder, JudgedAs, Options, Sample, ShownAs
 from pipeline.features.faults import Fault
 from pipeline.features.input import Input, View
+from pipeline.features.words import count_words, is_unspaced, tokens
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-TOKEN = re.compile(r"\w+|[^\w\s]")
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
+MOST_COUNTED = 2_000_000
+"""Of more tokens than this, the rarer half is forgotten while they are counted."""
 RECIPE = ("{name: bag_of_embeddings, embedding: 64, hidden: [64]}", 0.2)
 
 
@@ -60,7 +61,10 @@ TOKENS = Tokens()
 
 @dataclass
 class TextEncoder(Encoder):
-    """Lower-cased words and single punctuation marks, cut to `max_tokens`. A null is an empty text."""
+    """Lower-cased words and single punctuation marks, cut to `max_tokens`. A null is an empty text.
+
+    Tags of HTML are left out. Signs of scripts without spaces are words of their own.
+    """
 
     column: str
     max_tokens: int
@@ -88,7 +92,7 @@ class TextEncoder(Encoder):
         if not is_string(sample.column.type) or sample.values is None or not are_texts([sample.values]):
             return None
         words = _words_of(sample.values)
-        remark = f"median {np.median(words):.0f} words"
+        remark = f"median {_median_length(sample.values)}"
         return Choice(cls.kind, remark, size=float(np.mean(words)), recipe=RECIPE)
 
     @classmethod
@@ -98,6 +102,8 @@ class TextEncoder(Encoder):
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         for text in plain(column.filter(pa.array(train))).to_pylist():
             self.counts.update(tokens(text))
+        if len(self.counts) > MOST_COUNTED:
+            self.counts = Counter(dict(self.counts.most_common(MOST_COUNTED // 2)))
         return []
 
     def finish(self) -> None:
@@ -112,7 +118,7 @@ class TextEncoder(Encoder):
     def encode(self, column: pa.Array) -> np.ndarray:
         encoded = np.full((len(column), self.max_tokens), PADDING, dtype=np.int32)
         for row, text in enumerate(plain(column).to_pylist()):
-            found = tokens(text)[: self.max_tokens]
+            found = tokens(text, self.max_tokens)
             encoded[row, : len(found)] = [self.numbers.get(token, UNKNOWN) for token in found]
         return encoded
 
@@ -124,7 +130,7 @@ class TextEncoder(Encoder):
         return (says_nothing(values, set(self.vocabulary)),)
 
     def broken(self, *marks: np.ndarray) -> np.ndarray:
-        """No letters, or only tokens that the vocabulary lacks."""
+        """No letters or pictographs, or only tokens that the vocabulary lacks."""
         (bad,) = marks
         return bad & (bad.mean() <= MOST_SHARE)
 
@@ -135,13 +141,17 @@ def are_texts(batches: Iterable[pa.Array]) -> bool:
     return len(words) > 0 and float(np.mean(words)) > TEXT_WORDS
 
 
-def _words_of(values: pa.Array) -> list[int]:
+def _words_of(values: pa.Array) -> list[float]:
     """How many words each value has that is not null."""
-    return [len(text.split()) for text in plain(values).drop_null().to_pylist()]
+    return [count_words(text) for text in plain(values).drop_null().to_pylist()]
 
 
-def tokens(text: str | None) -> list[str]:
-    return TOKEN.findall(text.lower()) if text else []
+def _median_length(values: pa.Array) -> str:
+    """In words, or in characters where most values are in a script without spaces."""
+    texts = plain(values).drop_null().to_pylist()
+    if 2 * sum(map(is_unspaced, texts)) > len(texts):
+        return f"{np.median(list(map(len, texts))):.0f} characters"
+    return f"{np.median(list(map(count_words, texts))):.0f} words"
 
 
 def token_counts(tokens: np.ndarray, width: int | None = None) -> sparse.csr_matrix:
@@ -164,6 +174,6 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
 def says_nothing(texts: pa.Array, known: set[str]) -> np.ndarray:
     """bool `[rows]`."""
     texts = plain(texts).fill_null("")
-    letters = pc.match_substring_regex(texts, r"\p{L}").to_numpy(zero_copy_only=False)
+    letters = pc.match_substring_regex(texts, r"[\p{L}\p{So}]").to_numpy(zero_copy_only=False)
     strange = [not known.intersection(tokens(text)) for text in texts.to_pylist()]
     return ~letters | np.array(strange, dtype=bool)
