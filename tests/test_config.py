@@ -32,6 +32,18 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
     [
         (MINIMAL | {"detecton": {}}, "`detecton`", "`detection`"),
         (changed("detection", max_remove=0.1), "`detection.max_remove`", "`detection.max_removed`"),
+        (
+            changed("training", epochs="some"),
+            "`training.epochs` is 'some': not a whole number or auto",
+            "Change",
+        ),
+        (changed("training", epochs=0), "`training.epochs` is 0: input should be greater", "Change"),
+        (changed("training", epochs=True), "training.epochs: true is not a number", "Change"),
+        (
+            changed("training", epochs="auto", trajectory="t"),
+            "`training.epochs` is auto, and training.trajec",
+            "Change",
+        ),
         (changed("training", epochs="many"), "`training.epochs` is 'many'", "Change"),
         (changed("training", learning_rate=-1), "`training.learning_rate` is -1", "Change"),
         (changed("training", batch_size=True), "training.batch_size: true is not a number", "Change"),
@@ -175,7 +187,7 @@ def test_changes_are_applied_and_validated() -> None:
 def test_the_option_surface_is_frozen() -> None:
     """Adding an option is a decision: change this number with the documentation, docs/reference/config.md."""
     names = option_names(AuditConfig)
-    assert len(names) == len(set(names)) == 121
+    assert len(names) == len(set(names)) == 124
     text = (ROOT / "docs" / "reference" / "config.md").read_text()
     missing = [name for name in names if f"`{name.rsplit('.', 1)[-1]}`" not in text]
     assert not missing

@@ -27,7 +27,7 @@ def test_every_key_says_what_it_means() -> None:
     page = (FOLDER / "config.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     sections = [line for line in page.splitlines() if line.startswith("## ")]
-    both = 3  # `data.split`, `data.embeddings` and `data.pred_probs` are keys and sections
+    both = 4  # `data.split`, `data.features`, `data.embeddings` and `data.pred_probs` are keys and sections
     assert len(rows) + len(sections) - both == len(option_names(AuditConfig))
     assert [row for row in rows if row.endswith("|  |")] == []
 

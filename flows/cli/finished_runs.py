@@ -50,7 +50,7 @@ def export(
         print(sentence("export", facts))
         if not (facts["refused"] or facts.get("skipped")):
             print(run / "cleaned")
-            if facts["as_given"]:
+            if facts.get("as_given"):
                 print(run / AS_GIVEN)
     return REFUSED if facts["refused"] else DONE
 

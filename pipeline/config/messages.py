@@ -8,9 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.sections.fields import plain_type
 from pipeline.errors import InputError
 
 Root = type[BaseModel]
+OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
 def in_words(error: ValidationError, root: Root, where: str) -> InputError:
@@ -35,7 +37,7 @@ def _describe(root: Root, problem: Any) -> tuple[str, str]:
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return (f"{key}: {message}" if key else message), "Change the value in the config."
-    allowed = _allowed_values(root, key)
+    allowed = "" if kind in OUT_OF_BOUNDS else _allowed_values(root, key)
     message = f"not {allowed}" if allowed else f"{message[0].lower()}{message[1:]}"
     return f"`{key}` is {repr(problem['input'])[:80]}: {message}", "Change the value in the config."
 
@@ -49,7 +51,10 @@ def _plain_key(root: Root, places: tuple[int | str, ...]) -> str:
             field = kind.model_fields.get(str(place))
             kind = None if field is None else section_of(field.annotation) or field.annotation
         elif get_origin(kind) is dict:
-            kind = None
+            kind = get_args(kind)[1]
+        elif section_in(kind) is not None:
+            kind = section_in(kind)
+            continue  # the tag of a union's member
         elif not isinstance(place, int):
             continue
         kept.append(str(place))
@@ -60,6 +65,14 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a key holds, also where it may be left out."""
     kinds = [annotation, *get_args(annotation)]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that the values of a key may be, where the key is a mapping or takes a word as well."""
+    found = section_of(annotation)
+    return found or next(
+        (each for kind in get_args(annotation) if (each := section_in(kind)) is not None), None
+    )
 
 
 def _allowed_values(root: Root, key: str) -> str:
@@ -74,7 +87,9 @@ def _allowed_values(root: Root, key: str) -> str:
     if not any(get_origin(member) is Literal for member in members):
         return ""
     plain = {bool: ["true", "false"], int: ["a whole number"], float: ["a number"]}
-    words = [word for member in members for word in plain.get(member) or map(str, get_args(member))]
+    words = [
+        word for member in members for word in plain.get(plain_type(member)) or map(str, get_args(member))
+    ]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -87,12 +102,17 @@ def _nearest_key(root: Root, key: str) -> str:
     return f"Did you mean `{close[0]}`?" if close else "docs/reference/config.md lists all keys."
 
 
+def element_of(annotation: Any) -> str:
+    """What follows the key of a mapping of columns to sections; else nothing."""
+    return ".COLUMN" if get_origin(annotation) is dict else ""
+
+
 def option_names(model: Root, prefix: str = "") -> list[str]:
     """Every key of the config, dotted: the whole option surface."""
     names = []
     for name, field in model.model_fields.items():
-        nested = section_of(field.annotation)
+        nested = section_in(field.annotation)
         names.append(f"{prefix}{name}")
         if nested:
-            names += option_names(nested, f"{prefix}{name}.")
+            names += option_names(nested, f"{prefix}{name}{element_of(field.annotation)}.")
     return names

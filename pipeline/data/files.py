@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, AuditConfig, Data, digest
 from pipeline.data.formats.copies import state_of
 from pipeline.data.formats.folders import sources_in
-from pipeline.data.formats.registry import MAGIC
+from pipeline.data.formats.registry import MAGIC, format_of
 from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 
@@ -243,10 +243,11 @@ def _joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
 
 
 def sha256_of(path: str) -> str:
-    """Of the content of a file; of a folder, of the names and contents of all files in it."""
+    """Of the content of a file; of a folder, of the names and contents of all files in it and of tables beside it."""
     if Path(path).is_dir():
-        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
-        return digest([[str(file.relative_to(path)), sha256_of(str(file))] for file in files])
+        kind, files = format_of(Path(path)), [file for file in Path(path).rglob("*") if file.is_file()]
+        files += kind.beside(Path(path)) if kind else []
+        return digest(sorted([os.path.relpath(file, path), sha256_of(str(file))] for file in files))
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

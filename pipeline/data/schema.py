@@ -36,7 +36,7 @@ def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     names = used_columns(data) + data.group + data.slices + data.evidence_columns
     for shard in shards:
         for name in names:
-            _check_column(shard, shards[0], name, data.features.get(name, ""))
+            _check_column(shard, shards[0], name, data.kind_of(name) if name in data.features else "")
 
 
 def _check_column(shard: Shard, first: Shard, name: str, asked: str) -> None:
@@ -130,7 +130,7 @@ def _check_picture_options(data: Data, columns: Sequence[Column]) -> None:
 
 
 def _feature_column(shards: Sequence[Shard], name: str, data: Data) -> Column:
-    first, kind = shards[0], data.features[name]
+    first, kind = shards[0], data.kind_of(name)
     column = replace(_column_of(first, name), values=partial(_first_values, shards, name))
     if kind == "auto":
         kind = _said_of(first, partial(_detect_kind, column))

@@ -16,7 +16,7 @@ from pipeline.features.input import Input, flat
 if TYPE_CHECKING:
     from PIL import Image
 
-JudgedAs = Literal["columns", "lists", "pixels", "texts"]
+JudgedAs = Literal["columns", "lists", "pixels", "texts", "lists and texts"]
 """How plain models see a kind: columns of a table, lists of numbers that each mean the same in every row, numbers that
 mean something together alone, words."""
 ShownAs = Literal["value", "text", "picture", "nothing"]
@@ -47,6 +47,9 @@ class Options(Protocol):
 
     @property
     def image_root(self) -> str | None: ...
+
+    @property
+    def features(self) -> Mapping[str, Any]: ...
 
 
 def _no_values() -> Iterator[pa.Array]:
@@ -100,7 +103,7 @@ class Choice:
         remark: what a person reads beside it.
         size: the larger, the more the column says where only one of its kind can be taken.
         group: whether the column says who may have made wrong labels.
-        recipe: a model as YAML and a learning rate that suit it; None for columns of a table.
+        recipe: the section `model` that suits it, as YAML; None for columns of a table.
         certain: whether it holds whatever other kinds make of the column.
         options: further keys of the section `data`: name → value and what a person reads beside it.
     """
@@ -109,7 +112,7 @@ class Choice:
     remark: str = ""
     size: float = 0
     group: bool = False
-    recipe: tuple[str, float] | None = None
+    recipe: str | None = None
     certain: bool = False
     options: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
@@ -139,7 +142,8 @@ class Encoder(ABC):
     """A kind of feature. An instance is a dataclass whose fields are its fitted state, all JSON values.
 
     Attributes:
-        kind: the word in `data.features`: the name of the file in `kinds/`, or the import path of a kind of one's own.
+        kind: the word in `data.features`: the name of the file in `kinds/`, or the import path of a kind of one's own;
+            the registry's word where a section of the config names it.
         input: the input of models that it fills.
         judged_as: how the panel's plain models see it.
         shown_as: how the report shows a cell.
@@ -156,10 +160,11 @@ class Encoder(ABC):
     sets_aside: ClassVar[bool] = False
     column: str
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, word: str | None = None) -> None:
         super().__init_subclass__()
-        package, _, word = cls.__module__.rpartition(".")
-        cls.kind = word if package == "pipeline.features.kinds" else f"{cls.__module__}:{cls.__qualname__}"
+        package, _, file = cls.__module__.rpartition(".")
+        named = file if package == "pipeline.features.kinds" else f"{cls.__module__}:{cls.__qualname__}"
+        cls.kind = named if word is None else word
         if hasattr(cls, "input"):
             known = INPUTS.setdefault(cls.input.name, cls.input)
             if type(known).__qualname__ != type(cls.input).__qualname__ or cls.input.name in RESERVED:

@@ -23,8 +23,8 @@ PROPOSED = 32
 NEARLY_SQUARE = 1.25
 """Of the longer side and the shorter one: pictures of many sizes up to it are read as squares."""
 SMALL = 32  # pixels; up to it a grey image needs no convolutions
-SMALL_RECIPE = ("{name: mlp, hidden: [256, 128]}", 0.03)
-RECIPE = ("{name: convnet, channels: [32, 64], hidden: [128]}", 0.02)
+SMALL_RECIPE = "{name: auto, channels: [32, 64], hidden: [256, 128]}"
+RECIPE = "{name: convnet, channels: [32, 64], hidden: [128]}"
 NAMED_FILES = 0.9
 """Share of the texts of a column that have to end like names of picture files."""
 ORIENTATION = 274

@@ -14,6 +14,7 @@ from pipeline.features.arrow import is_string, plain
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 """Of the names of picture files, lower case."""
 SCHEMES = ("http://", "https://", "ftp://", "s3://", "gs://", "hf://")
+FILES_AT_ONCE = 16  # whose bytes are in memory
 NOT_EMBEDDED = "the bytes are not embedded"
 
 
@@ -98,6 +99,15 @@ def read_picture(path: str) -> bytes | OSError:
         return OSError(f"there is no file {path}")
     except (OSError, ValueError) as error:  # ValueError: a null character
         return OSError(f"{path} can't be read ({getattr(error, 'strerror', None) or error})")
+
+
+def contents_in_parts(column: pa.Array) -> Iterator[pa.Array]:
+    """The pictures' bytes, wherever they stand: the column, or the bytes of a few files at a time."""
+    if not reads_files(column):
+        yield column
+        return
+    for start in range(0, max(1, len(column)), FILES_AT_ONCE):
+        yield embedded(column.slice(start, FILES_AT_ONCE))
 
 
 def embedded(column: pa.Array) -> pa.Array:

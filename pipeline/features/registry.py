@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 
@@ -21,13 +21,44 @@ HINT = "docs/reference/features.md#a-kind-of-your-own says what it needs; Encode
 KINDS = "pipeline.features.kinds"
 WORDS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__).with_name("kinds"))])))
 """The kinds that `data.features` can name by a word: the files in `kinds/`."""
+PRETRAINED = {
+    "encoded text": "pipeline.features.pretrained.kinds:EncodedText",
+    "encoded image": "pipeline.features.pretrained.kinds:EncodedImage",
+}
+"""The kinds that a section of `data.features` with an `encoder` names."""
 
 
 def is_kind(word: str) -> bool:
     """Whether `data.features` takes it: `auto`, a known word, or the import path of a kind of one's own."""
+    return word == "auto" or word in WORDS or is_import_path(word)
+
+
+def is_import_path(word: str) -> bool:
+    """Whether it looks like `package.module:name`."""
     module, colon, name = word.partition(":")
-    own = bool(colon) and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])
-    return word == "auto" or word in WORDS or own
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])
+
+
+def import_path(word: str, key: str) -> Any:
+    """What stands at `package.module:name`; the working directory is importable.
+
+    Args:
+        word: the path.
+        key: of the config, for errors.
+
+    Raises:
+        InputError: it can't be imported.
+    """
+    module, _, name = word.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:  # whatever the user's module raises
+        raise InputError(
+            f"{key}: {word} can't be imported ({type(error).__name__}: {error})",
+            "Check the path; modules are looked for in the working directory and in the environment.",
+        ) from error
 
 
 @cache
@@ -35,23 +66,16 @@ def find_kind(word: str) -> type[Encoder]:
     """The encoder of a kind.
 
     Args:
-        word: one of WORDS, or `package.module:Class`; the working directory is importable.
+        word: one of WORDS or of PRETRAINED, or `package.module:Class`; the working directory is importable.
 
     Raises:
         InputError: the path can't be imported, or is no encoder.
     """
+    if word in PRETRAINED:
+        return import_path(PRETRAINED[word], "data.features")
     if word in WORDS:
         return _encoder_in(import_module(f"{KINDS}.{word}"), word)
-    module, _, name = word.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), name)
-    except Exception as error:  # whatever the user's module raises
-        raise InputError(
-            f"data.features: {word} can't be imported ({type(error).__name__}: {error})",
-            "Check the path; modules are looked for in the working directory and in the environment.",
-        ) from error
+    found = import_path(word, "data.features")
     lacks = _what_lacks(found)
     if lacks:
         raise InputError(f"data.features: {word} is no kind of feature: it {lacks}", HINT)

@@ -225,10 +225,12 @@ def _make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> 
     blocks = Blocks({}, {}, {}, {})
     for encoder, part in data.encoding.parts(data.encoding.by_name(rows.inputs)):
         name = encoder.column
-        if encoder.judged_as == "texts":
+        if "texts" in encoder.judged_as:
             texts = text_blocks([encoder.words(value) for value in source[name]])
             blocks.texts.update({f"{name}/{piece}": matrix for piece, matrix in texts.items()})
-        elif isinstance(encoder, DenseEncoder) and encoder.judged_as == "columns":
+        if encoder.judged_as == "texts":
+            continue
+        if isinstance(encoder, DenseEncoder) and encoder.judged_as == "columns":
             _add_columns(blocks, encoder, part, source.get(name))
         else:
             what = "pixels" if encoder.judged_as == "pixels" else "list"

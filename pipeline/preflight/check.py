@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 from torch import nn
 
-from pipeline.attribution.model.capture import Coverage, Inputs, coverage, covered_layers
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import Coverage, coverage, covered_layers
 from pipeline.attribution.model.coverage import WELL_COVERED
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.scores.forms import layer_forms
@@ -29,6 +30,8 @@ from pipeline.data.survey import Survey
 from pipeline.detection.noise.validation_doubts import FEW_ROWS
 from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.rules.trusted import needed_rows
+from pipeline.embedding.stage import encoder_identities
+from pipeline.embedding.trial import Trials
 from pipeline.models import model_name
 from pipeline.models.validate import check_model
 from pipeline.preflight import announce
@@ -50,6 +53,15 @@ from pipeline.training.recipe import make_recipe
 from pipeline.training.recorded import check_recorded, load_recorded
 from pipeline.training.replayed import check_replayable
 from pipeline.training.setup import deterministic, set_up
+from pipeline.training.trial import (
+    FEWEST_EPOCHS,
+    MOST_EPOCHS,
+    USUAL_EPOCHS,
+    TrialPlan,
+    assumed,
+    plan_trial,
+)
+from pipeline.training.tried import count_drawn
 from pipeline.verification import unrolled
 from pipeline.verification.statistics import DISAGREEMENT, power
 from pipeline.workers.budgets import budgets
@@ -131,11 +143,16 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         write_text(run / "config.yaml", config.to_yaml())
         context = AuditContext(config, run, workers, progress)
         begin = time.perf_counter()
+        encoder_identities(config)  # an encoder that is not there is said without a file's name
         shards = open_shards(find_files(config.data))
         encoding = create_encoding(shards, config)
+        encoders = Trials(encoding)
         survey = survey_rows(shards, encoding, context)
+        embedding, embedded = encoders.seconds(), encoders.lines()
         validation = time.perf_counter() - begin
         encoding.save(run / "encoding.json")
+        asked, config = config, assumed(config, encoding)
+        write_text(run / "config.yaml", config.to_yaml())
         draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
         rules = rule_lines(config, run.path)
         begin = time.perf_counter()
@@ -149,18 +166,22 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         data = EncodedData.open(run.path)
         with deterministic():
             setup = set_up(run.path, Selection(), config.training.seed, recipe)
-            trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
-            check_model(setup.model, data.encoding, trial)
+            few = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
+            check_model(setup.model, data.encoding, few)
             check_replayable(config, setup.model, rows, data.nbytes("train") // data.count("train"))
             if config.training.trajectory is not None:
                 check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)
-            unseen = unseen_gradients(setup.model, trial.inputs)
-            layers = _layer_costs(setup.model, trial.inputs, config)
+            unseen = unseen_gradients(setup.model, few.inputs)
+            layers = _layer_costs(setup.model, few.inputs, config)
         count = workers.count() if config.compute.scheduler else workers.local_count()
         costs = measure(workers, count, run.path, recipe)
         encoded = sum(chunk.rows for chunk in chunks)
-        costs = replace(costs, validation=validation, encoded_row=encoding_seconds / max(1, encoded))
+        if config.compute.scheduler:
+            embedding /= count
+        costs = replace(
+            costs, validation=validation + embedding, encoded_row=encoding_seconds / max(1, encoded)
+        )
         sizes = Sizes(
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
@@ -168,22 +189,32 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
             source_bytes=sum(shard.size for shard in shards),
             workers=count,
-            kinds=frozenset(feature.judged_as for feature in data.encoding.features),
+            kinds=frozenset(
+                kind for each in data.encoding.features for kind in each.judged_as.split(" and ")
+            ),
             classes=len(data.encoding.classes),
         )
         name = model_name(config.model, data.encoding)
+        trial = None
+        if asked.left_to_trial:
+            drawn = count_drawn(rows["train"], encoding.row_bytes, config.training.memory_budget)
+            trial = plan_trial(asked, encoding, drawn)
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
+    lines += [CheckLine("" if place else "encoder", text, OK) for place, text in enumerate(embedded)]
     lines += [
         CheckLine("" if place else "features", *said)
         for place, said in enumerate(suspicious_features(shards, encoding))
     ]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
+    lines += [] if trial is None else [CheckLine("will try", trial_text(trial, asked), OK)]
     lines += [
         CheckLine("" if place else "labels", *said)
         for place, said in enumerate(announce.labels(config, rows))
     ]
     seconds = stage_seconds(config, sizes, costs, recipe)
+    if trial is not None:
+        seconds["train"] += trial.most_steps * costs.step / min(count, trial.folds * trial.finalists)
     lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
     measuring = rows["holdout"]
     if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
@@ -323,6 +354,21 @@ def model_line(name: str, covered: Coverage) -> CheckLine:
     )
 
 
+def trial_text(plan: TrialPlan, config: AuditConfig) -> str:
+    """What the trial will try, and what the other lines assume as long as it has not chosen."""
+    parts = [f"{words.plural(len(plan.models), 'model')} ({', '.join(plan.models)})"]
+    rates = [f"{rate:g}" for rate in plan.rates]
+    parts.append(
+        f"learning rates {rates[0]} to {rates[-1]}" if len(rates) > 1 else f"learning rate {rates[0]}"
+    )
+    if config.training.epochs == "auto":
+        parts.append(f"{FEWEST_EPOCHS} to {MOST_EPOCHS} epochs")
+    tried = f"{', '.join(parts)}, on {words.rows(plan.rows)} of train"
+    if config.training.epochs == "auto":
+        tried += f"; the times are for {words.plural(USUAL_EPOCHS, 'epoch')}"
+    return tried
+
+
 def unseen_lines(names: list[str]) -> list[CheckLine]:
     if not names:
         return []
@@ -381,7 +427,7 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
         rows * sizes.row_bytes
         + 2 * (config.training.checkpoints + 2) * model
         + 2 * config.attribution.segments * (4 * sizes.factor_numbers + model)
-        + config.training.epochs * per_epoch
+        + config.training.known_epochs * per_epoch
         + sizes.rows["train"] * (8 * config.training.checkpoints + 200)
         + sizes.source_bytes
     )

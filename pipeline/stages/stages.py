@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import __version__
 from pipeline.artifacts import Ledger, damage
 from pipeline.config import AuditConfig, digest
 from pipeline.runs.context import AuditContext
+from pipeline.runs.settled import settled
 from pipeline.runs.watcher import Watcher
 from pipeline.workers.cluster import peak_resident_bytes
 
@@ -39,12 +40,16 @@ class Stage:
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
+        context = replace(context, config=settled(context.config, context.run.path))
         return getattr(importlib.import_module(module), name)(context, **options)
 
 
 STAGES = (
     Stage(
-        "prepare", "pipeline.data.prepare:prepare", ("data",), ("catalog.parquet", "encoding.json", "encoded")
+        "prepare",
+        "pipeline.embedding.stage:prepare",
+        ("data",),
+        ("catalog.parquet", "encoding.json", "encoded"),
     ),
     Stage("train", "pipeline.training.stage:train_stage", ("model", "training"), ("training", "checkpoints")),
     Stage("factors", "pipeline.scoring.factors:factors", ("attribution",), ("factors",)),
@@ -96,6 +101,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
     from pipeline.detection.signals.registry import added_signals
+    from pipeline.embedding.stage import encoder_identities
     from pipeline.training.recorded import recorded_hash
 
     tree = config.as_dict()
@@ -105,6 +111,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         for key in EXTRA_KEYS.get(stage.name, ()):
             section, _, name = key.partition(".")
             part[key] = tree[section][name] if name else tree[section]
+        if stage.name == "prepare" and (encoders := encoder_identities(config)):
+            part |= {"encoders": encoders}
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "panel" and (joined := evidence_fingerprint(config)) is not None:

@@ -13,6 +13,7 @@ from pipeline.config import AuditConfig
 from pipeline.data.encode import ENCODING, Encoding
 from pipeline.data.evidence.collect import collect_evidence, evidence_path
 from pipeline.errors import InputError
+from pipeline.stages.stages import fingerprints
 
 from .small import config, run_prepare, write
 
@@ -239,3 +240,14 @@ def test_a_row_that_takes_no_part_needs_no_evidence(tmp_path: Path) -> None:
     path = write(tmp_path / "data.parquet", table)
     found = run_prepare(tmp_path / "run", train=path, missing_label="drop", embeddings="vector")
     assert found.facts["rows"]["train"] == ROWS - 1
+
+
+def test_a_changed_file_makes_the_stages_from_the_panel_on_anew(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.parquet", columns())
+    joined = write(tmp_path / "emb.parquet", {"id": KEYS, "vector": list(VECTORS)})
+    settings = config(train=data, key="id", embeddings={"file": joined, "column": "vector"})
+    before = fingerprints(settings)
+    write(joined, {"id": KEYS, "vector": list(VECTORS[:, :2])})
+    after = fingerprints(settings)
+    same = [name for name in before if before[name] == after[name]]
+    assert same == ["prepare", "train", "factors", "attribute"]

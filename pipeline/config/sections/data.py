@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.config.sections.encoded import EncodedFeature
 from pipeline.config.sections.evidence import EmbeddingsKey, Evidence, ProbabilitiesKey
 from pipeline.config.sections.fields import Columns, Paths, Section, Share, as_list
 from pipeline.features.registry import WORDS, is_kind
@@ -48,7 +49,16 @@ def _known_kind(word: str) -> str:
 
 
 KINDS_IN_WORDS = f"auto, {', '.join(WORDS)}, or package.module:Class for a kind of your own"
-FeatureKind = Annotated[str, AfterValidator(_known_kind)]
+
+
+def _is_section(value: Any) -> str:
+    return "section" if isinstance(value, dict | EncodedFeature) else "word"
+
+
+FeatureKind = Annotated[
+    Annotated[str, AfterValidator(_known_kind), Tag("word")] | Annotated[EncodedFeature, Tag("section")],
+    Discriminator(_is_section),
+]
 
 
 class Data(Section):
@@ -63,7 +73,7 @@ class Data(Section):
     features: dict[str, FeatureKind] = Field(
         min_length=1,
         description=f"column → kind: {', '.join(f'`{word}`' for word in ('auto', *WORDS))}, or `package.module:Class`: "
-        "docs/reference/features.md#a-kind-of-your-own",
+        "docs/reference/features.md#a-kind-of-your-own; or a section with an encoder: docs/how-to/encoders.md",
     )
     label: str = Field(
         description="the label column: integers, strings or booleans (classification), floats (regression), lists "
@@ -142,6 +152,11 @@ class Data(Section):
         if self.label in self.slices or len(set(self.slices)) < len(self.slices):
             raise ValueError("`slices` names the label, whose classes are groups already, or a column twice")
         return self
+
+    def kind_of(self, column: str) -> str:
+        """The registry's word for the kind of a feature."""
+        asked = self.features[column]
+        return asked if isinstance(asked, str) else asked.word
 
     @model_validator(mode="after")
     def files_are_joined(self) -> Data:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.data.first_look.columns import is_key, read_sample
+from pipeline.data.first_look.evidence import with_evidence
 from pipeline.data.first_look.features import judge, only_what_fits
 from pipeline.data.first_look.giveaway import Told, giveaways
 from pipeline.data.first_look.label import guess_label, look_at_label
@@ -58,6 +59,7 @@ def look(
     judged = {c: judge(c, train, sample) for c in rest if c not in (key, weight)}
     told = _giveaways(judged, found, sample)
     choices = only_what_fits(judged | {c: _said(judged[c], told[c]) for c in told})
+    choices, pred_probs = with_evidence(choices, train, found.column, found.task)
     features = {column: choice.kind for column, choice in choices.items() if choice.kind}
     if not features:
         reasons = ", ".join(f"{column} ({choice.remark})" for column, choice in choices.items())
@@ -78,6 +80,7 @@ def look(
         validation_is_clean,
         {column: told[column].words for column in told if column in features},
         notes,
+        pred_probs,
     )
 
 

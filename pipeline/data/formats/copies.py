@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.attribution.atomic import write_atomically
+from pipeline.cache import folder
 from pipeline.config import digest
-from pipeline.data.formats.format import Content
+from pipeline.data.formats.format import Content, Format
 from pipeline.data.formats.registry import format_of
 from pipeline.errors import WinnowError
 
@@ -23,36 +27,43 @@ NOTES = b"winnow_notes"
 _converting = threading.Lock()
 
 
-def folder() -> Path:
-    """`WINNOW_CACHE`, else `winnow` in `XDG_CACHE_HOME`, else `~/.cache/winnow`."""
-    own = os.environ.get("WINNOW_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "winnow"
-
-
 def state_of(path: Path) -> tuple[int, int]:
     """Numbers that change when a source does.
 
     Returns:
         For a file its size in bytes and the time of its last change in ns. For a folder the bytes of all of its files,
-        and a hash of their names, sizes and times.
+        and a hash of their names, sizes and times. Files beside a source that say something of its rows count as well.
     """
-    if not path.is_dir():
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns
+    size, mark = _of_folder(path) if path.is_dir() else _of_file(path)
+    kind = format_of(path)
+    beside = kind.beside(path) if kind else []
+    return (size, _number([mark, *map(_of_file, beside)])) if beside else (size, mark)
+
+
+def _of_file(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _of_folder(path: Path) -> tuple[int, int]:
     listing: list[tuple[str, int, int]] = []
     for place, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
-            found = (Path(place) / name).stat()
-            listing.append((os.path.relpath(Path(place) / name, path), found.st_size, found.st_mtime_ns))
-    return sum(size for _, size, _ in listing), int(digest(listing)[:15], 16)
+            file = Path(place) / name
+            listing.append((os.path.relpath(file, path), *_of_file(file)))
+    return sum(size for _, size, _ in listing), _number(listing)
+
+
+def _number(value: object) -> int:
+    return int(digest(value)[:15], 16)
 
 
 def parquet_of(path: str | Path) -> Path:
     """The Parquet file with the rows of a source: itself, or a copy that is made where it is missing.
 
-    A copy is named after the state of its source, so that a changed source gets a new one; the old one is removed. Two
-    processes that make the same copy at once both write a whole one.
+    A copy is named after the state of its source, so that a changed source gets a new one; the old one is removed. Of
+    several processes that need a copy one makes it, and the others wait.
 
     Raises:
         InputError: the source can't be converted; the message names file and line.
@@ -64,17 +75,36 @@ def parquet_of(path: str | Path) -> Path:
         return path
     of_source = digest(os.path.realpath(path))[:16]
     copy = folder() / f"{path.name}-{of_source}-{digest([VERSION, *state_of(path)])[:16]}.parquet"
-    with _converting:
-        if not copy.exists():
-            content = kind.read(path)
-            try:
-                _write(content, copy)
-            except OSError as error:
-                raise _no_room(copy, error) from None
-            for old in folder().glob(f"*-{of_source}-*.parquet"):
-                if old != copy:
-                    old.unlink(missing_ok=True)
+    if not copy.exists():
+        with _alone(folder() / f".{of_source}.lock"):
+            if not copy.exists():
+                _convert(kind, path, copy)
+                for old in folder().glob(f"*-{of_source}-*"):  # also what a killed process has left
+                    if old != copy:
+                        old.unlink(missing_ok=True)
     return copy
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other thread or process is in here with the same lock."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("w")
+    except OSError as error:
+        raise _no_room(lock, error) from None
+    with _converting, opened as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(kind: Format, path: Path, copy: Path) -> None:
+    """Raises WinnowError where there is no room for the copy."""
+    content = kind.read(path)
+    try:
+        _write(content, copy)
+    except OSError as error:
+        raise _no_room(copy, error) from None
 
 
 def _write(content: Content, copy: Path) -> None:

@@ -57,6 +57,15 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """The files of a folder that have the name and the format of a table about pictures."""
+    return [
+        each
+        for each in sorted(folder.iterdir())
+        if each.is_file() and each.name.partition(".")[0] in TABLES and is_known(each)
+    ]
+
+
 def _is_hidden(path: Path) -> bool:
     """Names that start with `_` or `.` are not data, by the convention of Parquet datasets."""
     return any(part.startswith(("_", ".")) for part in path.parts)

@@ -90,6 +90,10 @@ class Format(ABC):
             InputError: something can't be read; the message names file and line.
         """
 
+    def beside(self, path: Path) -> list[Path]:  # noqa: ARG002
+        """Files outside of a source that say something of its rows."""
+        return []
+
     def row_hashes(self, batch: pa.RecordBatch) -> list[str]:
         """What has to be the same in each row of an export, for formats that reorder."""
         raise NotImplementedError

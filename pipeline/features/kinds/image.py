@@ -20,7 +20,7 @@ from pipeline.features.encoder import Choice, Column, Encoder, JudgedAs, Options
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.first_pictures import propose_files, propose_pixels
 from pipeline.features.input import Input, View, norm_likeness
-from pipeline.features.picture_files import AddressError, contents, embedded, placed, reads_files
+from pipeline.features.picture_files import AddressError, contents, contents_in_parts, placed
 from pipeline.features.pictures import (
     guess_layout,
     guess_shape,
@@ -47,7 +47,6 @@ ADDRESS_HINT = "Nothing is downloaded: download the pictures, and give the paths
 STOPS = (SIZE_HINT, ADDRESS_HINT)
 """Of rows that are not set aside: the config or the column is wrong, and not the row."""
 SLICE = 256  # images whose pixels are counted at once
-FILES_AT_ONCE = 16  # whose bytes are hashed
 HELD_BYTES = 2**24  # of decoded pictures before they are counted
 
 
@@ -197,11 +196,7 @@ class ImageEncoder(Encoder):
 
     def hashed(self, column: pa.Array) -> Iterator[pa.Array]:
         """The pictures' bytes, wherever they stand."""
-        if self.pixels or not reads_files(column):
-            yield column
-            return
-        for start in range(0, max(1, len(column)), FILES_AT_ONCE):
-            yield embedded(column.slice(start, FILES_AT_ONCE))
+        return iter([column]) if self.pixels else contents_in_parts(column)
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         if self.pixels:

@@ -26,7 +26,7 @@ TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
 MOST_COUNTED = 2_000_000
 """Of more tokens than this, the rarer half is forgotten while they are counted."""
-RECIPE = ("{name: bag_of_embeddings, embedding: 64, hidden: [64]}", 0.2)
+RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
 
 
 class Tokens(Input):
@@ -172,8 +172,12 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def says_nothing(texts: pa.Array, known: set[str]) -> np.ndarray:
-    """bool `[rows]`."""
-    texts = plain(texts).fill_null("")
-    letters = pc.match_substring_regex(texts, r"[\p{L}\p{So}]").to_numpy(zero_copy_only=False)
-    strange = [not known.intersection(tokens(text)) for text in texts.to_pylist()]
-    return ~letters | np.array(strange, dtype=bool)
+    """bool `[rows]`: no letter or symbol, or no token that is known."""
+    strange = [not known.intersection(tokens(text)) for text in plain(texts).to_pylist()]
+    return without_letters(texts) | np.array(strange, dtype=bool)
+
+
+def without_letters(texts: pa.Array) -> np.ndarray:
+    """bool `[rows]`: no letter and no symbol such as an emoji; also of a null."""
+    letters = pc.match_substring_regex(plain(texts).fill_null(""), r"[\p{L}\p{So}]")
+    return ~letters.to_numpy(zero_copy_only=False)

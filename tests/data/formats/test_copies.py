@@ -15,7 +15,7 @@ from pipeline.config import AuditConfig
 from pipeline.data.files import matches, source_fingerprint
 from pipeline.data.formats.copies import folder, parquet_of
 from pipeline.data.formats.sources import open_source
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WinnowError
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_copy_is_made_once_and_anew_for_a_changed_source() -> None:
     assert first.stat().st_mtime_ns == made
     Path("a.csv").write_text("x,y\n1,2\n3,4\n")
     assert open_source("a.csv").metadata.num_rows == 2
-    assert [path.name for path in folder().iterdir()] == [parquet_of("a.csv").name]
+    assert [path.name for path in folder().glob("*.parquet*")] == [parquet_of("a.csv").name]
     parquet_of("a.csv").unlink()
     assert open_source("a.csv").metadata.num_rows == 2
 
@@ -41,14 +41,30 @@ def test_a_source_that_is_being_read_in_two_threads_is_whole_in_both() -> None:
     Path("a.csv").write_text("x,y\n" + "1,2\n" * 5000)
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: open_source("a.csv").metadata.num_rows, range(4))) == {5000}
-    assert len(list(folder().iterdir())) == 1
+    assert len(list(folder().glob("*.parquet*"))) == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_a_cache_without_room_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.csv").write_text("x,y\n1,2\n")
+    copy = parquet_of("a.csv")
+    copy.rename(f"{copy}.1.part")
+    assert parquet_of("a.csv") == copy
+    assert list(folder().glob("*.part")) == []
+    Path("b.csv").write_text("x,y\n1,2\n")
+    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "b.csv/cache"))
+    with pytest.raises(
+        WinnowError, match=r"cache: a copy of the data can't be written there.*\n.*WINNOW_CACHE"
+    ):
+        parquet_of("b.csv")
 
 
 def test_a_failed_conversion_leaves_nothing() -> None:
     Path("a.csv").write_text("x,y\n1\n")
     with pytest.raises(InputError):
         parquet_of("a.csv")
-    assert not folder().exists() or not list(folder().iterdir())
+    assert not list(folder().glob("*.parquet*"))
 
 
 def test_parquet_is_read_as_it_is_whatever_its_name() -> None:

@@ -109,6 +109,8 @@ def test_a_table_above_the_folders_of_the_roles() -> None:
     Path("photos/metadata.csv").write_text("\n".join(lines))
     assert [row["label"] for row in rows_of("photos/train")] == ["a", "b"]
     assert [row["label"] for row in rows_of("photos/test")] == ["b", "b"]
+    Path("photos/metadata.csv").write_text("\n".join(lines).replace("1.png,a", "1.png,c"))
+    assert [row["label"] for row in rows_of("photos/train")] == ["c", "b"]
     run = make_run(
         ["photos/train"], {("photos/train", 0): ("relabel", "b"), ("photos/train", 1): ("remove", None)}
     )

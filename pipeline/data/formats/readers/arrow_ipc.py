@@ -33,6 +33,9 @@ class Arrow(Format):
         found = pa.schema(kept, metadata=_metadata(path, whole))
         return Content(schema or found, _batches(path, schema or found), notes)
 
+    def beside(self, path: Path) -> list[Path]:
+        return [path.with_name(INFO)] if path.with_name(INFO).exists() else []
+
     def write(self, source: Path, edits: Edits, target: Path) -> None:
         with _opened(source) as (batches, schema), target.open("wb") as out:
             new = pa.ipc.new_file if _begins(source, FILE_MAGIC) else pa.ipc.new_stream

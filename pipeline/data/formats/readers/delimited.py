@@ -6,8 +6,9 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ SNIFFED_RECORDS, SNIFFED_LETTERS = 200, 2**18
 LONGEST_FIELD = 2**26
 """A longer field is an opening quote that nothing closes."""
 MOST_SPELLINGS = 10_000
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,8 @@ class Dialect:
 
 @dataclass
 class Record:
-    """A record of a file: the number of its first line (from 1), its text with the line end, and its fields."""
+    """A record of a file: its text with the line end, and its fields."""
 
-    line: int
     text: str
     fields: list[str]
 
@@ -147,17 +148,42 @@ def dialect_of(path: Path) -> Dialect:
 
 def _check(path: Path, dialect: Dialect) -> None:
     """Raises InputError for a record that can't be read or has another number of fields than the header."""
-    with open_text(path, dialect.encoding) as text:
-        wanted = 0
-        for record in records(path, text, dialect):
-            wanted = wanted or len(record.fields)
-            if record.fields and len(record.fields) != wanted:
+    with open_text(path, dialect.encoding) as text, _said_of(path) as at:
+        reader = csv.reader(text, **dialect.options)
+        at.line, wanted = 1, 0
+        for fields in reader:
+            number = len(fields)
+            wanted = wanted or number
+            if number and number != wanted:
                 by = {"\t": "tab"}.get(dialect.delimiter, dialect.delimiter)
-                number = len(record.fields)
                 raise InputError(
-                    f"{path}, line {record.line}: {number} field{'' if number == 1 else 's'}, the header has {wanted}",
+                    f"{path}, line {at.line}: {number} field{'' if number == 1 else 's'}, the header has {wanted}",
                     f"Fields are parted by {by!r}; put one that holds it, a quote or a line break in double quotes.",
                 )
+            at.line = reader.line_num + 1
+
+
+@dataclass
+class _At:
+    line: int = 1
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[_At]:
+    """What goes wrong while a file is read is said of the line at which the reader is."""
+    csv.field_size_limit(LONGEST_FIELD)
+    at = _At()
+    try:
+        yield at
+    except csv.Error as error:
+        open_ended = "limit" in str(error) or "end of data" in str(error)
+        what = "a quote that nothing closes" if open_ended else str(error)
+        raise InputError(
+            f"{path}, line {at.line}: {what}",
+            "Look at the quotes of this line and double those within a field.",
+        ) from None
+    except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None
 
 
 def _counts(head: str, delimiter: str) -> list[int]:
@@ -174,12 +200,7 @@ def _counts(head: str, delimiter: str) -> list[int]:
 
 
 def records(path: Path, text: io.TextIOBase, dialect: Dialect) -> Iterator[Record]:
-    """The records of a file, with their text; an empty line is a record without fields.
-
-    Raises:
-        InputError: a record can't be read; names its line.
-    """
-    csv.field_size_limit(LONGEST_FIELD)
+    """The records of a file, with their text; an empty line is a record without fields."""
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -187,24 +208,14 @@ def records(path: Path, text: io.TextIOBase, dialect: Dialect) -> Iterator[Recor
             taken.append(line)
             yield line
 
-    reader = csv.reader(lines(), **dialect.options)
-    first = 1
-    try:
+    with _said_of(path) as at:
+        reader = csv.reader(lines(), **dialect.options)
         for fields in reader:
-            if first == 1 and fields:
+            if at.line == 1 and fields:
                 fields[0] = _without_mark(fields[0])
-            yield Record(first, "".join(taken), fields)
-            first = reader.line_num + 1
+            yield Record("".join(taken), fields)
+            at.line = reader.line_num + 1
             taken.clear()
-    except csv.Error as error:
-        open_ended = "limit" in str(error) or "end of data" in str(error)
-        what = "a quote that nothing closes" if open_ended else str(error)
-        raise InputError(
-            f"{path}, line {first}: {what}",
-            "Look at the quotes of this line and double those within a field.",
-        ) from None
-    except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
-        raise unreadable(path, error) from None
 
 
 def _without_mark(field: str) -> str:
@@ -212,13 +223,6 @@ def _without_mark(field: str) -> str:
     text = field.removeprefix(BYTE_ORDER_MARK)
     quoted = text is not field and len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1].replace('""', '"') if quoted else text
-
-
-def _rows(path: Path, text: io.TextIOBase, dialect: Dialect) -> Iterator[Record]:
-    """The records below the header; an empty line is none."""
-    filled = (record for record in records(path, text, dialect) if record.fields)
-    next(filled)
-    yield from filled
 
 
 def _names(path: Path, dialect: Dialect) -> list[str]:
@@ -237,16 +241,19 @@ def _names(path: Path, dialect: Dialect) -> list[str]:
 
 
 def _blocks(path: Path, dialect: Dialect) -> Iterator[list[pa.Array]]:
-    """The columns as texts, a block of rows at a time."""
-    with open_text(path, dialect.encoding) as text:
+    """The columns as texts, a block of rows at a time; without the header and empty lines."""
+    with open_text(path, dialect.encoding) as text, _said_of(path):
+        reader = csv.reader(text, **dialect.options)
         rows: list[list[str]] = []
-        size = 0
-        for record in _rows(path, text, dialect):
-            rows.append(record.fields)
-            size += len(record.text)
-            if len(rows) == BLOCK_ROWS or size > BLOCK_BYTES:
+        header, letters = True, 0
+        while taken := list(islice(reader, ROWS_AT_ONCE)):
+            rows += [fields for fields in taken if fields]
+            if header and rows:
+                rows, header = rows[1:], False
+            letters += sum(map(len, chain.from_iterable(taken)))
+            if rows and (len(rows) >= BLOCK_ROWS or letters > BLOCK_BYTES):
                 yield _columns(rows)
-                rows, size = [], 0
+                rows, letters = [], 0
         if rows:
             yield _columns(rows)
 
@@ -294,13 +301,12 @@ def _is_number(name: str) -> bool:
 def _spellings(path: Path, dialect: Dialect, place: int, kind: pa.DataType) -> dict[Any, str]:
     """How the file writes each label: value → its first text."""
     found: dict[Any, str] = {}
-    with open_text(path, dialect.encoding) as text:
-        known: set[str] = set()
-        for record in _rows(path, text, dialect):
-            spelled = record.fields[place]
-            if spelled not in known and len(known) < MOST_SPELLINGS:
-                known.add(spelled)
-                found.setdefault(typed(pa.array([spelled]), kind)[0].as_py(), spelled)
+    for block in _blocks(path, dialect):
+        texts = block[place].unique()
+        for text, value in zip(texts.to_pylist(), typed(texts, kind).to_pylist()):
+            found.setdefault(value, text)
+        if len(found) > MOST_SPELLINGS:
+            break
     return found
 
 

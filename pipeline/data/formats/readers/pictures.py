@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.formats.folders import TABLES, is_picture
+from pipeline.data.formats.folders import is_picture, tables_in
 from pipeline.data.formats.format import BLOCK_BYTES, BLOCK_ROWS, Content, Edits, Format
-from pipeline.data.formats.registry import format_of, is_known
+from pipeline.data.formats.registry import format_of
 from pipeline.data.names import role_word
 from pipeline.errors import InputError
 
@@ -98,6 +98,9 @@ class PictureFolder(Format):
         if found.table:
             _write_table(found, edits, moved, target)
 
+    def beside(self, path: Path) -> list[Path]:
+        return tables_in(path.absolute().parent)
+
     def row_hashes(self, batch: pa.RecordBatch) -> list[str]:
         """Of all but the paths, which change for a picture of another class."""
         rows = batch.drop_columns([PATH]).to_pylist()
@@ -149,8 +152,8 @@ def _table(folder: Path) -> Table | None:
         InputError: there are two, no column names pictures, or a name is there twice.
     """
     for home in (folder, folder.absolute().parent):
-        files = [each for each in sorted(home.iterdir()) if _is_table(each)]
-        if len(files) > 1:
+        files = tables_in(home)
+        if len(files) > 1 and home == folder:
             raise InputError(
                 f"{home}: two tables about pictures, {files[0].name} and {files[1].name}", "Keep one."
             )
@@ -161,6 +164,8 @@ def _table(folder: Path) -> Table | None:
         content = kind.read(files[0])
         rows = pa.Table.from_batches(content.batches, content.schema)
         names = next((name for name in NAMES if name in rows.column_names), None)
+        if names is None and home != folder:
+            continue  # a table about something else
         if names is None:
             raise InputError(
                 f"{files[0]}: no column names the pictures (it has {', '.join(rows.column_names[:10])})",
@@ -180,10 +185,6 @@ def _table(folder: Path) -> Table | None:
         if places:
             return Table(files[0], rows, names, places)
     return None
-
-
-def _is_table(path: Path) -> bool:
-    return path.is_file() and path.name.partition(".")[0] in TABLES and is_known(path)
 
 
 def _batches(folder: Path, found: Pictures, more: list[pa.Field]) -> Iterator[pa.RecordBatch]:
