@@ -315,7 +315,7 @@ def test_pictures_of_several_sizes_or_modes_get_one_size():
     found = lines_of(proposal)["image"]
     assert (
         found
-        == "photo 30×28 to 30×30 RGB and grey and palette, 1 of 32 looked at can't be read, read at 30×30"
+        == "photo 30×28 to 30×30 RGB and grey and palette, 1 of 84 looked at can't be read, read at 30×30"
     )
     assert config_of(proposal).data.image_size == (30, 30)
 

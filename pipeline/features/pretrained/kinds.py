@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -160,7 +160,10 @@ class EncodedImage(EncodedColumn, word="encoded image"):
 
     @classmethod
     def create(cls, column: Column, options: Options) -> EncodedColumn:
-        return replace(super().create(column, options), root=options.image_root or "")
+        found = super().create(column, options)
+        assert isinstance(found, cls)
+        found.root = options.image_root or ""
+        return found
 
     def placed(self, column: pa.Array, folder: str) -> pa.Array:
         return column if is_pixels(column.type) else placed(column, self.root or folder)
