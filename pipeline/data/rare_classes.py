@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import ROLES
 from pipeline.data.formats.sources import open_source
-from pipeline.data.splits import NONE, drawn
+from pipeline.data.splits import drawn
 from pipeline.tasks.classification import ClassLabel
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _lowest(survey: Survey, classes: list[Any], label: ClassLabel) -> np.ndarray
     for kept in survey.shards:
         for first, labels in _labels(kept, label):
             ids = kept.features[first : first + len(labels)]
-            there = kept.roles[first : first + len(labels)] != NONE
+            there = kept.roles[first : first + len(labels)] < len(ROLES)
             index = pc.index_in(labels, value_set=pa.array(classes, labels.type))
             places = index.fill_null(-1).to_numpy(zero_copy_only=False)
             for place in np.unique(places[(places >= 0) & there]):

@@ -41,7 +41,7 @@ def odd_labels(survey: Survey) -> Iterator[tuple[str, str]]:
         yield f"{shown}{more}: {said}", "ok" if label.merge else SPELLINGS
     if any(isinstance(value, str) and not value.strip() for value in label.classes):
         yield "an empty label is a class", "warning: if it means that the label is missing, make it null"
-    if survey.aside:
+    if survey.rare_rows:
         yield aside_text(survey), "warning: add rows of these classes, or drop them"
 
 
