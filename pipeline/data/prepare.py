@@ -239,8 +239,8 @@ def named(labels: Sequence[Any]) -> str:
 def aside_text(survey: Survey) -> str:
     """Which rows are set aside, and what that means."""
     return (
-        f"{counted(survey.rare_rows, 'row')} of classes with fewer than two train rows ({named(survey.rare.aside)}): such "
-        "rows take no part and stay in the export."
+        f"{counted(survey.rare_rows, 'row')} of classes with fewer than two train rows "
+        f"({named(survey.rare.aside)}): such rows take no part and stay in the export."
     )
 
 
