@@ -1,6 +1,6 @@
 """Pretrained encoders: are wrong labels of texts found better through one, and better than cleanlab finds them?
 
-    python -m benchmarks.encoders --data DIR --encoder FOLDER [--rows N] [--seeds N] [--only SET]
+    python -m benchmarks.encoders --data DIR --encoder FOLDER [--rows N] [--seeds N] [--only SET ...]
 
 A file of texts gets 10 % uniform noise. Winnow audits it by the config that `winnow init` writes, and by the same one
 with the encoder in the place of the kind `text` and with the default model and training. cleanlab gets a logistic
@@ -122,10 +122,10 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="a folder or a name, as in data.features")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", choices=TEXTS)
+    parser.add_argument("--only", choices=TEXTS, nargs="+")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    names = [options.only] if options.only else list(TEXTS[:1] if options.quick else TEXTS)
+    names = options.only or list(TEXTS[:1] if options.quick else TEXTS)
     rows = QUICK_ROWS if options.quick else options.rows
     found = []
     for seed in range(options.seeds):
@@ -137,7 +137,7 @@ def main() -> None:
                 flush=True,
             )
             found += measured
-    write_results("encoders", found)
+            write_results("encoders", found)
 
 
 if __name__ == "__main__":
