@@ -21,6 +21,7 @@ from pipeline.models.convnet import convnet
 from pipeline.models.mlp import mlp
 from pipeline.models.normalise import NormaliseImage
 from pipeline.models.table_bins import TableBins
+from pipeline.models.tfidf import TfIdf, term_tables
 
 if TYPE_CHECKING:
     from pipeline.config import Model
@@ -67,9 +68,12 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
             f"model.name is {name}, which takes {takes}, and the features give {' with '.join(sorted(shapes))}",
             "Choose other features or another model, or give your own by model.target; it gets a dict of tensors.",
         )
+    dense = shapes["dense"][0] if "dense" in shapes else 0
+    if name == "tfidf":
+        tables = term_tables(encoding.statistics["text"])
+        return TfIdf(tables, encoding.outputs, dense, config.hidden, config.dropout)
     if name == "bag_of_embeddings":
         vocabulary = encoding.statistics["vocabulary_size"]
-        dense = shapes["dense"][0] if "dense" in shapes else 0
         return BagOfEmbeddings(
             vocabulary, config.embedding, config.hidden, encoding.outputs, dense, config.dropout
         )

@@ -12,7 +12,10 @@ def penultimate_features(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -
 
 
 def features_and_outputs(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The penultimate features and the outputs `[rows, outputs]`, without gradients; leaves the model in eval mode."""
+    """The penultimate features and the outputs `[rows, outputs]`, without gradients; leaves the model in eval mode.
+
+    The features are a tensor of their own, whatever is done with the outputs.
+    """
     seen: list[Tensor] = []
 
     def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -25,4 +28,4 @@ def features_and_outputs(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -
     finally:
         for hook in hooks:
             hook.remove()
-    return (seen[0] if seen else outputs).flatten(1).float(), outputs
+    return (seen[0] if seen else outputs).flatten(1).float().detach(), outputs

@@ -10,11 +10,20 @@ from torch import nn
 
 from pipeline.config import Model
 from pipeline.errors import InputError
+from pipeline.features.kinds.text import TextFacts
 from pipeline.models import build_model, initialise
+from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.features import penultimate_features
+from pipeline.models.tfidf import TfIdf
 from pipeline.models.validate import check_model
 
-IMAGE = {"image_mean": [0.5], "image_std": [0.25], "vocabulary_size": 50}
+WORDS = tuple(f"w{number}" for number in range(48))
+IMAGE = {
+    "image_mean": [0.5],
+    "image_std": [0.25],
+    "vocabulary_size": 50,
+    "text": TextFacts(WORDS, 9, (2,) * 48, ((3, 4, 2),)),
+}
 
 
 def encoding(outputs: int = 3, **shapes: tuple[int, ...]) -> Any:
@@ -45,7 +54,17 @@ def test_auto_builds_a_model_that_fits_the_inputs(kind: str) -> None:
     shapes, inputs = INPUTS[kind]
     model = build_model(Model(hidden=[5], dropout=0.1), encoding(**shapes))
     check_model(model, encoding(**shapes), rows(inputs))
-    assert penultimate_features(model, inputs).shape == (4, 5)
+    assert isinstance(model, TfIdf) == ("text" in kind)
+    width = 3 if kind == "text" else 5  # TF-IDF alone has no hidden layer: the outputs stand for the features
+    assert penultimate_features(model, inputs).shape == (4, width)
+
+
+@pytest.mark.parametrize("kind", ["text", "text and table"])
+def test_a_bag_of_embeddings_takes_texts(kind: str) -> None:
+    shapes, inputs = INPUTS[kind]
+    model = build_model(Model(name="bag_of_embeddings", hidden=[5]), encoding(**shapes))
+    check_model(model, encoding(**shapes), rows(inputs))
+    assert isinstance(model, BagOfEmbeddings)
 
 
 def test_a_convnet_takes_images_of_any_size() -> None:
@@ -55,8 +74,10 @@ def test_a_convnet_takes_images_of_any_size() -> None:
         check_model(model, encoding(**shapes), rows(torch.zeros(4, 1, size, size, dtype=torch.uint8)))
 
 
-def test_padding_does_not_change_what_a_text_gives() -> None:
-    model = build_model(Model(hidden=[5]), encoding(tokens=(6,)))
+@pytest.mark.parametrize("name", ["tfidf", "bag_of_embeddings"])
+def test_padding_does_not_change_what_a_text_gives(name: Any) -> None:
+    model = build_model(Model(name=name, hidden=[5]), encoding(tokens=(6,)))
+    nn.init.normal_(model.get_parameter("embedding.weight"))
     short = torch.tensor([[3, 4, 0, 0, 0, 0]])
     assert torch.allclose(model(short), model(short[:, :2]))
     assert torch.isfinite(model(torch.zeros(1, 6, dtype=torch.int64))).all()

@@ -25,7 +25,8 @@ def gradient_norm(evidence: Evidence) -> np.ndarray:
 
     This is GraNd of the last layer (Paul et al. 2021, arXiv 2107.07075). The gradient is g [h, 1]ᵀ with
     g = ∂loss/∂outputs (p − e_y for cross-entropy) and h the input of the Linear, so that its norm is |g| · √(|h|² + 1).
-    It needs only a forward pass, and is exact if the output of the Linear is the output of the model.
+    It needs only a forward pass, and is exact if the output of the Linear is the output of the model. Of a model
+    without a Linear, h is the outputs.
     """
     path, chunks = evidence.path, evidence.data.chunks("train")
     names = [f"gradient norm: chunk {chunk.id}" for chunk in chunks]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +25,27 @@ if TYPE_CHECKING:
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
-MOST_COUNTED = 2_000_000
-"""Of more tokens than this, the rarer half is forgotten while they are counted."""
+MOST_COUNTED = 500_000
+"""Of more tokens, or pairs of tokens, than this, the rarer ones are forgotten while they are counted."""
 RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
+Counted = TypeVar("Counted")
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens.
+
+    Attributes:
+        vocabulary: the tokens from number FIRST on.
+        rows: how many texts there are.
+        token_rows: in how many of them each token occurs.
+        pairs: (first, second, rows) of pairs of tokens that follow each other in at least two texts.
+    """
+
+    vocabulary: tuple[str, ...]
+    rows: int
+    token_rows: tuple[int, ...]
+    pairs: tuple[tuple[int, int, int], ...]
 
 
 class Tokens(Input):
@@ -34,12 +53,12 @@ class Tokens(Input):
 
     name = "tokens"
     dtype = "int32"
-    models = ("bag_of_embeddings",)
+    models = ("tfidf", "bag_of_embeddings")
     beside = frozenset({"dense"})
 
     def statistics(self, encoder: Encoder) -> dict[str, Any]:
-        """vocabulary_size: token numbers, padding and the unknown token included."""
-        return {"vocabulary_size": len(encoder.vocabulary) + FIRST}  # type: ignore[attr-defined]
+        """vocabulary_size: token numbers, padding and the unknown token included; text: TextFacts."""
+        return {"vocabulary_size": len(encoder.vocabulary) + FIRST, "text": encoder.facts}  # type: ignore[attr-defined]
 
     def likeness(self, one: np.ndarray, other: np.ndarray, encoders: Sequence[Encoder]) -> np.ndarray:  # noqa: ARG002
         """Shared tokens ÷ all tokens of both."""
@@ -70,6 +89,9 @@ class TextEncoder(Encoder):
     max_tokens: int
     most: int
     vocabulary: list[str] = field(default_factory=list)
+    rows: int = 0
+    token_rows: list[int] = field(default_factory=list)
+    pairs: list[list[int]] = field(default_factory=list)
     input: ClassVar[Input] = TOKENS
     judged_as: ClassVar[JudgedAs] = "texts"
     shown_as: ClassVar[ShownAs] = "text"
@@ -77,6 +99,8 @@ class TextEncoder(Encoder):
 
     def __post_init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.rows_with: Counter[str] = Counter()
+        self.rows_with_pair: Counter[tuple[str, str]] = Counter()
         self.numbers = {token: number for number, token in enumerate(self.vocabulary, FIRST)}
 
     @classmethod
@@ -101,15 +125,32 @@ class TextEncoder(Encoder):
 
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
         for text in plain(column.filter(pa.array(train))).to_pylist():
-            self.counts.update(tokens(text))
-        if len(self.counts) > MOST_COUNTED:
-            self.counts = Counter(dict(self.counts.most_common(MOST_COUNTED // 2)))
+            found = tokens(text)
+            self.counts.update(found)
+            seen = found[: self.max_tokens]
+            self.rows += 1
+            self.rows_with.update(list(dict.fromkeys(seen)))
+            self.rows_with_pair.update(list(dict.fromkeys(pairwise(seen))))
+        self.counts, self.rows_with = _without_rare(self.counts), _without_rare(self.rows_with)
+        self.rows_with_pair = _without_rare(self.rows_with_pair)
         return []
 
     def finish(self) -> None:
         ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         self.vocabulary = [token for token, _ in ranked[: self.most]]
         self.numbers = {token: number for number, token in enumerate(self.vocabulary, FIRST)}
+        self.token_rows = [self.rows_with[token] for token in self.vocabulary]
+        known = (
+            [self.numbers[first], self.numbers[second], rows]
+            for (first, second), rows in self.rows_with_pair.items()
+            if rows > 1 and first in self.numbers and second in self.numbers
+        )
+        self.pairs = sorted(known, key=lambda pair: (-pair[2], pair))[: self.most]
+
+    @property
+    def facts(self) -> TextFacts:
+        pairs = tuple((first, second, rows) for first, second, rows in self.pairs)
+        return TextFacts(tuple(self.vocabulary), self.rows, tuple(self.token_rows), pairs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,6 +180,11 @@ def are_texts(batches: Iterable[pa.Array]) -> bool:
     """Whether the values have more than TEXT_WORDS words, by the mean over the first batch that has any value."""
     words = next(filter(len, map(_words_of, batches)), [])
     return len(words) > 0 and float(np.mean(words)) > TEXT_WORDS
+
+
+def _without_rare(counts: Counter[Counted]) -> Counter[Counted]:
+    """The counts; of more than MOST_COUNTED, the larger half of so many."""
+    return counts if len(counts) <= MOST_COUNTED else Counter(dict(counts.most_common(MOST_COUNTED // 2)))
 
 
 def _words_of(values: pa.Array) -> list[float]:
