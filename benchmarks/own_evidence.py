@@ -66,7 +66,11 @@ ARMS = {
     "winnow, pred_probs": PROBABILITIES,
     "winnow, both": EMBEDDINGS + PROBABILITIES,
 }
-PEERS = {"cleanlab, embeddings": EMBEDDINGS, "cleanlab, pred_probs": PROBABILITIES}
+PEERS = {
+    "cleanlab, embeddings": EMBEDDINGS,
+    "cleanlab, scaled embeddings": EMBEDDINGS,
+    "cleanlab, pred_probs": PROBABILITIES,
+}
 """Method → the evidence that it has."""
 
 
@@ -181,10 +185,13 @@ def measure(name: str, data: Path, seed: int) -> dict[str, float]:
             arm: average_precision_score(wrong, ranking(panel, evidence, given))
             for arm, evidence in ARMS.items()
         }
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    linear = LogisticRegression(max_iter=1000)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    of_embeddings = cross_val_predict(linear, vectors, given, cv=folds, method="predict_proba")
-    for method, said in zip(PEERS, (of_embeddings, chances)):
+    of_embeddings = [
+        cross_val_predict(model, vectors, given, cv=folds, method="predict_proba")
+        for model in (linear, make_pipeline(StandardScaler(), linear))
+    ]
+    for method, said in zip(PEERS, (*of_embeddings, chances)):
         found[method] = average_precision_score(wrong, -get_label_quality_scores(given, said))
     return {method: float(value) for method, value in found.items()}
 
@@ -229,7 +236,8 @@ def main() -> None:
             print(
                 name, seed, {method: round(value, 3) for method, value in found[name][-1].items()}, flush=True
             )
-    print(write_lines("own_evidence", rows_of(found)))
+    if found:
+        print(write_lines("own_evidence", rows_of(found)))
 
 
 if __name__ == "__main__":

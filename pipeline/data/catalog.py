@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES
 from pipeline.data.files import Shard
 from pipeline.data.hashing import hex_ids
+from pipeline.data.splits import ASIDE
 from pipeline.runs.directory import write_atomically
 
 NAME = "catalog.parquet"
@@ -45,7 +46,7 @@ class CatalogWriter:
     ) -> None:
         """Append rows of one shard: places, keys, ids of contents and features, role codes; all [rows]."""
         shards = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), pa.array([shard.path]))
-        splits = pa.DictionaryArray.from_arrays(roles.astype(np.int8), pa.array(ROLES))
+        splits = pa.DictionaryArray.from_arrays(roles.astype(np.int8), pa.array([*ROLES, ASIDE]))
         columns = [
             pa.array(keys, pa.string()),
             shards.dictionary_decode(),

@@ -13,9 +13,11 @@ from pipeline.data.files import Shard, counted
 from pipeline.data.formats.sources import open_source
 from pipeline.data.hashing import with_several
 from pipeline.data.problems import place
-from pipeline.data.splits import NONE, asked_roles
+from pipeline.data.splits import ASIDE, NONE, asked_roles
 from pipeline.data.survey import ShardRows
 from pipeline.errors import InputError
+
+WORDS = (*ROLES, ASIDE)
 
 
 def check_roles(data: Data, counts: dict[str, int]) -> None:
@@ -44,7 +46,7 @@ def check_keys(data: Data, shards: Sequence[ShardRows]) -> None:
         (one, row), (other, other_row) = _locate(shards, later), _locate(shards, earlier)
         key = _read_value(one.shard, data.key, row)
         if key == _read_value(other.shard, data.key, other_row):  # equal hashes alone are no proof
-            role, other_role = ROLES[one.roles[row]], ROLES[other.roles[other_row]]
+            role, other_role = (WORDS[of.roles[at]] for of, at in ((one, row), (other, other_row)))
             both = f"both {role}" if role == other_role else f"{role} and {other_role}"
             raise InputError(
                 f"{place(one.shard, row)}: key {str(key)!r} is also that of "
@@ -90,6 +92,6 @@ def duplicates(shards: Sequence[ShardRows]) -> dict[str, int]:
 
 def content_in_two_roles(shards: Sequence[ShardRows]) -> int:
     """Distinct contents (features and label) that occur in more than one role."""
-    contents = np.concatenate([shard.contents[shard.roles != NONE] for shard in shards])
-    roles = np.concatenate([shard.roles[shard.roles != NONE] for shard in shards])
+    contents = np.concatenate([shard.contents[shard.roles < len(ROLES)] for shard in shards])
+    roles = np.concatenate([shard.roles[shard.roles < len(ROLES)] for shard in shards])
     return len(np.unique(contents[with_several(contents, roles)]))

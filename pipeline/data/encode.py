@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,22 @@ class Encoding:
                 yield encoder, np.ascontiguousarray(inputs[name][:, place])
             else:
                 yield encoder, inputs[name]
+
+    def placed(self, batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
+        """The batch with what the features need of the folder of their file (`Encoder.placed`).
+
+        Args:
+            batch: rows of the file.
+            path: of the file.
+        """
+        folder = os.path.dirname(path)  # noqa: PTH120 (empty where a path is a bare name)
+        for encoder in self.features:
+            column = batch.column(encoder.column)
+            made = encoder.placed(column, folder)
+            if made is not column:
+                at = batch.schema.get_field_index(encoder.column)
+                batch = batch.set_column(at, encoder.column, made)
+        return batch
 
     def encode_inputs(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         """Inputs of all rows by name: dense float32 [n, d], image uint8 [n, C, H, W], tokens int32 [n, length]."""

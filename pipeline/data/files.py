@@ -189,6 +189,22 @@ def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator
                 first += batch.num_rows
 
 
+def rows_within(shard: Shard, columns: Sequence[str], most_bytes: int) -> int:
+    """How many rows of some columns take no more than `most_bytes` in memory, by the row group that takes most; ≥ 1."""
+    most = 1.0
+    with open_source(shard.path) as parquet:
+        for group in range(parquet.metadata.num_row_groups):
+            part = parquet.metadata.row_group(group)
+            leaves = (part.column(at) for at in range(part.num_columns))
+            size = sum(
+                leaf.total_uncompressed_size
+                for leaf in leaves
+                if leaf.path_in_schema.split(".")[0] in columns
+            )
+            most = max(most, size / max(part.num_rows, 1))
+    return max(1, int(most_bytes // most))
+
+
 def packs(sizes: Sequence[int], chunk_rows: int) -> Iterator[list[int]]:
     """Consecutive row groups, joined greedily up to `chunk_rows` rows; a larger group stands alone."""
     pack: list[int] = []

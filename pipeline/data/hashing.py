@@ -32,7 +32,13 @@ def content_ids(columns: Sequence[pa.Array]) -> np.ndarray:
     Equal values hash equally, whatever the batches and the dictionary encoding. A null differs from each
     value but counts as 0 inside a list; −0 equals 0 and all NaN are equal.
     """
-    table = np.ascontiguousarray(np.concatenate([_column_bytes(column) for column in columns], axis=1))
+    return ids_of_parts([[column] for column in columns])
+
+
+def ids_of_parts(columns: Sequence[Iterable[pa.Array]]) -> np.ndarray:
+    """The `content_ids` of columns that come part by part, so that no column is in memory as a whole."""
+    bodies = [np.concatenate([_column_bytes(part) for part in column]) for column in columns]
+    table = np.ascontiguousarray(np.concatenate(bodies, axis=1))
     return _as_ids(pieces(table, np.arange(len(table) + 1) * table.shape[1]))
 
 

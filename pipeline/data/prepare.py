@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import ENCODING, Encoding
 from pipeline.data.encoded import Chunk, chunk_path, save_chunks
+from pipeline.data.encoded_parts import Encoded, joined
 from pipeline.data.evidence.collect import check_task, collect_evidence
 from pipeline.data.files import (
     Run,
@@ -24,11 +26,13 @@ from pipeline.data.files import (
     find_files,
     open_shards,
     read_runs,
+    rows_within,
     sha256_of,
     source_fingerprint,
 )
 from pipeline.data.formats.copies import notes_of
 from pipeline.data.named_rows import trusted_rows
+from pipeline.data.problems import place
 from pipeline.data.schema import (
     check_other_columns,
     check_schemas,
@@ -38,7 +42,7 @@ from pipeline.data.schema import (
 )
 from pipeline.data.slices import check_slice_rows, check_slice_types, write_slices
 from pipeline.data.survey import ShardRows, Survey
-from pipeline.features.arrow import value_type
+from pipeline.features.arrow import is_bytes, value_type
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_atomically
 from pipeline.tasks.registry import TASKS
@@ -46,7 +50,10 @@ from pipeline.tasks.registry import TASKS
 __all__ = ["prepare", "source_fingerprint"]
 
 CHUNK_BYTES = 2**26
-"""Encoded rows of a chunk: what a worker holds of the data, however large a row is."""
+"""Encoded rows of a chunk: what a worker holds of the data, however large a row is.
+
+Also of what is read at once of columns of bytes, which may be much larger than what they are encoded to.
+"""
 
 
 def prepare(context: AuditContext) -> dict[str, Any]:
@@ -84,11 +91,12 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
     with write_catalog(context.run.path) as catalog:
         survey = Survey(data, shards, encoding, catalog)
         for shard in shards:
-            for run in read_runs(shard, used_columns(data), context.config.compute.chunk_rows):
+            for run in read_runs(shard, used_columns(data), _rows_at_once(shard, context.config)):
                 survey.add(run)
                 done += run.batch.num_rows
                 context.progress("validate", done, total, "rows")
         survey.problems.raise_first()
+        survey.check_readable()
         check_roles(data, survey.counts())
         check_slice_rows(data, survey.counts())
         check_keys(data, survey.shards)
@@ -97,6 +105,12 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
     if context.config.detection.trusted is not None:
         trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
     return survey
+
+
+def _rows_at_once(shard: Shard, config: AuditConfig) -> int:
+    """Rows of a shard that are read at once: `compute.chunk_rows`, and CHUNK_BYTES of columns of bytes."""
+    heavy = [name for name in config.data.features if is_bytes(value_type(shard.schema.field(name).type))]
+    return min(config.compute.chunk_rows, rows_within(shard, heavy, CHUNK_BYTES) if heavy else sys.maxsize)
 
 
 def write_chunks(
@@ -114,17 +128,20 @@ def write_chunks(
     row_bytes = 0
     chunk_rows = min(context.config.compute.chunk_rows, max(1, CHUNK_BYTES // encoding.row_bytes))
     for kept in survey.shards:
-        for run in read_runs(kept.shard, columns, chunk_rows):
-            for role, arrays in _encode_run(run, kept, encoding).items():
+        at_once = _rows_at_once(kept.shard, context.config)
+        runs = read_runs(kept.shard, columns, min(chunk_rows, at_once))
+        encoded = (Encoded(run.first, run.batch.num_rows, _encode_run(run, kept, encoding)) for run in runs)
+        for part in joined(encoded, chunk_rows, at_once):
+            for role, arrays in part.arrays.items():
                 rows = len(arrays["labels"])
                 if canaries is not None and role == "train":
                     canaries.plant(arrays["labels"], firsts[role])
-                chunk = Chunk(f"{role}-{run.shard.index:05d}-{run.first:09d}", role, rows, firsts[role])
+                chunk = Chunk(f"{role}-{kept.shard.index:05d}-{part.first:09d}", role, rows, firsts[role])
                 _write_chunk(context.run, chunk, arrays)
                 firsts[role] += rows
                 row_bytes = sum(array.nbytes for array in arrays.values()) // rows
                 chunks.append(chunk)
-            done += run.batch.num_rows
+            done += part.rows
             context.progress("encode", done, total, "rows")
     if canaries is not None:
         save_canaries(context.run.path, canaries)
@@ -141,6 +158,7 @@ def _encode_run(run: Run, kept: ShardRows, encoding: Encoding) -> dict[str, dict
         mine = codes == code
         if mine.any():
             batch = run.batch if mine.all() else run.batch.filter(pa.array(mine))
+            batch = encoding.placed(batch, run.shard.path)
             found[role] = encoding.encode(batch) | {"row_ids": ids[mine]}
     return found
 
@@ -166,6 +184,7 @@ def facts(survey: Survey, chunks: Sequence[Chunk]) -> dict[str, Any]:
         "duplicates": repeated,
         "content_in_two_roles": shared,
         "dropped_labels": survey.dropped,
+        "unreadable": survey.unreadable.total,
         "sources": [source(kept.shard) for kept in survey.shards],
         "warnings": warnings(survey, counts, repeated, shared),
     }
@@ -203,6 +222,13 @@ def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], s
         so = "has no label: it takes" if dropped == 1 else "have no label: they take"
         stay = "stays" if dropped == 1 else "stay"
         texts.append(f"{counted(dropped, 'row')} {so} no part and {stay} in the export.")
+    first = survey.unreadable.first
+    if first is not None:
+        so = "row can't be read" if survey.unreadable.total == 1 else "rows can't be read"
+        texts.append(
+            f"{survey.unreadable.total:,} {so} (the first: {place(first.shard, first.row)}: {first.text}): they take "
+            "no part in training and judging; those of judged roles are listed as corrupted."
+        )
     if split and split.column:
         missing = [role for role in ROLES[1:] if counts[role] == 0]
         texts += [f"The split column {split.column!r} gives no row the role {role}." for role in missing]

@@ -38,6 +38,16 @@ class Problems:
             problem = self.found.setdefault((subject, fault.hint), new)
             problem.count[shard.path] += len(fault.places)
 
+    @property
+    def total(self) -> int:
+        """Wrong rows; one that is wrong in two ways counts twice."""
+        return sum(problem.count.total() for problem in self.found.values())
+
+    @property
+    def first(self) -> Problem | None:
+        """The problem that comes first in the data."""
+        return min(self.found.values(), key=lambda p: (p.shard.index, p.row), default=None)
+
     def raise_first(self) -> None:
         """Raises InputError for the problem that comes first in the data, if there is any."""
         if not self.found:

@@ -16,9 +16,10 @@ from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_categorical, is_numeric, plain, value_type
 from pipeline.features.encoder import Column, Encoder
-from pipeline.features.registry import built_in, find_kind
+from pipeline.features.registry import WORDS, built_in, find_kind
 from pipeline.tasks.registry import TASKS
 
+IMAGE = "image"  # the kind of pictures
 PEEK_ROWS = 1000  # rows that tell text from categories
 Made = TypeVar("Made")
 
@@ -100,6 +101,7 @@ def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
     Raises InputError for a type that the kind can't encode and for a second image or text column.
     """
     columns = [_feature_column(shards, name, data) for name in data.features]
+    _check_picture_options(data, columns)
     alone: dict[str, Column] = {}
     for column in columns:
         into = find_kind(column.kind).input
@@ -113,6 +115,18 @@ def feature_columns(shards: Sequence[Shard], data: Data) -> list[Column]:
                 "Leave one out, or join them into one column.",
             )
     return columns
+
+
+def _check_picture_options(data: Data, columns: Sequence[Column]) -> None:
+    """Raises InputError for an option about pictures where no feature is one."""
+    if any(column.kind not in WORDS or column.kind == IMAGE for column in columns):
+        return
+    for name in ("image_size", "image_root"):
+        if getattr(data, name) is not None:
+            raise InputError(
+                f"data.{name}: no feature is a picture",
+                "Leave it out, or give the column of pictures the kind image in data.features.",
+            )
 
 
 def _feature_column(shards: Sequence[Shard], name: str, data: Data) -> Column:

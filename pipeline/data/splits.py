@@ -10,6 +10,9 @@ from pipeline.config import ROLES, Split
 from pipeline.features.faults import Fault, fault_where
 
 NONE = 255  # the code of a row without a role; others are places in ROLES
+ASIDE = "aside"
+"""In place of the role: rows that nothing can be learnt from, because they can't be read."""
+ASIDE_CODE = len(ROLES)
 
 
 def roles_by_column(column: pa.Array, split: Split) -> tuple[np.ndarray, list[Fault]]:

@@ -12,6 +12,7 @@ import torch
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import EncodedData
 from pipeline.data.situation import situation
+from pipeline.data.splits import ASIDE
 from pipeline.detection.backdoor.backdoors import BackdoorResult, find_backdoors
 from pipeline.detection.canary_recall import canary_recall
 from pipeline.detection.columns import StoredColumn, columns_directory
@@ -42,6 +43,7 @@ from pipeline.detection.signals.panel_wrong import PANEL_WRONG
 from pipeline.detection.sources.source_findings import sources_of_run
 from pipeline.detection.table import (
     Judgement,
+    aside_judgement,
     conflicting_duplicates,
     judged_roles,
     write_rows,
@@ -127,7 +129,9 @@ def detect(context: AuditContext) -> dict[str, Any]:
     context.run.update_record(labels=situation(config, data))
     of_roles = {role: found.signals for role, found in others.items()}
     write_signals(path, {"train": signals + weighed.repeated} | of_roles)
-    write_rows(path, {"train": judgement} | {role: found.judgement for role, found in others.items()})
+    aside = aside_judgement(path, Decision.REVIEW if config.detection.rule == "ranking" else Decision.REMOVE)
+    judged = {role: found.judgement for role, found in others.items()}
+    write_rows(path, {"train": judgement, ASIDE: aside} | judged)
     remove(columns_directory(path))
     removed = int((decision == Decision.REMOVE).sum())
     relabelled = int((decision == Decision.RELABEL).sum())
@@ -154,7 +158,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         **_noise_facts(weighed, others),
         "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, labels.suggested, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
-        "corrupted": int(corrupted.sum()),
+        "corrupted": int(corrupted.sum()) + len(aside.decision),
         "spurious": int(spurious.sum()),
         "likely_wrong": labels.counts.likely_wrong,
         "review": labels.counts.review,

@@ -20,13 +20,15 @@ from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
 from pipeline.data.formats.sources import open_source
 from pipeline.data.hashing import ids_of_hex, with_several
+from pipeline.data.splits import ASIDE
 from pipeline.detection.columns import StoredColumn
-from pipeline.detection.reasons import in_words
+from pipeline.detection.reasons import in_words, reasons
 from pipeline.detection.suspicion import SignalValues
 from pipeline.features.arrow import plain
 from pipeline.runs.directory import write_atomically
 from pipeline.scoring.attribute import scores_path
 from pipeline.text.decisions import DECIDERS, DECISIONS, Decider, Decision
+from pipeline.text.reasons import CORRUPTED
 from pipeline.workers.worker import run_config, run_data
 
 ROW_GROUP = 65536
@@ -120,9 +122,9 @@ def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> 
     kinds = {each.name: each.values.dtype for role in ROLES for each in signals.get(role, [])}
 
     def tables() -> Iterator[pa.Table]:
-        for role in ROLES:
+        for role in (*ROLES, ASIDE):
             of_role, done = {signal.name: signal.values for signal in signals.get(role, [])}, 0
-            if not of_role:
+            if not of_role and role != ASIDE:
                 continue
             for keys in in_parts(catalog_tables(run_path, role, ["row_key"])):
                 place = slice(done, done + keys.num_rows)
@@ -136,6 +138,21 @@ def write_signals(run_path: Path, signals: Mapping[str, list[SignalValues]]) -> 
                 yield pa.table({"row_key": keys["row_key"]} | columns)
 
     write_tables(run_path / "signals.parquet", tables())
+
+
+def aside_judgement(run_path: Path, decision: Decision) -> Judgement:
+    """What is said of the rows that can't be read: they are broken, and nothing is known of their labels."""
+    rows = sum(table.num_rows for table in catalog_tables(run_path, ASIDE, ["row"]))
+    data = run_data(run_path)
+    labels = data.load(data.chunks("train")[0]).labels[:1].numpy()
+    return Judgement(
+        suspicion=np.ones(rows),
+        suggested=np.repeat(labels, rows, axis=0),
+        suggested_probability=np.full(rows, np.nan),
+        contradicted=np.zeros(rows, dtype=bool),
+        decision=np.full(rows, decision, dtype=np.uint8),
+        reasons=reasons(np.full(rows, decision, dtype=np.uint8), {CORRUPTED: np.ones(rows, dtype=bool)}),
+    )
 
 
 class ColumnReader:
@@ -193,10 +210,10 @@ def write_rows(run_path: Path, judgements: Mapping[str, Judgement | None]) -> No
     Args:
         run_path: the run directory.
         judgements: role → findings about its rows; train is required. Roles without findings, and roles whose labels
-            are declared right, are left out.
+            are declared right, are left out. ASIDE has the rows that can't be read.
     """
     label = run_config(run_path).data.label
-    roles = judged_roles(run_config(run_path), run_data(run_path))
+    roles = [*judged_roles(run_config(run_path), run_data(run_path)), ASIDE]
     columns = ["row_key", "shard", "row"]
 
     def tables() -> Iterator[pa.Table]:

@@ -43,6 +43,12 @@ class Options(Protocol):
     def vocabulary(self) -> int: ...
 
     @property
+    def image_size(self) -> tuple[int, int] | None: ...
+
+    @property
+    def image_root(self) -> str | None: ...
+
+    @property
     def features(self) -> Mapping[str, Any]: ...
 
 
@@ -98,6 +104,8 @@ class Choice:
         size: the larger, the more the column says where only one of its kind can be taken.
         group: whether the column says who may have made wrong labels.
         recipe: the section `model` that suits it, as YAML; None for columns of a table.
+        certain: whether it holds whatever other kinds make of the column.
+        options: further keys of the section `data`: name → value and what a person reads beside it.
     """
 
     kind: str | None
@@ -105,6 +113,12 @@ class Choice:
     size: float = 0
     group: bool = False
     recipe: str | None = None
+    certain: bool = False
+    options: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+
+def _nothing_placed() -> Iterator[tuple[str, pa.Array]]:
+    return iter(())
 
 
 @dataclass(frozen=True)
@@ -115,11 +129,13 @@ class Sample:
         column: with values from the first file.
         values: some of its values; None for bytes and fixed-size lists, which are not sampled.
         distinct: how many different values the sample has; 0 without one.
+        few: reads a few values from all over the files, a few at a time, each with the folder of their file.
     """
 
     column: Column
     values: pa.Array | None = None
     distinct: int = 0
+    few: Callable[[], Iterator[tuple[str, pa.Array]]] = _nothing_placed
 
 
 class Encoder(ABC):
@@ -132,6 +148,7 @@ class Encoder(ABC):
         judged_as: how the panel's plain models see it.
         shown_as: how the report shows a cell.
         odd_in: where `marks` looks: at the source's values, at the encoded rows, or nowhere.
+        sets_aside: whether rows that it finds `unreadable` are set aside; else they are an error as all faults are.
         column: the name of the column.
     """
 
@@ -140,6 +157,7 @@ class Encoder(ABC):
     judged_as: ClassVar[JudgedAs]
     shown_as: ClassVar[ShownAs] = "value"
     odd_in: ClassVar[Literal["source", "encoded", ""]] = ""
+    sets_aside: ClassVar[bool] = False
     column: str
 
     def __init_subclass__(cls, word: str | None = None) -> None:
@@ -194,6 +212,14 @@ class Encoder(ABC):
         )
 
     # How it becomes numbers.
+
+    def placed(self, column: pa.Array, folder: str) -> pa.Array:  # noqa: ARG002
+        """The column with what it needs of the folder in which its file stands: what is read, encoded and shown."""
+        return column
+
+    def hashed(self, column: pa.Array) -> Iterator[pa.Array]:
+        """What rows are told apart by, part by part: here the column."""
+        yield column
 
     @abstractmethod
     def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:

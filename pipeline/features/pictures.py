@@ -1,42 +1,26 @@
-"""Pictures in a column: pixels in a list, whose shape the metadata say, or the bytes of a PNG or JPEG."""
+"""Pictures in a column: pixels in a list, whose shape the metadata say, or a picture file, embedded or by its path."""
 
 from __future__ import annotations
 
-import io
 import math
 import re
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.nn import functional
 
 from pipeline.errors import InputError
+from pipeline.features.decoding import flattened, opened
 from pipeline.features.encoder import Column
+from pipeline.features.picture_files import contents
 
 SMALLEST_IMAGE = 64  # pixels; a shorter list without a shape in its metadata is just a list
 COARSE = 8
 """Images are pooled to at most 8 × 8 places: a small patch moves one or two of them."""
 JUDGED_SIDE = 32
 """Pixels of an image's longer side that plain models look at; a larger image is averaged down."""
-GREY_MODES = ("1", "L", "LA", "La")
-COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-
-
-def decode(data: bytes) -> np.ndarray:
-    """uint8 [height, width, 1 or 3]. Raises ValueError with what is wrong, to follow "column x"."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
-            if mode in GREY_MODES:
-                return np.asarray(image.convert("L"))[..., None]
-            if mode in COLOUR_MODES:
-                return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders of many formats, each with its own kinds of exception
-        raise ValueError(f"does not decode as an image ({type(error).__name__})") from None
-    raise ValueError(f"has an image of the mode {mode}, which is not 8 bits a channel")
 
 
 def size_text(shape: list[int] | tuple[int, ...]) -> str:
@@ -92,22 +76,8 @@ def stored_shape(column: Column) -> tuple[tuple[int, ...] | None, str | None]:
     return shape, word
 
 
-def size_of(column: Column) -> tuple[int, int, int] | None:
-    """Height, width and channels of the first image, or None if it is none."""
-    if is_pixels(column.type):
-        return _pixels_size(column)
-    for values in column.values():
-        values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
-        for data in values.drop_null():
-            try:
-                with Image.open(io.BytesIO(data.as_py())) as image:
-                    return image.height, image.width, len(image.getbands())
-            except UnidentifiedImageError:
-                return None
-    return None
-
-
-def _pixels_size(column: Column) -> tuple[int, int, int] | None:
+def pixels_size(column: Column) -> tuple[int, int, int] | None:
+    """Height, width and channels of a list of pixels, or None where no shape fits it."""
     shape, layout = stored_shape(column)
     if shape is None and column.type.list_size >= SMALLEST_IMAGE:
         try:
@@ -124,23 +94,30 @@ def picture_of(value: pa.Scalar, column: Column, side: int) -> Image.Image | Non
     """A picture of an image column's value; None where it is null or can't be read as an image.
 
     Args:
-        value: a list of pixels, an image file's bytes, or a struct with such `bytes`.
+        value: a list of pixels, an image file's bytes, its absolute path, or a struct of both.
         column: with the metadata that say the shape of a list of pixels; without them it is a square.
         side: a file of a larger image is only read as finely as this needs.
     """
-    if isinstance(value, pa.StructScalar):
-        value = value["bytes"]
     if not value.is_valid:
         return None
     try:
-        if isinstance(value, pa.BinaryScalar):
-            with Image.open(io.BytesIO(value.as_py())) as image:
-                image.draft("RGB", (2 * side, 2 * side))
-                return image.convert("RGB")
+        if not isinstance(value, pa.ListScalar):
+            return _picture_in(pa.array([value.as_py()], value.type), side)
         pixels = np.asarray(value.values.to_numpy(zero_copy_only=False), dtype=np.uint8)
         return Image.fromarray(_as_rows_and_columns(pixels, column))
-    except (OSError, ValueError, TypeError, SyntaxError, InputError, Image.DecompressionBombError):
+    except (OSError, ValueError, TypeError, SyntaxError, InputError):
         return None
+
+
+def _picture_in(cell: pa.Array, side: int) -> Image.Image | None:
+    """The picture of a column of one row, turned as its EXIF says."""
+    (data,) = contents(cell)
+    if data is None or isinstance(data, OSError):
+        return None
+    with opened(data) as image:
+        image.draft(None, (2 * side, 2 * side))
+        turned = ImageOps.exif_transpose(image)
+        return (flattened(turned) or turned).convert("RGB")
 
 
 def _as_rows_and_columns(pixels: np.ndarray, column: Column) -> np.ndarray:

@@ -25,6 +25,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.data.files import find_files, open_shards
 from pipeline.data.named_rows import trusted_rows
 from pipeline.data.prepare import create_encoding, survey_rows, write_chunks
+from pipeline.data.problems import place
 from pipeline.data.survey import Survey
 from pipeline.detection.noise.validation_doubts import FEW_ROWS
 from pipeline.detection.people.answers import ReviewAnswers
@@ -269,7 +270,7 @@ def sample(survey: Survey) -> Survey:
 def _data_lines(config: AuditConfig, survey: Survey) -> list[CheckLine]:
     rows, shards = survey.counts(), survey.shards
     repeated, shared = duplicates(shards), content_in_two_roles(shards)
-    total = sum(rows.values()) + survey.dropped
+    total = sum(rows.values()) + survey.dropped + survey.aside
     chunks = sum(-(-kept.shard.rows // config.compute.chunk_rows) for kept in shards)
     text = (
         f"{words.rows(total)} in {words.plural(len(shards), 'shard')}, about {words.plural(chunks, 'chunk')}"
@@ -289,6 +290,11 @@ def _data_lines(config: AuditConfig, survey: Survey) -> list[CheckLine]:
                 "", text, "warning: they make validation and holdout too easy; take them out of one role"
             )
         )
+    first = survey.unreadable.first
+    if first is not None:
+        text = f"{words.rows(survey.unreadable.total)} can't be read"
+        status = f"warning: they are set aside as corrupted; the first: {place(first.shard, first.row)}: {first.text}"
+        lines.append(CheckLine("", text, status))
     if survey.dropped:
         lines.append(
             CheckLine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class ContentReader:
 
     def read(self, place: Place) -> Content:
         row = self.originals.rows[place]
-        picture, no_picture = self.picture(row)
+        picture, no_picture = self.picture(row, place)
         texts = [
             (
                 each.column if len(self.texts) > 1 else "",
@@ -83,12 +84,13 @@ class ContentReader:
         shown = [value(name, row[name].as_py(), share) for share, name in values[:MOST_VALUES]]
         return Content(picture, no_picture, texts, shown, len(values) - len(shown))
 
-    def picture(self, row: dict[str, pa.Scalar]) -> tuple[Thumbnail | None, str]:
+    def picture(self, row: dict[str, pa.Scalar], place: Place) -> tuple[Thumbnail | None, str]:
         if not self.pictures:
             return None, ""
         shown = self.pictures[0]
         column = Column.of(self.originals.schema, shown.column)
-        image = shown.picture(row[shown.column], column, SIDE)
+        cell = pa.array([row[shown.column].as_py()], row[shown.column].type)
+        image = shown.picture(shown.placed(cell, str(Path(place[0]).parent))[0], column, SIDE)
         if image is None:
             return None, "not a readable picture"
         made = encode(image)

@@ -22,7 +22,8 @@ BACKDOOR = Reason(
 CORRUPTED = Reason(
     "corrupted",
     "Broken content",
-    "An empty or cut-off picture, a number that can’t be right, or a text that says nothing, whatever the label.",
+    "A picture that is empty, cut off or can’t be read, a number that can’t be right, or a text that says nothing, "
+    "whatever the label.",
 )
 DUPLICATE_CONFLICT = Reason(
     "duplicate-conflict",

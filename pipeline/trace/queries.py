@@ -72,7 +72,8 @@ def read_queries(path: Path, encoding: Encoding, data: Data) -> TraceQueries:
     inputs: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     for run in read_runs(shard, list(dict.fromkeys(name for name in columns if name)), BATCH_ROWS):
-        inputs.append(_encode_features(encoding, run.batch, shard.path, run.first))
+        batch = encoding.placed(run.batch, shard.path)
+        inputs.append(_encode_features(encoding, batch, shard.path, run.first))
         if label:
             labels.append(_encode_labels(encoding, run.batch.column(label), shard.path, run.first))
         keys += _row_keys(run.batch, key, path, run.first)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
+from pipeline.data.splits import ASIDE
 from pipeline.detection.table import write_tables
 from pipeline.runs.directory import RunDirectory, read_json
 from pipeline.text.arms import MIXED, RELABELLED, REMOVED
@@ -25,7 +26,8 @@ def settle(run: RunDirectory, config: AuditConfig, as_proposed: bool = False) ->
 
     Rows that the rule proposes to remove or relabel are treated as the exported arm treats them. Under the gate
     `supported` and with another verdict than `improved`, these rows are left for review; exceptions are proven
-    backdoors and exact duplicates with contradicting labels, which follow the proposal. Decisions by people stand.
+    backdoors, exact duplicates with contradicting labels, and rows that can't be read, which follow the proposal.
+    Decisions by people stand.
 
     Settling again gives the same file. A new verdict or gate starts from the proposal of detection.
 
@@ -88,6 +90,8 @@ def settled(rows: pa.Table, arm: str, proved: bool) -> pa.Table:
     proposal = pc.coalesce(rows["proposed"], rows["decision"])
     by_rule = pc.fill_null(pc.equal(rows["decided_by"], Decider.RULE.word), False)
     free = pc.and_(by_rule, pc.is_in(proposal, pa.array(CHANGED)))
+    if "split" in rows.column_names:  # rows that were in no training need no retraining to go
+        free = pc.and_(free, pc.not_equal(rows["split"], ASIDE))
     suggested = rows["suggested_label"]
     acted: Any = proposal
     if not proved:

@@ -300,6 +300,69 @@ def test_short_lists_and_other_bytes_are_no_images():
     assert proposal.choices["blob"].remark == "bytes, not images"
 
 
+def mixed(rows: int = ROWS) -> list[bytes]:
+    return [png(28 + row % 3, 30, ["L", "RGB", "P"][row % 3]) for row in range(rows)]
+
+
+def picture_choice(photos: pa.Array | list, path: str = "a.parquet") -> Proposal:
+    write(path, {"photo": photos, "label": [0, 1] * 60})
+    return look([path])
+
+
+def test_pictures_of_several_sizes_or_modes_get_one_size():
+    photos = [b"cut off", *mixed()[1:]]
+    proposal = picture_choice(photos)
+    found = lines_of(proposal)["image"]
+    assert (
+        found
+        == "photo 30×28 to 30×30 RGB and grey and palette, 1 of 84 looked at can't be read, read at 30×30"
+    )
+    assert config_of(proposal).data.image_size == (30, 30)
+
+
+@pytest.mark.parametrize(
+    ("photo", "size"),
+    [
+        (png(64, 64, "RGB"), None),
+        (png(640, 320, "RGB"), (32, 16)),
+        (png(20, 20, "RGBA"), (20, 20)),
+        (png(300, 300, "L"), (32, 32)),
+    ],
+)
+def test_large_pictures_and_pictures_with_alpha_are_read_at_a_proposed_size(photo, size):
+    assert config_of(picture_choice([photo] * ROWS)).data.image_size == size
+
+
+@pytest.mark.parametrize(("folder", "root"), [("d", None), (".", "."), ("d/more", "d")])
+def test_paths_of_pictures_are_pictures_and_their_root_is_found(folder, root):
+    Path("d/img").mkdir(parents=True)
+    if root == ".":
+        Path("img").symlink_to("d/img")
+    for row, photo in enumerate(mixed()):
+        Path(f"d/img/{row}.png").write_bytes(photo)
+    proposal = picture_choice([f"img/{row}.png" for row in range(ROWS)], f"{folder}/a.parquet")
+    config = config_of(proposal)
+    assert config.data.features == {"photo": "image"}
+    assert config.data.image_root == (None if root == "." else root)
+
+
+@pytest.mark.parametrize(
+    ("photos", "why"),
+    [
+        ([f"https://example.org/{row}.jpg" for row in range(ROWS)], "web addresses of pictures: nothing is downloaded"),
+        ([f"img/{row}.jpg" for row in range(ROWS)], "names of pictures, none of which is a picture in"),
+        ([{"bytes": None, "path": f"{row}.png"} for row in range(ROWS)], "the bytes are not embedded"),
+    ],
+)  # fmt: skip
+def test_pictures_that_are_not_there_are_left_out_in_words(photos, why):
+    column = pa.array(photos)
+    if pa.types.is_struct(column.type):
+        column = pa.array(photos, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    with pytest.raises(InputError) as caught:
+        picture_choice(column)
+    assert f"photo ({why}" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("words", "characters"),
     [

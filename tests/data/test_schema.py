@@ -101,7 +101,7 @@ def test_a_type_that_no_kind_takes_is_an_error(tmp_path):
 def test_a_type_that_the_kind_does_not_take_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"0\.parquet: column 'x' is string, which is no numeric") as caught:
         feature(tmp_path, pa.array(["a"]), "numeric")
-    assert caught.value.hint == "Possible kinds: category, text."
+    assert caught.value.hint == "Possible kinds: category, image, text."
 
 
 def test_two_images_or_texts_are_an_error(tmp_path):

@@ -38,6 +38,17 @@ ROWS: list[tuple[str, str | None, str | None, str | None, list[str]]] = [
 PROVEN = (7, 8)
 
 
+def test_rows_that_cannot_be_read_go_whatever_the_verdict(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "worse", None)
+    table = pq.read_table(run / "rows.parquet")
+    split = ["aside" if row == 4 else "train" for row in range(len(ROWS))]
+    pq.write_table(table.append_column("split", pa.array(split)), run / "rows.parquet")
+    settle(run, configured("supported"))
+    found = pq.read_table(run / "rows.parquet").to_pylist()
+    assert (found[4]["decision"], found[4]["proposed"]) == ("remove", None)
+    assert (found[5]["decision"], found[5]["proposed"]) == ("review", "remove")
+
+
 def make_run(folder: Path, verdict: str | None, arm: str | None) -> RunDirectory:
     run = RunDirectory(folder / "run")
     run.path.mkdir()

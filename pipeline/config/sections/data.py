@@ -113,6 +113,14 @@ class Data(Section):
     missing_label: Literal["error", "drop"] = Field(
         "error", description="a null or NaN label: an error, or the row takes no part and stays in the export"
     )
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        description="height and width: every picture is resized to it and made grey or RGB; without it all pictures "
+        "have one size and mode: docs/how-to/pictures.md",
+    )
+    image_root: str | None = Field(
+        None, description="the folder where relative paths of pictures start; without it, that of their file"
+    )
     validation_is_clean: bool = Field(
         False,
         description="true only if the validation labels can be trusted: harm then counts as evidence. Otherwise "

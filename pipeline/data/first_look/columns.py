@@ -22,6 +22,8 @@ KEY_NAMES = {"id", "key", "index", "uuid"}
 FILE_NAMES = {"path", "file_name", "filename", "file_path", "file"}
 """Such a column is a key, unless it holds the only pictures there are, by their paths."""
 SAMPLE_GROUPS, SAMPLE_ROWS = 8, 2048  # row groups looked into, rows of each
+FEW = 32  # values that are looked at one by one of each row group, as pictures are
+BUFFER = 2**16  # bytes read at once, where a row group may be large and few values are wanted
 KEY_ROWS = 5_000_000  # in larger data a key is unique as far as the sample shows
 
 
@@ -31,6 +33,16 @@ def values_of(shards: Sequence[Shard], column: str) -> Iterator[pa.Array]:
         with open_source(shard.path) as file:
             for batch in file.iter_batches(columns=[column]):
                 yield plain(batch.column(0))
+
+
+def few_values(shards: Sequence[Shard], column: str) -> Iterator[tuple[str, pa.Array]]:
+    """The first FEW values of some row groups from all over the shards, each with the folder of its file."""
+    groups = [(shard, group) for shard in shards for group, rows in enumerate(shard.row_groups) if rows]
+    for place in np.unique(np.linspace(0, len(groups) - 1, SAMPLE_GROUPS).astype(int)):
+        shard, group = groups[place]
+        with open_source(shard.path, buffer_size=BUFFER) as file:
+            batch = next(file.iter_batches(FEW, row_groups=[group], columns=[column]))
+        yield str(Path(shard.path).parent), plain(batch.column(0))
 
 
 def count_values(shards: Sequence[Shard], column: str, most: int) -> Counter[Any] | None:

@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline.data.files import Shard
-from pipeline.data.first_look.columns import count_distinct, is_id, values_of
+from pipeline.data.first_look.columns import count_distinct, few_values, is_id, values_of
 from pipeline.data.first_look.label import LABEL_WORDS
 from pipeline.data.first_look.roles import SPLIT_NAMES
 from pipeline.data.first_look.row_numbers import counts_rows, is_pandas_index
@@ -68,8 +68,9 @@ def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
     column = Column.of(shards[0].schema, name, partial(values_of, [shards[0]], name))
     if is_pandas_index(shards[0].schema, name):
         return Choice(None, "the index that pandas stored")
+    few = partial(few_values, shards, name)
     if is_bytes(column.type) or pa.types.is_fixed_size_list(column.type):
-        return proposed(Sample(column))
+        return proposed(Sample(column, few=few))
     if pa.types.is_temporal(column.type) or TIME_NAMES.search(name.lower()):
         return Choice(None, "time")
     if not any(kind.supports(column.type) for kind in built_in().values()):
@@ -77,7 +78,10 @@ def judge(name: str, shards: Sequence[Shard], sample: pa.Table) -> Choice:
     values = sample[name].combine_chunks()
     if pa.types.is_nested(column.type):
         return proposed(Sample(column, values))
-    seen = Sample(column, values, count_distinct(values))
+    seen = Sample(column, values, count_distinct(values), few)
+    certain = proposed(seen)
+    if certain.certain:
+        return certain
     if _is_group(name, column.type, seen.distinct):
         return _judge_group(seen)
     if words(name) & LABEL_WORDS:
@@ -119,7 +123,7 @@ def proposed(sample: Sample) -> Choice:
         if all(TIME_TEXT.match(text) for text in texts):
             return Choice(None, "time")
     said = [choice for kind in built_in().values() if (choice := kind.propose(sample))]
-    taken = [choice for choice in said if choice.kind]
+    taken = [choice for choice in said if choice.certain] or [choice for choice in said if choice.kind]
     return next(iter(taken + said), Choice(None, str(sample.column.type)))
 
 

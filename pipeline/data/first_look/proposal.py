@@ -160,6 +160,9 @@ class Proposal:
                 features.note(f"left out: {name}" + (f"  # {choice.remark}" if choice.remark else ""))
         data.put("label", self.label.column, self.label.text)
         data.put("task", self.label.task)
+        for choice in self.choices.values():
+            for key, (value, remark) in choice.options.items() if choice.kind else ():
+                data.put(key, value, remark, flow=True)
         if self.label.missing:
             data.put("missing_label", "drop", f"{counted(self.label.missing, 'row')} without a label")
         if self.gaps:

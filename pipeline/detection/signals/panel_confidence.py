@@ -1,8 +1,8 @@
 """Signal: how probable all judges together find the label, where a model of the user's own is among them.
 
 Unlike `panel_wrong` it takes no account of which label is given instead of which. Where the user's evidence is far
-better than the features, the estimate of that says little beside it, and both rankings together are better than each.
-The signal counts by the vote of the user's evidence.
+better than the features, the estimate of that says little beside it, and both rankings together are better than each
+(docs/measurements/own-evidence.md). The signal counts by the vote of the user's evidence.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from pipeline.features.kinds.image import DECODE_HINT, ImageEncoder
 from pipeline.features.kinds.numeric import NumericEncoder
 from pipeline.features.kinds.text import TextEncoder, without_letters
 from pipeline.features.moments import Moments
+from pipeline.features.picture_files import contents, contents_in_parts, placed
 from pipeline.features.pictures import is_pixels, picture_of, stored_shape
 from pipeline.features.pretrained.embed import Embedder, Material
 from pipeline.features.pretrained.models import Pretrained, identity
@@ -92,7 +93,7 @@ class EncodedColumn(NumericEncoder, word=""):
         return (
             []
             if self.impute
-            else fault_where(bad.sum(axis=1) > 0, "does not decode as an image", DECODE_HINT)
+            else fault_where(bad.sum(axis=1) > 0, "does not decode as an image", DECODE_HINT, unreadable=True)
         )
 
     @property
@@ -147,13 +148,28 @@ class EncodedImage(EncodedColumn, word="encoded image"):
 
     stored: list[int] = field(default_factory=list)
     layout: str = ""
+    root: str = ""  # where relative paths start; empty: at their file
     what: ClassVar[str] = "image"
     shown_as: ClassVar[ShownAs] = "picture"
     odd_in: ClassVar[Literal["source", "encoded", ""]] = ""
+    sets_aside: ClassVar[bool] = True
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
         return ImageEncoder.supports(kind)
+
+    @classmethod
+    def create(cls, column: Column, options: Options) -> EncodedColumn:
+        found = super().create(column, options)
+        assert isinstance(found, cls)
+        found.root = options.image_root or ""
+        return found
+
+    def placed(self, column: pa.Array, folder: str) -> pa.Array:
+        return column if is_pixels(column.type) else placed(column, self.root or folder)
+
+    def hashed(self, column: pa.Array) -> Iterator[pa.Array]:
+        return iter([column]) if is_pixels(column.type) else contents_in_parts(column)
 
     @classmethod
     def has_gaps(cls, values: pa.Array) -> bool:
@@ -182,15 +198,12 @@ class EncodedImage(EncodedColumn, word="encoded image"):
 
 def _bytes_of(value: pa.Scalar) -> bytes:
     """What a picture is known by; empty for a null."""
-    if isinstance(value, pa.StructScalar):
-        value = value["bytes"]
     if not value.is_valid:
         return b""
-    return (
-        value.as_py()
-        if isinstance(value, pa.BinaryScalar)
-        else value.values.to_numpy(zero_copy_only=False).tobytes()
-    )
+    if isinstance(value, pa.ListScalar):
+        return value.values.to_numpy(zero_copy_only=False).tobytes()
+    (found,) = contents(pa.array([value.as_py()], value.type))
+    return found if isinstance(found, bytes) else b""
 
 
 def _pictures(column: pa.Array, of: Column, places: np.ndarray) -> list[Image.Image | None]:
