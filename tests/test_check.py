@@ -82,7 +82,7 @@ def test_what_a_trial_will_try_is_said_and_counted_in_the_time() -> None:
     found = check(config(model={"name": "auto"}, training=auto))
     assert texts(found)["model"].startswith("mlp, 1,210 parameters")
     assert texts(found)["will try"] == (
-        "2 models (mlp, convnet), learning rates 0.003 to 0.3, 5 to 60 epochs, on 1,200 rows of train; the times are "
+        "2 models (mlp, convnet), learning rates 0.003 to 0.3, 10 to 60 epochs, on 1,200 rows of train; the times are "
         "for 20 epochs  ok"
     )
     assert "will try" not in texts(check(config()))

@@ -30,7 +30,10 @@ SGD_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 ADAM_RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 SHORT_EPOCHS, SHORT_STEPS = 6, 60
 """A first try takes so many epochs, and so many steps where the rows are few."""
-FEWEST_EPOCHS, MOST_EPOCHS = 5, 60
+FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
+LONGER = 2
+"""Times the epochs with the lowest loss that the audit trains. The halves have fewer rows than the trial and so need
+longer, and detection compares what is learned before and after that epoch."""
 USUAL_EPOCHS = 20
 OTHER_LENGTHS = (5, 10, 20, 40)
 """Epochs that are tried where the learning rate of a step depends on how many there will be."""
@@ -193,7 +196,7 @@ def epochs_for(best: int, drawn: int, rows: int, batch_size: int, checkpoints: i
         checkpoints: the fewest steps that the main run may have.
     """
     fewest = -(-checkpoints // steps_per_epoch(rows, min(batch_size, rows)))
-    scaled = round(best * (drawn / rows) ** LARGER)
+    scaled = round(LONGER * best * (drawn / rows) ** LARGER)
     return max(fewest, min(MOST_EPOCHS, max(FEWEST_EPOCHS, scaled)))
 
 

@@ -238,14 +238,13 @@ def test_a_rate_at_which_every_training_diverges_is_an_error(tmp_path: Path) -> 
 
 
 def test_the_epochs_of_the_main_run() -> None:
-    assert epochs_for(best=12, drawn=400, rows=400, batch_size=32, checkpoints=6) == 12
-    assert epochs_for(best=2, drawn=400, rows=400, batch_size=32, checkpoints=6) == 5
-    assert (
-        epochs_for(best=60, drawn=4_000, rows=64_000, batch_size=64, checkpoints=6) == 30
-    )  # 16 times the rows
-    assert (
-        epochs_for(best=3, drawn=20, rows=20, batch_size=32, checkpoints=6) == 6
-    )  # a step for every checkpoint
+    assert epochs_for(best=12, drawn=400, rows=400, batch_size=32, checkpoints=6) == 24
+    assert epochs_for(best=2, drawn=400, rows=400, batch_size=32, checkpoints=6) == 10
+    assert epochs_for(best=50, drawn=400, rows=400, batch_size=32, checkpoints=6) == 60
+    sixteen_times_the_rows = epochs_for(best=20, drawn=4_000, rows=64_000, batch_size=64, checkpoints=6)
+    assert sixteen_times_the_rows == 20
+    a_step_for_every_checkpoint = epochs_for(best=3, drawn=20, rows=20, batch_size=32, checkpoints=12)
+    assert a_step_for_every_checkpoint == 12
 
 
 def test_epochs_count_that_all_parts_were_judged_after() -> None:
