@@ -64,6 +64,22 @@ def audit_cost(rows: Rows) -> str:
     return table(["task", "what", "value", "target"], lines)
 
 
+def own_evidence(rows: Rows) -> str:
+    """Average precision by set and method, then how far ahead each arm is."""
+    sets = {row["task"]: str(row["n"]) for row in rows if row["task"] != "all"}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    value = {(row["task"], row["method"], row["metric"]): row["value"] for row in rows}
+    lines = [
+        [name, draws, *(f"{value[name, method, 'average_precision']:.3f}" for method in methods)]
+        for name, draws in sets.items()
+    ]
+    whole = table(["set", "draws", *methods], lines)
+    leads = list(dict.fromkeys(row["metric"] for row in rows if row["task"] == "all"))
+    arms = list(dict.fromkeys(row["method"] for row in rows if row["task"] == "all"))
+    ahead = [[arm, *(f"{value['all', arm, lead]:+.3f}" for lead in leads)] for arm in arms]
+    return f"{whole}\n\n{table(['arm', *leads], ahead)}"
+
+
 def promises(rows: Rows) -> str:
     """One line per task, rule and what it was asked; shares in percent, the promise with its 95 % interval."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -161,6 +177,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "lds whole": lds_whole,
     "audit_cost": audit_cost,
     "promises": promises,
+    "own_evidence": own_evidence,
     "poison": poison,
     "speed": speed,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.report.trial import trial_words
 from pipeline.text import words
 
 Facts = dict[str, Any]
@@ -22,6 +23,8 @@ def prepare(facts: Facts) -> str:
 
 def train(facts: Facts) -> str:
     parts = [words.plural(facts["epochs"], "epoch"), words.plural(facts["checkpoints"], "checkpoint")]
+    if facts.get("trial"):
+        parts = [trial_words(facts["trial"])]
     if facts["validation_metric"] is not None:
         name = facts["metric"]
         parts.append(f"validation {words.metric(name)} {words.level(facts['validation_metric'], name)}")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.sentences import sentence
+from pipeline.export.manifest import AS_GIVEN
 from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline
 from pipeline.results.result import AuditResult
@@ -89,6 +90,8 @@ class Terminal:
             changed = any(result.summary["decisions"][name] for name in CHANGED)
             beside = "  (quarantine/ beside it has what was taken out)" if changed else ""
             places.append(("cleaned dataset", f"{result.paths['cleaned']}{beside}"))
+            if AS_GIVEN in result.paths:
+                places.append(("in its own format", str(result.paths[AS_GIVEN])))
         places.append(("report", str(result.paths["report"])))
         if _asks_for_review(result.summary):
             places.append(("state the precision", f"winnow review {result.run.path} --sample 200"))

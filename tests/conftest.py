@@ -20,6 +20,12 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copies of sources of other formats than Parquet; processes that tests start have it too."""
+    os.environ["WINNOW_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread_and_the_project_as_working_directory() -> Iterator[None]:
     before = Path.cwd()
     os.chdir(ROOT)

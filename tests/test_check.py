@@ -77,6 +77,17 @@ def test_sound_data_pass_and_every_question_is_answered() -> None:
     assert all(layer.operations > 0 and layer.bytes > 0 for layer in found.layers)
 
 
+def test_what_a_trial_will_try_is_said_and_counted_in_the_time() -> None:
+    auto = {"epochs": "auto", "learning_rate": "auto"}
+    found = check(config(model={"name": "auto"}, training=auto))
+    assert texts(found)["model"].startswith("mlp, 1,210 parameters")
+    assert texts(found)["will try"] == (
+        "2 models (mlp, convnet), learning rates 0.003 to 0.3, 5 to 60 epochs, on 1,200 rows of train; the times are "
+        "for 20 epochs  ok"
+    )
+    assert "will try" not in texts(check(config()))
+
+
 def test_a_precision_that_the_machine_lacks_is_named() -> None:
     with pytest.raises(InputError, match="precision is tf32, which only GPUs have"):
         check(config(attribution={"precision": "tf32"}, compute={"device": "cpu"}))

@@ -32,6 +32,18 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
     [
         (MINIMAL | {"detecton": {}}, "`detecton`", "`detection`"),
         (changed("detection", max_remove=0.1), "`detection.max_remove`", "`detection.max_removed`"),
+        (
+            changed("training", epochs="some"),
+            "`training.epochs` is 'some': not a whole number or auto",
+            "Change",
+        ),
+        (changed("training", epochs=0), "`training.epochs` is 0: input should be greater", "Change"),
+        (changed("training", epochs=True), "training.epochs: true is not a number", "Change"),
+        (
+            changed("training", epochs="auto", trajectory="t"),
+            "`training.epochs` is auto, and training.trajec",
+            "Change",
+        ),
         (changed("training", epochs="many"), "`training.epochs` is 'many'", "Change"),
         (changed("training", learning_rate=-1), "`training.learning_rate` is -1", "Change"),
         (changed("training", batch_size=True), "training.batch_size: true is not a number", "Change"),
@@ -98,6 +110,18 @@ def test_yaml_written_from_a_config_gives_the_same_config(tmp_path: Path) -> Non
             "leave `validation` and `holdout` out",
             "Change",
         ),
+        (changed("data", embeddings="image"), "'image' is a feature and has another role", "Change"),
+        (changed("data", embeddings={"file": "e"}), "`data.embeddings.column` is missing", "Add"),
+        (changed("data", embeddings={"file": "e", "column": "v"}), "name their column in `key`", "Change"),
+        (changed("data", embeddings={"column": "v", "key": "id"}), "there is no `file`", "Change"),
+        (changed("data", pred_probs={}), "either `column` or `columns`", "Change"),
+        (changed("data", pred_probs={"columns": {0: "a", 1: "a"}}), "names a column twice", "Change"),
+        (changed("data", pred_probs="p", task="regression"), "the task is regression", "Change"),
+        (
+            changed("data", pred_probs="p") | {"detection": {"panel": False}},
+            "detection.panel is false",
+            "Change",
+        ),
         (changed("model", name="custom"), "needs `target", "Change"),
         (changed("model", kwargs={"width": 3}), "there is no `target`", "Change"),
         (changed("training", learning_rate=float("inf")), "`training.learning_rate` is inf", "Change"),
@@ -113,6 +137,17 @@ def test_a_wrong_config_is_named_with_what_to_do(tree: dict[str, object], named:
     assert named in error.value.message
     assert hint in (error.value.hint or "")
     assert error.value.exit_status == 2
+
+
+def test_a_column_of_evidence_may_stand_alone_and_classes_are_text(tmp_path: Path) -> None:
+    tree = changed("data", embeddings="v", pred_probs={"columns": {True: "a", 3: "b"}})
+    (tmp_path / "c.yaml").write_text(validate(tree, "test").to_yaml())
+    data = load_config(tmp_path / "c.yaml").data
+    assert data.embeddings is not None
+    assert data.embeddings.column == "v"
+    assert data.pred_probs is not None
+    assert data.pred_probs.columns == {"true": "a", "3": "b"}
+    assert data.evidence_columns == ["v", "a", "b"]
 
 
 def test_a_key_of_several_kinds_is_complained_about_once() -> None:
@@ -152,7 +187,7 @@ def test_changes_are_applied_and_validated() -> None:
 def test_the_option_surface_is_frozen() -> None:
     """Adding an option is a decision: change this number with the documentation, docs/reference/config.md."""
     names = option_names(AuditConfig)
-    assert len(names) == len(set(names)) == 109
+    assert len(names) == len(set(names)) == 119
     text = (ROOT / "docs" / "reference" / "config.md").read_text()
     missing = [name for name in names if f"`{name.rsplit('.', 1)[-1]}`" not in text]
     assert not missing

@@ -25,6 +25,7 @@ from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.text.decisions import Decision
 from pipeline.training.batches import Selection
 from pipeline.training.setup import class_weights
+from pipeline.training.trial import choose
 from pipeline.verification.retrain import train_and_measure
 from pipeline.workers.worker import run_config, run_data
 
@@ -108,7 +109,11 @@ class Retrainings:
         self, config: AuditConfig, arms: Mapping[str, Arm], prepared: Callable[[], Path]
     ) -> dict[str, list[float]]:
         """A score per seed by arm. prepared: makes the run directory of `prepare_rows` when it is needed."""
-        recipe, run_path, found = recipe_hash(config), None, {}
+        run_path, found = None, {}
+        if config.left_to_trial:
+            run_path = prepared()
+            config = run_config(run_path)
+        recipe = recipe_hash(config)
         for name, arm in arms.items():
             for seed in RETRAININGS:
                 key = (recipe, arm.hash, seed)
@@ -132,7 +137,10 @@ def recipe_hash(config: AuditConfig) -> str:
 
 
 def prepare_rows(config: AuditConfig, file: OneFile, path: Path) -> Path:
-    """A run directory in which all rows of the file are train rows, and the test rows holdout."""
+    """A run directory in which all rows of the file are train rows, and the test rows holdout.
+
+    What the config leaves to a trial is chosen.
+    """
     changes = {
         "data.train": [str(file.path)],
         "data.split": None,
@@ -143,7 +151,9 @@ def prepare_rows(config: AuditConfig, file: OneFile, path: Path) -> Path:
     changed = config.with_changes(changes)
     run = RunDirectory(path)
     write_text(run / "config.yaml", changed.to_yaml())
-    prepare(AuditContext(changed, run, Inline(changed.compute)))
+    context = AuditContext(changed, run, Inline(changed.compute))
+    prepare(context)
+    choose(context)
     return run.path
 
 

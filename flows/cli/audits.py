@@ -27,7 +27,9 @@ from pipeline.errors import InputError
 
 
 def init(
-    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders or globs.")],
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Files, folders or globs: Parquet, CSV, JSON, …")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="The config to write; by default named after the data.")
     ] = None,
@@ -36,7 +38,7 @@ def init(
         bool | None, typer.Option(help="Whether the labels of the validation rows can be trusted.")
     ] = None,
 ) -> None:
-    """Look at Parquet files and write a commented config."""
+    """Look at files and write a commented config."""
     from pipeline.data.first_look.inspect_files import look
     from pipeline.runs.directory import write_text
     from pipeline.text.words import plural

@@ -31,6 +31,7 @@ def export(
 ) -> int:
     """Write the cleaned dataset of a run anew."""
     from flows.sentences import sentence
+    from pipeline.export.manifest import AS_GIVEN
     from pipeline.stages.again import export_again, take_decisions
 
     if decisions is not None:
@@ -49,6 +50,8 @@ def export(
         print(sentence("export", facts))
         if not (facts["refused"] or facts.get("skipped")):
             print(run / "cleaned")
+            if facts["as_given"]:
+                print(run / AS_GIVEN)
     return REFUSED if facts["refused"] else DONE
 
 

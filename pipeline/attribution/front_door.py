@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.batchnorm import check_running_statistics
-from pipeline.attribution.model.capture import Inputs, capture
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import capture
 from pipeline.attribution.model.coverage import WELL_COVERED, coverage
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.objectives import Objective, check_objective, get_objective

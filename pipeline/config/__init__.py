@@ -8,6 +8,7 @@ from pipeline.config.sections.attribution import Attribution
 from pipeline.config.sections.compute import Compute
 from pipeline.config.sections.data import ROLES, Data, FeatureKind, Split
 from pipeline.config.sections.detection import Detection
+from pipeline.config.sections.evidence import Embeddings, Evidence, Probabilities, class_text
 from pipeline.config.sections.model import Model
 from pipeline.config.sections.orchestration import Orchestration
 from pipeline.config.sections.training import Training
@@ -20,12 +21,16 @@ __all__ = [
     "Compute",
     "Data",
     "Detection",
+    "Embeddings",
+    "Evidence",
     "FeatureKind",
     "Model",
     "Orchestration",
+    "Probabilities",
     "Split",
     "Training",
     "Verification",
+    "class_text",
     "digest",
     "load_config",
     "validate",

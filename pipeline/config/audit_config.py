@@ -22,6 +22,9 @@ from pipeline.config.sections.verification import Verification
 from pipeline.config.yaml_text import write_yaml
 from pipeline.errors import InputError
 
+TRIED = ("model.name", "training.learning_rate", "training.epochs")
+"""The keys that may be `auto`: a trial in the run chooses them."""
+
 
 class AuditConfig(Section):
     """A complete, validated configuration. Frozen: change it with `with_changes`."""
@@ -41,6 +44,10 @@ class AuditConfig(Section):
     def possible(self) -> AuditConfig:
         if self.verification.unrolled:
             self.check_unrolled()
+        if self.data.evidence and not self.detection.panel:
+            raise ValueError(
+                f"`data.{next(iter(self.data.evidence))}` is judged by the panel, and detection.panel is false"
+            )
         if self.training.trajectory is not None:
             return self.with_a_trajectory()
         if self.attribution.segments > self.training.checkpoints:
@@ -69,12 +76,23 @@ class AuditConfig(Section):
 
     def with_a_trajectory(self) -> AuditConfig:
         """Its checkpoints are counted when it is read; other trainings would not be the one that it is of."""
+        if self.left_to_trial:
+            raise ValueError(
+                f"`{self.left_to_trial[0]}` is auto, and training.trajectory is one made elsewhere: say how it was made"
+            )
         if self.attribution.ensemble > 1 or self.detection.repeats > 1:
             key = "attribution.ensemble" if self.attribution.ensemble > 1 else "detection.repeats"
             raise ValueError(
                 f"`{key}` needs trainings of its own, and training.trajectory is one made elsewhere"
             )
         return self
+
+    @property
+    def left_to_trial(self) -> list[str]:
+        """The keys that the trial of the run has to choose."""
+        tree = self.as_dict()
+        found = [key for key in TRIED if tree[key.split(".")[0]][key.split(".")[1]] == "auto"]
+        return [key for key in found if key != "model.name" or self.model.target is None]
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

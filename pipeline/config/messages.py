@@ -8,9 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.sections.fields import plain_type
 from pipeline.errors import InputError
 
 Root = type[BaseModel]
+OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
 def in_words(error: ValidationError, root: Root, where: str) -> InputError:
@@ -35,7 +37,7 @@ def _describe(root: Root, problem: Any) -> tuple[str, str]:
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return (f"{key}: {message}" if key else message), "Change the value in the config."
-    allowed = _allowed_values(root, key)
+    allowed = "" if kind in OUT_OF_BOUNDS else _allowed_values(root, key)
     message = f"not {allowed}" if allowed else f"{message[0].lower()}{message[1:]}"
     return f"`{key}` is {repr(problem['input'])[:80]}: {message}", "Change the value in the config."
 
@@ -74,7 +76,9 @@ def _allowed_values(root: Root, key: str) -> str:
     if not any(get_origin(member) is Literal for member in members):
         return ""
     plain = {bool: ["true", "false"], int: ["a whole number"], float: ["a number"]}
-    words = [word for member in members for word in plain.get(member) or map(str, get_args(member))]
+    words = [
+        word for member in members for word in plain.get(plain_type(member)) or map(str, get_args(member))
+    ]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 

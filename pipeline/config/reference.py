@@ -8,14 +8,14 @@ import os
 import re
 from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from pipeline.config.audit_config import AuditConfig
 from pipeline.config.messages import section_of
-from pipeline.config.sections.fields import parse_bytes
+from pipeline.config.sections.fields import parse_bytes, plain_type
 
 PAGE = "docs/reference/config.md"
 HEAD = """\
@@ -85,7 +85,7 @@ def words_of(annotation: Any) -> str:
     words = list(_literals(annotation))
     kinds = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else ()
     plain = {bool: "`true`, `false`", int: "a whole number", float: "a number"}
-    others = [word for kind in kinds if (word := plain.get(_plain_type(kind)))]
+    others = [word for kind in kinds if (word := plain.get(plain_type(kind)))]
     return ", ".join([*others, *(f"`{word}`" for word in words)]) if words else ""
 
 
@@ -96,11 +96,6 @@ def _literals(annotation: Any) -> Iterator[str]:
     else:
         for kind in get_args(annotation):
             yield from _literals(kind)
-
-
-def _plain_type(annotation: Any) -> Any:
-    """The type itself where it stands with its constraints."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def linked(text: str) -> str:

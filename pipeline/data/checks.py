@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import ROLES, Data
 from pipeline.data.files import Shard, counted
+from pipeline.data.formats.sources import open_source
 from pipeline.data.hashing import with_several
 from pipeline.data.problems import place
 from pipeline.data.splits import NONE, asked_roles
@@ -66,7 +66,7 @@ def _locate(shards: Sequence[ShardRows], index: int) -> tuple[ShardRows, int]:
 def _read_value(shard: Shard, column: str, row: int) -> Any:
     """One value of a column."""
     group = int(shard.row_group_of(np.array([row]))[0])
-    with pq.ParquetFile(shard.path) as parquet:
+    with open_source(shard.path) as parquet:
         values: pa.ChunkedArray = parquet.read_row_group(group, columns=[column]).column(0)
     return values[row - int(shard.group_starts[group])].as_py()
 

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import ROLES, AuditConfig, Data, digest
+from pipeline.data.formats.copies import state_of
+from pipeline.data.formats.folders import sources_in
+from pipeline.data.formats.registry import MAGIC
+from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
-
-MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """A Parquet file whose footer could be read."""
+    """A source whose footer could be read: a Parquet file, or a file or folder of another format with its copy."""
 
     index: int
     path: str
@@ -39,7 +41,7 @@ class Shard:
     schema: pa.Schema
     row_groups: tuple[int, ...]  # rows of each
     size: int  # bytes
-    mtime_ns: int
+    mtime_ns: int  # of a folder a hash of its listing
 
     @property
     def rows(self) -> int:
@@ -92,12 +94,13 @@ def matches(pattern: str, role: str) -> list[str]:
     if path.is_file():
         return [pattern]
     if path.is_dir():
-        found = [str(file) for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path))]
+        found = [str(source) for source in sources_in(path)]
     else:
         # glob.glob, as Path.glob takes no absolute patterns
         found = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
     if not found:
-        what = "a folder without Parquet files" if path.is_dir() else "no file matches"
+        kinds = "a folder without Parquet files, files of another known format or pictures"
+        what = kinds if path.is_dir() else "no file matches"
         raise InputError(
             f"data.{role}: {pattern}: {what}",
             f"Give a file, a folder or a glob; relative paths start from {Path.cwd()}.",
@@ -105,18 +108,9 @@ def matches(pattern: str, role: str) -> list[str]:
     return sorted(found)
 
 
-def _is_hidden(path: Path) -> bool:
-    """Names that start with `_` or `.` are not data, by the convention of Parquet datasets."""
-    return any(part.startswith(("_", ".")) for part in path.parts)
-
-
 def source_fingerprint(config: AuditConfig) -> str:
-    """A hash of role, path, size and modification time of all files that the config names."""
-    facts = []
-    for file in find_files(config.data):
-        stat = Path(file.path).stat()
-        facts.append([file.role, file.path, stat.st_size, stat.st_mtime_ns])
-    return digest(facts)
+    """A hash of role, path, size and modification time of all files that the config names, also those in folders."""
+    return digest([[file.role, file.path, *state_of(Path(file.path))] for file in find_files(config.data)])
 
 
 def open_shards(files: Sequence[SourceFile]) -> list[Shard]:
@@ -141,16 +135,19 @@ def counted(count: int, noun: str) -> str:
 
 
 def open_shard(index: int, file: SourceFile) -> Shard:
-    """Read the footer. Raises InputError when the file is empty, cut short or not Parquet."""
+    """Read the footer; a file of another format is converted first.
+
+    Raises InputError when the file is empty, cut short or of no known format, or can't be converted.
+    """
     try:
-        stat = Path(file.path).stat()
-        with pq.ParquetFile(file.path) as parquet:
+        size, mtime_ns = state_of(Path(file.path))
+        with open_source(file.path) as parquet:
             metadata = parquet.metadata
             sizes = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
             schema = parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file.path, error) from None
-    return Shard(index, file.path, file.role, schema, sizes, stat.st_size, stat.st_mtime_ns)
+    return Shard(index, file.path, file.role, schema, sizes, size, mtime_ns)
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
@@ -183,7 +180,7 @@ def read_runs(shard: Shard, columns: Sequence[str], chunk_rows: int) -> Iterator
 
     Raises InputError that names file and row group when a page is damaged.
     """
-    with pq.ParquetFile(shard.path, page_checksum_verification=True) as parquet:
+    with open_source(shard.path, page_checksum_verification=True) as parquet:
         first = 0
         for groups in packs(shard.row_groups, chunk_rows):
             parts = (_group_batches(parquet, shard, group, columns, chunk_rows) for group in groups)
@@ -230,6 +227,10 @@ def _joined(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
 
 
 def sha256_of(path: str) -> str:
+    """Of the content of a file; of a folder, of the names and contents of all files in it."""
+    if Path(path).is_dir():
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        return digest([[str(file.relative_to(path)), sha256_of(str(file))] for file in files])
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -237,8 +238,7 @@ def sha256_of(path: str) -> str:
 def check_unchanged(shards: Sequence[Shard]) -> None:
     """Raises InputError when a file was written to since its footer was read."""
     for shard in shards:
-        stat = Path(shard.path).stat()
-        if (stat.st_size, stat.st_mtime_ns) != (shard.size, shard.mtime_ns):
+        if state_of(Path(shard.path)) != (shard.size, shard.mtime_ns):
             raise InputError(
                 f"{shard.path}: changed while it was being read",
                 "Run the same command again when nothing writes to it.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +15,25 @@ from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
 
 DROP_HINT = "The label column may not have nulls. Drop the row, or set data.missing_label: drop."
+CLASS_HINT = (
+    "The classes have names, and no other number is one. Correct the row, or set data.missing_label: drop."
+)
 WEIGHT_HINT = "Weights have to be positive, finite numbers: correct or drop the row."
 
 
-def missing_labels(column: pa.Array) -> np.ndarray:
-    """True where a label is null or NaN: bool [rows]. A null instead of a list of labels is an empty list."""
+def missing_labels(column: pa.Array, names: Collection[Any] = ()) -> np.ndarray:
+    """True where a label is null or NaN: bool [rows]. A null instead of a list of labels is an empty list.
+
+    names: the classes of integers that have names, by the schema; where there are any, other integers are no labels, as
+    the −1 of Hugging Face datasets.
+    """
     column = plain(column)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return np.zeros(len(column), dtype=bool)
-    return pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+    missing = pc.is_null(column, nan_is_null=True)
+    if names:
+        missing = pc.or_(missing, pc.invert(pc.is_in(column, pa.array(list(names), column.type))))
+    return missing.to_numpy(zero_copy_only=False)
 
 
 @dataclass

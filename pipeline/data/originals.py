@@ -11,6 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.formats.sources import open_source, source_schema
+from pipeline.errors import InputError
+
 REFERENCE_ROWS = 20_000
 
 Place = tuple[str, int]  # shard, row in it
@@ -37,7 +40,7 @@ def read_originals(places: Iterable[Place], columns: list[str]) -> Originals:
     pieces: list[pa.Table] = []
     for shard, wanted in by_shard.items():
         try:
-            with pq.ParquetFile(shard) as file:
+            with open_source(shard) as file:
                 found.schema = file.schema_arrow
                 for first, table in row_groups(file, columns, wanted):
                     inside = [row for row in wanted if first <= row < first + table.num_rows]
@@ -46,7 +49,7 @@ def read_originals(places: Iterable[Place], columns: list[str]) -> Originals:
                         found.rows[shard, row] = {name: taken[name][at] for name in taken.column_names}
                     if sum(piece.num_rows for piece in pieces) < REFERENCE_ROWS:
                         pieces.append(_usual_columns(table))
-        except (OSError, pa.ArrowException):
+        except (OSError, InputError, pa.ArrowException):
             continue
     if pieces:
         found.reference = pa.concat_tables(pieces, promote_options="permissive").slice(0, REFERENCE_ROWS)
@@ -85,17 +88,17 @@ def _is_plain(kind: pa.DataType) -> bool:
 def read_column(shard: str, column: str) -> pa.Array | None:
     """One column of one shard; None where the shard can't be read."""
     try:
-        with pq.ParquetFile(shard) as file:
+        with open_source(shard) as file:
             return file.read(columns=[column])[column].combine_chunks()
-    except (OSError, KeyError, pa.ArrowException):
+    except (OSError, KeyError, InputError, pa.ArrowException):
         return None
 
 
 def read_schema(shard: str) -> pa.Schema | None:
     """The schema of a shard; None where it can't be read."""
     try:
-        return pq.read_schema(shard)
-    except (OSError, pa.ArrowException):
+        return source_schema(shard)
+    except (OSError, InputError, pa.ArrowException):
         return None
 
 

@@ -15,6 +15,7 @@ from pipeline.data.catalog import write_catalog
 from pipeline.data.checks import check_keys, check_roles, content_in_two_roles, duplicates
 from pipeline.data.encode import ENCODING, Encoding
 from pipeline.data.encoded import Chunk, chunk_path, save_chunks
+from pipeline.data.evidence.collect import check_task, collect_evidence
 from pipeline.data.files import (
     Run,
     Shard,
@@ -26,6 +27,7 @@ from pipeline.data.files import (
     sha256_of,
     source_fingerprint,
 )
+from pipeline.data.formats.copies import notes_of
 from pipeline.data.named_rows import trusted_rows
 from pipeline.data.schema import (
     check_other_columns,
@@ -72,6 +74,7 @@ def create_encoding(shards: Sequence[Shard], config: AuditConfig) -> Encoding:
     check_slice_types(shards, data)
     label_type, task = value_type(shards[0].schema.field(data.label).type), detect_task(shards, data)
     TASKS[task].check_options(config)
+    check_task(data, task)
     return Encoding.create(feature_columns(shards, data), task, label_type, data)
 
 
@@ -90,6 +93,7 @@ def survey_rows(shards: Sequence[Shard], encoding: Encoding, context: AuditConte
         check_slice_rows(data, survey.counts())
         check_keys(data, survey.shards)
         encoding.finish()
+    collect_evidence(context.config, context.run.path, encoding)  # the panel writes it; here it is checked
     if context.config.detection.trusted is not None:
         trusted_rows(context.config, context.run.path)  # what is wrong with the file is said before any work
     return survey
@@ -182,7 +186,7 @@ def source(shard: Shard) -> dict[str, Any]:
 def warnings(survey: Survey, counts: dict[str, int], repeated: dict[str, int], shared: int) -> list[str]:
     """Sentences for a person: what is odd, and what follows from it."""
     task, dropped, split = survey.encoding.task, survey.dropped, survey.data.split
-    texts = []
+    texts = [f"{note}." for kept in survey.shards for note in notes_of(kept.shard.path)]
     if repeated["groups"]:
         texts.append(
             f"{repeated['rows']:,} train rows occur more than once, with equal features and label "

@@ -9,10 +9,10 @@ from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import Data
 from pipeline.data.files import Shard
+from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_categorical, is_numeric, plain, value_type
 from pipeline.features.encoder import Column, Encoder
@@ -32,7 +32,7 @@ def used_columns(data: Data) -> list[str]:
 
 def check_schemas(shards: Sequence[Shard], data: Data) -> None:
     """Raises InputError for a configured column that a shard lacks, or has with another type."""
-    names = used_columns(data) + data.group + data.slices
+    names = used_columns(data) + data.group + data.slices + data.evidence_columns
     for shard in shards:
         for name in names:
             _check_column(shard, shards[0], name, data.features.get(name, ""))
@@ -81,7 +81,7 @@ def _column_of(shard: Shard, name: str) -> Column:
 def _first_values(shards: Sequence[Shard], name: str) -> Iterator[pa.Array]:
     """The values of a column, some at a time, without dictionary encoding."""
     for shard in shards:
-        with pq.ParquetFile(shard.path) as parquet:
+        with open_source(shard.path) as parquet:
             for batch in parquet.iter_batches(PEEK_ROWS, columns=[name]):
                 yield plain(batch.column(0))
 

@@ -14,7 +14,8 @@ from pipeline.data.catalog import CatalogWriter
 from pipeline.data.encode import Encoding
 from pipeline.data.files import Run, Shard
 from pipeline.data.hashing import content_ids, key_ids
-from pipeline.data.labels import DROP_HINT, missing_labels
+from pipeline.data.labels import CLASS_HINT, DROP_HINT, missing_labels
+from pipeline.data.originals import class_names
 from pipeline.data.problems import Problems, place
 from pipeline.data.splits import NONE, roles_by_column, roles_by_fractions
 from pipeline.features.arrow import plain
@@ -86,7 +87,9 @@ class Survey:
     def labelled(self, run: Run) -> Part:
         """The rows with a label; that one lacks is a fault unless such rows are to be dropped."""
         rows = np.arange(run.first, run.first + run.batch.num_rows)
-        missing = missing_labels(run.batch.column(self.data.label))
+        missing = missing_labels(
+            run.batch.column(self.data.label), class_names(run.shard.schema, self.data.label)
+        )
         part = Part(run.shard, rows, run.batch)
         if not missing.any():
             return part
@@ -94,8 +97,10 @@ class Survey:
             self.dropped += int(missing.sum())
             return Part(run.shard, rows[~missing], run.batch.filter(pa.array(~missing)))
         value = run.batch.column(self.data.label)[int(np.argmax(missing))].as_py()
-        what = "is null" if value is None else "is NaN"
-        self.note(part, "label", self.data.label, fault_where(missing, what, DROP_HINT))
+        numbered = isinstance(value, int)
+        what = "is null" if value is None else f"is {value}, the number of no class" if numbered else "is NaN"
+        hint = CLASS_HINT if numbered else DROP_HINT
+        self.note(part, "label", self.data.label, fault_where(missing, what, hint))
         return part
 
     def row_keys(self, part: Part) -> list[str]:

@@ -24,9 +24,9 @@ from pipeline.detection.signals.collect import signals_of_judges
 from pipeline.detection.signals.evidence import Judged
 from pipeline.detection.sources.source_rates import right_label_by_source
 from pipeline.detection.sources.source_values import declared_sources
-from pipeline.detection.suspicion import SignalValues
+from pipeline.detection.suspicion import SignalValues, doubt_like_train
 from pipeline.detection.table import Judgement, conflicting_duplicates
-from pipeline.detection.weigh import Weighed, best_other
+from pipeline.detection.weigh import Weighed, best_other, signals_of_classes
 from pipeline.runs.context import AuditContext
 from pipeline.scoring.unseen_rows import predict_unseen
 from pipeline.text.decisions import Decision
@@ -133,9 +133,9 @@ def _of_classes(path: Path, weighed: Weighed, role: str, given: np.ndarray) -> R
     removable = (
         (wrong >= LEAST_WRONG) & ~rare_classes(weighed.labels.given, together.shape[1])[given] & strong
     )
-    signals = list(signals_of_judges(Judged(judges.panel, role, given, wrong=wrong)))
+    signals = signals_of_classes(judges, role, given, together, wrong)
     return RoleEvidence(
-        wrong,
+        wrong if judges.own_share == 0 else doubt_like_train(signals, weighed.signals),
         suggested,
         probability if weighed.told else np.full(len(given), np.nan),
         (best != given) | (wrong > LEAST_WRONG),

@@ -49,6 +49,7 @@ from pipeline.detection.table import (
 )
 from pipeline.detection.undertrained import undertrained
 from pipeline.detection.weigh import Labels, Weighed, values_of, weigh, weigh_sets
+from pipeline.panel.judges import OWN, OWN_PROBABILITIES
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.scoring.label_changes import label_change_effects
@@ -165,7 +166,10 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "canaries": canary_recall(path, decision),
         "warnings": _training_warnings(context, given) + _judge_warnings(weighed),
         "caps": _caps_note(kept_back),
-        "flag_notes": flag_notes(harm) + _rare_notes(data, decision, given) + backdoors.notes,
+        "flag_notes": flag_notes(harm)
+        + _evidence_notes(weighed)
+        + _rare_notes(data, decision, given)
+        + backdoors.notes,
         "backdoors": [alarm.as_json() for alarm in backdoors.alarms],
     }
 
@@ -239,15 +243,35 @@ def _judge_warnings(weighed: Weighed) -> list[str]:
             f"{words.percent(max(0.0, weighed.explains or 0.0))} of the loss that is left without looking at the "
             "features. Nothing is removed without a person's word."
         )
+    if weighed.judges is not None and weighed.judges.in_sample:
+        found.append(
+            "Your class probabilities (data.pred_probs) contradict far fewer labels than the other judges find wrong: "
+            "your model has probably been trained on these rows. Its probabilities have no vote. Give probabilities by "
+            "models that have not seen the row, for example by cross-validation."
+        )
     model = None if weighed.judges is None else weighed.judges.model
     if weighed.judges is not None and model is not None and model.weight == 0:
         best = max(weighed.judges.judges, key=lambda judge: judge.explains)
+        than, thing = (
+            ("your own evidence", "your evidence")
+            if best.name in OWN
+            else ("a plain model", "the plain model")
+        )
         found.append(
-            f"Your model predicts unseen rows clearly worse than a plain model does ({best.words}): it explains "
-            f"{words.percent(max(0.0, model.explains))} of the loss without features, the plain model "
+            f"Your model predicts unseen rows clearly worse than {than} does ({best.words}): it explains "
+            f"{words.percent(max(0.0, model.explains))} of the loss without features, {thing} "
             f"{words.percent(best.explains)}. Its training has no say in the ranking."
         )
     return found
+
+
+def _evidence_notes(weighed: Weighed) -> list[str]:
+    """What is taken for granted about evidence of the user's own."""
+    if weighed.panel is None or OWN_PROBABILITIES.name not in [judge.name for judge in weighed.panel.judges]:
+        return []
+    return [
+        "Your class probabilities (data.pred_probs) are taken to be out of sample: that can't be checked."
+    ]
 
 
 def _rare_notes(data: EncodedData, decision: np.ndarray, given: np.ndarray) -> list[str]:

@@ -60,3 +60,24 @@ def suspicion(signals: Sequence[SignalValues]) -> np.ndarray:
     np.exp(total, out=total)
     total += 1
     return np.divide(1, total, out=total)
+
+
+def doubt_like_train(signals: Sequence[SignalValues], of_train: Sequence[SignalValues]) -> np.ndarray:
+    """The weighted sum of the log-odds of the ranks that the values have among those of the train rows.
+
+    Args:
+        signals: of the rows of a role.
+        of_train: signals of the train rows, those that count by the same names among them.
+
+    Returns:
+        float64 `[rows]`; for the train rows themselves the sum that `suspicion` has.
+    """
+    train = {signal.name: signal for signal in of_train}
+    total = np.zeros(len(signals[0].values))
+    for signal in signals:
+        if signal.counts:
+            ordered = np.sort(train[signal.name].suspicious)
+            low, high = (np.searchsorted(ordered, signal.suspicious, side=side) for side in ("left", "right"))
+            below = np.clip((low + high) / 2, 0.25, len(ordered) - 0.25)
+            total += signal.weight * np.log(below / (len(ordered) - below))
+    return total

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData
+from pipeline.data.formats.sources import open_source
 from pipeline.data.hashing import ids_of_hex, with_several
 from pipeline.detection.columns import StoredColumn
 from pipeline.detection.reasons import in_words
@@ -141,7 +142,7 @@ class ColumnReader:
     """Reads values of a shard's column by row number; row numbers must ascend, and earlier values are dropped."""
 
     def __init__(self, shard: str, column: str):
-        self._batches = pq.ParquetFile(shard).iter_batches(ROW_GROUP, columns=[column])
+        self._batches = open_source(shard).iter_batches(ROW_GROUP, columns=[column])
         self._held: list[pa.Array] = []
         self._first = self._end = 0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.detection.columns import StoredColumn
+from pipeline.detection.in_sample import looks_in_sample
 from pipeline.detection.judges.calibration import Calibration, calibrate, suggestion_probability
 from pipeline.detection.judges.class_judges import Judges, collect_judges
 from pipeline.detection.judges.halves import Opinion
@@ -37,10 +38,10 @@ from pipeline.detection.signals.neighbour_margin import NEIGHBOUR_MARGIN
 from pipeline.detection.signals.registry import Signal
 from pipeline.detection.signals.repeats import repeated_signals
 from pipeline.detection.signals.sets import pair_suspicion, signals_of_sets
-from pipeline.detection.signals.weights import shared_out, weighted
+from pipeline.detection.signals.weights import shared_out, weighted, weighted_by_own
 from pipeline.detection.sources.source_rates import SourceRates, right_label_by_source, telling_source
 from pipeline.detection.sources.source_values import declared_sources
-from pipeline.detection.suspicion import SignalValues, suspicion
+from pipeline.detection.suspicion import SignalValues, doubt_like_train, suspicion
 from pipeline.panel.opinions import Panel, read_panel
 from pipeline.runs.context import AuditContext
 from pipeline.text import words
@@ -138,6 +139,8 @@ def weigh(context: AuditContext, given: np.ndarray, window: int) -> Weighed:
     judges = collect_judges(context, given, window)
     if judges is None:
         return _weigh_by_training(context, given, window)
+    if looks_in_sample(judges, given, context.config.detection.seed):
+        judges = judges.without_own_probabilities()
     return _weigh_classes(context, judges, given)
 
 
@@ -164,7 +167,7 @@ def _weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> 
     of_training = weighted(of_training, estimate)
     repeated = weighted(repeated_signals(context), estimate)
     vote = judges.vote_of_training
-    mine = signals_of_judges(Judged(judges.panel, "train", given, wrong=wrong))
+    mine = signals_of_classes(judges, "train", given, together, wrong)
     shared = shared_out([*of_training, *repeated], vote)
     signals = [stored(path, signal) for signal in mine] + shared[: len(of_training)]
     repeated = shared[len(of_training) :]
@@ -197,9 +200,27 @@ def _weigh_classes(context: AuditContext, judges: Judges, given: np.ndarray) -> 
         rates=rates,
         panel=judges.panel,
         explains=judges.explains,
-        doubt=wrong,
+        doubt=wrong if judges.own_share == 0 else doubt_like_train(mine, mine),
         told=told,
     )
+
+
+def signals_of_classes(
+    judges: Judges, role: str, given: np.ndarray, together: np.ndarray, wrong: np.ndarray
+) -> list[SignalValues]:
+    """The signals of the judges for the rows of a role.
+
+    Args:
+        judges: of the run.
+        role: `train`, `validation` or `holdout`.
+        given: the given labels, int64 `[rows]`.
+        together: the pooled opinions, `[rows, classes]`.
+        wrong: P(the given label is wrong), float64 `[rows]`.
+    """
+    share = judges.own_share
+    confidence = together[np.arange(len(given)), given].astype(np.float64) if share > 0 else None
+    judged = Judged(judges.panel, role, given, wrong=wrong, confidence=confidence)
+    return weighted_by_own(list(signals_of_judges(judged)), share)
 
 
 def best_other(posterior: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

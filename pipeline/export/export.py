@@ -1,4 +1,7 @@
-"""Writes the cleaned dataset: source files without removed rows, a quarantine of the originals, and a manifest."""
+"""Writes the cleaned dataset: source files without removed rows, a quarantine of the originals, and a manifest.
+
+Sources of another format than Parquet are exported twice: as Parquet, and in their own format.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +22,14 @@ import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig, digest
 from pipeline.data.files import sha256_of
+from pipeline.data.formats.copies import parquet_of, state_of
+from pipeline.data.formats.hive import columns_of
+from pipeline.data.formats.hugging_face import is_of_dataset, write_beside
+from pipeline.data.formats.registry import format_of
 from pipeline.errors import InputError, WinnowError
-from pipeline.export.manifest import EARLIER_MANIFEST, MANIFEST
+from pipeline.export.as_given import write_as_given
+from pipeline.export.hive_labels import is_in_folder, with_label, write_layout
+from pipeline.export.manifest import AS_GIVEN, EARLIER_MANIFEST, MANIFEST
 from pipeline.export.rewrite import Changes, difference, rewrite
 from pipeline.features.arrow import plain
 from pipeline.runs.directory import RunDirectory, read_json, remove, write_atomically, write_json
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
 CANARIES = "nothing was exported: labels were flipped on purpose in this run (detection.canaries)"
 FINISHED = "exported"  # a small record for each finished file, until the manifest is there
 HASHED_ROWS = 8192
+WRITTEN = ("cleaned", "quarantine", "as_given")
+"""The keys of a file of the manifest that have paths."""
 EVIDENCE = {
     "winnow_decision": ("decision", pa.string()),
     "winnow_reasons": ("reasons", pa.list_(pa.string())),
@@ -43,6 +56,18 @@ EVIDENCE = {
     "winnow_decided_by": ("decided_by", pa.string()),
     "winnow_proposed": ("proposed", pa.string()),
 }
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a shard's exported files below their folders: the Parquet files, and the one in its own format.
+
+    `label_in_folder`: the label is the name of a Hive folder above the shard.
+    """
+
+    parquet: str
+    given: str
+    label_in_folder: bool
 
 
 def export(context: AuditContext, proposed: bool = False) -> dict[str, Any]:
@@ -89,11 +114,17 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
         (run / name).unlink(missing_ok=True)
     sources = {source["path"]: source["sha256"] for source in run.facts("prepare")["sources"]}
     files, relabelled = [], 0
-    for shard, name in zip(shards, output_names(shards)):
+    for shard, names in zip(shards, _names(shards, config.data.label)):
         _check_source(shard, sources[shard])
         changes = changes_of(_changed_rows(path, shard), config.data.label)
         relabelled += int(changes.relabel.sum())
-        files.append(_export_file(run, shard, name, sources[shard], changes))
+        files.append(_export_file(run, shard, names, sources[shard], changes))
+    exported = {
+        Path(file["source"]): (run / file["as_given"], file["rows_kept"])
+        for file in files
+        if "as_given" in file
+    }
+    write_beside(exported)
     counts = {
         f"rows_{what}": sum(file[f"rows_{what}"] for file in files) for what in ("in", "kept", "removed")
     }
@@ -108,9 +139,11 @@ def export_rows(run: RunDirectory, config: AuditConfig, proposed: bool = False) 
     }
     write_json(run / MANIFEST, manifest)
     remove(run / FINISHED)
-    paths = [run / file[kind] for file in files for kind in ("cleaned", "quarantine") if file[kind]]
-    size = sum(p.stat().st_size for p in paths)
-    return counts | {"files": len(files), "bytes": size, "refused": False, "proposed": proposed}
+    paths = [run / file[kind] for file in files for kind in WRITTEN if file.get(kind)]
+    size = sum(state_of(p)[0] for p in paths)
+    as_given = any("as_given" in file for file in files)
+    written = {"files": len(files), "bytes": size, "as_given": as_given}
+    return counts | written | {"refused": False, "proposed": proposed}
 
 
 def _check_there(path: Path) -> None:
@@ -137,16 +170,44 @@ def _changed_rows(path: Path, shard: str) -> pa.Table:
     return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
 
 
-def output_names(shards: list[str]) -> list[str]:
-    """The file names of the shards; files of the same name get parent folders until their names differ."""
+def output_names(shards: list[str], depths: list[int] | None = None) -> list[str]:
+    """The names of the shards with so many parts as `depths` says, by default the file name alone.
+
+    Files of the same name get parent folders until their names differ.
+    """
     parts = [Path(os.path.abspath(shard)).parts for shard in shards]  # noqa: PTH100 (resolve() follows links)
-    depths = [1] * len(shards)
+    depths = depths or [1] * len(shards)
     while True:
         names = ["/".join(p[-depth:]) for p, depth in zip(parts, depths)]
         counts = Counter(names)
         if len(counts) == len(names):
             return names
         depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names)]
+
+
+def _names(shards: list[str], label: str) -> list[Names]:
+    """The names of the exported files of all shards.
+
+    Folders that say something of the rows stay: those of a Hugging Face dataset and Hive folders.
+    """
+    depths = [max(1 + len(columns_of(Path(s))), 2 if is_of_dataset(Path(s)) else 1) for s in shards]
+    given = output_names(shards, depths)
+    in_folder = [is_in_folder(Path(shard), label) for shard in shards]
+    parquet = [
+        name.replace("=", "-") if labelled else name
+        for name, labelled in zip(parquet_names(shards, given), in_folder)
+    ]
+    return [Names(*names) for names in zip(parquet, given, in_folder)]
+
+
+def parquet_names(shards: list[str], names: list[str]) -> list[str]:
+    """The names of the Parquet files for shards of any format: `reviews.csv` becomes `reviews.parquet`."""
+    found = [
+        name if format_of(Path(shard)) is None else str(Path(name).with_suffix(".parquet"))
+        for shard, name in zip(shards, names)
+    ]
+    counts = Counter(found)
+    return [new if new == old or counts[new] == 1 else f"{old}.parquet" for old, new in zip(names, found)]
 
 
 def _check_source(shard: str, sha256: str) -> None:
@@ -195,7 +256,9 @@ def _as_evidence(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return written.take(coded.indices)
 
 
-def _export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes: Changes) -> dict[str, Any]:
+def _export_file(
+    run: RunDirectory, shard: str, names: Names, sha256: str, changes: Changes
+) -> dict[str, Any]:
     """Write and check the exported files of one shard, unless that is done; returns the shard's manifest entry."""
     record = run / FINISHED / f"{digest(shard)}.json"
     wanted = digest([sha256, _changes_hash(changes)])
@@ -203,13 +266,20 @@ def _export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes:
         finished = read_json(record)
         if finished["wanted"] == wanted and _is_there(run, finished["file"]):
             return finished["file"]
-    cleaned, quarantine = run / "cleaned" / name, run / "quarantine" / name
-    rows_in = _write_pair(Path(shard), changes, cleaned, quarantine)
+    cleaned, quarantine = run / "cleaned" / names.parquet, run / "quarantine" / names.parquet
+    source, given = Path(shard), run / AS_GIVEN / names.given
+    with ExitStack() as stack:
+        copy = parquet_of(shard)
+        if names.label_in_folder:
+            copy = stack.enter_context(with_label(source, record.with_suffix(".parquet")))
+        rows_in = _write_pair(shard, copy, changes, cleaned, quarantine)
+        if not changes and sha256_of(str(cleaned)) != sha256_of(str(copy)):
+            raise _failed_check(shard, "the copy differs from the source")
     removed = int((~changes.relabel).sum())
-    file = {
+    file: dict[str, Any] = {
         "source": shard,
-        "cleaned": f"cleaned/{name}",
-        "quarantine": f"quarantine/{name}" if changes else None,
+        "cleaned": f"cleaned/{names.parquet}",
+        "quarantine": f"quarantine/{names.parquet}" if changes else None,
         "rows_in": rows_in,
         "rows_kept": rows_in - removed,
         "rows_removed": removed,
@@ -217,8 +287,13 @@ def _export_file(run: RunDirectory, shard: str, name: str, sha256: str, changes:
         "sha256_cleaned": sha256_of(str(cleaned)),
         "sha256_quarantine": sha256_of(str(quarantine)) if changes else None,
     }
-    if not changes and file["sha256_cleaned"] != sha256:
-        raise _failed_check(shard, "the copy differs from the source")
+    if names.label_in_folder:
+        written = write_layout(source, changes, cleaned, given)
+        hashes = {str(path.relative_to(run.path)): sha256_of(str(path)) for path in written}
+        file |= {"as_given": f"{AS_GIVEN}/{names.given}", "sha256_as_given": hashes}
+    elif format_of(source) is not None:
+        write_as_given(source, changes, cleaned, given)
+        file |= {"as_given": f"{AS_GIVEN}/{names.given}", "sha256_as_given": sha256_of(str(given))}
     write_json(record, {"wanted": wanted, "file": file})
     return file
 
@@ -232,16 +307,24 @@ def _changes_hash(changes: Changes) -> str:
 
 def _is_there(run: RunDirectory, file: dict[str, Any]) -> bool:
     """Whether the files of a manifest entry exist with the checksums of the entry."""
-    for kind in ("cleaned", "quarantine"):
-        if file[kind]:
-            path = run / file[kind]
-            if not path.exists() or sha256_of(str(path)) != file[f"sha256_{kind}"]:
+    for kind in WRITTEN:
+        if file.get(kind):
+            found = file[f"sha256_{kind}"]
+            hashes = found if isinstance(found, dict) else {file[kind]: found}
+            if any(not (run / n).exists() or sha256_of(str(run / n)) != each for n, each in hashes.items()):
                 return False
     return True
 
 
-def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
+def _write_pair(shard: str, source: Path, changes: Changes, cleaned: Path, quarantine: Path) -> int:
     """Write `cleaned` and, if there are changes, `quarantine`, and compare both with the source.
+
+    Args:
+        shard: the user's file, for messages.
+        source: the Parquet file with its rows.
+        changes: of its rows.
+        cleaned: the file to write.
+        quarantine: the file to write.
 
     Returns:
         The number of rows of the source.
@@ -259,7 +342,7 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
         return rows
     if taken:
         raise InputError(
-            f"{source}: has a column {min(taken)!r}, which the quarantine would add",
+            f"{shard}: has a column {min(taken)!r}, which the quarantine would add",
             "Rename or drop it: it comes from the quarantine of an earlier audit.",
         )
     rewrite(source, changes, cleaned, quarantine)
@@ -267,7 +350,7 @@ def _write_pair(source: Path, changes: Changes, cleaned: Path, quarantine: Path)
     if problem:
         cleaned.unlink()
         quarantine.unlink()
-        raise _failed_check(str(source), problem)
+        raise _failed_check(shard, problem)
     return rows
 
 

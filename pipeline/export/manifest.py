@@ -7,6 +7,8 @@ from pathlib import Path
 from pipeline.runs.directory import RunDirectory
 
 MANIFEST = "cleaned.json"
+AS_GIVEN = "cleaned_as_given"
+"""The folder of the cleaned data in the formats of the sources; there if a source is not Parquet."""
 EARLIER_MANIFEST = "cleaned/_manifest.json"
 """Earlier versions wrote the manifest here."""
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import WinnowError
-from pipeline.features.arrow import plain
+from pipeline.features.arrow import plain, with_values
 from pipeline.runs.directory import write_atomically
 
 ENCODINGS = {"BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"}
@@ -113,7 +113,10 @@ def _apply(table: pa.Table, changes: Changes) -> pa.Table:
     if changes.relabel.any():
         at = table.schema.get_field_index(changes.label_column)
         labels = changes.labels.filter(pa.array(changes.relabel))
-        column = _with_labels(table.column(at), changes.places[changes.relabel], labels)
+        column = table.column(at)
+        if pa.types.is_dictionary(column.type):
+            column = column.unify_dictionaries().combine_chunks()
+        column = with_values(column, changes.places[changes.relabel], labels)
         table = table.set_column(at, table.schema.field(at), column)
     removed = changes.places[~changes.relabel]
     if not len(removed):
@@ -121,25 +124,6 @@ def _apply(table: pa.Table, changes: Changes) -> pa.Table:
     stays = np.ones(table.num_rows, dtype=bool)
     stays[removed] = False
     return table.filter(pa.array(stays))
-
-
-def _with_labels(column: pa.ChunkedArray, places: np.ndarray, labels: pa.Array) -> pa.Array:
-    """The column with `labels` at `places`, in the type of the column; a dictionary keeps the order of its values."""
-    kind = column.type
-    if not pa.types.is_dictionary(kind):
-        values = column.to_pylist()
-        for place, label in zip(places, labels.cast(kind).to_pylist()):
-            values[place] = label
-        return pa.array(values, kind)
-    whole = column.unify_dictionaries().combine_chunks()
-    codes, categories = whole.indices.to_pylist(), whole.dictionary.to_pylist()
-    for place, label in zip(places, plain(labels).cast(kind.value_type).to_pylist()):
-        if label not in categories:
-            categories.append(label)
-        codes[place] = categories.index(label)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(codes, kind.index_type), pa.array(categories, kind.value_type), ordered=kind.ordered
-    )
 
 
 def _writer_options(file: pq.ParquetFile, path: Path) -> dict[str, Any]:
@@ -271,7 +255,7 @@ def difference(source: Path, changes: Changes, cleaned: Path, quarantine: Path) 
             if piece and away_group is None:
                 return f"{quarantine.name} in quarantine: a row group is missing"
             if away_group is not None:
-                problem = _differing(_originals(table, piece), away.read_row_group(away_group))
+                problem = differing(_originals(table, piece), away.read_row_group(away_group))
                 if problem is not None:
                     return f"{quarantine.name} in quarantine, row group {away_group}: {problem} differs"
         if next(away_groups, None) is not None:
@@ -284,13 +268,13 @@ def _wrong_in_cleaned(table: pa.Table, changes: Changes, found: pa.Table) -> str
     stays = np.setdiff1d(np.arange(table.num_rows), changes.places[~changes.relabel])
     wanted, relabelled = table.take(stays), np.isin(stays, changes.places[changes.relabel])
     if not relabelled.any() or wanted.num_rows != found.num_rows:
-        return _differing(wanted, found)
+        return differing(wanted, found)
     untouched, new = pa.array(~relabelled), pa.array(relabelled)
     labels = plain(found[changes.label_column].filter(new).combine_chunks())
     if not same(labels, changes.labels.filter(pa.array(changes.relabel)).cast(labels.type)):
         return changes.label_column
     features = [name for name in wanted.column_names if name != changes.label_column]
-    return _differing(wanted.filter(untouched), found.filter(untouched)) or _differing(
+    return differing(wanted.filter(untouched), found.filter(untouched)) or differing(
         wanted.filter(new).select(features), found.filter(new).select(features)
     )
 
@@ -302,7 +286,7 @@ def codecs(file: pq.ParquetFile) -> list[str]:
     return [group.column(i).compression for i in range(group.num_columns)]
 
 
-def _differing(one: pa.Table, two: pa.Table) -> str | None:
+def differing(one: pa.Table, two: pa.Table) -> str | None:
     """What differs between two tables, in words (columns, number of rows, or the name of a column), or None."""
     if one.column_names != two.column_names:
         return "the set of columns"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.faithfulness.page import lds_page
 from pipeline.faithfulness.tasks import PIECES, RANDOM, FaithfulnessWork, retrain_curve, retrain_mask, score
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, existing_run, write_json, write_text
+from pipeline.runs.settled import settled
 from pipeline.scoring.refine import refined_settings
 from pipeline.stages.opening import open_run
 from pipeline.stages.stages import STAGES, fingerprints, run_stage
@@ -136,7 +137,7 @@ def _opened(
     """Open a run with a trained model whose data fits the plan; yields its context and the folder for the results."""
     if not isinstance(source, AuditConfig) and Path(source).is_dir():
         run = existing_run(source, "train")
-        config = load_config(run / "config.yaml")
+        config = settled(load_config(run / "config.yaml"), run.path)
         for needed in (whole_trajectory(run.path) / "trajectory.json", run / "encoding.json"):
             if not needed.exists():
                 raise InputError(
@@ -156,7 +157,7 @@ def _opened(
         run_stage(prepare, context, expected[prepare.name])
         _check_data(context, plan)
         run_stage(train, context, expected[train.name])
-        yield context, folder
+        yield replace(context, config=settled(config, context.run.path)), folder
 
 
 def _check_data(context: AuditContext, plan: FaithfulnessPlan) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.attribution.front_door import attribute
 from pipeline.attribution.methods import METHODS
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.rows.stages import StageData
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.config import digest

@@ -51,3 +51,32 @@ def is_bytes(kind: pa.DataType) -> bool:
         places = kind.get_all_field_indices("bytes")
         return len(places) == 1 and is_bytes(kind.field(places[0]).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def with_values(
+    column: pa.Array, places: np.ndarray, new: pa.Array, categories: pa.Array | None = None
+) -> pa.Array:
+    """The column with other values at some places, in its type.
+
+    Args:
+        column: of any type; a chunked one if it is no dictionary.
+        places: int64, ascending.
+        new: a value for each of the places.
+        categories: values that the dictionary of a column gets in any case; it keeps the order of those that it has.
+    """
+    kind = column.type
+    if not pa.types.is_dictionary(kind):
+        values = column.to_pylist()
+        for place, value in zip(places, new.cast(kind).to_pylist()):
+            values[place] = value
+        return pa.array(values, kind)
+    codes, known = column.indices.to_pylist(), column.dictionary.to_pylist()
+    added = new if categories is None else categories
+    known += [
+        value for value in plain(added).cast(kind.value_type).unique().to_pylist() if value not in known
+    ]
+    for place, value in zip(places, plain(new).cast(kind.value_type).to_pylist()):
+        codes[place] = known.index(value)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes, kind.index_type), pa.array(known, kind.value_type), ordered=kind.ordered
+    )

@@ -22,6 +22,7 @@ class Dense(Input):
 
     name = "dense"
     joins = True
+    models = ("mlp", "table")
 
     def view(self, rows: np.ndarray, seed: int) -> View:  # noqa: ARG002
         return Ranks(rows)
@@ -55,12 +56,14 @@ class Place:
         values: words of each column of a category; else there is one column, a number `value · std + mean`.
         mean: of the source's numbers.
         std: of the source's numbers.
+        edges: of the bins of a number, in its own unit, ascending; empty where it has none.
     """
 
     title: str
     values: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    edges: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:

@@ -94,14 +94,14 @@ class Choice:
         remark: what a person reads beside it.
         size: the larger, the more the column says where only one of its kind can be taken.
         group: whether the column says who may have made wrong labels.
-        recipe: a model as YAML and a learning rate that suit it; None for columns of a table.
+        recipe: the section `model` that suits it, as YAML; None for columns of a table.
     """
 
     kind: str | None
     remark: str = ""
     size: float = 0
     group: bool = False
-    recipe: tuple[str, float] | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)

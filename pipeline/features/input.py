@@ -27,7 +27,7 @@ class Input:
         name: the key of the tensor where a model is given several inputs.
         dtype: of the encoded numbers.
         joins: whether the columns of several features stand side by side in it; else one feature fills it.
-        models: the built-in models that take it, the one that `auto` stands for first. `mlp` takes floats of any shape.
+        models: the built-in models that take it, the usual one first. `mlp` takes floats of any shape.
         beside: names of the inputs that these models take beside it.
     """
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.models.build import build_model, initialise, model_name
+from pipeline.models.build import build_model, candidates, initialise, model_name
 
-__all__ = ["build_model", "initialise", "model_name"]
+__all__ = ["build_model", "candidates", "initialise", "model_name"]

@@ -20,6 +20,7 @@ from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet
 from pipeline.models.mlp import mlp
 from pipeline.models.normalise import NormaliseImage
+from pipeline.models.table_bins import TableBins
 
 if TYPE_CHECKING:
     from pipeline.config import Model
@@ -28,13 +29,18 @@ if TYPE_CHECKING:
 
 
 def model_name(config: Model, encoding: Encoding) -> str:
-    """The name of the model: `custom` for a model of the user, else a built-in one; `auto` depends on the inputs."""
+    """The name of the model: `custom` for a model of the user, else a built-in one; `usual` depends on the inputs."""
+    return candidates(config, encoding)[0]
+
+
+def candidates(config: Model, encoding: Encoding) -> tuple[str, ...]:
+    """The names of the models that `auto` tries, the usual one first; one name where there is nothing to choose."""
     if config.target is not None:
-        return "custom"
-    if config.name != "auto":
-        return config.name
+        return ("custom",)
+    if config.name not in ("auto", "usual"):
+        return (config.name,)
     main = _main_input(encoding)
-    return main.models[0] if main is not None and main.models else "mlp"
+    return main.models if main is not None and main.models else ("mlp",)
 
 
 def _main_input(encoding: Encoding) -> Input | None:
@@ -67,6 +73,9 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
         return BagOfEmbeddings(
             vocabulary, config.embedding, config.hidden, encoding.outputs, dense, config.dropout
         )
+    if name == "table":
+        bins = TableBins(column_edges(encoding), shapes["dense"][0])
+        return mlp(bins.width, config.hidden, encoding.outputs, config.dropout, bins)
     front = None
     if "image" in shapes:
         front = NormaliseImage(encoding.statistics["image_mean"], encoding.statistics["image_std"])
@@ -75,6 +84,17 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
         channels = shapes["image"][0]
         return convnet(channels, config.channels, config.hidden, encoding.outputs, front, config.dropout)
     return mlp(math.prod(next(iter(shapes.values()))), config.hidden, encoding.outputs, config.dropout, front)
+
+
+def column_edges(encoding: Encoding) -> dict[int, list[float]]:
+    """The edges of the bins of dense columns that have some, standardised as the columns are, by column."""
+    found, column = {}, 0
+    for encoder in encoding.filled_by("dense"):
+        for place in encoder.places:  # type: ignore[attr-defined]
+            if len(place.edges) > 1 and place.std > 0:
+                found[column] = [(edge - place.mean) / place.std for edge in place.edges]
+            column += place.width
+    return found
 
 
 def initialise(build: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -20,7 +20,7 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.panel.material import Blocks
-from pipeline.panel.spaces import LinearSpace, Space, TextSpace, TreeSpace
+from pipeline.panel.spaces import DirectionSpace, LinearSpace, OwnSpace, Space, TextSpace, TreeSpace
 from pipeline.panel.trimmed import Trimmed
 
 MOST_BOOSTED = 10
@@ -37,14 +37,27 @@ FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A kind of model.
+class AnyJudge:
+    """What judges rows: a model that is fitted out of fold, or one of the user's own.
 
     Attributes:
         name: in file names and signals.
         family: of models, for people.
         words: what the judge is, for people.
         label: what the report says about a row whose label the judge doubts.
+    """
+
+    name: str
+    family: str
+    words: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Judge(AnyJudge):
+    """A kind of model.
+
+    Attributes:
         space: makes its input from blocks of features; called with the number of outputs.
         fits: (blocks, outputs) → whether the judge can use these features and this number of outputs.
         classifier: (rows, outputs, seed) → an estimator that is not fitted.
@@ -52,10 +65,6 @@ class Judge:
         most_rows: how many rows the judge is fitted on at most; None sets no limit besides the panel's.
     """
 
-    name: str
-    family: str
-    words: str
-    label: str
     space: Callable[[int], Space]
     fits: Callable[[Blocks, int], bool]
     classifier: Callable[[int, int, int], Any]
@@ -110,6 +119,18 @@ def _tree_options(rows: int, outputs: int, seed: int) -> dict[str, Any]:
     }
 
 
+def _neighbour_classes(rows: int, outputs: int, seed: int) -> KNeighborsClassifier:  # noqa: ARG001
+    return KNeighborsClassifier(min(NEIGHBOURS, max(1, rows // 10)), weights="distance")
+
+
+def _neighbour_targets(rows: int, outputs: int, seed: int) -> KNeighborsRegressor:  # noqa: ARG001
+    return KNeighborsRegressor(min(NEIGHBOURS, max(1, rows // 10)), weights="distance")
+
+
+def _has_embeddings(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
+    return bool(blocks.own)
+
+
 def _has_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
     return bool(blocks.texts)
 
@@ -118,7 +139,7 @@ def _has_more_than_text(blocks: Blocks, outputs: int) -> bool:  # noqa: ARG001
     return bool(blocks.ordinals or blocks.wide)
 
 
-JUDGES = (
+JUDGES = (  # they see the features
     Judge(
         "linear",
         "linear",
@@ -166,21 +187,44 @@ JUDGES = (
         "neighbours differ (panel)",
         LinearSpace,
         lambda blocks, outputs: any(key.endswith("/list") for key in blocks.wide),
-        lambda rows, outputs, seed: KNeighborsClassifier(
-            min(NEIGHBOURS, max(1, rows // 10)), weights="distance"
-        ),
-        lambda rows, outputs, seed: KNeighborsRegressor(
-            min(NEIGHBOURS, max(1, rows // 10)), weights="distance"
-        ),
+        _neighbour_classes,
+        _neighbour_targets,
         MOST_SEARCHED,
     ),
 )
-BY_NAME = {judge.name: judge for judge in JUDGES}
+OWN_LINEAR = Judge(
+    "own_linear",
+    "linear",
+    "linear model of your embeddings",
+    "linear model of your embeddings differs",
+    OwnSpace,
+    _has_embeddings,
+    _logistic,
+    _ridge,
+)
+OWN_NEIGHBOURS = Judge(
+    "own_neighbours",
+    "neighbours",
+    "the labels of the nearest rows by your embeddings",
+    "neighbours by your embeddings differ",
+    DirectionSpace,
+    _has_embeddings,
+    _neighbour_classes,
+    _neighbour_targets,
+    MOST_SEARCHED,
+)
+OWN_PROBABILITIES = AnyJudge(
+    "own_probabilities", "your own model", "your own class probabilities", "your model doubts the label"
+)
+"""Says what `data.pred_probs` has; nothing is fitted."""
+FITTED = (*JUDGES, OWN_LINEAR, OWN_NEIGHBOURS)
+OWN = (OWN_LINEAR.name, OWN_NEIGHBOURS.name, OWN_PROBABILITIES.name)
+BY_NAME = {judge.name: judge for judge in FITTED}
 
 
 def choose_judges(blocks: Blocks, task: str, outputs: int) -> list[Judge]:
     """The judges that can use these features for this task; the list may be empty."""
-    able = [judge for judge in JUDGES if judge.fits(blocks, outputs)]
+    able = [judge for judge in FITTED if judge.fits(blocks, outputs)]
     if task == "regression":
         return [judge for judge in able if judge.regressor is not None]
     if task == "multilabel" and outputs > MOST_LABELS:

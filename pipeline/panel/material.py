@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
+from pipeline.data.evidence.collect import evidence_path
+from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain
 from pipeline.features.dense import DenseEncoder
@@ -24,12 +25,14 @@ from pipeline.workers.worker import run_data
 
 WORK = Path("panel/work")
 """The folder in the run directory for files that are only needed while the stage runs."""
+EVIDENCE = WORK / "evidence"
+"""The folder with what models of the user's own say (`data.evidence`)."""
 PIECE_ROWS = 2048
 """The features of so many rows are read and judged at a time."""
 TASKS = 32
 """Upper limit of tasks for the features of a role; each task streams through the files of its rows."""
 BATCH_ROWS = 4096
-KINDS = ("texts", "columns", "ordinals", "wide")
+KINDS = ("texts", "columns", "ordinals", "wide", "own")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Blocks:
         columns: float32 `[rows, width]`, scaled numbers, booleans, one-hot categories, flags of missing values.
         ordinals: float32 `[rows, width]`, the same columns for trees: a category is one number, its index.
         wide: float32 `[rows, width]`, pixels in 0..1 and lists of numbers.
+        own: float32 `[rows, width]`, the embeddings of a model of the user's own (`data.embeddings`), if there are any.
     """
 
     texts: dict[str, sparse.csr_matrix]
     columns: dict[str, np.ndarray]
     ordinals: dict[str, np.ndarray]
     wide: dict[str, np.ndarray]
+    own: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         parts = [*self.texts.values(), *self.columns.values(), *self.wide.values()]
@@ -73,12 +78,15 @@ class Blocks:
         return change([self], lambda parts: parts[0][which])
 
     def without(self, names: Sequence[str]) -> Blocks:
-        """The features without some columns of the source."""
+        """The features without some columns of the source; embeddings may tell these columns, so they go too."""
+        if not names:
+            return self
         kept = {
             kind: {
                 key: part for key, part in getattr(self, kind).items() if key.rpartition("/")[0] not in names
             }
             for kind in KINDS
+            if kind != "own"
         }
         return Blocks(**kept)
 
@@ -121,7 +129,14 @@ def write_features(run_path: Path, group: Sequence[Piece]) -> None:
     sources = _source_batches(run_path, todo[0].role, todo[0].first, todo[-1].place.stop)
     for piece, source in zip(todo, sources):
         if not piece.path(run_path).exists():
-            _save_blocks(piece.path(run_path), _make_blocks(data, _encoded_rows(data, piece), source))
+            blocks = _make_blocks(data, _encoded_rows(data, piece), source)
+            blocks.own.update(_embeddings(run_path, piece))
+            _save_blocks(piece.path(run_path), blocks)
+
+
+def _embeddings(run_path: Path, piece: Piece) -> dict[str, np.ndarray]:
+    path = evidence_path(run_path / EVIDENCE, "embeddings", piece.role)
+    return {"embeddings": np.load(path, mmap_mode="r")[piece.place]} if path.exists() else {}
 
 
 def _encoded_rows(data: EncodedData, piece: Piece) -> Rows:
@@ -187,7 +202,7 @@ def _shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.
         InputError: the shard can't be read any more.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_source(path) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             groups = [g for g in range(len(sizes)) if ((rows >= starts[g]) & (rows < starts[g + 1])).any()]

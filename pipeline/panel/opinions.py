@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.tasks.task import TINY
 
 FOLDER = Path("panel")
 MEAN, JUDGED = "mean", "judged"
+MEAN_WITHOUT = "mean_without"
+"""The mean without the class probabilities of the user's own model."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class JudgeInfo:
         log_loss: in nats; None for regression.
         accuracy: None for regression.
         error: mean absolute error of standardised targets; None except for regression.
+        weight_without: its weight if the class probabilities of the user's own model have none.
     """
 
     name: str
@@ -40,15 +44,27 @@ class JudgeInfo:
     log_loss: float | None = None
     accuracy: float | None = None
     error: float | None = None
+    weight_without: float = 0.0
 
 
 class Panel:
     """The opinions of a run's panel, memory-mapped; rows are in the order of the role's encoded rows."""
 
     def __init__(self, run_path: Path):
-        self._folder = run_path / FOLDER
+        self._folder, self._mean = run_path / FOLDER, MEAN
         self.facts: dict[str, Any] = read_json(self._folder / "judges.json")
         self.judges = [JudgeInfo(**entry) for entry in self.facts["judges"]]
+
+    def without(self, judge: str) -> Panel:
+        """The panel without the class probabilities of the user's own model; `judge` is their name."""
+        found = copy(self)
+        found._mean = MEAN_WITHOUT
+        found.judges = [
+            replace(each, weight=each.weight_without, counts=each.weight_without > 0)
+            for each in self.judges
+            if each.name != judge
+        ]
+        return found
 
     def mean(self, role: str, blind: bool = False) -> np.ndarray:
         """The weighted mean of the calibrated judges.
@@ -62,7 +78,7 @@ class Panel:
         Returns:
             float32 `[rows, classes]`, `[rows, labels]` or, for regression, `[rows]`.
         """
-        return self.of(MEAN, role, blind)
+        return self.of(MEAN if blind else self._mean, role, blind)
 
     def of(self, judge: str, role: str, blind: bool = False) -> np.ndarray:
         """The opinions of one judge; arguments and shapes are those of `mean`."""

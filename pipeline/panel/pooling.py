@@ -11,9 +11,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from pipeline.config import ROLES
+from pipeline.data.evidence.collect import evidence_path
 from pipeline.panel.fits import Fit, folds_path, role_labels
-from pipeline.panel.judges import Judge
-from pipeline.panel.opinions import FOLDER, MEAN, opinions_path, write_opinions
+from pipeline.panel.judges import FLOOR, OWN_PROBABILITIES, AnyJudge
+from pipeline.panel.material import EVIDENCE
+from pipeline.panel.opinions import FOLDER, MEAN, MEAN_WITHOUT, opinions_path, write_opinions
 from pipeline.panel.weights import Measured, Weighed, weigh
 from pipeline.tasks.task import Probable, Task
 from pipeline.workers.worker import run_data
@@ -65,6 +67,23 @@ class Opinions:
         return found
 
 
+@dataclass(frozen=True)
+class GivenOpinions:
+    """The probabilities of a model of the user's own (`data.pred_probs`); attributes as in `Opinions`."""
+
+    run_path: Path
+    judge: str
+
+    def read(self, role: str, place: slice) -> np.ndarray:
+        """The probabilities of some rows of a role, float64 `[rows, classes]`; none is 0."""
+        path = evidence_path(self.run_path / EVIDENCE, "pred_probs", role)
+        found = np.load(path, mmap_mode="r")[place].astype(np.float64)
+        return (1 - FLOOR) * found + FLOOR / found.shape[1]
+
+
+AnyOpinions = Opinions | GivenOpinions
+
+
 def _row_slices(rows: int, outputs: int) -> Iterator[slice]:
     size = max(1, NUMBERS // outputs)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
@@ -95,7 +114,7 @@ def baselines(labels: np.ndarray, task: Task, outputs: int) -> tuple[float, floa
     return float(np.concatenate(errors).mean()), float(np.concatenate(losses).mean())
 
 
-def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
+def measure(opinions: AnyOpinions, labels: np.ndarray, judged: np.ndarray) -> Measured:
     """Calibrate a judge and measure it out of fold on the judged train rows."""
     data = run_data(opinions.run_path)
     task, outputs = data.encoding.target, data.encoding.outputs
@@ -119,9 +138,9 @@ def measure(opinions: Opinions, labels: np.ndarray, judged: np.ndarray) -> Measu
 
 def pool(
     run_path: Path,
-    judges: Sequence[Judge],
+    judges: Sequence[AnyJudge],
     hidden: Sequence[str],
-    blind_judges: Sequence[Judge],
+    blind_judges: Sequence[AnyJudge],
     count: int,
     judged: np.ndarray,
 ) -> dict[str, Any]:
@@ -129,7 +148,7 @@ def pool(
 
     Args:
         run_path: the run directory.
-        judges: judges that see all columns.
+        judges: judges that see all columns, and models of the user's own.
         hidden: columns that blind judges don't see.
         blind_judges: judges that don't see them.
         count: how many folds there are.
@@ -146,18 +165,34 @@ def pool(
         if not some:
             continue
         of_all = [
-            Opinions(run_path, judge.name, folds, count, tuple(hidden) if blind else ()) for judge in some
+            GivenOpinions(run_path, judge.name)
+            if judge is OWN_PROBABILITIES
+            else Opinions(run_path, judge.name, folds, count, tuple(hidden) if blind else ())
+            for judge in some
         ]
-        weighed = weigh([measure(each, labels, judged) for each in of_all], baseline)
+        measured = [measure(each, labels, judged) for each in of_all]
+        weighed = weigh(measured, baseline)
+        others = {
+            each.measured.judge: each.weight
+            for each in weigh([each for each in measured if each.judge != OWN_PROBABILITIES.name], baseline)
+        }
         for role in ROLES:
             if data.count(role) and not (blind and role == "train"):
                 _write_role(run_path, role, blind, list(zip(of_all, weighed)))
+                _write_mean(
+                    run_path, role, blind, MEAN, {each.measured.judge: each.weight for each in weighed}
+                )
+                if len(others) < len(weighed):
+                    _write_mean(run_path, role, blind, MEAN_WITHOUT, others)
         if not blind:
-            entries = [_describe(judge, each) for judge, each in zip(judges, weighed)]
+            entries = [
+                _describe(judge, each) | {"weight_without": others.get(judge.name, 0.0)}
+                for judge, each in zip(judges, weighed)
+            ]
     return {"judges": entries, "baseline_log_loss": baseline_log_loss}
 
 
-def _describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
+def _describe(judge: AnyJudge, weighed: Weighed) -> dict[str, Any]:
     found = weighed.measured
     measured = {"error": found.error} if found.log_loss is None else {"log_loss": found.log_loss}
     if found.accuracy is not None:
@@ -173,8 +208,8 @@ def _describe(judge: Judge, weighed: Weighed) -> dict[str, Any]:
     }
 
 
-def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinions, Weighed]]) -> None:
-    """Write the calibrated opinions of each judge and their weighted mean, for all rows of a role."""
+def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[AnyOpinions, Weighed]]) -> None:
+    """Write the calibrated opinions of each judge, for all rows of a role."""
     data = run_data(run_path)
     task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
     shape = task.opinions_shape(rows, outputs)
@@ -182,10 +217,16 @@ def _write_role(run_path: Path, role: str, blind: bool, parts: list[tuple[Opinio
         with write_opinions(opinions_path(run_path / FOLDER, opinions.judge, role, blind), shape) as target:
             for place in _row_slices(rows, outputs):
                 target[place] = task.tempered(opinions.read(role, place), weighed.measured.temperature)
-    paths = [opinions_path(run_path / FOLDER, opinions.judge, role, blind) for opinions, _ in parts]
-    weights = [weighed.weight for _, weighed in parts]
-    with write_opinions(opinions_path(run_path / FOLDER, MEAN, role, blind), shape) as target:
+
+
+def _write_mean(run_path: Path, role: str, blind: bool, name: str, weights: dict[str, float]) -> None:
+    """Write the mean of the written opinions of some judges, by name with their weights, for all rows of a role."""
+    data = run_data(run_path)
+    task, outputs, rows = data.encoding.target, data.encoding.outputs, data.count(role)
+    paths = [opinions_path(run_path / FOLDER, judge, role, blind) for judge in weights]
+    shape = task.opinions_shape(rows, outputs)
+    with write_opinions(opinions_path(run_path / FOLDER, name, role, blind), shape) as target:
         for place in _row_slices(rows, outputs):
             target[place] = task.mean_opinion(
-                [np.load(path, mmap_mode="r")[place] for path in paths], weights
+                [np.load(path, mmap_mode="r")[place] for path in paths], list(weights.values())
             )

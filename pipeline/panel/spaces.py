@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.preprocessing import normalize
 
 from pipeline.panel.material import Blocks
 
@@ -142,6 +143,36 @@ class TreeSpace:
         if self._topics is not None:
             parts.append(self._topics.transform(self._text.transform(blocks)))
         return _joined(parts)
+
+
+class OwnSpace:
+    """Embeddings, handled as `LinearSpace` handles lists."""
+
+    def __init__(self, outputs: int):
+        self._space = LinearSpace(outputs)
+
+    def fit(self, blocks: Blocks, seed: int) -> None:
+        self._space.fit(_only_embeddings(blocks), seed)
+
+    def transform(self, blocks: Blocks) -> Any:
+        return self._space.transform(_only_embeddings(blocks))
+
+
+class DirectionSpace:
+    """The directions of the embeddings from their mean, of unit length; distances then go by the cosine."""
+
+    def __init__(self, outputs: int):
+        pass
+
+    def fit(self, blocks: Blocks, seed: int) -> None:  # noqa: ARG002
+        self._means = {key: values.mean(0) for key, values in blocks.own.items()}
+
+    def transform(self, blocks: Blocks) -> np.ndarray:
+        return _joined(normalize(blocks.own[key] - mean) for key, mean in self._means.items())
+
+
+def _only_embeddings(blocks: Blocks) -> Blocks:
+    return Blocks({}, {}, {}, blocks.own)
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 from pipeline.config import ROLES
 from pipeline.data.catalog import read_catalog
 from pipeline.data.encoded import EncodedData
+from pipeline.data.evidence.collect import collect_evidence
 from pipeline.data.hashing import ids_of_hex
 from pipeline.panel.fits import Fit, folds_path, role_labels, run_fit, sample_path, save_array
 from pipeline.panel.folds import assign_folds, draw_sample, rare_classes
-from pipeline.panel.judges import Judge, choose_judges
-from pipeline.panel.material import WORK, load_blocks, piece_groups, pieces, write_features
+from pipeline.panel.judges import OWN_PROBABILITIES, Judge, choose_judges
+from pipeline.panel.material import EVIDENCE, WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.opinions import FOLDER, JUDGED
 from pipeline.panel.pooling import pool
 from pipeline.runs.context import AuditContext
@@ -42,6 +44,7 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
     rare = rare_classes(labels, task, outputs, config.panel_folds)
     if len(rare) == outputs and task == "classification":  # no class can be judged
         return {"judges": [], "not_judged_classes": data.encoding.classes}
+    collected = collect_evidence(context.config, path, data.encoding, path / EVIDENCE)
     _make_features(context, data)
     strata = data.encoding.target.strata(labels)
     features = ids_of_hex(read_catalog(path, "train", ["features_hash"])["features_hash"])
@@ -62,7 +65,10 @@ def panel_stage(context: AuditContext) -> dict[str, Any]:
         "fitted_rows": int(np.count_nonzero(dealt[0][sample] != 0)),
         "not_judged_classes": [data.encoding.classes[place] for place in rare.tolist()],
     }
-    facts |= pool(path, judges, hidden, blind, config.panel_folds, judged)
+    given = [OWN_PROBABILITIES] if "pred_probs" in collected else []
+    facts |= pool(path, [*judges, *given], hidden, blind, config.panel_folds, judged)
+    if collected:
+        facts["evidence"] = {name: asdict(each) for name, each in collected.items()}
     write_json(path / FOLDER / "judges.json", facts)
     remove(path / WORK)
     return facts

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 from torch import nn
 
-from pipeline.attribution.model.capture import Coverage, Inputs, coverage, covered_layers
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import Coverage, coverage, covered_layers
 from pipeline.attribution.model.coverage import WELL_COVERED
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.scores.forms import layer_forms
@@ -49,6 +50,15 @@ from pipeline.training.recipe import make_recipe
 from pipeline.training.recorded import check_recorded, load_recorded
 from pipeline.training.replayed import check_replayable
 from pipeline.training.setup import deterministic, set_up
+from pipeline.training.trial import (
+    FEWEST_EPOCHS,
+    MOST_EPOCHS,
+    USUAL_EPOCHS,
+    TrialPlan,
+    assumed,
+    plan_trial,
+)
+from pipeline.training.tried import count_drawn
 from pipeline.verification import unrolled
 from pipeline.verification.statistics import DISAGREEMENT, power
 from pipeline.workers.budgets import budgets
@@ -135,6 +145,8 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         survey = survey_rows(shards, encoding, context)
         validation = time.perf_counter() - begin
         encoding.save(run / "encoding.json")
+        asked, config = config, assumed(config, encoding)
+        write_text(run / "config.yaml", config.to_yaml())
         draw_canaries(config, encoding.task, survey.counts()["train"], encoding.outputs)
         rules = rule_lines(config, run.path)
         begin = time.perf_counter()
@@ -148,14 +160,14 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         data = EncodedData.open(run.path)
         with deterministic():
             setup = set_up(run.path, Selection(), config.training.seed, recipe)
-            trial = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
-            check_model(setup.model, data.encoding, trial)
+            few = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
+            check_model(setup.model, data.encoding, few)
             check_replayable(config, setup.model, rows, data.nbytes("train") // data.count("train"))
             if config.training.trajectory is not None:
                 check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)
-            unseen = unseen_gradients(setup.model, trial.inputs)
-            layers = _layer_costs(setup.model, trial.inputs, config)
+            unseen = unseen_gradients(setup.model, few.inputs)
+            layers = _layer_costs(setup.model, few.inputs, config)
         count = workers.count() if config.compute.scheduler else workers.local_count()
         costs = measure(workers, count, run.path, recipe)
         encoded = sum(chunk.rows for chunk in chunks)
@@ -171,6 +183,10 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             classes=len(data.encoding.classes),
         )
         name = model_name(config.model, data.encoding)
+        trial = None
+        if asked.left_to_trial:
+            drawn = count_drawn(rows["train"], encoding.row_bytes, config.training.memory_budget)
+            trial = plan_trial(asked, encoding, drawn)
         sliced = announce.slices(survey, config.compute.chunk_rows)
     lines = _data_lines(config, survey) + [CheckLine("slices", text, status or OK) for text, status in sliced]
     lines += [
@@ -178,11 +194,14 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         for place, said in enumerate(suspicious_features(shards, encoding))
     ]
     lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
+    lines += [] if trial is None else [CheckLine("will try", trial_text(trial, asked), OK)]
     lines += [
         CheckLine("" if place else "labels", *said)
         for place, said in enumerate(announce.labels(config, rows))
     ]
     seconds = stage_seconds(config, sizes, costs, recipe)
+    if trial is not None:
+        seconds["train"] += trial.most_steps * costs.step / min(count, trial.folds * trial.finalists)
     lines += [time_line(config, sizes, seconds), memory_line(config, sizes), disk_line(config, sizes)]
     measuring = rows["holdout"]
     if not (config.data.labels_are_clean("validation") or config.data.labels_are_clean("holdout")):
@@ -317,6 +336,21 @@ def model_line(name: str, covered: Coverage) -> CheckLine:
     )
 
 
+def trial_text(plan: TrialPlan, config: AuditConfig) -> str:
+    """What the trial will try, and what the other lines assume as long as it has not chosen."""
+    parts = [f"{words.plural(len(plan.models), 'model')} ({', '.join(plan.models)})"]
+    rates = [f"{rate:g}" for rate in plan.rates]
+    parts.append(
+        f"learning rates {rates[0]} to {rates[-1]}" if len(rates) > 1 else f"learning rate {rates[0]}"
+    )
+    if config.training.epochs == "auto":
+        parts.append(f"{FEWEST_EPOCHS} to {MOST_EPOCHS} epochs")
+    tried = f"{', '.join(parts)}, on {words.rows(plan.rows)} of train"
+    if config.training.epochs == "auto":
+        tried += f"; the times are for {words.plural(USUAL_EPOCHS, 'epoch')}"
+    return tried
+
+
 def unseen_lines(names: list[str]) -> list[CheckLine]:
     if not names:
         return []
@@ -375,7 +409,7 @@ def disk_line(config: AuditConfig, sizes: Sizes) -> CheckLine:
         rows * sizes.row_bytes
         + 2 * (config.training.checkpoints + 2) * model
         + 2 * config.attribution.segments * (4 * sizes.factor_numbers + model)
-        + config.training.epochs * per_epoch
+        + config.training.known_epochs * per_epoch
         + sizes.rows["train"] * (8 * config.training.checkpoints + 200)
         + sizes.source_bytes
     )

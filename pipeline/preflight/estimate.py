@@ -226,7 +226,7 @@ def stage_seconds(config: AuditConfig, sizes: Sizes, costs: Costs, recipe: Recip
     Opening the run and writing the export and the report are left out.
     """
     train, validation, holdout = (sizes.rows[role] for role in ("train", "validation", "holdout"))
-    epochs, loading = config.training.epochs, train * costs.loaded_row
+    epochs, loading = config.training.known_epochs, train * costs.loaded_row
     steps = recipe.steps * costs.step
     evaluation = (train + validation) * costs.evaluated_row
     training = loading + steps + recipe.steps * costs.average + epochs * evaluation

@@ -29,6 +29,7 @@ from pipeline.report.pages import environment
 from pipeline.report.pairs import pair_lines
 from pipeline.report.signals import shown_signals
 from pipeline.report.summary import Summary, facts, forecast_line, noise_line, situation_line
+from pipeline.report.trial import trial_sentence
 from pipeline.report.unrolled import unrolled_sentence
 from pipeline.report.verdict import change, verdict
 from pipeline.runs.directory import RunDirectory, read_json
@@ -105,6 +106,7 @@ def _overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[
         "hurt_sentence": hurt_sentence(summary, names),
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
+        "trial": trial_sentence(summary["trial"]),
         "factors": facts(record, "factors"),
         "attribution_made": method_line(summary["attribution"]),
         "precision": precision(facts(record, "attribute")),

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, load_config
 from pipeline.config.yaml_text import read_yaml
 from pipeline.data.situation import AS_NOISY
-from pipeline.export.manifest import manifest_path
+from pipeline.export.manifest import AS_GIVEN, manifest_path
 from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group, sources_lines
 from pipeline.report.method import attribution
+from pipeline.report.trial import trial_summary
 from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
 from pipeline.runs.directory import RunDirectory, read_json
@@ -90,6 +91,7 @@ def summary(run: RunDirectory) -> Summary:
             filter(None, (e.get("peak_memory_bytes") for e in stages.values())), default=None
         ),
         "coverage": factors.get("coverage"),
+        "trial": trial_summary(facts(record, "train").get("trial")),
         "attribution": attribution(facts(record, "train"), factors, facts(record, "attribute")),
         "versions": record.get("versions", {}),
         "seeds": record.get("seeds", {}),
@@ -192,7 +194,7 @@ def _export_paths(run: RunDirectory) -> dict[str, Any]:
     exported = facts(run.record, "export")
     refused, skipped = exported.get("refused"), exported.get("skipped")
     there: dict[str, Any] = {
-        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine")
+        name: name if (run / name).exists() else None for name in ("cleaned", "quarantine", AS_GIVEN)
     }
     manifest = manifest_path(run)
     there["manifest"] = None if manifest is None else str(manifest.relative_to(run.path))

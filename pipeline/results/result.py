@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.export.manifest import AS_GIVEN
 from pipeline.runs.directory import RunDirectory
 from pipeline.text.decisions import Decision
 
@@ -83,6 +84,8 @@ class AuditResult:
     @property
     def paths(self) -> dict[str, Path]:
         names = {"rows": "rows.parquet", "cleaned": "cleaned", "quarantine": "quarantine"}
+        if (self.run / AS_GIVEN).exists():
+            names[AS_GIVEN] = AS_GIVEN
         return {key: self.run / name for key, name in names.items()} | {
             "run": self.run.path,
             "report": self.run / "report/index.html",

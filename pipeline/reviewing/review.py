@@ -17,6 +17,7 @@ from pipeline.artifacts import Step, left_over
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.decisions_file import DecisionLine
 from pipeline.data.entries import read_entries
+from pipeline.data.formats.sources import source_schema
 from pipeline.data.hashing import key_ids
 from pipeline.data.originals import class_names
 from pipeline.detection.people.answers import VERDICTS, ReviewAnswers, ranking_hash
@@ -265,7 +266,7 @@ def _new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, Deci
     )
     edited = []
     for row in rows.to_pylist():
-        line, names = lines[row["row_key"]], class_names(pq.read_schema(row["shard"]), config.data.label)
+        line, names = lines[row["row_key"]], class_names(source_schema(row["shard"]), config.data.label)
         if line.label is not None and line.label not in (words.label(row["label"], names), str(row["label"])):
             edited.append(line)
     found = find_rows(config, run.path, edited) if edited else {}

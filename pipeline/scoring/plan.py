@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pipeline.attribution.curvature.fit import segment_of_tensors
 from pipeline.attribution.curvature.segments import PreparedSegment, flat_segment
 from pipeline.attribution.methods import Method, find_method
-from pipeline.attribution.model.capture import Inputs, covered_layers
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.scores.conductor import Chain
@@ -247,7 +248,7 @@ def plans(run_path: Path, config: AuditConfig, early_epoch: int) -> list[Scoring
     """The plans of a run: the whole run, and the early window if its harm is a signal and it is not the whole run."""
     found = [ScoringPlan("whole", run_path, config.attribution.segments)]
     wanted = config.data.validation_is_clean and run_data(run_path).count("validation") > 0
-    if wanted and 2 * early_epoch < config.training.epochs:
+    if wanted and 2 * early_epoch < config.training.known_epochs:
         found.append(ScoringPlan("early", run_path, 1))
     return found
 

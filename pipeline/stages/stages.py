@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import __version__
 from pipeline.artifacts import Ledger, damage
 from pipeline.config import AuditConfig, digest
 from pipeline.runs.context import AuditContext
+from pipeline.runs.settled import settled
 from pipeline.runs.watcher import Watcher
 from pipeline.workers.cluster import peak_resident_bytes
 
@@ -39,6 +40,7 @@ class Stage:
 
     def run(self, context: AuditContext, **options: Any) -> dict[str, Any]:
         module, _, name = self.function.partition(":")
+        context = replace(context, config=settled(context.config, context.run.path))
         return getattr(importlib.import_module(module), name)(context, **options)
 
 
@@ -67,7 +69,7 @@ STAGES = (
         "export",
         "pipeline.export.export:export",
         ("export",),
-        ("exported", "cleaned", "cleaned.json", "quarantine"),
+        ("exported", "cleaned", "cleaned_as_given", "cleaned.json", "quarantine"),
         ("rows.parquet",),
     ),
     Stage("report", "pipeline.report.stage:report", (), ("report",)),
@@ -92,6 +94,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     Raises:
         InputError: a file that the config names does not exist.
     """
+    from pipeline.data.evidence.collect import evidence_fingerprint
     from pipeline.data.named_rows import content_hash
     from pipeline.data.prepare import source_fingerprint
     from pipeline.detection.signals.registry import added_signals
@@ -106,6 +109,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part[key] = tree[section][name] if name else tree[section]
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
+        if stage.name == "panel" and (joined := evidence_fingerprint(config)) is not None:
+            part["evidence"] = joined
         if stage.name == "detect":  # hashes of the contents, because a run and its answers may be moved
             part["detection"] |= {key: content_hash(path) for key, path in _named_files(config).items()}
             part |= {"signals": added_signals()} if added_signals() else {}

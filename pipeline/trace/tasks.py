@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.methods import Method
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.queries.compression import Filter, LowRankMatrices, joined
 from pipeline.attribution.queries.gradients import query_gradients

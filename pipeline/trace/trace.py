@@ -25,6 +25,7 @@ from pipeline.detection.backdoor.forensics import Forensics, investigate
 from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically, write_text
+from pipeline.runs.settled import settled
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import ScoringPlan
 from pipeline.trace.page import trace_page
@@ -127,7 +128,7 @@ def trace(
     if top < 1:
         raise InputError(f"top is {top}", "Ask for one row at least.")
     run = existing_run(run_path, "attribute")
-    config = load_config(run / "config.yaml")
+    config = settled(load_config(run / "config.yaml"), run.path)
     check_kept(run, config)
     run.check_stages("prepare", "train", "factors")
     encoding = run_data(run.path).encoding

@@ -26,12 +26,18 @@ def half_directory(run_path: Path, half: int) -> Path:
     return run_path / "training" / f"half-{half}"
 
 
-def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
-    """The half (0 or 1) of each train row, int8 `[train rows]`: a seeded random split, within every class."""
-    order = random_state("halves", seed).permutation(data.count("train"))
+def order_by_class(data: EncodedData, purpose: str, seed: int) -> np.ndarray:
+    """All train rows in a seeded random order, int64 `[train rows]`; those of a class stand together."""
+    order = random_state(purpose, seed).permutation(data.count("train"))
     if data.encoding.task == "classification":
         labels = role_labels(data, "train").numpy()
         order = order[np.argsort(labels[order], kind="stable")]
+    return order
+
+
+def assign_halves(data: EncodedData, seed: int) -> np.ndarray:
+    """The half (0 or 1) of each train row, int8 `[train rows]`: a seeded random split, within every class."""
+    order = order_by_class(data, "halves", seed)
     halves = np.zeros(len(order), dtype=np.int8)
     halves[order[1::2]] = 1
     return halves
@@ -54,7 +60,7 @@ def train_half(run_path: Path, half: int) -> None:
             evaluate_role(*given, "train", setup.device, halves != half, path)
             for role in _other_roles(run_path):
                 evaluate_role(*given, role, setup.device, path=epoch_path(directory / role, epoch))
-            emit_progress(f"half {half + 1}", epoch, config.epochs)
+            emit_progress(f"half {half + 1}", epoch, config.known_epochs)
 
         train(
             setup,

@@ -24,7 +24,7 @@ def train(
     observers: dict[str, Observer],
     *,
     stop_after: int | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], bool | None] | None = None,
     state: tuple[Path, set[int]] | None = None,
 ) -> None:
     """Train the model of a setup in place.
@@ -36,7 +36,7 @@ def train(
         setup: model, optimizer, rows, loss and recipe.
         observers: called after every step; their names are used in the state file.
         stop_after: how many steps to train; None trains all steps of the recipe.
-        after_epoch: called with the epoch (counted from 1) at the end of every epoch.
+        after_epoch: called with the epoch (counted from 1) at the end of every epoch; True ends the training.
         state: a file, and the steps after which the whole state of the training is written to it. If the file exists,
             the training resumes from it, with the same bits as without an interruption.
 
@@ -62,7 +62,8 @@ def train(
                 observer.after_step(step)
             if after_epoch is not None and step % per_epoch == 0:
                 _check_loss(loss, epoch, step)
-                after_epoch(epoch + 1)
+                if after_epoch(epoch + 1):
+                    return
                 model.train()
             if state is not None and step in state[1]:
                 save_state(state[0], step, model, optimizer, observers)

@@ -102,9 +102,9 @@ def train_main(run_path: Path, early_epoch: int | None) -> None:
                 setup, whole_trajectory(run_path), config.checkpoints, setup.recipe.steps, config.query_tail
             )
         }
-        if early_epoch is not None and 2 * early_epoch < config.epochs:
+        if early_epoch is not None and 2 * early_epoch < config.known_epochs:
             observers["early"] = _early_observer(run_path, setup, early_epoch)
-        curve = Curve(directory, setup, data, config.epochs)
+        curve = Curve(directory, setup, data, config.known_epochs)
         steps = set(observers["whole"].recorder.checkpoint_steps)  # type: ignore[attr-defined]
         train(
             setup,
@@ -122,7 +122,7 @@ def train_early_window(run_path: Path, early_epoch: int) -> None:
     """
     config, data = run_config(run_path).training, run_data(run_path)
     step = Step(early_trajectory(run_path))
-    if 2 * early_epoch >= config.epochs or step.done:
+    if 2 * early_epoch >= config.known_epochs or step.done:
         return
     with deterministic():
         setup = set_up(run_path, Selection(class_weights=class_weights(config, data)), config.seed)

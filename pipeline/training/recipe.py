@@ -54,14 +54,14 @@ def make_recipe(config: Training, rows: int, seed: int) -> Recipe:
         InputError: the training has fewer steps than checkpoints.
     """
     batch_size = min(config.batch_size, rows)
-    steps = config.epochs * steps_per_epoch(rows, batch_size)
+    steps = config.known_epochs * steps_per_epoch(rows, batch_size)
     if steps < config.checkpoints:
         raise InputError(
             f"training.checkpoints is {config.checkpoints}, but {rows} rows give only {steps} steps",
             "Lower training.checkpoints, or raise training.epochs.",
         )
     return Recipe(
-        learning_rate=config.learning_rate,
+        learning_rate=config.known_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         schedule=config.schedule,

@@ -130,7 +130,7 @@ def check_recorded(config: AuditConfig, model: nn.Module, train_rows: int) -> Tr
 
 
 def _check_epochs(config: AuditConfig, trajectory: Trajectory, where: str) -> None:
-    last, epochs = trajectory.checkpoints[-1].epoch, config.training.epochs
+    last, epochs = trajectory.checkpoints[-1].epoch, config.training.known_epochs
     if last is not None and abs(last - epochs) > SAME_EPOCHS:
         raise InputError(
             f"{where} ends after {last:g} epochs, but training.epochs is {epochs}",
@@ -166,7 +166,7 @@ def measure_recorded(run_path: Path) -> None:
     directory, data, epochs = (
         main_directory(run_path),
         run_data(run_path),
-        run_config(run_path).training.epochs,
+        run_config(run_path).training.known_epochs,
     )
     trajectory = Trajectory.load(whole_trajectory(run_path))
     step = Step(directory)
@@ -195,7 +195,7 @@ def recorded_early_window(run_path: Path, early_epoch: int) -> None:
 
     The first checkpoint always belongs to it.
     """
-    epochs, target = run_config(run_path).training.epochs, early_trajectory(run_path)
+    epochs, target = run_config(run_path).training.known_epochs, early_trajectory(run_path)
     step = Step(target)
     if 2 * early_epoch >= epochs or step.done:
         return

@@ -1,4 +1,4 @@
-"""The stage `train`: it trains the halves, which determine the length of the early window, and then the main run."""
+"""The stage `train`: the trial, then the halves, which determine the length of the early window, then the main run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pipeline.training.recorded import (
     recorded_early_window,
 )
 from pipeline.training.replayed import check_replayable
+from pipeline.training.trial import choose
 from pipeline.workers.worker import run_config, run_data, run_model
 
 
@@ -39,8 +40,9 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
             does not fit, or a loss is NaN or infinite.
     """
     path = context.run.path
+    trial = choose(context)
     config, data = run_config(path), run_data(path)
-    epochs, seed = config.training.epochs, config.training.seed
+    epochs, seed = config.training.known_epochs, config.training.seed
     data.encoding.target.check_options(config)
     recipe = make_recipe(config.training, data.count("train"), seed)
     model = run_model(path, seed)
@@ -95,6 +97,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
         "trainings": (2 if config.detection.halves else 0) + (trajectory is None),
         "metric": data.encoding.target.metric,
         "validation_metric": curve[-1].get("validation_metric"),
+        "trial": trial,
         "curve": curve,
     }
 

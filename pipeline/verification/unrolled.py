@@ -55,7 +55,7 @@ def harm_path(run_path: Path) -> Path:
 
 def trainings(training: Training) -> float:
     """The cost in units of one training: the recorded training, and the work on its recording."""
-    return 1 + unrolled_cost(training.epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
+    return 1 + unrolled_cost(training.known_epochs, smoothing_pieces(linear=training.optimizer == "sgd"))
 
 
 def unroll(run_path: Path) -> None:

@@ -19,19 +19,20 @@ Tensors = dict[str, Tensor]
 RUNS_AT_MOST = 4
 """The objects of this many runs are kept; the repeats of a run count as runs."""
 
-_objects: OrderedDict[Path, dict[tuple[str, Path], tuple[int, Any]]] = OrderedDict()
+_objects: OrderedDict[Path, dict[tuple[str, Path], tuple[tuple[int, int | None], Any]]] = OrderedDict()
 _tensors: OrderedDict[Path, tuple[int, Tensors]] = OrderedDict()
 loads: Counter[str] = Counter()
 """Kind of object → how often it was loaded."""
 
 
-def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
+def keep(kind: str, path: Path, load: Callable[[], Kept], beside: Path | None = None) -> Kept:
     """Load an object of a run, or take it from the cache.
 
     Args:
         kind: of the object; it is part of the cache's key.
         path: the file that the object is made from; the object is loaded again when the file has changed.
         load: makes the object.
+        beside: a file that the object is made from too, if it is there.
     """
     run = run_of(path.parent)
     if run not in _objects:
@@ -39,7 +40,11 @@ def keep(kind: str, path: Path, load: Callable[[], Kept]) -> Kept:
         while len(_objects) > RUNS_AT_MOST:
             _objects.popitem(last=False)
     _objects.move_to_end(run)
-    of_run, changed = _objects[run], path.stat().st_mtime_ns
+    of_run = _objects[run]
+    changed = (
+        path.stat().st_mtime_ns,
+        beside.stat().st_mtime_ns if beside is not None and beside.exists() else None,
+    )
     found = of_run.get((kind, path))
     if found is None or found[0] != changed:
         loads[kind] += 1

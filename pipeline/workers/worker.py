@@ -13,6 +13,7 @@ from pipeline.attribution.objectives import Objective, get_objective
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encoded import EncodedData
 from pipeline.models import build_model, initialise
+from pipeline.runs.settled import CHOSEN, settled
 from pipeline.workers.budgets import Budgets, budgets
 from pipeline.workers.kept import keep
 from pipeline.workers.topics import PROGRESS_TOPIC
@@ -23,8 +24,9 @@ _last_progress = 0.0
 
 
 def run_config(run_path: Path) -> AuditConfig:
+    """The config of a run with what its trial chose."""
     path = run_path / "config.yaml"
-    return keep("config", path, lambda: load_config(path))
+    return keep("config", path, lambda: settled(load_config(path), run_path), run_path / CHOSEN)
 
 
 def run_data(run_path: Path) -> EncodedData:

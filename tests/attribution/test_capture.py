@@ -185,21 +185,6 @@ def test_dictionaries_reach_the_model_as_they_are() -> None:
     torch.testing.assert_close(found, loss_matrices(model, cross_entropy(), inputs, labels))
 
 
-def test_a_layer_without_the_batch_first_is_named() -> None:
-    class Folded(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(2, 3)
-
-        def forward(self, inputs):
-            return self.inner(inputs.reshape(-1, 2)).reshape(len(inputs), -1)
-
-    with capture(Folded()) as captured:
-        outputs = captured.forward(torch.randn(4, 6))
-        with pytest.raises(AttributionError, match="'inner'"):
-            captured.gradients(outputs, torch.ones_like(outputs))
-
-
 class Partly(nn.Module):
     """Two layers, the first of which is called by a function of the caller's."""
 
@@ -239,7 +224,7 @@ def test_a_model_that_returns_no_tensor_is_told_to_be_wrapped(kind: str) -> None
             self.head = nn.Linear(4, 3)
 
         def forward(self, inputs: torch.Tensor) -> object:
-            return {"logits": self.head(inputs)} if kind == "dict" else (self.head(inputs), inputs)
+            return {"scores": self.head(inputs)} if kind == "dict" else (self.head(inputs), inputs)
 
     _, batch = model_and_rows("mlp")
     with pytest.raises(AttributionError, match=f"returns {kind} and not a tensor.*Wrap it"):

@@ -97,17 +97,130 @@ def test_more_steps_than_announced_and_changed_settings_are_errors(tmp_path: Pat
         recorder.step()
 
 
-def test_a_cycled_momentum_is_named(tmp_path: Path) -> None:
-    model = nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6)
-    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=6, train_rows=5)
-    optimizer.step()
-    recorder.step()
-    schedule.step()
-    optimizer.step()
-    with pytest.raises(OptimizerError, match="cycle_momentum=False"):
+def trained_by_a_constant_gradient(
+    optimizer: torch.optim.Optimizer, schedule: object, recorder: TrajectoryRecorder, weight: nn.Parameter
+) -> float:
+    """How far six steps with a gradient of 1 move the weight down."""
+    before = float(weight)
+    for _ in range(6):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
         recorder.step()
+        schedule.step()  # type: ignore[attr-defined]
+    return before - float(weight)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "nesterov", "adam"])
+def test_effective_learning_rates_follow_a_cycled_momentum(kind: str, tmp_path: Path) -> None:
+    """A gradient that is always 1 moves the weight by the sum of the effective rates."""
+    model = nn.Linear(1, 1, bias=False).double()
+    if kind == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=0.1, eps=1e-16)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=kind == "nesterov")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=7)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=6, train_rows=5, checkpoints=2)
+    moved = trained_by_a_constant_gradient(optimizer, schedule, recorder, model.weight)
+    applied = [checkpoint.applied for checkpoint in Trajectory.load(tmp_path).checkpoints]
+    assert sum(each[0] for each in applied if each) == pytest.approx(moved, rel=1e-9)
+
+
+def stepped(
+    model: nn.Module, optimizer: torch.optim.Optimizer, recorder: TrajectoryRecorder, steps: int
+) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+        recorder.step()
+
+
+@pytest.mark.parametrize("stop", [4, 5, 9])
+def test_a_training_that_stops_early_is_finished(stop: int, tmp_path: Path) -> None:
+    """The steps that were done count as the whole training; one that stops at a checkpoint has no second one."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=12, train_rows=8, checkpoints=3)
+    stepped(model, optimizer, recorder, stop)
+    with pytest.raises(CheckpointError, match=f"after {stop // 4 * 4} of 12 announced"):
+        Trajectory.load(tmp_path)
+    recorder.finish()
+    recorder.finish()
+    found = Trajectory.load(tmp_path)
+    assert [c.step for c in found.checkpoints] == {4: [4], 5: [4, 5], 9: [4, 8, 9]}[stop]
+    assert found.steps == stop
+    assert (found.tail is None) == (stop < 7)
+    assert all(c.applied for c in found.checkpoints)
+    assert sum(c.lr_sum for c in found.checkpoints) == pytest.approx(0.1 * stop)
+    torch.testing.assert_close(found.load_weights(-1), model.state_dict())
+
+
+def test_a_recording_without_a_step_can_not_be_finished(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=12, train_rows=8)
+    with pytest.raises(AttributionError, match="no step"):
+        recorder.finish()
+
+
+def test_a_call_after_a_micro_batch_is_noticed(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=4, train_rows=8, checkpoints=1)
+    stepped(model, optimizer, recorder, 1)
+    with pytest.warns(UserWarning, match="No weight changed before recorder.step\\(\\) number 2"):
+        recorder.step()
+
+
+class Counting(torch.optim.AdamW):
+    """A subclass that changes nothing about a step."""
+
+
+class Accelerated(torch.optim.Optimizer):
+    """As Accelerate's wrapper: torch's optimizer is an attribute."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+
+class Lookahead(torch.optim.AdamW):
+    def step(self, closure=None):  # type: ignore[override]
+        return super().step(closure)
+
+
+def test_wrapped_and_derived_optimizers_are_those_of_torch(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    for place, optimizer in enumerate(
+        [Counting(model.parameters()), Accelerated(Counting(model.parameters()))]
+    ):
+        recorder = TrajectoryRecorder(
+            model, optimizer, tmp_path / str(place), steps=1, train_rows=8, checkpoints=1
+        )
+        stepped(model, getattr(optimizer, "optimizer", optimizer), recorder, 1)
+        (stage,) = Trajectory.load(tmp_path / str(place)).stages
+        assert (stage.optimizer.kind, stage.optimizer.beta2) == ("adamw", 0.999)
+    with pytest.raises(OptimizerError, match="Lookahead"):
+        TrajectoryRecorder(model, Lookahead(model.parameters()), tmp_path, steps=1, train_rows=8)
+
+
+def test_wrapped_models_are_recorded_under_plain_names(tmp_path: Path) -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = torch.compile(nn.Linear(3, 4), backend="eager"), nn.Linear(4, 2)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.head(self.inner(inputs))
+
+    wrapped = torch.compile(nn.DataParallel(Part()), backend="eager")
+    optimizer = torch.optim.Adam(wrapped.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(wrapped, optimizer, tmp_path, steps=2, train_rows=8, checkpoints=1)
+    stepped(wrapped, optimizer, recorder, 2)
+    found, names = Trajectory.load(tmp_path), {"inner.weight", "inner.bias", "head.weight", "head.bias"}
+    assert set(found.load_weights(0)) == names
+    assert set(found.load_second_moments(0)) == names
+    assert set(found.stages[0].optimizer.groups[0].parameters or ()) == names
 
 
 @pytest.mark.parametrize(

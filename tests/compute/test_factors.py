@@ -9,6 +9,7 @@ import torch
 from digits_run import digits_config, run_until
 from safetensors.torch import load_file
 
+from pipeline.attribution import capture
 from pipeline.attribution.curvature import passes
 from pipeline.attribution.curvature.factors import sampled_rows
 from pipeline.attribution.curvature.fit import bases_of, covariances_of, squares_of
@@ -37,7 +38,11 @@ def test_each_pass_visits_every_batch_once_per_checkpoint(
     monkeypatch.setattr(ScoringPlan, "load_checkpoint", lambda *a: (loads.append(a[2]), load(*a))[1])
     monkeypatch.setattr(row_sums, "batches", lambda *a: (read.append(a[1].id), read_chunk(*a))[1])
     monkeypatch.setattr(passes, "local_bases", lambda *a: (converted.append(1), convert(*a))[1])
-    handle = attribution_model(detected_run).register_forward_hook(lambda *_: forwards.append(1))
+    model = attribution_model(detected_run)
+    with capture(model) as watched:  # the first batch of a model is looked at once, by passes over a few rows
+        watched.forward(next(iter(plan.batches(detected_run, chunks[0]))).inputs)
+    backwards.clear()
+    handle = model.register_forward_hook(lambda *_: forwards.append(1))
     try:
         save_tensors(tmp_path / "sums.safetensors", of_part(covariances_of, whole, chunks))
         assert len(forwards) == len(backwards) == CHECKPOINTS * batches

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -73,7 +75,7 @@ def test_reviews_as_in_the_first_contact():
     assert config.data.features == {"review": "text"}
     assert (config.data.label, config.data.task) == ("sentiment", "classification")
     assert (config.data.key, config.data.group) == ("review_id", ["source"])
-    assert config.model.name == "bag_of_embeddings"
+    assert (config.model.name, config.model.embedding) == ("auto", 64)
 
 
 def simple(rows: int = ROWS, first: int = 0, **more) -> dict:
@@ -112,6 +114,29 @@ def test_a_key_has_to_be_unique_over_the_files_of_all_roles():
     assert proposal.key is None
     assert "id" not in proposal.features
     assert lines_of(proposal)["key"] == "none: a row is named file#row"
+
+
+@pytest.mark.parametrize("name", ["path", "file_name"])
+def test_unique_names_of_files_are_the_key_unless_they_name_the_only_pictures(name):
+    write("texts.parquet", {**simple(), "id": [0] * ROWS, name: [f"mail/{row}.txt" for row in range(ROWS)]})
+    assert look(["texts.parquet"]).key == name
+    write("pictures.parquet", {**simple(), "id": [0] * ROWS, name: [f"a/{row}.jpg" for row in range(ROWS)]})
+    assert look(["pictures.parquet"]).key is None
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_roles_of_files_that_are_named_one_by_one(suffix):
+    for place, role in enumerate(("train", "val", "holdout")):
+        table = pa.table(simple(first=place * ROWS))
+        if suffix == "csv":
+            pyarrow.csv.write_csv(table, f"{role}.csv")
+        else:
+            Path(f"{role}.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    config = config_of(look([f"{role}.{suffix}" for role in ("train", "val", "holdout")]))
+    files = [config.data.train, config.data.validation, config.data.holdout]
+    assert files == [[f"train.{suffix}"], [f"val.{suffix}"], [f"holdout.{suffix}"]]
+    assert config.data.split is None
+    assert config.data.key == "id"
 
 
 def test_without_files_for_all_roles_the_train_files_are_cut_and_the_others_left_alone():
@@ -196,7 +221,31 @@ def test_kinds_of_a_table():
     config = config_of(proposal)
     assert config.data.weight == "sample_weight"
     assert config.data.features == proposal.features
-    assert config.model.name == "mlp"
+    assert config.model.name == "auto"
+
+
+def test_lists_that_are_probabilities_of_all_classes_are_evidence():
+    rng = np.random.default_rng(0)
+    chances = rng.dirichlet([1, 1, 1], ROWS)
+    columns = {
+        "x": rng.normal(size=ROWS),
+        "chances": chances.tolist(),
+        "emb": rng.normal(size=(ROWS, 16)).tolist(),
+        "label": [i % 3 for i in range(ROWS)],
+    }
+    write("a.parquet", columns)
+    proposal = look(["a.parquet"])
+    assert proposal.features == {"x": "numeric", "emb": "list"}
+    assert "as data.embeddings it is evidence" in proposal.choices["emb"].remark
+    assert lines_of(proposal)["evidence"] == "chances: class probabilities, taken to be out of sample"
+    data = config_of(proposal).data
+    assert data.pred_probs is not None
+    assert data.pred_probs.column == "chances"
+    for other in ({"label": [i % 4 for i in range(ROWS)]}, {"chances": (chances * 2).tolist()}):
+        write("a.parquet", columns | other)
+        assert look(["a.parquet"]).features == {"x": "numeric", "chances": "list", "emb": "list"}
+    write("a.parquet", {name: columns[name] for name in ("chances", "label")})
+    assert look(["a.parquet"]).features == {"chances": "list"}
 
 
 def png(height: int, width: int, mode: str) -> bytes:
@@ -212,11 +261,11 @@ def pixels(size: int) -> pa.Array:
 @pytest.mark.parametrize(
     ("column", "metadata", "text", "model"),
     [
-        (pixels(64), None, "8×8 grey", "mlp"),
-        (pixels(96), {"shape": "[8, 12]", "layout": "HW"}, "12×8 grey", "mlp"),
+        (pixels(64), None, "8×8 grey", "auto"),
+        (pixels(96), {"shape": "[8, 12]", "layout": "HW"}, "12×8 grey", "auto"),
         (pixels(192), None, "8×8 RGB", "convnet"),
         (pixels(192), {"shape": "[3, 8, 8]", "layout": "CHW"}, "8×8 RGB", "convnet"),
-        (pa.array([png(28, 20, "L")] * ROWS), None, "20×28 grey", "mlp"),
+        (pa.array([png(28, 20, "L")] * ROWS), None, "20×28 grey", "auto"),
         (pa.array([png(40, 40, "L")] * ROWS), None, "40×40 grey", "convnet"),
         (
             pa.array([None] + [{"bytes": png(8, 9, "RGB"), "path": "a"}] * (ROWS - 1)),

@@ -28,6 +28,14 @@ FACTS: dict[str, dict[str, Any]] = {
 }
 
 
+TRIAL = {
+    "model": "table",
+    "epochs": 12,
+    "learning_rate": 0.01,
+    "tried": [{"model": "table", "learning_rate": 0.01, "epochs": 12, "loss": 0.372}],
+}
+
+
 def make_terminal(is_terminal: bool) -> tuple[Terminal, io.StringIO]:
     written = io.StringIO()
     return Terminal(Console(file=written, force_terminal=is_terminal, width=100, highlight=False)), written
@@ -39,6 +47,11 @@ def make_terminal(is_terminal: bool) -> tuple[Terminal, io.StringIO]:
         ("prepare", {}, "37,080 rows → 32,960 train, 4,120 validation"),
         ("train", {}, "12 epochs, 6 checkpoints, validation accuracy 83.1 %"),
         ("train", {"validation_metric": None, "epochs": 1}, "1 epoch, 6 checkpoints"),
+        (
+            "train",
+            {"trial": TRIAL},
+            "table, 12 epochs at 0.01 (held-out loss 0.372), validation accuracy 83.1 %",
+        ),
         ("factors", {}, "6 checkpoints × 14 layers, 99 % of the parameters"),
         ("attribute", {}, "32,960 rows scored"),
         ("panel", {}, "3 judges, each over 5 folds, 1 left out as clearly worse"),

@@ -20,7 +20,8 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.gradients.preconditioned_gradients import PreconditionedGradients, precondition
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
-from pipeline.attribution.model.capture import Inputs, capture
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.random_labels import row_uniforms
 

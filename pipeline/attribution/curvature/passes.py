@@ -27,7 +27,7 @@ from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.errors import NonFiniteError
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 

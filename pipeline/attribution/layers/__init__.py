@@ -2,7 +2,8 @@
 
 To support another layer type, add a file to this folder. The file holds a class that implements ``LayerRule`` (the
 simplest way is to derive it from ``ModuleRule``) and is decorated with ``register(ModuleType)``. A rule is found by the
-exact type of the module, because a subclass may compute something else.
+exact type of the module, because a subclass may compute something else. For types of libraries that aren't imported
+here, ``register_look_alikes`` takes a function that knows such a module when it sees one.
 """
 
 from __future__ import annotations
@@ -81,11 +82,14 @@ class LayerRule(Protocol):
         diagonal_input: whether only the diagonal of the input covariance A is kept. The eigenvectors of A are then
             the identity.
         diagonal_gradient: the same for the covariance S of the output gradients.
+        takes_positions: whether ``gradients`` takes inputs with any number of dimensions between the batch and what
+            the layer itself works on.
     """
 
     kind: str
     diagonal_input: bool
     diagonal_gradient: bool
+    takes_positions: bool
 
     def supports(self, module: Any) -> bool:
         """Returns whether this rule is exact for the module with its present configuration."""
@@ -120,6 +124,7 @@ class ModuleRule(ABC):
     kind: str
     diagonal_input = False
     diagonal_gradient = False
+    takes_positions = False
     transposed = False
 
     def supports(self, module: Any) -> bool:  # noqa: ARG002 - for subclasses
@@ -166,6 +171,7 @@ class ModuleRule(ABC):
 
 Rule = TypeVar("Rule", bound=type)
 _RULES: dict[type[nn.Module], LayerRule] = {}
+_LOOK_ALIKES: list[tuple[Callable[[nn.Module], bool], LayerRule]] = []
 
 
 def register(*module_types: type[nn.Module]) -> Callable[[Rule], Rule]:
@@ -179,9 +185,24 @@ def register(*module_types: type[nn.Module]) -> Callable[[Rule], Rule]:
     return add
 
 
+def register_look_alikes(recognises: Callable[[nn.Module], bool]) -> Callable[[Rule], Rule]:
+    """Returns a class decorator that registers a rule for the modules that ``recognises`` returns True for.
+
+    It is asked only about modules whose type has no rule. The answer must depend on the type and the shapes alone.
+    """
+
+    def add(rule: Rule) -> Rule:
+        _LOOK_ALIKES.append((recognises, rule()))
+        return rule
+
+    return add
+
+
 def find_rule(module: nn.Module) -> LayerRule | None:
     """Returns the rule that is exact for this module, or None if there is none."""
     rule = _RULES.get(type(module))
+    if rule is None:
+        rule = next((each for recognises, each in _LOOK_ALIKES if recognises(module)), None)
     return rule if rule is not None and rule.supports(module) else None
 
 

@@ -31,6 +31,7 @@ class AttentionRule:
     kind = "attention"
     diagonal_input = False
     diagonal_gradient = False
+    takes_positions = True
 
     def supports(self, module: nn.MultiheadAttention) -> bool:
         plain = type(module.out_proj) is nn.modules.linear.NonDynamicallyQuantizableLinear

@@ -17,6 +17,7 @@ from pipeline.attribution.layers import ModuleRule, register
 class EmbeddingRule(ModuleRule):
     kind = "embedding"
     diagonal_input = True
+    takes_positions = True
     transposed = True
 
     def supports(self, module: nn.Embedding) -> bool:

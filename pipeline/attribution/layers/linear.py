@@ -14,6 +14,7 @@ from pipeline.attribution.layers import ModuleRule, register
 @register(nn.Linear)
 class LinearRule(ModuleRule):
     kind = "linear"
+    takes_positions = True
 
     def weight_shape(self, module: nn.Linear) -> tuple[int, int]:
         return module.out_features, module.in_features

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs, predict, row_count
 from pipeline.attribution.model.modes import evaluation_mode
 
 
@@ -53,12 +53,8 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Inputs]) -> None:
                 norm.momentum = None  # a cumulative mean
                 norm.training = True
             for place, inputs in enumerate(batches):
-                if place == 0 or _rows(inputs) > 1:
-                    model(inputs)
+                if place == 0 or row_count(inputs) > 1:
+                    predict(model, inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _rows(inputs: Inputs) -> int:
-    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))

@@ -6,10 +6,11 @@ in evaluation mode: dropout is off, and BatchNorm uses its running statistics. A
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import LayerGradients
 from pipeline.attribution.layers import Block, Record
+from pipeline.attribution.model.calls import Inputs, predict, row_count
 from pipeline.attribution.model.coverage import (
     Coverage,
     Layer,
@@ -27,12 +29,14 @@ from pipeline.attribution.model.coverage import (
     covered_layers,
     find_layers,
 )
+from pipeline.attribution.model.layouts import FOLDED, Layout, SeenUse, UseKey, check_fits, find_layouts, fits
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.model.precision import passes
 
-__all__ = ["Capture", "Coverage", "Inputs", "LayerInfo", "capture", "coverage", "covered_layers"]
+__all__ = ["Capture", "Coverage", "LayerInfo", "capture", "coverage", "covered_layers"]
 
-Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
+# The layouts of every model that was watched; a model whose uses don't fit them is looked at again.
+_KNOWN: WeakKeyDictionary[nn.Module, Mapping[UseKey, Layout]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,22 @@ class _Use:
     """One call of a covered block in a forward pass.
 
     Attributes:
+        key: names the use in its forward pass.
         layer: the layer that the block belongs to.
         site: the block and its module.
-        inputs: the inputs of the call.
+        layout: how the batch lies in the inputs and the output.
+        size: of the batch's dimension of the inputs that the model gave.
+        inputs: the inputs of the call; an input for all rows is there once for each row.
         fixed: whether the inputs depend on no covered layer.
         shape: the shape of the output.
         edge: the place in the autograd graph where the output's gradient is read.
     """
 
+    key: UseKey
     layer: LayerInfo
     site: Site
+    layout: Layout
+    size: int
     inputs: Tensor
     fixed: bool
     shape: torch.Size
@@ -63,30 +73,57 @@ class Capture:
         self.model = model
         self.layers = layers
         self._uses: list[_Use] = []
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._layouts: Mapping[UseKey, Layout] = {}
+        self._rows = 0
+        self._watching = True
         self._in_backward = False
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Runs the model on one batch, and forgets the batch before.
 
+        The first batch of a model is looked at more closely: ``layouts.find_layouts``.
+
         Returns:
             The model's outputs.
 
         Raises:
-            AttributionError: the model doesn't return a tensor, or its output depends on no covered layer.
+            AttributionError: the model doesn't return a tensor, its output depends on no covered layer, its rows depend
+                on each other, or a layer's inputs have no place for the batch.
+        """
+        known = _KNOWN.get(self.model)
+        if known is not None:
+            outputs, uses = self.run(inputs, known)
+            if all(fits(use, known, row_count(inputs)) for use in uses):
+                return outputs
+        if not row_count(inputs):
+            return self.run(inputs, {})[0]
+        _KNOWN[self.model] = known = find_layouts(self, self._plain, inputs)
+        outputs, uses = self.run(inputs, known)
+        for use in uses:
+            check_fits(use, known, row_count(inputs))
+        return outputs
+
+    def run(self, inputs: Inputs, layouts: Mapping[UseKey, Layout]) -> tuple[Tensor, list[SeenUse]]:
+        """Runs the model on one batch, with the batch where ``layouts`` says. ``forward`` says the rest.
+
+        Returns:
+            (the model's outputs, the uses of layers in their order).
         """
         self._uses.clear()
+        self._calls.clear()
+        self._layouts, self._rows = layouts, row_count(inputs)
         with torch.enable_grad(), passes(_parameter(self.model).device), _plain_attention():
-            outputs: Tensor = self.model(inputs)
-        if not isinstance(outputs, Tensor):
-            raise AttributionError(
-                f"The model returns {type(outputs).__name__} and not a tensor.",
-                "Wrap it in a module whose forward returns the outputs alone, such as the logits.",
-            )
+            outputs = predict(self.model, inputs)
         if outputs.dtype == torch.bfloat16:
             outputs = outputs.to(_parameter(self.model).dtype)
         if not outputs.requires_grad:
             raise AttributionError("No covered layer takes part in the model's output.", _LAYER_HINT)
-        return outputs
+        return outputs, [SeenUse(use.key, use.size, use.site.batch) for use in self._uses]
+
+    def output_gradients(self, target: Tensor) -> list[Tensor | None]:
+        """Returns the gradient of ``target`` with respect to the output of every use in the last forward pass."""
+        return self._backward(target, None, retain_graph=True)
 
     def gradients(
         self, target: Tensor, weights: Tensor, *, retain_graph: bool = False
@@ -101,24 +138,33 @@ class Capture:
         Yields:
             (layer name, gradients). The gradients are the sum over all uses of the layer.
 
-        Raises:
-            AttributionError: the batch isn't the first dimension of a layer's inputs.
         """
-        edges = [use.edge for use in self._uses]
-        self._in_backward = True
-        try:
-            found = torch.autograd.grad(
-                [target], edges, [weights], retain_graph=retain_graph, allow_unused=True
-            )
-        finally:
-            self._in_backward = False
+        found = self._backward(target, weights, retain_graph)
         by_layer: dict[str, list[tuple[_Use, Tensor]]] = {}
         for use, gradient in zip(self._uses, found, strict=True):
-            _check_batch(use, len(target))
             if gradient is None:
                 gradient = torch.zeros(use.shape, dtype=target.dtype, device=target.device)
             by_layer.setdefault(use.layer.name, []).append((use, gradient))
-        return ((name, _join(uses)) for name, uses in by_layer.items())
+        return ((name, _join(uses, len(target))) for name, uses in by_layer.items())
+
+    def _backward(self, target: Tensor, weights: Tensor | None, retain_graph: bool) -> list[Tensor | None]:
+        edges = [use.edge for use in self._uses]
+        self._in_backward = True
+        try:
+            return list(
+                torch.autograd.grad([target], edges, [weights], retain_graph=retain_graph, allow_unused=True)
+            )
+        finally:
+            self._in_backward = False
+
+    def _plain(self, inputs: Inputs) -> Tensor:
+        """Returns the outputs without watching the layers."""
+        self._watching = False
+        try:
+            with passes(_parameter(self.model).device), _plain_attention():
+                return predict(self.model, inputs)
+        finally:
+            self._watching = True
 
     def last_inputs(self) -> Tensor:
         """Returns the inputs of the layer that the last forward pass used last, ``[batch, features]``.
@@ -154,7 +200,7 @@ class Capture:
         }
 
         def record(block: Block, inputs: Tensor, output: Tensor) -> Tensor:
-            if block.name not in sites:
+            if block.name not in sites or not self._watching:
                 return output
             layer, site = sites[block.name]
             if self._in_backward or not torch.is_grad_enabled():
@@ -163,6 +209,14 @@ class Capture:
                     "can't be read.",
                     "Switch that off for attribution; a layer that isn't trained needs requires_grad=False.",
                 )
+            use = (layer.name, f"{site.name}.{block.name}")
+            key = (*use, self._calls[use])
+            self._calls[use] += 1
+            layout = self._layouts.get(key, Layout.ROWS)
+            size = inputs.shape[site.batch] if inputs.dim() > site.batch else 0
+            inputs, output = (
+                _for_every_row(each, layout, site.batch, self._rows) for each in (inputs, output)
+            )
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             # The model may change the output in place. torch forbids this for a leaf, and it would move the gradient
@@ -170,7 +224,9 @@ class Capture:
             if output.is_leaf or output._is_view():
                 output = output.clone()
             edge, fixed = get_gradient_edge(output), not inputs.requires_grad
-            self._uses.append(_Use(layer, site, inputs.detach(), fixed, output.shape, edge))
+            self._uses.append(
+                _Use(key, layer, site, layout, size, inputs.detach(), fixed, output.shape, edge)
+            )
             return output
 
         return record
@@ -218,24 +274,38 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _check_batch(use: _Use, batch: int) -> None:
-    if use.inputs.shape[use.site.batch] != batch or use.shape[use.site.batch] != batch:
-        raise AttributionError(
-            f"Layer {use.layer.name!r} got inputs of shape {tuple(use.inputs.shape)} "
-            f"in a batch of {batch} examples.",
-            "Make the batch the first dimension of every covered layer's inputs.",
-        )
+def _for_every_row(tensor: Tensor, layout: Layout, batch: int, rows: int) -> Tensor:
+    """Returns a tensor of one input for all rows with a batch dimension of ``rows``; others are returned unchanged."""
+    if layout is Layout.SHARED:
+        tensor = tensor.unsqueeze(batch)
+    elif layout is not Layout.ONE:
+        return tensor
+    return tensor.expand(*tensor.shape[:batch], rows, *tensor.shape[batch + 1 :])
 
 
-def _join(uses: list[tuple[_Use, Tensor]]) -> LayerGradients:
+def _join(uses: list[tuple[_Use, Tensor]], rows: int) -> LayerGradients:
     parts = []
     for use, gradients in uses:
         site, dtype = use.site, use.site.parameters[0].dtype
         inputs = use.inputs.to(dtype) if use.inputs.is_floating_point() else use.inputs
         if site.batch == 1:
             inputs, gradients = inputs.transpose(0, 1), gradients.transpose(0, 1)
-        parts.append(site.rule.gradients(site.module, site.block, inputs, gradients.to(dtype)))
+        pairs = (_unfolded(each, use.layout, rows) for each in (inputs, gradients.to(dtype)))
+        if use.layout not in FOLDED or site.rule.takes_positions:
+            pieces = [tuple(pairs)]
+        else:
+            pieces = list(zip(*(each.unbind(1) for each in pairs), strict=True))
+        parts += [site.rule.gradients(site.module, site.block, *piece) for piece in pieces]
     return parts[0].joined(parts[1:])
+
+
+def _unfolded(tensor: Tensor, layout: Layout, rows: int) -> Tensor:
+    """Returns a folded tensor as ``[rows, positions, …]``; any other is returned unchanged."""
+    if layout is Layout.FOLDED:
+        return tensor.unflatten(0, (rows, -1))
+    if layout is Layout.TOWERS:
+        return tensor.unflatten(0, (-1, rows)).transpose(0, 1)
+    return tensor
 
 
 def _parameter(model: nn.Module) -> nn.Parameter:

@@ -57,6 +57,7 @@ class TiedRule:
     kind = "tied"
     diagonal_input = False
     diagonal_gradient = False
+    takes_positions = True
 
     def __init__(self, own: LayerRule, block: Block, bias: int | None, biases: int) -> None:
         """Makes the rule.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.model.capture import Inputs, capture
+from pipeline.attribution.model.calls import Inputs, predict
+from pipeline.attribution.model.capture import capture
 from pipeline.attribution.model.coverage import matrix_parameters
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.model.precision import matrix_products
@@ -17,6 +18,8 @@ from pipeline.attribution.model.precision import matrix_products
 # The largest difference that is accepted, as a share of a gradient's largest number. The differences from single
 # precision and from other orders of summation are far smaller.
 _TOLERANCE = 1e-2
+# A gradient below this share of the other gradients of its layer counts as 0.
+_ROUNDING = 1e-5
 
 
 def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
@@ -42,22 +45,33 @@ def unseen_gradients(model: nn.Module, inputs: Inputs) -> list[str]:
             missing = {layer.name: layer.shape for layer in captured.layers if layer.name not in totals}
         totals |= {name: outputs.new_zeros(shape) for name, shape in missing.items()}
         seen, actual = matrix_parameters(model, totals), _gradients(model, inputs, weights)
-    return [name for name, gradient in seen.items() if _differ(gradient, actual[name])]
+    size = {
+        name: float(gradient.abs().max()) if gradient.numel() else 0.0 for name, gradient in actual.items()
+    }
+    beside = {
+        name: max(size[piece.parameter] for piece in layer.pieces)
+        for layer in captured.layers
+        for name in (piece.parameter for piece in layer.pieces)
+    }
+    return [name for name, gradient in seen.items() if _differ(gradient, actual[name], beside.get(name, 0.0))]
 
 
 def _gradients(model: nn.Module, inputs: Inputs, weights: Tensor) -> dict[str, Tensor]:
     """Returns parameter -> gradient of Σ weights · outputs in evaluation mode."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with evaluation_mode(model):
-        outputs: Tensor = model(inputs)
+        outputs = predict(model, inputs)
     found = torch.autograd.grad(outputs, list(named.values()), weights.to(outputs), allow_unused=True)
     return {
-        name: torch.zeros_like(p) if gradient is None else gradient
+        name: torch.zeros_like(p) if gradient is None else gradient.to_dense()
         for (name, p), gradient in zip(named.items(), found, strict=True)
     }
 
 
-def _differ(first: Tensor, second: Tensor) -> bool:
+def _differ(first: Tensor, second: Tensor, beside: float) -> bool:
+    """Returns whether two gradients differ; ``beside`` is the largest number of the gradients of their layer."""
     largest = float(torch.maximum(first.abs().max(), second.abs().max()))
-    # Gradients that cancel to 0, such as that of a key's bias in attention, consist of rounding errors.
-    return float((first - second).abs().max()) > _TOLERANCE * largest and largest > _TOLERANCE**4
+    # Gradients that cancel to 0, such as that of a key's bias in attention or of a bias before a norm, consist of the
+    # rounding errors of numbers that are as large as the layer's other gradients.
+    nothing = max(_TOLERANCE**4, _ROUNDING * beside)
+    return float((first - second).abs().max()) > _TOLERANCE * largest and largest > nothing

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs, select_inputs
+
+__all__ = ["Batch", "select_inputs"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,3 @@ class Batch:
         """Returns some rows, given by their places or by a mask."""
         weights = None if self.weights is None else self.weights[rows]
         return Batch(select_inputs(self.inputs, rows), self.labels[rows], self.row_ids[rows], weights)
-
-
-def select_inputs(inputs: Inputs, rows: Tensor | slice) -> Inputs:
-    """Returns the model's inputs for some rows, given by their places, a mask or a slice."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows]
-    return {name: value[rows] for name, value in inputs.items()}

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.backends import mha
-from torch.func import functional_call, jvp
+from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs, predict
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
@@ -67,9 +67,7 @@ def _row_losses(
     model: nn.Module, objective: Objective, batch: Batch, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     """Returns the weighted losses ``[batch]``, with ``parameters`` in place of the model's own."""
-    losses = objective.losses(
-        functional_call(model, dict(parameters), (contiguous(batch.inputs),)), batch.labels
-    )
+    losses = objective.losses(predict(model, contiguous(batch.inputs), parameters), batch.labels)
     return losses if batch.weights is None else losses * batch.weights.to(losses)
 
 
@@ -163,7 +161,7 @@ def mean_loss_gradient(
     count = 0
     with evaluation_mode(model):
         for inputs, labels in query:
-            loss = objective.losses(model(inputs), labels).sum()
+            loss = objective.losses(predict(model, inputs), labels).sum()
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for name, value in zip(parameters, found, strict=True):
                 if value is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs, predict
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 
@@ -47,7 +47,7 @@ def _refusal(model: nn.Module, inputs: Inputs) -> str | None:
     """Returns the first line of the error of the model's forward pass, or None if there is no error."""
     try:
         with evaluation_mode(model), torch.no_grad():
-            model(inputs)
+            predict(model, inputs)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".") + "."
     return None

@@ -10,7 +10,7 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.products import slices_of
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 
 _RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 # The most bytes of float64 copies of inputs that are summed at once.

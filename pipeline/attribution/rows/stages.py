@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 

@@ -27,7 +27,8 @@ from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.gradients.outer_products import OuterProducts
-from pipeline.attribution.model.capture import Inputs, LayerInfo, capture
+from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.capture import LayerInfo, capture
 
 if TYPE_CHECKING:
     from pipeline.attribution.curvature.segments import LayerChain

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pipeline.attribution.errors import OptimizerError
+from pipeline.attribution.trajectory.wrapped_models import plain_name
 
 _KINDS = {SGD: "sgd", Adam: "adam", AdamW: "adamw"}
 # Settings that must be the same for all parameter groups and must not change during a stage.
 _SHARED = ("momentum", "dampening", "nesterov", "betas", "eps", "decoupled_weight_decay")
+# Settings that a schedule may change during a stage, beside the learning rate.
+_CHANGING = ("momentum", "betas")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
             parameter of the model.
     """
     _check_supported(optimizer)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): plain_name(name) for name, parameter in model.named_parameters()}
     groups = []
     for group in optimizer.param_groups:
         trained = [names[id(p)] for p in group["params"] if p.requires_grad and id(p) in names]
@@ -81,12 +84,12 @@ def read_settings(model: nn.Module, optimizer: Optimizer) -> OptimizerSettings:
             "The optimizer trains no parameter of the model.", "Give the model's own optimizer."
         )
     first = optimizer.param_groups[0]
-    if type(optimizer) is SGD:
+    if isinstance(optimizer, SGD):
         return OptimizerSettings(
             "sgd", tuple(groups), float(first["momentum"]), float(first["dampening"]), bool(first["nesterov"])
         )
     beta1, beta2 = (float(beta) for beta in first["betas"])
-    decoupled = first.get("decoupled_weight_decay", type(optimizer) is AdamW)
+    decoupled = first.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     kind = "adamw" if decoupled else "adam"
     return OptimizerSettings(kind, tuple(groups), beta1, beta2=beta2, eps=float(first["eps"]))
 
@@ -97,7 +100,8 @@ def _check_supported(optimizer: Optimizer) -> None:
     Raises:
         OptimizerError: the formulas don't cover it.
     """
-    if type(optimizer) not in _KINDS:
+    own = next((each for each in type(optimizer).__mro__ if "step" in vars(each)), None)
+    if own not in _KINDS:
         check_kind(type(optimizer).__name__)
     groups = optimizer.param_groups
     for key in _SHARED:
@@ -121,10 +125,28 @@ def check_kind(kind: str) -> None:
         )
 
 
+def unwrapped_optimizer(optimizer: Optimizer) -> Optimizer:
+    """Returns torch's own optimizer inside a wrapper that holds it as ``optimizer``, as Accelerate's does."""
+    inner = getattr(optimizer, "optimizer", None)
+    return unwrapped_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+
+
+def present_momentum(optimizer: Optimizer) -> float:
+    """Returns SGD's β or Adam's β₁ of the step that was done last."""
+    first = optimizer.param_groups[0]
+    return float(first["betas"][0] if "betas" in first else first["momentum"])
+
+
 def constant_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Returns the settings of each group that must not change during a stage. Learning rates may change."""
-    keys = (*_SHARED, "weight_decay", "maximize", "amsgrad")
-    return [{key: group[key] for key in keys if key in group} for group in optimizer.param_groups]
+    """Returns the settings of each group that must not change during a stage.
+
+    Learning rates may change, and momentum and β₁ too.
+    """
+    keys = (*(key for key in _SHARED if key not in _CHANGING), "weight_decay", "maximize", "amsgrad")
+    found = [{key: group[key] for key in keys if key in group} for group in optimizer.param_groups]
+    for entry, group in zip(found, optimizer.param_groups, strict=True):
+        entry |= {"beta2": group["betas"][1]} if "betas" in group else {}
+    return found
 
 
 def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -136,7 +158,7 @@ def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
             state = optimizer.state.get(parameter, {})
             if "exp_avg_sq" in state:
                 found[id(parameter)] = state["exp_avg_sq"] / (1.0 - beta2 ** float(state["step"]))
-    return {name: found[id(p)] for name, p in model.named_parameters() if id(p) in found}
+    return {plain_name(name): found[id(p)] for name, p in model.named_parameters() if id(p) in found}
 
 
 class AppliedSums:
@@ -170,15 +192,23 @@ class AppliedSums:
         self._buffers.append(0.0)
         self._sums.append([0.0] * groups)
 
-    def step(self, settings: OptimizerSettings, rates: Sequence[float]) -> None:
+    def drop_interval(self) -> None:
+        """Forgets the interval that was begun last, in which there was no step."""
+        self._buffers.pop()
+        self._sums.pop()
+
+    def step(
+        self, settings: OptimizerSettings, rates: Sequence[float], momentum: float | None = None
+    ) -> None:
         """Notes one optimizer step.
 
         Args:
             settings: the settings of the optimizer.
             rates: the learning rate of each parameter group.
+            momentum: SGD's β or Adam's β₁ in this step; None takes that of ``settings``.
         """
         self._count += 1
-        beta = settings.momentum
+        beta = settings.momentum if momentum is None else momentum
         if settings.adaptive:
             enters, correction = 1.0 - beta, 1.0 - beta**self._count
         else:

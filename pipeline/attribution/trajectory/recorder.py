@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from pipeline.attribution.errors import AttributionError, OptimizerError
 from pipeline.attribution.trajectory.optimizers import (
     AppliedSums,
     constant_settings,
+    present_momentum,
     read_settings,
     second_moments,
+    unwrapped_optimizer,
 )
 from pipeline.attribution.trajectory.trajectory import (
     FILE_NAME,
@@ -26,9 +29,11 @@ from pipeline.attribution.trajectory.trajectory import (
     stage_from_record,
     stage_record,
     weights_path,
+    write_progress,
     write_trajectory,
 )
 from pipeline.attribution.trajectory.weights import RunningMean, save_weights
+from pipeline.attribution.trajectory.wrapped_models import is_first_process, unwrapped, whole, whole_state
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
@@ -80,9 +85,11 @@ class TrajectoryRecorder:
     the stage begins.
 
     Args:
-        model: the model in training. Its state dict is saved, buffers included.
-        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``. Parameter groups may differ in learning rate and weight
-            decay, and learning rates may change during training.
+        model: the model in training. Its state dict is saved, buffers included. A model in DistributedDataParallel,
+            FSDP2 or torch.compile is saved under the names of the plain model; the first process writes.
+        optimizer: ``torch.optim.SGD``, ``Adam`` or ``AdamW``, a subclass that has their ``step``, or Accelerate's
+            wrapper of one. Parameter groups may differ in learning rate and weight decay. Learning rates, momentum and
+            β₁ may change during training.
         directory: the folder of the trajectory. A trajectory that is there already is discarded.
         steps: the number of optimizer steps of the stage.
         train_rows: N, the number of rows that the stage trains on.
@@ -108,12 +115,15 @@ class TrajectoryRecorder:
         tail: float = 0.5,
         name: str = "",
     ) -> None:
-        self._model, self._directory, self._tail = model, Path(directory), tail
+        self._model, self._directory, self._tail = unwrapped(model), Path(directory), tail
         self._stages: list[TrainingStage] = []
         self._written: list[dict[str, Any]] = []
         self._applied = AppliedSums()
         self._step, self._steps, self._lr_sum = 0, 0, 0.0
         self._optimizer: Optimizer | None = None
+        self._versions: list[int] = []
+        self._first_tail: int | None = None
+        self._mean = RunningMean()
         self._begin(optimizer, steps, train_rows, checkpoints, name)
 
     def next_stage(
@@ -152,21 +162,45 @@ class TrajectoryRecorder:
             )
         if constant_settings(self._optimizer) != self._constants:
             raise OptimizerError(
-                "Momentum or weight decay changed during training.",
-                "Keep them constant; OneCycleLR changes momentum unless cycle_momentum=False.",
+                "A setting of the optimizer other than learning rate and momentum changed during training.",
+                "Keep weight decay, dampening, β₂ and ε constant.",
             )
+        self._notice_unchanged()
         self._step += 1
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._lr_sum += rates[0]
-        self._applied.step(self._stages[-1].optimizer, rates)
+        self._applied.step(self._stages[-1].optimizer, rates, present_momentum(self._optimizer))
         if self._first_tail is not None and self._step >= self._first_tail:
-            self._mean.add(self._model.state_dict())
+            self._mean.add(whole_state(self._model))
         if self._step in self.checkpoint_steps:
             self._write_checkpoint(epoch)
         if self._step == self._steps:
-            self._finish()
+            self._close()
         elif self._step in self.checkpoint_steps:
             self._applied.add_interval(len(rates))
+
+    def finish(self) -> None:
+        """Ends the recording of a training that stopped before the announced steps, as early stopping does.
+
+        The last weights become a checkpoint. The tail average covers the steps of the announced tail that were done;
+        there is none if there were no such steps. After a complete training, this does nothing.
+
+        Raises:
+            AttributionError: the last stage has done no step.
+        """
+        if self._step == self._steps:
+            return
+        last = self._written[-1] if self._written else {"step": 0, "stage": -1}
+        if last["step"] < self._step:
+            self._write_checkpoint(None)
+        elif last["stage"] == len(self._stages) - 1:
+            self._applied.drop_interval()
+        else:
+            raise AttributionError("The last stage has done no step.", "Finish after at least one step.")
+        if self._mean.count == 0:
+            self._first_tail = None
+        self._steps = self._step
+        self._close()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Returns the recorder's state, from which ``restore`` continues, as a flat dictionary for safetensors."""
@@ -198,17 +232,21 @@ class TrajectoryRecorder:
         self._first_tail = record["first_tail"]
         mean = {name.removeprefix("mean/"): t for name, t in state.items() if name.startswith("mean/")}
         self._mean = RunningMean.from_tensors(mean) if mean else RunningMean()
+        self._write_progress()
         if self._step == self._steps:
             self._write_trajectory()
 
     def _begin(self, optimizer: Optimizer, steps: int, train_rows: int, checkpoints: int, name: str) -> None:
         check_announced(steps, train_rows, self._tail)
+        optimizer = unwrapped_optimizer(optimizer)
         settings = read_settings(self._model, optimizer)
         self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
         # A trajectory.json that is there belongs to another training, or ends with the stage before.
-        (self._directory / FILE_NAME).unlink(missing_ok=True)
+        if is_first_process():
+            (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
         self._steps += steps
+        self._write_progress()
         self._stages.append(TrainingStage(train_rows, settings, name))
         if optimizer is not self._optimizer:
             self._applied.start(optimizer)
@@ -221,19 +259,42 @@ class TrajectoryRecorder:
         path = weights_path(self._directory, self._step)
         if self._stages[-1].optimizer.adaptive:
             moments = second_moments(self._model, self._optimizer)
-            state = {f"{MOMENT}{name}": moment for name, moment in moments.items()}
-            save_weights(path.with_name(f"{self._step}.optimizer.safetensors"), state)
-        save_weights(path, self._model.state_dict())
+            state = {f"{MOMENT}{name}": whole(moment) for name, moment in moments.items()}
+            self._save(path.with_name(f"{self._step}.optimizer.safetensors"), state)
+        self._save(path, whole_state(self._model))
         stage = len(self._stages) - 1
         self._written.append({"step": self._step, "epoch": epoch, "stage": stage, "lr_sum": self._lr_sum})
         self._lr_sum = 0.0
+        self._write_progress()
 
-    def _finish(self) -> None:
+    def _write_progress(self) -> None:
+        if is_first_process():
+            done = self._written[-1]["step"] if self._written else 0
+            write_progress(self._directory, done, self._steps)
+
+    def _notice_unchanged(self) -> None:
+        """Warns of a call without a step of the optimizer before it, as after a micro-batch."""
+        versions = [p._version for group in self._optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
+        if versions == self._versions:
+            warnings.warn(
+                f"No weight changed before recorder.step() number {self._step + 1}: call it after every "
+                "optimizer.step(), and not after a micro-batch whose gradients are only added up.",
+                stacklevel=3,
+            )
+        self._versions = versions
+
+    def _close(self) -> None:
         if self._first_tail is not None:
-            save_weights(self._directory / TAIL_NAME, self._mean.mean())
+            self._save(self._directory / TAIL_NAME, self._mean.mean())
         self._write_trajectory()
 
+    def _save(self, path: Path, state: Mapping[str, Tensor]) -> None:
+        if is_first_process():
+            save_weights(path, state)
+
     def _write_trajectory(self) -> None:
+        if not is_first_process():
+            return
         write_trajectory(
             self._directory,
             checkpoints=[

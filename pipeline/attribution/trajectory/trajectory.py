@@ -6,6 +6,7 @@ A trajectory is a folder:
                                      "stages": [{"name", "train_rows", "kind", "momentum", "dampening", "nesterov",
                                                  "beta2", "eps", "groups": [{"parameters", "weight_decay"}, …]}, …],
                                      "checkpoints": [{"step", "epoch", "stage", "lr_sum", "applied"}, …]}
+    progress.json                   {"done", "announced"}: the step of the last checkpoint, the steps promised
     <step>.safetensors              the model's state dict with its buffers; tied tensors once
     <step>.optimizer.safetensors    "second_moment/<parameter>": Adam's bias-corrected v̂
     tail.safetensors                the mean of the weights after each of the last steps
@@ -32,6 +33,7 @@ from pipeline.attribution.trajectory.optimizers import OptimizerSettings, Parame
 from pipeline.attribution.trajectory.weights import load_weights
 
 FILE_NAME = "trajectory.json"
+PROGRESS_NAME = "progress.json"
 TAIL_NAME = "tail.safetensors"
 MOMENT = "second_moment/"
 
@@ -139,9 +141,7 @@ class Trajectory:
                 directory / record["tail"] if record["tail"] else None,
             )
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"There is no trajectory at {path}.", "Record one while training."
-            ) from error
+            raise _no_trajectory(path) from error
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error!r}).", "Train again to record it anew."
@@ -285,6 +285,31 @@ def write_trajectory(
     }
     with write_atomically(Path(directory) / FILE_NAME) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def write_progress(directory: str | Path, done: int, announced: int) -> None:
+    """Writes how far a recording is, for the message about a training that stopped early.
+
+    Args:
+        directory: the folder of the trajectory.
+        done: the step of the last checkpoint.
+        announced: the number of steps that the recorder was promised.
+    """
+    with write_atomically(Path(directory) / PROGRESS_NAME) as temporary:
+        temporary.write_text(json.dumps({"done": done, "announced": announced}), encoding="utf-8")
+
+
+def _no_trajectory(path: Path) -> CheckpointError:
+    """Returns the error of a folder without ``trajectory.json``; it says how far a recording there came."""
+    try:
+        progress = json.loads(path.with_name(PROGRESS_NAME).read_text(encoding="utf-8"))
+        far = f"{int(progress['done'])} of {int(progress['announced'])}"
+    except (OSError, KeyError, TypeError, ValueError):
+        return CheckpointError(f"There is no trajectory at {path}.", "Record one while training.")
+    return CheckpointError(
+        f"There is no trajectory at {path}: its recording stopped, with a checkpoint after {far} announced steps.",
+        "Call recorder.finish() where training stops early.",
+    )
 
 
 def weights_path(directory: str | Path, step: int) -> Path:

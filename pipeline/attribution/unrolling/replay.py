@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError, CheckpointError
+from pipeline.attribution.model.calls import predict
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import RowSource
 from pipeline.attribution.trajectory.weights import load_weights, restore_weights
@@ -196,7 +197,7 @@ class Replay:
         """Takes one step, and returns the values at which it was taken."""
         batch, parameters = rows(chosen), dict(model.named_parameters())
         weights = vector.flatten(parameters)
-        losses = objective.losses(model(batch.inputs), batch.labels)
+        losses = objective.losses(predict(model, batch.inputs), batch.labels)
         if batch.weights is not None:
             losses = losses * batch.weights.to(losses)
         optimizer.zero_grad()

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.model.modes import modes_kept
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import (

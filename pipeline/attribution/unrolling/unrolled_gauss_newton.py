@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.gauss_newton import parameter_product
 from pipeline.attribution.errors import CheckpointError
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import RowSource, all_row_products, mean_loss_gradient
 from pipeline.attribution.trajectory.weights import RunningMean, load_weights, restore_weights

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import METHODS
-from pipeline.attribution.model.capture import Inputs
+from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.scores.table import Scores

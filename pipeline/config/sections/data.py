@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.config.sections.evidence import EmbeddingsKey, Evidence, ProbabilitiesKey
 from pipeline.config.sections.fields import Columns, Paths, Section, Share, as_list
 from pipeline.features.registry import WORDS, is_kind
 
@@ -53,7 +54,9 @@ FeatureKind = Annotated[str, AfterValidator(_known_kind)]
 class Data(Section):
     """What is audited. Paths are relative to the working directory; files are never written to."""
 
-    train: Paths = Field(description="Parquet files, folders or globs, relative to the working directory")
+    train: Paths = Field(
+        description="files, folders or globs, relative to the working directory: docs/how-to/your-files.md"
+    )
     validation: Paths | None = Field(None, description="its loss is what attribution explains")
     holdout: Paths | None = Field(None, description="only verification sees it; never cleaned")
     split: Split | None = Field(None, description="cuts `train` into roles when there are no separate files")
@@ -85,6 +88,15 @@ class Data(Section):
         description="columns, in all files and not necessarily features, by whose values validation and holdout "
         "rows are cut into groups: docs/explanation/groups.md#classes-and-slices",
     )
+    embeddings: EmbeddingsKey = Field(
+        None,
+        description="embeddings of the rows by a model of your own: evidence that the audited model does not see",
+    )
+    pred_probs: ProbabilitiesKey = Field(
+        None,
+        description="class probabilities by a model of your own that has not seen the row, for classifications: "
+        "evidence that the audited model does not see",
+    )
     missing_features: Literal["error", "impute"] = Field(
         "error", description="null, NaN or infinity in numbers: an error, or the train mean"
     )
@@ -113,6 +125,7 @@ class Data(Section):
                 "`split` cuts `train` into roles: leave `validation` and `holdout` out, or `split`"
             )
         used = [self.label, self.key, self.weight, self.split.column if self.split else None]
+        used += self.evidence_columns
         clash = sorted(set(self.features) & {name for name in used if name})
         if clash:
             raise ValueError(f"column {clash[0]!r} is a feature and has another role as well")
@@ -121,6 +134,30 @@ class Data(Section):
         if self.label in self.slices or len(set(self.slices)) < len(self.slices):
             raise ValueError("`slices` names the label, whose classes are groups already, or a column twice")
         return self
+
+    @model_validator(mode="after")
+    def files_are_joined(self) -> Data:
+        for name, each in self.evidence.items():
+            if each.file is not None and self.key is None:
+                raise ValueError(
+                    f"`{name}.file` is joined by the keys of the rows: name their column in `key`"
+                )
+        if self.pred_probs is not None and self.task in ("regression", "multilabel"):
+            raise ValueError(
+                f"`pred_probs` are probabilities of classes, and the task is {self.task}: leave them out"
+            )
+        return self
+
+    @property
+    def evidence(self) -> dict[str, Evidence]:
+        """What models of the user's own say, by key: `embeddings`, `pred_probs`, or neither."""
+        given: dict[str, Evidence | None] = {"embeddings": self.embeddings, "pred_probs": self.pred_probs}
+        return {name: each for name, each in given.items() if each is not None}
+
+    @property
+    def evidence_columns(self) -> list[str]:
+        """The columns of the data that are evidence."""
+        return [name for each in self.evidence.values() if each.file is None for name in each.columns_read]
 
     @property
     def holdout_labels_are_clean(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -35,6 +35,11 @@ Paths = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def plain_type(annotation: Any) -> Any:
+    """The type itself where it stands with its constraints."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -42,6 +47,7 @@ class Section(BaseModel):
     @classmethod
     def no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and kind in (int, float):
+        kinds = {plain_type(each) for each in (kind, *get_args(kind))}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             raise ValueError(f"{str(value).lower()} is not a number")
         return value

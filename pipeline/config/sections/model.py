@@ -10,10 +10,12 @@ from pipeline.config.sections.fields import Section
 
 
 class Model(Section):
-    """`auto` is bag_of_embeddings for text and mlp for everything else."""
+    """`usual` is bag_of_embeddings for text and mlp for everything else."""
 
-    name: Literal["auto", "mlp", "convnet", "bag_of_embeddings", "custom"] = Field(
-        "auto", description="`custom` goes with `target`"
+    name: Literal["auto", "usual", "mlp", "table", "convnet", "bag_of_embeddings", "custom"] = Field(
+        "usual",
+        description="auto: a short trial chooses among the models that take the data, "
+        "docs/how-to/which-model.md. `custom` goes with `target`",
     )
     hidden: list[Annotated[int, Field(gt=0)]] = Field([256, 128], description="widths of the hidden layers")
     channels: list[Annotated[int, Field(gt=0)]] = Field([32, 64], description="convnet: channels per block")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,8 +22,10 @@ class Training(Section):
         description="of all trainings: halves and retrainings too. With Adam, attribution works in its scaled "
         "coordinates, which takes whole gradients of every row and several times as long",
     )
-    learning_rate: float = Field(
-        0.03, gt=0, description="the highest of the schedule; 0.001 with `adam` and `adamw`"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.03,
+        description="the highest of the schedule; 0.001 with `adam` and `adamw`. auto: a short trial chooses it, "
+        "docs/how-to/which-model.md",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`; β₁ of `adam` and `adamw`")
     beta2: float = Field(0.999, gt=0, lt=1, description="of `adam` and `adamw`")
@@ -31,7 +33,9 @@ class Training(Section):
     schedule: Literal["constant", "cosine", "triangular"] = Field(
         "constant", description="triangular is highest after a fifth of the steps"
     )
-    epochs: int = Field(20, ge=1, description="passes over the train rows")
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        20, description="passes over the train rows. auto: a short trial chooses how many"
+    )
     batch_size: int = Field(64, ge=1, description="rows")
     checkpoints: int = Field(6, ge=1, description="equally spaced, the last one being the end")
     tail: float = Field(
@@ -68,6 +72,20 @@ class Training(Section):
     seed: int = Field(0, ge=0, description="initial weights, order of the rows, halves")
     memory_budget: Bytes = Field(2**30, description="encoded rows that training may hold; more is streamed")
     shuffle_buffer: int = Field(65536, ge=1, description="rows, when streamed")
+
+    @property
+    def known_epochs(self) -> int:
+        """`epochs` as a number. Raises ValueError where the trial of the run has yet to choose it."""
+        if self.epochs == "auto":
+            raise ValueError("training.epochs is auto, and no trial has chosen it yet")
+        return self.epochs
+
+    @property
+    def known_rate(self) -> float:
+        """`learning_rate` as a number. Raises ValueError where the trial of the run has yet to choose it."""
+        if self.learning_rate == "auto":
+            raise ValueError("training.learning_rate is auto, and no trial has chosen it yet")
+        return self.learning_rate
 
     @model_validator(mode="before")
     @classmethod

@@ -9,10 +9,11 @@ from functools import partial
 import pyarrow as pa
 
 from pipeline.data.files import Shard
-from pipeline.data.first_look.columns import count_distinct, is_id, values_of, words
+from pipeline.data.first_look.columns import count_distinct, is_id, values_of
 from pipeline.data.first_look.label import LABEL_WORDS
 from pipeline.data.first_look.roles import SPLIT_NAMES
 from pipeline.data.first_look.row_numbers import counts_rows, is_pandas_index
+from pipeline.data.names import words
 from pipeline.features.arrow import is_bytes, is_string
 from pipeline.features.dense import FEWEST_GAPS
 from pipeline.features.encoder import Choice, Column, Sample

@@ -1,4 +1,4 @@
-"""A first look at Parquet files: which are for what, and what each column is good for."""
+"""A first look at files: which are for what, and what each column is good for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.data.first_look.columns import is_key, read_sample
+from pipeline.data.first_look.evidence import with_evidence
 from pipeline.data.first_look.features import judge, only_what_fits
 from pipeline.data.first_look.giveaway import Told, giveaways
 from pipeline.data.first_look.label import guess_label, look_at_label
 from pipeline.data.first_look.proposal import Label, Proposal, some
-from pipeline.data.first_look.roles import find_sources, role_word
+from pipeline.data.first_look.roles import find_sources
+from pipeline.data.formats.copies import notes_of
+from pipeline.data.formats.streams import COMPRESSED
+from pipeline.data.names import role_word
 from pipeline.errors import InputError
 from pipeline.features.arrow import is_numeric, value_type
 from pipeline.features.encoder import Choice
@@ -55,6 +59,7 @@ def look(
     judged = {c: judge(c, train, sample) for c in rest if c not in (key, weight)}
     told = _giveaways(judged, found, sample)
     choices = only_what_fits(judged | {c: _said(judged[c], told[c]) for c in told})
+    choices, pred_probs = with_evidence(choices, train, found.column, found.task)
     features = {column: choice.kind for column, choice in choices.items() if choice.kind}
     if not features:
         reasons = ", ".join(f"{column} ({choice.remark})" for column, choice in choices.items())
@@ -62,6 +67,7 @@ def look(
             f"{train[0].path}: no column is left as a feature", f"Left out: {reasons or 'nothing'}."
         )
     gaps = [column for column, kind in features.items() if _has_gaps(column, kind, sample)]
+    notes = [note for shard in shards for note in notes_of(shard.path)]
     return Proposal(
         name or _name_of(paths),
         shards,
@@ -73,6 +79,8 @@ def look(
         gaps,
         validation_is_clean,
         {column: told[column].words for column in told if column in features},
+        notes,
+        pred_probs,
     )
 
 
@@ -112,6 +120,8 @@ def _name_of(paths: Sequence[str]) -> str:
         path = (
             path.parent
             if len(paths) > 1 or "*" in path.name or role_word(path.stem)
+            else path.with_name(path.name.removesuffix(path.suffix)).with_suffix("")
+            if path.suffix.lower() in COMPRESSED
             else path.with_suffix("")
         )
     path = path.parent if role_word(path.name) else path

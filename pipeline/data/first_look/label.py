@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from pipeline.config import Data
 from pipeline.data.files import Shard
-from pipeline.data.first_look.columns import count_distinct, count_values, values_of, words
+from pipeline.data.first_look.columns import count_distinct, count_values, values_of
 from pipeline.data.first_look.proposal import Label, counted, some
+from pipeline.data.names import words
+from pipeline.data.originals import class_names
 from pipeline.data.schema import detect_task
 from pipeline.errors import InputError
 from pipeline.features.arrow import numbers, value_type
@@ -63,7 +65,11 @@ def look_at_label(shards: list[Shard], column: str) -> Label:
     counts = count_values(shards, column, CLASSES_OF_INTEGERS if is_integer else MOST_CLASSES)
     if counts is not None:
         missing = counts.pop(None, 0)
-        return Label(column, task, _classes_text(counts), missing)
+        names = class_names(shards[0].schema, column)
+        for value in [value for value in counts if names and value not in names]:
+            missing += counts.pop(value)
+        named = Counter({names.get(value, value): count for value, count in counts.items()})
+        return Label(column, task, _classes_text(named), missing)
     if is_integer:
         return target(shards, column)
     raise InputError(

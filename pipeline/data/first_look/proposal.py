@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,8 @@ from pipeline.data.files import Shard
 from pipeline.features.encoder import Choice
 
 ROLE_REMARKS = ("rows to audit", "harm is measured on its loss", "only the verification sees it")
-TABLE_RECIPE = ("{name: mlp, hidden: [128, 64]}", 0.01)
-"""A model and a learning rate for a table."""
-EPOCHS = ((2_000, 30), (20_000, 20), (100_000, 15), (1_000_000, 8), (math.inf, 3))
+TABLE_RECIPE = "{name: auto, hidden: [128, 64]}"
+"""The section `model` for a table."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,8 @@ class Proposal:
     giveaways: dict[str, str] = field(
         default_factory=dict
     )  # features that alone tell the label, and how well
+    notes: Sequence[str] = ()  # what was found when files of another format were read
+    pred_probs: str | None = None  # a column with the class probabilities of a model of the user's own
 
     @property
     def situation(self) -> str:
@@ -100,6 +100,8 @@ class Proposal:
         for kind, names in kinds.items():
             one = f"{names[0]:<{width}}{self.choices[names[0]].remark}".rstrip()
             lines.append((kind, one if len(names) == 1 else f"{len(names)} columns: {some(names)}"))
+        if self.label.missing:
+            lines.append(("no label", f"{counted(self.label.missing, 'row')}, which take no part"))
         lines.append(("key", f"{self.key:<{width}}unique" if self.key else "none: a row is named file#row"))
         if self.weight:
             lines.append(("weight", self.weight))
@@ -112,12 +114,15 @@ class Proposal:
             )
         if self.gaps:
             lines.append(("gaps", f"{some(self.gaps)}: train means stand in for what is missing"))
+        if self.pred_probs:
+            lines.append(("evidence", f"{self.pred_probs}: class probabilities, taken to be out of sample"))
         if self.groups:
             lines.append(("group", f"{some(self.groups)}: who made the wrong labels is looked for"))
         lines.append(("roles", self.sources.describe()))
         lines.append(("labels", self.situation))
         if self.sources.untouched:
             lines.append(("not used", some(self.sources.untouched)))
+        lines += [("note", note) for note in self.notes]
         return lines
 
     def to_yaml(self) -> str:
@@ -162,6 +167,9 @@ class Proposal:
         data.put("key", self.key, "unique" if self.key else "a row is named file#row")
         if self.weight:
             data.put("weight", self.weight, "of a row in the training loss")
+        if self.pred_probs:
+            data.note("By a model that was not trained on the row? If it was, take the next line out.")
+            data.put("pred_probs", self.pred_probs, "evidence: docs/how-to/own-evidence.md")
         if self.groups:
             data.put(
                 "group", self.groups, "who made the wrong labels: each is held against the rest", flow=True
@@ -183,18 +191,18 @@ class Proposal:
             )
 
     def add_model(self, config: CommentedSection) -> None:
-        """A model and a recipe that suit kind and size: a start, not the best that there is."""
+        """What a trial chooses, and a recipe that suits the number of rows."""
         rows = sum(shard.rows for shard in self.shards if shard.path in self.sources.roles["train"])
         recipes = (choice.recipe for choice in self.choices.values() if choice.kind)
-        model, rate = next(filter(None, recipes), TABLE_RECIPE)
-        config.put("model", read_yaml(model), "attribution covers every parameter of it", flow=True)
+        model = read_yaml(next(filter(None, recipes), TABLE_RECIPE))
+        chosen = "auto: by a trial on train rows; " if model["name"] == "auto" else ""
+        config.put("model", model, f"{chosen}attribution covers every parameter", flow=True)
         config.note()
         training = config.section("training")
-        training.put("learning_rate", rate, "of SGD with momentum; lower it if the loss jumps")
+        training.put("learning_rate", "auto", "by the same trial, or a number: of SGD with momentum")
         training.put("momentum", 0.9)
         training.put("weight_decay", 0.001)
-        epochs = next(epochs for most, epochs in EPOCHS if rows <= most)
-        training.put("epochs", epochs, "until accuracy on held-out rows levels off")
+        training.put("epochs", "auto", "by the same trial, or a number")
         training.put("batch_size", 32 if rows <= 5_000 else 64 if rows <= 200_000 else 256)
         training.put("checkpoints", 6, "equally spaced; attribution takes time in proportion")
         training.put("class_weights", "none", "balanced: rare classes weigh as much as frequent ones")
@@ -224,14 +232,14 @@ def _add_later_stages(config: CommentedSection) -> None:
 
 
 def _short_patterns(paths: list[str]) -> list[str]:
-    """A glob for each folder whose Parquet files are all meant, else the files."""
-    by_folder: dict[Path, list[str]] = {}
+    """A glob for each folder whose files with the same end of the name are all meant, else the files."""
+    by_folder: dict[tuple[Path, str], list[str]] = {}
     for path in paths:
-        by_folder.setdefault(Path(path).parent, []).append(path)
+        by_folder.setdefault((Path(path).parent, "".join(Path(path).suffixes[-2:])), []).append(path)
     patterns: list[str] = []
-    for folder, files in by_folder.items():
-        whole = set(folder.glob("*.parquet")) == set(map(Path, files))
-        patterns += [str(folder / "*.parquet")] if whole and len(files) > 1 else files
+    for (folder, suffix), files in by_folder.items():
+        whole = suffix and set(folder.glob(f"*{suffix}")) == set(map(Path, files))
+        patterns += [str(folder / f"*{suffix}")] if whole and len(files) > 1 else files
     return patterns
 
 

@@ -8,15 +8,13 @@ from typing import Any
 
 from pipeline.config import ROLES
 from pipeline.data.files import Shard, SourceFile, matches, open_shards
-from pipeline.data.first_look.columns import count_values, words
+from pipeline.data.first_look.columns import count_values
 from pipeline.data.first_look.proposal import Sources
+from pipeline.data.names import role_word
 from pipeline.features.arrow import is_string, value_type
 
-ROLE_WORDS = {"train": "train", "training": "train"}
 MEASURED_MORE = 10_000
 """Below so many rows the noise of the measuring rows is most of the interval of a verdict."""
-ROLE_WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "validation")
-ROLE_WORDS |= dict.fromkeys(("test", "testing", "holdout", "heldout"), "holdout")
 SPLIT_NAMES = {"split", "subset", "fold", "partition"}
 
 
@@ -40,12 +38,6 @@ def find_sources(paths: Sequence[str]) -> tuple[Sources, list[Shard]]:
 def fractions(rows: int) -> list[float]:
     """Shares of the roles in one set of files: of few rows a larger share measures, since that limits the proof."""
     return [0.7, 0.15, 0.15] if rows < MEASURED_MORE else [0.8, 0.1, 0.1]
-
-
-def role_word(text: str) -> str | None:
-    """The role that a name speaks of: train-00001.parquet, reviews_test.parquet, val."""
-    roles = {ROLE_WORDS[word] for word in words(text) if word in ROLE_WORDS}
-    return roles.pop() if len(roles) == 1 else None
 
 
 def _split_column(shards: list[Shard]) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from pipeline.detection.judges.halves import (
     reading_train,
     role_files,
 )
+from pipeline.panel.judges import OWN, OWN_PROBABILITIES
 from pipeline.panel.opinions import FOLDER, Panel, opinions_path, read_panel, write_opinions
 from pipeline.runs.context import AuditContext
 from pipeline.tasks.classification import CLASSIFICATION
@@ -66,11 +67,21 @@ class Judges:
         judges: the judges.
         paths: judge → role → the file of its opinions, float32 `[rows, classes]`.
         panel: the panel.
+        in_sample: whether class probabilities of the user's own model were left out, because they look as if the model
+            had seen the rows.
     """
 
     judges: list[Judge]
     paths: dict[str, dict[str, Path]]
     panel: Panel
+    in_sample: bool = False
+
+    def without_own_probabilities(self) -> Judges:
+        """The same judges without the class probabilities of the user's own model."""
+        name = OWN_PROBABILITIES.name
+        explained = {judge.name: judge.explains for judge in self.judges if judge.name != name}
+        panel = self.panel.without(name)
+        return Judges(_with_votes(panel, explained), self.paths, panel, in_sample=True)
 
     @property
     def counting(self) -> list[Judge]:
@@ -93,6 +104,11 @@ class Judges:
 
     def weights(self) -> np.ndarray:
         return np.array([judge.weight for judge in self.counting])
+
+    @property
+    def own_share(self) -> float:
+        """The share of the votes that models of the user's own have, 0 … 1."""
+        return float(sum(judge.weight for judge in self.judges if judge.name in OWN) / self.weights().sum())
 
     def of(self, judge: str, role: str) -> np.ndarray:
         """The opinions of a judge on the rows of a role, float32 `[rows, classes]`, memory-mapped."""
@@ -128,6 +144,11 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
     if context.config.detection.halves:
         paths[MODEL], loss = _judge_by_halves(path, _roles_of_halves(path, roles), window)
         explained[MODEL] = 1 - loss / without if without > 0 else 0.0
+    return Judges(_with_votes(panel, explained), paths, panel)
+
+
+def _with_votes(panel: Panel, explained: dict[str, float]) -> list[Judge]:
+    """The judges of a panel and the audited model, if `explained` (name → what a judge explains) has it."""
     best = max(explained.values())
     votes = {judge.name: judge.weight for judge in panel.judges}
     total = sum(votes.values()) or 1.0
@@ -144,7 +165,7 @@ def collect_judges(context: AuditContext, given: np.ndarray, window: int) -> Jud
         weight = vote(explained[MODEL], best, NO_VOTE, FULL_VOTE) / 2
         words = "the audited model, by the half of it that never saw the row"
         found.append(Judge(MODEL, words, explained[MODEL], weight))
-    return Judges(found, paths, panel)
+    return found
 
 
 def vote(explains: float, best: float, none: float, full: float) -> float:

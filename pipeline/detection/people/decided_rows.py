@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ROLES, AuditConfig
 from pipeline.data.catalog import catalog_tables
 from pipeline.data.decisions_file import DecisionLine, read_decisions
+from pipeline.data.formats.sources import source_schema
 from pipeline.data.originals import class_names
 from pipeline.detection.people.answers import ReviewAnswers
 from pipeline.detection.table import with_labels
@@ -177,11 +178,11 @@ class LabelReader:
 
     @cached_property
     def names(self) -> dict[Any, str]:
-        return class_names(pq.read_schema(self.shard), self.column)
+        return class_names(source_schema(self.shard), self.column)
 
     @cached_property
     def integer(self) -> bool:
-        return bool(pa.types.is_integer(pq.read_schema(self.shard).field(self.column).type))
+        return bool(pa.types.is_integer(source_schema(self.shard).field(self.column).type))
 
     @cached_property
     def spellings(self) -> dict[str, Any]:

@@ -14,7 +14,11 @@ __all__ = ["ORDER", "Signal", "register"]
 ORDER = (
     "panel_wrong",
     "panel_residual",
+    "panel_confidence",
     "panel_models",
+    "own_embeddings",
+    "own_confidence",
+    "own_entropy",
     "early_margin",
     "early_loss",
     "early_harm",

@@ -65,6 +65,8 @@ class Judged:
         labels: encoded labels of the role's rows, `[rows]`, or `[rows, labels]` for sets.
         wrong: the probability that the given label is wrong, float64 `[rows]`; None if it is unknown.
         deviation: the robust deviation of a numeric label from its prediction, float64 `[rows]`; None for other tasks.
+        confidence: the probability of the given class by all judges, float64 `[rows]`; None unless a model of the
+            user's own has a vote among them.
     """
 
     panel: Panel
@@ -72,6 +74,7 @@ class Judged:
     labels: np.ndarray
     wrong: np.ndarray | None = None
     deviation: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
 
 def gather(context: AuditContext, opinion: Opinion | None) -> Evidence:

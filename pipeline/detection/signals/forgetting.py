@@ -23,7 +23,7 @@ def forgetting(evidence: Evidence) -> np.ndarray | None:
     """
     if evidence.task != "classification":
         return None
-    epochs = evidence.context.config.training.epochs
+    epochs = evidence.context.config.training.known_epochs
     files = [RowsFile(epoch_path(main_directory(evidence.path), epoch)) for epoch in range(1, epochs + 1)]
     parts = [count_events(files, place) for place in slices(len(files[0]), SLICE)]
     return np.concatenate(parts)

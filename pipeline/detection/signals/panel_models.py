@@ -13,7 +13,7 @@ from pipeline.panel.judges import JUDGES
 from pipeline.panel.opinions import panel_margin
 
 
-def _opinion_of_model(model: str, judged: Judged) -> np.ndarray | None:
+def opinion_of_model(model: str, judged: Judged) -> np.ndarray | None:
     """The margin of the label over the best other one, or the robust deviation of a numeric label from its prediction.
 
     Returns:
@@ -34,7 +34,7 @@ for _judge in JUDGES:
             label=_judge.label,
             words=f"how much it prefers the label: {_judge.words}",
             high_is_suspicious=False,
-            of_judges=partial(_opinion_of_model, _judge.name),
+            of_judges=partial(opinion_of_model, _judge.name),
             on_targets=OnTargets(f"how far its prediction is off: {_judge.words}", high_is_suspicious=True),
         )
     )

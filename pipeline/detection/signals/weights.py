@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
+from pipeline.detection.signals.panel_confidence import PANEL_CONFIDENCE
 from pipeline.detection.signals.registry import signal_of
 from pipeline.detection.suspicion import SignalValues
 
 SHARE_OF_TRAINING = 0.1
 """The total weight of the training's signals besides a panel of weight 1, if the model is as good as the panel."""
+
+
+OWN_WEIGHT = 2.0
+"""The weight of `panel_confidence` beside a panel of weight 1, if only models of the user's own have votes."""
+
+
+def weighted_by_own(of_judges: Sequence[SignalValues], share: float) -> list[SignalValues]:
+    """The signals of the judges; `panel_confidence` counts by the share of the user's own models of the votes."""
+    name = PANEL_CONFIDENCE.name
+    return [replace(each, weight=OWN_WEIGHT * share) if each.name == name else each for each in of_judges]
 
 
 def weighted(signals: Sequence[SignalValues], noise: NoiseEstimate | None) -> list[SignalValues]:

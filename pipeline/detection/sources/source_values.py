@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import Data
 from pipeline.data.catalog import catalog_tables
+from pipeline.data.formats.sources import open_source, source_schema
 from pipeline.detection.sources.suspect_sources import SourceColumn
 from pipeline.detection.table import with_labels
 from pipeline.workers.worker import run_config, run_data
@@ -38,7 +38,7 @@ def other_columns(run_path: Path, roles: Sequence[str] = ("train",)) -> list[Sou
     """
     first = next(iter(catalog_tables(run_path, "train", ["shard"])))["shard"][0].as_py()
     found = []
-    for name in candidates(pq.read_schema(first), run_config(run_path).data):
+    for name in candidates(source_schema(first), run_config(run_path).data):
         if _few_values(first, name):
             column = read_values(run_path, name, roles, declared=False)
             if 1 < len(column.values) <= MOST_DISTINCT:
@@ -64,7 +64,7 @@ def _is_discrete(kind: pa.DataType) -> bool:
 
 def _few_values(shard: str, column: str) -> bool:
     """Whether the first rows of a shard have at most MOST_DISTINCT values, which rules most columns out."""
-    with pq.ParquetFile(shard) as file:
+    with open_source(shard) as file:
         batch = next(file.iter_batches(10_000, columns=[column]), None)
     return batch is not None and len(batch.column(0).unique()) <= MOST_DISTINCT
 

@@ -39,8 +39,8 @@ DECODE_HINT = "Images have to be PNG or JPEG with 8 bits a channel: replace the 
 SIZE_HINT = "All images of a column need one size and the same channels: resize or convert them."
 SLICE = 256  # images whose pixels are counted at once
 SMALL = 32  # pixels; up to it a grey image needs no convolutions
-SMALL_RECIPE = ("{name: mlp, hidden: [256, 128]}", 0.03)
-RECIPE = ("{name: convnet, channels: [32, 64], hidden: [128]}", 0.02)
+SMALL_RECIPE = "{name: auto, channels: [32, 64], hidden: [256, 128]}"
+RECIPE = "{name: convnet, channels: [32, 64], hidden: [128]}"
 
 
 class Images(Input):

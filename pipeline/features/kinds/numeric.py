@@ -13,6 +13,7 @@ from pipeline.features.dense import DenseEncoder, Place, usable
 from pipeline.features.encoder import MOST_SHARE, Choice, Column, Options, Sample
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.moments import Moments
+from pipeline.features.quantiles import Quantiles
 
 FAR = 1000.0
 """Interquartile ranges from the median beyond which a number is impossible, if it stands alone there …"""
@@ -21,6 +22,8 @@ ALONE = 10.0
 REPEATED = 3
 SENTINEL_FAR, SENTINEL_ALONE, SENTINEL_SHARE = 10.0, 5.0, 0.1
 """Of a value that occurs REPEATED times or more and has no other value beside it, in at most a tenth of the rows."""
+BINS = 8
+"""Parts of a column, with about as many train rows each, that the model `table` tells apart."""
 HINT = "Numbers have to be finite: correct or drop the row, or set data.missing_features: impute."
 
 
@@ -32,10 +35,12 @@ class NumericEncoder(DenseEncoder):
     impute: bool
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)
     odd_in: ClassVar[Literal["source", "encoded", ""]] = "source"
 
     def __post_init__(self) -> None:
         self.moments: Moments | None = None
+        self.quantiles = Quantiles()
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
@@ -67,12 +72,15 @@ class NumericEncoder(DenseEncoder):
         values, bad = usable(self.values(column))
         self.moments = self.moments or Moments(values.shape[1])
         self.moments.update(values[train])
+        if values.shape[1] == 1:
+            self.quantiles.update(values[train, 0])
         return [] if self.impute else _describe(column, bad)
 
     def finish(self) -> None:
         if self.moments is not None:
             self.moments.finish()
             self.mean, self.std = self.moments.mean.tolist(), self.moments.std.tolist()
+            self.edges = self.quantiles.at(BINS)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +89,8 @@ class NumericEncoder(DenseEncoder):
     @property
     def places(self) -> list[Place]:
         return [
-            Place(place.title, (), mean, std) for place, mean, std in zip(super().places, self.mean, self.std)
+            Place(place.title, (), mean, std, tuple(self.edges))
+            for place, mean, std in zip(super().places, self.mean, self.std)
         ]
 
     @property

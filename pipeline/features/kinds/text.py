@@ -26,7 +26,7 @@ TEXT_WORDS = 3
 """A column of strings with more words per value than this is text, with fewer it has categories."""
 MOST_COUNTED = 2_000_000
 """Of more tokens than this, the rarer half is forgotten while they are counted."""
-RECIPE = ("{name: bag_of_embeddings, embedding: 64, hidden: [64]}", 0.2)
+RECIPE = "{name: auto, embedding: 64, hidden: [64]}"
 
 
 class Tokens(Input):

@@ -31,9 +31,9 @@ def assert_matches_functional_gradients(model: nn.Module, inputs: Tensor) -> Non
         return
     expected = torch.func.vmap(torch.func.grad(value), in_dims=(None, 0))(parameters, inputs)
     weight = expected["weight"]
-    if isinstance(model, nn.Embedding):
+    if layer.pieces[0].transposed:
         matrix = weight.transpose(1, 2)
-    elif isinstance(model, NORMS) or layer.kind == "scale":
+    elif isinstance(model, NORMS) or weight.dim() == 2:
         matrix = weight.flatten(1)[:, :, None]
     else:
         matrix = weight.flatten(2)
