@@ -42,9 +42,7 @@ def test_planted_labels_are_found(
 def found_share(run: RunDirectory, made: Made) -> float:
     """The share of the planted rows among as many rows with the highest suspicion."""
     rows = pq.read_table(run / "rows.parquet", columns=["shard", "row", "suspicion", "reasons"]).to_pandas()
-    sizes = {
-        source["path"]: source["rows"] for source in run.record["stages"]["prepare"]["facts"]["sources"]
-    }
+    sizes = {source["path"]: source["rows"] for source in run.record["stages"]["prepare"]["facts"]["sources"]}
     assert sum(sizes.values()) == len(made.wrong)
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])))
     rows["place"] = rows["shard"].map(starts) + rows["row"]
