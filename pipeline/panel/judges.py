@@ -20,7 +20,16 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.panel.material import Blocks
-from pipeline.panel.spaces import DirectionSpace, LinearSpace, OwnSpace, Space, TextSpace, TreeSpace
+from pipeline.panel.spaces import (
+    DirectionSpace,
+    FineSpace,
+    LinearSpace,
+    OwnSpace,
+    Space,
+    TextSpace,
+    TreeSpace,
+    wide_lists,
+)
 from pipeline.panel.trimmed import Trimmed
 
 MOST_BOOSTED = 10
@@ -147,6 +156,16 @@ JUDGES = (  # they see the features
         "linear model differs",
         LinearSpace,
         lambda blocks, outputs: True,
+        _logistic,
+        _ridge,
+    ),
+    Judge(
+        "linear_fine",
+        "linear",
+        "linear model of many components of lists of numbers",
+        "finer linear model differs",
+        FineSpace,
+        lambda blocks, outputs: bool(wide_lists(blocks)),
         _logistic,
         _ridge,
     ),

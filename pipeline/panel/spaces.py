@@ -21,6 +21,8 @@ MOST_COEFFICIENTS = 2_000_000
 WIDEST = 100
 """Images or lists with more numbers are replaced by their principal components."""
 COMPONENTS = 60
+FINE_COMPONENTS = 256
+"""Of lists, for a second linear judge: how many components are best depends on the classes and the rows."""
 TOPICS = 50
 """How many topics (truncated SVD) represent the texts for trees."""
 WIDE_DEVIATION = 0.5
@@ -80,13 +82,16 @@ class TextSpace:
 
 
 class WideSpace:
-    """Pixels and lists; those wider than WIDEST are replaced by their principal components."""
+    """Pixels and lists; those wider than WIDEST are replaced by at most `components` principal components."""
+
+    def __init__(self, components: int = COMPONENTS):
+        self._most = components
 
     def fit(self, blocks: Blocks, seed: int) -> None:
         self._components: dict[str, PCA | None] = {}
         for key, values in blocks.wide.items():
             first = values[:PCA_ROWS]
-            count = min(COMPONENTS, *first.shape)
+            count = min(self._most, *first.shape)
             pca = PCA(count, svd_solver="randomized", random_state=seed) if first.shape[1] > WIDEST else None
             self._components[key] = pca if pca is None else pca.fit(first)
 
@@ -100,8 +105,8 @@ class WideSpace:
 class LinearSpace:
     """Texts, scaled columns, and pixels and lists (`WideSpace`) side by side."""
 
-    def __init__(self, outputs: int):
-        self._text, self._wide = TextSpace(outputs), WideSpace()
+    def __init__(self, outputs: int, components: int = COMPONENTS):
+        self._text, self._wide = TextSpace(outputs), WideSpace(components)
 
     def fit(self, blocks: Blocks, seed: int) -> None:
         self._text.fit(blocks, seed)
@@ -158,6 +163,19 @@ class OwnSpace:
         return self._space.transform(_only_embeddings(blocks))
 
 
+class FineSpace:
+    """Lists that are wider than WIDEST, by FINE_COMPONENTS."""
+
+    def __init__(self, outputs: int):
+        self._space = LinearSpace(outputs, FINE_COMPONENTS)
+
+    def fit(self, blocks: Blocks, seed: int) -> None:
+        self._space.fit(_only_wide_lists(blocks), seed)
+
+    def transform(self, blocks: Blocks) -> Any:
+        return self._space.transform(_only_wide_lists(blocks))
+
+
 class DirectionSpace:
     """The directions of the embeddings from their mean, of unit length; distances then go by the cosine."""
 
@@ -169,6 +187,17 @@ class DirectionSpace:
 
     def transform(self, blocks: Blocks) -> np.ndarray:
         return _joined(normalize(blocks.own[key] - mean) for key, mean in self._means.items())
+
+
+def wide_lists(blocks: Blocks) -> dict[str, np.ndarray]:
+    """The lists that are wider than WIDEST, by their keys."""
+    return {
+        key: part for key, part in blocks.wide.items() if key.endswith("/list") and part.shape[1] > WIDEST
+    }
+
+
+def _only_wide_lists(blocks: Blocks) -> Blocks:
+    return Blocks({}, {}, {}, wide_lists(blocks))
 
 
 def _only_embeddings(blocks: Blocks) -> Blocks:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.features.pictures import judged_pixels
+from pipeline.panel.judges import Fitted, choose_judges
 from pipeline.panel.material import Blocks
 from pipeline.panel.ngrams import text_blocks
 from pipeline.panel.spaces import LinearSpace, TextSpace, TreeSpace
@@ -69,3 +70,26 @@ def test_large_images_are_averaged_over_squares() -> None:
     small = images[:, :, :8, :8]
     np.testing.assert_allclose(judged_pixels(small), small.reshape(2, -1) / 255, rtol=1e-5)
     assert judged_pixels(np.ones((1, 1, 500, 3), np.uint8)).shape[1] > 0
+
+
+def test_classes_in_small_components_of_a_list_are_seen_by_the_finer_judge() -> None:
+    """Eighty columns are noise of a large deviation; the classes lie in the columns after them."""
+    random = np.random.RandomState(0)
+    labels = np.arange(600) % 12
+    values = random.normal(size=(600, 200)) * np.where(np.arange(200) < 80, 1.0, 0.3)
+    values[np.arange(600), 80 + labels] += 2.5
+    given = Blocks({}, {}, {}, {"vector/list": values.astype(np.float32)})
+    judges = {judge.name: judge for judge in choose_judges(given, "classification", 12)}
+    right = {}
+    for name in ("linear", "linear_fine"):
+        fitted = Fitted(judges[name], given.select(np.arange(400)), labels[:400], "classification", 12, 0)
+        opinions = fitted.judge(given.select(np.arange(400, 600)))
+        right[name] = (opinions.argmax(1) == labels[400:]).mean()
+    assert right["linear_fine"] > 0.8 > right["linear"] + 0.2
+
+
+def test_narrow_lists_and_pixels_have_no_finer_judge() -> None:
+    values = np.zeros((20, 300), np.float32)
+    for blocks in ({"vector/list": values[:, :100]}, {"picture/pixels": values}):
+        names = [judge.name for judge in choose_judges(Blocks({}, {}, {}, blocks), "classification", 2)]
+        assert "linear_fine" not in names
