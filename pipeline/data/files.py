@@ -22,6 +22,10 @@ from pipeline.data.formats.registry import MAGIC, format_of
 from pipeline.data.formats.sources import open_source
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain, unified, value_type
+from pipeline.features.squares import length_of_pictures, may_hold_pictures
+
+PEEKED = 256
+"""Rows whose lists say whether they are pictures."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Shard:
     size: int  # bytes
     mtime_ns: int  # of a folder a hash of its listing
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
-    """What columns are read as that other shards have in another type."""
+    """What columns are read as that other shards have in another type, or that hold pictures as lists of bytes."""
 
     def type_of(self, column: str) -> pa.DataType:
         """The type in which the column is read, without dictionary encoding."""
@@ -156,11 +160,25 @@ def _with_types(shards: list[Shard]) -> list[Shard]:
             kinds.setdefault(entry.name, []).append(value_type(entry.type))
     different = {name: unified(found) for name, found in kinds.items() if len(set(found)) > 1}
     types = {name: kind for name, kind in different.items() if kind is not None}
+    for name, found in kinds.items():
+        kind = types.get(name, found[0])
+        length = _picture_length(shards, name) if may_hold_pictures(kind) else None
+        if length is not None:
+            types[name] = pa.list_(pa.uint8(), length)
     if not types:
         return shards
     return [
         replace(shard, types={n: k for n, k in types.items() if n in shard.schema.names}) for shard in shards
     ]
+
+
+def _picture_length(shards: Sequence[Shard], name: str) -> int | None:
+    """The length of the first lists of a column, if it is that of square pictures."""
+    for shard in shards:
+        if shard.rows and name in shard.schema.names:
+            with open_source(shard.path) as parquet:
+                return length_of_pictures(next(parquet.iter_batches(PEEKED, columns=[name])).column(0))
+    return None
 
 
 def counted(count: int, noun: str) -> str:

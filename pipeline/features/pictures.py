@@ -15,8 +15,8 @@ from pipeline.errors import InputError
 from pipeline.features.decoding import flattened, opened
 from pipeline.features.encoder import Column
 from pipeline.features.picture_files import contents
+from pipeline.features.squares import SMALLEST, square_shape
 
-SMALLEST_IMAGE = 64  # pixels; a shorter list without a shape in its metadata is just a list
 COARSE = 8
 """Images are pooled to at most 8 × 8 places: a small patch moves one or two of them."""
 JUDGED_SIDE = 32
@@ -28,17 +28,15 @@ def size_text(shape: list[int] | tuple[int, ...]) -> str:
     return f"{width}×{height} pixels with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def guess_shape(column: Column) -> tuple[int, ...]:
-    """Square grey, else square RGB. Raises InputError when the length is neither."""
-    size = column.type.list_size
-    for channels in (1, 3):
-        side = math.isqrt(size // channels)
-        if side * side * channels == size:
-            return (side, side) if channels == 1 else (side, side, channels)
-    raise InputError(
-        f"column {column.name!r}: {size} pixels are neither a square grey nor a square RGB image",
-        "Write image_shape (such as [28, 32]) into the schema's metadata, or use the kind list.",
-    )
+def guess_shape(name: str, size: int) -> tuple[int, ...]:
+    """Square grey, else square RGB, for a column of `size` pixels. Raises InputError when the length is neither."""
+    shape = square_shape(size)
+    if shape is None:
+        raise InputError(
+            f"column {name!r}: {size} pixels are neither a square grey nor a square RGB image",
+            "Write image_shape (such as [28, 32]) into the schema's metadata, or use the kind list.",
+        )
+    return shape
 
 
 def guess_layout(shape: tuple[int, ...]) -> str:
@@ -79,11 +77,8 @@ def stored_shape(column: Column) -> tuple[tuple[int, ...] | None, str | None]:
 def pixels_size(column: Column) -> tuple[int, int, int] | None:
     """Height, width and channels of a list of pixels, or None where no shape fits it."""
     shape, layout = stored_shape(column)
-    if shape is None and column.type.list_size >= SMALLEST_IMAGE:
-        try:
-            shape = guess_shape(column)
-        except InputError:
-            return None
+    if shape is None and column.type.list_size >= SMALLEST:
+        shape = square_shape(column.type.list_size)
     if shape is None or math.prod(shape) != column.type.list_size:
         return None
     height, width, channels = (*shape, 1)[:3]
@@ -126,7 +121,7 @@ def _as_rows_and_columns(pixels: np.ndarray, column: Column) -> np.ndarray:
     Raises ValueError or InputError where the pixels make no picture.
     """
     shape, layout = stored_shape(column)
-    shape = shape or guess_shape(column)
+    shape = shape or guess_shape(column.name, len(pixels))
     picture = pixels.reshape(shape)
     if (layout or guess_layout(shape)) == "CHW":
         picture = picture.transpose(1, 2, 0)

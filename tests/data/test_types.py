@@ -195,3 +195,15 @@ def test_any_type_comes_back_from_the_export(tmp_path, kind):
     assert cleaned.to_pylist() == [row for place, row in enumerate(rows) if place not in (1, 13, 20)]
     assert pq.read_table(tmp_path / "away.parquet").num_rows == 4
     assert module.plain(pa.array(["a"], pa.string_view())).type == pa.large_string()
+
+
+def test_lists_of_bytes_of_one_length_are_pictures_if_they_make_a_square(tmp_path: Path) -> None:
+    """As pandas writes pictures: the type says neither a size nor a shape."""
+    random = np.random.RandomState(0)
+    for length, kind in ((64, "image"), (192, "image"), (70, "list"), (49, "list")):
+        pixels = random.randint(0, 256, (40, length)).astype(np.uint8)
+        lists = pa.array([None, *pixels.tolist()], pa.list_(pa.uint8()))
+        path = tmp_path / f"{length}.parquet"
+        pq.write_table(pa.table({"picture": lists, "label": pa.array([0, *[0, 1] * 20])}), path)
+        found = look([str(path)])
+        assert {name: choice.kind for name, choice in found.choices.items()} == {"picture": kind}

@@ -175,7 +175,7 @@ class ImageEncoder(Encoder):
                 f"column {column.name!r} has {column.type.list_size} pixels, by its metadata {list(shape)}",
                 "Correct image_shape in the schema's metadata.",
             )
-        shape = shape or guess_shape(column)
+        shape = shape or guess_shape(column.name, column.type.list_size)
         return cls(column.name, True, list(shape), layout or guess_layout(shape), size=size)
 
     def misfit(self, kind: pa.DataType) -> tuple[str, str] | None:
