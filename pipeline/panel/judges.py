@@ -22,12 +22,12 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from pipeline.panel.material import Blocks
 from pipeline.panel.spaces import (
     DirectionSpace,
-    FineSpace,
     LinearSpace,
-    OwnSpace,
     Space,
     TextSpace,
     TreeSpace,
+    fine_space,
+    own_space,
     wide_lists,
 )
 from pipeline.panel.trimmed import Trimmed
@@ -164,7 +164,7 @@ JUDGES = (  # they see the features
         "linear",
         "linear model of many components of lists of numbers",
         "finer linear model differs",
-        FineSpace,
+        fine_space,
         lambda blocks, outputs: bool(wide_lists(blocks)),
         _logistic,
         _ridge,
@@ -216,7 +216,7 @@ OWN_LINEAR = Judge(
     "linear",
     "linear model of your embeddings",
     "linear model of your embeddings differs",
-    OwnSpace,
+    own_space,
     _has_embeddings,
     _logistic,
     _ridge,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,30 +150,30 @@ class TreeSpace:
         return _joined(parts)
 
 
-class OwnSpace:
-    """Embeddings, handled as `LinearSpace` handles lists."""
+class ListSpace:
+    """Some lists alone, handled as `LinearSpace` handles lists."""
 
-    def __init__(self, outputs: int):
-        self._space = LinearSpace(outputs)
-
-    def fit(self, blocks: Blocks, seed: int) -> None:
-        self._space.fit(_only_embeddings(blocks), seed)
-
-    def transform(self, blocks: Blocks) -> Any:
-        return self._space.transform(_only_embeddings(blocks))
-
-
-class FineSpace:
-    """Lists that are wider than WIDEST, by FINE_COMPONENTS."""
-
-    def __init__(self, outputs: int):
-        self._space = LinearSpace(outputs, FINE_COMPONENTS)
+    def __init__(self, outputs: int, lists: Callable[[Blocks], dict[str, np.ndarray]], components: int):
+        self._lists, self._space = lists, LinearSpace(outputs, components)
 
     def fit(self, blocks: Blocks, seed: int) -> None:
-        self._space.fit(_only_wide_lists(blocks), seed)
+        self._space.fit(self._alone(blocks), seed)
 
     def transform(self, blocks: Blocks) -> Any:
-        return self._space.transform(_only_wide_lists(blocks))
+        return self._space.transform(self._alone(blocks))
+
+    def _alone(self, blocks: Blocks) -> Blocks:
+        return Blocks({}, {}, {}, self._lists(blocks))
+
+
+def own_space(outputs: int) -> Space:
+    """The space of a user's embeddings."""
+    return ListSpace(outputs, lambda blocks: blocks.own, COMPONENTS)
+
+
+def fine_space(outputs: int) -> Space:
+    """The space of lists that are wider than WIDEST, with more components."""
+    return ListSpace(outputs, wide_lists, FINE_COMPONENTS)
 
 
 class DirectionSpace:
@@ -194,14 +194,6 @@ def wide_lists(blocks: Blocks) -> dict[str, np.ndarray]:
     return {
         key: part for key, part in blocks.wide.items() if key.endswith("/list") and part.shape[1] > WIDEST
     }
-
-
-def _only_wide_lists(blocks: Blocks) -> Blocks:
-    return Blocks({}, {}, {}, wide_lists(blocks))
-
-
-def _only_embeddings(blocks: Blocks) -> Blocks:
-    return Blocks({}, {}, {}, blocks.own)
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
