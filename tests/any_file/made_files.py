@@ -108,7 +108,7 @@ def frame_of_texts(
     return pd.DataFrame({"review": said, "label": np.array(names)[given]}), wrong
 
 
-def pictures(rows: int = 160, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+def pictures(rows: int = 120, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
     """Pictures `[height, width, 3]` of many sizes: bright at the top or at the bottom."""
     random = np.random.RandomState(seed)
     true = random.randint(0, 2, rows)
@@ -222,8 +222,13 @@ def shards_of_different_widths(folder: Path) -> Made:
     first, second = whole.slice(0, 150), whole.slice(150)
     at = first.schema.get_field_index("age")
     first = first.set_column(at, "age", first["age"].cast(pa.int32()))
-    for name, kind in (("label", pa.large_string()), ("note", pa.null()), ("colour", pa.string_view())):
-        second = second.set_column(second.schema.get_field_index(name), name, second[name].cast(kind))
+    columns = {
+        "label": second["label"].cast(pa.large_string()),
+        "colour": second["colour"].cast(pa.string_view()),
+        "note": pa.nulls(150),
+    }
+    for name, column in columns.items():
+        second = second.set_column(second.schema.get_field_index(name), name, column)
     (folder / "shards").mkdir()
     pq.write_table(first, folder / "shards" / "part-0.parquet")
     pq.write_table(second, folder / "shards" / "part-1.parquet")
