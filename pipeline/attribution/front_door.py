@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.model.batchnorm import check_running_statistics
-from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.calls import Inputs, select_inputs
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.model.coverage import WELL_COVERED, coverage
 from pipeline.attribution.model.unseen import unseen_gradients
@@ -29,7 +29,7 @@ from pipeline.attribution.options import (
 )
 from pipeline.attribution.queries.gradients import Queries, check_classes, load_query_point
 from pipeline.attribution.queries.refined import RefinedSettings
-from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows

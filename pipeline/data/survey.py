@@ -127,7 +127,7 @@ class Survey:
         if not aside.any():
             return part
         self.rare_rows += int(aside.sum())
-        return Part(part.shard, part.rows[~aside], part.batch.filter(pa.array(~aside)))
+        return part.where(~aside)
 
     def _with_label(self, run: Run) -> Part:
         rows = np.arange(run.first, run.first + run.batch.num_rows)
@@ -209,11 +209,6 @@ class Survey:
         """Rows of each role."""
         roles = np.concatenate([shard.roles for shard in self.shards])
         return {role: int((roles == code).sum()) for code, role in enumerate(ROLES)}
-
-    @property
-    def aside(self) -> int:
-        """Rows that are set aside."""
-        return sum(int((shard.roles == ASIDE_CODE).sum()) for shard in self.shards)
 
     def check_readable(self) -> None:
         """Raises InputError for the first row that can't be read, if more than MOST_UNREADABLE can't."""

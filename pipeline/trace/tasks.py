@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.methods import Method
-from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.calls import Inputs, select_inputs
 from pipeline.attribution.model.precision import matrix_products
 from pipeline.attribution.queries.compression import Filter, LowRankMatrices, joined
 from pipeline.attribution.queries.gradients import query_gradients
-from pipeline.attribution.rows.batch import Batch, select_inputs
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.conductor import Filters, find_filters
 from pipeline.attribution.scores.queries import query_influences
 from pipeline.attribution.trajectory.weights import restore_weights, under

@@ -91,13 +91,13 @@ class Capture:
             AttributionError: the model doesn't return a tensor, its output depends on no covered layer, its rows depend
                 on each other, or a layer's inputs have no place for the batch.
         """
+        if not row_count(inputs):
+            return self.run(inputs, {})[0]
         known = _KNOWN.get(self.model)
         if known is not None:
             outputs, uses = self.run(inputs, known)
             if all(fits(use, known, row_count(inputs)) for use in uses):
                 return outputs
-        if not row_count(inputs):
-            return self.run(inputs, {})[0]
         _KNOWN[self.model] = known = find_layouts(self, self._plain, inputs)
         outputs, uses = self.run(inputs, known)
         for use in uses:
@@ -137,7 +137,6 @@ class Capture:
 
         Yields:
             (layer name, gradients). The gradients are the sum over all uses of the layer.
-
         """
         found = self._backward(target, weights, retain_graph)
         by_layer: dict[str, list[tuple[_Use, Tensor]]] = {}

@@ -86,9 +86,7 @@ def find_layouts(model: Watched, plain: Callable[[Inputs], Tensor], inputs: Inpu
             alone, beside = plain(few), plain(more)
     except AttributionError:
         raise
-    except (
-        Exception
-    ):  # a model that is built for one size of batches raises whatever it likes: it can't be looked at
+    except Exception:  # whatever a model raises that is built for one size of batches: it can't be looked at
         return {}
     if alone.shape[:1] != (_FEW,) or beside.shape[:1] != (_MORE,) or _apart(alone, beside[:_FEW]):
         raise AttributionError(
@@ -183,5 +181,6 @@ def _no_place(key: UseKey, what: str) -> AttributionError:
 
 
 def _apart(first: Tensor, second: Tensor) -> bool:
-    largest = float(second.abs().max()) if second.numel() else 0.0
+    finite = second[second.isfinite()].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
     return not torch.allclose(first, second, rtol=0.0, atol=_TOLERANCE * largest + 1e-12, equal_nan=True)

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
-from pipeline.attribution.model.calls import Inputs
+from pipeline.attribution.model.calls import Inputs, select_inputs
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import DENSE_BYTES
-from pipeline.attribution.rows.batch import select_inputs
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.weights import restore_weights

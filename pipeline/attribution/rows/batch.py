@@ -8,8 +8,6 @@ from torch import Tensor
 
 from pipeline.attribution.model.calls import Inputs, select_inputs
 
-__all__ = ["Batch", "select_inputs"]
-
 
 @dataclass(frozen=True)
 class Batch:
