@@ -181,12 +181,19 @@ def test_accumulation_without_division_is_named(tmp_path: Path) -> None:
 def test_label_smoothing_that_was_not_told_is_named(tmp_path: Path) -> None:
     loop = Loop(loss=smoothed, epochs=30).record(tmp_path)
     (said,) = loop.said(tmp_path)
-    found = re.search(r"label smoothing of ([\d.]+): give loss=cross_entropy", said)
+    found = re.search(r"label smoothing of ([\d.]+), not 0: give loss=cross_entropy", said)
     assert found is not None
     assert float(found[1]) == pytest.approx(0.1, abs=0.03)
     outputs = loop.model(loop.inputs)
     final = smoothed(outputs, loop.labels) / entropy(outputs, loop.labels)
     assert 1 < factor(said) < 1.2 * float(final)
+
+
+def test_label_smoothing_that_training_did_not_have_is_named(tmp_path: Path) -> None:
+    (said,) = Loop(epochs=30).record(tmp_path).said(tmp_path, cross_entropy(label_smoothing=0.1))
+    found = re.search(r"label smoothing of ([\d.]+), not 0.1: give loss=cross_entropy", said)
+    assert found is not None
+    assert float(found[1]) < 0.03
 
 
 def test_a_loss_that_was_divided_before_it_was_given_does_not_blame_training(tmp_path: Path) -> None:

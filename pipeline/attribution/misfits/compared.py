@@ -48,12 +48,14 @@ class Smoothing:
     """The label smoothing that would explain the recorded losses.
 
     Attributes:
-        value: ε.
+        value: ε; a little less than 0 where training had none.
+        told: ε of the told objective.
         error: the standard error of ε.
         fits: whether it explains the losses of the checkpoints better than one factor does.
     """
 
     value: float
+    told: float
     error: float
     fits: bool
 
@@ -167,7 +169,11 @@ def _comparison(
     return Comparison(
         _ratio([(mean, each.loss) for mean, each in losses]),
         {name: ratio for name, pairs in by.items() if (ratio := _ratio(pairs)) is not None},
-        {name: _mean_ratio([(each.others[name], each.loss.mean) for _, each in found]) for name in names},
+        {
+            name: by
+            for name in names
+            if (by := _mean_ratio([(e.others[name], e.loss.mean) for _, e in found])) > 0
+        },
         _smoothing(losses, objective),
         None if gradient is None else Ratio(gradient.value**0.5, gradient.error / 2),
         _same_norm(norms) if norms else None,
@@ -214,7 +220,8 @@ def _smoothing(losses: Sequence[tuple[Estimate, Expected]], objective: Objective
         w * (mean.mean - factor.value * expected.loss.mean) ** 2
         for w, (mean, expected) in zip(weights, losses, strict=True)
     )
-    return Smoothing(told + more, curvature**-0.5, 0 <= told + more < 1 and residual < by_factor)
+    fits = -_FLOOR < told + more < 1 and residual < by_factor
+    return Smoothing(told + more, told, curvature**-0.5, fits)
 
 
 def _same_norm(norms: Sequence[float]) -> tuple[float, float]:

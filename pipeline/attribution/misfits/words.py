@@ -12,8 +12,8 @@ from pipeline.attribution.trajectory.points import Points
 # Factors up to which a loss, a gradient and another objective count as the same. Rows that training hasn't seen for an
 # epoch have larger losses than the mean row.
 _FITS, _NAMED = 1.4, 1.25
-# Label smoothing that is looked for, from this value on. It raises losses more than gradients, by this factor at least;
-# losses that are larger for other reasons have larger gradients too.
+# The difference of label smoothing that is looked for. More smoothing raises losses more than gradients, by this factor
+# at least; losses that are larger for other reasons have larger gradients too.
 _SMOOTHING, _RAISED = 0.03, 1.15
 # The share of steps with one and the same norm from which gradients count as clipped, and the factor from which it
 # matters.
@@ -66,7 +66,9 @@ def _by_reduction(found: Comparison, name: str) -> str | None:
     if seen is None or not seen.beyond(_FITS) or (found.loss is None and _is_clipped(found)):
         return None
     for reduction, factor in found.expected_by.items():
-        ratio = found.reductions.get(reduction, Ratio(seen.value / factor, seen.error))
+        ratio = found.reductions.get(reduction)
+        if ratio is None:
+            ratio = Ratio(seen.value / factor, seen.error)
         if not ratio.beyond(_NAMED) and abs(ratio.value - 1) < abs(seen.value - 1):
             what = "losses" if found.loss is not None else "gradients"
             return (
@@ -79,11 +81,12 @@ def _by_reduction(found: Comparison, name: str) -> str | None:
 
 def _smoothed(found: Comparison) -> bool:
     smoothing, loss = found.smoothing, found.loss
-    if smoothing is None or loss is None or not smoothing.fits or smoothing.value < _SMOOTHING:
+    if smoothing is None or loss is None or not smoothing.fits:
         return False
     raised = loss if found.gradient is None else loss.over(found.gradient)
-    sure = 4 if found.gradient is None else 2
-    return raised.value > _RAISED and loss.value > 1 and smoothing.value > sure * smoothing.error
+    more, sure = smoothing.value - smoothing.told, 4 if found.gradient is None else 2
+    factors = (loss.value, raised.value) if more > 0 else (1 / loss.value, 1 / raised.value)
+    return abs(more) > max(_SMOOTHING, sure * smoothing.error) and factors[0] > 1 and factors[1] > _RAISED
 
 
 def _by_smoothing(found: Comparison, name: str) -> str | None:
@@ -93,8 +96,8 @@ def _by_smoothing(found: Comparison, name: str) -> str | None:
     assert found.loss is not None
     return (
         f"Training's losses are {_times(found.loss)} the loss {name!r} of the rows at the recorded weights. They fit "
-        f"label smoothing of {found.smoothing.value:.2g}: give loss={name}(label_smoothing=…) with the value of "
-        "training."
+        f"label smoothing of {max(0.0, found.smoothing.value):.2g}, not {found.smoothing.told:g}: give "
+        f"loss={name}(label_smoothing=…) with the value of training."
     )
 
 
