@@ -166,14 +166,13 @@ def _comparison(
     }
     gradient = _ratio(squares)
     norms = [s.gradient_norm for steps, _ in found for s in steps if s.gradient_norm is not None]
+    factors = {
+        name: _mean_ratio([(each.others[name], each.loss.mean) for _, each in found]) for name in names
+    }
     return Comparison(
         _ratio([(mean, each.loss) for mean, each in losses]),
         {name: ratio for name, pairs in by.items() if (ratio := _ratio(pairs)) is not None},
-        {
-            name: by
-            for name in names
-            if (by := _mean_ratio([(e.others[name], e.loss.mean) for _, e in found])) > 0
-        },
+        {name: factor for name, factor in factors.items() if factor > 0},
         _smoothing(losses, objective),
         None if gradient is None else Ratio(gradient.value**0.5, gradient.error / 2),
         _same_norm(norms) if norms else None,
