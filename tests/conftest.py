@@ -7,10 +7,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+# Libraries read these at their import. Threads beyond the cores wait for each other: tests run side by side.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from digits_run import ROOT, digits_config, run_until
 from hypothesis import settings
+from shared_workers import SharedWorkers
+
+from pipeline.workers import cluster
+from pipeline.workers.local_cluster import start_cluster
 
 # The same examples on every machine: a change fails the tests that it breaks, not those that chance picks.
 # `--hypothesis-profile=search` draws new ones.
@@ -32,6 +39,23 @@ def _one_thread_and_the_project_as_working_directory() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shared_workers(_one_thread_and_the_project_as_working_directory: None) -> Iterator[None]:
+    shared = SharedWorkers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "start_cluster", shared.start)
+        yield
+    shared.end()
+
+
+@pytest.fixture(scope="module")
+def new_workers() -> Iterator[None]:
+    """Each audit of a module starts workers of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "start_cluster", start_cluster)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from pipeline.config import Compute
 from pipeline.errors import InputError, WinnowError
 from pipeline.workers.cluster import Workers
 
+pytestmark = pytest.mark.usefixtures("new_workers")
+
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:

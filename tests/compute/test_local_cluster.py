@@ -35,6 +35,8 @@ with RunDirectory(Path("run")).lock() as lock, Workers(Compute(workers=2), lock)
     workers.run(sleep, [(600,), (600,)], ["one", "two"])
 """
 
+pytestmark = pytest.mark.usefixtures("new_workers")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

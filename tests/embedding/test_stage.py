@@ -22,6 +22,7 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.workers.cluster import Workers
 
+pytestmark = pytest.mark.usefixtures("new_workers")  # workers keep open vectors and models
 TEXTS = [f"{'good' if place % 2 else 'bad'} film {place % 50}" for place in range(300)]
 
 
