@@ -14,7 +14,7 @@ demo: environment  ## audit a dataset that ships with the project and say how ma
 	$(BIN)/python -m benchmarks.demo $(SAMPLE)
 
 test: environment  ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-integrations: $(OTHERS_STAMP)  ## run the tests with other people's libraries, in an environment of their own
 	$(OTHERS)/bin/python -m pytest tests_integrations

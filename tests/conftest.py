@@ -26,6 +26,23 @@ settings.register_profile("search", max_examples=500, deadline=None)
 settings.load_profile("repeatable")
 
 
+LONGEST = (
+    "test_resume.py",
+    "test_any_file.py",
+    "test_check.py",
+    "test_kills.py",
+    "test_trace.py",
+    "test_package.py",
+    "test_schedule.py",
+    "test_local_cluster.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that none of them keeps one process busy when the others are done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Copies of sources of other formats than Parquet; processes that tests start have it too."""

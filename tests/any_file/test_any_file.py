@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 
 from pipeline.config import load_config
 from pipeline.data.first_look.inspect_files import look
@@ -18,25 +17,23 @@ from pipeline.stages.audit import audit
 
 from .made_files import LEAST, Made
 
-RANKING_ONLY = {"verification.seeds": 0, "verification.fidelity": 0, "detection.backdoors": False}
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """The address of one worker for all audits, so that none starts its own."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+RANKING_ONLY = {
+    "verification.seeds": 0,
+    "verification.fidelity": 0,
+    "detection.backdoors": False,
+    "compute.workers": 1,
+}
 
 
 @pytest.mark.parametrize("make", LEAST, ids=lambda make: make.__name__)
 def test_planted_labels_are_found(
-    make: Callable[[Path], Made], scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[Path], Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "cache"))
     made = make(tmp_path)
     (tmp_path / "config.yaml").write_text(look(made.paths, label=made.label).to_yaml())
-    config = load_config("config.yaml", RANKING_ONLY | {"compute.scheduler": scheduler})
+    config = load_config("config.yaml", RANKING_ONLY)
     assert check(config).ok
     run = audit(config, tmp_path / "run").run
     assert found_share(run, made) >= LEAST[make]

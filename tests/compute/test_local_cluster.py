@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
         detection__halves=False,
         detection__backdoors=False,
         detection__panel=False,
-        compute__workers=2,
+        compute__workers=1,
         training__epochs=3,
     )
     (tmp_path / "digits.yaml").write_text(config.to_yaml())

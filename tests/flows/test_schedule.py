@@ -77,6 +77,7 @@ def tiny_config(directory: Path) -> Path:
         | {"features": {"image": "image"}, "label": "label", "key": "index"},
         "model": {"name": "mlp", "hidden": [16]},
         "training": {"epochs": 2, "checkpoints": 2},
+        "detection": {"halves": False, "panel": False, "backdoors": False},
         "verification": {"seeds": 0},
         "compute": {"workers": 1},
     }
