@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from digits_run import run_until
 from sklearn.metrics import roc_auc_score
 
 import pipeline
 from pipeline.config import AuditConfig
 from pipeline.report.summary import headline
-from pipeline.results.result import AuditResult
 
 SMALL = {
     "model": {"hidden": [16]},
@@ -23,7 +24,7 @@ SMALL = {
 }
 
 
-def audited(folder: Path, classes: np.ndarray, wrong: np.ndarray, **detection: object) -> AuditResult:
+def poor_config(folder: Path, classes: np.ndarray, wrong: np.ndarray, **detection: object) -> AuditConfig:
     """Points around a centre per class, the labels of `wrong` (bool `[rows]`) moved on by one; no other roles."""
     rng = np.random.default_rng(0)
     number = int(classes.max()) + 1
@@ -34,8 +35,7 @@ def audited(folder: Path, classes: np.ndarray, wrong: np.ndarray, **detection: o
     pq.write_table(pa.table(columns | {"label": labels}), folder / "data/part.parquet")
     features = dict.fromkeys(columns, "numeric")
     data = {"train": str(folder / "data"), "features": features, "label": "label"}
-    tree = {"name": "poor", "data": data, "detection": detection, **SMALL}
-    return pipeline.audit(AuditConfig.model_validate(tree), folder / "run")
+    return AuditConfig.model_validate({"name": "poor", "data": data, "detection": detection, **SMALL})
 
 
 def test_without_validation_and_holdout_rows_are_ranked_and_what_is_missing_is_said(tmp_path: Path) -> None:
@@ -44,7 +44,8 @@ def test_without_validation_and_holdout_rows_are_ranked_and_what_is_missing_is_s
     )  # five rows of one class
     wrong = np.zeros(405, dtype=bool)
     wrong[:400:20] = True
-    result = audited(tmp_path, classes, wrong, max_removed=1.0, relabel_above=0.9)
+    config = poor_config(tmp_path, classes, wrong, max_removed=1.0, relabel_above=0.9)
+    result = pipeline.audit(config, tmp_path / "run")
     rows = result.rows
     assert roc_auc_score(wrong, rows["suspicion"].to_numpy()) > 0.9
     assert result.verdict == "not tested"
@@ -58,14 +59,25 @@ def test_without_validation_and_holdout_rows_are_ranked_and_what_is_missing_is_s
     assert sum(decision in ("remove", "relabel") for decision in of_rare) <= len(of_rare) // 2
 
 
-@pytest.mark.parametrize("rule", ["ranking", "budget"])
-def test_a_thousand_classes_of_three_rows_keep_one_each(tmp_path: Path, rule: str) -> None:
-    classes = np.arange(3000) % 1000
-    wrong = np.zeros(3000, dtype=bool)
-    wrong[:100] = True
-    result = audited(
-        tmp_path, classes, wrong, rule=rule, max_removed=1.0, max_removed_per_class=1.0, halves=False
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditConfig, Path]:
+    """The config of a thousand classes of three rows, and its run before detection."""
+    folder = tmp_path_factory.mktemp("thousand")
+    wrong = np.arange(3000) < 100
+    config = poor_config(
+        folder, np.arange(3000) % 1000, wrong, max_removed=1.0, max_removed_per_class=1.0, halves=False
     )
+    run_until(config, folder / "run", "panel")
+    return config, folder / "run"
+
+
+@pytest.mark.parametrize("rule", ["ranking", "budget"])
+def test_a_thousand_classes_of_three_rows_keep_one_each(
+    thousand: tuple[AuditConfig, Path], tmp_path: Path, rule: str
+) -> None:
+    config, run = thousand
+    shutil.copytree(run, tmp_path / "run")
+    result = pipeline.audit(config.with_changes({"detection.rule": rule}), tmp_path / "run")
     table = result.rows
     kept = table.filter(pa.array([d in ("keep", "review") for d in table["decision"].to_pylist()]))
     assert set(kept["label"].to_pylist()) == set(range(1000))
