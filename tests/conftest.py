@@ -59,8 +59,10 @@ def _one_thread_and_the_project_as_working_directory() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _shared_workers(_one_thread_and_the_project_as_working_directory: None) -> Iterator[None]:
-    shared = SharedWorkers()
+def _shared_workers(
+    _one_thread_and_the_project_as_working_directory: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    shared = SharedWorkers(tmp_path_factory.mktemp("workers"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "start_cluster", shared.start)
         yield

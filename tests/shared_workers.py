@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from distributed import Client, SpecCluster, Worker
@@ -32,29 +30,29 @@ class Idle(NamedTuple):
 
 
 class SharedWorkers:
-    """`start` stands for `start_cluster`; the `close` of its clusters keeps them for the next audit."""
+    """`start` stands for `start_cluster`; the `close` of its clusters keeps them for the next audit.
 
-    def __init__(self) -> None:
+    Args:
+        folder: for files of the workers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._idle: list[Idle] = []
 
     def start(self, count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
         if known_methods() is not None:  # a shared worker would know them for ever
             return start_cluster(count, memory_limit, environment, folder)
-        path = [
-            place for place in sys.path if "dask-scratch-space" not in place
-        ]  # schedulers add such folders
+        # Schedulers in this process add their folders to the path.
+        path = [place for place in sys.path if "dask-scratch-space" not in place]
         kind = count, memory_limit, environment, path
         for idle in [each for each in self._idle if each.kind == kind]:
             self._idle.remove(idle)
             if _become_new(idle):
                 return self._lent(idle)
             idle.end()
-        ending = ExitStack()
-        lasting = TemporaryDirectory(prefix="winnow-tests-", ignore_cleanup_errors=True)
-        ending.callback(lasting.cleanup)
-        cluster = start_cluster(count, memory_limit, environment, lasting.name)
-        ending.callback(cluster.close)
-        return self._lent(Idle(kind, cluster, ending.close))
+        cluster = start_cluster(count, memory_limit, environment, str(self._folder))
+        return self._lent(Idle(kind, cluster, cluster.close))
 
     def _lent(self, idle: Idle) -> SpecCluster:
         idle.cluster.close = partial(self._take_back, idle)
