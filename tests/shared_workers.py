@@ -40,9 +40,17 @@ class SharedWorkers:
         self._folder = folder
         self._idle: list[Idle] = []
 
-    def start(self, count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
+    def start(
+        self,
+        count: int,
+        memory_limit: int,
+        environment: dict[str, str],
+        folder: str,
+        lock: int | None = None,
+    ) -> SpecCluster:
+        """As `start_cluster`; shared workers outlive an audit and so don't inherit its `lock`."""
         if known_methods() is not None:  # a shared worker would know them for ever
-            return start_cluster(count, memory_limit, environment, folder)
+            return start_cluster(count, memory_limit, environment, folder, lock)
         # Schedulers in this process add their folders to the path.
         path = [place for place in sys.path if "dask-scratch-space" not in place]
         kind = count, memory_limit, environment, path
