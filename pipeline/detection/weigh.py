@@ -23,7 +23,15 @@ from pipeline.detection.noise.flag_counts import (
     count_regression,
     count_rows_of_pairs,
 )
-from pipeline.detection.noise.judge_noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
+from pipeline.detection.noise.judge_noise import (
+    CONFUSION,
+    UNCLEAR,
+    UNTOLD,
+    Noise,
+    judge_answers,
+    judge_noise,
+    judge_targets_alone,
+)
 from pipeline.detection.noise.label_flips import Flips, right_label, wrong_label
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
@@ -270,7 +278,10 @@ def _weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Wei
     judges = collect_target_judges(context, given, opinion.best)
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
-    noise = judge_noise(context, opinion, given, window)
+    if judges is None or context.config.data.validation_is_clean:
+        noise = judge_noise(context, opinion, given, window)
+    else:
+        noise = judge_targets_alone(judges, context.config.detection.seed)
     labels = _judge_targets(context, opinion, given, noise.estimate)
     repeated = repeated_signals(context)
     if judges is None:
