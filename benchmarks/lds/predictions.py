@@ -142,7 +142,7 @@ METHODS = {
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "kronfluence_influence": Method(kronfluence_influence, points=("final",), suits=first_or_small),
     "curvlinops_influence": Method(
-        curvlinops_influence, points=("final",), facts={"labels": "exact"}, suits=first_or_small
+        curvlinops_influence, points=("final",), facts={"fisher": "exact"}, suits=first_or_small
     ),
     # TracIn takes the query's gradient at every checkpoint; baselines are asked as they are usually used.
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),

@@ -56,7 +56,7 @@ def attribute(
     method: str = "source",
     segments: int | Sequence[int] = 1,
     query_at: str = "tail",
-    labels: str = "sampled",
+    fisher: str = "mc",
     seed: int = 0,
     damping: float | None = None,
     reduce_queries: bool = True,
@@ -92,8 +92,8 @@ def attribute(
             number for each stage.
         query_at: where the query's gradient is taken: at the ``tail`` average or the ``final`` checkpoint. ``tracin``
             takes it at every checkpoint instead.
-        labels: ``sampled`` or ``exact`` curvature, as in ``factors.covariance_sums``.
-        seed: for sampled labels.
+        fisher: ``mc`` or ``exact``, as in ``factors.covariance_sums``.
+        seed: for drawn labels.
         damping: of influence functions; None means a tenth of each layer's mean eigenvalue.
         reduce_queries: score the mean query loss; False scores every query as well.
         query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
@@ -124,7 +124,7 @@ def attribute(
         {
             "segments": segments,
             "query_at": query_at,
-            "labels": labels,
+            "fisher": fisher,
             "seed": seed,
             "damping": damping,
             "query_tolerance": query_tolerance,
@@ -147,11 +147,11 @@ def attribute(
     batches = [*(stage.batches for stage in data), query]
     repeated = [each for each in batches if isinstance(each, RepeatedBatches)]
     with refused_inputs_named(model, repeated), _as_recorded(model, trajectory):
-        stages = _stage_rows(data, trajectory, loss, model, labels)
+        stages = _stage_rows(data, trajectory, loss, model, fisher)
         unrolling = find_unrolling(method, recording, trajectory, mean_query, seed)
         queries = None
         if query is not None:
-            objective = _objective(loss, model, stages[-1].batches, labels)
+            objective = _objective(loss, model, stages[-1].batches, fisher)
             queries = Queries(query, objective, query_at, reduce_queries)
         points = Points(model, trajectory)
         similarity = None if chosen.similarity is None else find_similarity(chosen.similarity)
@@ -163,7 +163,7 @@ def attribute(
             return _compared(model, similarity, stages, queries, method, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
-        settings = Settings(name, segments, labels, seed, damping, calibrate, query_tolerance, refined)
+        settings = Settings(name, segments, fisher, seed, damping, calibrate, query_tolerance, refined)
         scores = gradient_scores(points, stages, queries, settings, relabel)
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
@@ -256,12 +256,12 @@ def _stage_data(
 
 
 def _stage_rows(
-    stages: Sequence[StageData], trajectory: Trajectory, loss: str | Objective, model: nn.Module, labels: str
+    stages: Sequence[StageData], trajectory: Trajectory, loss: str | Objective, model: nn.Module, fisher: str
 ) -> list[StageRows]:
     return [
         StageRows(
             stage.batches,
-            _objective(loss if stage.loss is None else stage.loss, model, stage.batches, labels),
+            _objective(loss if stage.loss is None else stage.loss, model, stage.batches, fisher),
             ids,
             recorded.train_rows,
         )
@@ -270,7 +270,7 @@ def _stage_rows(
 
 
 def _objective(
-    loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], labels: str
+    loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], fisher: str
 ) -> Objective:
     """The objective; one of the caller's own is tried on the first batch first."""
     if isinstance(loss, str):
@@ -281,7 +281,7 @@ def _objective(
         )
     for inputs, given in train:
         with capture(model) as captured:
-            check_objective(loss, captured.forward(inputs), given, labels)
+            check_objective(loss, captured.forward(inputs), given, fisher)
         break
     return loss
 

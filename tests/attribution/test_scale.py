@@ -28,9 +28,9 @@ def test_alpha_is_one_where_ekfac_is_exact_and_the_filter_solves_its_system() ->
     model = nn.Sequential(nn.Linear(6, 1)).double()
     inputs, objective = torch.randn(50, 6).double(), get_objective("squared_error")
     ids = torch.arange(50)
-    sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, labels="exact")
+    sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, fisher="exact")
     bases = eigenbases(sums)
-    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
+    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, fisher="exact")
     values = {name: value / sums.examples for name, value in spectra.items()}
     segment = PreparedSegment((0,), bases, values, source_spectrum(3.0, 0.01))
     direction = query_filters({"0": torch.randn(1, 7, dtype=torch.float64)}, [segment])[0]
@@ -43,9 +43,9 @@ def test_curvature_that_is_four_times_too_small_is_scaled_down_accordingly() -> 
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     inputs = torch.randn(7, 5).double()
     objective, ids = get_objective("cross_entropy"), torch.arange(7)
-    sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, labels="exact")
+    sums = covariance_sums(model, objective, inputs, ids, seed=0, checkpoint=0, fisher="exact")
     bases = eigenbases(sums)
-    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, labels="exact")
+    spectra = eigenvalue_sums(model, objective, inputs, ids, bases, seed=0, checkpoint=0, fisher="exact")
     direction = random_direction(model)
 
     def alpha(factor: float) -> float:
