@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
@@ -27,14 +26,14 @@ from pipeline.attribution.options import (
     check_values,
     is_cut,
 )
-from pipeline.attribution.queries.gradients import Queries, check_classes, load_query_point
+from pipeline.attribution.queries.gradients import Queries, load_query_point
 from pipeline.attribution.queries.refined import RefinedSettings
-from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
+from pipeline.attribution.scores.compared import compared_scores
 from pipeline.attribution.scores.in_memory import Settings, gradient_scores
-from pipeline.attribution.scores.similarity import PROJECTION, Similarity, compare, find_similarity
+from pipeline.attribution.scores.similarity import PROJECTION, find_similarity
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
@@ -160,7 +159,7 @@ def attribute(
             _warn_of_unseen_gradients(points, stages[0])
         if similarity is not None:
             load_query_point(points, stages[-1], query_at)
-            return _compared(model, similarity, stages, queries, method, projection, seed)
+            return compared_scores(model, similarity, method, stages, queries, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
         settings = Settings(name, segments, fisher, seed, damping, calibrate, query_tolerance, refined)
@@ -191,47 +190,6 @@ def _warn_of_unseen_gradients(points: Points, rows: StageRows) -> None:
                 stacklevel=3,
             )
         break
-
-
-def _compared(
-    model: nn.Module,
-    similarity: Similarity,
-    stages: Sequence[StageRows],
-    queries: Queries | None,
-    method: str,
-    projection: int,
-    seed: int,
-) -> Scores:
-    """Scores by features; a row of several stages counts as one of the last."""
-    asked = None
-    if queries is not None:
-        for inputs, labels in queries.batches:
-            check_classes(model, queries.objective, inputs, labels)
-        asked = [
-            (Batch(inputs, labels, torch.arange(len(labels))), queries.objective)
-            for inputs, labels in queries.batches
-        ]
-    numbers = torch.cat([batch.row_ids for rows in stages for batch in rows])
-    last = torch.zeros(int(numbers.max()) + 1, dtype=torch.int64)
-    last.scatter_reduce_(0, numbers, torch.arange(len(numbers)), "amax")
-    found = compare(
-        model,
-        similarity,
-        ((batch, rows.objective) for rows in stages for batch in rows),
-        asked,
-        reduced=queries is None or queries.reduced,
-        projection=projection,
-        seed=seed,
-    )
-    influence = None if found.influence is None else found.influence[:, last]
-    return Scores(
-        None if found.self_influence is None else found.self_influence[last],
-        None if influence is None else -influence.mean(0),
-        None if queries is None or queries.reduced else influence,
-        found.losses[None, last],
-        None if found.margins is None else found.margins[None, last],
-        method=method,
-    )
 
 
 def _stage_data(
