@@ -154,7 +154,10 @@ def real_kills(folder: Path, kills: int, notes: Notes) -> Iterator[Row]:
             run_process(config, whole, None)
         run = folder / f"killed-{number}" / RUN
         run_process(config, run, seconds * random.Random(number).random())
-        run_process(config, run, None)
+        try:
+            run_process(config, run, None)
+        except RuntimeError as error:
+            return [f"the resumed audit failed: {error}"]
         there, expected = results(run), results(whole)
         shutil.rmtree(run.parent)
         return [name for name in sorted(there | expected) if there.get(name) != expected.get(name)]
@@ -165,18 +168,24 @@ def real_kills(folder: Path, kills: int, notes: Notes) -> Iterator[Row]:
 
 
 def run_process(config: Path, run: Path, killed_after: float | None) -> None:
-    """Audit in a process of its own, to the end or until it is killed."""
+    """Audit in a process of its own, to the end or until it is killed.
+
+    Raises:
+        RuntimeError: the audit failed; the message is the end of what it said.
+    """
     code = f"import pipeline\npipeline.audit({str(config)!r}, {str(run)!r})"
     script = config.with_suffix(".py")
     script.write_text(code)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
-    try:
-        if process.wait(killed_after):
-            raise RuntimeError(f"the audit in {run} failed")
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=said)
+        try:
+            if process.wait(killed_after):
+                said.seek(0)
+                raise RuntimeError(said.read()[-1000:])
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
 
 
 def results(run: Path) -> dict[str, bytes]:

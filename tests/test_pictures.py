@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -74,5 +75,8 @@ def test_the_report_counts_them_and_shows_the_pictures_of_the_others(run: RunDir
     page = Path(run / "report/index.html").read_text()
     assert run.read("report/summary.json")["reasons"]["corrupted"] >= len(LOST)
     assert page.count("not a readable picture") == len(LOST)
+    assert re.search(r"not a readable picture: there is no file \S+/img/3\.png", page)
+    assert "not a readable picture: it does not decode as an image" in page
+    assert "not a readable picture: it is null" in page
     assert "data:image/png;base64" in page
     assert "3 rows can&#39;t be read" in page

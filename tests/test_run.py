@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 
 from pipeline.attribution.atomic import write_folder_atomically
 from pipeline.errors import InputError, WinnowError
+from pipeline.runs import directory
 from pipeline.runs.directory import RunDirectory, write_atomically, write_json, write_text
 
 
@@ -104,6 +106,41 @@ def test_a_second_audit_in_the_same_directory_is_refused_and_named(tmp_path: Pat
         holder.wait()
     with RunDirectory(tmp_path).lock():
         pass
+
+
+def test_an_audit_waits_for_the_workers_of_a_killed_one(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, pathlib, time; from pipeline.runs.directory import RunDirectory\n"
+        "worker = 'import pathlib, sys, time; time.sleep(2); pathlib.Path(sys.argv[1]).touch()'\n"
+        "with RunDirectory(pathlib.Path(sys.argv[1])).lock() as lock:\n"
+        "    subprocess.Popen([sys.executable, '-c', worker, sys.argv[2]], pass_fds=(lock,))\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    ended = tmp_path / "ended"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run"), str(ended)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    assert not ended.exists()
+    with RunDirectory(tmp_path / "run").lock():
+        assert ended.exists()
+
+
+def test_workers_of_a_killed_audit_that_do_not_end_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "ORPHAN_SECONDS", 0.1)
+    (tmp_path / ".lock").write_text("999999999")  # no process has this number
+    with (tmp_path / ".lock").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with (
+            pytest.raises(InputError, match="a worker of an interrupted audit still runs"),
+            RunDirectory(tmp_path).lock(),
+        ):
+            pass
 
 
 def test_partial_files_of_a_killed_audit_are_removed(tmp_path: Path) -> None:

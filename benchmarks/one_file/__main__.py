@@ -12,10 +12,11 @@ interruption:
   without those that cleanlab flags; five retrainings each by the recipe of `winnow init`.
 - core (a part of the configurations): the whole audit by defaults, and the same accuracy for its arms. It counts as
   the audit where that is not there.
+- naming (of files with a column of sources, one bad or none, with more seeds): the source that is named, from the
+  stages of an audit that decide it.
 
-`--ranking-only`: peers and audits; `--peers`: peers and gains; `--core`: what the core needs; `--naming`: audits with
-a column of sources, one bad or none, with more seeds; `--done`: sum up what is there; `--fresh`: do the audits of
-other commits again.
+`--ranking-only`: peers and audits; `--peers`: peers and gains; `--core`: what the core needs; `--naming`: naming;
+`--done`: sum up what is there; `--fresh`: do what other commits made again.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from benchmarks.detection_findings import load_findings, save_findings
 from benchmarks.one_file import audits, configurations
 from benchmarks.one_file.arms import Retrainings, prepare_rows, without
 from benchmarks.one_file.configurations import Configuration, OneFile, make_file
-from benchmarks.one_file.measures import Row, accuracy_rows, audit_rows, peer_rows, row
+from benchmarks.one_file.measures import Row, accuracy_rows, audit_rows, naming_row, peer_rows, row
+from benchmarks.one_file.naming import source_that_is_named
 from benchmarks.one_file.peers import FLAGGED, MAIN, peers
-from benchmarks.one_file.pieces import AUDIT, CORE, GAINS, PEERS, Pieces
+from benchmarks.one_file.pieces import AUDIT, CORE, GAINS, NAMING, PEERS, Pieces
 from benchmarks.one_file.sets import SETS, available
 from benchmarks.one_file.summary import summarise
 from benchmarks.results import CACHE, HOME, write_lines
@@ -88,6 +90,10 @@ class Work:
         save_findings(path, found.findings, self.file.wrong)
         return audit_rows(self.file, found, self.file.noisy.bad)
 
+    def naming(self) -> list[Row]:
+        named = source_that_is_named(self.config, self._folder / "naming")
+        return [naming_row(named, self.file.noisy.bad)]
+
     def gains(self) -> list[Row]:
         return accuracy_rows(self.accuracies({}))
 
@@ -137,6 +143,7 @@ def work_through(
                     AUDIT: work.audit,
                     GAINS: work.gains,
                     CORE: work.core,
+                    NAMING: work.naming,
                 }
                 begin = time.perf_counter()
                 try:
@@ -190,7 +197,7 @@ def main() -> None:
     elif arguments.peers:
         parts = [PEERS, GAINS]
     elif arguments.naming:
-        parts = [AUDIT]
+        parts = [NAMING]
     if not arguments.done:
         work_through(planned, parts, arguments.data, pieces, arguments.fresh)
     rows = summarise([*everything, *named], pieces)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.detection_tasks import GIVEN
-from benchmarks.one_file.noise import SOURCE_COLUMN, Noisy, make_noise
+from benchmarks.one_file.noise import DECOY, SOURCE_COLUMN, Noisy, make_noise
 from benchmarks.one_file.sets import SETS, OneFileSet, draw
 from pipeline.config import digest
 from pipeline.errors import InputError
@@ -32,7 +32,7 @@ CLASS_NOISES = (
     ("uniform", 0.05),
 )
 TARGET_NOISES = (("targets", 0.1), ("none", 0.0), ("targets", 0.2), ("shift", 1.0))
-NAMING_NOISES = (("source", 0.3), ("decoy", 0.1))
+NAMING_NOISES = (("source", 0.3), (DECOY, 0.1))
 STRUCTURED = {
     "breast_cancer": ("source", 0.3),
     "digits": ("pairs", 0.2),

@@ -94,6 +94,11 @@ def calibration_floor(bins: Bins) -> float:
     return float(np.sqrt(2 / np.pi * rows * mean * (1 - mean)).sum() / rows.sum())
 
 
+def naming_row(named: str | None, bad: str | None) -> Row:
+    """Whether exactly the bad source is named, or none where there is none."""
+    return row("winnow", "source_named", float(named == bad), n=1, named=named, bad=bad)
+
+
 def audit_rows(file: OneFile, audited: Audited, bad: str | None) -> list[Row]:
     """All that an audit says, against the truth. bad: the source with more wrong labels, if there is one."""
     wrong, facts = file.wrong, audited.facts
@@ -106,9 +111,7 @@ def audit_rows(file: OneFile, audited: Audited, bad: str | None) -> list[Row]:
         )
     found += suggestion_rows(file.true, audited)
     if file.noisy.sources is not None:
-        named = facts["worst_source"]
-        right = named == bad if bad is not None else named is None
-        found.append(row("winnow", "source_named", float(right), n=1, named=named, bad=bad))
+        found.append(naming_row(facts["worst_source"], bad))
     found += [row(method, "error_true", value) for method, value in facts["error_true"].items()]
     found.append(row("winnow", "verdict", facts["verdict"]))
     found.append(row("winnow", "seconds", facts["seconds"]))

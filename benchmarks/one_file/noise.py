@@ -13,6 +13,8 @@ from pipeline.seeds import random_state
 
 SOURCES = ("aster", "birch", "cedar", "dahlia", "elm")
 SOURCE_COLUMN = "vendor"
+DECOY = "decoy"
+"""The noise with a column of sources that says nothing."""
 OTHER_SOURCES = 0.05
 """Share of wrong labels of the four better sources where one of five has more."""
 
@@ -52,7 +54,7 @@ def make_noise(name: str, known: OneFileSet, rows: pa.Table, noise: str, rate: f
         return of_targets(labels, noise, rate, random)
     names, codes = class_codes(rows[GIVEN])
     sources = bad = None
-    if noise in ("source", "decoy"):
+    if noise in ("source", DECOY):
         sources = random.randint(len(SOURCES), size=len(codes))
     if noise == "source":
         bad = random.randint(len(SOURCES))
@@ -60,7 +62,7 @@ def make_noise(name: str, known: OneFileSet, rows: pa.Table, noise: str, rate: f
     elif noise == "pairs" and len(names) == 2:
         others = one_way(codes, rate, random)
     else:
-        kind = "uniform" if noise == "decoy" else noise
+        kind = "uniform" if noise == DECOY else noise
         count = round(rate * len(codes))
         others = other_classes(known.features, rows, codes, len(names), kind, count, random)
     given = pa.array(names[np.where(others < 0, codes, others)], labels.type)

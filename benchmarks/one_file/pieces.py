@@ -18,10 +18,10 @@ from benchmarks.one_file.measures import Row
 from benchmarks.results import commit
 from pipeline.runs.directory import write_text
 
-PEERS, AUDIT, CORE, GAINS = "peers", "audit", "core", "gains"
-VERSIONS = {PEERS: 1, AUDIT: 1, CORE: 1, GAINS: 1}
+PEERS, AUDIT, CORE, GAINS, NAMING = "peers", "audit", "core", "gains", "naming"
+VERSIONS = {PEERS: 1, AUDIT: 1, CORE: 1, GAINS: 1, NAMING: 1}
 """Raised when what a part measures changes, which makes its files count no more."""
-OF_WINNOW = (AUDIT, CORE)
+OF_WINNOW = (AUDIT, CORE, NAMING)
 """Parts whose results depend on the code of the project, and so are stale under another commit."""
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.one_file.configurations import SEEDS, Configuration
+from benchmarks.one_file.configurations import NAMING_NOISES, SEEDS, Configuration
 from benchmarks.one_file.measures import Bins, Row, calibration_error
+from benchmarks.one_file.noise import DECOY
 from benchmarks.one_file.peers import MAIN
-from benchmarks.one_file.pieces import AUDIT, CORE, GAINS, PEERS, Pieces
+from benchmarks.one_file.pieces import AUDIT, CORE, GAINS, NAMING, PEERS, Pieces
 
-PARTS = (PEERS, AUDIT, GAINS, CORE)
+PARTS = (NAMING, PEERS, AUDIT, GAINS, CORE)
+"""What a later part says counts: a whole audit names a source as well."""
 FEATURES = "features"
 EASY = 0.9
 """A set is easy where the usual model agrees with so many labels of the clean file."""
@@ -84,7 +86,7 @@ def summarise(configurations: Sequence[Configuration], pieces: Pieces) -> list[R
     """All lines of results; prints the targets, what failed and which pieces are of other commits."""
     done = measured(configurations, pieces)
     for part in PARTS:
-        planned = [each for each in configurations if part != CORE or each.is_core]
+        planned = [each for each in configurations if _is_planned(part, each)]
         there = sum(pieces.read(part, each) is not None for each in planned)
         print(f"{part}: {there} of {len(planned)} configurations are in")
     stale = [
@@ -109,6 +111,14 @@ def summarise(configurations: Sequence[Configuration], pieces: Pieces) -> list[R
     return lines
 
 
+def _is_planned(part: str, configuration: Configuration) -> bool:
+    if part == NAMING:
+        return (configuration.noise, configuration.rate) in NAMING_NOISES
+    if part == CORE:
+        return configuration.is_core
+    return configuration.seed < SEEDS and configuration.noise != DECOY
+
+
 def rounded(row: Row) -> Row:
     """With numbers to six digits, which keeps the file of results small."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
@@ -116,7 +126,7 @@ def rounded(row: Row) -> Row:
 
 def targets(done: Sequence[Measured]) -> list[Row]:
     """One line per target that something is known about."""
-    usual = [each for each in done if each.configuration.seed < SEEDS and each.configuration.noise != "decoy"]
+    usual = [each for each in done if each.configuration.seed < SEEDS and each.configuration.noise != DECOY]
     classes = [each for each in usual if not each.configuration.known.regression]
     noisy = [each for each in usual if each.share > 0]
     class_noisy = [each for each in noisy if not each.configuration.known.regression]
@@ -308,7 +318,7 @@ def calibration_of_sets(
 
 def sources(done: Sequence[Measured]) -> list[Row | None]:
     bad = [each for each in done if each.configuration.noise in ("source", "shift")]
-    decoys = [each for each in done if each.configuration.noise == "decoy"]
+    decoys = [each for each in done if each.configuration.noise == DECOY]
     return [
         at_least("bad source named", values(bad, "winnow", "source_named"), 0.95),
         at_least("no source named without one", values(decoys, "winnow", "source_named"), 0.95),

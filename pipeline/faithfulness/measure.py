@@ -145,7 +145,7 @@ def _opened(
                 )
         run.check_stages("prepare", "train")
         folder = Path(output) if output is not None else run / "lds"
-        with run.lock(), Workers(config.compute) as workers:
+        with run.lock() as lock, Workers(config.compute, lock) as workers:
             context = AuditContext(config, run, workers, progress)
             _check_data(context, plan)
             yield context, folder

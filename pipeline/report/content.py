@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.data.originals import Originals, Place
 from pipeline.features.encoder import Column, Encoder
+from pipeline.features.pictures import why_no_picture
 from pipeline.report.thumbnails import SIDE, Thumbnail, encode
 from pipeline.text import words
 
@@ -90,9 +91,11 @@ class ContentReader:
         shown = self.pictures[0]
         column = Column.of(self.originals.schema, shown.column)
         cell = pa.array([row[shown.column].as_py()], row[shown.column].type)
-        image = shown.picture(shown.placed(cell, str(Path(place[0]).parent))[0], column, SIDE)
+        cell = shown.placed(cell, str(Path(place[0]).parent))[0]
+        image = shown.picture(cell, column, SIDE)
         if image is None:
-            return None, "not a readable picture"
+            why = why_no_picture(cell)
+            return None, "not a readable picture" + (f": {words.shorten(why, TEXT_LENGTH)}" if why else "")
         made = encode(image)
         if len(made.uri) > self.bytes_left:
             return None, "picture left out to keep this page small"

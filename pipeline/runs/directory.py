@@ -6,10 +6,13 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import psutil
 
 from pipeline import artifacts
 from pipeline.artifacts import Ledger, remove
@@ -32,6 +35,8 @@ __all__ = [
 
 RUNS = Path("runs")
 """The default folder for runs, in the working directory."""
+ORPHAN_SECONDS = 60.0
+"""How long an audit waits for the workers of one that was killed; they end within seconds, later on a busy machine."""
 
 
 @contextmanager
@@ -221,8 +226,14 @@ class RunDirectory:
         self.update_record(stages=stages)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the run directory for this process; the operating system unlocks it when the process ends in any way.
+    def lock(self) -> Iterator[int]:
+        """Lock the run directory; the operating system unlocks it when the process ends in any way.
+
+        Worker processes that inherit the lock's file descriptor keep the lock: a killed audit's workers write on for a
+        moment. So an audit that finds the lock of a process that has ended waits for its workers.
+
+        Yields:
+            The file descriptor of the lock.
 
         Raises:
             InputError: another audit holds the lock, or the directory can't be written to.
@@ -236,21 +247,37 @@ class RunDirectory:
                 f"{self.path}: can't be written to ({reason})", "Choose another --output."
             ) from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise InputError(
-                    f"{self.path}: another audit is running in it (process {file.read().strip() or '?'})",
-                    "Wait for it to end, or choose another --output.",
-                ) from None
+            self._wait_for(file)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             artifacts.begin_journal(self.path)
             for partial in list(self.path.rglob(f"*{PARTIAL}")):
                 remove(partial)
-            yield
+            yield file.fileno()
+
+    def _wait_for(self, file: TextIO) -> None:
+        """Lock a file; wait only while its lock is that of a process that has ended.
+
+        Raises:
+            InputError: the lock is held by an audit that runs, or by workers that don't end.
+        """
+        until = time.monotonic() + ORPHAN_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip()
+            ended = holder.isdecimal() and not psutil.pid_exists(int(holder))
+            if not ended or time.monotonic() > until:
+                what = "a worker of an interrupted audit still runs" if ended else "another audit is running"
+                raise InputError(
+                    f"{self.path}: {what} in it (process {holder or '?'})",
+                    "Wait for it to end, or choose another --output.",
+                )
+            time.sleep(0.05)
 
 
 def link(path: Path, target: Path) -> None:

@@ -132,7 +132,7 @@ def open_run(
     """
     require_precision(config)
     run = choose_directory(config, output)
-    with run.lock(), Workers(config.compute) as workers:
+    with run.lock() as lock, Workers(config.compute, lock) as workers:
         write_text(run / "config.yaml", config.to_yaml())
         run.mend_record()
         run.update_record(**_describe_machine(config))

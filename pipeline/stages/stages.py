@@ -99,6 +99,7 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
     """
     from pipeline.data.evidence.collect import evidence_fingerprint
     from pipeline.data.named_rows import content_hash
+    from pipeline.data.picture_states import picture_states
     from pipeline.data.prepare import source_fingerprint
     from pipeline.detection.signals.registry import added_signals
     from pipeline.embedding.stage import encoder_identities
@@ -113,6 +114,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
             part[key] = tree[section][name] if name else tree[section]
         if stage.name == "prepare" and (encoders := encoder_identities(config)):
             part |= {"encoders": encoders}
+        if stage.name == "prepare" and (pictures := picture_states(config.data)) is not None:
+            part |= {"pictures": pictures}
         if stage.name == "train" and config.training.trajectory is not None:
             part["training"] |= {"trajectory": recorded_hash(config.training.trajectory)}
         if stage.name == "panel" and (joined := evidence_fingerprint(config)) is not None:

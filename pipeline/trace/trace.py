@@ -150,7 +150,7 @@ def trace(
         raise InputError("--backdoor is for classification", "Leave it out: regression has no target class.")
     folder = Path(output) if output is not None else run / FOLDER_NAME / asked.path.stem
     _check_output(folder)
-    with run.lock(), Workers(config.compute) as workers:
+    with run.lock() as lock, Workers(config.compute, lock) as workers:
         context = AuditContext(config, run, workers, progress)
         with write_folder_atomically(folder) as made:
             found = write_trace(context, asked, top, backdoor, refined, made)

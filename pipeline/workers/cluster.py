@@ -59,14 +59,19 @@ def _gpus() -> int:
 class Workers:
     """The workers of an audit. They start on first use. `close()` ends a local cluster but not the user's own.
 
+    Args:
+        config: how many workers, or the scheduler of the user's own.
+        lock: the file descriptor of the lock under which they work. Local workers inherit it, so that the lock lasts
+            until they have ended, even when this process is killed.
+
     Raises:
         InputError: the config asks for a GPU on a machine without one.
     """
 
-    def __init__(self, config: Compute):
+    def __init__(self, config: Compute, lock: int | None = None):
         if config.device == "cuda" and not config.scheduler and not _gpus():
             raise InputError("compute.device is cuda, but torch finds no GPU here", "Set it to auto or cpu.")
-        self._config = config
+        self._config, self._lock = config, lock
         self._client: Client | None = None
         self._cluster: SpecCluster | None = None
         self._folder: TemporaryDirectory[str] | None = None
@@ -140,7 +145,7 @@ class Workers:
         self._folder = TemporaryDirectory(prefix="winnow-workers-", ignore_cleanup_errors=True)
         try:
             self._cluster = start_cluster(
-                count, self._config.memory_per_worker, environment, self._folder.name
+                count, self._config.memory_per_worker, environment, self._folder.name, self._lock
             )
         except BaseException:
             self._folder.cleanup()

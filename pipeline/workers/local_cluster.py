@@ -41,9 +41,17 @@ class LocalWorker(ProcessInterface):
         name: a number; workers share the GPUs by their numbers.
         options: arguments of `distributed.Worker`, with `memory_limit` in bytes.
         environment: variables of the process.
+        lock: a file descriptor that the process inherits.
     """
 
-    def __init__(self, scheduler: str, name: int, options: dict[str, Any], environment: dict[str, str]):
+    def __init__(
+        self,
+        scheduler: str,
+        name: int,
+        options: dict[str, Any],
+        environment: dict[str, str],
+        lock: int | None,
+    ):
         super().__init__()
         path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]  # noqa: PTH100
         order = {
@@ -55,6 +63,7 @@ class LocalWorker(ProcessInterface):
         }
         self._order = json.dumps(order).encode() + b"\n"
         self._environment, self._folder = environment, Path.cwd()
+        self._inherited = () if lock is None else (lock,)
         self._most = options["memory_limit"] * dask.config.get("distributed.worker.memory.terminate")
         self._look = parse_timedelta(dask.config.get("distributed.worker.memory.monitor-interval"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,6 +83,7 @@ class LocalWorker(ProcessInterface):
             stdin=subprocess.PIPE,
             env=self._environment,
             cwd=self._folder,
+            pass_fds=self._inherited,
         )
         self._tell(self._order)
 
@@ -126,7 +136,9 @@ def _resident_bytes(process_id: int) -> int:
         return 0
 
 
-def start_cluster(count: int, memory_limit: int, environment: dict[str, str], folder: str) -> SpecCluster:
+def start_cluster(
+    count: int, memory_limit: int, environment: dict[str, str], folder: str, lock: int | None = None
+) -> SpecCluster:
     """Start a local cluster; its `close()` ends the workers.
 
     Args:
@@ -134,6 +146,7 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str], fo
         memory_limit: bytes per worker.
         environment: variables for the worker processes; variables of this process override them.
         folder: for files of the workers; the caller removes it, or the workers do if the caller was killed.
+        lock: a file descriptor that the workers inherit, so that a lock on it lasts until they have ended.
 
     Raises:
         WinnowError: the workers don't start.
@@ -147,7 +160,7 @@ def start_cluster(count: int, memory_limit: int, environment: dict[str, str], fo
         "dashboard": False,
         "dashboard_address": f"{HOST}:0",
     }
-    worker = {"options": options, "environment": environment | dict(os.environ) | inherited}
+    worker = {"options": options, "environment": environment | dict(os.environ) | inherited, "lock": lock}
     cluster = SpecCluster(
         scheduler={
             "cls": Scheduler,

@@ -24,7 +24,7 @@ CLOSE_SECONDS = 2.0
 
 
 class Ending:
-    """Ends the process when the parent asks for it or has ended, even while a task runs.
+    """Ends the process when the parent asks for it, and at once when the parent has ended, even while a task runs.
 
     Args:
         parent: the process id of the parent.
@@ -40,22 +40,26 @@ class Ending:
         self._worker = asyncio.get_running_loop(), worker
 
     def _watch(self) -> None:
-        while os.getppid() == self._parent and not select.select([0], [], [], LOOK_SECONDS)[0]:
-            continue
-        if self._worker is not None:
+        asked = False
+        while os.getppid() == self._parent and not asked:
+            if select.select([0], [], [], LOOK_SECONDS)[0]:
+                asked = bool(os.read(0, 1))
+                if not asked:  # the parent's end of the pipe is closed
+                    break
+        if asked and self._worker is not None:
             loop, worker = self._worker
-            closing = worker.close(timeout=CLOSE_SECONDS, executor_wait=False, reason="the parent has ended")
+            closing = worker.close(timeout=CLOSE_SECONDS, executor_wait=False, reason="the audit has ended")
             try:
                 asyncio.run_coroutine_threadsafe(closing, loop).result(CLOSE_SECONDS)
             except (
                 BaseException
             ):  # a task may hold the interpreter, or the scheduler may be gone; the process ends in any case
                 self.end(1)
-        self.end(0)
+        self.end(0, orphan=not asked)
 
-    def end(self, status: int) -> NoReturn:
+    def end(self, status: int, orphan: bool = False) -> NoReturn:
         """End the process at once; otherwise a thread that still runs a task would keep it alive."""
-        if os.getppid() != self._parent:
+        if orphan or os.getppid() != self._parent:
             shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(status)
 

@@ -19,16 +19,18 @@ from nbclient import NotebookClient
 
 from pipeline.config import Compute
 from pipeline.errors import WinnowError
+from pipeline.runs.directory import RunDirectory
 from pipeline.workers.cluster import Workers
 
 PATIENCE_SECONDS = 180
 SNIPPET = 'import pipeline\n\nresult = pipeline.audit("digits.yaml")\nprint("verdict:", result.verdict)\n'
 SLEEPERS = """
-import sys
+from pathlib import Path
 from cluster_tasks import sleep
 from pipeline.workers.cluster import Workers
 from pipeline.config import Compute
-with Workers(Compute(workers=2)) as workers:
+from pipeline.runs.directory import RunDirectory
+with RunDirectory(Path("run")).lock() as lock, Workers(Compute(workers=2), lock) as workers:
     print(*workers.client.run(__import__("os").getpid).values(), flush=True)
     workers.run(sleep, [(600,), (600,)], ["one", "two"])
 """
@@ -149,6 +151,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script, workers = sleeping_workers(tmp_path)
     script.kill()
     script.wait()
+    with RunDirectory(tmp_path / "run").lock():
+        assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     assert_ended(workers)
     assert not list(passing(tmp_path).iterdir())
 

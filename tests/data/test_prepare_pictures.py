@@ -11,9 +11,11 @@ import pytest
 from picture_bytes import file_of
 
 from pipeline.data import prepare as module
+from pipeline.data.picture_states import picture_states
 from pipeline.errors import InputError
+from pipeline.stages.stages import fingerprints
 
-from .small import run_prepare, write
+from .small import config, run_prepare, write
 
 RANDOM = np.random.default_rng(0)
 ROWS = 40
@@ -120,3 +122,33 @@ def test_options_about_pictures_need_one():
     write("a.parquet", {"x": [1.0, 2.0], "label": [0, 1]})
     with pytest.raises(InputError, match=r"data\.image_size: no feature is a picture"):
         run_prepare(Path("run"), train="a.parquet", image_size=[8, 8])
+
+
+def test_a_changed_or_missing_picture_changes_the_fingerprints_of_the_stages(tmp_path):
+    folder = tmp_path / "img"
+    folder.mkdir()
+    for row, picture in enumerate(pictures(6)):
+        (folder / f"{row}.png").write_bytes(picture)
+    write("a.parquet", table([f"{row}.png" for row in range(6)]))
+    audit = config(image_size=[8, 8], image_root="img", **PHOTO)
+    seen = [fingerprints(audit)]
+    assert fingerprints(audit) == seen[0]
+    (folder / "4.png").write_bytes(file_of(np.zeros((3, 3), np.uint8)))
+    seen.append(fingerprints(audit))
+    (folder / "2.png").unlink()
+    seen.append(fingerprints(audit))
+    for name in ("prepare", "train", "export"):
+        assert len({each[name] for each in seen}) == 3
+
+
+def test_pictures_beside_their_bytes_are_not_looked_at():
+    write("a.parquet", table(pictures(6)))
+    assert picture_states(config(**PHOTO).data) is None
+
+
+def test_the_kind_auto_finds_paths_by_their_endings():
+    write("a.parquet", table(["a.png", None, "b.PNG"]))
+    write("b.parquet", table(["a word", None, "b.png"]))
+    auto = {"features": {"photo": "auto"}}
+    assert picture_states(config(**auto, train="a.parquet").data) is not None
+    assert picture_states(config(**auto, train="b.parquet").data) is None
