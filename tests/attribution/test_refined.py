@@ -14,7 +14,8 @@ from pipeline.attribution import AttributionError, Batch, covered_layers, get_ob
 from pipeline.attribution.curvature.fit import prepare_segment
 from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
-from pipeline.attribution.queries.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
+from pipeline.attribution.queries.curvature_rows import curvature_rows
+from pipeline.attribution.queries.refined import RefinedSettings, passed_on, refined_direction
 from pipeline.attribution.rows.derivatives import row_source
 
 ENTROPY = get_objective("cross_entropy")

@@ -18,7 +18,7 @@ from pipeline.attribution import (
     TrajectoryRecorder,
     attribute,
 )
-from pipeline.attribution.queries.refined import curvature_rows
+from pipeline.attribution.queries.curvature_rows import curvature_rows
 
 
 def rows_of(count: int, seed: int) -> tuple[Tensor, Tensor]:
