@@ -2,11 +2,13 @@
 
 Needs torch and safetensors alone. Record a trajectory while training, load it, attribute:
 
-    recorder = TrajectoryRecorder(model, optimizer, "trajectory/", steps=total_steps, train_rows=rows)
+    recorder = TrajectoryRecorder(
+        model, optimizer, "trajectory/", steps=total_steps, train_rows=rows, batch_size=batch_size
+    )
     for inputs, labels in loader:
         ...
         optimizer.step()
-        recorder.step()
+        recorder.step(loss=loss)
 
     scores = attribute(model, Trajectory.load("trajectory/"), train=train_batches, query=validation_batches)
     scores.self_influence, scores.harm      # nats; harm > 0: removing the row lowers the mean query loss

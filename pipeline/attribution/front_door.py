@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import find_method
+from pipeline.attribution.misfits.words import misfits
 from pipeline.attribution.model.batchnorm import check_running_statistics
 from pipeline.attribution.model.calls import Inputs, select_inputs
 from pipeline.attribution.model.capture import capture
@@ -77,7 +78,8 @@ def attribute(
         query: rows whose loss is attributed, for example a validation set; also iterated several times.
         loss: as in training: ``cross_entropy``, ``squared_error``, ``binary_cross_entropy``, or an ``Objective``,
             such as ``cross_entropy(label_smoothing=0.1)`` or one of your own, which is tried on the first batch.
-            Of the queries, and of stages that don't say otherwise.
+            Of the queries, and of stages that don't say otherwise. A row's loss is the sum over its tokens or outputs;
+            ``cross_entropy(reduction="mean")`` is torch's default.
         method: ``source``; ``fast_source``, with one fit and one pass over the rows a segment, at the mean weights of
             its checkpoints; ``source_sgd_formula``, which takes Adam for gradient descent; ``influence``, for
             influence functions at the last checkpoint; ``source_refined``, SOURCE whose query is solved for with the
@@ -117,7 +119,8 @@ def attribute(
 
     Warns:
         UserWarning: less than ``coverage.WELL_COVERED`` of the parameters are covered; a weight is used outside its
-            layer's call too, and influence through that use isn't seen; training was chaotic.
+            layer's call too, and influence through that use isn't seen; training was chaotic; the losses or gradients
+            that were recorded don't fit ``loss``.
     """
     check_values(
         {
@@ -157,6 +160,7 @@ def attribute(
         if similarity is None or similarity.metric is not None:
             _warn_of_uncovered(model)
             _warn_of_unseen_gradients(points, stages[0])
+            _warn_of_misfits(points, stages, seed)
         if similarity is not None:
             load_query_point(points, stages[-1], query_at)
             return compared_scores(model, similarity, method, stages, queries, projection, seed)
@@ -190,6 +194,12 @@ def _warn_of_unseen_gradients(points: Points, rows: StageRows) -> None:
                 stacklevel=3,
             )
         break
+
+
+def _warn_of_misfits(points: Points, stages: Sequence[StageRows], seed: int) -> None:
+    for place, rows in enumerate(stages):
+        for said in misfits(points, rows, place, seed):
+            warnings.warn(said, stacklevel=3)
 
 
 def _stage_data(
@@ -230,13 +240,15 @@ def _stage_rows(
 def _objective(
     loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], fisher: str
 ) -> Objective:
-    """The objective; one of the caller's own is tried on the first batch first."""
+    """The objective, fitted to the training rows; one of the caller's own is tried on the first batch first."""
     if isinstance(loss, str):
         return get_objective(loss)
     if not isinstance(loss, Objective):
         raise AttributionError(
             f"loss is {loss!r}, which is no Objective.", "Give a name, or the call: cross_entropy()."
         )
+    if loss.fit is not None:
+        loss = loss.fit(labels for _, labels in train)
     for inputs, given in train:
         with capture(model) as captured:
             check_objective(loss, captured.forward(inputs), given, fisher)

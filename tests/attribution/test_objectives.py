@@ -46,6 +46,13 @@ def poisson_columns(outputs: Tensor, labels: Tensor | None = None) -> list[Tenso
 
 OWN = Objective("poisson", poisson_losses, no_margins, signed_columns(poisson_columns), poisson_columns)
 
+
+def fitted(objective: Objective) -> Objective:
+    """To rows with three labels, and with one."""
+    assert objective.fit is not None
+    return objective.fit([TOKENS[None], torch.tensor([[1, -100]])])
+
+
 CASES = [
     pytest.param(cross_entropy(), POINT, torch.tensor(1), id="cross-entropy"),
     pytest.param(cross_entropy(label_smoothing=0.2), POINT, torch.tensor(1), id="smoothed"),
@@ -66,6 +73,19 @@ CASES = [
         binary_cross_entropy(label_smoothing=0.2), POINT[:1], torch.tensor(1.0), id="binary, smoothed"
     ),
     pytest.param(OWN, POINT, torch.tensor([1, 0, 4]), id="one's own, by exact columns"),
+    pytest.param(cross_entropy(reduction="row_mean"), SEQUENCE, TOKENS, id="mean over the row's tokens"),
+    pytest.param(
+        fitted(cross_entropy(class_weights=CLASS_WEIGHTS, reduction="mean")),
+        SEQUENCE,
+        TOKENS,
+        id="mean over the batch's tokens",
+    ),
+    pytest.param(
+        squared_error(reduction="mean"), POINT, torch.tensor([0.3, -1.0, 2.0]).double(), id="mean squares"
+    ),
+    pytest.param(
+        binary_cross_entropy(reduction="mean"), POINT, torch.tensor([1, 0, 0]), id="mean over labels"
+    ),
 ]
 
 

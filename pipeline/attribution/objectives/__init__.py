@@ -16,6 +16,7 @@ from pipeline.attribution.objectives.squared_error import squared_error
 __all__ = [
     "Objective",
     "binary_cross_entropy",
+    "changed_objective",
     "check_objective",
     "cross_entropy",
     "get_objective",
@@ -49,6 +50,17 @@ def get_objective(name: str, **options: Any) -> Objective:
     allowed = set(inspect.signature(make).parameters)
     unknown = sorted(set(options) - allowed)
     if unknown:
-        known = f"Its options are: {', '.join(sorted(allowed))}." if allowed else "It has no options."
+        known = f"Its options are: {', '.join(sorted(allowed))}."
         raise AttributionError(f"The loss {name!r} has no option {unknown[0]!r}.", known)
     return make(**options)
+
+
+def changed_objective(objective: Objective, **options: Any) -> Objective | None:
+    """Returns an objective of this package with some other options, or None if it has no such options.
+
+    Raises:
+        AttributionError: an option has a value that it can't have.
+    """
+    if objective.options is None or not set(options) <= set(objective.options):
+        return None
+    return get_objective(objective.name, **{**objective.options, **options})

@@ -11,9 +11,10 @@ from torch.nn import functional
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective
 from pipeline.attribution.objectives.random_labels import random_signs
+from pipeline.attribution.objectives.reductions import MEAN, SUM, check_reduction, per_output
 
 
-def binary_cross_entropy(*, label_smoothing: float = 0.0) -> Objective:
+def binary_cross_entropy(*, label_smoothing: float = 0.0, reduction: str = SUM) -> Objective:
     """Returns sigmoid cross-entropy in nats, summed over an example's labels.
 
     Outputs are logits ``[batch, labels]``. Labels are bool, integer or float in [0, 1]: ``[batch, labels]``, or
@@ -23,14 +24,18 @@ def binary_cross_entropy(*, label_smoothing: float = 0.0) -> Objective:
     Args:
         label_smoothing: ε in [0, 1). A label y becomes (1 − ε)·y + ε/2. The output Hessian, diag p(1 − p), doesn't
             depend on ε.
+        reduction: ``sum`` over the labels of an example, or ``mean``, torch's default.
 
     Raises:
-        AttributionError: ``label_smoothing`` is out of its range.
+        AttributionError: an option is out of its range.
     """
     if not 0 <= label_smoothing < 1:
         raise AttributionError(f"label_smoothing is {label_smoothing}.", "Give a share from 0, less than 1.")
+    check_reduction(reduction, (SUM, MEAN))
     rule = _BinaryCrossEntropy(label_smoothing)
-    return Objective("binary_cross_entropy", rule.losses, _margins, _sampled, _exact)
+    options = {"label_smoothing": label_smoothing, "reduction": reduction}
+    sums = Objective("binary_cross_entropy", rule.losses, _margins, _sampled, _exact, options=options)
+    return per_output(sums) if reduction == MEAN else sums
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,22 @@ from torch.nn import functional
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective
 from pipeline.attribution.objectives.random_labels import random_signs
+from pipeline.attribution.objectives.reductions import (
+    MEAN,
+    ROW_MEAN,
+    SUM,
+    check_reduction,
+    divided,
+    over_the_mean_size,
+)
 
 IGNORED = -100
 """The label of padding, which has no loss. It is torch's default ``ignore_index``."""
 
 
-def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float = 0.0) -> Objective:
+def cross_entropy(
+    *, class_weights: Tensor | None = None, label_smoothing: float = 0.0, reduction: str = SUM
+) -> Objective:
     """Returns softmax cross-entropy in nats. The loss of an example with several tokens is the sum over its tokens.
 
     Outputs are logits ``[batch, classes]`` with labels int64 ``[batch]``, or ``[batch, tokens, classes]`` with
@@ -29,9 +39,12 @@ def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float
     logit. Examples with several tokens have no margin.
 
     Args:
-        class_weights: float ``[classes]``, positive. They multiply losses as torch's ``weight`` does, but losses are
-            never divided by the sum of the weights.
+        class_weights: float ``[classes]``, positive. They multiply losses as torch's ``weight`` does. Losses are
+            divided by the weights of the labels with ``reduction="mean"`` alone.
         label_smoothing: ε in [0, 1).
+        reduction: ``sum`` over the tokens of an example; ``mean``, torch's default, over the tokens of a batch: the sum
+            divided by the mean number of tokens, or sum of their labels' weights, of a training row; or ``row_mean``
+            over the example's own tokens.
 
     Raises:
         AttributionError: an option is out of its range.
@@ -42,8 +55,18 @@ def cross_entropy(*, class_weights: Tensor | None = None, label_smoothing: float
         class_weights.dim() == 1 and bool((torch.isfinite(class_weights) & (class_weights > 0)).all())
     ):
         raise AttributionError("Class weights have to be positive numbers, one per class.", "Correct them.")
+    check_reduction(reduction, (SUM, MEAN, ROW_MEAN))
     rule = _CrossEntropy(class_weights, label_smoothing)
-    return Objective("cross_entropy", rule.losses, rule.margins, rule.sampled, rule.exact, _unknown)
+    options = {"class_weights": class_weights, "label_smoothing": label_smoothing, "reduction": reduction}
+    sums = Objective("cross_entropy", rule.losses, rule.margins, rule.sampled, rule.exact, _unknown, options)
+    if reduction == MEAN:
+        return over_the_mean_size(sums, rule.sizes)
+    return divided(sums, _own_tokens) if reduction == ROW_MEAN else sums
+
+
+def _own_tokens(_outputs: Tensor, labels: Tensor | None) -> Tensor | float:
+    """Returns the number of each example's tokens with a label, ``[batch]``, and 1 where there are none."""
+    return 1.0 if labels is None else (labels != IGNORED).reshape(len(labels), -1).sum(1).clamp(min=1)
 
 
 def _unknown(labels: Tensor, classes: int) -> Tensor:
@@ -74,6 +97,14 @@ class _CrossEntropy:
                 "Number the classes from 0.",
             ) from error
         return losses if losses.dim() == 1 else losses.flatten(1).sum(1)
+
+    def sizes(self, labels: Tensor) -> Tensor:
+        """Returns each example's part of torch's divisor: its number of tokens, or their labels' weights."""
+        kept = (labels != IGNORED).double()
+        if self.class_weights is not None:
+            # Labels that aren't classes are refused where losses are computed.
+            kept = kept * self.class_weights.to(kept)[labels.long().clamp(0, len(self.class_weights) - 1)]
+        return kept.reshape(len(labels), -1).sum(1)
 
     def margins(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
         if outputs.dim() > 2:

@@ -8,9 +8,9 @@ falls.) The other is all columns of an exact root of the output Hessian.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,9 @@ class Objective:
             outer products is the output Hessian.
         unknown_labels: ``(labels, number of outputs)`` -> those of the labels that a model with this number of outputs
             can't have. None if the labels aren't classes, so that any label is possible.
+        options: the options of the function of this package that made the objective; None for one of your own.
+        fit: ``(batches of labels of all training rows) -> Objective``, for an objective that needs to know all training
+            labels; ``attribute`` calls it. None if the objective can be used as it is.
 
     ``labels`` may be None in the two functions for output gradients. They then raise AttributionError if the output
     Hessian depends on the given labels, as it does with class weights and with padding.
@@ -60,6 +63,8 @@ class Objective:
     sampled_output_gradients: SampledGradients
     exact_output_gradients: ExactGradients
     unknown_labels: Callable[[Tensor, int], Tensor] | None = None
+    options: Mapping[str, Any] | None = field(default=None, compare=False)
+    fit: Callable[[Iterable[Tensor]], Objective] | None = None
 
 
 def check_objective(objective: Objective, outputs: Tensor, labels: Tensor, fisher: str = "mc") -> None:

@@ -8,15 +8,25 @@ from torch import Tensor
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.objective import Objective, no_margins
 from pipeline.attribution.objectives.random_labels import random_signs
+from pipeline.attribution.objectives.reductions import MEAN, SUM, check_reduction, per_output
 
 
-def squared_error() -> Objective:
+def squared_error(*, reduction: str = SUM) -> Objective:
     """Returns the squared error (output − label)², summed over outputs, without a factor ½.
 
     Its output Hessian is 2·I. Outputs are ``[batch, outputs]``. Labels are float ``[batch, outputs]``, or ``[batch]``
     for one output.
+
+    Args:
+        reduction: ``sum`` over the outputs of an example, or ``mean``, torch's default.
+
+    Raises:
+        AttributionError: ``reduction`` is neither.
     """
-    return Objective("squared_error", _losses, no_margins, _sampled, _exact)
+    check_reduction(reduction, (SUM, MEAN))
+    options = {"reduction": reduction}
+    sums = Objective("squared_error", _losses, no_margins, _sampled, _exact, options=options)
+    return per_output(sums) if reduction == MEAN else sums
 
 
 def _losses(outputs: Tensor, labels: Tensor) -> Tensor:

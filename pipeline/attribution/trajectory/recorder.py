@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.attribution.errors import AttributionError, OptimizerError
+from pipeline.attribution.trajectory.measured_steps import StepMeasures
 from pipeline.attribution.trajectory.optimizers import (
     AppliedSums,
     constant_settings,
@@ -59,19 +60,20 @@ def first_tail_step(steps: int, share: float) -> int:
     return steps - max(1, round(share * steps)) + 1
 
 
-def check_announced(steps: int, train_rows: int, tail: float) -> None:
+def check_announced(steps: int, train_rows: int, tail: float, batch_size: int | None = None) -> None:
     """Checks the sizes that a recorder is given before training.
 
     Args:
         steps: the number of optimizer steps.
         train_rows: the number of training rows.
         tail: the share of the last steps whose weights are averaged.
+        batch_size: the number of rows of a step, or None.
 
     Raises:
         AttributionError: a number is less than 1, or ``tail`` isn't between 0 and 1.
     """
-    for name, number in (("steps", steps), ("train_rows", train_rows)):
-        if number < 1:
+    for name, number in (("steps", steps), ("train_rows", train_rows), ("batch_size", batch_size)):
+        if number is not None and number < 1:
             raise AttributionError(f"{name} is {number}.", "Give how many there are in training.")
     if not 0 <= tail <= 1:
         raise AttributionError(f"tail is {tail}.", "Give a share of the steps, from 0 to 1.")
@@ -93,6 +95,8 @@ class TrajectoryRecorder:
         directory: the folder of the trajectory. A trajectory that is there already is discarded.
         steps: the number of optimizer steps of the stage.
         train_rows: N, the number of rows that the stage trains on.
+        batch_size: the number of rows of one optimizer step, over all its micro-batches and all processes. With it,
+            the norms of the gradients near checkpoints are measured, and ``attribute`` says if they don't fit the loss.
         checkpoints: the number of checkpoints, equally spaced.
         tail: the share of the last stage's steps whose weights are averaged, counted from the end. 0 keeps no average.
         name: the name of the stage, for people.
@@ -111,6 +115,7 @@ class TrajectoryRecorder:
         *,
         steps: int,
         train_rows: int,
+        batch_size: int | None = None,
         checkpoints: int = 6,
         tail: float = 0.5,
         name: str = "",
@@ -124,10 +129,18 @@ class TrajectoryRecorder:
         self._versions: list[int] = []
         self._first_tail: int | None = None
         self._mean = RunningMean()
-        self._begin(optimizer, steps, train_rows, checkpoints, name)
+        self._measures = StepMeasures()
+        self._begin(optimizer, steps, train_rows, batch_size, checkpoints, name)
 
     def next_stage(
-        self, optimizer: Optimizer, *, steps: int, train_rows: int, checkpoints: int = 6, name: str = ""
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int,
+        train_rows: int,
+        batch_size: int | None = None,
+        checkpoints: int = 6,
+        name: str = "",
     ) -> None:
         """Begins the next stage. Call it after the last step of a stage and before the first step of the next one.
 
@@ -142,16 +155,18 @@ class TrajectoryRecorder:
                 f"The stage has done {self._step} of the {self._steps} steps announced.",
                 "Begin the next stage when it is complete, or announce fewer steps.",
             )
-        self._begin(optimizer, steps, train_rows, checkpoints, name)
+        self._begin(optimizer, steps, train_rows, batch_size, checkpoints, name)
 
-    def step(self, epoch: float | None = None) -> None:
+    def step(self, epoch: float | None = None, *, loss: Tensor | float | None = None) -> None:
         """Records one step. Call it after every ``optimizer.step()`` and before the ``step()`` of a scheduler.
 
         Args:
             epoch: the number of epochs done, or None.
+            loss: the loss of the step's batch, the number that ``backward()`` was called on. It is kept for steps near
+                checkpoints, and ``attribute`` says if it doesn't fit the loss that it is told.
 
         Raises:
-            AttributionError: training takes more steps than announced.
+            AttributionError: training takes more steps than announced, or ``loss`` isn't one number.
             OptimizerError: a setting of the optimizer other than the learning rate changed.
         """
         assert self._optimizer is not None
@@ -167,6 +182,8 @@ class TrajectoryRecorder:
             )
         self._notice_unchanged()
         self._step += 1
+        self._measures.add(self._step, loss)
+        self._measures.expect(self._step + 1)
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._lr_sum += rates[0]
         self._applied.step(self._stages[-1].optimizer, rates, present_momentum(self._optimizer))
@@ -213,6 +230,7 @@ class TrajectoryRecorder:
             "steps": self._steps,
             "checkpoint_steps": self.checkpoint_steps,
             "first_tail": self._first_tail,
+            "measured": self._measures.records(),
         }
         text = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
         mean = self._mean.to_tensors() if self._mean.count else {}
@@ -230,14 +248,24 @@ class TrajectoryRecorder:
         self._stages = [stage_from_record(each) for each in record["stages"]]
         self._steps, self.checkpoint_steps = record["steps"], record["checkpoint_steps"]
         self._first_tail = record["first_tail"]
+        self._measures.restore(record.get("measured", ()))
+        self._measures.expect(self._step + 1)
         mean = {name.removeprefix("mean/"): t for name, t in state.items() if name.startswith("mean/")}
         self._mean = RunningMean.from_tensors(mean) if mean else RunningMean()
         self._write_progress()
         if self._step == self._steps:
             self._write_trajectory()
 
-    def _begin(self, optimizer: Optimizer, steps: int, train_rows: int, checkpoints: int, name: str) -> None:
-        check_announced(steps, train_rows, self._tail)
+    def _begin(
+        self,
+        optimizer: Optimizer,
+        steps: int,
+        train_rows: int,
+        batch_size: int | None,
+        checkpoints: int,
+        name: str,
+    ) -> None:
+        check_announced(steps, train_rows, self._tail, batch_size)
         optimizer = unwrapped_optimizer(optimizer)
         settings = read_settings(self._model, optimizer)
         self.checkpoint_steps = [self._steps + step for step in checkpoint_steps(steps, checkpoints)]
@@ -245,9 +273,11 @@ class TrajectoryRecorder:
         if is_first_process():
             (self._directory / FILE_NAME).unlink(missing_ok=True)
         self._first_tail = self._steps + first_tail_step(steps, self._tail) if self._tail > 0 else None
-        self._steps += steps
+        first, self._steps = self._steps + 1, self._steps + steps
         self._write_progress()
-        self._stages.append(TrainingStage(train_rows, settings, name))
+        self._stages.append(TrainingStage(train_rows, settings, name, batch_size))
+        self._measures.start(optimizer, self.checkpoint_steps, first, batch_size is not None)
+        self._measures.expect(first)
         if optimizer is not self._optimizer:
             self._applied.start(optimizer)
         self._applied.add_interval(len(settings.groups))
@@ -286,6 +316,7 @@ class TrajectoryRecorder:
     def _close(self) -> None:
         if self._first_tail is not None:
             self._save(self._directory / TAIL_NAME, self._mean.mean())
+        self._measures.stop()
         self._write_trajectory()
 
     def _save(self, path: Path, state: Mapping[str, Tensor]) -> None:
@@ -304,4 +335,5 @@ class TrajectoryRecorder:
             stages=self._stages,
             steps=self._steps,
             tail=None if self._first_tail is None else TAIL_NAME,
+            measured=self._measures.records(),
         )

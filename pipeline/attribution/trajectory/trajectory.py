@@ -3,9 +3,11 @@
 A trajectory is a folder:
 
     trajectory.json                 {"steps", "tail": "tail.safetensors" | null,
-                                     "stages": [{"name", "train_rows", "kind", "momentum", "dampening", "nesterov",
-                                                 "beta2", "eps", "groups": [{"parameters", "weight_decay"}, …]}, …],
-                                     "checkpoints": [{"step", "epoch", "stage", "lr_sum", "applied"}, …]}
+                                     "stages": [{"name", "train_rows", "batch_size", "kind", "momentum", "dampening",
+                                                 "nesterov", "beta2", "eps",
+                                                 "groups": [{"parameters", "weight_decay"}, …]}, …],
+                                     "checkpoints": [{"step", "epoch", "stage", "lr_sum", "applied"}, …],
+                                     "measured": [[step, loss, gradient norm], …]}
     progress.json                   {"done", "announced"}: the step of the last checkpoint, the steps promised
     <step>.safetensors              the model's state dict with its buffers; tied tensors once
     <step>.optimizer.safetensors    "second_moment/<parameter>": Adam's bias-corrected v̂
@@ -13,8 +15,9 @@ A trajectory is a folder:
 
 ``lr_sum`` is the sum of the first group's learning rates over the steps since the checkpoint before. ``applied`` has a
 number per parameter group: the sum of the effective learning rates with which these steps' gradients are applied
-(``optimizers.AppliedSums``). Files of earlier versions have no ``stages``. Such a file is read as one stage of SGD with
-momentum at its steady state (``OptimizerSettings.steady_factor``).
+(``optimizers.AppliedSums``). ``measured`` has the steps near checkpoints (``measured_steps.MeasuredStep``). Files of
+earlier versions have no ``stages``. Such a file is read as one stage of SGD with momentum at its steady state
+(``OptimizerSettings.steady_factor``).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor
 
 from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import AttributionError, CheckpointError
+from pipeline.attribution.trajectory.measured_steps import MeasuredStep, measured_steps
 from pipeline.attribution.trajectory.optimizers import OptimizerSettings, ParameterGroup, check_kind
 from pipeline.attribution.trajectory.weights import load_weights
 
@@ -46,11 +50,13 @@ class TrainingStage:
         train_rows: N, the number of rows that the stage trains on.
         optimizer: the settings of the stage's optimizer.
         name: a name for people.
+        batch_size: the number of rows of one optimizer step, or None if the training loop didn't say.
     """
 
     train_rows: int
     optimizer: OptimizerSettings
     name: str = ""
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class Trajectory:
         stages: the stages of training, first to last.
         steps: the number of optimizer steps of the whole training.
         tail: the file with the mean of the last weights, or None.
+        measured: losses and gradient norms of steps near the checkpoints.
     """
 
     directory: Path
@@ -117,6 +124,7 @@ class Trajectory:
     stages: tuple[TrainingStage, ...]
     steps: int
     tail: Path | None
+    measured: tuple[MeasuredStep, ...] = ()
 
     @classmethod
     def load(cls, directory: str | Path) -> Trajectory:
@@ -139,6 +147,7 @@ class Trajectory:
                 tuple(stage_from_record(each) for each in _stage_records(record)),
                 int(record["steps"]),
                 directory / record["tail"] if record["tail"] else None,
+                measured_steps(record.get("measured", ())),
             )
         except FileNotFoundError as error:
             raise _no_trajectory(path) from error
@@ -261,6 +270,7 @@ def write_trajectory(
     stages: Sequence[TrainingStage],
     steps: int,
     tail: str | None = TAIL_NAME,
+    measured: Sequence[Sequence[Any]] = (),
 ) -> None:
     """Writes ``trajectory.json`` atomically. The weights must be complete before, because the file says that they are.
 
@@ -271,6 +281,7 @@ def write_trajectory(
         stages: the stages of training, first to last.
         steps: the number of optimizer steps of the whole training.
         tail: the name of the file with the tail average, or None.
+        measured: ``measured_steps.StepMeasures.records``.
 
     Raises:
         OptimizerError: the formulas of this library don't cover the optimizer of a stage.
@@ -282,6 +293,7 @@ def write_trajectory(
         "tail": tail,
         "stages": [stage_record(stage) for stage in stages],
         "checkpoints": [dict(checkpoint) for checkpoint in checkpoints],
+        "measured": [list(each) for each in measured],
     }
     with write_atomically(Path(directory) / FILE_NAME) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -319,7 +331,8 @@ def weights_path(directory: str | Path, step: int) -> Path:
 
 def stage_record(stage: TrainingStage) -> dict[str, Any]:
     """Returns a stage as a dictionary for JSON."""
-    return {"name": stage.name, "train_rows": stage.train_rows, **asdict(stage.optimizer)}
+    sizes = {"train_rows": stage.train_rows, "batch_size": stage.batch_size}
+    return {"name": stage.name, **sizes, **asdict(stage.optimizer)}
 
 
 def stage_from_record(record: Mapping[str, Any]) -> TrainingStage:
@@ -333,8 +346,12 @@ def stage_from_record(record: Mapping[str, Any]) -> TrainingStage:
     if not groups:
         raise ValueError("a stage without parameter groups")
     settings = {field.name: record[field.name] for field in fields(OptimizerSettings)}
+    batch_size = record.get("batch_size")
     return TrainingStage(
-        int(record["train_rows"]), OptimizerSettings(**(settings | {"groups": groups})), str(record["name"])
+        int(record["train_rows"]),
+        OptimizerSettings(**(settings | {"groups": groups})),
+        str(record["name"]),
+        None if batch_size is None else int(batch_size),
     )
 
 
