@@ -84,8 +84,8 @@ if TYPE_CHECKING:
     from pipeline.attribution.rows.stages import StageData as StageData
     from pipeline.attribution.scores.ensembles import average as average
     from pipeline.attribution.scores.ensembles import dropout_masks as dropout_masks
-    from pipeline.attribution.scores.forms import FormChoice as FormChoice
-    from pipeline.attribution.scores.forms import layer_forms as layer_forms
+    from pipeline.attribution.scores.form_choice import FormChoice as FormChoice
+    from pipeline.attribution.scores.form_choice import layer_forms as layer_forms
     from pipeline.attribution.scores.relabelling import relabel_effects as relabel_effects
     from pipeline.attribution.scores.rows import BatchScores as BatchScores
     from pipeline.attribution.scores.rows import score_batch as score_batch
@@ -128,7 +128,7 @@ _WHERE = {
     "Coverage": "model.capture",
     "Eigenbasis": "gradients.layer_gradients",
     "FactorSums": "curvature.factor_sums",
-    "FormChoice": "scores.forms",
+    "FormChoice": "scores.form_choice",
     "LayerInfo": "model.capture",
     "Method": "methods",
     "ModuleRule": "layers",
@@ -177,7 +177,7 @@ _WHERE = {
     "has_batchnorm": "model.batchnorm",
     "influence_injection": "curvature.segment_functions",
     "influence_spectrum": "curvature.segment_functions",
-    "layer_forms": "scores.forms",
+    "layer_forms": "scores.form_choice",
     "load_weights": "trajectory.weights",
     "mean_gradient_sums": "queries.gradients",
     "no_exact_gradients": "objectives",

@@ -21,7 +21,7 @@ from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
-from pipeline.detection.backdoor.material import MOST_ROWS
+from pipeline.detection.backdoor.search_data import MOST_ROWS
 from pipeline.scoring.refine import refined_settings
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import evaluate_role

@@ -7,7 +7,7 @@ from torch import nn
 from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.model.capture import Coverage, covered_layers
 from pipeline.attribution.model.coverage import WELL_COVERED
-from pipeline.attribution.scores.forms import layer_forms
+from pipeline.attribution.scores.form_choice import layer_forms
 from pipeline.config import AuditConfig
 from pipeline.preflight.estimate import gradient_points, is_preconditioned
 from pipeline.preflight.result import OK, CheckLine, LayerCost
