@@ -106,17 +106,17 @@ if TYPE_CHECKING:
     from pipeline.attribution.trajectory.weights import load_weights as load_weights
     from pipeline.attribution.trajectory.weights import restore_weights as restore_weights
     from pipeline.attribution.trajectory.weights import save_weights as save_weights
-    from pipeline.attribution.unrolling.piece_recorder import PieceRecorder as PieceRecorder
     from pipeline.attribution.unrolling.replay import Replay as Replay
     from pipeline.attribution.unrolling.replay import ReplayError as ReplayError
     from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder as ReplayRecorder
     from pipeline.attribution.unrolling.unrolled import UnrolledHarm as UnrolledHarm
     from pipeline.attribution.unrolling.unrolled import unrolled_cost as unrolled_cost
     from pipeline.attribution.unrolling.unrolled import unrolled_harm as unrolled_harm
-    from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces as Pieces
+    from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans as WindowMeans
     from pipeline.attribution.unrolling.unrolled_gauss_newton import (
         unrolled_gauss_newton_harm as unrolled_gauss_newton_harm,
     )
+    from pipeline.attribution.unrolling.window_recorder import WindowRecorder as WindowRecorder
 
 _WHERE = {
     "AttributionError": "errors",
@@ -137,8 +137,8 @@ _WHERE = {
     "OptimizerError": "errors",
     "OptimizerSettings": "trajectory.optimizers",
     "ParameterGroup": "trajectory.optimizers",
-    "PieceRecorder": "unrolling.piece_recorder",
-    "Pieces": "unrolling.unrolled_gauss_newton",
+    "WindowRecorder": "unrolling.window_recorder",
+    "WindowMeans": "unrolling.unrolled_gauss_newton",
     "PreparedSegment": "curvature.segments",
     "RefinedDirection": "queries.refined",
     "RefinedSettings": "queries.refined",

@@ -102,7 +102,7 @@ def attribute(
         projection: how many numbers ``trak`` projects gradients to; more are better and slower.
         calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``). That is defined for
             SOURCE with one segment and the mean query loss.
-        recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
+        recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``WindowRecorder`` for ``unrolled_gauss_newton``;
             the query is at its tail average.
         refined: of ``source_refined``; None takes the defaults.
         relabel: ``[rows, …]`` another label for every training row, in the order of the scores; gives
