@@ -58,8 +58,8 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
     done = (
         f"{LEVELS[found['level']]}. {words.count(found['groups'])} random groups of "
         f"{words.percent(found['removed_share'], 0)} of the rows were left out and the model retrained: predicted "
-        f"and measured change of the validation loss correlate with r = {words.interval(found['correlation'])}, and the "
-        f"measured change is {words.interval(found['slope'])} times the predicted one (in brackets 95 % intervals)."
+        f"and measured change of the validation loss correlate with r = {words.interval(found['correlation'])}, and "
+        f"the measured change is {words.interval(found['slope'])} times the predicted one (in brackets 95 % intervals)."
     )
     noise = found["noise"]
     share = noise["share"]
