@@ -10,7 +10,7 @@ from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.judges.residuals import robust_deviation
 from pipeline.detection.judges.target_judges import collect_target_judges
 from pipeline.detection.noise.flag_counts import DOUBTFUL_TARGET, count_regression
-from pipeline.detection.noise.judge_noise import judge_noise
+from pipeline.detection.noise.judge_noise import judge_noise, judge_targets_alone
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.removal_strata import prediction_strata, write_strata
 from pipeline.detection.signals.collect import signals_of_judges, signals_of_training, stored
@@ -30,7 +30,10 @@ def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weig
     judges = collect_target_judges(context, given, opinion.best)
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
-    noise = judge_noise(context, opinion, given, window)
+    if judges is None or context.config.data.validation_is_clean:
+        noise = judge_noise(context, opinion, given, window)
+    else:
+        noise = judge_targets_alone(judges, context.config.detection.seed)
     labels = _judge_targets(context, opinion, given, noise.estimate)
     repeated = repeated_signals(context)
     if judges is None:
