@@ -20,7 +20,7 @@ def print_lds(console: Console, found: dict[str, Any], folder: Path) -> None:
         for method, figures in question["methods"].items():
             lines.append([method, words.interval(figures["lds"]), words.interval(figures["slope"])])
         if question["ceiling"] is not None:
-            lines.append(["ceiling", interval(question["ceiling"]), ""])
+            lines.append(["ceiling", words.interval(question["ceiling"]), ""])
         print_line(console, f"{title}, {found['masks']} subsets, in brackets 95 % intervals")
         print_columns(console, lines)
     curve = found["curve"]
