@@ -29,8 +29,8 @@ def unrolled_sentence(found: dict[str, Any] | None) -> str:
         )
     return (
         f"The rows’ harm to the validation loss has a rank correlation of {words.interval(found['correlation'])} with "
-        f"exact differentiation through the repeated training (in brackets the 95 % interval over rows; going back through "
-        f"it derivatives grow {_grown(found)}; up to {limit} they predict)."
+        f"exact differentiation through the repeated training (in brackets the 95 % interval over rows; going back "
+        f"through it derivatives grow {_grown(found)}; up to {limit} they predict)."
     )
 
 

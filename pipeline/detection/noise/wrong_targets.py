@@ -63,15 +63,28 @@ def estimate_exchanged_targets(
     return NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def _lowest_ratio(targets: np.ndarray, predicted: np.ndarray, random: np.random.RandomState) -> float:
-    """The lowest mean of P(z > t) / P(z' > t) over NEIGHBOURS thresholds."""
+def rarity_among_exchanged(targets: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
+    """P(z' > z) for each row's own z: how many targets of other rows are farther off; float64 `[rows]`."""
+    own, exchanged = _own_and_exchanged(targets, predicted, random_state("rarity of targets", seed))
+    return 1 - np.searchsorted(np.sort(exchanged), own, side="right") / len(exchanged)
+
+
+def _own_and_exchanged(
+    targets: np.ndarray, predicted: np.ndarray, random: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """z, float64 `[rows]`, and draws of z', float64 `[EXCHANGES · rows]`."""
     centre, scale = usual_residuals(targets, predicted)
-    own = np.sort(deviations(targets - predicted, centre, scale))
     exchanged = [
         deviations(targets[random.permutation(len(targets))] - predicted, centre, scale)
         for _ in range(EXCHANGES)
     ]
-    thresholds = np.quantile(np.concatenate(exchanged), QUANTILES)
-    beyond = 1 - np.searchsorted(own, thresholds, side="right") / len(own)
+    return deviations(targets - predicted, centre, scale), np.concatenate(exchanged)
+
+
+def _lowest_ratio(targets: np.ndarray, predicted: np.ndarray, random: np.random.RandomState) -> float:
+    """The lowest mean of P(z > t) / P(z' > t) over NEIGHBOURS thresholds."""
+    own, exchanged = _own_and_exchanged(targets, predicted, random)
+    thresholds = np.quantile(exchanged, QUANTILES)
+    beyond = 1 - np.searchsorted(np.sort(own), thresholds, side="right") / len(own)
     ratios = beyond / (1 - QUANTILES)
     return float(min(1.0, np.convolve(ratios, np.full(NEIGHBOURS, 1 / NEIGHBOURS), "valid").min()))
