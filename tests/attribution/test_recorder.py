@@ -12,16 +12,16 @@ from pipeline.attribution import (
     AttributionError,
     CheckpointError,
     OptimizerError,
-    PieceRecorder,
     ReplayRecorder,
     Trajectory,
     TrajectoryRecorder,
+    WindowRecorder,
     checkpoint_steps,
 )
 from pipeline.attribution.trajectory.optimizers import read_settings
 from pipeline.attribution.trajectory.weights import save_weights
 from pipeline.attribution.unrolling.replay import Replay
-from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
+from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans
 
 
 def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_wrapped_models_are_recorded_under_plain_names(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "recorder", [TrajectoryRecorder, ReplayRecorder, partial(PieceRecorder, batch_size=2)]
+    "recorder", [TrajectoryRecorder, ReplayRecorder, partial(WindowRecorder, batch_size=2)]
 )
 def test_a_training_that_can_not_be_is_refused_before_it_begins(
     tmp_path: Path, recorder, change: dict[str, float], message: str
@@ -264,7 +264,7 @@ def test_a_training_that_can_not_be_is_refused_before_it_begins(
     [
         (TrajectoryRecorder, Trajectory.load),
         (ReplayRecorder, Replay.load),
-        (partial(PieceRecorder, batch_size=2), Pieces.load),
+        (partial(WindowRecorder, batch_size=2), WindowMeans.load),
     ],
     ids=["trajectory", "replay", "pieces"],
 )
