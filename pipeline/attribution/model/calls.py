@@ -46,6 +46,24 @@ def call_arguments(model: nn.Module, inputs: Inputs) -> tuple[tuple[Any, ...], d
     return (inputs,), {}
 
 
+def named_inputs(model: nn.Module, inputs: object) -> object:
+    """Returns several inputs, a tuple or list, under the names of ``forward``'s parameters; others as they are.
+
+    Raises:
+        AttributionError: ``forward`` has fewer named parameters.
+    """
+    if not isinstance(inputs, tuple | list):
+        return inputs
+    named = inspect.signature(model.forward).parameters.values()
+    names = [each.name for each in named if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    if len(names) < len(inputs):
+        raise AttributionError(
+            f"There are {len(inputs)} inputs, but forward has {len(names)} parameters with names.",
+            "Give a dictionary, or wrap the model in a module whose forward names its inputs.",
+        )
+    return dict(zip(names, inputs, strict=False))
+
+
 def _parameters(function: Callable[..., Any]) -> set[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name for name, each in inspect.signature(function).parameters.items() if each.kind in kinds}
