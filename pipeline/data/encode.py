@@ -56,6 +56,8 @@ class Encoding:
         self.label.finish()
         for encoder in self.features:
             encoder.finish()
+        for name, kind in self.inputs.items():
+            kind.settle(self.filled_by(name))
         if self.weight:
             self.weight.finish()
 
@@ -91,7 +93,7 @@ class Encoding:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of a row of each input that there is: dense (d,), image (C, H, W), tokens (max_tokens,)."""
+        """Shape of a row of each input that there is: dense (d,), image (C, H, W), tokens (length,)."""
         shapes = {}
         for name, kind in self.inputs.items():
             parts = [encoder.shape for encoder in self.filled_by(name)]
@@ -110,8 +112,8 @@ class Encoding:
     def statistics(self) -> dict[str, Any]:
         """What the inputs say of the train rows: of images `image_mean` and `image_std`, of texts `vocabulary_size`."""
         facts: dict[str, Any] = {}
-        for encoder in self.features:
-            facts |= encoder.input.statistics(encoder)
+        for name, kind in self.inputs.items():
+            facts |= kind.statistics(self.filled_by(name))
         return facts
 
     def by_name(self, inputs: Tensor | dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from pipeline.detection.corrupted import corrupted_rows
 from pipeline.detection.group_harm import find_spurious
 from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.label_posteriors import write_measures
-from pipeline.detection.noise.judge_noise import pairs_as_json
+from pipeline.detection.noise.judge_noise import exchanged_targets_of, pairs_as_json
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
@@ -155,7 +155,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "labels": situation(config, data),
         "early_epoch": early,
         "window_epochs": window,
-        **_noise_facts(weighed, others),
+        **_noise_facts(context, weighed, others),
         "confused_pairs": pairs_as_json(noise.pairs, data.encoding, given, labels.suggested, decision),
         "calibration": None if labels.calibration is None else asdict(labels.calibration),
         "corrupted": int(corrupted.sum()) + len(aside.decision),
@@ -214,7 +214,7 @@ def effects(
     return removal, relabelling
 
 
-def _noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
+def _noise_facts(context: AuditContext, weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, Any]:
     """The estimated shares of wrong labels among train rows, all judged rows and holdout rows, for the facts."""
     estimate, note = weighed.noise.estimate, weighed.noise.note
     facts: dict[str, Any] = {
@@ -227,6 +227,12 @@ def _noise_facts(weighed: Weighed, others: dict[str, JudgedRole]) -> dict[str, A
         for role, found in others.items():
             wrong = np.asarray(next(each for each in found.signals if each.name == PANEL_WRONG.name).values)
             of_roles[role] = share_of_rows(wrong, estimate)
+    if estimate is not None and weighed.targets is not None:
+        data, seed = run_data(context.run.path), context.config.detection.seed
+        for role in others:
+            of_roles[role] = exchanged_targets_of(
+                weighed.targets, role, role_labels(data, role).numpy(), seed
+            )
     parts = [(len(weighed.ranking), estimate)]
     parts += [(len(found.judgement.decision), of_roles[role]) for role, found in others.items()]
     known = [(rows, each) for rows, each in parts if each is not None]

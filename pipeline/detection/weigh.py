@@ -20,13 +20,23 @@ from pipeline.detection.noise.flag_counts import (
     Counts,
     count_classification,
     count_contradictions,
+    count_exchanged,
     count_regression,
     count_rows_of_pairs,
 )
-from pipeline.detection.noise.judge_noise import CONFUSION, UNCLEAR, UNTOLD, Noise, judge_answers, judge_noise
+from pipeline.detection.noise.judge_noise import (
+    CONFUSION,
+    UNCLEAR,
+    UNTOLD,
+    Noise,
+    judge_answers,
+    judge_noise,
+    judge_targets_alone,
+)
 from pipeline.detection.noise.label_flips import Flips, right_label, wrong_label
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import LEAST_EXPLAINED, WrongShare, estimate_wrong_share, is_told
+from pipeline.detection.noise.wrong_targets import rarity_among_exchanged
 from pipeline.detection.removal_strata import prediction_strata, write_strata
 from pipeline.detection.rules.protection import LEAST_EXPLAINED as LEAST_KNOWN
 from pipeline.detection.rules.protection import LEAST_WRONG
@@ -270,8 +280,13 @@ def _weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Wei
     judges = collect_target_judges(context, given, opinion.best)
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
-    noise = judge_noise(context, opinion, given, window)
-    labels = _judge_targets(context, opinion, given, noise.estimate)
+    seed, rarity = context.config.detection.seed, None
+    if judges is None or context.config.data.validation_is_clean:
+        noise = judge_noise(context, opinion, given, window)
+    else:
+        noise = judge_targets_alone(judges, seed)
+        rarity = rarity_among_exchanged(judges.given, predicted, seed)
+    labels = _judge_targets(context, opinion, given, noise.estimate, rarity)
     repeated = repeated_signals(context)
     if judges is None:
         signals = weighted(of_training, noise.estimate)
@@ -368,10 +383,19 @@ def _judge_classes(
 
 
 def _judge_targets(
-    context: AuditContext, opinion: Opinion, given: np.ndarray, noise: NoiseEstimate | None
+    context: AuditContext,
+    opinion: Opinion,
+    given: np.ndarray,
+    noise: NoiseEstimate | None,
+    rarity: np.ndarray | None,
 ) -> Labels:
     deviation, strata = robust_deviation(given, opinion.best), prediction_strata(opinion.best)
     write_strata(context.run.path, strata)
     contradicted = deviation > DOUBTFUL_TARGET
-    counts = count_regression(deviation, noise)
+    if noise is None or rarity is None:
+        counts = count_regression(deviation, noise)
+    else:
+        counts = count_exchanged(deviation, rarity, noise)
+        if counts.likely_wrong:
+            contradicted |= deviation >= np.partition(deviation, -counts.likely_wrong)[-counts.likely_wrong]
     return Labels(given, opinion.best, contradicted, opinion.probability, strata, counts, None)

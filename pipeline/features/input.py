@@ -42,9 +42,12 @@ class Input:
         """Whether the built-in models take nothing beside it, and one feature in it."""
         return not (self.joins or self.beside)
 
-    def statistics(self, encoder: Encoder) -> dict[str, Any]:  # noqa: ARG002
-        """Facts of the train rows that a model is built from, by name."""
+    def statistics(self, encoders: Sequence[Encoder]) -> dict[str, Any]:  # noqa: ARG002
+        """Facts of the train rows that a model is built from, by name; `encoders` are those that fill the input."""
         return {}
+
+    def settle(self, encoders: Sequence[Encoder]) -> None:
+        """Called once, when all encoders that fill the input are fitted; here nothing is left to do."""
 
     def likeness(self, one: np.ndarray, other: np.ndarray, encoders: Sequence[Encoder]) -> np.ndarray:  # noqa: ARG002
         """How alike two rows are, for near-duplicates.

@@ -122,8 +122,8 @@ class WeightedTerms(nn.Module):
 
     def _terms(self, tokens: Tensor) -> Tensor:
         """All terms at their places, `[batch, places]`, PADDING where there is none."""
-        longest = int((tokens != PADDING).sum(1).max()) if tokens.numel() else 0
-        tokens = torch.where(tokens >= FIRST, tokens, PADDING)[:, :longest]
+        used = (tokens != PADDING).any(0).nonzero()
+        tokens = torch.where(tokens >= FIRST, tokens, PADDING)[:, : int(used[-1]) + 1 if len(used) else 0]
         found = [tokens, self.parts[tokens].flatten(1)]
         if len(self.pairs):
             keys = tokens[:, :-1] * self.base + tokens[:, 1:]

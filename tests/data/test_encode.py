@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from pipeline.config import Data
 from pipeline.data.encode import Encoding
+from pipeline.detection.backdoor.subject import names_of
 from pipeline.features.encoder import Column
 
 COLUMNS = {
@@ -13,11 +14,12 @@ COLUMNS = {
     "c": pa.array(["u", "v", "u"]),
     "l": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]], pa.list_(pa.float32(), 2)),
     "t": pa.array(["good film", "bad film", "film"]),
+    "s": pa.array(["no film", None, "film plot"]),
     "i": pa.array([[0, 255, 9, 3], [1, 2, 3, 4], [5, 6, 7, 8]], pa.list_(pa.uint8(), 4)),
     "y": pa.array(["p", "q", "p"]),
     "w": pa.array([1.0, 2.0, 3.0]),
 }
-KINDS = {"n": "numeric", "b": "boolean", "c": "category", "l": "list", "t": "text", "i": "image"}
+KINDS = {"n": "numeric", "b": "boolean", "c": "category", "l": "list", "t": "text", "s": "text", "i": "image"}
 BATCH = pa.record_batch(COLUMNS)
 
 
@@ -72,6 +74,25 @@ def test_facts_for_the_model():
     pixels = np.array(COLUMNS["i"].to_pylist()) / 255
     np.testing.assert_allclose(encoding.statistics["image_mean"], [pixels.mean()])
     np.testing.assert_allclose(encoding.statistics["image_std"], [pixels.std()])
+
+
+def test_texts_stand_side_by_side_with_numbers_of_their_own(tmp_path):
+    encoding = fitted("ts")
+    rows = encoding.encode_inputs(BATCH)["tokens"]
+    film, bad, good = 2, 3, 4
+    film_2, no_2, plot_2 = 5, 6, 7
+    assert rows.tolist() == [
+        [good, film, 0, 0, no_2, film_2, 0, 0],
+        [bad, film, 0, 0, 0, 0, 0, 0],
+        [film, 0, 0, 0, film_2, plot_2, 0, 0],
+    ]
+    assert encoding.input_shapes == {"tokens": (8,)}
+    assert encoding.statistics["vocabulary_size"] == 8
+    assert [names_of(encoding).token(number) for number in (2, 5, 7)] == ["film", "film", "plot"]
+    encoding.save(tmp_path / "encoding.json")
+    np.testing.assert_array_equal(
+        Encoding.load(tmp_path / "encoding.json").encode_inputs(BATCH)["tokens"], rows
+    )
 
 
 def test_regression_has_one_output():

@@ -386,10 +386,10 @@ def test_short_names_in_scripts_without_spaces_are_categories():
     assert look(["a.parquet"]).features == {"city": "category"}
 
 
-def test_of_two_texts_the_longer_is_taken_beside_the_table():
+def test_all_texts_are_taken_beside_the_table():
     body = ["many more words are in the body of it"] * 60 + ["or in the other body of it too"] * 60
     write("a.parquet", simple(title=[f"a title of {i} words" for i in range(ROWS)], body=body))
-    assert look(["a.parquet"]).features == {"x": "numeric", "body": "text"}
+    assert look(["a.parquet"]).features == {"x": "numeric", "title": "text", "body": "text"}
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,12 @@ def test_a_type_that_the_kind_does_not_take_is_an_error(tmp_path):
     assert caught.value.hint == "Possible kinds: category, image, text."
 
 
-def test_two_images_or_texts_are_an_error(tmp_path):
+def test_two_images_are_an_error_and_two_texts_are_not(tmp_path):
     table = {"a": ["x"], "b": ["y"], "label": [0]}
-    with pytest.raises(InputError, match="'a' and 'b' are both of the kind text"):
-        feature_columns(shards(tmp_path, table), data(features={"a": "text", "b": "text"}))
+    with pytest.raises(InputError, match="'a' and 'b' are both of the kind image"):
+        feature_columns(shards(tmp_path, table), data(features={"a": "image", "b": "image"}))
+    found = feature_columns(shards(tmp_path, table), data(features={"a": "text", "b": "text"}))
+    assert [(column.name, column.kind) for column in found] == [("a", "text"), ("b", "text")]
 
 
 def test_columns_that_are_not_used_may_differ(tmp_path):

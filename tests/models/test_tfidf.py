@@ -22,10 +22,10 @@ from pipeline.attribution import (
     score_rows,
     source_spectrum,
 )
-from pipeline.features.kinds.text import FIRST, TextEncoder
+from pipeline.features.kinds.text import FIRST, TOKENS, TextEncoder
 from pipeline.features.words import tokens
 from pipeline.models.features import features_and_outputs
-from pipeline.models.tfidf import ALWAYS, SCALE, TfIdf, WeightedTerms, parts_of, term_tables
+from pipeline.models.tfidf import ALWAYS, SCALE, TermTables, TfIdf, WeightedTerms, parts_of, term_tables
 
 from ..attribution.oracles import split
 from ..features.fitted import fit
@@ -39,9 +39,27 @@ TEXTS = [" ".join(np.random.RandomState(row).choice(WORDS, 3 + row % 6)) for row
 
 def dense(encoder: TextEncoder, texts: list[str]) -> np.ndarray:
     """The weights of all terms, float64 `[texts, terms]`."""
-    terms, weights = WeightedTerms(term_tables(encoder.facts))(rows_of(encoder, texts))
-    found = torch.zeros(len(texts), len(term_tables(encoder.facts).idf), dtype=torch.float64)
-    return found.scatter_add_(1, terms, weights.double()).numpy()
+    return weights_of(term_tables(encoder.facts), rows_of(encoder, texts))
+
+
+def weights_of(tables: TermTables, rows: Tensor) -> np.ndarray:
+    """The weights of all terms, float64 `[rows, terms]`."""
+    terms, weights = WeightedTerms(tables)(rows)
+    return (
+        torch.zeros(len(rows), len(tables.idf), dtype=torch.float64)
+        .scatter_add_(1, terms, weights.double())
+        .numpy()
+    )
+
+
+def frequent_terms(texts: list[str]) -> np.ndarray:
+    """scikit-learn's TF-IDF of words, and of pairs in at least two texts, float64 `[texts, terms]`."""
+    peer = TfidfVectorizer(analyzer=with_pairs, sublinear_tf=True, norm=None).fit(texts)
+    found = peer.transform(texts).toarray()
+    once = [
+        place for name, place in peer.vocabulary_.items() if " " in name and (found[:, place] > 0).sum() < 2
+    ]
+    return np.delete(found, once, axis=1)
 
 
 def rows_of(encoder: TextEncoder, texts: list[str]) -> Tensor:
@@ -62,17 +80,22 @@ def test_words_and_pairs_are_the_tf_idf_of_scikit_learn() -> None:
     tables = term_tables(encoder.facts)
     found = dense(encoder, TEXTS)
     assert (found[:, ALWAYS] == SCALE).all()
-    peer = TfidfVectorizer(analyzer=with_pairs, sublinear_tf=True, norm=None).fit(TEXTS)
-    expected = peer.transform(TEXTS).toarray()
-    once = [
-        place
-        for name, place in peer.vocabulary_.items()
-        if " " in name and (expected[:, place] > 0).sum() < 2
-    ]
-    expected = unit(np.delete(expected, once, axis=1))
+    expected = unit(frequent_terms(TEXTS))
     words = found[:, FIRST : tables.first_part] / SCALE
     np.testing.assert_allclose(words @ words.T, expected @ expected.T, atol=1e-6)
     assert words.shape[1] == expected.shape[1]
+
+
+def test_words_and_pairs_of_two_columns_are_terms_of_their_own() -> None:
+    bodies = TEXTS[::-1]
+    encoders = [fit("text", pa.array(TEXTS)), fit("text", pa.array(bodies))]
+    TOKENS.settle(encoders)
+    facts = TOKENS.statistics(encoders)["text"]
+    tables = term_tables(facts)
+    rows = torch.cat([rows_of(encoder, texts) for encoder, texts in zip(encoders, (TEXTS, bodies))], 1)
+    found = weights_of(tables, rows)[:, FIRST : tables.first_part] / SCALE
+    expected = unit(np.hstack([frequent_terms(texts) for texts in (TEXTS, bodies)]))
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-6)
 
 
 def test_parts_are_those_that_two_words_share() -> None:

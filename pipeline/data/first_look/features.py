@@ -129,7 +129,7 @@ def proposed(sample: Sample) -> Choice:
 
 
 def only_what_fits(choices: dict[str, Choice]) -> dict[str, Choice]:
-    """One image alone, or one text, the longest, beside a table: what the built-in models take."""
+    """One image alone, or texts beside a table: what the built-in models take."""
     into = {column: find_kind(choice.kind).input for column, choice in choices.items() if choice.kind}
     alone = next((column for column, found in into.items() if found.stands_alone), None)
     fitting = dict(choices)

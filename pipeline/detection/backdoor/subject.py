@@ -146,7 +146,7 @@ def names_of(encoding: Encoding) -> Names:
     first = 0
     for encoder in encoding.features:
         if encoder.input is TOKENS:
-            vocabulary = tuple(encoder.vocabulary)  # type: ignore[attr-defined]
+            vocabulary += tuple(encoder.vocabulary)  # type: ignore[attr-defined]
         if isinstance(encoder, DenseEncoder):
             for place in encoder.places:
                 columns.append(

@@ -12,6 +12,8 @@ from pipeline.detection.noise.noise_estimate import NoiseEstimate
 WRONG_TARGET = 5.0
 DOUBTFUL_TARGET = 3.5
 """A numeric target with a larger out-of-sample residual, in robust standard deviations, is flagged in any case."""
+RARE_TARGET = 0.1
+"""Where the share of wrong targets is estimated, that holds if fewer of the other rows' targets are as far off."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,27 @@ def count_classification(contradictions: Counts, noise: NoiseEstimate | None, ro
     """
     likely_wrong = contradictions.likely_wrong if noise is None else round(noise.value * rows)
     return Counts(likely_wrong, max(contradictions.review, contradictions.likely_wrong, likely_wrong))
+
+
+def count_exchanged(deviation: np.ndarray, rarity: np.ndarray, noise: NoiseEstimate) -> Counts:
+    """Counts for numeric targets of one noisy file, with a share that `estimate_exchanged_targets` gave.
+
+    Beyond a deviation t there are n · P(z > t) rows, of which n · π · P(z' > t) are wrong (see that module). As many
+    rows are likely wrong as make the surplus of wrong over right ones largest: the last of them is as probably wrong as
+    right. Rows with a large deviation that hardly any target of another row has count in any case.
+
+    Args:
+        deviation: z, float64 `[rows]`.
+        rarity: P(z' > z) for each row's own z, float64 `[rows]`.
+        noise: π.
+    """
+    order = np.lexsort((rarity, -deviation))
+    surplus = 2 * noise.value * len(order) * rarity[order] - np.arange(1, len(order) + 1)
+    likely_wrong = int(surplus.argmax()) + 1 if surplus.max(initial=0.0) > 0 else 0
+    rare = rarity < RARE_TARGET
+    likely_wrong = max(likely_wrong, int((rare & (deviation > WRONG_TARGET)).sum()))
+    review = max(round(noise.value * len(order)), int((rare & (deviation > DOUBTFUL_TARGET)).sum()))
+    return Counts(likely_wrong, max(likely_wrong, review))
 
 
 def count_regression(deviation: np.ndarray, noise: NoiseEstimate | None) -> Counts:

@@ -11,10 +11,12 @@ import numpy as np
 from pipeline.data.encode import Encoding
 from pipeline.detection.judges.halves import Opinion, on_validation, reading, role_files
 from pipeline.detection.judges.label_sets import Pairs, mean_chances
+from pipeline.detection.judges.target_judges import TargetJudges
 from pipeline.detection.noise.confused_pairs import Pair, confused_pairs
 from pipeline.detection.noise.noise_estimate import NoiseEstimate, estimate_noise, estimate_wrong_targets
 from pipeline.detection.noise.validation_doubts import doubts
 from pipeline.detection.noise.wrong_share import estimate_wrong_answers as estimate_answers_alone
+from pipeline.detection.noise.wrong_targets import FEWEST_ROWS, estimate_exchanged_targets
 from pipeline.runs.context import AuditContext
 from pipeline.seeds import random_state
 from pipeline.text.decisions import Decision
@@ -39,7 +41,9 @@ NO_HALVES = "Without halves (detection.halves) there is no out-of-sample evidenc
 HARD = "The classes are too hard to tell apart for an estimate."
 RESIDUALS = "Wrong targets are taken to be as far off as another row's; nearer ones are not seen."
 ANSWERS = "Of all answers: whether a row has a label or not is one, for every row and every label."
+NO_RIGHT_TARGET = "No row is known to be right: the estimate is made from the residuals of the judges alone."
 WEAK = "The model predicts too little of the target for an estimate."
+FEW_TARGETS = f"Fewer than {FEWEST_ROWS} rows are too few for an estimate."
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,24 @@ def _judge_targets(
     if estimate is None:
         return Noise(None, WEAK, [])
     return Noise(estimate, RESIDUALS, [])
+
+
+def judge_targets_alone(judges: TargetJudges, seed: int) -> Noise:
+    """Estimate the share of wrong numeric targets from the panel, where no validation target is known to be right."""
+    estimate = exchanged_targets_of(judges, "train", judges.given, seed)
+    if estimate is None:
+        few = len(judges.given) < FEWEST_ROWS
+        return Noise(None, FEW_TARGETS if few else WEAK, [])
+    return Noise(estimate, f"{RESIDUALS} {NO_RIGHT_TARGET}", [])
+
+
+def exchanged_targets_of(
+    judges: TargetJudges, role: str, targets: np.ndarray, seed: int
+) -> NoiseEstimate | None:
+    """`estimate_exchanged_targets` for the rows of a role, by the judges together and by each that counts."""
+    alone = [judges.panel.of(each.name, role) for each in judges.panel.judges if each.counts]
+    predictions = [judges.predicted(role), *(np.asarray(each, dtype=np.float64) for each in alone)]
+    return estimate_exchanged_targets(targets.astype(np.float64), predictions, judges.explains, seed)
 
 
 def judge_answers(context: AuditContext, answers: Pairs, window: int) -> Noise:

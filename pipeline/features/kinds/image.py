@@ -77,8 +77,9 @@ class Images(Input):
     dtype = "uint8"
     models = ("mlp", "convnet")
 
-    def statistics(self, encoder: Encoder) -> dict[str, Any]:
+    def statistics(self, encoders: Sequence[Encoder]) -> dict[str, Any]:
         """image_mean and image_std: per channel in 0..1."""
+        (encoder,) = encoders
         return {"image_mean": encoder.mean, "image_std": encoder.std}  # type: ignore[attr-defined]
 
     def likeness(self, one: np.ndarray, other: np.ndarray, encoders: Sequence[Encoder]) -> np.ndarray:

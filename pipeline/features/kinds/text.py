@@ -1,11 +1,15 @@
-"""Text as token numbers: 0 is padding, 1 an unknown token, then the most frequent tokens of train."""
+"""Text as token numbers: 0 is padding, 1 an unknown token, then the most frequent tokens of train.
+
+Several columns of text stand side by side, each with numbers of its own: a word in a title is another token than in a
+body.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -33,10 +37,10 @@ Counted = TypeVar("Counted")
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What a fitted vocabulary says of the train rows; a text is its first `max_tokens` tokens.
+    """What fitted vocabularies say of the train rows; a text is its first `max_tokens` tokens.
 
     Attributes:
-        vocabulary: the tokens from number FIRST on.
+        vocabulary: the tokens from number FIRST on, column by column.
         rows: how many texts there are.
         token_rows: in how many of them each token occurs.
         pairs: (first, second, rows) of pairs of tokens that follow each other in at least two texts.
@@ -49,16 +53,35 @@ class TextFacts:
 
 
 class Tokens(Input):
-    """int32 `[rows, length]`. A kind that fills it has the state `vocabulary`: the tokens from number FIRST on."""
+    """int32 `[rows, length]`, column by column.
+
+    A kind that fills it has the states `vocabulary`, the tokens from number `first` on, and `first`, which is settled
+    when all columns are fitted.
+    """
 
     name = "tokens"
     dtype = "int32"
+    joins = True
     models = ("tfidf", "bag_of_embeddings")
     beside = frozenset({"dense"})
 
-    def statistics(self, encoder: Encoder) -> dict[str, Any]:
+    def statistics(self, encoders: Sequence[Encoder]) -> dict[str, Any]:
         """vocabulary_size: token numbers, padding and the unknown token included; text: TextFacts."""
-        return {"vocabulary_size": len(encoder.vocabulary) + FIRST, "text": encoder.facts}  # type: ignore[attr-defined]
+        parts: list[TextFacts] = [encoder.facts for encoder in encoders]  # type: ignore[attr-defined]
+        facts = TextFacts(
+            tuple(chain.from_iterable(part.vocabulary for part in parts)),
+            parts[0].rows,
+            tuple(chain.from_iterable(part.token_rows for part in parts)),
+            tuple(chain.from_iterable(part.pairs for part in parts)),
+        )
+        return {"vocabulary_size": len(facts.vocabulary) + FIRST, "text": facts}
+
+    def settle(self, encoders: Sequence[Encoder]) -> None:
+        """Give each column the numbers after those of the columns before it."""
+        first = FIRST
+        for encoder in encoders:
+            encoder.number_from(first)  # type: ignore[attr-defined]
+            first += len(encoder.vocabulary)  # type: ignore[attr-defined]
 
     def likeness(self, one: np.ndarray, other: np.ndarray, encoders: Sequence[Encoder]) -> np.ndarray:  # noqa: ARG002
         """Shared tokens ÷ all tokens of both."""
@@ -92,6 +115,7 @@ class TextEncoder(Encoder):
     rows: int = 0
     token_rows: list[int] = field(default_factory=list)
     pairs: list[list[int]] = field(default_factory=list)
+    first: int = FIRST
     input: ClassVar[Input] = TOKENS
     judged_as: ClassVar[JudgedAs] = "texts"
     shown_as: ClassVar[ShownAs] = "text"
@@ -101,7 +125,12 @@ class TextEncoder(Encoder):
         self.counts: Counter[str] = Counter()
         self.rows_with: Counter[str] = Counter()
         self.rows_with_pair: Counter[tuple[str, str]] = Counter()
-        self.numbers = {token: number for number, token in enumerate(self.vocabulary, FIRST)}
+        self.number_from(self.first)
+
+    def number_from(self, first: int) -> None:
+        """Number the tokens of the vocabulary from `first` on; the pairs keep numbers from FIRST on."""
+        self.first = first
+        self.numbers = {token: number for number, token in enumerate(self.vocabulary, first)}
 
     @classmethod
     def supports(cls, kind: pa.DataType) -> bool:
@@ -138,7 +167,7 @@ class TextEncoder(Encoder):
     def finish(self) -> None:
         ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         self.vocabulary = [token for token, _ in ranked[: self.most]]
-        self.numbers = {token: number for number, token in enumerate(self.vocabulary, FIRST)}
+        self.number_from(FIRST)
         self.token_rows = [self.rows_with[token] for token in self.vocabulary]
         known = (
             [self.numbers[first], self.numbers[second], rows]
@@ -149,7 +178,8 @@ class TextEncoder(Encoder):
 
     @property
     def facts(self) -> TextFacts:
-        pairs = tuple((first, second, rows) for first, second, rows in self.pairs)
+        more = self.first - FIRST
+        pairs = tuple((one + more, other + more, rows) for one, other, rows in self.pairs)
         return TextFacts(tuple(self.vocabulary), self.rows, tuple(self.token_rows), pairs)
 
     @property

@@ -9,6 +9,7 @@ from pipeline.detection.noise.flag_counts import (
     Counts,
     count_classification,
     count_contradictions,
+    count_exchanged,
     count_regression,
 )
 from pipeline.detection.noise.noise_estimate import NoiseEstimate, estimate_noise, estimate_wrong_targets
@@ -116,3 +117,21 @@ def test_a_target_is_held_against_those_with_a_like_prediction() -> None:
     assert flagged.sum() < 20 + 30
     overall = np.abs(targets - predicted) / (1.4826 * np.median(np.abs(targets - predicted)))
     assert (overall > DOUBTFUL_TARGET).sum() > 150
+
+
+def test_with_exchanged_targets_a_row_is_likely_wrong_where_it_is_more_probably_so() -> None:
+    """1,000 rows, 100 of them wrong: right deviations are half normal, wrong ones uniform up to 10."""
+    random = np.random.RandomState(0)
+    wrong = np.arange(1000) < 100
+    deviation = np.where(wrong, random.uniform(0, 10, 1000), np.abs(random.standard_normal(1000)))
+    rarity = np.clip(1 - deviation / 10, 0, 1)
+    counts = count_exchanged(deviation, rarity, NoiseEstimate(0.1, 0.08, 0.12))
+    half = np.sort(deviation)[::-1][counts.likely_wrong]
+    # where the densities 0.1 · 1/10 and 0.9 · 2 φ(t) of wrong and right ones are equal
+    assert half == pytest.approx(np.sqrt(-2 * np.log(0.01 / (0.9 * 2 / np.sqrt(2 * np.pi)))), abs=0.4)
+    assert counts.review == 100
+
+
+def test_no_wrong_targets_remove_only_what_is_farther_off_than_other_targets_would_be() -> None:
+    deviation, rarity = np.array([1.0, 6.0, 6.0, 4.0]), np.array([0.9, 0.8, 0.05, 0.05])
+    assert count_exchanged(deviation, rarity, NoiseEstimate(0.0, 0.0, 0.01)) == Counts(1, 2)
