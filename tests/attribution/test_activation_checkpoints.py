@@ -73,8 +73,7 @@ def test_gradients_are_those_without_checkpoints(folded: bool, twice: bool) -> N
         torch.testing.assert_close(found["position"][row], model.position.weight.grad.T)
 
 
-@pytest.mark.parametrize("method", ["source", "source_refined"])
-def test_scores_are_those_without_checkpoints(method: str, tmp_path: Path) -> None:
+def test_scores_are_those_without_checkpoints(tmp_path: Path) -> None:
     inputs, labels = rows_of(0)
     torch.manual_seed(0)
     model = Blocks(checkpoints=True).double()
@@ -92,9 +91,12 @@ def test_scores_are_those_without_checkpoints(method: str, tmp_path: Path) -> No
     scores = []
     for checkpoints in (True, False):
         model.checkpoints = checkpoints
-        scores.append(attribute(model, trajectory, [rows_of(0)], [rows_of(1)], method=method))
+        scores.append(attribute(model, trajectory, [rows_of(0)], [rows_of(1)]))
     torch.testing.assert_close(scores[0].harm, scores[1].harm)
     torch.testing.assert_close(scores[0].self_influence, scores[1].self_influence)
+    model.checkpoints = True
+    with pytest.raises(AttributionError, match="this method can't differentiate"):
+        attribute(model, trajectory, [rows_of(0)], [rows_of(1)], method="source_refined")
 
 
 def test_a_layer_that_is_used_in_several_ways_is_refused() -> None:

@@ -23,7 +23,7 @@ _SUMMARY = "train_runtime"
 _STATE_NAME = "trajectory_recorder.safetensors"
 
 
-class TrajectoryCallback(TrainerCallback):  # type: ignore[misc]
+class TrajectoryCallback(TrainerCallback):
     """Records the training of a Trainer, whose gradients it clips, adds up and schedules as usual.
 
     Training may stop early, and may resume from a checkpoint of the Trainer: the recorder's state is saved with it.

@@ -18,7 +18,7 @@ except ImportError:
     from pytorch_lightning import Callback
 
 
-class TrajectoryCallback(Callback):  # type: ignore[misc]
+class TrajectoryCallback(Callback):
     """Records the training of a LightningModule with one optimizer.
 
     Training may stop early, and may resume from a checkpoint of Lightning: the recorder's state is saved with it.
