@@ -29,7 +29,7 @@ from benchmarks.results import CACHE, HOME, write_results
 from pipeline.config import AuditConfig, Compute, validate
 from pipeline.data.prepare import prepare
 from pipeline.detection.backdoor.backdoors import find_backdoors
-from pipeline.detection.backdoor.material import Predictor, final_predictor, material_path
+from pipeline.detection.backdoor.search_data import Predictor, final_predictor, material_path
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, read_json, write_json, write_text
 from pipeline.training.batches import Selection

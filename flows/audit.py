@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.task_engine import TaskRunTimeoutError
 
-from flows.sentences import sentence
 from flows.server import prefect_server
+from flows.stage_summaries import sentence
 from pipeline.attribution.errors import AttributionError
 from pipeline.config import AuditConfig, load_config
 from pipeline.errors import InputError, WinnowError

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.tables import print_columns, print_line
-from pipeline.faithfulness.page import SHOWN, interval
+from pipeline.faithfulness.page import SHOWN
 from pipeline.text import words
 
 
@@ -18,9 +18,9 @@ def print_lds(console: Console, found: dict[str, Any], folder: Path) -> None:
         question = found[key]
         lines = [["method", "LDS", "slope"]]
         for method, figures in question["methods"].items():
-            lines.append([method, interval(figures["lds"]), interval(figures["slope"])])
+            lines.append([method, words.interval(figures["lds"]), words.interval(figures["slope"])])
         if question["ceiling"] is not None:
-            lines.append(["ceiling", interval(question["ceiling"]), ""])
+            lines.append(["ceiling", words.interval(question["ceiling"]), ""])
         print_line(console, f"{title}, {found['masks']} subsets, in brackets 95 % intervals")
         print_columns(console, lines)
     curve = found["curve"]

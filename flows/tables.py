@@ -12,7 +12,7 @@ from pipeline.runs.listing import RunLine
 from pipeline.text import words
 
 if TYPE_CHECKING:
-    from pipeline.preflight.check import CheckLine, LayerCost
+    from pipeline.preflight.result import CheckLine, LayerCost
 
 NAME_WIDTH = 14
 TEXT_WIDTH = 60

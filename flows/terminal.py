@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from flows.sentences import sentence
+from flows.stage_summaries import sentence
 from pipeline.export.manifest import AS_GIVEN
 from pipeline.report.advice import states_precision
 from pipeline.report.summary import headline

@@ -15,19 +15,15 @@ import pytest
 
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
-from pipeline.preflight import check as check_module
 from pipeline.preflight import estimate as module
-from pipeline.preflight.announce import cut, findings, labels
-from pipeline.preflight.check import (
-    Preflight,
-    check,
-    disk_line,
-    memory_line,
-    model_line,
-    role_status,
-    time_line,
-)
+from pipeline.preflight import resource_lines
+from pipeline.preflight.check import check
+from pipeline.preflight.data_lines import role_status
 from pipeline.preflight.estimate import Costs, Sizes, panel_seconds, stage_seconds
+from pipeline.preflight.expected_findings import cut, findings, labels
+from pipeline.preflight.model_lines import model_line, unseen_lines
+from pipeline.preflight.resource_lines import disk_line, memory_line, time_line
+from pipeline.preflight.result import Preflight
 from pipeline.training.recipe import make_recipe
 
 DIGITS = Path(__file__).parents[1] / "data_samples/digits"
@@ -330,11 +326,11 @@ class TestNeeds:
         assert line.status.startswith("warning: set compute.memory_per_worker to ")
 
     def test_more_workers_than_memory_says_to_lower_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(check_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+        monkeypatch.setattr(resource_lines.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
         assert "lower compute.workers from 64" in memory_line(config(), sizes(workers=64)).status
 
     def test_full_disk_stands_in_the_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(check_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        monkeypatch.setattr(resource_lines.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         line = disk_line(config(), sizes())
         assert line.status.startswith("error: only 1.0 kB are free")
         assert not Preflight([line]).ok
@@ -348,7 +344,7 @@ class TestNeeds:
         )
 
     def test_a_weight_that_is_used_behind_its_layers_back_is_named(self) -> None:
-        (line,) = check_module.unseen_lines(["head.weight"])
+        (line,) = unseen_lines(["head.weight"])
         assert line.text == "head.weight used outside the layer's own call"
         assert line.status.startswith("warning: influence through that use is not seen")
-        assert check_module.unseen_lines([]) == []
+        assert unseen_lines([]) == []

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import AuditConfig, load_config, validate
 from pipeline.config.messages import option_names
+from pipeline.config.yaml_text import write_yaml
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -182,6 +183,44 @@ def test_changes_are_applied_and_validated() -> None:
     assert config.compute.memory_per_worker == 2**30
     with pytest.raises(InputError, match=r"detection\.max_removed"):
         config.with_changes({"detection.max_removed": 2})
+
+
+@pytest.mark.parametrize(("old", "new"), [("sampled", "mc"), ("exact", "exact")])
+def test_a_key_of_an_earlier_version_means_what_it_meant_and_is_named_once(
+    old: str, new: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, path = write_yaml(MINIMAL) + f"attribution:\n  labels: {old}\n", tmp_path / "c.yaml"
+    path.write_text(text)
+    assert load_config(path) == load_config(path) == validate(changed("attribution", fisher=new), "test")
+    told = f"{path}: `attribution.labels` is called `attribution.fisher` now; "
+    told += f"`attribution.fisher: {new}` means the same"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_the_config_of_an_older_run_is_read_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.yaml").write_text(write_yaml(changed("attribution", labels="exact")))
+    (tmp_path / "record.json").write_text("{}")
+    assert load_config(tmp_path / "config.yaml").attribution.fisher == "exact"
+    assert not caplog.records
+
+
+def test_changes_by_an_earlier_key_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(write_yaml(changed("attribution", fisher="exact")))
+    assert load_config(tmp_path / "c.yaml", {"attribution.labels": "sampled"}).attribution.fisher == "mc"
+
+
+def test_an_earlier_key_beside_its_successor_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(write_yaml(changed("attribution", fisher="mc", labels="exact")))
+    with pytest.raises(InputError, match=r"unknown key `attribution\.labels`"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_an_earlier_key_with_a_wrong_value_is_refused_by_its_present_name(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(write_yaml(changed("attribution", labels="drawn")))
+    with pytest.raises(InputError, match=r"`attribution\.fisher` is 'drawn'"):
+        load_config(tmp_path / "c.yaml")
 
 
 def test_the_option_surface_is_frozen() -> None:

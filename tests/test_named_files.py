@@ -9,7 +9,7 @@ from data.small import run_prepare, write
 
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
-from pipeline.preflight.check import rule_lines
+from pipeline.preflight.data_lines import rule_lines
 from pipeline.stages.stages import fingerprints
 
 

@@ -147,7 +147,7 @@ def test_influences_are_those_of_one_process(
     path = tmp_path / "run"
     # Drawn labels go by row ids, which one process counts otherwise.
     config = digits_config(
-        attribution__labels="exact", training__epochs=3, detection__halves=False, **changes
+        attribution__fisher="exact", training__epochs=3, detection__halves=False, **changes
     )
     run_until(config, path, "attribute")
     data = run_data(path)
@@ -167,7 +167,7 @@ def test_influences_are_those_of_one_process(
         segments=config.attribution.segments,
         reduce_queries=False,
         query_tolerance=0,
-        labels="exact",
+        fisher="exact",
         seed=config.attribution.seed,
         refined=refined_settings(config.attribution) if refined else None,
     ).influence

@@ -16,8 +16,8 @@ from benchmarks.lds.tasks import QUERIES, Data, Task
 from benchmarks.lds.truth import task_folder
 from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder, get_objective
 from pipeline.attribution.trajectory.trajectory import FILE_NAME
-from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
+from pipeline.attribution.unrolling.window_recorder import WindowRecorder
 from pipeline.seeds import random_state
 
 KINDS = ("margins", "validation_loss")
@@ -103,7 +103,7 @@ def train_base(base: Base) -> None:
             if len(stages) == 1:
                 replay = ReplayRecorder(model, optimizer, base.replay, **announced)
                 size = task.recipe.batch_size
-                pieces = PieceRecorder(model, optimizer, base.pieces, batch_size=size, **announced)
+                pieces = WindowRecorder(model, optimizer, base.pieces, batch_size=size, **announced)
         else:
             recorder.next_stage(optimizer, **announced)
         for batch in batches(task, rows, stage, base.seed):

@@ -26,7 +26,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled import unrolled_harm
-from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
+from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans, unrolled_gauss_newton_harm
 from pipeline.runs.tensors import save_tensors
 
 # (method, kind of query, where its gradient is taken) -> τ, float64 `[queries, rows]`.
@@ -97,7 +97,9 @@ def by_unrolling(base: Base, smoothed: bool) -> Tensor:
     rows, query = row_source(base.train_batches()), base.query_batches("validation_loss")
     model, wanted, _ = base.task.build(), objective(base.task), base.trajectory
     if smoothed:
-        return -unrolled_gauss_newton_harm(model, Pieces.load(base.pieces), wanted, rows, query).harm[None]
+        return -unrolled_gauss_newton_harm(model, WindowMeans.load(base.pieces), wanted, rows, query).harm[
+            None
+        ]
     found = unrolled_harm(model, Replay.load(base.replay), wanted, rows, query)
     print(f"{base.name}: the adjoint grows by {found.growth:.2g}, chaotic: {found.chaotic}")
     if found.chaotic:
@@ -142,7 +144,7 @@ METHODS = {
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
     "kronfluence_influence": Method(kronfluence_influence, points=("final",), suits=first_or_small),
     "curvlinops_influence": Method(
-        curvlinops_influence, points=("final",), facts={"labels": "exact"}, suits=first_or_small
+        curvlinops_influence, points=("final",), facts={"fisher": "exact"}, suits=first_or_small
     ),
     # TracIn takes the query's gradient at every checkpoint; baselines are asked as they are usually used.
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),

@@ -30,7 +30,7 @@ def export(
     as_json: Json = False,
 ) -> int:
     """Write the cleaned dataset of a run anew."""
-    from flows.sentences import sentence
+    from flows.stage_summaries import sentence
     from pipeline.export.manifest import AS_GIVEN
     from pipeline.stages.again import export_again, take_decisions
 

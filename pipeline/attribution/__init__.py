@@ -85,8 +85,8 @@ if TYPE_CHECKING:
     from pipeline.attribution.rows.stages import StageData as StageData
     from pipeline.attribution.scores.ensembles import average as average
     from pipeline.attribution.scores.ensembles import dropout_masks as dropout_masks
-    from pipeline.attribution.scores.forms import FormChoice as FormChoice
-    from pipeline.attribution.scores.forms import layer_forms as layer_forms
+    from pipeline.attribution.scores.form_choice import FormChoice as FormChoice
+    from pipeline.attribution.scores.form_choice import layer_forms as layer_forms
     from pipeline.attribution.scores.relabelling import relabel_effects as relabel_effects
     from pipeline.attribution.scores.rows import BatchScores as BatchScores
     from pipeline.attribution.scores.rows import score_batch as score_batch
@@ -107,17 +107,17 @@ if TYPE_CHECKING:
     from pipeline.attribution.trajectory.weights import load_weights as load_weights
     from pipeline.attribution.trajectory.weights import restore_weights as restore_weights
     from pipeline.attribution.trajectory.weights import save_weights as save_weights
-    from pipeline.attribution.unrolling.piece_recorder import PieceRecorder as PieceRecorder
     from pipeline.attribution.unrolling.replay import Replay as Replay
     from pipeline.attribution.unrolling.replay import ReplayError as ReplayError
     from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder as ReplayRecorder
     from pipeline.attribution.unrolling.unrolled import UnrolledHarm as UnrolledHarm
     from pipeline.attribution.unrolling.unrolled import unrolled_cost as unrolled_cost
     from pipeline.attribution.unrolling.unrolled import unrolled_harm as unrolled_harm
-    from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces as Pieces
+    from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans as WindowMeans
     from pipeline.attribution.unrolling.unrolled_gauss_newton import (
         unrolled_gauss_newton_harm as unrolled_gauss_newton_harm,
     )
+    from pipeline.attribution.unrolling.window_recorder import WindowRecorder as WindowRecorder
 
 _WHERE = {
     "AttributionError": "errors",
@@ -129,7 +129,7 @@ _WHERE = {
     "Coverage": "model.capture",
     "Eigenbasis": "gradients.layer_gradients",
     "FactorSums": "curvature.factor_sums",
-    "FormChoice": "scores.forms",
+    "FormChoice": "scores.form_choice",
     "LayerInfo": "model.capture",
     "Method": "methods",
     "ModuleRule": "layers",
@@ -138,8 +138,8 @@ _WHERE = {
     "OptimizerError": "errors",
     "OptimizerSettings": "trajectory.optimizers",
     "ParameterGroup": "trajectory.optimizers",
-    "PieceRecorder": "unrolling.piece_recorder",
-    "Pieces": "unrolling.unrolled_gauss_newton",
+    "WindowRecorder": "unrolling.window_recorder",
+    "WindowMeans": "unrolling.unrolled_gauss_newton",
     "PreparedSegment": "curvature.segments",
     "RefinedDirection": "queries.refined",
     "RefinedSettings": "queries.refined",
@@ -178,7 +178,7 @@ _WHERE = {
     "has_batchnorm": "model.batchnorm",
     "influence_injection": "curvature.segment_functions",
     "influence_spectrum": "curvature.segment_functions",
-    "layer_forms": "scores.forms",
+    "layer_forms": "scores.form_choice",
     "load_weights": "trajectory.weights",
     "mean_gradient_sums": "queries.gradients",
     "no_exact_gradients": "objectives",

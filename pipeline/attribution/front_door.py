@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
@@ -29,14 +28,14 @@ from pipeline.attribution.options import (
     check_values,
     is_cut,
 )
-from pipeline.attribution.queries.gradients import Queries, check_classes, load_query_point
+from pipeline.attribution.queries.gradients import Queries, load_query_point
 from pipeline.attribution.queries.refined import RefinedSettings
-from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
+from pipeline.attribution.scores.compared import compared_scores
 from pipeline.attribution.scores.in_memory import Settings, gradient_scores
-from pipeline.attribution.scores.similarity import PROJECTION, Similarity, compare, find_similarity
+from pipeline.attribution.scores.similarity import PROJECTION, find_similarity
 from pipeline.attribution.scores.table import Scores
 from pipeline.attribution.trajectory.points import Points
 from pipeline.attribution.trajectory.trajectory import Trajectory
@@ -58,7 +57,7 @@ def attribute(
     method: str = "source",
     segments: int | Sequence[int] = 1,
     query_at: str = "tail",
-    labels: str = "sampled",
+    fisher: str = "mc",
     seed: int = 0,
     damping: float | None = None,
     reduce_queries: bool = True,
@@ -95,8 +94,8 @@ def attribute(
             number for each stage.
         query_at: where the query's gradient is taken: at the ``tail`` average or the ``final`` checkpoint. ``tracin``
             takes it at every checkpoint instead.
-        labels: ``sampled`` or ``exact`` curvature, as in ``factors.covariance_sums``.
-        seed: for sampled labels.
+        fisher: ``mc`` or ``exact``, as in ``factors.covariance_sums``.
+        seed: for drawn labels.
         damping: of influence functions; None means a tenth of each layer's mean eigenvalue.
         reduce_queries: score the mean query loss; False scores every query as well.
         query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
@@ -104,7 +103,7 @@ def attribute(
         projection: how many numbers ``trak`` projects gradients to; more are better and slower.
         calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``). That is defined for
             SOURCE with one segment and the mean query loss.
-        recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``PieceRecorder`` for ``unrolled_gauss_newton``;
+        recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``WindowRecorder`` for ``unrolled_gauss_newton``;
             the query is at its tail average.
         refined: of ``source_refined``; None takes the defaults.
         relabel: ``[rows, …]`` another label for every training row, in the order of the scores; gives
@@ -128,7 +127,7 @@ def attribute(
         {
             "segments": segments,
             "query_at": query_at,
-            "labels": labels,
+            "fisher": fisher,
             "seed": seed,
             "damping": damping,
             "query_tolerance": query_tolerance,
@@ -152,11 +151,11 @@ def attribute(
     batches = [*(stage.batches for stage in data), query]
     repeated = [each for each in batches if isinstance(each, RepeatedBatches)]
     with refused_inputs_named(model, repeated), _as_recorded(model, trajectory):
-        stages = _stage_rows(data, trajectory, loss, model, labels)
+        stages = _stage_rows(data, trajectory, loss, model, fisher)
         unrolling = find_unrolling(method, recording, trajectory, mean_query, seed)
         queries = None
         if query is not None:
-            objective = _objective(loss, model, stages[-1].batches, labels)
+            objective = _objective(loss, model, stages[-1].batches, fisher)
             queries = Queries(query, objective, query_at, reduce_queries)
         points = Points(model, trajectory)
         similarity = None if chosen.similarity is None else find_similarity(chosen.similarity)
@@ -166,10 +165,10 @@ def attribute(
             _warn_of_misfits(points, stages, seed)
         if similarity is not None:
             load_query_point(points, stages[-1], query_at)
-            return _compared(model, similarity, stages, queries, method, projection, seed)
+            return compared_scores(model, similarity, method, stages, queries, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
-        settings = Settings(name, segments, labels, seed, damping, calibrate, query_tolerance, refined)
+        settings = Settings(name, segments, fisher, seed, damping, calibrate, query_tolerance, refined)
         scores = gradient_scores(points, stages, queries, settings, relabel)
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
@@ -205,47 +204,6 @@ def _warn_of_misfits(points: Points, stages: Sequence[StageRows], seed: int) -> 
             warnings.warn(said, stacklevel=3)
 
 
-def _compared(
-    model: nn.Module,
-    similarity: Similarity,
-    stages: Sequence[StageRows],
-    queries: Queries | None,
-    method: str,
-    projection: int,
-    seed: int,
-) -> Scores:
-    """Scores by features; a row of several stages counts as one of the last."""
-    asked = None
-    if queries is not None:
-        for inputs, labels in queries.batches:
-            check_classes(model, queries.objective, inputs, labels)
-        asked = [
-            (Batch(inputs, labels, torch.arange(len(labels))), queries.objective)
-            for inputs, labels in queries.batches
-        ]
-    numbers = torch.cat([batch.row_ids for rows in stages for batch in rows])
-    last = torch.zeros(int(numbers.max()) + 1, dtype=torch.int64)
-    last.scatter_reduce_(0, numbers, torch.arange(len(numbers)), "amax")
-    found = compare(
-        model,
-        similarity,
-        ((batch, rows.objective) for rows in stages for batch in rows),
-        asked,
-        reduced=queries is None or queries.reduced,
-        projection=projection,
-        seed=seed,
-    )
-    influence = None if found.influence is None else found.influence[:, last]
-    return Scores(
-        None if found.self_influence is None else found.self_influence[last],
-        None if influence is None else -influence.mean(0),
-        None if queries is None or queries.reduced else influence,
-        found.losses[None, last],
-        None if found.margins is None else found.margins[None, last],
-        method=method,
-    )
-
-
 def _stage_data(
     train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
     trajectory: Trajectory,
@@ -270,12 +228,12 @@ def _stage_data(
 
 
 def _stage_rows(
-    stages: Sequence[StageData], trajectory: Trajectory, loss: str | Objective, model: nn.Module, labels: str
+    stages: Sequence[StageData], trajectory: Trajectory, loss: str | Objective, model: nn.Module, fisher: str
 ) -> list[StageRows]:
     return [
         StageRows(
             stage.batches,
-            _objective(loss if stage.loss is None else stage.loss, model, stage.batches, labels),
+            _objective(loss if stage.loss is None else stage.loss, model, stage.batches, fisher),
             ids,
             recorded.train_rows,
         )
@@ -284,7 +242,7 @@ def _stage_rows(
 
 
 def _objective(
-    loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], labels: str
+    loss: str | Objective, model: nn.Module, train: Iterable[tuple[Inputs, Tensor]], fisher: str
 ) -> Objective:
     """The objective, fitted to the training rows; one of the caller's own is tried on the first batch first."""
     if isinstance(loss, str):
@@ -297,7 +255,7 @@ def _objective(
         loss = loss.fit(labels for _, labels in train)
     for inputs, given in train:
         with capture(model) as captured:
-            check_objective(loss, captured.forward(inputs), given, labels)
+            check_objective(loss, captured.forward(inputs), given, fisher)
         break
     return loss
 

@@ -129,7 +129,7 @@ METHODS: dict[str, Method] = {
         "checkpoints",
         (SEGMENTS, CALIBRATE, RECORDING),
         preconditioned=True,
-        recorder="PieceRecorder",
+        recorder="WindowRecorder",
     ),
     "tracin": Method(
         "TracIn",

@@ -103,7 +103,7 @@ def _number(value: object) -> float:
 _VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "segments": (_counts, "Give a whole number, or one for each stage."),
     "query_at": (lambda value: value in ("tail", "final"), "Use 'tail' or 'final'."),
-    "labels": (lambda value: value in ("sampled", "exact"), "Use 'sampled' or 'exact'."),
+    "fisher": (lambda value: value in ("mc", "exact"), "Use 'mc' or 'exact'."),
     "seed": (_whole, "Give a whole number."),
     "damping": (
         lambda value: value is None or 0 <= _number(value) < math.inf,

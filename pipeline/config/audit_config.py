@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.messages import in_words
+from pipeline.config.renamed import present_key, tell_once
 from pipeline.config.sections.attribution import Attribution
 from pipeline.config.sections.compute import Compute
 from pipeline.config.sections.data import Data
@@ -119,7 +120,10 @@ def digest(value: Any) -> str:
 
 def set_key(tree: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `a.b=c` in a nested dict; an unknown section is left for validation to name."""
-    *sections, last = dotted.split(".")
+    key, value = present_key(dotted, value)
+    if key != dotted:
+        tell_once(f"--set {dotted}", dotted, key, str(value))
+    *sections, last = key.split(".")
     for section in sections:
         found = tree.setdefault(section, {})
         if not isinstance(found, dict):

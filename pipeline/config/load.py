@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.audit_config import AuditConfig, set_key, validate
+from pipeline.config.renamed import rename_keys, tell_once
 from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError
 
 
 def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> AuditConfig:
-    """Read a YAML config and apply `changes` (dotted keys).
+    """Read a YAML config and apply `changes` (dotted keys). Keys of earlier versions mean what they meant.
 
-    Raises InputError that names the file and the key.
+    A file of the user's own with such a key gets a message. The config in a run directory gets none, because the audit
+    wrote it.
+
+    Raises:
+        InputError: the file or a key is wrong; the message names both.
     """
     path = Path(path)
     try:
@@ -35,6 +40,10 @@ def load_config(path: str | Path, changes: dict[str, Any] | None = None) -> Audi
         raise InputError(
             f"{path}: empty, or not a mapping of sections", "`winnow init DATA` writes a config."
         )
+    renamed = rename_keys(tree)
+    if not (path.parent / "record.json").exists():
+        for old, new, value in renamed:
+            tell_once(str(path), old, new, str(value))
     for key, value in (changes or {}).items():
         set_key(tree, key, value)
     return validate(tree, str(path))

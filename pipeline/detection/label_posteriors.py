@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.detection.noise.flag_counts import DOUBTFUL_TARGET
 from pipeline.detection.noise.label_flips import Flips, estimate_flips, right_label
-from pipeline.detection.weigh import Weighed
+from pipeline.detection.weighing.weighed import Weighed
 from pipeline.panel.fits import save_array
 from pipeline.panel.opinions import Panel
 from pipeline.runs.context import AuditContext

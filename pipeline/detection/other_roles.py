@@ -26,7 +26,8 @@ from pipeline.detection.sources.source_rates import right_label_by_source
 from pipeline.detection.sources.source_values import declared_sources
 from pipeline.detection.suspicion import SignalValues, doubt_like_train
 from pipeline.detection.table import Judgement, conflicting_duplicates
-from pipeline.detection.weigh import Weighed, best_other, signals_of_classes
+from pipeline.detection.weighing.by_panel import best_other, signals_of_classes
+from pipeline.detection.weighing.weighed import Weighed
 from pipeline.runs.context import AuditContext
 from pipeline.scoring.unseen_rows import predict_unseen
 from pipeline.text.decisions import Decision

@@ -50,7 +50,9 @@ from pipeline.detection.table import (
     write_signals,
 )
 from pipeline.detection.undertrained import undertrained
-from pipeline.detection.weigh import Labels, Weighed, values_of, weigh, weigh_sets
+from pipeline.detection.weighing.sets import weigh_sets
+from pipeline.detection.weighing.weigh import weigh
+from pipeline.detection.weighing.weighed import Labels, Weighed, values_of
 from pipeline.panel.judges import OWN, OWN_PROBABILITIES
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove

@@ -27,17 +27,13 @@ def chart(question: dict[str, Any]) -> dict[str, Any]:
     lines = []
     for method, figures in sorted(methods.items(), key=lambda entry: -entry[1]["lds"]["value"]):
         one = figures["lds"]
-        said = interval(one)
+        said = words.interval(one)
         drawn = svg.interval(one["value"], one["low"], one["high"], scale, f"{method}: {said}")
-        lines.append({"method": method, "chart": drawn, "lds": said, "slope": interval(figures["slope"])})
+        lines.append(
+            {"method": method, "chart": drawn, "lds": said, "slope": words.interval(figures["slope"])}
+        )
     axis = svg.axis(scale, lambda tick: f"{tick:g}")
-    return {"lines": lines, "axis": axis, "ceiling": "" if best is None else interval(best)}
-
-
-def interval(found: dict[str, float]) -> str:
-    """`0.62 (0.45 – 0.73)`."""
-    value, low, high = (f"{found[end]:.2f}".replace("-", words.MINUS) for end in ("value", "low", "high"))
-    return f"{value} ({low} – {high})"
+    return {"lines": lines, "axis": axis, "ceiling": "" if best is None else words.interval(best)}
 
 
 def curve(found: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class FaithfulnessWork:
     def settings(self, method: str) -> dict[str, Any]:
         """The arguments of `attribute` for a method, from the run's config."""
         config = run_config(self.run_path).attribution
-        found = {"query_at": config.query_at, "labels": config.labels, "seed": config.seed}
+        found = {"query_at": config.query_at, "fisher": config.fisher, "seed": config.seed}
         return found | ({"refined": refined_settings(config)} if METHODS[method].refined else {})
 
     def removed_rows(self, mask: int) -> np.ndarray:

@@ -11,7 +11,10 @@ import pyarrow.compute as pc
 
 from pipeline.features.arrow import is_string, plain
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm"),
+)
 """Of the names of picture files, lower case."""
 SCHEMES = ("http://", "https://", "ftp://", "s3://", "gs://", "hf://")
 FILES_AT_ONCE = 16  # whose bytes are in memory

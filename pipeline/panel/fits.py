@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.config import ROLES
 from pipeline.data.encoded import EncodedData
+from pipeline.panel.feature_blocks import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.judges import BY_NAME, Fitted
-from pipeline.panel.material import WORK, Blocks, load_blocks, pieces
 from pipeline.panel.opinions import write_opinions
 from pipeline.runs.directory import write_atomically
 from pipeline.seeds import random_state

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from pipeline.panel.material import Blocks
+from pipeline.panel.feature_blocks import Blocks
 from pipeline.panel.spaces import (
     DirectionSpace,
     LinearSpace,

@@ -12,9 +12,9 @@ from scipy.optimize import minimize_scalar
 
 from pipeline.config import ROLES
 from pipeline.data.evidence.collect import evidence_path
+from pipeline.panel.feature_blocks import EVIDENCE
 from pipeline.panel.fits import Fit, folds_path, role_labels
 from pipeline.panel.judges import FLOOR, OWN_PROBABILITIES, AnyJudge
-from pipeline.panel.material import EVIDENCE
 from pipeline.panel.opinions import FOLDER, MEAN, MEAN_WITHOUT, opinions_path, write_opinions
 from pipeline.panel.weights import Measured, Weighed, weigh
 from pipeline.tasks.task import Probable, Task

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from pipeline.panel.material import Blocks
+from pipeline.panel.feature_blocks import Blocks
 
 FEWEST_ROWS = 2
 """N-grams in fewer rows are left out."""

@@ -14,10 +14,10 @@ from pipeline.data.catalog import read_catalog
 from pipeline.data.encoded import EncodedData
 from pipeline.data.evidence.collect import collect_evidence
 from pipeline.data.hashing import ids_of_hex
+from pipeline.panel.feature_blocks import EVIDENCE, WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.fits import Fit, folds_path, role_labels, run_fit, sample_path, save_array
 from pipeline.panel.folds import assign_folds, draw_sample, rare_classes
 from pipeline.panel.judges import OWN_PROBABILITIES, Judge, choose_judges
-from pipeline.panel.material import EVIDENCE, WORK, load_blocks, piece_groups, pieces, write_features
 from pipeline.panel.opinions import FOLDER, JUDGED
 from pipeline.panel.pooling import pool
 from pipeline.runs.context import AuditContext

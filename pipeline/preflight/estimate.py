@@ -21,7 +21,7 @@ from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.config import AuditConfig
 from pipeline.data.encoded import Rows
-from pipeline.detection.backdoor.material import MOST_ROWS
+from pipeline.detection.backdoor.search_data import MOST_ROWS
 from pipeline.scoring.refine import refined_settings
 from pipeline.training.batches import Selection
 from pipeline.training.dynamics import evaluate_role
@@ -182,7 +182,7 @@ def _timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     scales = {layer.name: Preconditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
     batch = Batch(rows.inputs, rows.labels, rows.row_ids)
     task = FactorTask(
-        setup.model, lambda _: None, setup.objective, (0,), 0, config.attribution.labels, scales
+        setup.model, lambda _: None, setup.objective, (0,), 0, config.attribution.fisher, scales
     )
     sums = fit_covariances(task, [batch])
     covariance = seconds_of(lambda: fit_covariances(task, [batch]))

@@ -36,16 +36,11 @@ def fidelity_line(found: dict[str, Any] | None) -> str:
     """`fidelity of the scores: high, r 0.87 (0.66 – 0.97)`; empty if fidelity was not measured."""
     if found is None:
         return ""
-    return f"fidelity of the scores: {found['level']}, r {interval(found['correlation'])}"
+    return f"fidelity of the scores: {found['level']}, r {words.interval(found['correlation'])}"
 
 
 def low_fidelity(found: dict[str, Any] | None) -> bool:
     return found is not None and found["level"] == "low"
-
-
-def interval(found: dict[str, float]) -> str:
-    value, low, high = (f"{found[end]:.2f}".replace("-", words.MINUS) for end in ("value", "low", "high"))
-    return f"{value} ({low} – {high})"
 
 
 def shown(found: dict[str, Any] | None, unit: str) -> Shown | None:
@@ -63,8 +58,8 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
     done = (
         f"{LEVELS[found['level']]}. {words.count(found['groups'])} random groups of "
         f"{words.percent(found['removed_share'], 0)} of the rows were left out and the model retrained: predicted "
-        f"and measured change of the validation loss correlate with r = {interval(found['correlation'])}, and the "
-        f"measured change is {interval(found['slope'])} times the predicted one (in brackets 95 % intervals)."
+        f"and measured change of the validation loss correlate with r = {words.interval(found['correlation'])}, and "
+        f"the measured change is {words.interval(found['slope'])} times the predicted one (in brackets 95 % intervals)."
     )
     noise = found["noise"]
     share = noise["share"]

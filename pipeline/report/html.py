@@ -22,8 +22,8 @@ from pipeline.report.breakdown import (
     suspicion_bins,
 )
 from pipeline.report.gallery import galleries
+from pipeline.report.group_effects import effect_lines, effect_sentence
 from pipeline.report.groups import group_tables, sources_lines
-from pipeline.report.hurt import hurt_lines, hurt_sentence
 from pipeline.report.method import method_line
 from pipeline.report.pages import environment
 from pipeline.report.pairs import pair_lines
@@ -102,8 +102,8 @@ def _overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[
         "breakdowns": breakdowns(rows, config),
         "group_tables": group_tables(summary["groups"]),
         "sources_said": sources_lines(summary["sources"]),
-        "hurt": hurt_lines(summary, names),
-        "hurt_sentence": hurt_sentence(summary, names),
+        "hurt": effect_lines(summary, names),
+        "hurt_sentence": effect_sentence(summary, names),
         "prepare": facts(record, "prepare"),
         "train": facts(record, "train"),
         "trial": trial_sentence(summary["trial"]),

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline.data.encoded import EncodedData
 from pipeline.detection.backdoor.backdoors import read_alarms
-from pipeline.detection.backdoor.material import as_inputs, load_places
 from pipeline.detection.backdoor.pattern import Pattern
+from pipeline.detection.backdoor.search_data import as_inputs, load_places
 from pipeline.detection.backdoor.subject import Inputs
 from pipeline.report.thumbnails import Thumbnail, encode
 from pipeline.runs.directory import RunDirectory, read_json

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.fidelity import interval
 from pipeline.text import words
 
 
@@ -14,7 +13,7 @@ def unrolled_line(found: dict[str, Any] | None) -> str:
         return ""
     if found["chaotic"]:
         return f"exact differentiation: training is chaotic, derivatives grow {_grown(found)}"
-    return f"exact differentiation: rank correlation with the scores {interval(found['correlation'])}"
+    return f"exact differentiation: rank correlation with the scores {words.interval(found['correlation'])}"
 
 
 def unrolled_sentence(found: dict[str, Any] | None) -> str:
@@ -29,9 +28,9 @@ def unrolled_sentence(found: dict[str, Any] | None) -> str:
             "or one that falls to 0 (training.schedule), makes training smoother."
         )
     return (
-        f"The rows’ harm to the validation loss has a rank correlation of {interval(found['correlation'])} with exact "
-        f"differentiation through the repeated training (in brackets the 95 % interval over rows; going back through "
-        f"it derivatives grow {_grown(found)}; up to {limit} they predict)."
+        f"The rows’ harm to the validation loss has a rank correlation of {words.interval(found['correlation'])} with "
+        f"exact differentiation through the repeated training (in brackets the 95 % interval over rows; going back "
+        f"through it derivatives grow {_grown(found)}; up to {limit} they predict)."
     )
 
 

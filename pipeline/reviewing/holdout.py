@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.reviewing.holdout_sample import Share, chances, draw_order, estimate_share, row_sizes
 from pipeline.reviewing.review import HOLDOUT_ANSWERS as ANSWERS
 from pipeline.reviewing.review import check_answers, save_sheet
-from pipeline.reviewing.sheet import sheet_rows
+from pipeline.reviewing.review_sheet import sheet_rows
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.text.decisions import ANSWERS_RIGHT, ANSWERS_WRONG, UNSURE
 from pipeline.training.main_run import role_labels

@@ -32,7 +32,7 @@ from pipeline.detection.people.review_sample import (
 )
 from pipeline.detection.rules.choose import read_candidates
 from pipeline.errors import InputError
-from pipeline.reviewing.sheet import sheet_rows
+from pipeline.reviewing.review_sheet import sheet_rows
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.text import words
 

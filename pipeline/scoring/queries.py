@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,6 +13,13 @@ from torch import Tensor
 from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
 from pipeline.attribution.queries.compression import joined_filters
+from pipeline.attribution.queries.curvature_rows import (
+    SCALE_ROWS,
+    CurvatureRows,
+    row_count,
+    rows_inside,
+    scale_rows,
+)
 from pipeline.attribution.queries.gradients import mean_gradient_sums
 from pipeline.attribution.queries.scale import scale_correction
 from pipeline.attribution.rows.batch import Batch
@@ -31,8 +37,6 @@ from pipeline.scoring.row_sums import rows_of
 from pipeline.seeds import random_state
 from pipeline.workers.sums import Tensors
 from pipeline.workers.worker import plain_objective, run_config, run_data, run_objective
-
-SCALE_ROWS = 1024
 
 
 def _add_queries(
@@ -189,31 +193,27 @@ def write_scale(context: AuditContext, plan: ScoringPlan) -> None:
 
 
 def _measured_alpha(context: AuditContext, plan: ScoringPlan) -> float:
-    """Measure α on seeded random rows that are spread evenly over the checkpoints."""
+    """Measure α on seeded random rows, with sums over chunks on the workers."""
     data, seed = run_data(plan.run_path), run_config(plan.run_path).attribution.seed
-    order = random_state("scale rows", seed).permutation(data.count("train"))[:SCALE_ROWS]
-    tasks, names = [], []
+    order = torch.from_numpy(random_state("scale rows", seed).permutation(data.count("train")))
+    parts, tasks, names = scale_rows(order, plan.planned()[0].points), [], []
     for chunk in data.chunks("train"):
-        inside = chunk.holds(order)
-        if len(inside):
-            tasks.append((plan, chunk, order[inside] - chunk.first, inside))
+        if mine := rows_inside(parts, chunk.first, chunk.rows):
+            tasks.append((plan, chunk, mine))
             names.append(f"factors: scale, chunk {chunk.id}")
-    form = sum(context.workers.run(_form_of_chunk, tasks, names)) / len(order)
+    form = sum(context.workers.run(_form_of_chunk, tasks, names)) / row_count(parts)
     segment, damping = plan.prepared_segments()[0], plan.planned()[0].damping
     assert damping is not None
     return scale_correction(segment, plan.query_filters()[0], form, damping)
 
 
-def _form_of_chunk(plan: ScoringPlan, chunk: Chunk, rows: np.ndarray, turns: np.ndarray) -> float:
-    """Σ ⟨x, G x⟩ over some rows of a chunk, each at the checkpoint of its entry in `turns` (a task for a worker)."""
+def _form_of_chunk(plan: ScoringPlan, chunk: Chunk, parts: list[CurvatureRows]) -> float:
+    """Σ ⟨x, G x⟩ over some rows of a chunk, numbered from its first row, each at its checkpoint (a worker's task)."""
     path = plan.run_path
     model, objective, direction = attribution_model(path), run_objective(path), plan.query_filters()[0]
-    checkpoints = plan.planned()[0].points
-    chosen, total = weighted_rows(path, chunk), 0.0
-    for place, checkpoint in enumerate(checkpoints):
-        mine = torch.from_numpy(rows[turns % len(checkpoints) == place])
-        if len(mine):
-            plan.load_checkpoint(model, checkpoint)
-            batch = batch_of(path, chosen.select(mine))
-            total += gauss_newton_form(model, objective, batch, direction)
+    rows, total = weighted_rows(path, chunk), 0.0
+    for part in parts:
+        plan.load_checkpoint(model, part.checkpoint)
+        batch = batch_of(path, rows.select(part.rows))
+        total += gauss_newton_form(model, objective, batch, direction)
     return total

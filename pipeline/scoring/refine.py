@@ -10,12 +10,11 @@ from torch import Tensor
 
 from pipeline.attribution.curvature.factor_sums import add_into
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_forms, gauss_newton_products
+from pipeline.attribution.queries.curvature_rows import CurvatureRows, row_count, rows_inside
 from pipeline.attribution.queries.refined import (
-    CurvatureRows,
     RefinedDirection,
     RefinedSettings,
     refined_rows,
-    row_count,
     solve_refined,
 )
 from pipeline.attribution.rows.derivatives import PASS_ROWS
@@ -76,7 +75,11 @@ def refined_query(
         if not product.exists():
             path = working / "directions.safetensors"
             save_tensors(path, directions)
-            chunks = [(chunk, mine) for chunk in data.chunks("train") if (mine := _rows_inside(parts, chunk))]
+            chunks = [
+                (chunk, mine)
+                for chunk in data.chunks("train")
+                if (mine := rows_inside(parts, chunk.first, chunk.rows))
+            ]
             tasks = [(plan, group, path) for group in chunk_groups(chunks)]
             found = summed(context.workers, leaf, tasks, working, f"{name}: product {turn}")
             save_tensors(product, load_file(found))
@@ -104,17 +107,6 @@ def refined_of(plan: ScoringPlan) -> RefinedSettings:
     """The settings of a plan's refined solves, with no more rows than there are train rows."""
     settings = refined_settings(run_config(plan.run_path).attribution)
     return settings.within(run_data(plan.run_path).count("train"))
-
-
-def _rows_inside(parts: list[CurvatureRows], chunk: Chunk) -> list[CurvatureRows]:
-    """The rows that lie in a chunk, numbered from its first row."""
-    found = []
-    for part in parts:
-        rows = part.rows - chunk.first
-        rows = rows[(rows >= 0) & (rows < chunk.rows)]
-        if len(rows):
-            found.append(CurvatureRows(part.checkpoint, rows))
-    return found
 
 
 def _product_leaf(plan: ScoringPlan, chunks: list[ChunkRows], directions: Path) -> Tensors:

@@ -46,7 +46,7 @@ class ChunksPart:
                 run_objective(path),
                 segment.points,
                 config.seed,
-                config.labels,
+                config.fisher,
                 segment.preconditioners,
                 run_budgets(path).group,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -36,6 +36,12 @@ def number(value: float) -> str:
 
 def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """`0.62 (0.45 – 0.73)`, of a figure's `value`, `low` and `high`."""
+    value, low, high = (f"{found[end]:.2f}".replace("-", MINUS) for end in ("value", "low", "high"))
+    return f"{value} ({low} – {high})"
 
 
 def _is_share(name: str) -> bool:

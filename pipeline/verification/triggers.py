@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detection.backdoor.backdoors import alarms_path, read_alarms
-from pipeline.detection.backdoor.material import Predictor, as_inputs, load_places, sample_places
+from pipeline.detection.backdoor.search_data import Predictor, as_inputs, load_places, sample_places
 from pipeline.runs.directory import read_json
 from pipeline.verification.results import ArmResult
 from pipeline.workers.worker import run_data

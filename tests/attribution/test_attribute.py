@@ -88,7 +88,7 @@ class Regression:
             loss="squared_error",
             segments=segments,
             query_at="final",
-            labels="exact",
+            fisher="exact",
         )
         assert scores.harm is not None
         return scores.harm
@@ -160,7 +160,7 @@ def classifier(directory: Path, batchnorm: bool = False) -> tuple[nn.Module, Tra
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"segments": 3}, {"query_at": "final"}, {"method": "influence"}, {"labels": "exact"}],
+    [{}, {"segments": 3}, {"query_at": "final"}, {"method": "influence"}, {"fisher": "exact"}],
     ids=lambda options: "-".join(map(str, options.values())) or "default",
 )
 def test_mislabelled_rows_come_out_as_harmful_and_self_influential(tmp_path: Path, options: dict) -> None:
@@ -217,8 +217,8 @@ def test_without_queries_there_is_no_harm(tmp_path: Path) -> None:
         ({"damping": float("nan"), "method": "influence"}, "damping is nan"),
         ({"seed": "a"}, "seed is 'a'"),
         ({"projection": 8.5, "method": "trak"}, r"projection is 8\.5"),
-        ({"labels": "drawn"}, "labels is 'drawn'"),
-        ({"labels": "drawn", "method": "loss"}, "labels is 'drawn'"),
+        ({"fisher": "drawn"}, "fisher is 'drawn'"),
+        ({"fisher": "drawn", "method": "loss"}, "fisher is 'drawn'"),
         ({"calibrate": True, "method": "influence"}, "calibrate has no effect with method='influence'"),
         ({"calibrate": True, "method": "tracin"}, "calibrate has no effect with method='tracin'"),
         ({"calibrate": True, "segments": 2}, "calibrate has no effect with segments=2"),

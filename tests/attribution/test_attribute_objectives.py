@@ -96,19 +96,17 @@ def test_harm_is_that_of_exact_unrolling(kind: str, tmp_path: Path) -> None:
         loss=objective,
         segments=STEPS,
         query_at="final",
-        labels="exact",
+        fisher="exact",
     )
     assert found.harm is not None
     assert torch.corrcoef(torch.stack([exact, found.harm]))[0, 1] > 0.998
     assert ((found.harm - exact).abs().max() / exact.abs().max()).item() < 0.05
 
 
-@pytest.mark.parametrize("labels_of_curvature", ["exact", "sampled"])
+@pytest.mark.parametrize("fisher", ["exact", "mc"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_eigenvalues_add_up_to_the_trace_of_the_gauss_newton_matrix(
-    kind: str, labels_of_curvature: str
-) -> None:
-    """Whatever the eigenbasis is; the sampled ones for 400 copies of the rows, each with its own draw."""
+def test_eigenvalues_add_up_to_the_trace_of_the_gauss_newton_matrix(kind: str, fisher: str) -> None:
+    """Whatever the eigenbasis is; ``mc`` for 400 copies of the rows, each with its own draw."""
     objective, inputs, labels = problem(kind, 6, 0)
     model = model_of()
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -124,13 +122,13 @@ def test_eigenvalues_add_up_to_the_trace_of_the_gauss_newton_matrix(
         for values in jacobian.values():
             flat = values.reshape(outputs.numel(), -1)
             traces.append((flat.T @ hessian @ flat).trace())
-    copies = 1 if labels_of_curvature == "exact" else 400
+    copies = 1 if fisher == "exact" else 400
     batch = Batch(torch.cat([inputs] * copies), torch.cat([labels] * copies), torch.arange(6 * copies))
     segment = prepare_segment(
-        model, lambda _: None, objective, [batch], (0,), source_spectrum(1.0, 0.0), labels=labels_of_curvature
+        model, lambda _: None, objective, [batch], (0,), source_spectrum(1.0, 0.0), fisher=fisher
     )
     found, expected = float(segment.eigenvalues[""].sum()), float(torch.stack(traces).sum() / 6)
-    assert found == pytest.approx(expected, rel=1e-9 if labels_of_curvature == "exact" else 0.06)
+    assert found == pytest.approx(expected, rel=1e-9 if fisher == "exact" else 0.06)
 
 
 def test_an_objective_of_ones_own_with_a_wrong_shape_is_named(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from pipeline.attribution import (
     AttributionError,
-    PieceRecorder,
     RefinedSettings,
     Replay,
     ReplayRecorder,
     Scores,
     Trajectory,
     TrajectoryRecorder,
+    WindowRecorder,
     attribute,
     get_objective,
     row_source,
@@ -46,7 +46,7 @@ class Recorded:
         sizes = {"steps": STEPS, "train_rows": ROWS}
         trajectory = TrajectoryRecorder(model, optimizer, directory / "trajectory", **sizes)
         replay = ReplayRecorder(model, optimizer, directory / "replay", **sizes)
-        pieces = PieceRecorder(model, optimizer, directory / "pieces", batch_size=BATCH, **sizes)
+        pieces = WindowRecorder(model, optimizer, directory / "pieces", batch_size=BATCH, **sizes)
         for _ in range(STEPS // 3):
             for rows in torch.randperm(ROWS).split(BATCH):
                 optimizer.zero_grad()

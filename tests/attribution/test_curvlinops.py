@@ -78,7 +78,7 @@ def test_covariances_agree(kind: str, loss: str) -> None:
     operator.compute_kronecker_factors()
     found = operator.state_dict()
     sums = covariance_sums(
-        model, get_objective(loss), batch.inputs, batch.row_ids, seed=0, checkpoint=0, labels="exact"
+        model, get_objective(loss), batch.inputs, batch.row_ids, seed=0, checkpoint=0, fisher="exact"
     )
     counts = positions(copy.deepcopy(model).eval(), batch)
     assert found["input_covariances"].keys() == counts.keys()
@@ -107,7 +107,7 @@ def test_damped_inverses_agree(kind: str, loss: str) -> None:
         split(batch, 16),
         (0,),
         influence_spectrum(damping),
-        labels="exact",
+        fisher="exact",
     )
     torch.manual_seed(1)
     vectors = [

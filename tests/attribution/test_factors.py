@@ -59,7 +59,7 @@ def plain_covariances(model: nn.Module, objective, inputs: Tensor, name: str) ->
 def test_exact_covariances_of_linear_layers(kind: str, layer: str, loss: str) -> None:
     model, batch = model_and_rows(kind)
     objective = get_objective(loss)
-    sums = covariance_sums(model, objective, batch.inputs, batch.row_ids, **DRAW, labels="exact")
+    sums = covariance_sums(model, objective, batch.inputs, batch.row_ids, **DRAW, fisher="exact")
     expected_input, expected_gradient = plain_covariances(model, objective, batch.inputs, layer)
     assert sums.examples == len(batch.row_ids)
     torch.testing.assert_close(sums.input[layer], expected_input)
@@ -68,7 +68,7 @@ def test_exact_covariances_of_linear_layers(kind: str, layer: str, loss: str) ->
 
 def test_covariances_of_a_convolution_are_those_of_its_patches() -> None:
     model, batch = model_and_rows("convnet")
-    sums = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, labels="exact")
+    sums = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, fisher="exact")
     padded = nn.functional.pad(batch.inputs, (1, 1, 1, 1))
     expected = torch.zeros(19, 19).double()
     for row in range(len(padded)):
@@ -94,9 +94,9 @@ def test_input_covariance_of_an_embedding_counts_tokens_without_padding() -> Non
 def test_exact_spectrum_is_the_mean_square_of_rotated_gradients(kind: str, loss: str) -> None:
     model, batch = model_and_rows(kind)
     objective = get_objective(loss)
-    sums = covariance_sums(model, objective, batch.inputs, batch.row_ids, **DRAW, labels="exact")
+    sums = covariance_sums(model, objective, batch.inputs, batch.row_ids, **DRAW, fisher="exact")
     bases = eigenbases(sums)
-    found = eigenvalue_sums(model, objective, batch.inputs, batch.row_ids, bases, **DRAW, labels="exact")
+    found = eigenvalue_sums(model, objective, batch.inputs, batch.row_ids, bases, **DRAW, fisher="exact")
     expected = {layer.name: torch.zeros(layer.shape).double() for layer in covered_layers(model)}
     for k in range(3):
         matrices = layer_matrices(
@@ -125,7 +125,7 @@ def test_eigenbases_diagonalise_the_covariances() -> None:
 
 def test_sampled_curvature_tends_to_the_exact_one() -> None:
     model, batch = model_and_rows("mlp")
-    exact = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, labels="exact")
+    exact = covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, fisher="exact")
     draws = FactorSums({}, {}, 0)
     for seed in range(400):
         draws += covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, seed=seed, checkpoint=0)
@@ -134,21 +134,21 @@ def test_sampled_curvature_tends_to_the_exact_one() -> None:
         torch.testing.assert_close(mean, value, atol=0.1 * value.abs().max().item(), rtol=0)
 
 
-@pytest.mark.parametrize("labels", ["sampled", "exact"])
+@pytest.mark.parametrize("fisher", ["mc", "exact"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_sums_do_not_depend_on_how_rows_are_batched(kind: str, labels: str) -> None:
+def test_sums_do_not_depend_on_how_rows_are_batched(kind: str, fisher: str) -> None:
     model, batch = model_and_rows(kind)
 
     def both_passes(size: int) -> tuple[FactorSums, dict[str, Tensor]]:
         sums, squares = FactorSums({}, {}, 0), {}
         for part in split(batch, size):
-            sums += covariance_sums(model, cross_entropy(), part.inputs, part.row_ids, **DRAW, labels=labels)
+            sums += covariance_sums(model, cross_entropy(), part.inputs, part.row_ids, **DRAW, fisher=fisher)
         bases = eigenbases(sums)
         for part in split(batch, size):
             squares = add_tensors(
                 squares,
                 eigenvalue_sums(
-                    model, cross_entropy(), part.inputs, part.row_ids, bases, **DRAW, labels=labels
+                    model, cross_entropy(), part.inputs, part.row_ids, bases, **DRAW, fisher=fisher
                 ),
             )
         return sums, squares
@@ -227,9 +227,9 @@ def test_nan_names_the_layer() -> None:
         covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW)
 
 
-def test_empty_factors_and_unknown_labels_are_errors() -> None:
+def test_empty_factors_and_an_unknown_fisher_are_errors() -> None:
     with pytest.raises(AttributionError, match="no examples"):
         eigenbases(FactorSums({}, {}, 0))
     model, batch = model_and_rows("mlp")
     with pytest.raises(AttributionError, match="'true'"):
-        covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, labels="true")
+        covariance_sums(model, cross_entropy(), batch.inputs, batch.row_ids, **DRAW, fisher="true")

@@ -42,7 +42,7 @@ def test_fast_source_is_source_at_the_mean_weights_of_each_segment(tmp_path: Pat
     for inputs, labels in train:
         first = sum(len(batch.row_ids) for batch in rows)
         rows.append(Batch(inputs, labels, torch.arange(first, first + len(labels))))
-    # The points are numbered on from the six checkpoints, which sampled labels depend on.
+    # The points are numbered on from the six checkpoints, which drawn labels depend on.
     segments = [
         prepare_segment(
             model,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.attribution import LayerInfo, layer_forms
-from pipeline.attribution.scores.forms import (
+from pipeline.attribution.scores.form_choice import (
     BY_TOKEN,
     DENSE,
     DIAGONAL,

@@ -13,7 +13,7 @@ from pipeline.attribution.curvature.low_rank import weighted_low_rank
 from pipeline.attribution.curvature.segments import LayerChain, PreparedSegment, layer_chains
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.outer_products import OuterProducts
-from pipeline.attribution.scores.forms import DENSE, GRAM, Positions, chain_form
+from pipeline.attribution.scores.form_choice import DENSE, GRAM, Positions, chain_form
 from pipeline.attribution.scores.self_influence import self_products
 
 ROWS, CHECKPOINTS = 40, 2

@@ -70,13 +70,13 @@ class Run:
 def test_harm_is_that_of_exact_unrolling(kind: str, tmp_path: Path) -> None:
     run = Run(kind, tmp_path)
     train = [(run.train[0][part], run.train[1][part]) for part in (slice(0, 6), slice(6, ROWS))]
-    scores = attribute(run.model, run.trajectory, train, [run.query], query_at="final", labels="exact")
+    scores = attribute(run.model, run.trajectory, train, [run.query], query_at="final", fisher="exact")
     exact = run.unrolled_harm()
     assert scores.harm is not None
     both = torch.stack([scores.harm, exact])
     assert torch.corrcoef(both)[0, 1] > 0.9
     assert 0.5 < scores.harm.norm() / exact.norm() < 2
-    again = attribute(run.model, run.trajectory, [run.train], [run.query], query_at="final", labels="exact")
+    again = attribute(run.model, run.trajectory, [run.train], [run.query], query_at="final", fisher="exact")
     torch.testing.assert_close(again.harm, scores.harm)
     torch.testing.assert_close(again.self_influence, scores.self_influence)
     assert (scores.self_influence > 0).all()

@@ -264,6 +264,6 @@ def test_an_objective_of_ones_own_is_checked(part, named: str) -> None:
     outputs, labels = torch.zeros(5, 3), torch.ones(5, 3)
     with pytest.raises(AttributionError, match=named):
         check_objective(
-            Objective("own", *functions.values()), outputs, labels, "exact" if "exact" in part else "sampled"
+            Objective("own", *functions.values()), outputs, labels, "exact" if "exact" in part else "mc"
         )
     check_objective(OWN, outputs, labels, "exact")

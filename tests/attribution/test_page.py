@@ -41,7 +41,7 @@ assert coverage(model).share == 1
 assert smoothed.harm.isfinite().all()
 assert staged.harm.shape == (600,)
 assert exact.method == "unrolled" and refined.method == "source_refined"
-assert by_pieces.method == "unrolled_gauss_newton"
+assert by_windows.method == "unrolled_gauss_newton"
 correlation = torch.corrcoef(torch.stack([exact.harm, refined.harm]))[0, 1]
 assert correlation > 0.8, correlation
 assert ensembled.harm.shape == (600,)

@@ -81,7 +81,7 @@ class Preconditioned:
                 batches,
                 cut,
                 source_spectrum(*setting),
-                labels="exact",
+                fisher="exact",
                 preconditioners=preconditioners,
             )
             for cut, setting, preconditioners in zip(CUTS, SETTINGS, self.preconditioners, strict=True)
@@ -260,7 +260,7 @@ def test_a_scale_is_measured_in_preconditioned_coordinates(tmp_path: Path) -> No
         optimizer.step()
         recorder.step()
     rows = [(inputs[:16], targets[:16]), (inputs[16:], targets[16:])]
-    options = {"loss": "squared_error", "labels": "exact", "query_at": "final"}
+    options = {"loss": "squared_error", "fisher": "exact", "query_at": "final"}
     plain = attribute(model, Trajectory.load(tmp_path), rows, rows, **options)
     scaled = attribute(model, Trajectory.load(tmp_path), rows, rows, calibrate=True, **options)
     assert plain.scale is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +12,16 @@ from pipeline.attribution import (
     AttributionError,
     CheckpointError,
     OptimizerError,
-    PieceRecorder,
     ReplayRecorder,
     Trajectory,
     TrajectoryRecorder,
+    WindowRecorder,
     checkpoint_steps,
 )
+from pipeline.attribution.trajectory.optimizers import read_settings
 from pipeline.attribution.trajectory.weights import save_weights
 from pipeline.attribution.unrolling.replay import Replay
-from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
+from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans
 
 
 def test_records_checkpoints_learning_rates_and_the_tail_mean(tmp_path: Path) -> None:
@@ -204,6 +206,19 @@ def test_wrapped_and_derived_optimizers_are_those_of_torch(tmp_path: Path) -> No
         TrajectoryRecorder(model, Lookahead(model.parameters()), tmp_path, steps=1, train_rows=8)
 
 
+def test_a_derived_optimizer_is_taken_before_torchs_own_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first optimizer of a class gets a `step` that torch has wrapped for profiles."""
+    monkeypatch.setattr(torch.optim.Adam, "step", inspect.unwrap(torch.optim.Adam.step))
+    model = nn.Linear(3, 2)
+
+    class New(torch.optim.AdamW):
+        """A subclass that changes nothing about a step."""
+
+    optimizer = New(model.parameters())
+    assert "step" in vars(New)
+    assert read_settings(model, optimizer).kind == "adamw"
+
+
 def test_wrapped_models_are_recorded_under_plain_names(tmp_path: Path) -> None:
     class Part(nn.Module):
         def __init__(self) -> None:
@@ -233,7 +248,7 @@ def test_wrapped_models_are_recorded_under_plain_names(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "recorder", [TrajectoryRecorder, ReplayRecorder, partial(PieceRecorder, batch_size=2)]
+    "recorder", [TrajectoryRecorder, ReplayRecorder, partial(WindowRecorder, batch_size=2)]
 )
 def test_a_training_that_can_not_be_is_refused_before_it_begins(
     tmp_path: Path, recorder, change: dict[str, float], message: str
@@ -249,7 +264,7 @@ def test_a_training_that_can_not_be_is_refused_before_it_begins(
     [
         (TrajectoryRecorder, Trajectory.load),
         (ReplayRecorder, Replay.load),
-        (partial(PieceRecorder, batch_size=2), Pieces.load),
+        (partial(WindowRecorder, batch_size=2), WindowMeans.load),
     ],
     ids=["trajectory", "replay", "pieces"],
 )

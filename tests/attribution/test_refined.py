@@ -14,7 +14,8 @@ from pipeline.attribution import AttributionError, Batch, covered_layers, get_ob
 from pipeline.attribution.curvature.fit import prepare_segment
 from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
-from pipeline.attribution.queries.refined import RefinedSettings, curvature_rows, passed_on, refined_direction
+from pipeline.attribution.queries.curvature_rows import curvature_rows
+from pipeline.attribution.queries.refined import RefinedSettings, passed_on, refined_direction
 from pipeline.attribution.rows.derivatives import row_source
 
 ENTROPY = get_objective("cross_entropy")
@@ -30,7 +31,7 @@ class Problem:
         self.rows = row_source([(self.batch.inputs, self.batch.labels)])
         self.states = perturbed_states(self.model, 2)
         self.segment = prepare_segment(
-            self.model, self.load, ENTROPY, [self.batch], (0, 1), source_spectrum(1 / DAMPING), labels="exact"
+            self.model, self.load, ENTROPY, [self.batch], (0, 1), source_spectrum(1 / DAMPING), fisher="exact"
         )
 
     def load(self, checkpoint: int) -> None:
@@ -117,7 +118,7 @@ def test_adam_is_solved_in_its_coordinates() -> None:
     }
     problem.segment = prepare_segment(
         problem.model, problem.load, ENTROPY, [problem.batch], (0, 1), source_spectrum(1 / DAMPING),
-        labels="exact", preconditioners=preconditioners,
+        fisher="exact", preconditioners=preconditioners,
     )  # fmt: skip
     query = problem.query()
     found = problem.refined(query, prior=0.0, rows=1000, iterations=120)
@@ -166,7 +167,7 @@ def test_alpha_is_one_where_ekfac_is_exact() -> None:
     batch = Batch(inputs, torch.randn(50).double(), torch.arange(50))
     squared = get_objective(objective)
     segment = prepare_segment(
-        model, lambda _: None, squared, [batch], (0,), source_spectrum(3.0), labels="exact"
+        model, lambda _: None, squared, [batch], (0,), source_spectrum(3.0), fisher="exact"
     )
     query = {"0": torch.randn(1, 7, dtype=torch.float64)}
     for prior, alpha in [(0.0, 1.0), (1.0, 2.0)]:

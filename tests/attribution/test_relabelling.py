@@ -64,7 +64,7 @@ def test_retraining_a_classifier_ranks_new_labels_as_forecast(tmp_path: Path) ->
     run.train(tmp_path)
     others = (run.labels + 1) % CLASSES
     found = attribute(
-        run.model(), Trajectory.load(tmp_path), run.pairs, run.query, labels="exact", relabel=others
+        run.model(), Trajectory.load(tmp_path), run.pairs, run.query, fisher="exact", relabel=others
     ).relabel_effect
     before, measured = run.query_loss(), []
     for row in range(ROWS):
@@ -85,13 +85,13 @@ def test_its_own_label_changes_nothing_and_another_is_the_difference_of_harms(
     others = given.clone()
     others[:5] = (given[:5] + 1) % CLASSES
     found = attribute(
-        run.model(), trajectory, run.pairs, run.query, labels="exact", method=method, relabel=others
+        run.model(), trajectory, run.pairs, run.query, fisher="exact", method=method, relabel=others
     )
     assert (found.relabel_effect[5:] == 0).all()
     assert (found.relabel_effect[:5] != 0).all()
     # Exact curvature doesn't depend on the given labels: the other labels' harm is that of a file with them.
     changed = [(run.inputs[:7], others[:7]), (run.inputs[7:], others[7:])]
-    plain = attribute(run.model(), trajectory, changed, run.query, labels="exact", method=method)
+    plain = attribute(run.model(), trajectory, changed, run.query, fisher="exact", method=method)
     torch.testing.assert_close(found.relabel_effect, plain.harm - found.harm, rtol=1e-6, atol=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_calibration_scales_new_labels_as_it_scales_harm(tmp_path: Path) -> None
             Trajectory.load(tmp_path),
             run.pairs,
             run.query,
-            labels="exact",
+            fisher="exact",
             calibrate=calibrate,
             relabel=others,
         )

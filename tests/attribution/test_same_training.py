@@ -11,12 +11,12 @@ from torch import nn
 
 from pipeline.attribution import (
     AttributionError,
-    PieceRecorder,
-    Pieces,
     Replay,
     ReplayRecorder,
     Trajectory,
     TrajectoryRecorder,
+    WindowMeans,
+    WindowRecorder,
     attribute,
 )
 from pipeline.attribution.unrolling.same_training import check_same_training
@@ -55,7 +55,7 @@ def record(
     sizes = {"steps": steps, "train_rows": rows}
     trajectory = TrajectoryRecorder(model, made, directory / "trajectory", checkpoints=3, **sizes)
     replay = ReplayRecorder(model, made, directory / "replay", **sizes)
-    pieces = PieceRecorder(model, made, directory / "pieces", batch_size=6, pieces=4, **sizes)
+    pieces = WindowRecorder(model, made, directory / "pieces", batch_size=6, windows=4, **sizes)
     inputs, labels = data(rows)
     for _ in range(steps):
         chosen = torch.randperm(rows)[:6]
@@ -79,7 +79,7 @@ def test_recordings_of_the_same_loop_pass(tmp_path: Path, optimizer: str) -> Non
     record(tmp_path, optimizer)
     trajectory = Trajectory.load(tmp_path / "trajectory")
     check_same_training(trajectory, Replay.load(tmp_path / "replay"))
-    check_same_training(trajectory, Pieces.load(tmp_path / "pieces"))
+    check_same_training(trajectory, WindowMeans.load(tmp_path / "pieces"))
 
 
 @pytest.mark.parametrize(

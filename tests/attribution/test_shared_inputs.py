@@ -27,11 +27,11 @@ from .oracles import influence, loss_matrices, split
 ENTROPY = cross_entropy()
 
 
-@pytest.mark.parametrize("labels", ["sampled", "exact"])
+@pytest.mark.parametrize("fisher", ["mc", "exact"])
 @pytest.mark.parametrize("kind", ["mlp", "convnet", "tokens", "twice"])
 @pytest.mark.parametrize("group_bytes", [1, 1 << 20], ids=["batch by batch", "together"])
 def test_checkpoints_share_what_depends_on_the_data_alone(
-    kind: str, labels: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, fisher: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums of a segment are those of its batches and checkpoints one by one."""
     monkeypatch.setattr(passes, "GROUP_BYTES", group_bytes)
@@ -47,11 +47,11 @@ def test_checkpoints_share_what_depends_on_the_data_alone(
         for checkpoint in range(3):
             load(checkpoint)
             for part in rows:
-                draw = {"seed": 3, "checkpoint": checkpoint, "labels": labels, "weights": part.weights}
+                draw = {"seed": 3, "checkpoint": checkpoint, "fisher": fisher, "weights": part.weights}
                 found.append(single(model, ENTROPY, part.inputs, part.row_ids, *given, **draw))
         return found
 
-    task = FactorTask(model, load, ENTROPY, (0, 1, 2), seed=3, labels=labels)
+    task = FactorTask(model, load, ENTROPY, (0, 1, 2), seed=3, fisher=fisher)
     kept = KeptGradients(3000)  # some of the visits
     sums, expected = fit_covariances(task, rows, kept=kept), alone(covariance_sums)
     assert sums.examples == 27 == sum(part.examples for part in expected)

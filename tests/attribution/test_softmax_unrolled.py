@@ -58,7 +58,7 @@ def source_and_exact(directory: Path, signal: float, steps: int, total: float) -
         [query],
         segments=steps,
         query_at="final",
-        labels="exact",
+        fisher="exact",
     )
     assert found.harm is not None
     return found.harm, exact

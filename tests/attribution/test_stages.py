@@ -18,7 +18,7 @@ from pipeline.attribution import (
     TrajectoryRecorder,
     attribute,
 )
-from pipeline.attribution.queries.refined import curvature_rows
+from pipeline.attribution.queries.curvature_rows import curvature_rows
 
 
 def rows_of(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -77,13 +77,13 @@ def test_rows_of_both_stages_add_up(tmp_path: Path) -> None:
     """Given under other numbers in the second stage, their two shares come apart."""
     run = TwoStages(tmp_path, head_only=False)
     query = [rows_of(30, 1)]
-    together = attribute(run.model, run.trajectory, run.data(), query, labels="exact")
+    together = attribute(run.model, run.trajectory, run.data(), query, fisher="exact")
     shifted = [run.ids[0], list(range(40, 60))]
     parts = [
         StageData([(run.inputs[ids], run.labels[ids])], row_ids=numbers)
         for ids, numbers in zip(run.ids, shifted, strict=True)
     ]
-    apart = attribute(run.model, run.trajectory, parts, query, labels="exact")
+    apart = attribute(run.model, run.trajectory, parts, query, fisher="exact")
     torch.testing.assert_close(together.harm[:30], apart.harm[:30])
     torch.testing.assert_close(together.harm[30:40], apart.harm[30:40] + apart.harm[40:50])
     torch.testing.assert_close(together.harm[40:], apart.harm[50:])
@@ -91,7 +91,7 @@ def test_rows_of_both_stages_add_up(tmp_path: Path) -> None:
     torch.testing.assert_close(together.self_influence[30:40], own[30:40] + own[40:50])
     without = [StageData(each.batches) for each in parts]
     torch.testing.assert_close(
-        attribute(run.model, run.trajectory, without, query, labels="exact").harm, apart.harm
+        attribute(run.model, run.trajectory, without, query, fisher="exact").harm, apart.harm
     )
 
 
@@ -100,7 +100,7 @@ def test_a_stage_may_have_its_own_loss(tmp_path: Path) -> None:
     first, second = run.data()
     targets = nn.functional.one_hot(run.labels[run.ids[0]], 3).double()
     first = StageData([(run.inputs[run.ids[0]], targets)], row_ids=run.ids[0], loss="squared_error")
-    scores = attribute(run.model, run.trajectory, [first, second], [rows_of(30, 1)], labels="exact")
+    scores = attribute(run.model, run.trajectory, [first, second], [rows_of(30, 1)], fisher="exact")
     run.model.load_state_dict(run.trajectory.load_weights(0))
     expected = (run.model(run.inputs[:40]) - targets).square().sum(1)
     torch.testing.assert_close(scores.losses[0, :40], expected.detach())

@@ -20,24 +20,24 @@ from pipeline.attribution import (
     load_weights,
 )
 from pipeline.attribution.rows.derivatives import row_source
-from pipeline.attribution.unrolling.piece_recorder import PieceRecorder
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm
 from pipeline.attribution.unrolling.unrolled_gauss_newton import (
-    Pieces,
+    WindowMeans,
     random_batches,
     unrolled_gauss_newton_harm,
 )
+from pipeline.attribution.unrolling.window_recorder import WindowRecorder
 
-PIECES = 3
+WINDOWS = 3
 
 
 class PieceRun(Run):
     def recorder(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path
     ) -> Callable[[Tensor], None]:
-        found = PieceRecorder(
+        found = WindowRecorder(
             model, optimizer, directory, steps=self.steps, train_rows=ROWS, batch_size=self.batch,
-            pieces=PIECES, tail=self.tail,
+            windows=WINDOWS, tail=self.tail,
         )  # fmt: skip
         return lambda _: found.step()
 
@@ -46,7 +46,7 @@ def smoothed(run: Run, directory: Path) -> UnrolledHarm:
     run.train(directory)
     return unrolled_gauss_newton_harm(
         run.model(),
-        Pieces.load(directory),
+        WindowMeans.load(directory),
         get_objective("cross_entropy"),
         row_source(run.pairs),
         run.query,
@@ -70,14 +70,14 @@ def dense_harm(run: Run, directory: Path) -> Tensor:
     batches = random_batches(ROWS, run.batch, 4)
     weights, slot = torch.zeros_like(query), torch.zeros_like(query)
     harm = torch.zeros(ROWS, dtype=torch.float64)
-    recorded = [load_weights(directory / f"piece-{piece}.safetensors") for piece in range(PIECES)]
-    for piece in reversed(range(PIECES)):
-        tensors = recorded[piece]
+    recorded = [load_weights(directory / f"piece-{window}.safetensors") for window in range(WINDOWS)]
+    for window in reversed(range(WINDOWS)):
+        tensors = recorded[window]
         model.load_state_dict(
             {name.removeprefix("model/"): t for name, t in tensors.items() if "model/" in name}
         )
         summed = torch.zeros_like(query)
-        for step in reversed(range(run.steps * piece // PIECES, run.steps * (piece + 1) // PIECES)):
+        for step in reversed(range(run.steps * window // WINDOWS, run.steps * (window + 1) // WINDOWS)):
             decrease = 1.0 - 0.8 * step / run.steps
             if step >= run.steps - tail:
                 weights = weights + query / tail
@@ -88,7 +88,7 @@ def dense_harm(run: Run, directory: Path) -> Tensor:
                 moments = [
                     torch.cat([each[f"exp_avg_sq/{name}"].flatten() for name in names]) for each in recorded
                 ]
-                moment = torch.maximum(moments[piece], 0.01 * torch.stack(moments).mean(0))
+                moment = torch.maximum(moments[window], 0.01 * torch.stack(moments).mean(0))
                 scale = 1.0 / ((moment / (1 - 0.999 ** (step + 1))).sqrt() + 1e-3)
                 mean = slot - 0.05 * decrease / (1 - 0.9 ** (step + 1)) * scale * weights
                 entered, slot, kept = 0.1 * mean, 0.9 * mean, weights * (1 - 0.05 * decrease * 0.1)
@@ -133,25 +133,25 @@ def test_a_weight_without_gradients_so_far_does_not_move_1_over_epsilon_fold(tmp
         harm = smoothed(run, tmp_path).harm.abs()
     finally:
         del OPTIMIZERS["adam of words"]
-    moments = [load_weights(tmp_path / f"piece-{piece}.safetensors") for piece in range(PIECES)]
+    moments = [load_weights(tmp_path / f"piece-{window}.safetensors") for window in range(WINDOWS)]
     assert not moments[0]["exp_avg_sq/0.weight"][:, 0].any()
     assert moments[-1]["exp_avg_sq/0.weight"][:, 0].any()
     assert harm[:4].max() < 30 * harm[4:].max()
 
 
-def test_piece_means_and_the_tail_are_those_of_the_iterates(tmp_path: Path) -> None:
+def test_window_means_and_the_tail_are_those_of_the_iterates(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    recorder = PieceRecorder(model, optimizer, tmp_path, steps=6, train_rows=9, batch_size=2, pieces=2)
+    recorder = WindowRecorder(model, optimizer, tmp_path, steps=6, train_rows=9, batch_size=2, windows=2)
     for step in range(6):
         nn.init.constant_(model.weight, step)
         recorder.step()
     means = [
-        load_weights(tmp_path / f"piece-{piece}.safetensors")["model/weight"].item() for piece in range(2)
+        load_weights(tmp_path / f"piece-{window}.safetensors")["model/weight"].item() for window in range(2)
     ]
     assert means == [1.0, 4.0]
     assert load_weights(tmp_path / "tail.safetensors")["weight"].item() == 4.0
-    assert Pieces.load(tmp_path).starts == [0, 3]
+    assert WindowMeans.load(tmp_path).starts == [0, 3]
 
 
 def test_random_batches_visit_every_row_before_any_again() -> None:
@@ -162,12 +162,12 @@ def test_random_batches_visit_every_row_before_any_again() -> None:
 
 def test_wrong_recordings_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no recording"):
-        Pieces.load(tmp_path)
+        WindowMeans.load(tmp_path)
     model = nn.Linear(1, 1)
     with pytest.raises(OptimizerError, match="'Adagrad'"):
-        PieceRecorder(
+        WindowRecorder(
             model, torch.optim.Adagrad(model.parameters()), tmp_path, steps=6, train_rows=9, batch_size=2
         )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(AttributionError, match="batch_size is 0"):
-        PieceRecorder(model, optimizer, tmp_path, steps=6, train_rows=9, batch_size=0)
+        WindowRecorder(model, optimizer, tmp_path, steps=6, train_rows=9, batch_size=0)

@@ -161,7 +161,7 @@ class LinearRun:
         train: list = [self.part(self.stages[0])]
         if len(self.stages) > 1:
             train = [StageData([self.part(spec)], row_ids=list(spec.rows)) for spec in self.stages]
-        settings = {"loss": "squared_error", "query_at": "final", "labels": "exact"} | options
+        settings = {"loss": "squared_error", "query_at": "final", "fisher": "exact"} | options
         return attribute(self.model, self.trajectory, train, [self.query], segments=segments, **settings)
 
 

@@ -38,7 +38,7 @@ def trained(loss: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
 
 
 def ours(base: Base, kind: str) -> Tensor:
-    return by_attribute(base, kind, "final", method="influence", labels="exact")
+    return by_attribute(base, kind, "final", method="influence", fisher="exact")
 
 
 @pytest.mark.parametrize("kind", ["margins", "validation_loss"])

@@ -23,7 +23,7 @@ from pipeline.training.main_run import role_labels, whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
 
 SMALL: dict[str, Any] = {
-    "attribution__labels": "exact",
+    "attribution__fisher": "exact",
     "attribution__group_harm": False,
     "data__validation_is_clean": False,
     "compute__chunk_rows": 350,
@@ -63,7 +63,7 @@ def test_a_forecast_is_the_librarys_times_the_scale_of_harm(method: str, trained
         [(train.inputs, train.labels)],
         [(validation.inputs, validation.labels)],
         method=method,
-        labels="exact",
+        fisher="exact",
         relabel=others,
     )
     assert expected.relabel_effect is not None

@@ -24,7 +24,7 @@ from pipeline.training.main_run import whole_trajectory
 from pipeline.workers.worker import run_config, run_data, run_model
 
 SMALL = {
-    "attribution__labels": "exact",  # no drawn labels, which go by other row numbers
+    "attribution__fisher": "exact",  # no drawn labels, which go by other row numbers
     "attribution__group_harm": False,
     "data__validation_is_clean": False,  # no early window
     "compute__chunk_rows": 350,
@@ -47,7 +47,7 @@ def in_one_process(path: Path, refined: RefinedSettings | None = None, label: in
         [(train.inputs, train.labels)],
         [(validation.inputs, validation.labels)],
         method=run_config(path).attribution.method,
-        labels="exact",
+        fisher="exact",
         segments=run_config(path).attribution.segments,
         refined=refined,
     )

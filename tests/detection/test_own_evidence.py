@@ -14,7 +14,7 @@ from pipeline.detection.in_sample import looks_in_sample
 from pipeline.detection.judges.class_judges import Judges, collect_judges
 from pipeline.detection.signals.weights import OWN_WEIGHT
 from pipeline.detection.suspicion import SignalValues, doubt_like_train, suspicion
-from pipeline.detection.weigh import signals_of_classes
+from pipeline.detection.weighing.by_panel import signals_of_classes
 from pipeline.runs.directory import RunDirectory
 
 ROWS = {"train": 400, "validation": 80}

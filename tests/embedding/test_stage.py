@@ -17,7 +17,7 @@ from pipeline.data.prepare import create_encoding, prepare, survey_rows
 from pipeline.embedding import stage
 from pipeline.embedding.trial import Trials
 from pipeline.features.pretrained import embed, models, vectors
-from pipeline.panel.material import load_blocks, pieces, write_features
+from pipeline.panel.feature_blocks import load_blocks, pieces, write_features
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 from pipeline.workers.cluster import Workers

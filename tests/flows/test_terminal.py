@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from flows import terminal as module
-from flows.sentences import sentence
+from flows.stage_summaries import sentence
 from flows.terminal import Running, Terminal
 from pipeline.stages.stages import STAGES
 

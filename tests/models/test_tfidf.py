@@ -201,7 +201,7 @@ def test_source_equals_ek_fac_with_dense_matrices() -> None:
         split(batch, 7),
         (0,),
         source_spectrum(rate, decay),
-        labels="exact",
+        fisher="exact",
     )
     query = {
         name: value / 5

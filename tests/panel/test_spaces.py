@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.features.pictures import judged_pixels
+from pipeline.panel.feature_blocks import Blocks
 from pipeline.panel.judges import Fitted, choose_judges
-from pipeline.panel.material import Blocks
 from pipeline.panel.ngrams import text_blocks
 from pipeline.panel.spaces import LinearSpace, TextSpace, TreeSpace
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.report.fidelity import fidelity_line, sentences, shown
+from pipeline.report.group_effects import effect_lines
 from pipeline.report.html import page
-from pipeline.report.hurt import hurt_lines
 from pipeline.report.summary import headline, summary
 from pipeline.runs.directory import read_json, write_json
 
@@ -96,6 +96,6 @@ def test_no_forecast_is_shown_where_fidelity_is_low(images: Any) -> None:
         assert (forecast in text) or (forecast.capitalize() in text)
         shows = level == "moderate"
         assert ("−0.212" in text) is shows
-        assert (hurt_lines(told, {})[0]["predicted"] == "−0.500") is shows
+        assert (effect_lines(told, {})[0]["predicted"] == "−0.500") is shows
         assert (told["predicted_loss_change"] == -0.212) is shows
         assert ("is in verification.json" in text) is not shows

@@ -78,7 +78,7 @@ def recorded_config(folder: Path, **changes: object) -> AuditConfig:
         "detection__halves": False,
         "detection__backdoors": False,
         "verification__seeds": 0,
-        "attribution__labels": "exact",
+        "attribution__fisher": "exact",
     }
     return digits_config(**(given | changes))
 
@@ -93,7 +93,7 @@ def test_recorded_checkpoints_are_audited_and_their_folder_is_only_read(folder: 
 
     images, labels = read("train")
     expected = attribute(
-        of_images(16), Trajectory.load(folder), [(images, labels)], [read("validation")], labels="exact"
+        of_images(16), Trajectory.load(folder), [(images, labels)], [read("validation")], fisher="exact"
     )
     assert expected.harm is not None
     alpha = RunDirectory(run).facts("factors")["alpha"]
@@ -142,7 +142,7 @@ def test_batchnorm_comes_with_its_recorded_statistics(tmp_path: Path) -> None:
             read_epoch(main_directory(run), epoch)["loss"], losses, atol=1e-5, rtol=1e-4
         )
     given = [(images, labels)], [read("validation")]
-    expected = attribute(with_batchnorm(), trajectory, *given, labels="exact", query_at="final")
+    expected = attribute(with_batchnorm(), trajectory, *given, fisher="exact", query_at="final")
     assert expected.harm is not None
     alpha = RunDirectory(run).facts("factors")["alpha"]
     for name, wanted in (

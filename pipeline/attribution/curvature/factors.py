@@ -72,13 +72,13 @@ def fisher_gradients(
     *,
     seed: int,
     checkpoint: int,
-    labels: str = "sampled",
+    fisher: str = "mc",
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> Iterator[Visited]:
     """Yields the gradients that the Fisher information at the model's present weights is estimated from.
 
-    Every layer comes once per column of the root of the output Hessian: once with sampled labels. The arguments are
+    Every layer comes once per column of the root of the output Hessian: once with ``fisher="mc"``. The arguments are
     those of ``covariance_sums``.
     """
     scale = None if weights is None else weights.sqrt()
@@ -86,7 +86,7 @@ def fisher_gradients(
         outputs = captured.forward(inputs)
         fixed = captured.fixed_layers()
         columns = _fisher_columns(
-            objective, outputs, row_ids, scale, given, labels=labels, seed=seed, checkpoint=checkpoint
+            objective, outputs, row_ids, scale, given, fisher=fisher, seed=seed, checkpoint=checkpoint
         )
         for column in columns:
             for name, gradients in captured.gradients(outputs, column, retain_graph=True):
@@ -101,7 +101,7 @@ def covariance_sums(
     *,
     seed: int,
     checkpoint: int,
-    labels: str = "sampled",
+    fisher: str = "mc",
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> FactorSums:
@@ -115,7 +115,7 @@ def covariance_sums(
             ``checkpoint`` alone.
         seed: the seed of the labels drawn.
         checkpoint: the checkpoint's place in the trajectory.
-        labels: how the Fisher information is estimated. ``sampled`` draws one label per row from the model
+        fisher: how the Fisher information is estimated. ``mc`` draws one label per row from the model
             (Monte-Carlo); ``exact`` sums over all columns of the root of the output Hessian.
         weights: ``[batch]`` row weights of mean 1, or None. A weight w counts like w copies of the row.
         given: the rows' own labels, for objectives whose output Hessian depends on them.
@@ -123,7 +123,7 @@ def covariance_sums(
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity. The message names the layer.
     """
-    sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "labels": labels}
+    sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "fisher": fisher}
     visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
     add_covariances(sums, visited, weights)
     _check_sums(sums)
@@ -139,7 +139,7 @@ def eigenvalue_sums(
     *,
     seed: int,
     checkpoint: int,
-    labels: str = "sampled",
+    fisher: str = "mc",
     weights: Tensor | None = None,
     given: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ def eigenvalue_sums(
         NonFiniteError: the sum has a NaN or an infinity. The message names the layer.
     """
     sums: dict[str, Tensor] = {}
-    draw = {"seed": seed, "checkpoint": checkpoint, "labels": labels}
+    draw = {"seed": seed, "checkpoint": checkpoint, "fisher": fisher}
     visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
     add_squares(sums, visited, local_bases(bases, model))
     for name, value in sums.items():
@@ -254,7 +254,7 @@ def _fisher_columns(
     scale: Tensor | None,
     given: Tensor | None = None,
     *,
-    labels: str,
+    fisher: str,
     seed: int,
     checkpoint: int,
 ) -> list[Tensor]:
@@ -266,7 +266,7 @@ def _fisher_columns(
         row_ids: int64 ``[batch]``, the identity of each row.
         scale: ``[batch]``, the factor of each row's gradients (the root of its weight); None is 1.
         given: the rows' own labels, or None.
-        labels: ``sampled`` for one column with labels drawn from the model, ``exact`` for all columns.
+        fisher: ``mc`` for one column with labels drawn from the model, ``exact`` for all columns.
         seed: the seed of the labels drawn.
         checkpoint: the checkpoint's place in the trajectory.
 
@@ -274,19 +274,19 @@ def _fisher_columns(
         Tensors of the outputs' shape.
 
     Raises:
-        AttributionError: ``labels`` has another value.
+        AttributionError: ``fisher`` has another value.
     """
     outputs = outputs.detach()
-    if labels == "sampled":
+    if fisher == "mc":
         columns = [
             objective.sampled_output_gradients(
                 outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint), given
             )
         ]
-    elif labels == "exact":
+    elif fisher == "exact":
         columns = objective.exact_output_gradients(outputs, given)
     else:
-        raise AttributionError(f"There are no {labels!r} labels.", "Use 'sampled' or 'exact'.")
+        raise AttributionError(f"fisher is {fisher!r}.", "Use 'mc' or 'exact'.")
     if scale is None:
         return columns
     return [column * scale.to(column).reshape(-1, *[1] * (column.dim() - 1)) for column in columns]

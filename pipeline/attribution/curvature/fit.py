@@ -177,7 +177,7 @@ def prepare_segment(
     spectrum: Spectrum,
     *,
     seed: int = 0,
-    labels: str = "sampled",
+    fisher: str = "mc",
     covariance_sample: float = 1.0,
     widest: int | None = None,
     preconditioners: Mapping[str, Preconditioner] | None = None,
@@ -185,7 +185,7 @@ def prepare_segment(
     """Eigenbases and eigenvalues of one segment whose rows are in memory.
 
     Args:
-        model, load_checkpoint, objective, checkpoints, seed, labels, preconditioners: as in ``passes.FactorTask``.
+        model, load_checkpoint, objective, checkpoints, seed, fisher, preconditioners: as in ``passes.FactorTask``.
         batches: the training rows; they are iterated twice.
         spectrum: the functions of the eigenvalues that the segment applies.
         covariance_sample: the share of rows that the eigenvectors are fitted on. Eigenvalues are fitted on all rows.
@@ -196,7 +196,7 @@ def prepare_segment(
         AttributionError: there are no rows.
     """
     given = preconditioners or {}
-    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, labels, given)
+    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, fisher, given)
     kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
     bases, squares = fit(_InMemory([task], batches, covariance_sample, widest, kept))
     return segment_of_tensors(segment_tensors(bases, squares, 0), checkpoints, spectrum, given)

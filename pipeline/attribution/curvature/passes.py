@@ -45,7 +45,7 @@ class FactorTask:
         objective: the training objective.
         checkpoints: the places of the segment's checkpoints in the trajectory.
         seed: the seed of the labels drawn, as in ``factors.covariance_sums``.
-        labels: ``sampled`` or ``exact``, as in ``factors.covariance_sums``.
+        fisher: ``mc`` or ``exact``, as in ``factors.covariance_sums``.
         preconditioners: layer -> its preconditioner in the segment, from ``preconditioners.segment_preconditioners``.
         group_bytes: the size of a group of batches; None is ``GROUP_BYTES``.
     """
@@ -55,7 +55,7 @@ class FactorTask:
     objective: Objective
     checkpoints: Sequence[int]
     seed: int = 0
-    labels: str = "sampled"
+    fisher: str = "mc"
     preconditioners: Mapping[str, Preconditioner] = field(default_factory=dict)
     group_bytes: int | None = None
 
@@ -233,7 +233,7 @@ def _gradients(task: FactorTask, visit: _Visit) -> Iterator[Visited]:
         batch.row_ids,
         seed=task.seed,
         checkpoint=visit.checkpoint,
-        labels=task.labels,
+        fisher=task.fisher,
         weights=batch.weights,
         given=batch.labels,
     )

@@ -131,7 +131,7 @@ class LayerChain:
         return float(value) if bool((first.injection == value).all()) else None
 
     @cached_property
-    def arrivals(self) -> list[OuterMap]:
+    def maps_from_end(self) -> list[OuterMap]:
         """For each segment, the map of an outer product from the end of training to that segment's eigenbasis.
 
         The map of the last segment is exact. Those of earlier segments use a low-rank form of the transports,

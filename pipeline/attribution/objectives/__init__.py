@@ -9,8 +9,12 @@ from typing import Any
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.binary_cross_entropy import binary_cross_entropy
 from pipeline.attribution.objectives.cross_entropy import cross_entropy
+from pipeline.attribution.objectives.custom import (
+    gradients_of_drawn_labels,
+    no_exact_gradients,
+    signed_columns,
+)
 from pipeline.attribution.objectives.objective import Objective, check_objective, no_margins
-from pipeline.attribution.objectives.own import gradients_of_drawn_labels, no_exact_gradients, signed_columns
 from pipeline.attribution.objectives.squared_error import squared_error
 
 __all__ = [

@@ -67,16 +67,14 @@ class Objective:
     fit: Callable[[Iterable[Tensor]], Objective] | None = None
 
 
-def check_objective(
-    objective: Objective, outputs: Tensor, labels: Tensor, curvature: str = "sampled"
-) -> None:
+def check_objective(objective: Objective, outputs: Tensor, labels: Tensor, fisher: str = "mc") -> None:
     """Calls an objective's functions on one batch and checks their results.
 
     Args:
         objective: the objective.
         outputs: the model's outputs for the batch; the batch is the first dimension.
         labels: the labels of the batch.
-        curvature: the output gradients to check, ``sampled`` or ``exact``.
+        fisher: the output gradients to check, ``mc`` or ``exact``.
 
     Raises:
         AttributionError: a result isn't a tensor of the shape that ``Objective`` says, or isn't finite.
@@ -87,7 +85,7 @@ def check_objective(
     margins = objective.margins(outputs, labels)
     if margins is not None:
         _check(objective, "margins", margins, rows)
-    if curvature == "exact":
+    if fisher == "exact":
         for column in objective.exact_output_gradients(outputs, labels):
             _check(objective, "exact_output_gradients", column, whole)
     else:

@@ -13,7 +13,7 @@ from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.calls import Inputs, select_inputs
-from pipeline.attribution.model.capture import capture
+from pipeline.attribution.model.capture import Capture, capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import DENSE_BYTES
 from pipeline.attribution.rows.stages import StageRows
@@ -68,7 +68,6 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
     sums: dict[str, Tensor] = {}
     count = 0
     for inputs, labels in queries.batches:
-        check_classes(model, queries.objective, inputs, labels)
         sums = add_tensors(sums, mean_gradient_sums(model, queries.objective, inputs, labels))
         count += len(labels)
     if count == 0:
@@ -87,7 +86,6 @@ def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[st
     numbers = sum(parameter.numel() for parameter in model.parameters())
     step, count = max(1, DENSE_BYTES // (8 * numbers)), 0
     for inputs, labels in queries.batches:
-        check_classes(model, queries.objective, inputs, labels)
         for start in range(0, len(labels), step):
             some = slice(start, start + step)
             found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
@@ -123,16 +121,20 @@ def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:
     )
 
 
-def check_classes(model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor) -> None:
+def check_classes(objective: Objective, outputs: Tensor, labels: Tensor) -> None:
     """Checks that the model has an output for every class among the labels, if the labels are classes.
+
+    Args:
+        objective: the objective of the queries.
+        outputs: the model's outputs for a batch of queries, ``[batch, …, classes]``.
+        labels: the labels of the batch.
 
     Raises:
         AttributionError: a label is a class that the model has no output for.
     """
     if objective.unknown_labels is None or not len(labels):
         return
-    with capture(model) as captured:
-        classes = captured.forward(select_inputs(inputs, slice(1))).shape[-1]
+    classes = outputs.shape[-1]
     unknown = objective.unknown_labels(labels, classes)
     if len(unknown):
         raise AttributionError(
@@ -155,9 +157,12 @@ def mean_gradient_sums(
         inputs: the model's inputs; the batch is the first dimension.
         labels: the labels of the batch.
         weights: ``[batch]``, the factor of each example's loss; None is 1.
+
+    Raises:
+        AttributionError: a label is a class that the model has no output for.
     """
     with capture(model) as captured:
-        losses = objective.losses(captured.forward(inputs), labels)
+        losses = _losses(captured, objective, inputs, labels)
         scale = torch.ones_like(losses) if weights is None else weights.to(losses)
         return {name: gradients.total() for name, gradients in captured.gradients(losses, scale)}
 
@@ -165,8 +170,18 @@ def mean_gradient_sums(
 def query_gradients(
     model: nn.Module, objective: Objective, inputs: Inputs, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Returns layer -> the loss gradient of each example, ``[batch, out, in]``. It is for scores of single queries."""
+    """Returns layer -> the loss gradient of each example, ``[batch, out, in]``. It is for scores of single queries.
+
+    Raises:
+        AttributionError: a label is a class that the model has no output for.
+    """
     with capture(model) as captured:
-        losses = objective.losses(captured.forward(inputs), labels)
+        losses = _losses(captured, objective, inputs, labels)
         ones = torch.ones_like(losses)
         return {name: gradients.matrices() for name, gradients in captured.gradients(losses, ones)}
+
+
+def _losses(captured: Capture, objective: Objective, inputs: Inputs, labels: Tensor) -> Tensor:
+    outputs = captured.forward(inputs)
+    check_classes(objective, outputs, labels)
+    return objective.losses(outputs, labels)

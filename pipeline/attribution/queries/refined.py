@@ -33,6 +33,7 @@ from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.layer_gradients import rotate, rotate_back
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.queries.curvature_rows import CurvatureRows, curvature_rows, row_count
 from pipeline.attribution.rows.derivatives import PASS_ROWS, RowSource
 
 # Layer -> matrices ``[queries, out, in]``, float64.
@@ -83,41 +84,6 @@ class RefinedDirection:
 
     filters: Matrices
     alpha: Tensor
-
-
-@dataclass(frozen=True)
-class CurvatureRows:
-    """Rows that are taken at the weights of one checkpoint.
-
-    Attributes:
-        checkpoint: the checkpoint's place in the trajectory.
-        rows: int64 ``[rows]``, the rows' numbers.
-    """
-
-    checkpoint: int
-    rows: Tensor
-
-
-def curvature_rows(
-    train_rows: int, checkpoints: tuple[int, ...], first: int, count: int, seed: int
-) -> list[CurvatureRows]:
-    """Chooses rows for the Gauss–Newton matrix, and distributes them over the checkpoints in turn.
-
-    The rows are taken from a random order. If the order ends, it starts again; a row that is taken again comes at
-    another checkpoint.
-
-    Args:
-        train_rows: the number of training rows.
-        checkpoints: the places of the checkpoints in the trajectory.
-        first: the place in the random order of the first row to take.
-        count: the number of rows to take.
-        seed: the seed of the random order.
-    """
-    order = torch.randperm(train_rows, generator=torch.Generator().manual_seed(seed))
-    places = torch.arange(first, first + count)
-    turns = (places + places // train_rows) % len(checkpoints)
-    chosen = [order[places[turns == turn] % train_rows].sort().values for turn in range(len(checkpoints))]
-    return [CurvatureRows(c, rows) for c, rows in zip(checkpoints, chosen, strict=True) if len(rows)]
 
 
 def refined_direction(
@@ -172,11 +138,6 @@ def refined_rows(
     used = settings.within(train_rows)
     own = curvature_rows(train_rows, checkpoints, 0, used.rows, used.seed)
     return own, curvature_rows(train_rows, checkpoints, used.rows, used.scale_rows, used.seed)
-
-
-def row_count(parts: list[CurvatureRows]) -> int:
-    """Returns the number of rows of all checkpoints."""
-    return sum(len(part.rows) for part in parts)
 
 
 def solve_refined(

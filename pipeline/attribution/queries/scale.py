@@ -24,15 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.curvature.gauss_newton import gauss_newton_form
-from pipeline.attribution.curvature.passes import sampled_batches
 from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.gradients.layer_gradients import rotate
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.queries.curvature_rows import row_count, rows_inside, scale_rows
 from pipeline.attribution.rows.batch import Batch
-
-# About the number of rows over which ⟨x, G x⟩ is measured.
-SCALE_ROWS = 1024
 
 
 def scale_correction(
@@ -71,7 +68,6 @@ def measured_scale(
     damping: float,
     *,
     seed: int = 0,
-    rows: int = SCALE_ROWS,
 ) -> float:
     """Measures α on random rows, spread over the checkpoints of the only segment.
 
@@ -80,16 +76,18 @@ def measured_scale(
         batches: all training rows; they are iterated twice.
         segment, direction, damping: as in ``scale_correction``.
         seed: the seed of the choice of rows.
-        rows: about the number of rows to measure.
     """
     count = sum(len(batch.row_ids) for batch in batches)
-    share = min(1.0, rows / max(1, count))
-    chosen = [batch for batch, _ in sampled_batches(batches, share, seed) if len(batch.row_ids)]
-    total, used = 0.0, sum(len(batch.row_ids) for batch in chosen)
-    for turn, checkpoint in enumerate(segment.checkpoints):
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    parts = scale_rows(order, segment.checkpoints)
+    held: dict[int, list[Batch]] = {part.checkpoint: [] for part in parts}
+    first = 0
+    for batch in batches:
+        for part in rows_inside(parts, first, len(batch.row_ids)):
+            held[part.checkpoint].append(batch.select(part.rows))
+        first += len(batch.row_ids)
+    total = 0.0
+    for checkpoint, chosen in held.items():
         load_checkpoint(checkpoint)
-        for batch in chosen:
-            mine = torch.arange(turn, len(batch.row_ids), len(segment.checkpoints))
-            if len(mine):
-                total += gauss_newton_form(model, objective, batch.select(mine), direction)
-    return scale_correction(segment, direction, total / max(1, used), damping)
+        total += sum(gauss_newton_form(model, objective, batch, direction) for batch in chosen)
+    return scale_correction(segment, direction, total / row_count(parts), damping)

@@ -40,7 +40,7 @@ class Settings:
 
     method: str
     segments: int | Sequence[int]
-    labels: str
+    fisher: str
     seed: int
     damping: float | None
     calibrate: bool
@@ -97,7 +97,7 @@ def _prepared(
         planned.spectrum,
         preconditioners=planned.preconditioners,
         seed=settings.seed,
-        labels=settings.labels,
+        fisher=settings.fisher,
     )
 
 

@@ -21,7 +21,7 @@ from pipeline.attribution.gradients.indexed_gradients import IndexedGradients, M
 from pipeline.attribution.gradients.layer_gradients import HeldGradients, rotate, rotate_back
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts, row_slices
 from pipeline.attribution.gradients.products import CACHE_BYTES, inner_products, product, slices_of
-from pipeline.attribution.scores.forms import DENSE, GRAM, Positions, chain_form
+from pipeline.attribution.scores.form_choice import DENSE, GRAM, Positions, chain_form
 
 
 def self_products(
@@ -73,7 +73,7 @@ def _factored_products(
 ) -> Tensor:
     scores = torch.zeros(len(query.inputs), dtype=torch.float64, device=query.inputs.device)
     for place, (segment, arrival, theirs) in enumerate(
-        zip(chain.segments, chain.arrivals, training, strict=True)
+        zip(chain.segments, chain.maps_from_end, training, strict=True)
     ):
         if theirs is None:
             continue

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.model.capture import Capture, capture
 from pipeline.attribution.model.coverage import LayerInfo
 from pipeline.attribution.objectives import Objective
@@ -89,67 +89,6 @@ class Similarity:
     metric: Callable[[Pass], Tensor] | None = None
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What a similarity finds, float64 on the CPU.
-
-    Attributes:
-        influence: ``[queries, rows]``, of the mean query alone where they are reduced; None without queries.
-        self_influence: ``[rows]``, or None.
-        losses: ``[rows]``.
-        margins: ``[rows]``, or None.
-    """
-
-    influence: Tensor | None
-    self_influence: Tensor | None
-    losses: Tensor
-    margins: Tensor | None
-
-
-def compare(
-    model: nn.Module,
-    similarity: Similarity,
-    rows: Iterable[tuple[Batch, Objective]],
-    queries: Iterable[tuple[Batch, Objective]] | None,
-    *,
-    reduced: bool,
-    projection: int = PROJECTION,
-    seed: int = 0,
-) -> Compared:
-    """Compares at the model's present weights.
-
-    Args:
-        rows, queries: batches with the objective that their losses are of.
-        projection: k, of methods that project.
-        seed: of the projection.
-
-    Raises:
-        AttributionError: there is nothing to compare, or ``projection`` is less than 1.
-        NonFiniteError: a feature is NaN or infinite.
-    """
-    features: dict[str, list[Tensor]] = {"queries": [], "rows": [], "losses": [], "margins": []}
-    metric: Tensor | None = None
-    for visit in passes(model, similarity, rows, projection, seed):
-        margins = visit.margins()
-        features["losses"].append(visit.losses()[0].cpu())
-        features["margins"] += [] if margins is None else [margins.double().cpu()]
-        features["rows"].append(similarity.rows(visit).double().cpu())
-        if similarity.metric is not None:
-            part = similarity.metric(visit).cpu()
-            metric = part if metric is None else metric + part
-    for visit in passes(model, similarity, queries or (), projection, seed):
-        features["queries"].append(similarity.queries(visit).double().cpu())
-    found = {name: torch.cat(parts) if parts else None for name, parts in features.items()}
-    _check_finite(found)
-    of_rows, of_queries = found["rows"], found["queries"]
-    if of_rows is None or found["losses"] is None or (queries is not None and of_queries is None):
-        raise AttributionError("There are no rows or no queries.", "Give at least one batch of each.")
-    if of_queries is not None and reduced:
-        of_queries = of_queries.mean(0, keepdim=True)
-    influence, own = products_of(of_rows, of_queries, None if metric is None else inverse_of(metric))
-    return Compared(influence, own, found["losses"], found["margins"])
-
-
 def passes(
     model: nn.Module,
     similarity: Similarity,
@@ -157,7 +96,18 @@ def passes(
     projection: int = PROJECTION,
     seed: int = 0,
 ) -> Iterator[Pass]:
-    """A forward pass of every batch at the model's present weights; arguments as in ``compare``."""
+    """Yields a forward pass of every batch at the model's present weights.
+
+    Args:
+        model: the model.
+        similarity: says whether gradients are projected.
+        batches: batches, each with the objective that its losses are of.
+        projection: k, of methods that project.
+        seed: the seed of the projection.
+
+    Raises:
+        AttributionError: ``projection`` is less than 1.
+    """
     if projection < 1:
         raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
@@ -251,14 +201,3 @@ def find_similarity(name: str) -> Similarity:
             f"There is no similarity called {name!r}.", f"Use one of: {', '.join(SIMILARITIES)}."
         )
     return SIMILARITIES[name]
-
-
-def _check_finite(features: Mapping[str, Tensor | None]) -> None:
-    for name, values in features.items():
-        if values is not None and not torch.isfinite(values).all():
-            place = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0])
-            what = f"query {place}" if name == "queries" else f"training row {place}, in the order given,"
-            raise NonFiniteError(
-                f"What the model makes of {what} has a NaN or an infinity.",
-                "Look for NaN in it and for a training run that diverged.",
-            )

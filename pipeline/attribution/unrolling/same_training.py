@@ -14,10 +14,10 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.trajectory.optimizers import OptimizerSettings, ParameterGroup
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
-from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces
+from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans
 
 
-def check_same_training(trajectory: Trajectory, recording: Replay | Pieces) -> None:
+def check_same_training(trajectory: Trajectory, recording: Replay | WindowMeans) -> None:
     """Checks that a trajectory and a recording come from the same training.
 
     The check compares the sizes, the optimizer and its parameter groups, the learning rates of the first group and, for
@@ -37,7 +37,7 @@ def check_same_training(trajectory: Trajectory, recording: Replay | Pieces) -> N
         )
 
 
-def _sizes(trajectory: Trajectory, recording: Replay | Pieces) -> Iterator[str]:
+def _sizes(trajectory: Trajectory, recording: Replay | WindowMeans) -> Iterator[str]:
     if recording.steps != trajectory.steps:
         yield f"it has {recording.steps} steps and not {trajectory.steps}"
     if recording.train_rows != trajectory.train_rows:
@@ -63,7 +63,7 @@ def _options(ours: OptimizerSettings, theirs: OptimizerSettings) -> Iterator[str
             yield f"one of both has no parameter {min(names)!r} in group {place}"
 
 
-def _rates(trajectory: Trajectory, recording: Replay | Pieces) -> Iterator[str]:
+def _rates(trajectory: Trajectory, recording: Replay | WindowMeans) -> Iterator[str]:
     rates = recording.tensors["rates"] if isinstance(recording, Replay) else recording.rates
     start = 0
     for checkpoint in trajectory.checkpoints:
@@ -74,7 +74,7 @@ def _rates(trajectory: Trajectory, recording: Replay | Pieces) -> Iterator[str]:
         start = checkpoint.step
 
 
-def _weights(trajectory: Trajectory, recording: Replay | Pieces) -> Iterator[str]:
+def _weights(trajectory: Trajectory, recording: Replay | WindowMeans) -> Iterator[str]:
     last = len(trajectory.checkpoints) - 1
     if not isinstance(recording, Replay) or trajectory.checkpoints[last].step != recording.steps:
         return
@@ -90,7 +90,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
 
 
-def _settings(recording: Replay | Pieces) -> OptimizerSettings:
+def _settings(recording: Replay | WindowMeans) -> OptimizerSettings:
     """Returns the optimizer settings of a recording, in the form of ``optimizers.read_settings``."""
     groups = tuple(
         ParameterGroup(tuple(group["parameters"]), float(group["options"]["weight_decay"]))

@@ -1,9 +1,9 @@
-"""Smoothed unrolling: the recursion of ``unrolled.py`` at the mean weights of pieces of training.
+"""Smoothed unrolling: the recursion of ``unrolled.py`` at the mean weights of windows of training.
 
 Random batches replace the recorded batches, and the Gauss–Newton matrix replaces the Hessian. Nothing is therefore
 replayed, and the adjoint stays bounded where that of exact unrolling explodes.
 
-Adam's second moments are held at their mean over a piece, but at least at a share of their mean over training. Without
+Adam's second moments are held at their mean over a window, but at least at a share of their mean over training. Without
 this limit, a weight that has had no gradient yet, such as the embedding of a rare word, would move up to 1/ε times as
 far.
 """
@@ -24,12 +24,6 @@ from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.derivatives import RowSource, all_row_products, mean_loss_gradient
 from pipeline.attribution.trajectory.weights import RunningMean, load_weights, restore_weights
-from pipeline.attribution.unrolling.piece_recorder import (
-    PIECES_TAIL_NAME,
-    SECOND_MOMENT,
-    piece_path,
-    read_record,
-)
 from pipeline.attribution.unrolling.unrolled import UnrolledHarm
 from pipeline.attribution.unrolling.updates import (
     Adjoint,
@@ -41,14 +35,20 @@ from pipeline.attribution.unrolling.updates import (
     vector_groups,
 )
 from pipeline.attribution.unrolling.vectors import ParameterVector
+from pipeline.attribution.unrolling.window_recorder import (
+    SECOND_MOMENT,
+    WINDOWS_TAIL_NAME,
+    read_record,
+    window_path,
+)
 
 # The smallest value of a second moment, as a share of its mean over training.
 LEAST_MOMENT = 0.01
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """A recording of ``PieceRecorder``.
+class WindowMeans:
+    """A recording of ``WindowRecorder``.
 
     Attributes:
         directory: the folder of the recording.
@@ -58,7 +58,7 @@ class Pieces:
         train_rows: N, the number of training rows.
         batch_size: the number of rows of a batch.
         tail_steps: the number of last steps over which the weights of the query are averaged; 1 for the final weights.
-        starts: the first step of each piece, counted from 0, ascending.
+        starts: the first step of each window, counted from 0, ascending.
         rates: float64 ``[steps, groups]``, the learning rates.
     """
 
@@ -73,7 +73,7 @@ class Pieces:
     rates: Tensor
 
     @classmethod
-    def load(cls, directory: str | Path) -> Pieces:
+    def load(cls, directory: str | Path) -> WindowMeans:
         """Reads the record and the learning rates. Weights are read later, when they are needed.
 
         Args:
@@ -101,27 +101,27 @@ class Pieces:
 
     def load_query_point(self, model: nn.Module) -> None:
         """Loads the weights of the query: the tail average."""
-        restore_weights(model, load_weights(self.directory / PIECES_TAIL_NAME), self.directory)
+        restore_weights(model, load_weights(self.directory / WINDOWS_TAIL_NAME), self.directory)
 
-    def load_piece(self, model: nn.Module, piece: int) -> Mapping[str, Tensor]:
-        """Loads the mean weights of a piece, and returns parameter -> Adam's mean second moment."""
-        weights, moments = self._read(piece)
-        restore_weights(model, weights, piece_path(self.directory, piece))
+    def load_window(self, model: nn.Module, window: int) -> Mapping[str, Tensor]:
+        """Loads the mean weights of a window, and returns parameter -> Adam's mean second moment."""
+        weights, moments = self._read(window)
+        restore_weights(model, weights, window_path(self.directory, window))
         return moments
 
     def mean_moments(self) -> Mapping[str, Tensor]:
-        """Returns parameter -> Adam's second moment, the mean over all pieces; it is empty for another optimizer."""
+        """Returns parameter -> Adam's second moment, the mean over all windows; it is empty for another optimizer."""
         if SECOND_MOMENT not in self.rule.slots:
             return {}
         mean = RunningMean()
-        for piece in range(len(self.starts)):
-            mean.add(self._read(piece)[1])
+        for window in range(len(self.starts)):
+            mean.add(self._read(window)[1])
         return mean.mean()
 
-    def _read(self, piece: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Returns the means over a piece: (weights and buffers, Adam's second moments)."""
+    def _read(self, window: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the means over a window: (weights and buffers, Adam's second moments)."""
         found: dict[str, dict[str, Tensor]] = {"model": {}, SECOND_MOMENT: {}}
-        for name, tensor in load_weights(piece_path(self.directory, piece)).items():
+        for name, tensor in load_weights(window_path(self.directory, window)).items():
             kind, own = name.split("/", 1)
             found[kind][own] = tensor
         return found["model"], found[SECOND_MOMENT]
@@ -129,7 +129,7 @@ class Pieces:
 
 def unrolled_gauss_newton_harm(
     model: nn.Module,
-    pieces: Pieces,
+    windows: WindowMeans,
     objective: Objective,
     rows: RowSource,
     query: Iterable[tuple[Inputs, Tensor]],
@@ -140,7 +140,7 @@ def unrolled_gauss_newton_harm(
 
     Args:
         model: the model, built as for training. Its weights are restored at the end.
-        pieces: the recording.
+        windows: the recording.
         objective: the objective of training and of the queries.
         rows: returns training rows by their numbers, with their labels and weights.
         query: batches of (inputs, labels) whose mean loss is differentiated, at the tail average.
@@ -148,11 +148,11 @@ def unrolled_gauss_newton_harm(
     """
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
-        pieces.load_query_point(model)
-        vector = pieces.vector(model)
+        windows.load_query_point(model)
+        vector = windows.vector(model)
         gradient = vector.flatten(mean_loss_gradient(model, objective, query))
-        moments = pieces.mean_moments()
-        return _Smoothed(model, pieces, objective, rows, vector, gradient, seed, moments).harm()
+        moments = windows.mean_moments()
+        return _Smoothed(model, windows, objective, rows, vector, gradient, seed, moments).harm()
     finally:
         model.load_state_dict(before)
 
@@ -171,11 +171,11 @@ def random_batches(train_rows: int, batch_size: int, seed: int) -> Iterator[Tens
 
 @dataclass(frozen=True)
 class _Smoothed:
-    """The backward recursion over pieces of training.
+    """The backward recursion over windows of training.
 
     Attributes:
         model: the model.
-        pieces: the recording.
+        windows: the recording.
         objective: the training objective.
         rows: returns training rows by their numbers.
         vector: the order of the parameters in vectors.
@@ -185,7 +185,7 @@ class _Smoothed:
     """
 
     model: nn.Module
-    pieces: Pieces
+    windows: WindowMeans
     objective: Objective
     rows: RowSource
     vector: ParameterVector
@@ -194,20 +194,20 @@ class _Smoothed:
     moments: Mapping[str, Tensor]
 
     def harm(self) -> UnrolledHarm:
-        pieces, zeros = self.pieces, torch.zeros_like(self.gradient)
-        groups = vector_groups(self.vector, pieces.groups)
-        batches = random_batches(pieces.train_rows, pieces.batch_size, self.seed)
-        late = Adjoint(zeros, dict.fromkeys(pieces.rule.slots, zeros))
-        harm, largest = torch.zeros(pieces.train_rows, dtype=torch.float64), 0.0
-        bounds = [*pieces.starts, pieces.steps]
-        for piece in range(len(pieces.starts) - 1, -1, -1):
-            mean = self._mean_point(pieces.load_piece(self.model, piece), groups)
+        windows, zeros = self.windows, torch.zeros_like(self.gradient)
+        groups = vector_groups(self.vector, windows.groups)
+        batches = random_batches(windows.train_rows, windows.batch_size, self.seed)
+        late = Adjoint(zeros, dict.fromkeys(windows.rule.slots, zeros))
+        harm, largest = torch.zeros(windows.train_rows, dtype=torch.float64), 0.0
+        bounds = [*windows.starts, windows.steps]
+        for window in range(len(windows.starts) - 1, -1, -1):
+            mean = self._mean_point(windows.load_window(self.model, window), groups)
             parameters, summed = self.vector.unflatten(mean.weights), zeros.clone()
-            for step in range(bounds[piece + 1] - 1, bounds[piece] - 1, -1):
-                if step >= pieces.steps - pieces.tail_steps:
-                    late = Adjoint(late.weights + self.gradient / pieces.tail_steps, late.slots)
-                point = replace(mean, rates=tuple(pieces.rates[step].tolist()), number=step + 1)
-                entered, late = adjoint(pieces.rule, groups, point, late)
+            for step in range(bounds[window + 1] - 1, bounds[window] - 1, -1):
+                if step >= windows.steps - windows.tail_steps:
+                    late = Adjoint(late.weights + self.gradient / windows.tail_steps, late.slots)
+                point = replace(mean, rates=tuple(windows.rates[step].tolist()), number=step + 1)
+                entered, late = adjoint(windows.rule, groups, point, late)
                 late = Adjoint(late.weights + self._product(next(batches), parameters, entered), late.slots)
                 summed += entered
                 largest = max(largest, float(late.weights.norm() / self.gradient.norm()))
@@ -215,11 +215,11 @@ class _Smoothed:
                 self.model,
                 self.objective,
                 self.rows,
-                pieces.train_rows,
+                windows.train_rows,
                 parameters,
                 self.vector.unflatten(summed),
             )
-            harm += products / pieces.train_rows
+            harm += products / windows.train_rows
         return UnrolledHarm(harm, largest if torch.isfinite(harm).all() else float("inf"))
 
     def _product(self, batch: Tensor, parameters: dict[str, Tensor], direction: Tensor) -> Tensor:
@@ -229,20 +229,20 @@ class _Smoothed:
         return self.vector.flatten(product) / len(batch)
 
     def _mean_point(self, moments: Mapping[str, Tensor], groups: list[UpdateGroup]) -> StepPoint:
-        """Returns a step at the mean weights of a piece in which Adam's second moments stay at their mean.
+        """Returns a step at the mean weights of a window in which Adam's second moments stay at their mean.
 
         Adam's first moment and the gradient including L2 regularisation are 0 in this step, so its derivative with
         respect to the second moments is 0. The step multiplies the second moments by β₂, so they are divided by β₂
         beforehand. Under ``Adam``, the gradient of the step is the one that cancels L2 regularisation.
 
         Args:
-            moments: parameter -> Adam's second moment, the mean over the piece.
+            moments: parameter -> Adam's second moment, the mean over the window.
             groups: the parameter groups.
         """
         parameters = dict(self.model.named_parameters())
         weights = self.vector.flatten(parameters)
         zeros = torch.zeros_like(weights)
-        slots = dict.fromkeys(self.pieces.rule.slots, zeros)
+        slots = dict.fromkeys(self.windows.rule.slots, zeros)
         if SECOND_MOMENT not in slots:
             return StepPoint(weights, slots, zeros, (), 0)
         here, everywhere = (

@@ -19,12 +19,12 @@ from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.same_training import check_same_training
 from pipeline.attribution.unrolling.unrolled import GROWTH_LIMIT, UnrolledHarm, unrolled_harm
-from pipeline.attribution.unrolling.unrolled_gauss_newton import Pieces, unrolled_gauss_newton_harm
+from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans, unrolled_gauss_newton_harm
 
 # Name of a recorder -> the function that reads its recording.
-_LOADERS: Mapping[str, Callable[[str | Path], Replay | Pieces]] = {
+_LOADERS: Mapping[str, Callable[[str | Path], Replay | WindowMeans]] = {
     "ReplayRecorder": Replay.load,
-    "PieceRecorder": Pieces.load,
+    "WindowRecorder": WindowMeans.load,
 }
 
 
@@ -34,12 +34,12 @@ class Unrolling:
 
     Attributes:
         method: the name of the method.
-        recording: a recording of ``ReplayRecorder`` or ``PieceRecorder``.
+        recording: a recording of ``ReplayRecorder`` or ``WindowRecorder``.
         seed: the seed of the random batches of ``unrolled_gauss_newton``.
     """
 
     method: str
-    recording: Replay | Pieces
+    recording: Replay | WindowMeans
     seed: int = 0
 
 

@@ -68,10 +68,10 @@ class Attribution(Section):
         "tail",
         description="where the gradient of the validation loss is taken: the mean of the last iterates, or the end",
     )
-    labels: Literal["sampled", "exact"] = Field(
-        "sampled",
-        description="of the curvature: one drawn from the model per row, or the exact sum over classes (as many "
-        "backward passes)",
+    fisher: Literal["mc", "exact"] = Field(
+        "mc",
+        description="how the curvature, the Fisher information, is taken: `mc` draws one label per row from the model "
+        "(Monte Carlo), `exact` sums over all classes (as many backward passes)",
     )
     ensemble: int = Field(
         1,

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.data.formats.registry import PARQUET, format_of, is_known
 from pipeline.data.names import role_word
 from pipeline.errors import InputError
+from pipeline.features.picture_files import has_ending
 
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
 TABLES = {"metadata", "labels"}
 """Files of these names beside pictures say something about each of them."""
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -54,7 +54,7 @@ def sources_in(folder: Path) -> list[Path]:
 
 def is_picture(path: Path) -> bool:
     """Whether a file has the name of a picture."""
-    return path.suffix.lower() in PICTURES
+    return has_ending(path.name)
 
 
 def tables_in(folder: Path) -> list[Path]:

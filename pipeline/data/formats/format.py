@@ -69,14 +69,12 @@ class Format(ABC):
     Attributes:
         name: in messages, as "CSV".
         suffixes: the ends of its file names, in lower case, before an end such as `.gz`; empty for folders.
-        reorders: whether an export may have the rows in another order.
         compressible: whether its files may be compressed as a whole, with an end such as `.gz`.
     """
 
     name: str
     suffixes: tuple[str, ...]
     compressible: bool = False
-    reorders: bool = False
 
     @abstractmethod
     def read(self, path: Path, schema: pa.Schema | None = None) -> Content:
@@ -94,10 +92,6 @@ class Format(ABC):
         """Files outside of a source that say something of its rows."""
         return []
 
-    def row_hashes(self, batch: pa.RecordBatch) -> list[str]:
-        """What has to be the same in each row of an export, for formats that reorder."""
-        raise NotImplementedError
-
     @abstractmethod
     def write(self, source: Path, edits: Edits, target: Path) -> None:
         """Write `source` with the edits to `target`, in the same dialect.
@@ -107,3 +101,11 @@ class Format(ABC):
             edits: its changes.
             target: the file to write, or an empty folder that is there.
         """
+
+
+class ReorderingFormat(Format):
+    """A format whose exports may have the rows in another order."""
+
+    @abstractmethod
+    def row_hashes(self, batch: pa.RecordBatch) -> list[str]:
+        """What has to be the same in each row of an export."""

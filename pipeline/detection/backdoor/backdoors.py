@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 from pipeline.artifacts import Step
 from pipeline.data.encoded import Chunk
 from pipeline.detection.backdoor.alarm import Finding
-from pipeline.detection.backdoor.material import (
+from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensors, to_tensors
+from pipeline.detection.backdoor.search import FINDERS, KINDS, search_class
+from pipeline.detection.backdoor.search_data import (
     as_inputs,
     chunk_scores,
     folder,
@@ -21,8 +23,6 @@ from pipeline.detection.backdoor.material import (
     read_material,
     write_material,
 )
-from pipeline.detection.backdoor.pattern import Pattern, carried_by, from_tensors, to_tensors
-from pipeline.detection.backdoor.search import FINDERS, KINDS, search_class
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Names
 from pipeline.runs.context import AuditContext

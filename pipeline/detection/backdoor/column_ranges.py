@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.detection.backdoor.column_values import CLOSE, Item, incidence_of, value_items
-from pipeline.detection.backdoor.items import Occurrences, excess, promising
+from pipeline.detection.backdoor.item_sets import Occurrences, excess, promising
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Names, Subject, SubjectColumn, spread
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from pipeline.detection.backdoor.items import LEAST_COUNT, Occurrences, promising
+from pipeline.detection.backdoor.item_sets import LEAST_COUNT, Occurrences, promising
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Names, Subject, SubjectColumn

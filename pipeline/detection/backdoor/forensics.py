@@ -28,15 +28,15 @@ from pipeline.detection.backdoor.alarm import (
     may_be_alarm,
 )
 from pipeline.detection.backdoor.backdoors import facts_of, read_findings, save_patterns
-from pipeline.detection.backdoor.material import (
+from pipeline.detection.backdoor.pattern import Pattern, carried_by
+from pipeline.detection.backdoor.search import LEAST_CLASS, candidates, proved
+from pipeline.detection.backdoor.search_data import (
     as_inputs,
     final_predictor,
     material_path,
     read_material,
     write_material,
 )
-from pipeline.detection.backdoor.pattern import Pattern, carried_by
-from pipeline.detection.backdoor.search import LEAST_CLASS, candidates, proved
 from pipeline.detection.backdoor.seeds import SEEDS
 from pipeline.detection.backdoor.subject import Inputs, Subject, count, select, spread
 from pipeline.detection.backdoor.verify import Evidence, is_natural

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from scipy import sparse
 
-from pipeline.detection.backdoor.items import LEAST_COUNT, ItemSet, complete, having
+from pipeline.detection.backdoor.item_sets import LEAST_COUNT, ItemSet, complete, having
 from pipeline.detection.backdoor.pattern import Pattern
 from pipeline.detection.backdoor.subject import Subject
 from pipeline.detection.backdoor.verify import UNNATURAL, in_validation, is_natural

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from pipeline.detection.backdoor.items import Occurrences, promising
+from pipeline.detection.backdoor.item_sets import Occurrences, promising
 from pipeline.detection.backdoor.shortlist import shortlist
 from pipeline.detection.backdoor.subject import Names, Subject
 from pipeline.features.kinds.text import PADDING, token_counts

@@ -9,7 +9,7 @@ from scipy.stats import binom, poisson
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from pipeline.detection.backdoor.blind import content_features
+from pipeline.detection.backdoor.content_space import content_features
 from pipeline.detection.backdoor.pattern import Pattern, carried_by, to_tensors
 from pipeline.detection.backdoor.subject import Subject, select
 from pipeline.seeds import random_state

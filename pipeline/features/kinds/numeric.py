@@ -81,7 +81,21 @@ class NumericEncoder(DenseEncoder):
         self.rows += int(train.sum())
         if values.shape[1] == 1:
             self.quantiles.update(values[train, 0])
-        return [] if self.impute else _describe(column, bad)
+        return [] if self.impute else self.faults(column, bad)
+
+    @classmethod
+    def faults(cls, column: pa.Array, bad: np.ndarray) -> list[Fault]:
+        """The fault of the rows that have an unusable number, bool `[rows, width]`; names the first one's trouble."""
+        rows = bad.sum(axis=1) > 0
+        if not rows.any():
+            return []
+        value = column[int(np.argmax(rows))].as_py()
+        if isinstance(value, list):
+            element = int(np.argmax(bad[np.argmax(rows)]))
+            where, value = f"element {element} ", value[element]
+        else:
+            where = ""
+        return fault_where(rows, f"{where}is {'null' if value is None else value}", HINT)
 
     def finish(self) -> None:
         if self.moments is not None:
@@ -123,20 +137,6 @@ class NumericEncoder(DenseEncoder):
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
         scaled = np.where(bad, 0.0, (values - self.mean) * scale).astype(np.float32)
         return np.hstack([scaled, bad.astype(np.float32)]) if self.missing else scaled
-
-
-def _describe(column: pa.Array, bad: np.ndarray) -> list[Fault]:
-    """The fault of the rows that have an unusable number; names the first one's trouble."""
-    rows = bad.sum(axis=1) > 0
-    if not rows.any():
-        return []
-    value = column[int(np.argmax(rows))].as_py()
-    if isinstance(value, list):
-        element = int(np.argmax(bad[np.argmax(rows)]))
-        where, value = f"element {element} ", value[element]
-    else:
-        where = ""
-    return fault_where(rows, f"{where}is {'null' if value is None else value}", HINT)
 
 
 def impossible(values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.arrow import plain
-from pipeline.features.dense import Place, usable
+from pipeline.features.dense import Place
 from pipeline.features.encoder import MOST_SHARE, Choice, Column, JudgedAs, Options, Sample, ShownAs
 from pipeline.features.faults import Fault, fault_where
 from pipeline.features.kinds.image import DECODE_HINT, ImageEncoder
 from pipeline.features.kinds.numeric import NumericEncoder
 from pipeline.features.kinds.text import TextEncoder, without_letters
-from pipeline.features.moments import Moments
 from pipeline.features.picture_files import contents, contents_in_parts, placed
 from pipeline.features.pictures import is_pixels, picture_of, stored_shape
 from pipeline.features.pretrained.embed import Embedder, Material
@@ -38,6 +38,7 @@ class EncodedColumn(NumericEncoder, word=""):
     identity: str = ""
     what: ClassVar[str]
     judged_as: ClassVar[JudgedAs] = "lists"
+    says_missing: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,23 +79,17 @@ class EncodedColumn(NumericEncoder, word=""):
         """Further fields, which say how the column is stored."""
         return {}
 
+    @abstractmethod
     def material(self, column: pa.Array) -> Material:
         """The rows of a column, to be embedded."""
-        raise NotImplementedError
 
     def values(self, column: pa.Array) -> np.ndarray:
         """float64 `[rows, width]`; NaN for what can't be read."""
         return self.embed(self.material(column)).astype(np.float64)
 
-    def update(self, column: pa.Array, train: np.ndarray) -> list[Fault]:
-        values, bad = usable(self.values(column))
-        self.moments = self.moments or Moments(values.shape[1])
-        self.moments.update(values[train])
-        return (
-            []
-            if self.impute
-            else fault_where(bad.sum(axis=1) > 0, "does not decode as an image", DECODE_HINT, unreadable=True)
-        )
+    @classmethod
+    def faults(cls, column: pa.Array, bad: np.ndarray) -> list[Fault]:  # noqa: ARG003
+        return fault_where(bad.any(axis=1), "does not decode as an image", DECODE_HINT, unreadable=True)
 
     @property
     def places(self) -> list[Place]:

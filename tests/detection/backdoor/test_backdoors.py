@@ -193,7 +193,7 @@ def test_an_audit_removes_the_carriers_and_measures_the_trigger_before_and_after
 def test_a_sample_of_the_rows_finds_the_carriers_in_all_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.detection.backdoor.material.MOST_ROWS", 1000)
+    monkeypatch.setattr("pipeline.detection.backdoor.search_data.MOST_ROWS", 1000)
     context, planted = poisoned(tmp_path, "sms_spam", word, "spam", training__epochs=8)
     result = find_backdoors(context)
     assert "sample of 1000" in result.notes[0]

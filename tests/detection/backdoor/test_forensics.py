@@ -11,7 +11,7 @@ import pytest
 from poisoned_run import plant, poisoned_config, right_labels, trained
 
 from pipeline.detection.backdoor.forensics import Forensics, in_search, investigate, most_behind, suspects
-from pipeline.detection.backdoor.material import as_inputs, final_predictor, load_places
+from pipeline.detection.backdoor.search_data import as_inputs, final_predictor, load_places
 from pipeline.runs.context import AuditContext
 from pipeline.workers.kept import drop_kept
 from pipeline.workers.worker import run_data

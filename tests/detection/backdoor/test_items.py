@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from pipeline.detection.backdoor.items import Occurrences, complete, excess, having, promising
+from pipeline.detection.backdoor.item_sets import Occurrences, complete, excess, having, promising
 
 ROWS = 1000
 OWN = np.arange(ROWS) < 700

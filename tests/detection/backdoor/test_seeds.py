@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.detection.backdoor.blind import BlindSpace, content_features
+from pipeline.detection.backdoor.content_space import ContentSpace, content_features
 from pipeline.detection.backdoor.seeds import mix, score_seeds, seed_lists, smaller_cluster, union
 from pipeline.features.kinds.text import token_counts
 
@@ -12,7 +12,7 @@ from .test_window import corner, has_corner
 
 def test_poisoned_rows_come_first_among_the_suspects_and_scores_are_shares() -> None:
     subject, planted = image_subject(corner, has_corner)
-    space = BlindSpace(subject.inputs, subject.labels, 0)
+    space = ContentSpace(subject.inputs, subject.labels, 0)
     scores = score_seeds(subject, space.own_share(subject.inputs, subject.labels, in_search=True))
     for values in (scores.sure, scores.steady):
         assert values.min() >= 0
@@ -22,9 +22,9 @@ def test_poisoned_rows_come_first_among_the_suspects_and_scores_are_shares() -> 
     assert (subject.labels[sure] == TARGET).all()
 
 
-def test_the_blind_space_hardly_sees_a_patch() -> None:
+def test_the_content_space_hardly_sees_a_patch() -> None:
     clean, _ = image_subject(lambda rows: rows, has_corner, poisoned=0)
-    space = BlindSpace(clean.inputs, clean.labels, 0)
+    space = ContentSpace(clean.inputs, clean.labels, 0)
     patched = {"image": corner(clean.inputs["image"])}
     moved = np.linalg.norm(space.embed(patched) - space.embed(clean.inputs), axis=1)
     apart = np.linalg.norm(space.embed(clean.inputs)[::2] - space.embed(clean.inputs)[1::2], axis=1)
@@ -34,7 +34,7 @@ def test_the_blind_space_hardly_sees_a_patch() -> None:
 def test_the_share_of_like_neighbours_is_that_of_a_plain_loop() -> None:
     random = np.random.RandomState(0)
     dense, labels = random.normal(size=(40, 3)).astype(np.float32), random.randint(0, 2, 40)
-    space = BlindSpace({"dense": dense}, labels, 0)
+    space = ContentSpace({"dense": dense}, labels, 0)
     ranks = (dense.argsort(0).argsort(0) + 0.5) / 40 - 0.5
     expected = []
     for row in range(40):

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.formats.folders import is_picture, tables_in
-from pipeline.data.formats.format import BLOCK_BYTES, BLOCK_ROWS, Content, Edits, Format
+from pipeline.data.formats.format import BLOCK_BYTES, BLOCK_ROWS, Content, Edits, ReorderingFormat
 from pipeline.data.formats.registry import format_of
 from pipeline.data.names import role_word
 from pipeline.errors import InputError
@@ -52,10 +52,9 @@ class Pictures:
     table: Table | None = None
 
 
-class PictureFolder(Format):
+class PictureFolder(ReorderingFormat):
     name = "a folder of pictures"
     suffixes = ()
-    reorders = True
 
     def read(self, path: Path, schema: pa.Schema | None = None) -> Content:  # noqa: ARG002
         """Columns: `image` (bytes as they are in the file, and the path), `path`, `label` if there are subfolders or

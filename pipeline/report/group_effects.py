@@ -10,7 +10,7 @@ from pipeline.text import words
 MOST_LINES = 24
 
 
-def hurt_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
+def effect_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
     """Lines of the table of classes and slices; groups that became worse come first, at most MOST_LINES in all.
 
     Args:
@@ -36,7 +36,7 @@ def hurt_lines(summary: Summary, names: dict[Any, str]) -> list[dict[str, Any]]:
     ]
 
 
-def hurt_sentence(summary: Summary, names: dict[Any, str]) -> str:
+def effect_sentence(summary: Summary, names: dict[Any, str]) -> str:
     """`Cleaning hurts class 3 …`, or that no harm is shown; empty if nothing was measured."""
     measured = [effect for effect in summary["group_effects"] if effect["loss"] is not None]
     worse = [name(effect, names) for effect in measured if effect["worse"]]

@@ -18,7 +18,7 @@ def _in_order(inputs: Inputs) -> list[Input]:
     return sorted(map(find_input, inputs), key=lambda each: (each.joins, each.name))
 
 
-class BlindSpace:
+class ContentSpace:
     """The feature space: the views of all inputs side by side, fitted on the searched rows."""
 
     def __init__(self, inputs: Inputs, labels: np.ndarray, seed: int):

@@ -123,7 +123,7 @@ def chain_form(chain: LayerChain, positions: Positions) -> FormChoice:
     choice = choose_form(layer, positions, Terms(ones, ones))
     if choice.form == DENSE or (choice.form == RANK_ONE and count == 1):
         return choice
-    queries = ones if count == 1 else [len(arrival) for arrival in chain.arrivals]
+    queries = ones if count == 1 else [len(each) for each in chain.maps_from_end]
     ranks = [len(left) for left, _ in chain.injections] if choice.form == GRAM else None
     return choose_form(layer, positions, Terms(queries, ranks))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.attribution.trajectory.trajectory import Trajectory
 from pipeline.attribution.trajectory.weights import restore_weights
 from pipeline.data.encoded import Chunk, EncodedData, Rows
-from pipeline.detection.backdoor.blind import BlindSpace
+from pipeline.detection.backdoor.content_space import ContentSpace
 from pipeline.detection.backdoor.seeds import SeedScores, score_seeds
 from pipeline.detection.backdoor.subject import Inputs, Subject, batch_rows, count, names_of
 from pipeline.models.features import penultimate_features
@@ -117,7 +117,7 @@ def write_material(run_path: Path) -> None:
             "features": predictor.features(inputs),
         }
         subject = _make_subject(run_path, inputs, tensors)
-        own_share = _blind_space(subject).own_share(inputs, labels, in_search=True)
+        own_share = _content_space(subject).own_share(inputs, labels, in_search=True)
         scores = score_seeds(subject, own_share)
         tensors |= {"sure": scores.sure, "steady": scores.steady}
         save_tensors(
@@ -153,8 +153,8 @@ def read_material(run_path: Path) -> tuple[Subject, SeedScores]:
     return keep("backdoor material", material_path(run_path), load)
 
 
-def _blind_space(subject: Subject) -> BlindSpace:
-    return BlindSpace(subject.inputs, subject.labels, subject.seed)
+def _content_space(subject: Subject) -> ContentSpace:
+    return ContentSpace(subject.inputs, subject.labels, subject.seed)
 
 
 def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
@@ -167,5 +167,5 @@ def chunk_scores(run_path: Path, chunk: Chunk) -> np.ndarray:
     rows = data.load(chunk)
     inputs, labels = as_inputs(rows, data), rows.labels.numpy()
     own = final_predictor(run_path)(inputs)[np.arange(len(labels)), labels]
-    space = keep("blind space", material_path(run_path), lambda: _blind_space(subject))
+    space = keep("content space", material_path(run_path), lambda: _content_space(subject))
     return own * (1 - space.own_share(inputs, labels, in_search=False))

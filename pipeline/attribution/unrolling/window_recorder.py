@@ -1,10 +1,10 @@
-"""The recorder for smoothed unrolling, which writes the mean weights of equal pieces of training.
+"""The recorder for smoothed unrolling, which writes the mean weights of equal windows of training.
 
 A recording is a folder:
 
-    pieces.json              optimizer, its groups, steps, training rows, batch size, the first step of each piece
+    pieces.json              optimizer, its groups, steps, training rows, batch size, the first step of each window
     rates.safetensors        the learning rates of each step
-    piece-<i>.safetensors    the mean of the weights and buffers in a piece, and of Adam's second moments
+    piece-<i>.safetensors    the mean of the weights and buffers in a window, and of Adam's second moments
     tail.safetensors         the mean of the weights after each of the last steps
 """
 
@@ -29,12 +29,12 @@ from pipeline.attribution.trajectory.weights import (
 )
 from pipeline.attribution.unrolling.updates import check_step, check_unrollable, group_records
 
-RECORD_NAME, RATES_NAME, PIECES_TAIL_NAME = "pieces.json", "rates.safetensors", "tail.safetensors"
+RECORD_NAME, RATES_NAME, WINDOWS_TAIL_NAME = "pieces.json", "rates.safetensors", "tail.safetensors"
 SECOND_MOMENT = "exp_avg_sq"
 
 
-class PieceRecorder:
-    """Records the mean weights of pieces of training. Call ``step()`` after every ``optimizer.step()``.
+class WindowRecorder:
+    """Records the mean weights of windows of training. Call ``step()`` after every ``optimizer.step()``.
 
     Args:
         model: the model in training.
@@ -43,7 +43,7 @@ class PieceRecorder:
         steps: T, the number of optimizer steps of training.
         train_rows: N, the number of training rows.
         batch_size: the number of rows of a batch, by which the sum of their losses is divided.
-        pieces: the number of equal pieces that training is cut into.
+        windows: the number of equal windows that training is cut into.
         tail: the share of the last steps over which the weights of the query are averaged; 0 takes the final weights.
 
     Raises:
@@ -60,21 +60,21 @@ class PieceRecorder:
         steps: int,
         train_rows: int,
         batch_size: int,
-        pieces: int = 24,
+        windows: int = 24,
         tail: float = 0.5,
     ) -> None:
         check_announced(steps, train_rows, tail)
-        for name, number in (("batch_size", batch_size), ("pieces", pieces)):
+        for name, number in (("batch_size", batch_size), ("windows", windows)):
             if number < 1:
                 raise AttributionError(f"{name} is {number}.", "Give 1 at least.")
         self._rule = check_unrollable(optimizer)
         self._model, self._optimizer, self._directory = model, optimizer, Path(directory)
         self._sizes = {"steps": steps, "train_rows": train_rows, "batch_size": batch_size}
-        self._starts = sorted({steps * piece // pieces for piece in range(pieces)})
+        self._starts = sorted({steps * window // windows for window in range(windows)})
         self._first_tail = first_tail_step(steps, tail) if tail > 0 else steps
         self._groups = group_records(model, optimizer)
         self._rates: list[list[float]] = []
-        self._piece, self._tail = RunningMean(), RunningMean()
+        self._window, self._tail = RunningMean(), RunningMean()
         # A pieces.json that is there belongs to another training.
         (self._directory / RECORD_NAME).unlink(missing_ok=True)
 
@@ -89,13 +89,13 @@ class PieceRecorder:
         check_step(done, total, group_records(self._model, self._optimizer), self._groups)
         self._rates.append([float(group["lr"]) for group in self._optimizer.param_groups])
         state = self._model.state_dict()
-        self._piece.add({f"model/{name}": tensor for name, tensor in state.items()} | self._moments())
+        self._window.add({f"model/{name}": tensor for name, tensor in state.items()} | self._moments())
         if done >= self._first_tail:
             self._tail.add(state)
         if done in self._starts or done == total:
-            piece = self._starts.index(done) - 1 if done < total else len(self._starts) - 1
-            save_weights(piece_path(self._directory, piece), self._piece.mean())
-            self._piece = RunningMean()
+            window = self._starts.index(done) - 1 if done < total else len(self._starts) - 1
+            save_weights(window_path(self._directory, window), self._window.mean())
+            self._window = RunningMean()
         if done == total:
             self._finish()
 
@@ -110,7 +110,7 @@ class PieceRecorder:
         }
 
     def _finish(self) -> None:
-        save_weights(self._directory / PIECES_TAIL_NAME, self._tail.mean())
+        save_weights(self._directory / WINDOWS_TAIL_NAME, self._tail.mean())
         with write_atomically(self._directory / RATES_NAME) as temporary:
             write_tensors({"rates": torch.tensor(self._rates, dtype=torch.float64)}, temporary)
         record: dict[str, Any] = {
@@ -124,9 +124,9 @@ class PieceRecorder:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def piece_path(directory: Path, piece: int) -> Path:
-    """Returns the path of the means over a piece."""
-    return directory / f"piece-{piece}.safetensors"
+def window_path(directory: Path, window: int) -> Path:
+    """Returns the path of the means over a window."""
+    return directory / f"piece-{window}.safetensors"
 
 
 def read_record(directory: Path) -> tuple[dict[str, Any], Tensor]:
@@ -143,7 +143,7 @@ def read_record(directory: Path) -> tuple[dict[str, Any], Tensor]:
         return json.loads(path.read_text(encoding="utf-8")), load_weights(directory / RATES_NAME)["rates"]
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"There is no recording at {path}.", "Record one with PieceRecorder while training."
+            f"There is no recording at {path}.", "Record one with WindowRecorder while training."
         ) from error
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error!r}).", "Train again to record it anew.") from error

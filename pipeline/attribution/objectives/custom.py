@@ -59,4 +59,4 @@ def no_exact_gradients(_outputs: Tensor, _labels: Tensor | None = None) -> list[
     Raises:
         AttributionError: always.
     """
-    raise AttributionError("This objective has no exact output gradients.", "Use labels='sampled'.")
+    raise AttributionError("This objective has no exact output gradients.", "Use fisher='mc'.")
