@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.attribution import (
     WindowRecorder,
     checkpoint_steps,
 )
+from pipeline.attribution.trajectory.optimizers import read_settings
 from pipeline.attribution.trajectory.weights import save_weights
 from pipeline.attribution.unrolling.replay import Replay
 from pipeline.attribution.unrolling.unrolled_gauss_newton import WindowMeans
@@ -202,6 +204,19 @@ def test_wrapped_and_derived_optimizers_are_those_of_torch(tmp_path: Path) -> No
         assert (stage.optimizer.kind, stage.optimizer.beta2) == ("adamw", 0.999)
     with pytest.raises(OptimizerError, match="Lookahead"):
         TrajectoryRecorder(model, Lookahead(model.parameters()), tmp_path, steps=1, train_rows=8)
+
+
+def test_a_derived_optimizer_is_taken_before_torchs_own_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first optimizer of a class gets a `step` that torch has wrapped for profiles."""
+    monkeypatch.setattr(torch.optim.Adam, "step", inspect.unwrap(torch.optim.Adam.step))
+    model = nn.Linear(3, 2)
+
+    class New(torch.optim.AdamW):
+        """A subclass that changes nothing about a step."""
+
+    optimizer = New(model.parameters())
+    assert "step" in vars(New)
+    assert read_settings(model, optimizer).kind == "adamw"
 
 
 def test_wrapped_models_are_recorded_under_plain_names(tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ class Capture:
 
     def _backward(self, target: Tensor, weights: Tensor | None, retain_graph: bool) -> list[Tensor | None]:
         edges = [use.edge for use in self._uses]
+        # Given `weights`, torch would import sympy to compare their shape with the target's.
+        total = target if weights is None else (target * weights).sum()
         self._in_backward = True
         try:
-            return list(
-                torch.autograd.grad([target], edges, [weights], retain_graph=retain_graph, allow_unused=True)
-            )
+            return list(torch.autograd.grad(total, edges, retain_graph=retain_graph, allow_unused=True))
         finally:
             self._in_backward = False
 

@@ -61,7 +61,8 @@ def _gradients(model: nn.Module, inputs: Inputs, weights: Tensor) -> dict[str, T
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with evaluation_mode(model):
         outputs = predict(model, inputs)
-    found = torch.autograd.grad(outputs, list(named.values()), weights.to(outputs), allow_unused=True)
+    total = (outputs * weights.to(outputs)).sum()
+    found = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return {
         name: torch.zeros_like(p) if gradient is None else gradient.to_dense()
         for (name, p), gradient in zip(named.items(), found, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from pipeline.attribution.errors import OptimizerError
 from pipeline.attribution.trajectory.wrapped_models import plain_name
 
-_KINDS = {SGD: "sgd", Adam: "adam", AdamW: "adamw"}
+_KINDS: dict[type[Optimizer], str] = {SGD: "sgd", Adam: "adam", AdamW: "adamw"}
 # Settings that must be the same for all parameter groups and must not change during a stage.
 _SHARED = ("momentum", "dampening", "nesterov", "betas", "eps", "decoupled_weight_decay")
 # Settings that a schedule may change during a stage, beside the learning rate.
@@ -100,8 +101,10 @@ def _check_supported(optimizer: Optimizer) -> None:
     Raises:
         OptimizerError: the formulas don't cover it.
     """
-    own = next((each for each in type(optimizer).__mro__ if "step" in vars(each)), None)
-    if own not in _KINDS:
+    step = inspect.unwrap(
+        type(optimizer).step
+    )  # torch wraps it for profiles, in the class that is used first
+    if all(inspect.unwrap(kind.step) is not step for kind in _KINDS):
         check_kind(type(optimizer).__name__)
     groups = optimizer.param_groups
     for key in _SHARED:
