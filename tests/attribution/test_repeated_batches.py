@@ -168,13 +168,16 @@ def test_a_tuple_of_inputs_is_given_in_the_order_of_forwards_parameters(tmp_path
         nn.functional.cross_entropy(model(INPUTS, right), LABELS).backward()
         optimizer.step()
         recorder.step()
-    harm = [
-        attribute(model, Trajectory.load(tmp_path), [(inputs, LABELS)], [(inputs, LABELS)]).harm
-        for inputs in ((INPUTS, right), [INPUTS, right], {"left": INPUTS, "right": right})
-    ]
-    assert harm[0] is not None
-    torch.testing.assert_close(harm[0], harm[2], rtol=0, atol=0)
-    torch.testing.assert_close(harm[1], harm[2], rtol=0, atol=0)
+    for options in ({"calibrate": True}, {"method": "source_refined"}):
+        harm = [
+            attribute(
+                model, Trajectory.load(tmp_path), [(inputs, LABELS)], [(inputs, LABELS)], **options
+            ).harm
+            for inputs in ((INPUTS, right), [INPUTS, right], {"left": INPUTS, "right": right})
+        ]
+        assert harm[0] is not None
+        torch.testing.assert_close(harm[0], harm[2], rtol=0, atol=0)
+        torch.testing.assert_close(harm[1], harm[2], rtol=0, atol=0)
     three = [((INPUTS, right, right), LABELS)]
     with pytest.raises(AttributionError, match="There are 3 inputs, but forward has 2 parameters"):
         attribute(model, Trajectory.load(tmp_path), three, three)
