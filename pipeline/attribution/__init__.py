@@ -25,6 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.attribution.callbacks.recording import record_training as record_training
     from pipeline.attribution.curvature.eigenbases import eigenbases as eigenbases
     from pipeline.attribution.curvature.eigenbases import eigenbases_from_tensors as eigenbases_from_tensors
     from pipeline.attribution.curvature.eigenbases import eigenbases_to_tensors as eigenbases_to_tensors
@@ -185,6 +186,7 @@ _WHERE = {
     "prepare_segment": "curvature.fit",
     "query_filters": "curvature.segments",
     "query_gradients": "queries.gradients",
+    "record_training": "callbacks.recording",
     "reestimate_batchnorm": "model.batchnorm",
     "refined_direction": "queries.refined",
     "register_method": "methods",

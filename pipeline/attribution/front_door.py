@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.misfits.words import misfits
 from pipeline.attribution.model.batchnorm import check_running_statistics
-from pipeline.attribution.model.calls import Inputs, select_inputs
+from pipeline.attribution.model.calls import Inputs, named_inputs, select_inputs
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.model.coverage import WELL_COVERED, coverage
 from pipeline.attribution.model.unseen import unseen_gradients
@@ -73,8 +74,8 @@ def attribute(
         model: built as for training; its weights and modes are put back at the end.
         trajectory: the recorded training run.
         train: the training rows as (inputs, labels), always in the same order; iterated several times, so a
-            list or a loader without shuffling and augmentation. One ``StageData`` for each stage where training had
-            several.
+            list or a loader without shuffling and augmentation. Several inputs are a dictionary or a tuple. One
+            ``StageData`` for each stage where training had several.
         query: rows whose loss is attributed, for example a validation set; also iterated several times.
         loss: as in training: ``cross_entropy``, ``squared_error``, ``binary_cross_entropy``, or an ``Objective``,
             such as ``cross_entropy(label_smoothing=0.1)`` or one of your own, which is tried on the first batch.
@@ -137,9 +138,10 @@ def attribute(
     given = {"segments": is_cut(segments), "damping": damping is not None, "calibrate": calibrate}
     given |= {"projection": projection != PROJECTION, "recording": recording is not None}
     check_options(method, given | {"refined": refined is not None, "relabel": relabel is not None})
-    data = _stage_data(train, trajectory)
+    naming = partial(named_inputs, model)
+    data = _stage_data(train, trajectory, naming)
     if query is not None:
-        query = RepeatedBatches(query, "query")
+        query = RepeatedBatches(query, "query", naming)
     mean_query = query is not None and reduce_queries
     if relabel is not None:
         check_relabelling(mean_query)
@@ -203,7 +205,9 @@ def _warn_of_misfits(points: Points, stages: Sequence[StageRows], seed: int) -> 
 
 
 def _stage_data(
-    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData], trajectory: Trajectory
+    train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
+    trajectory: Trajectory,
+    naming: Callable[[object], object],
 ) -> list[StageData]:
     if not isinstance(trajectory, Trajectory):
         raise AttributionError(f"trajectory is {trajectory!r}.", "Give Trajectory.load(folder).")
@@ -218,7 +222,7 @@ def _stage_data(
         )
     names = [f"train, stage {place}" for place in range(len(stages))] if len(stages) > 1 else ["train"]
     return [
-        replace(stage, batches=RepeatedBatches(stage.batches, name))
+        replace(stage, batches=RepeatedBatches(stage.batches, name, naming))
         for stage, name in zip(stages, names, strict=True)
     ]
 

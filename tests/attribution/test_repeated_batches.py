@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from pipeline.attribution import AttributionError, attribute
+from pipeline.attribution import AttributionError, Trajectory, TrajectoryRecorder, attribute
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 
 from .test_attribute import classifier
@@ -145,3 +145,39 @@ def test_shuffled_rows_of_no_loader_are_refused_by_every_method(tmp_path: Path, 
         attribute(model, trajectory, Made(make), query, method=method)
     with pytest.raises(AttributionError, match="query comes in another order"):
         attribute(model, trajectory, train, Made(make), method=method, reduce_queries=False)
+
+
+class Product(nn.Module):
+    """Of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(6, 4), nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.head(self.first(left.flatten(1)).tanh() * self.second(right).tanh())
+
+
+def test_a_tuple_of_inputs_is_given_in_the_order_of_forwards_parameters(tmp_path: Path) -> None:
+    model, right = Product(), INPUTS[:, 0] + 1
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=2, train_rows=ROWS, checkpoints=1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(INPUTS, right), LABELS).backward()
+        optimizer.step()
+        recorder.step()
+    for options in ({"calibrate": True}, {"method": "source_refined"}):
+        harm = [
+            attribute(
+                model, Trajectory.load(tmp_path), [(inputs, LABELS)], [(inputs, LABELS)], **options
+            ).harm
+            for inputs in ((INPUTS, right), [INPUTS, right], {"left": INPUTS, "right": right})
+        ]
+        assert harm[0] is not None
+        torch.testing.assert_close(harm[0], harm[2], rtol=0, atol=0)
+        torch.testing.assert_close(harm[1], harm[2], rtol=0, atol=0)
+    three = [((INPUTS, right, right), LABELS)]
+    with pytest.raises(AttributionError, match="There are 3 inputs, but forward has 2 parameters"):
+        attribute(model, Trajectory.load(tmp_path), three, three)

@@ -15,8 +15,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp, vmap
+from torch.func import jvp, vjp, vmap
 
+from pipeline.attribution.model.calls import predict
 from pipeline.attribution.model.coverage import matrix_parameters, parameter_matrices
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
@@ -97,9 +98,7 @@ def parameter_product(
     """
 
     def both(values: Tensors) -> tuple[Tensor, Tensor]:
-        found = jvp(
-            lambda p: functional_call(model, p, (contiguous(batch.inputs),)), (values,), (dict(direction),)
-        )
+        found = jvp(lambda p: predict(model, contiguous(batch.inputs), p), (values,), (dict(direction),))
         return found[0], found[1]
 
     with _evaluated(model):
@@ -136,8 +135,7 @@ def _layer_space(
     inputs = contiguous(batch.inputs)
 
     def evaluate(covered: Tensors) -> Tensor:
-        outputs: Tensor = functional_call(model, fixed | covered, (inputs,))
-        return outputs
+        return predict(model, inputs, fixed | covered)
 
     return evaluate, {name: fixed[name] for name in tangents}, tangents
 

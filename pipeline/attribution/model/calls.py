@@ -24,7 +24,7 @@ def predict(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] |
     Args:
         model: the model, in the mode in which it is to run.
         inputs: one tensor, or named tensors. Named tensors are keyword arguments if ``forward`` has parameters of all
-            their names. Else they are one dictionary.
+            their names, or none with names but ``**kwargs``. Else they are one dictionary.
         parameters: parameter -> the weights in place of the model's own.
 
     Returns:
@@ -41,14 +41,41 @@ def predict(model: nn.Module, inputs: Inputs, parameters: Mapping[str, Tensor] |
 
 def call_arguments(model: nn.Module, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
     """Returns the arguments and keyword arguments with which the model is called."""
-    if isinstance(inputs, Mapping) and set(inputs) <= _parameters(model.forward):
-        return (), dict(inputs)
+    if isinstance(inputs, Mapping):
+        named = _parameters(model.forward)
+        if set(inputs) <= named or (not named and _hands_on_names(model.forward)):
+            return (), dict(inputs)
     return (inputs,), {}
+
+
+def named_inputs(model: nn.Module, inputs: object) -> object:
+    """Returns several inputs, a tuple or list, under the names of ``forward``'s parameters; others as they are.
+
+    Raises:
+        AttributionError: ``forward`` has fewer named parameters.
+    """
+    if not isinstance(inputs, tuple | list):
+        return inputs
+    named = inspect.signature(model.forward).parameters.values()
+    names = [each.name for each in named if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    if len(names) < len(inputs):
+        raise AttributionError(
+            f"There are {len(inputs)} inputs, but forward has {len(names)} parameters with names.",
+            "Give a dictionary, or wrap the model in a module whose forward names its inputs.",
+        )
+    return dict(zip(names, inputs, strict=False))
 
 
 def _parameters(function: Callable[..., Any]) -> set[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name for name, each in inspect.signature(function).parameters.items() if each.kind in kinds}
+
+
+def _hands_on_names(function: Callable[..., Any]) -> bool:
+    """Returns whether a function takes keyword arguments of any name, as the models of peft do."""
+    return any(
+        each.kind is inspect.Parameter.VAR_KEYWORD for each in inspect.signature(function).parameters.values()
+    )
 
 
 def the_tensor(outputs: object) -> Tensor:

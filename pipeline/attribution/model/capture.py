@@ -202,26 +202,22 @@ class Capture:
             if block.name not in sites or not self._watching:
                 return output
             layer, site = sites[block.name]
-            if self._in_backward or not torch.is_grad_enabled():
+            if not torch.is_grad_enabled():
                 raise AttributionError(
-                    f"Layer {layer.name!r} runs under torch.no_grad() or torch.utils.checkpoint, where its gradients "
-                    "can't be read.",
-                    "Switch that off for attribution; a layer that isn't trained needs requires_grad=False.",
+                    f"Layer {layer.name!r} runs under torch.no_grad() or torch.utils.checkpoint with "
+                    "use_reentrant=True, where its gradients can't be read.",
+                    "Switch that off for attribution, or give use_reentrant=False; a layer that isn't trained needs "
+                    "requires_grad=False.",
                 )
+            if self._in_backward:
+                return self._repeated(layer, site, output)
             use = (layer.name, f"{site.name}.{block.name}")
             key = (*use, self._calls[use])
             self._calls[use] += 1
             layout = self._layouts.get(key, Layout.ROWS)
             size = inputs.shape[site.batch] if inputs.dim() > site.batch else 0
-            inputs, output = (
-                _for_every_row(each, layout, site.batch, self._rows) for each in (inputs, output)
-            )
-            if not output.requires_grad:
-                output = output.detach().requires_grad_()
-            # The model may change the output in place. torch forbids this for a leaf, and it would move the gradient
-            # edge of a view.
-            if output.is_leaf or output._is_view():
-                output = output.clone()
+            inputs = _for_every_row(inputs, layout, site.batch, self._rows)
+            output = self._watched(output, layout, site)
             edge, fixed = get_gradient_edge(output), not inputs.requires_grad
             self._uses.append(
                 _Use(key, layer, site, layout, size, inputs.detach(), fixed, output.shape, edge)
@@ -229,6 +225,29 @@ class Capture:
             return output
 
         return record
+
+    def _watched(self, output: Tensor, layout: Layout, site: Site) -> Tensor:
+        """Returns a layer's output with one part for each row, as a tensor whose gradient can be read."""
+        output = _for_every_row(output, layout, site.batch, self._rows)
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+        # The model may change the output in place. torch forbids this for a leaf, and it would move the gradient edge
+        # of a view.
+        return output.clone() if output.is_leaf or output._is_view() else output
+
+    def _repeated(self, layer: LayerInfo, site: Site, output: Tensor) -> Tensor:
+        """Returns what the forward pass got, where torch.utils.checkpoint repeats it during the backward pass.
+
+        Raises:
+            AttributionError: the layer is used in several ways, so it isn't known which use this is.
+        """
+        layouts = {use.layout for use in self._uses if use.site is site}
+        if len(layouts) != 1:
+            raise AttributionError(
+                f"Layer {layer.name!r} is used in several ways under torch.utils.checkpoint.",
+                "Switch checkpoints of activations off for attribution.",
+            )
+        return self._watched(output, layouts.pop(), site)
 
 
 @contextmanager

@@ -25,12 +25,23 @@ PASS_ROWS = 512
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Makes attention use operations that have forward and second derivatives; fused kernels have none."""
+    """Makes attention use operations that have forward and second derivatives; fused kernels have none.
+
+    Raises:
+        AttributionError: a part of the model runs under torch.utils.checkpoint, which has no such derivatives.
+    """
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        raise AttributionError(
+            "A part of the model runs under torch.utils.checkpoint, which this method can't differentiate.",
+            "Switch checkpoints of activations off for attribution, or use method='source'.",
+        ) from error
     finally:
         mha.set_fastpath_enabled(fast)
 

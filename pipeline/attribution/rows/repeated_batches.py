@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class RepeatedBatches:
     Args:
         batches: the batches that the caller gave.
         name: the name of the batches in messages.
+        naming: gives several inputs, a tuple, their names.
 
     Raises:
         AttributionError: when made, if the batches can be iterated only once, come from a loader that shuffles, or the
@@ -36,8 +37,11 @@ class RepeatedBatches:
             isn't such a pair, or the batches have another order, other values or another number than before.
     """
 
-    def __init__(self, batches: Iterable[object], name: str) -> None:
+    def __init__(
+        self, batches: Iterable[object], name: str, naming: Callable[[object], object] = lambda inputs: inputs
+    ) -> None:
         self.name = name
+        self._naming = naming
         self._batches = batches
         self._fixed = isinstance(batches, list | tuple)
         self._noted: list[list[Tensor]] = []
@@ -58,7 +62,7 @@ class RepeatedBatches:
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         place = 0
         for batch in self._batches:
-            inputs, labels = _pair(batch, place, self.name)
+            inputs, labels = _pair(batch, place, self.name, self._naming)
             if not self._fixed:
                 self._compare(place, inputs, labels)
             place += 1
@@ -101,10 +105,11 @@ def _no_pairs(name: str) -> tuple[str, str]:
     )
 
 
-def _pair(batch: object, place: int, name: str) -> tuple[Inputs, Tensor]:
+def _pair(batch: object, place: int, name: str, naming: Callable[[object], object]) -> tuple[Inputs, Tensor]:
     inputs, labels = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (None, None)
     if not isinstance(labels, Tensor) or not labels.dim():
         raise AttributionError(*_no_pairs(name))
+    inputs = naming(inputs)
     for tensor in _tensors(inputs):
         count = len(tensor) if tensor.dim() else 0
         if count != len(labels):

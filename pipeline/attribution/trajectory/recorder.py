@@ -196,6 +196,11 @@ class TrajectoryRecorder:
         elif self._step in self.checkpoint_steps:
             self._applied.add_interval(len(rates))
 
+    @property
+    def steps_done(self) -> int:
+        """The number of steps that were recorded."""
+        return self._step
+
     def finish(self) -> None:
         """Ends the recording of a training that stopped before the announced steps, as early stopping does.
 

@@ -89,7 +89,7 @@ class EncodedColumn(NumericEncoder, word=""):
 
     @classmethod
     def faults(cls, column: pa.Array, bad: np.ndarray) -> list[Fault]:  # noqa: ARG003
-        return fault_where(bad.any(axis=1), "does not decode as an image", DECODE_HINT, unreadable=True)
+        return fault_where(bad.sum(axis=1) > 0, "does not decode as an image", DECODE_HINT, unreadable=True)
 
     @property
     def places(self) -> list[Place]:
