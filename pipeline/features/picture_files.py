@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.features.arrow import is_string, plain
+from pipeline.features.decoding import decode_to
 
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -18,6 +19,7 @@ ENDINGS = (
 """Of the names of picture files, lower case."""
 SCHEMES = ("http://", "https://", "ftp://", "s3://", "gs://", "hf://")
 FILES_AT_ONCE = 16  # whose bytes are in memory
+SMALL = 8  # pixels a side, to which a picture is read that is only tried
 NOT_EMBEDDED = "the bytes are not embedded"
 
 
@@ -117,3 +119,21 @@ def embedded(column: pa.Array) -> pa.Array:
     """The column as bytes, null where there are none: what stands in files is read."""
     found = (None if isinstance(each, OSError) else each for each in contents(column))
     return pa.array(found, pa.large_binary())
+
+
+def why_no_picture(value: pa.Scalar) -> str:
+    """Why a cell gives no picture, in words; empty if only the shape of the pixels is wrong."""
+    if not value.is_valid:
+        return "it is null"
+    if isinstance(value, pa.ListScalar):
+        return ""
+    (data,) = contents(pa.array([value.as_py()], value.type))
+    if data is None:
+        return "it is null"
+    if isinstance(data, OSError):
+        return str(data)
+    try:
+        decode_to(data, SMALL, SMALL)
+    except ValueError as error:
+        return f"it {error}"
+    return ""

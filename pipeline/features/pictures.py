@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch.nn import functional
 
 from pipeline.errors import InputError
-from pipeline.features.decoding import decode_to, flattened, opened
+from pipeline.features.decoding import flattened, opened
 from pipeline.features.encoder import Column
 from pipeline.features.picture_files import contents
 from pipeline.features.squares import SMALLEST, square_shape
@@ -102,24 +102,6 @@ def picture_of(value: pa.Scalar, column: Column, side: int) -> Image.Image | Non
         return Image.fromarray(_as_rows_and_columns(pixels, column))
     except (OSError, ValueError, TypeError, SyntaxError, InputError):
         return None
-
-
-def why_no_picture(value: pa.Scalar) -> str:
-    """Why `picture_of` finds no picture, in words; empty if only the shape of the pixels is wrong."""
-    if not value.is_valid:
-        return "it is null"
-    if isinstance(value, pa.ListScalar):
-        return ""
-    (data,) = contents(pa.array([value.as_py()], value.type))
-    if data is None:
-        return "it is null"
-    if isinstance(data, OSError):
-        return str(data)
-    try:
-        decode_to(data, COARSE, COARSE)
-    except ValueError as error:
-        return f"it {error}"
-    return ""
 
 
 def _picture_in(cell: pa.Array, side: int) -> Image.Image | None:

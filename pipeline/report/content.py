@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.data.originals import Originals, Place
 from pipeline.features.encoder import Column, Encoder
-from pipeline.features.pictures import why_no_picture
+from pipeline.features.picture_files import why_no_picture
 from pipeline.report.thumbnails import SIDE, Thumbnail, encode
 from pipeline.text import words
 
