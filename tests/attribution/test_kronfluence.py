@@ -56,7 +56,6 @@ def theirs(model: nn.Module, train, query, directory: Path, damping: float | Non
         cpu=True,
         disable_tqdm=True,
         output_dir=str(directory),
-        log_level=40,
     )
     double = {"gradient_covariance_dtype": torch.float64, "activation_covariance_dtype": torch.float64}
     work.fit_all_factors(
