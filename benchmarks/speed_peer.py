@@ -56,7 +56,7 @@ class Kronfluence:
         work = Classification()
         prepared = analyzer.prepare_model(copy.deepcopy(model), work)
         self.analyzer = analyzer.Analyzer(
-            "speed", prepared, work, cpu=True, disable_tqdm=True, output_dir=str(folder), log_level=40
+            "speed", prepared, work, cpu=True, disable_tqdm=True, output_dir=str(folder)
         )
         self.score_arguments = arguments.ScoreArguments(damping_factor=None)
 

@@ -36,7 +36,6 @@ def kronfluence_influence(base: Base, kind: str, _: str) -> Tensor:
         cpu=True,
         disable_tqdm=True,
         output_dir=kept(base.folder).name,
-        log_level=40,
     )
     # Does nothing where factors are kept already.
     analyzed.fit_all_factors("ekfac", TensorDataset(*asked.fitted), per_device_batch_size=BATCH)
