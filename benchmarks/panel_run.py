@@ -12,11 +12,10 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import RunDirectory, write_text
 
 
-def run_panel(config: AuditConfig, run_path: Path) -> AuditContext:
+def run_panel(config: AuditConfig, run_path: Path) -> None:
     """Prepare the data and judge all rows, on the CPU."""
     config, run = config.with_changes({"compute.device": "cpu"}), RunDirectory(run_path)
     write_text(run / "config.yaml", config.to_yaml())
     context = AuditContext(config, run, Inline(config.compute))
     prepare(context)
     panel_stage(context)
-    return context

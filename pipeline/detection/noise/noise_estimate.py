@@ -24,6 +24,11 @@ class NoiseEstimate:
     low: float
     high: float
 
+    @classmethod
+    def around(cls, value: float, half: float) -> NoiseEstimate:
+        """The estimate with an interval of `half` on both sides, within 0 … 1."""
+        return cls(value, max(0.0, value - half), min(1.0, value + half))
+
 
 def estimate_noise(
     contradicted: np.ndarray, contradicted_validation: np.ndarray, classes: int

@@ -71,7 +71,7 @@ def estimate_wrong_share(
     sampling = float(np.std([each.sum() / rows for each in draws], ddof=1))
     between = float(np.std(alone, ddof=1)) if alone else 0.0
     half = NORMAL * float(np.hypot(sampling, between))
-    estimate = NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
+    estimate = NoiseEstimate.around(value, half)
     contradicted = np.zeros_like(counts)
     best = together.argmax(1)
     np.add.at(contradicted, (given[best != given], best[best != given]), 1)
@@ -120,7 +120,7 @@ def share_of_rows(wrong: np.ndarray, of_train: NoiseEstimate) -> NoiseEstimate:
     value = float(wrong.mean())
     shared = (of_train.high - of_train.low) / 2
     half = float(np.hypot(shared, NORMAL * wrong.std() / np.sqrt(len(wrong))))
-    return NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
+    return NoiseEstimate.around(value, half)
 
 
 def mean_of_shares(parts: Sequence[tuple[int, NoiseEstimate]]) -> NoiseEstimate:
@@ -146,7 +146,7 @@ def estimate_wrong_answers(chances: np.ndarray, given: np.ndarray, seed: int) ->
     value = _wrong_answers(seen, sets)
     drawn = (random.randint(len(seen), size=len(seen)) for _ in range(DRAWS))
     half = NORMAL * float(np.std([_wrong_answers(seen[rows], sets[rows]) for rows in drawn], ddof=1))
-    return NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
+    return NoiseEstimate.around(value, half)
 
 
 def _wrong_answers(chances: np.ndarray, given: np.ndarray) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.detection.judges.residuals import deviations, usual_residuals
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
+from pipeline.detection.noise.wrong_share import DRAWS, NORMAL
 from pipeline.seeds import random_state
 
 LEAST_EXPLAINED = 0.75
@@ -29,9 +30,6 @@ NEIGHBOURS = 8
 """Thresholds whose ratios are averaged, so that the lowest mean is no accident of single rows."""
 EXCHANGES = 10
 """How often all targets are exchanged for the distribution of z'."""
-DRAWS = 30
-"""How often rows are resampled for the interval."""
-NORMAL = 1.96
 
 
 def estimate_exchanged_targets(
@@ -60,7 +58,7 @@ def estimate_exchanged_targets(
     alone = [_lowest_ratio(targets, each, random) for each in single]
     between = np.std(alone, ddof=1) if len(alone) > 1 else 0.0
     half = NORMAL * float(np.hypot(sampling, between))
-    return NoiseEstimate(value, max(0.0, value - half), min(1.0, value + half))
+    return NoiseEstimate.around(value, half)
 
 
 def rarity_among_exchanged(targets: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.judges.residuals import robust_deviation
-from pipeline.detection.judges.target_judges import collect_target_judges
+from pipeline.detection.judges.target_judges import TargetJudges, collect_target_judges
 from pipeline.detection.noise.flag_counts import DOUBTFUL_TARGET, count_exchanged, count_regression
 from pipeline.detection.noise.judge_noise import judge_noise, judge_targets_alone
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
@@ -31,13 +31,12 @@ def weigh_targets(context: AuditContext, given: np.ndarray, window: int) -> Weig
     judges = collect_target_judges(context, given, opinion.best)
     predicted = opinion.best if judges is None else judges.predicted("train")
     opinion = replace(opinion, best=predicted)
-    seed, rarity = context.config.detection.seed, None
-    if judges is None or context.config.data.validation_is_clean:
+    alone = None if context.config.data.validation_is_clean else judges
+    if alone is None:
         noise = judge_noise(context, opinion, given, window)
     else:
-        noise = judge_targets_alone(judges, seed)
-        rarity = rarity_among_exchanged(judges.given, predicted, seed)
-    labels = _judge_targets(context, opinion, given, noise.estimate, rarity)
+        noise = judge_targets_alone(alone, context.config.detection.seed)
+    labels = _judge_targets(context, opinion, given, noise.estimate, alone)
     repeated = repeated_signals(context)
     if judges is None:
         signals = weighted(of_training, noise.estimate)
@@ -68,14 +67,16 @@ def _judge_targets(
     opinion: Opinion,
     given: np.ndarray,
     noise: NoiseEstimate | None,
-    rarity: np.ndarray | None,
+    alone: TargetJudges | None,
 ) -> Labels:
+    """Counts, suggestions and strata; alone: the judges, if they made the estimate without a clean row."""
     deviation, strata = robust_deviation(given, opinion.best), prediction_strata(opinion.best)
     write_strata(context.run.path, strata)
     contradicted = deviation > DOUBTFUL_TARGET
-    if noise is None or rarity is None:
+    if noise is None or alone is None:
         counts = count_regression(deviation, noise)
     else:
+        rarity = rarity_among_exchanged(alone.given, opinion.best, context.config.detection.seed)
         counts = count_exchanged(deviation, rarity, noise)
         if counts.likely_wrong:
             contradicted |= deviation >= np.partition(deviation, -counts.likely_wrong)[-counts.likely_wrong]
