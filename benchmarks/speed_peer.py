@@ -47,7 +47,7 @@ class Kronfluence:
     def __init__(
         self, model: nn.Module, data: tuple[Tensor, Tensor], fitted: int, scored: int, folder: Path
     ) -> None:
-        logging.disable(logging.WARNING)
+        logging.getLogger("kronfluence").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="kronfluence")
         inputs, labels = data
         rows = TensorDataset(inputs, labels, torch.arange(len(labels)))

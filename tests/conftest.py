@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,18 @@ def _one_thread_and_the_project_as_working_directory() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _logs_as_before() -> Iterator[None]:
+    """Other tests look for warnings: a library that silences them would fail tests far from its own."""
+    root = logging.getLogger()
+    before = root.level, root.manager.disable
+    yield
+    now = root.level, root.manager.disable
+    root.setLevel(before[0])
+    logging.disable(before[1])
+    assert now == before, "this file's tests changed the level of all logging"
 
 
 @pytest.fixture(autouse=True, scope="session")

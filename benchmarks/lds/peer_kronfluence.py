@@ -25,7 +25,7 @@ def kronfluence_influence(base: Base, kind: str, _: str) -> Tensor:
     """τ of influence functions, damped by a tenth of the mean eigenvalue: float64 `[queries, rows]`."""
     from kronfluence import analyzer, arguments
 
-    logging.disable(logging.WARNING)
+    logging.getLogger("kronfluence").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="kronfluence")
     asked, work = given(base, kind), task_of(base.task, kind)
     torch.manual_seed(base.seed)
