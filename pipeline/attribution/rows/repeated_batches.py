@@ -73,18 +73,10 @@ class RepeatedBatches:
                 self._compare(place, inputs, labels)
             place += 1
             if len(labels):
-                yield self._moved(inputs), labels.to(self._device)
+                yield (inputs, labels) if self._device is None else _moved(inputs, labels, self._device)
         if self._count not in (None, place):
             self._raise_changed()
         self._count = place
-
-    def _moved(self, inputs: Inputs) -> Inputs:
-        if not isinstance(inputs, Mapping):
-            return inputs.to(self._device)
-        return {
-            name: value.to(self._device) if isinstance(value, Tensor) else value
-            for name, value in inputs.items()
-        }
 
     def _compare(self, place: int, inputs: Inputs, labels: Tensor) -> None:
         if place < self._compared:
@@ -132,6 +124,16 @@ def _pair(batch: object, place: int, name: str, naming: Callable[[object], objec
                 "Give one label for each row, the batch first.",
             )
     return inputs, labels  # type: ignore[return-value]
+
+
+def _moved(inputs: Inputs, labels: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+    if isinstance(inputs, Mapping):
+        inputs = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()
+        }
+    elif isinstance(inputs, Tensor):
+        inputs = inputs.to(device)
+    return inputs, labels.to(device)
 
 
 def _tensors(inputs: object) -> list[Tensor]:
