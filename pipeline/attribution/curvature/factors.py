@@ -280,7 +280,7 @@ def _fisher_columns(
     if fisher == "mc":
         columns = [
             objective.sampled_output_gradients(
-                outputs, row_uniforms(row_ids, seed=seed, checkpoint=checkpoint), given
+                outputs, row_uniforms(row_ids.to(outputs.device), seed=seed, checkpoint=checkpoint), given
             )
         ]
     elif fisher == "exact":

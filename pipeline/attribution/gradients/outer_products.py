@@ -15,6 +15,7 @@ from pipeline.attribution.gradients.products import (
     aligned,
     aligned_cat,
     aligned_empty,
+    answers_at_once,
     covariance,
     inner_products,
     product,
@@ -76,9 +77,7 @@ class OuterProducts(LayerGradients):
             values = values * row_scale[:, None, None].to(values)
         if self.positions > 1:
             # Positions that the loss doesn't depend on, such as masked ones, are part of no gradient.
-            seen = self.outputs.ne(0).any(2)
-            if not seen.all():
-                return covariance(values[seen])
+            return covariance(seen_only(values, self.outputs.ne(0).any(2)))
         return covariance(values.flatten(0, 1))
 
     def gradient_covariance(self) -> Tensor:
@@ -87,11 +86,13 @@ class OuterProducts(LayerGradients):
     def merged(self) -> OuterProducts:
         """Returns the same gradients with one position, if the output gradients are equal at all positions.
 
-        Then Σ g aᵀ = g (Σ a)ᵀ. This is the case in the last layer before a mean over positions. Otherwise the
-        gradients are returned unchanged.
+        Then Σ g aᵀ = g (Σ a)ᵀ. This is the case in the last layer before a mean over positions. Otherwise, and where
+        the question would make the host wait, the gradients are returned unchanged.
         """
         first = self.outputs[:, :1]
-        if self.positions == 1 or not same_values(self.outputs, first.expand_as(self.outputs)):
+        if self.positions == 1 or not answers_at_once(first):
+            return self
+        if not same_values(self.outputs, first.expand_as(self.outputs)):
             return self
         return OuterProducts(self.inputs.sum(1, keepdim=True), first.contiguous())
 
@@ -210,6 +211,23 @@ class DenseGradients(HeldGradients):
     def dense(self, rows: slice, basis: Eigenbasis | None = None) -> Tensor:
         """Returns the gradients of ``rows`` as matrices ``[rows, out, in]``, rotated into ``basis`` if given."""
         return self.matrices[rows] if basis is None else rotate(self.matrices[rows], basis)
+
+
+def seen_only(values: Tensor, seen: Tensor) -> Tensor:
+    """Returns vectors whose sum of outer products is that of the vectors that ``seen`` selects.
+
+    Where a selection would make the host wait for their number, the other vectors are set to 0.
+
+    Args:
+        values: ``[batch, positions, size]``.
+        seen: bool ``[batch, positions]``.
+
+    Returns:
+        ``[vectors, size]``.
+    """
+    if not answers_at_once(values):
+        return (values * seen[..., None]).flatten(0, 1)
+    return values.flatten(0, 1) if bool(seen.all()) else values[seen]
 
 
 def rotated_first(positions: int, size_in: int, size_out: int) -> tuple[bool, bool]:
