@@ -106,5 +106,6 @@ def same_order_sentence(found: dict[str, Any]) -> str:
         f"training ({words.percent(noise['low'], 0)} – {words.percent(noise['high'], 0)})"
     )
     rest = "; the scores miss the rest" if noise["value"] < 1 else ""
-    exact = f"Scores that are exact for this one training would reach r = {words.interval(same['across'])} across seeds."
+    most = words.interval(same["across"])
+    exact = f"Scores that are exact for this one training would reach r = {most} across seeds."
     return f"{done} {share}{rest}. {exact}"

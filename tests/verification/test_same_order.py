@@ -77,7 +77,7 @@ def by_hand(context: AuditContext, removed: np.ndarray) -> float:
         last = iterates[-round(training.tail * len(iterates)) :]
         model.load_state_dict({name: torch.stack([each[name] for each in last]).mean(0) for name in last[0]})
         with torch.no_grad():
-        return float(functional.cross_entropy(model(validation.inputs), validation.labels))
+            return float(functional.cross_entropy(model(validation.inputs), validation.labels))
 
 
 def test_only_the_weights_of_the_removed_rows_change(audited: AuditContext) -> None:
@@ -150,7 +150,7 @@ def test_what_can_not_be_repeated_is_refused_by_the_config(changes: dict[str, An
 def test_batch_norm_is_refused_before_a_training_is_spent() -> None:
     config: AuditConfig = digits_config(verification__fidelity=GROUPS, verification__same_order=True)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    with pytest.raises(InputError, match="verification.same_order.*BatchNorm"):
+    with pytest.raises(InputError, match=r"verification\.same_order.*BatchNorm"):
         check_same_order(config, model)
     check_same_order(config, nn.Linear(2, 2))
 
