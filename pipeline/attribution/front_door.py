@@ -75,8 +75,8 @@ def attribute(
         model: built as for training; its weights and modes are put back at the end.
         trajectory: the recorded training run.
         train: the training rows as (inputs, labels), always in the same order; iterated several times, so a
-            list or a loader without shuffling and augmentation. Several inputs are a dictionary or a tuple. One
-            ``StageData`` for each stage where training had several.
+            list or a loader without shuffling and augmentation. Several inputs are a dictionary or a tuple. They are
+            moved to the model's device a batch at a time. One ``StageData`` for each stage where training had several.
         query: rows whose loss is attributed, for example a validation set; also iterated several times.
         loss: as in training: ``cross_entropy``, ``squared_error``, ``binary_cross_entropy``, or an ``Objective``,
             such as ``cross_entropy(label_smoothing=0.1)`` or one of your own, which is tried on the first batch.
@@ -139,11 +139,12 @@ def attribute(
     given = {"segments": is_cut(segments), "damping": damping is not None, "calibrate": calibrate}
     given |= {"projection": projection != PROJECTION, "recording": recording is not None}
     check_options(method, given | {"refined": refined is not None, "relabel": relabel is not None})
-    naming = partial(named_inputs, model)
-    data = _stage_data(train, trajectory, naming)
+    device = next((parameter.device for parameter in model.parameters()), None)
+    repeating = partial(RepeatedBatches, naming=partial(named_inputs, model), device=device)
+    data = _stage_data(train, trajectory, repeating)
     repeated = [each.batches for each in data if isinstance(each.batches, RepeatedBatches)]
     if query is not None:
-        query = RepeatedBatches(query, "query", naming)
+        query = repeating(query, "query")
         repeated.append(query)
     if not has_batchnorm(model):  # its statistics are means over whole batches
         data = [replace(each, batches=PassSizedBatches(each.batches, model)) for each in data]
@@ -211,7 +212,7 @@ def _warn_of_misfits(points: Points, stages: Sequence[StageRows], seed: int) -> 
 def _stage_data(
     train: Iterable[tuple[Inputs, Tensor]] | Sequence[StageData],
     trajectory: Trajectory,
-    naming: Callable[[object], object],
+    repeating: Callable[[Iterable[object], str], RepeatedBatches],
 ) -> list[StageData]:
     if not isinstance(trajectory, Trajectory):
         raise AttributionError(f"trajectory is {trajectory!r}.", "Give Trajectory.load(folder).")
@@ -226,7 +227,7 @@ def _stage_data(
         )
     names = [f"train, stage {place}" for place in range(len(stages))] if len(stages) > 1 else ["train"]
     return [
-        replace(stage, batches=RepeatedBatches(stage.batches, name, naming))
+        replace(stage, batches=repeating(stage.batches, name))
         for stage, name in zip(stages, names, strict=True)
     ]
 

@@ -45,6 +45,11 @@ class AuditConfig(Section):
     def possible(self) -> AuditConfig:
         if self.verification.unrolled:
             self.check_unrolled()
+        if self.verification.same_order and self.training.trajectory is not None:
+            raise ValueError(
+                "`verification.same_order` repeats the order of the training, and training.trajectory is one made "
+                "elsewhere"
+            )
         if self.data.evidence and not self.detection.panel:
             raise ValueError(
                 f"`data.{next(iter(self.data.evidence))}` is judged by the panel, and detection.panel is false"

@@ -33,7 +33,7 @@ from pipeline.text import words
 from pipeline.training.batches import Selection
 from pipeline.training.recipe import make_recipe
 from pipeline.training.recorded import check_recorded, load_recorded
-from pipeline.training.replayed import check_replayable
+from pipeline.training.replayed import check_replayable, check_same_order
 from pipeline.training.setup import deterministic, set_up
 from pipeline.training.trial import assumed, plan_trial
 from pipeline.training.tried import count_drawn
@@ -90,6 +90,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             few = setup.data.load(chunks[0]).select(slice(0, 4)).to(setup.device)
             check_model(setup.model, data.encoding, few)
             check_replayable(config, setup.model, rows, data.nbytes("train") // data.count("train"))
+            check_same_order(config, setup.model)
             if config.training.trajectory is not None:
                 check_recorded(config, setup.model, rows["train"])
             covered = coverage(setup.model)

@@ -304,4 +304,4 @@ def fidelity_retrainings(config: AuditConfig, validation: int) -> int:
     """How many further retrainings measure fidelity; `validation` is the number of validation rows."""
     wanted = config.verification.seeds and validation and not config.detection.canaries
     groups = config.verification.fidelity_groups(flagged=True) if wanted else 0
-    return groups + controls(groups)
+    return groups + controls(groups) + (groups + 1 if groups and config.verification.same_order else 0)

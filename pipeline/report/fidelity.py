@@ -36,7 +36,9 @@ def fidelity_line(found: dict[str, Any] | None) -> str:
     """`fidelity of the scores: high, r 0.87 (0.66 – 0.97)`; empty if fidelity was not measured."""
     if found is None:
         return ""
-    return f"fidelity of the scores: {found['level']}, r {words.interval(found['correlation'])}"
+    line = f"fidelity of the scores: {found['level']}, r {words.interval(found['correlation'])}"
+    same = found.get("same_order")
+    return line if same is None else f"{line}; in the same order r {words.interval(same['correlation'])}"
 
 
 def low_fidelity(found: dict[str, Any] | None) -> bool:
@@ -72,8 +74,9 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
         "So smoothly training answers to its rows, by these retrainings: perfect scores would reach a correlation of "
         f"about {noise['ceiling']:.2f}"
     )
+    fixed = [same_order_sentence(found)] if "same_order" in found else []
     if found["level"] == "high":
-        return [done, f"{said}. {smooth}."]
+        return [done, f"{said}. {smooth}.", *fixed]
     if share["value"] >= MOSTLY_NOISE:
         why = ", and no scores more than that. It is probably the training that doesn’t answer reproducibly."
     else:
@@ -82,4 +85,27 @@ def sentences(found: dict[str, Any], unit: str) -> list[str]:
         f"{HELP}. Which rows are flagged rests on signals of the early epochs as well, not on these scores alone; "
         "what rests on them alone are harm and the forecast of the loss."
     )
-    return [done, f"{said}. {smooth}{why}", rest]
+    return [done, f"{said}. {smooth}{why}", *fixed, rest]
+
+
+def same_order_sentence(found: dict[str, Any]) -> str:
+    """How well the scores predict with the order of training fixed, and how much of the infidelity is noise."""
+    same = found["same_order"]
+    left = 1 - max(0.0, found["correlation"]["value"]) ** 2
+    done = (
+        "The main training was repeated without each group, with the same start and the same order of the rows: "
+        f"predicted and measured change correlate with r = {words.interval(same['correlation'])}, and the measured "
+        f"change is {words.interval(same['slope'])} times the predicted one."
+    )
+    noise = same["noise_of_infidelity"]
+    if noise is None:
+        return done
+    share = (
+        f"Across seeds the scores leave {words.percent(left, 0)} of the variance unexplained. "
+        f"{words.sentence(words.percent(noise['value'], 0))} of that goes away with the order fixed and is noise of "
+        f"training ({words.percent(noise['low'], 0)} – {words.percent(noise['high'], 0)})"
+    )
+    rest = "; the scores miss the rest" if noise["value"] < 1 else ""
+    most = words.interval(same["across"])
+    exact = f"Scores that are exact for this one training would reach r = {most} across seeds."
+    return f"{done} {share}{rest}. {exact}"

@@ -20,11 +20,14 @@ class Selection:
 
     Attributes:
         keep: bool `[train rows]`, True for rows that are used; None uses all rows.
+        weightless: bool `[train rows]`, True for rows that keep their places in the batches with the weight 0; None
+            has none.
         labels: `[train rows]`, used instead of the encoded labels; None keeps those.
         class_weights: float32 `[classes]`; None weights all classes alike.
     """
 
     keep: np.ndarray | None = None
+    weightless: np.ndarray | None = None
     labels: Tensor | None = None
     class_weights: Tensor | None = None
 
@@ -37,6 +40,9 @@ class Selection:
         if self.labels is not None:
             rows = replace(rows, labels=self.labels[place].to(rows.labels.dtype))
         rows = weighted(rows, self.class_weights)
+        if self.weightless is not None:
+            counted = torch.from_numpy(~self.weightless[place]).float()
+            rows = replace(rows, weights=counted if rows.weights is None else rows.weights * counted)
         return rows if self.keep is None else rows.select(torch.from_numpy(np.flatnonzero(self.keep[place])))
 
 

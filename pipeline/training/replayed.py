@@ -1,4 +1,4 @@
-"""Records a training of the pipeline so that it can be repeated bit for bit and differentiated exactly."""
+"""Repeats a training of the pipeline bit for bit: which trainings can be repeated, and a recorder for their steps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.model.batchnorm import has_batchnorm
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder, check_recordable
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
@@ -49,6 +50,20 @@ class ReplayObserver:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Do nothing, because `state_tensors` is empty."""
+
+
+def check_same_order(config: AuditConfig, model: nn.Module) -> None:
+    """Check that `verification.same_order` can leave rows out of a training whose batches stay.
+
+    Raises:
+        InputError: the model has BatchNorm. Rows of weight 0 would still enter the statistics of their batches.
+    """
+    if config.verification.same_order and has_batchnorm(model):
+        raise InputError(
+            "verification.same_order gives removed rows the weight 0 in their batches, and the model has BatchNorm, "
+            "whose statistics would still count these rows",
+            "Leave verification.same_order out, or use a model with GroupNorm or LayerNorm.",
+        )
 
 
 def check_replayable(config: AuditConfig, model: nn.Module, rows: Mapping[str, int], row_bytes: int) -> None:

@@ -24,7 +24,7 @@ from pipeline.training.recorded import (
     measure_recorded,
     recorded_early_window,
 )
-from pipeline.training.replayed import check_replayable
+from pipeline.training.replayed import check_replayable, check_same_order
 from pipeline.training.trial import choose
 from pipeline.workers.worker import run_config, run_data, run_model
 
@@ -49,6 +49,7 @@ def train_stage(context: AuditContext) -> dict[str, Any]:
     check_model(model.cpu(), data.encoding, data.load(data.chunks("train")[0]).select(slice(0, 4)))
     counts = {role: data.count(role) for role in ("train", "validation")}
     check_replayable(config, model, counts, data.nbytes("train") // counts["train"])
+    check_same_order(config, model)
     trajectory = None
     if config.training.trajectory is not None:
         trajectory = check_recorded(config, model, data.count("train"))

@@ -23,6 +23,7 @@ from pipeline.verification.judgement import Retrained, judge
 from pipeline.verification.measures import Evidence, read_evidence
 from pipeline.verification.results import ArmResult, read_results
 from pipeline.verification.retrain import retrain, retraining_path, run_missing
+from pipeline.verification.same_order import measure_same_order
 from pipeline.verification.sources import judge_sources
 from pipeline.verification.triggers import before_and_after
 from pipeline.verification.unrolled import compare_with_unrolled
@@ -73,15 +74,15 @@ def verify(context: AuditContext) -> dict[str, Any]:
     report["groups"] = effects_on_groups(path, decisions, arm, results)
     if not canaries:
         report["fidelity"] = measure_fidelity(context, config.fidelity_groups(bool(decisions.flagged.any())))
+        if report["fidelity"] and config.same_order:
+            report["fidelity"]["same_order"] = measure_same_order(context, report["fidelity"])
         calibrate(report)
     write_json(context.run / "verification.json", report)
     return {
         "retrainings": trained,
         "seconds_per_training": seconds,
         "verdict": report["verdict"],
-        "fidelity_retrainings": sum(report["fidelity"][each] for each in ("groups", "controls"))
-        if report["fidelity"]
-        else 0,
+        "fidelity_retrainings": fidelity_retrainings(report["fidelity"]),
     }
 
 
@@ -94,6 +95,13 @@ def calibrate(report: dict[str, Any]) -> None:
     for forecast in (report, *report["groups"]):
         if forecast["predicted_loss_change"] is not None:
             forecast["predicted_loss_change"] *= factor
+
+
+def fidelity_retrainings(found: dict[str, Any] | None) -> int:
+    """How many retrainings an entry of fidelity rests on."""
+    if found is None:
+        return 0
+    return int(found["groups"] + found["controls"]) + found.get("same_order", {}).get("retrainings", 0)
 
 
 def _reason_not_to_test(config: Verification, data: EncodedData, decisions: Decisions) -> str | None:

@@ -113,20 +113,6 @@ def test_scores_are_the_same_with_few_rows_at_a_time(
     torch.testing.assert_close(parts.self_influence, whole.self_influence, rtol=1e-9, atol=1e-12)
 
 
-def test_trak_with_fewer_numbers_than_columns_is_the_same_by_products(tmp_path: Path) -> None:
-    by_columns = Objective(
-        "columns",
-        ENTROPY.losses,
-        ENTROPY.margins,
-        ENTROPY.sampled_output_gradients,
-        ENTROPY.exact_output_gradients,
-    )
-    recorded, options = Recorded(tmp_path), {"method": "trak", "projection": 20}
-    found, expected = recorded.scores(**options), recorded.scores(by_columns, **options)
-    torch.testing.assert_close(found.harm, expected.harm, rtol=1e-7, atol=1e-12)
-    torch.testing.assert_close(found.self_influence, expected.self_influence, rtol=1e-7, atol=1e-12)
-
-
 def test_columns_of_a_vocabulary_are_made_one_at_a_time() -> None:
     model, inputs, labels = language_rows(50, rows=2, tokens=3)
     outputs = model(inputs).detach()

@@ -279,7 +279,7 @@ def _fisher_columns(
     outputs = outputs.detach()
     columns: Iterable[Tensor]
     if fisher == "mc":
-        uniforms = row_uniforms(row_ids, seed=seed, checkpoint=checkpoint)
+        uniforms = row_uniforms(row_ids.to(outputs.device), seed=seed, checkpoint=checkpoint)
         columns = [objective.sampled_output_gradients(outputs, uniforms, given)]
     elif fisher == "exact":
         columns = objective.exact_output_gradients(outputs, given)

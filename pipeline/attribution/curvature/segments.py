@@ -261,6 +261,8 @@ def query_filters(
             rotated = rotate(preconditioner.preconditioned(gradient), basis)
             injected = rotate_back(segment.spectrum.injection(sigma) * rotated, basis)
             filters[place][name] = preconditioner.preconditioned(injected)
+            if not place:
+                continue
             moved = rotate_back(segment.spectrum.transport(sigma) * rotated, basis)
             gradient = preconditioner.passed(gradient, moved)
     return filters

@@ -18,6 +18,7 @@ from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradi
 from pipeline.attribution.gradients.outer_products import (
     DenseGradients,
     OuterProducts,
+    filtered_slices,
     rotated_first,
     row_slices,
 )
@@ -100,7 +101,7 @@ class PatchGradients(LayerGradients):
 
     def products(self, filters: Tensor) -> Tensor:
         if filters.dim() == 3:
-            slices = row_slices(len(self.images), filters[0])
+            slices = filtered_slices(len(self.images), filters)
             parts = [filters.flatten(1) @ self.dense(rows).flatten(1).T for rows in slices]
             return torch.cat([filters.new_zeros(len(filters), 0), *parts], 1)
         found = [filters.new_zeros(0)]

@@ -158,15 +158,10 @@ class Capture:
 
     def _plain(self, inputs: Inputs) -> Tensor:
         """Returns the outputs without watching the layers."""
-        with self.unwatched(), passes(_parameter(self.model).device), _plain_attention():
-            return predict(self.model, inputs)
-
-    @contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """Lets the model run inside the context without a change of what the last forward pass left."""
         self._watching = False
         try:
-            yield
+            with passes(_parameter(self.model).device), _plain_attention():
+                return predict(self.model, inputs)
         finally:
             self._watching = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
@@ -36,4 +36,6 @@ def matrix_products(precision: str) -> Iterator[None]:
 
 def passes(device: torch.device) -> AbstractContextManager[None]:
     """Returns the context in which ``capture`` runs a model's forward pass: autocast if ``bf16`` is set."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, enabled=_passes_in_bf16.get())

@@ -16,8 +16,9 @@ filters need more terms; in small layers they may need all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -29,11 +30,14 @@ from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
 from pipeline.attribution.gradients.products import slices_of
+from pipeline.attribution.queries.compression_choice import CompressionChoice
 
 # The share of a filter's Frobenius norm that compression may lose.
 TOLERANCE = 1e-2
 # The same for the loss gradients of queries, whose rank is at most their number of positions: only rounding is lost.
 EXACT = 1e-6
+# The share of the tolerance that single precision may lose. Else filters are computed in double precision.
+_ROUNDING = 0.1
 # The most bytes of dense matrices that are formed at a time.
 DENSE_BYTES = 64 << 20
 # The number of terms that is tried first.
@@ -167,35 +171,80 @@ def _decomposed(matrices: Tensor, size: int | None) -> tuple[Tensor, Tensor, Ten
 
 
 def compressed_filters(
-    gradients: Mapping[str, Tensor], segments: Sequence[PreparedSegment], tolerance: float = TOLERANCE
-) -> list[dict[str, LowRankMatrices]]:
-    """Returns the compressed filters of several queries; ``segments.query_filters`` returns the dense ones.
+    gradients: Mapping[str, Tensor],
+    segments: Sequence[PreparedSegment],
+    tolerance: float = TOLERANCE,
+    choice: CompressionChoice | None = None,
+) -> list[dict[str, Filter]]:
+    """Returns the filters of several queries, compressed; ``segments.query_filters`` returns the dense ones.
 
     Args:
-        gradients: layer -> loss gradients ``[queries, out, in]``, float64.
+        gradients: layer -> loss gradients ``[queries, out, in]``.
         segments: first to last.
         tolerance: the share of a filter's Frobenius norm that may be lost in the last segment. In an earlier segment,
             the errors of the later transports are added. For a layer with a preconditioner, it is the share of the norm
             of filter ∘ sizes of gradients, in every segment.
+        choice: leaves layers dense where compression takes longer; None compresses all.
 
     Returns:
         One dictionary per segment, first to last, with the layers of ``gradients``.
     """
-    filters: list[dict[str, LowRankMatrices]] = [{} for _ in segments]
+    filters: list[dict[str, Filter]] = [{} for _ in segments]
+    places = range(len(segments))
     for name, gradient in gradients.items():
         scaled = any(
             name in each.preconditioners and each.preconditioners[name].root is not None for each in segments
         )
-        found = (_scaled_layer if scaled else _plain_layer)(name, gradient, segments, tolerance)
-        for of_segment, each in zip(filters, found, strict=True):
-            of_segment[name] = each
+        compressed: Callable[[Tensor], list[LowRankMatrices]] = partial(
+            _scaled_layer if scaled else _plain_layer, name, segments=segments, tolerance=tolerance
+        )
+        found: Sequence[Filter]
+        if choice is None or choice.compresses(name, gradient, places, compressed, direct=scaled):
+            found = compressed(gradient)
+        else:
+            found = _dense_layer(name, gradient, segments, tolerance, choice)
+        for place, of_segment in enumerate(filters):
+            of_segment[name] = found[place]
     return filters
+
+
+def _dense_layer(
+    name: str,
+    gradient: Tensor,
+    segments: Sequence[PreparedSegment],
+    tolerance: float,
+    choice: CompressionChoice,
+) -> list[Tensor]:
+    """Returns a layer's dense filters per segment, in the dtype of the model.
+
+    They are computed in this dtype if the filters of the first query then are what they are in double precision, but
+    for a small part of the tolerance.
+    """
+
+    def filters(some: Tensor) -> list[Tensor]:
+        return [each[name] for each in query_filters({name: some}, segments)]
+
+    def exact_enough() -> bool:
+        exact, quick = filters(gradient[:1].double()), filters(gradient[:1].to(choice.dtype))
+        return all(
+            float(_weighted_norm(name, segment, rounded.to(right) - right))
+            <= _ROUNDING * tolerance * float(_weighted_norm(name, segment, right))
+            for segment, right, rounded in zip(segments, exact, quick, strict=True)
+        )
+
+    found = filters(gradient.to(choice.precision(name, exact_enough)))
+    return [each.to(choice.dtype) for each in found]
+
+
+def _weighted_norm(name: str, segment: PreparedSegment, matrices: Tensor) -> Tensor:
+    return (matrices * _gradient_sizes(name, segment, matrices)).norm()
 
 
 def _plain_layer(
     name: str, gradient: Tensor, segments: Sequence[PreparedSegment], tolerance: float
 ) -> list[LowRankMatrices]:
     """Returns a layer's filters per segment. The query gradients stay compressed from segment to segment."""
+    gradient = gradient.double()
     slices = slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES)
     query = joined([compress(gradient[queries], EXACT) for queries in slices])
     found: list[LowRankMatrices] = []
@@ -216,6 +265,7 @@ def _scaled_layer(
 
     P^{1/2} ∘ V doesn't have the low rank of V, so the query gradients stay dense and only the filters are compressed.
     """
+    gradient = gradient.double()
     found: list[list[LowRankMatrices]] = [[] for _ in segments]
     for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
         for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
@@ -259,20 +309,32 @@ def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor
 
 
 def compressed_segment(
-    filters: Mapping[str, Tensor], segment: PreparedSegment, tolerance: float
-) -> dict[str, LowRankMatrices]:
+    filters: Mapping[str, Tensor],
+    segment: PreparedSegment,
+    tolerance: float,
+    choice: CompressionChoice | None = None,
+    place: int = 0,
+) -> dict[str, Filter]:
     """Compresses the dense filters of one segment as ``compressed_filters`` does.
 
     Args:
         filters: layer -> ``[queries, out, in]``.
         segment: the segment.
-        tolerance: as in ``compressed_filters``.
+        tolerance, choice: as in ``compressed_filters``.
+        place: the segment's place, for ``choice``.
     """
-    found = {}
+    found: dict[str, Filter] = {}
     for name, dense in filters.items():
-        sizes = _gradient_sizes(name, segment, dense)
-        slices = slices_of(len(dense), dense[0].nbytes, DENSE_BYTES)
-        found[name] = joined([_compress_for(dense[queries], sizes, tolerance) for queries in slices])
+
+        def compressed(some: Tensor, name: str = name) -> list[LowRankMatrices]:
+            sizes = _gradient_sizes(name, segment, some)
+            slices = slices_of(len(some), some[0].nbytes, DENSE_BYTES)
+            return [joined([_compress_for(some[queries], sizes, tolerance) for queries in slices])]
+
+        if choice is None or choice.compresses(name, dense, [place], compressed, direct=True):
+            found[name] = compressed(dense)[0]
+        else:
+            found[name] = dense.to(choice.dtype)
     return found
 
 
@@ -293,7 +355,8 @@ def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict
         for of_segment, filters in zip(found, part, strict=True):
             for name, each in filters.items():
                 of_segment.setdefault(name, []).append(each)
-    return [{name: _whole(each) for name, each in of_segment.items()} for of_segment in found]
+    # A layer's parts are freed before those of the next layer are joined.
+    return [{name: _whole(of_segment.pop(name)) for name in list(of_segment)} for of_segment in found]
 
 
 def _whole(parts: Sequence[Filter]) -> Filter:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.errors import AttributionError, NonFiniteError
+from pipeline.attribution.gradients.formed_gradients import FormedGradients
+from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.calls import Inputs, select_inputs
 from pipeline.attribution.model.capture import Capture, capture
@@ -78,7 +80,7 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
 
 
 def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[str, Tensor]]:
-    """Yields layer -> loss gradients of a few queries at a time, float64 ``[queries, out, in]``.
+    """Yields layer -> loss gradients of a few queries at a time, ``[queries, out, in]`` in the model's dtype.
 
     Raises:
         AttributionError, NonFiniteError: as ``mean_query_gradient``.
@@ -89,17 +91,34 @@ def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[st
         for start in range(0, len(labels), step):
             some = slice(start, start + step)
             found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
-            parts = {name: value.double() for name, value in found.items()}
-            if not _finite(parts):
+            if not _finite(found):
                 _raise_not_finite(model, queries)
-            yield parts
+            yield found
         count += len(labels)
     if count == 0:
         raise AttributionError(*_NONE)
 
 
+def query_positions(model: nn.Module, queries: Queries) -> dict[str, int | None]:
+    """Returns layer -> the outer products in the gradient of the first query.
+
+    None stands for gradients that are kept as matrices. Layers whose inputs are one-hot are left out.
+    """
+    for inputs, labels in queries.batches:
+        one = slice(0, 1)
+        with capture(model) as captured:
+            losses = _losses(captured, queries.objective, select_inputs(inputs, one), labels[one])
+            return {
+                name: None if isinstance(gradients, FormedGradients) else gradients.positions
+                for name, gradients in captured.gradients(losses, torch.ones_like(losses))
+                if not isinstance(gradients, IndexedGradients)
+            }
+    raise AttributionError(*_NONE)
+
+
 def _finite(gradients: Mapping[str, Tensor]) -> bool:
-    return all(bool(torch.isfinite(value).all()) for value in gradients.values())
+    sums = [value.sum(dtype=torch.float64) for value in gradients.values()]
+    return not sums or bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _raise_not_finite(model: nn.Module, queries: Queries) -> NoReturn:

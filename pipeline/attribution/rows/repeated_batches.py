@@ -24,12 +24,13 @@ class RepeatedBatches:
 
     When a batch comes for the first time, its labels and one weighted sum of the inputs of each row are noted. When it
     comes for the second time, they are compared. After that, and always for a list or tuple, only the number of batches
-    is compared.
+    is compared. They are compared where the caller has them, and moved after that.
 
     Args:
         batches: the batches that the caller gave.
         name: the name of the batches in messages.
         naming: gives several inputs, a tuple, their names.
+        device: where inputs and labels are moved to; None leaves them where they are.
 
     Raises:
         AttributionError: when made, if the batches can be iterated only once, come from a loader that shuffles, or the
@@ -38,9 +39,14 @@ class RepeatedBatches:
     """
 
     def __init__(
-        self, batches: Iterable[object], name: str, naming: Callable[[object], object] = lambda inputs: inputs
+        self,
+        batches: Iterable[object],
+        name: str,
+        naming: Callable[[object], object] = lambda inputs: inputs,
+        device: torch.device | None = None,
     ) -> None:
         self.name = name
+        self._device = device
         self._naming = naming
         self._batches = batches
         self._fixed = isinstance(batches, list | tuple)
@@ -67,7 +73,7 @@ class RepeatedBatches:
                 self._compare(place, inputs, labels)
             place += 1
             if len(labels):
-                yield inputs, labels
+                yield (inputs, labels) if self._device is None else _moved(inputs, labels, self._device)
         if self._count not in (None, place):
             self._raise_changed()
         self._count = place
@@ -118,6 +124,16 @@ def _pair(batch: object, place: int, name: str, naming: Callable[[object], objec
                 "Give one label for each row, the batch first.",
             )
     return inputs, labels  # type: ignore[return-value]
+
+
+def _moved(inputs: Inputs, labels: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+    if isinstance(inputs, Mapping):
+        inputs = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()
+        }
+    elif isinstance(inputs, Tensor):
+        inputs = inputs.to(device)
+    return inputs, labels.to(device)
 
 
 def _tensors(inputs: object) -> list[Tensor]:

@@ -93,7 +93,7 @@ def number_rows(stages: Sequence[StageData]) -> list[Tensor | None]:
         if stage.row_ids is None:
             numbers = torch.arange(first, first + rows)
         else:
-            numbers = torch.as_tensor(stage.row_ids, dtype=torch.int64)
+            numbers = torch.as_tensor(stage.row_ids, dtype=torch.int64, device="cpu")
         if numbers.shape != (rows,) or (rows and int(numbers.min()) < 0):
             raise AttributionError(
                 f"Stage {place} has {rows} rows but row_ids of shape {tuple(numbers.shape)}, or negative ones.",

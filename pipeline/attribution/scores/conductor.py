@@ -24,6 +24,7 @@ from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import CALIBRATE, Method
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import Filter, compressed_filters, compressed_segment
+from pipeline.attribution.queries.compression_choice import CompressionChoice
 from pipeline.attribution.queries.refined import RefinedDirection, passed_on
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.scores.plan import PlannedSegment
@@ -68,32 +69,35 @@ def find_filters(
     gradient: Mapping[str, Tensor],
     solve: Solve | None = None,
     tolerance: float = 0.0,
+    choice: CompressionChoice | None = None,
 ) -> FoundFilters:
     """Carries a query's gradient, or several queries', back through the segments, or solves for it in each.
 
     Args:
-        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``; float64 is best. Features of methods that compare
+        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``. Features of methods that compare
             these stay as they are.
         solve: for refined methods.
         tolerance: share of a filter, by its norm, that compression may lose (``compression``); 0 compresses nothing,
             and a single query is never compressed.
+        choice: leaves layers dense where compression takes longer; None compresses all.
 
     Raises:
         AttributionError: a refined method, and a segment whose learning rates are 0.
     """
     if method.similarity is not None:
         return FoundFilters([gradient])
+    if not method.refined and tolerance > 0:
+        return FoundFilters(compressed_filters(gradient, chain.prepared, tolerance, choice))
+    gradient = {name: each.double() for name, each in gradient.items()}
     if not method.refined:
-        if tolerance > 0:
-            return FoundFilters(compressed_filters(gradient, chain.prepared, tolerance))
         return FoundFilters(query_filters(gradient, chain.prepared))
     assert solve is not None
     found = _solved_back(chain, gradient, solve)
     filters: Filters = [each.filters for each in found]
     if tolerance > 0:
         filters = [
-            compressed_segment(each.filters, segment, tolerance)
-            for each, segment in zip(found, chain.prepared, strict=True)
+            compressed_segment(each.filters, segment, tolerance, choice, place)
+            for place, (each, segment) in enumerate(zip(found, chain.prepared, strict=True))
         ]
     return FoundFilters(filters, [each.alpha for each in found])
 

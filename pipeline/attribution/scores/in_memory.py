@@ -14,11 +14,13 @@ from pipeline.attribution.curvature.segments import PreparedSegment, flat_segmen
 from pipeline.attribution.methods import Method, find_method
 from pipeline.attribution.model.capture import covered_layers
 from pipeline.attribution.queries.compression import joined_filters
+from pipeline.attribution.queries.compression_choice import CompressionChoice
 from pipeline.attribution.queries.gradients import (
     Queries,
     load_query_point,
     mean_query_gradient,
     query_gradient_parts,
+    query_positions,
 )
 from pipeline.attribution.queries.refined import RefinedDirection, RefinedSettings, refined_direction
 from pipeline.attribution.queries.scale import measured_scale
@@ -121,11 +123,23 @@ class _Run:
 
     def _parts(self, queries: Queries) -> Iterator[Filters]:
         """The filters of some queries at a time."""
-        tolerance = self.settings.query_tolerance
+        tolerance, choice = self.settings.query_tolerance, self._choice(queries)
         for gradient in query_gradient_parts(self.points.model, queries):
-            yield find_filters(self.method, self.chain, gradient, self._solve, tolerance).filters
+            yield find_filters(self.method, self.chain, gradient, self._solve, tolerance, choice).filters
             if self.method.refined:  # solves were at the checkpoints
                 self._load_query_point(queries)
+
+    def _choice(self, queries: Queries) -> CompressionChoice:
+        trained = [stage.train_rows for stage in self.points.trajectory.stages]
+        like = next(
+            parameter for parameter in self.points.model.parameters() if parameter.is_floating_point()
+        )
+        return CompressionChoice(
+            [len(each.points) * sum(trained[stage] for stage in each.stages) for each in self.chain.planned],
+            sum(len(labels) for _, labels in queries.batches),
+            query_positions(self.points.model, queries),
+            like.dtype,
+        )
 
     def _load_query_point(self, queries: Queries) -> None:
         if self.method.apart:

@@ -50,10 +50,10 @@ def query_influences(
                     losses = objective.losses(captured.forward(batch.inputs), batch.labels)
                     weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
                     for layer, gradients in captured.gradients(losses, weights):
-                        added = products(gradients, there[layer]).double().cpu() / share
-                        before = total[place]
+                        added = products(gradients, there[layer]).double() / share
+                        before = total[place]  # on the model's device: the host waits for it once, at the end
                         total[place] = added if before is None else before.add_(added)
-    found = torch.cat([each for each in total if each is not None], 1)
+    found = torch.cat([each for each in total if each is not None], 1).cpu()
     if not torch.isfinite(found).all():
         raise NonFiniteError(
             "An influence on a query is NaN or infinite.",

@@ -3,6 +3,9 @@
 Sign and unit, in nats: ``influence`` τ(query, row) is the predicted *rise* of the query's loss when the row
 is removed (Eq. 24, with its 1/N); ``harm`` = −τ for the mean query loss, so harm > 0 means that removing the
 row lowers it; ``self_influence`` is the predicted rise of the row's own loss when it is removed.
+
+Sums over layers and checkpoints stay on the model's device. The host waits for the device once a batch, when the batch
+has been visited at all checkpoints.
 """
 
 from __future__ import annotations
@@ -167,6 +170,19 @@ class _BatchState:
         else:
             held.append(compact)
 
+    def to_host(self) -> None:
+        """Moves what has been computed to the host.
+
+        Raises:
+            NonFiniteError: a loss is NaN or infinite.
+        """
+        self.losses, self.margins = _on_host(self.losses), _on_host(self.margins)
+        for checkpoint, losses in self.losses.items():
+            _check_finite(losses, self.batch, f"The loss at checkpoint {checkpoint}")
+        self.harm = {name: values.cpu() for name, values in self.harm.items()}
+        if self.self_influence is not None:
+            self.self_influence = self.self_influence.cpu()
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -210,6 +226,7 @@ class _Task:
             if self.chains is not None:
                 self._self_influence(state, self.chains)
             state.merged.clear()
+            state.to_host()
         return states
 
     def _visit(self, state: _BatchState, place: int | None, checkpoint: int) -> None:
@@ -218,10 +235,9 @@ class _Task:
         outputs = self.captured.forward(batch.inputs)
         losses = self.objective.losses(outputs, batch.labels)
         margins = self.objective.margins(outputs.detach(), batch.labels)
-        state.losses[checkpoint] = losses.detach().double().cpu()
-        _check_finite(state.losses[checkpoint], batch, f"The loss at checkpoint {checkpoint}")
+        state.losses[checkpoint] = losses.detach().double()
         if margins is not None:
-            state.margins[checkpoint] = margins.double().cpu()
+            state.margins[checkpoint] = margins.double()
         if not self.filters and self.chains is None:
             return
         weights = torch.ones_like(losses) if batch.weights is None else batch.weights.to(losses)
@@ -248,7 +264,7 @@ class _Task:
                 found = gradients.products(filtered)
             else:
                 found = products(gradients, filtered)
-            added = -found.double().cpu() / share
+            added = -found.double() / share
             state.harm[name] = state.harm[name] + added if name in state.harm else added
 
     def _self_influence(
@@ -259,17 +275,24 @@ class _Task:
             if gradients is state.query[layer]:
                 state.query[layer] = compact
             state.hold(place, layer, compact)
-        total = torch.zeros(len(state.batch.row_ids), dtype=torch.float64)
+        total = state.losses[self.segments[-1].checkpoints[-1]].new_zeros(len(state.batch.row_ids))
         for layer, query in state.query.items():
             if layer not in chains:  # frozen in all segments
                 continue
             held = [state.training.get((place, layer)) for place in range(len(self.segments))]
             training = [None if parts is None else parts[0].joined(parts[1:]) for parts in held]
             mine = query.compact() if isinstance(query, LayerGradients) else query
-            total += self_products(mine, training, chains[layer]).cpu() / self.train_rows
+            total += self_products(mine, training, chains[layer]) / self.train_rows
         state.self_influence = total
         state.query.clear()
         state.training.clear()
+
+
+def _on_host(by_checkpoint: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Moves tensors of one shape to the host in one copy."""
+    if not by_checkpoint:
+        return {}
+    return dict(zip(by_checkpoint, torch.stack(list(by_checkpoint.values())).cpu(), strict=True))
 
 
 def _to(filters: Mapping[str, Filter], like: Tensor) -> dict[str, Filter]:

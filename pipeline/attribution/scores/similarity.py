@@ -8,8 +8,7 @@
       τ(query, row) = P∇f(query) · (Σ_rows φ φᵀ)⁻¹ · P∇loss(row),       ∇loss(row) = −(1 − p) ∇margin(row)
 
   which for f = loss of the query is the predicted rise on the row's removal, in nats. An objective without margins
-  takes the columns of its output Hessian's root for ∇margin: the projected Gauss–Newton matrix. If there are more
-  columns than numbers, as for a vocabulary, the same matrix is computed by Gauss–Newton products.
+  takes the columns of its output Hessian's root for ∇margin: the projected Gauss–Newton matrix.
 
 A projection to k numbers has k random rank-one matrices u vᵀ of signs a layer (⟨u vᵀ, Σ g aᵀ⟩ = Σ (u·g)(v·a)), scaled
 so that inner products are kept in expectation.
@@ -18,19 +17,17 @@ so that inner products are kept in expectation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attribution.curvature.gauss_newton import gauss_newton_products
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.gradients.products import slices_of
-from pipeline.attribution.model.capture import Capture, capture, covered_layers
+from pipeline.attribution.model.capture import Capture, capture
 from pipeline.attribution.model.coverage import LayerInfo
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.queries.compression import DENSE_BYTES, LowRankMatrices, products
+from pipeline.attribution.queries.compression import LowRankMatrices, products
 from pipeline.attribution.rows.batch import Batch
 
 # Numbers that gradients are projected to.
@@ -56,11 +53,6 @@ class Pass:
     outputs: Tensor
     objective: Objective
     projections: Mapping[str, LowRankMatrices]
-
-    @property
-    def size(self) -> int:
-        """k."""
-        return next(iter(self.projections.values())).count
 
     def projected(self, at_outputs: Tensor) -> Tensor:
         """P times every example's gradient of ⟨at_outputs, outputs⟩: ``[batch, k]``."""
@@ -119,11 +111,11 @@ def passes(
     if projection < 1:
         raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    projections: Mapping[str, LowRankMatrices] = {}
-    if similarity.metric is not None:
-        projections = random_projections(covered_layers(model), projection, seed, like)
-    for batch, objective in batches:
-        with capture(model) as captured:
+    with capture(model) as captured:
+        projections: Mapping[str, LowRankMatrices] = {}
+        if similarity.metric is not None:
+            projections = random_projections(captured.layers, projection, seed, like)
+        for batch, objective in batches:
             yield Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
 
 
@@ -177,11 +169,8 @@ def _projected_loss(visit: Pass) -> Tensor:
 def _projected_margins(visit: Pass) -> Tensor:
     """Σ φ φᵀ ``[k, k]``, float64."""
     outputs, labels = visit.outputs.detach(), visit.batch.labels
-    columns: Sequence[Tensor]
     if visit.objective.margins(outputs, labels) is None:
         columns = visit.objective.exact_output_gradients(outputs, labels)
-        if visit.objective.hessian_products is not None and len(columns) > visit.size:
-            return _projected_gauss_newton(visit)
     else:
         losses, gradient = visit.losses()
         doubt = (-torch.expm1(-losses)).clamp(min=_LEAST_DOUBT)
@@ -191,26 +180,6 @@ def _projected_margins(visit: Pass) -> Tensor:
         projected = visit.projected(column.to(outputs)).double()
         total = total + projected.T @ projected
     return total
-
-
-def _projected_gauss_newton(visit: Pass) -> Tensor:
-    """P G Pᵀ ``[k, k]``, float64: the same sum over columns, by a product with G for each of the k rows of P."""
-    batch, found = replace(visit.batch, weights=None), []
-    numbers = sum(each.row_bytes for each in visit.projections.values())
-    with visit.captured.unwatched():
-        for some in slices_of(visit.size, numbers, DENSE_BYTES):
-            directions = {name: each.dense(some) for name, each in visit.projections.items()}
-            products = gauss_newton_products(visit.captured.model, visit.objective, batch, directions)
-            found.append(sum(_projected(products[name], each) for name, each in visit.projections.items()))
-    return torch.cat(found)
-
-
-def _projected(matrices: Tensor, projection: LowRankMatrices) -> Tensor:
-    """uᵀ M v of matrices M ``[matrices, out, in]`` and all rank-one matrices u vᵀ: ``[matrices, k]``."""
-    left, right = projection.left.to(matrices), projection.right.to(matrices)
-    if len(left[0]) < len(right[0]):
-        return torch.stack([((each @ right.T).T * left).sum(1) for each in matrices])
-    return torch.stack([((left @ each) * right).sum(1) for each in matrices])
 
 
 SIMILARITIES: Mapping[str, Similarity] = {

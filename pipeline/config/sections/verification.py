@@ -33,6 +33,13 @@ class Verification(Section):
         "needs validation rows; 5 or more, or 0: none; auto: 16 where something is to be removed or "
         "relabelled, else none",
     )
+    same_order: bool = Field(
+        False,
+        description="measure fidelity a second time, with the start and the row order of the main training and only "
+        "the removed rows left out of their batches; this says how much of the infidelity is noise of training: "
+        "docs/explanation/faithfulness.md#how-much-is-noise-of-training; as many retrainings as `fidelity` has "
+        "groups, and one",
+    )
     answers: str | None = Field(
         None,
         description="answers about holdout rows, `review/holdout.parquet` of a run, which `winnow review` writes: "
@@ -60,6 +67,9 @@ class Verification(Section):
             raise ValueError(
                 f"`fidelity` is {self.fidelity}: a correlation takes {FEWEST_GROUPS} groups, or 0 (off)"
             )
+        if self.same_order and not (self.fidelity and self.seeds):
+            off = "fidelity" if self.seeds else "seeds"
+            raise ValueError(f"`same_order` measures fidelity a second time, and `{off}` is 0")
         return self
 
     def fidelity_groups(self, flagged: bool) -> int:
