@@ -126,3 +126,13 @@ def test_columns_of_a_vocabulary_are_made_one_at_a_time() -> None:
             for t in range(3)
         ]
         torch.testing.assert_close(root[:, row].T @ root[:, row], torch.block_diag(*blocks))
+
+
+def test_the_size_of_a_row_does_not_depend_on_the_batch_before(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    short = recorded.inputs[5:, :3]
+    train = [(recorded.inputs[:5], recorded.labels[:5]), (short, recorded.labels[5:, :3])]
+    attribute(recorded.model, recorded.trajectory, train, train[:1], loss=ENTROPY, method="representation")
+    measured = pass_size._row_bytes(recorded.model, short)
+    pass_size._KNOWN.clear()
+    assert measured == pass_size._row_bytes(recorded.model, short)

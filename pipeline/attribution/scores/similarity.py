@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.model.capture import Capture, capture
+from pipeline.attribution.model.capture import Capture, capture, covered_layers
 from pipeline.attribution.model.coverage import LayerInfo
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import LowRankMatrices, products
@@ -111,11 +111,14 @@ def passes(
     if projection < 1:
         raise AttributionError(f"projection is {projection}.", "Give how many numbers to project to.")
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    with capture(model) as captured:
-        projections: Mapping[str, LowRankMatrices] = {}
-        if similarity.metric is not None:
-            projections = random_projections(captured.layers, projection, seed, like)
-        for batch, objective in batches:
+    projections: Mapping[str, LowRankMatrices] = {}
+    if similarity.metric is not None:
+        projections = random_projections(covered_layers(model), projection, seed, like)
+    for (
+        batch,
+        objective,
+    ) in batches:  # the model may run on one row where a batch is made, so nothing watches it there
+        with capture(model) as captured:
             yield Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
 
 
