@@ -4,8 +4,9 @@
 
 Influence functions at one checkpoint, from factors that both sides have fitted before. The two sides take turns in one
 process on one thread; times are CPU seconds. Peak memory is that of a process of its own for each side, torch and the
-fit of the factors included; Linux tells it. Normalisations are frozen, since kronfluence leaves them out. Finished tasks are kept under
-benchmarks/cache/speed_pairs, so that the same command goes on after an interruption, and adds to the results.
+fit of the factors included; Linux tells it. Normalisations are frozen, since kronfluence leaves them out. Finished
+tasks are kept under benchmarks/cache/speed_pairs, so that the same command goes on after an interruption, and adds to
+the results.
 """
 
 from __future__ import annotations
