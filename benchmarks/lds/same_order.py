@@ -18,17 +18,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.lds.bases import Base, batches
-from benchmarks.lds.predictions import scores
+from benchmarks.lds.predictions import by_unrolling, scores
 from benchmarks.lds.questions import MEASURED
 from benchmarks.lds.summary import rounded
 from benchmarks.lds.truth import TAIL, States, measure, removed_rows
 from pipeline.attribution import get_objective
+from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.trajectory.recorder import first_tail_step
 from pipeline.runs.tensors import save_tensors
 from pipeline.verification.lds import lds_score, predicted_change, slope
 
 TRUTH = "same_order"
-METHODS = ("source", "source_refined", "influence", "tracin", "unrolled")
+METHODS = ("source", "source_refined", "influence", "tracin", "unrolled", "unrolled_one_order")
+"""`unrolled_one_order` differentiates through the recorded batches, which this truth has too, without smoothing."""
 POINT = {"tracin": "final"}
 """Where the query's gradient is taken, if not at the tail average."""
 Row = dict[str, Any]
@@ -105,6 +107,17 @@ def retrain_in_order(base: Base, counted: Tensor) -> dict[str, States]:
     return {"final": final, "tail": {name: value / (steps - first + 1) for name, value in tail.items()}}
 
 
+def scores_of(base: Base, method: str, kind: str, at: str) -> np.ndarray | None:
+    """τ, float64 `[queries, rows]`; None where it is not defined."""
+    if method != "unrolled_one_order":
+        return scores(base, method, kind, at)
+    try:
+        return by_unrolling(base, smoothed=False, pieces=0).double().numpy()
+    except AttributionError as error:
+        print(f"{base.name}: no {method}: {error}")
+        return None
+
+
 def same_order_rows(bases: list[Base]) -> list[Row]:
     """LDS and slope of the methods, each model against the truth of its own training."""
     rows: list[Row] = []
@@ -115,10 +128,10 @@ def same_order_rows(bases: list[Base]) -> list[Row]:
             found = [each[f"{measured}_tail"].double().numpy().reshape(count + 1, -1) for each in truths]
             truth = np.stack([each[:-1] - each[-1] for each in found])
             for method in METHODS:
-                if method == "unrolled" and kind != "validation_loss":
+                if method.startswith("unrolled") and kind != "validation_loss":
                     continue
                 at = POINT.get(method, "tail")
-                each = [scores(base, method, kind, at) for base in bases]
+                each = [scores_of(base, method, kind, at) for base in bases]
                 defined = [place for place, one in enumerate(each) if one is not None]
                 if not defined:
                     continue
