@@ -34,7 +34,7 @@ CHOSEN = (
 MEASURED_AT = {
     "tail": "the tail average",
     "final": "the final weights",
-    "same_order": "the tail average in the base models' own order",
+    "same_order": "the mean of the last half, in the base models' own order",
 }
 Column = tuple[str, str | None, bool]
 

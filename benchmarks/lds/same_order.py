@@ -2,8 +2,8 @@
 
 The removed rows keep their places in the batches with the weight 0, and the loss of a batch is divided by as many rows
 as before. So no noise of training is in the truth, and what an attribution misses is its own fault. It is measured at
-the mean of the last quarter of the iterates, as the truth across seeds is. A method is held against the truth of each
-base model that it was asked about.
+the mean of the last half of the iterates, which is where queries are asked (the truth across seeds is measured at the
+mean of the last quarter). A method is held against the truth of each base model that it was asked about.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.lds.bases import Base, batches
+from benchmarks.lds.bases import QUERY_TAIL, Base, batches
 from benchmarks.lds.predictions import by_unrolling, scores
 from benchmarks.lds.questions import MEASURED
 from benchmarks.lds.summary import rounded
-from benchmarks.lds.truth import TAIL, States, measure, removed_rows
+from benchmarks.lds.truth import States, measure, removed_rows
 from pipeline.attribution import get_objective
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.trajectory.recorder import first_tail_step
@@ -43,7 +43,7 @@ def masks_of(base: Base, removed: float) -> np.ndarray:
 
 
 def path_of(base: Base, removed: float) -> Path:
-    return base.folder / f"same_order_{removed:g}_{base.task.same_order[removed]}.safetensors"
+    return base.folder / f"same_order_{removed:g}_{base.task.same_order[removed]}_{QUERY_TAIL:g}.safetensors"
 
 
 def measure_same_order(base: Base) -> None:
@@ -74,7 +74,7 @@ def retrain_in_order(base: Base, counted: Tensor) -> dict[str, States]:
         counted: 1 for rows that count and 0 for removed ones, float32 `[models, rows]`.
 
     Returns:
-        Weights `[models, …]` at the end and averaged over the last quarter of the iterates.
+        Weights `[models, …]` at the end and averaged over the last half of the iterates.
     """
     torch.manual_seed(base.seed)
     task, data, model = base.task, base.data, base.task.build()
@@ -91,7 +91,7 @@ def retrain_in_order(base: Base, counted: Tensor) -> dict[str, States]:
     each = torch.func.vmap(of_one, in_dims=(0, 0, None, None))
     stages = [np.flatnonzero(data.stages == stage) for stage in range(data.stages.max() + 1)]
     steps = sum(task.recipe.steps(tuple(map(len, stages))))
-    first, step = first_tail_step(steps, TAIL), 0
+    first, step = first_tail_step(steps, QUERY_TAIL), 0
     tail = {name: torch.zeros_like(value, requires_grad=False) for name, value in states.items()}
     for stage, rows in enumerate(stages):
         optimizer = task.recipe.make_optimizer(list(states.values()), stage)
