@@ -92,3 +92,17 @@ class Kronfluence:
             overwrite_output_dir=True,
         )
         return self.analyzer.load_pairwise_scores("pairs")["all_modules"].squeeze(0)
+
+    def single_queries(self, queries: int) -> Tensor:
+        """Scores of every query and row, ``[queries, rows]``; all queries are taken together."""
+        self.analyzer.compute_pairwise_scores(
+            "single",
+            factors_name="ekfac",
+            query_dataset=self.query,
+            train_dataset=self.scored,
+            per_device_query_batch_size=queries,
+            per_device_train_batch_size=BATCH,
+            score_args=self.score_arguments,
+            overwrite_output_dir=True,
+        )
+        return self.analyzer.load_pairwise_scores("single")["all_modules"]

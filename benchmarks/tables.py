@@ -20,6 +20,7 @@ from benchmarks.leaderboard import README, with_leaderboard
 from benchmarks.markdown import Rows, table
 from benchmarks.one_file.tables import one_file
 from benchmarks.results import HOME, RESULTS, read_results
+from benchmarks.speed_pairs_tables import speed_pairs
 from benchmarks.speed_tables import speed
 from pipeline.runs.directory import write_text
 
@@ -206,6 +207,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "fidelity_proxy": fidelity_proxy,
     "poison": poison,
     "speed": speed,
+    "speed_pairs": speed_pairs,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pipeline import audit
 from pipeline.config import AuditConfig
+from pipeline.config.sections.data import Data
 from pipeline.errors import InputError
+from pipeline.features.encoder import Column
 from pipeline.features.pretrained import models
+from pipeline.features.pretrained.finetuned import FinetunedText
+from pipeline.models.finetuned import finetuned
 from pipeline.preflight.check import check
 
 SAMPLE = Path(__file__).parents[1] / "data_samples/sms_spam"
@@ -57,10 +65,10 @@ def config(feature: dict[str, Any], column: str, **data: Any) -> AuditConfig:
     return AuditConfig.model_validate({"name": "encoded", "data": tree, **QUICK})
 
 
-def write_messages() -> set[str]:
+def write_messages(most: int = MOST_ROWS) -> set[str]:
     """Write rows of the sample, a tenth of them with planted errors; returns the keys of the wrong ones."""
     rows = pa.concat_tables([pq.read_table(path) for path in sorted((SAMPLE / "train").glob("*.parquet"))])
-    places = np.sort(np.random.RandomState(0).permutation(len(rows))[:MOST_ROWS])
+    places = np.sort(np.random.RandomState(0).permutation(len(rows))[:most])
     rows = rows.take(pa.array(places))
     pq.write_table(rows, "train.parquet")
     truth = pq.read_table(SAMPLE / "truth.parquet")
@@ -138,6 +146,55 @@ def test_without_the_extra_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(InputError, match=r"data\.features\.text\.encoder: .* is not installed"):
         check(config({"kind": "text", "encoder": minilm()}, "text"))
+
+
+def test_the_last_layer_of_minilm_is_trained_further_and_attributed(folder: Path) -> None:
+    wrong = write_messages(150)
+    asked = {"kind": "text", "encoder": minilm(), "finetune": 1}
+    changes = {
+        "training.epochs": 2,
+        "training.learning_rate": 0.02,
+        "training.batch_size": 32,
+        "attribution.batch_size": 32,
+    }
+    found = audit(config(asked, "text", max_tokens=16).with_changes(changes), output="run").rows
+    ranked = [key in wrong for key in found["row_key"].to_pylist()]
+    assert average_precision(found["suspicion"].to_numpy(), np.array(ranked)) >= LEAST_PRECISION
+    record = json.loads((folder / "run/record.json").read_text())
+    assert record["stages"]["factors"]["facts"]["coverage"]["share"] == 1.0
+    kept = load_file(folder / "run/checkpoints/tail.safetensors")
+    names = {re.sub(r".*layer\.(\d)\..*", r"layer \1", name).partition(".")[0] for name in kept}
+    assert names == {"layer 5", "head"}
+
+
+def test_before_training_it_gives_the_vectors_of_the_library(folder: Path) -> None:  # noqa: ARG001
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["Free entry, call now", "see you at home", ""]
+    expected = SentenceTransformer(minilm(), device="cpu").encode(texts)
+    column = Column("text", pa.string(), "finetuned text")
+    options = Data.model_validate(
+        {
+            "train": "x",
+            "label": "y",
+            "features": {"text": {"kind": "text", "encoder": minilm(), "finetune": 2}},
+        }
+    )
+    kind = FinetunedText.create(column, options)
+    kind.update(pa.array(texts), np.ones(3, dtype=bool))
+    kind.finish()
+    model = finetuned(kind.asked, 2, outputs=3, dense=0, hidden=[], dropout=0.0).eval()
+    with torch.no_grad():
+        vectors = model.embed(torch.from_numpy(kind.encode(pa.array(texts))))
+    np.testing.assert_allclose(torch.nn.functional.normalize(vectors, dim=1), expected, atol=1e-5)
+
+
+def test_an_encoder_with_fewer_layers_is_named(folder: Path) -> None:  # noqa: ARG001
+    asked = models.Pretrained("text", "text", minilm())
+    with pytest.raises(
+        InputError, match=r"data\.features\.text\.encoder: finetune is 7, and .* has 6 layers"
+    ):
+        finetuned(asked, 7, outputs=2, dense=0, hidden=[], dropout=0.0)
 
 
 ENCODERS = """

@@ -245,8 +245,13 @@ class Encoder(ABC):
         """Whether plain models look at the source's values too."""
         return False
 
-    def plain_numbers(self, part: np.ndarray) -> np.ndarray:
-        """What plain models see: float32 `[rows, width]`, from its part of the encoded rows `[rows, *shape]`."""
+    def plain_numbers(self, part: np.ndarray, source: pa.Array | None) -> np.ndarray:  # noqa: ARG002
+        """What plain models see: float32 `[rows, width]`.
+
+        Args:
+            part: its part of the encoded rows, `[rows, *shape]`.
+            source: the column of these rows; None where `read_again` is false.
+        """
         return flat(part)
 
     # What can't be right.

@@ -23,6 +23,7 @@ WORDS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__).
 """The kinds that `data.features` can name by a word: the files in `kinds/`."""
 PRETRAINED = {
     "encoded text": "pipeline.features.pretrained.kinds:EncodedText",
+    "finetuned text": "pipeline.features.pretrained.finetuned:FinetunedText",
     "encoded image": "pipeline.features.pretrained.kinds:EncodedImage",
 }
 """The kinds that a section of `data.features` with an `encoder` names."""

@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.features.registry import find_input, inputs
 from pipeline.models.bag_of_embeddings import BagOfEmbeddings
 from pipeline.models.convnet import convnet
+from pipeline.models.finetuned import finetuned
 from pipeline.models.mlp import mlp
 from pipeline.models.normalise import NormaliseImage
 from pipeline.models.table_bins import TableBins
@@ -72,6 +73,9 @@ def build_model(config: Model, encoding: Encoding) -> nn.Module:
     if name == "tfidf":
         tables = term_tables(encoding.statistics["text"])
         return TfIdf(tables, encoding.outputs, dense, config.hidden, config.dropout)
+    if name == "finetuned":
+        asked = encoding.statistics["finetuned"]
+        return finetuned(asked.asked, asked.layers, encoding.outputs, dense, config.hidden, config.dropout)
     if name == "bag_of_embeddings":
         vocabulary = encoding.statistics["vocabulary_size"]
         return BagOfEmbeddings(

@@ -234,7 +234,7 @@ def _make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> 
             _add_columns(blocks, encoder, part, source.get(name))
         else:
             what = "pixels" if encoder.judged_as == "pixels" else "list"
-            blocks.wide[f"{name}/{what}"] = encoder.plain_numbers(part)
+            blocks.wide[f"{name}/{what}"] = encoder.plain_numbers(part, source.get(name))
     return blocks
 
 

@@ -244,7 +244,8 @@ class Workers:
         except KilledWorker:
             raise WinnowError(
                 f"{name}: its worker died three times (most likely it ran out of memory)",
-                "Raise compute.memory_per_worker or lower compute.chunk_rows, and run the same command again.",
+                "Raise compute.memory_per_worker, or lower attribution.batch_size or compute.chunk_rows, and run the "
+                "same command again.",
             ) from None
         except AttributionError as error:
             raise WinnowError(f"{name}: {error.message}", error.hint or None) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.speed_pairs_tables import speed_pairs
 from benchmarks.speed_tables import against_peer, by_rows, in_passes
 
 
@@ -45,3 +46,17 @@ def test_growth_has_a_line_per_number_of_rows() -> None:
         line | {"metric": "ratio", "value": 1.0, "low": 0.9, "high": 1.1},
     ]
     assert by_rows(rows).splitlines()[-1] == "| 10,000 | 0.5 | 1 (0.9 – 1.1) |"
+
+
+def test_single_queries_have_time_ratio_and_memory_of_both_sides_in_one_line() -> None:
+    pairs = {"task": "pairs_mlp", "rows": 1000, "queries": 100}
+    rows = [
+        pairs | {"method": "winnow", "metric": "seconds", "value": 2.0},
+        pairs | {"method": "kronfluence", "metric": "seconds", "value": 5.0},
+        pairs | {"method": "kronfluence", "metric": "ratio", "value": 2.5, "low": 2, "high": 3},
+        pairs | {"method": "kronfluence", "metric": "max_relative_difference", "value": 1e-5},
+        pairs | {"method": "winnow", "metric": "peak_mb", "value": 900.4},
+        pairs | {"method": "kronfluence", "metric": "peak_mb", "value": 1000.0},
+    ]
+    line = "| MLP | 1,000 × 100 | 2 | 5 | 2.5 (2 – 3) | ≥ 2 | 900 | 1,000 | 1e-05 |"
+    assert speed_pairs(rows).splitlines()[-1] == line

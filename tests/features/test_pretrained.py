@@ -185,6 +185,11 @@ def test_a_text_without_letters_is_broken_where_few_are() -> None:
         ({"kind": "text"}, "`data.features.x.encoder` is missing"),
         ({"kind": "text", "encoder": "m", "widht": 3}, "unknown key `data.features.x.widht`"),
         ({"kind": "image", "encoder": "clip"}, "data.features.x: an encoder of images is a function"),
+        (
+            {"kind": "text", "encoder": "m:f", "finetune": 1},
+            "data.features.x: `finetune` is for texts and a model",
+        ),
+        ({"kind": "text", "encoder": "m", "finetune": 0}, "data.features.x.finetune"),
         ("encoded text", "`data.features.x` is 'encoded text': not auto, boolean"),
     ],
 )
@@ -194,7 +199,7 @@ def test_a_section_that_makes_no_sense_is_named(feature: Any, said: str) -> None
 
 
 def test_a_config_with_a_section_is_the_same_when_it_is_read_again() -> None:
-    feature = {"kind": "text", "encoder": "m", "download": True}
+    feature = {"kind": "text", "encoder": "m", "download": True, "finetune": 2}
     tree = {"name": "n", "data": {"train": "t", "features": {"x": feature}, "label": "y"}}
     config = validate(tree, "c.yaml")
     assert AuditConfig.model_validate(config.as_dict()) == config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,21 @@ class EncodedFeature(Section):
         False, description="whether the model may be downloaded if it is not on this machine"
     )
 
+    finetune: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="of an encoder of texts: how many of its last layers are trained with the model, or `all`; without "
+        "it, the encoder stays as it is",
+    )
+
+    @model_validator(mode="after")
+    def texts_are_finetuned(self) -> EncodedFeature:
+        if self.finetune is not None and (self.kind == "image" or is_import_path(self.encoder)):
+            raise ValueError(
+                "`finetune` is for texts and a model of sentence-transformers: train other encoders as a model of "
+                "your own, docs/how-to/own-model.md"
+            )
+        return self
+
     @model_validator(mode="after")
     def pictures_by_a_function(self) -> EncodedFeature:
         if self.kind == "image" and not is_import_path(self.encoder):
@@ -34,4 +49,4 @@ class EncodedFeature(Section):
     @property
     def word(self) -> str:
         """What the registry of kinds calls it."""
-        return f"encoded {self.kind}"
+        return f"{'encoded' if self.finetune is None else 'finetuned'} {self.kind}"

@@ -10,15 +10,19 @@ from pipeline.config.sections.fields import Section
 
 
 class Model(Section):
-    """`usual` is tfidf for text and mlp for everything else."""
+    """`usual` is tfidf for text, finetuned for a text whose encoder is trained, and mlp for everything else."""
 
-    name: Literal["auto", "usual", "mlp", "table", "convnet", "tfidf", "bag_of_embeddings", "custom"] = Field(
+    name: Literal[
+        "auto", "usual", "mlp", "table", "convnet", "tfidf", "bag_of_embeddings", "finetuned", "custom"
+    ] = Field(
         "usual",
         description="auto: a short trial chooses among the models that take the data, "
         "docs/how-to/which-model.md. `custom` goes with `target`",
     )
     hidden: list[Annotated[int, Field(gt=0)]] = Field(
-        [256, 128], description="widths of the hidden layers; tfidf: of those that join a text with a table"
+        [256, 128],
+        description="widths of the hidden layers; tfidf and finetuned: of those that join a text "
+        "with a table",
     )
     channels: list[Annotated[int, Field(gt=0)]] = Field([32, 64], description="convnet: channels per block")
     embedding: int = Field(64, gt=0, description="bag_of_embeddings: width")

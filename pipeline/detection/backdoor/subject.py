@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.data.encode import Encoding
-from pipeline.features.dense import DenseEncoder
+from pipeline.features.dense import DENSE, DenseEncoder
 from pipeline.features.kinds.text import TOKENS
 
 Inputs = dict[str, np.ndarray]
@@ -147,7 +147,7 @@ def names_of(encoding: Encoding) -> Names:
     for encoder in encoding.features:
         if encoder.input is TOKENS:
             vocabulary += tuple(encoder.vocabulary)  # type: ignore[attr-defined]
-        if isinstance(encoder, DenseEncoder):
+        if encoder.input is DENSE and isinstance(encoder, DenseEncoder):
             for place in encoder.places:
                 columns.append(
                     SubjectColumn(place.title, first, place.width, place.values, place.mean, place.std)

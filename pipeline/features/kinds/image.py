@@ -333,7 +333,7 @@ class ImageEncoder(Encoder):
             return images[:, None]
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
-    def plain_numbers(self, part: np.ndarray) -> np.ndarray:
+    def plain_numbers(self, part: np.ndarray, source: pa.Array | None) -> np.ndarray:  # noqa: ARG002
         return judged_pixels(part)
 
     def marks(self, values: Any) -> tuple[np.ndarray, ...]:

@@ -62,7 +62,7 @@ class Tokens(Input):
     name = "tokens"
     dtype = "int32"
     joins = True
-    models = ("tfidf", "bag_of_embeddings")
+    models: tuple[str, ...] = ("tfidf", "bag_of_embeddings")
     beside = frozenset({"dense"})
 
     def statistics(self, encoders: Sequence[Encoder]) -> dict[str, Any]:

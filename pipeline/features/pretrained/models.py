@@ -174,19 +174,39 @@ _loaded: dict[tuple[Pretrained, str], Model] = {}
 def forget() -> None:
     """Drop the encoders that this process holds."""
     _loaded.clear()
+    sentence_model.cache_clear()
 
 
 def _load(asked: Pretrained, device: str) -> Callable[[list[Any]], Any]:
     try:
         if is_import_path(asked.encoder):
             return _function(asked)(device)
-        library, folder = _library(asked), str(_folder(asked))
-        _no_bars()
-        model = library.SentenceTransformer(folder, device=device, local_files_only=True)
+        model = _sentence_model(asked, device)
         return lambda texts: model.encode(texts, batch_size=BATCH, show_progress_bar=False)
     except InputError:
         raise
     except Exception as error:  # whatever the user's function or the library raises
+        raise InputError(f"{asked.key}: {asked.encoder} can't be loaded ({_said(error)})", PAGE) from error
+
+
+def _sentence_model(asked: Pretrained, device: str) -> Any:
+    library, folder = _library(asked), str(_folder(asked))
+    _no_bars()
+    return library.SentenceTransformer(folder, device=device, local_files_only=True)
+
+
+@cache
+def sentence_model(asked: Pretrained) -> Any:
+    """The encoder as a module of sentence-transformers on the CPU, with its tokenizer; nobody may change it.
+
+    Raises:
+        InputError: it can't be loaded.
+    """
+    try:
+        return _sentence_model(asked, "cpu")
+    except InputError:
+        raise
+    except Exception as error:  # whatever the library raises
         raise InputError(f"{asked.key}: {asked.encoder} can't be loaded ({_said(error)})", PAGE) from error
 
 
