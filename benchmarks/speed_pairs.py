@@ -4,15 +4,15 @@
 
 Influence functions at one checkpoint, from factors that both sides have fitted before. The two sides take turns in one
 process on one thread; times are CPU seconds. Peak memory is that of a process of its own for each side, torch and the
-fit of the factors included. Normalisations are frozen, since kronfluence leaves them out. Finished tasks are kept under
-benchmarks/cache/speed_pairs, so that the same command goes on after an interruption, and adds to the results.
+fit of the factors included; Linux tells it. Normalisations are frozen, since kronfluence leaves them out. Finished
+tasks are kept under benchmarks/cache/speed_pairs, so that the same command goes on after an interruption, and adds to
+the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -119,8 +119,9 @@ def peak_of(side: str, kind: str, rows: int, data: Path) -> float:
 def print_peak(side: str, kind: str, rows: int, data: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sides(kind, rows, data, Path(folder))[side]()()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(used / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    # Not ru_maxrss: a process inherits it from the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
 
 
 def main() -> None:
