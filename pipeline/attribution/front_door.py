@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import find_method
 from pipeline.attribution.misfits.words import misfits
-from pipeline.attribution.model.batchnorm import check_running_statistics
+from pipeline.attribution.model.batchnorm import check_running_statistics, has_batchnorm
 from pipeline.attribution.model.calls import Inputs, named_inputs, select_inputs
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.model.coverage import WELL_COVERED, coverage
@@ -30,6 +30,7 @@ from pipeline.attribution.options import (
 )
 from pipeline.attribution.queries.gradients import Queries, load_query_point
 from pipeline.attribution.queries.refined import RefinedSettings
+from pipeline.attribution.rows.pass_size import PassSizedBatches
 from pipeline.attribution.rows.refused_inputs import refused_inputs_named
 from pipeline.attribution.rows.repeated_batches import RepeatedBatches
 from pipeline.attribution.rows.stages import StageData, StageRows, number_rows
@@ -141,16 +142,19 @@ def attribute(
     device = next((parameter.device for parameter in model.parameters()), None)
     repeating = partial(RepeatedBatches, naming=partial(named_inputs, model), device=device)
     data = _stage_data(train, trajectory, repeating)
+    repeated = [each.batches for each in data if isinstance(each.batches, RepeatedBatches)]
     if query is not None:
         query = repeating(query, "query")
+        repeated.append(query)
+    if not has_batchnorm(model):  # its statistics are means over whole batches
+        data = [replace(each, batches=PassSizedBatches(each.batches, model)) for each in data]
+        query = None if query is None else PassSizedBatches(query, model)
     mean_query = query is not None and reduce_queries
     if relabel is not None:
         check_relabelling(mean_query)
     if calibrate:
         check_calibration(segments, len(data), mean_query)
     check_running_statistics(model)
-    batches = [*(stage.batches for stage in data), query]
-    repeated = [each for each in batches if isinstance(each, RepeatedBatches)]
     with refused_inputs_named(model, repeated), _as_recorded(model, trajectory):
         stages = _stage_rows(data, trajectory, loss, model, fisher)
         unrolling = find_unrolling(method, recording, trajectory, mean_query, seed)

@@ -70,6 +70,24 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.mixing(self.embedding(inputs)))).square().mean(1)
 
 
+class LanguageModel(nn.Module):
+    """A causal language model: tokens and positions, a transformer layer, logits for every token."""
+
+    def __init__(self, vocabulary: int = 11, width: int = 4, tied: bool = True) -> None:
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(16, width)
+        self.block = nn.TransformerEncoderLayer(width, 2, 6, dropout=0.0, batch_first=True, norm_first=True)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        length = inputs.shape[1]
+        mask = nn.Transformer.generate_square_subsequent_mask(length, dtype=self.head.weight.dtype)
+        found = self.embedding(inputs) + self.positions(torch.arange(length))
+        return self.head(self.norm(self.block(found, src_mask=mask)))
+
+
 def grouped() -> nn.Module:
     """One dimension, groups, and a norm of each kind."""
     return nn.Sequential(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from pipeline.attribution.objectives import (
     no_margins,
     signed_columns,
 )
+from pipeline.attribution.objectives.output_hessians import hessian_forms, hessian_products
 
 CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.3], dtype=torch.float64)
 POINT = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -93,9 +95,51 @@ CASES = [
 def test_exact_columns_are_a_root_of_the_output_hessian(
     objective: Objective, output: Tensor, label: Tensor
 ) -> None:
-    columns = objective.exact_output_gradients(output[None], label[None])
+    columns = list(objective.exact_output_gradients(output[None], label[None]))
     root = torch.cat(columns).flatten(1)
     torch.testing.assert_close(root.T @ root, output_hessian(objective, output, label))
+
+
+@pytest.mark.parametrize(("objective", "output", "label"), CASES)
+def test_products_and_forms_of_the_output_hessian_are_those_of_the_matrix(
+    objective: Objective, output: Tensor, label: Tensor
+) -> None:
+    changes = torch.randn(3, 1, *output.shape, generator=torch.Generator().manual_seed(0)).double()
+    expected = changes.flatten(1) @ output_hessian(objective, output, label)
+    found = hessian_products(objective, output[None], label[None], changes)
+    torch.testing.assert_close(found.flatten(1), expected)
+    forms = hessian_forms(objective, output[None], label[None], changes)
+    torch.testing.assert_close(forms[:, 0], (changes.flatten(1) * expected).sum(1))
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 400])
+def test_slices_of_rows_and_tokens_change_no_number_of_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch, slice_bytes: int
+) -> None:
+    outputs = torch.stack([SEQUENCE, SEQUENCE.flip(0), SEQUENCE.roll(1, 0)])
+    labels = torch.stack([TOKENS, TOKENS.flip(0), TOKENS])
+    objective, uniforms = cross_entropy(class_weights=CLASS_WEIGHTS), torch.tensor([0.2, 0.7, 0.4]).double()
+    changes = torch.randn(2, *outputs.shape, generator=torch.Generator().manual_seed(0)).double()
+
+    def found() -> list[Tensor]:
+        return [
+            objective.sampled_output_gradients(outputs, uniforms, labels),
+            hessian_products(objective, outputs, labels, changes),
+        ]
+
+    whole = found()
+    module = sys.modules["pipeline.attribution.objectives.cross_entropy"]  # the function has the same name
+    monkeypatch.setattr(module, "_SLICE_BYTES", slice_bytes)
+    torch.testing.assert_close(found(), whole, rtol=1e-14, atol=1e-15)
+
+
+def test_another_label_than_torchs_can_be_ignored() -> None:
+    outputs, labels = torch.stack([SEQUENCE, SEQUENCE]), torch.stack([TOKENS, TOKENS.flip(0)])
+    changed = labels.masked_fill(labels == -100, -7)
+    for reduction in ("sum", "row_mean"):
+        found = cross_entropy(ignore_index=-7, reduction=reduction).losses(outputs, changed)
+        torch.testing.assert_close(found, cross_entropy(reduction=reduction).losses(outputs, labels))
+    assert cross_entropy(ignore_index=-7).unknown_labels(torch.tensor([-7, -100, 2]), 3).tolist() == [-100]
 
 
 @pytest.mark.parametrize(("objective", "output", "label"), CASES)

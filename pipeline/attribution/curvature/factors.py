@@ -257,8 +257,8 @@ def _fisher_columns(
     fisher: str,
     seed: int,
     checkpoint: int,
-) -> list[Tensor]:
-    """Returns output gradients for which the expected sum of outer products is the output Hessian.
+) -> Iterator[Tensor]:
+    """Yields output gradients for which the expected sum of outer products is the output Hessian.
 
     Args:
         objective: the training objective.
@@ -270,23 +270,20 @@ def _fisher_columns(
         seed: the seed of the labels drawn.
         checkpoint: the checkpoint's place in the trajectory.
 
-    Returns:
+    Yields:
         Tensors of the outputs' shape.
 
     Raises:
         AttributionError: ``fisher`` has another value.
     """
     outputs = outputs.detach()
+    columns: Iterable[Tensor]
     if fisher == "mc":
-        columns = [
-            objective.sampled_output_gradients(
-                outputs, row_uniforms(row_ids.to(outputs.device), seed=seed, checkpoint=checkpoint), given
-            )
-        ]
+        uniforms = row_uniforms(row_ids.to(outputs.device), seed=seed, checkpoint=checkpoint)
+        columns = [objective.sampled_output_gradients(outputs, uniforms, given)]
     elif fisher == "exact":
         columns = objective.exact_output_gradients(outputs, given)
     else:
         raise AttributionError(f"fisher is {fisher!r}.", "Use 'mc' or 'exact'.")
-    if scale is None:
-        return columns
-    return [column * scale.to(column).reshape(-1, *[1] * (column.dim() - 1)) for column in columns]
+    for column in columns:
+        yield column if scale is None else column * scale.to(column).view(-1, *[1] * (column.dim() - 1))

@@ -34,7 +34,15 @@ def binary_cross_entropy(*, label_smoothing: float = 0.0, reduction: str = SUM) 
     check_reduction(reduction, (SUM, MEAN))
     rule = _BinaryCrossEntropy(label_smoothing)
     options = {"label_smoothing": label_smoothing, "reduction": reduction}
-    sums = Objective("binary_cross_entropy", rule.losses, _margins, _sampled, _exact, options=options)
+    sums = Objective(
+        "binary_cross_entropy",
+        rule.losses,
+        _margins,
+        _sampled,
+        _exact,
+        options=options,
+        hessian_products=_hessian_products,
+    )
     return per_output(sums) if reduction == MEAN else sums
 
 
@@ -71,6 +79,10 @@ def _exact(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:  # no
         column[:, k] = deviations[:, k]
         columns.append(column.reshape(outputs.shape))
     return columns
+
+
+def _hessian_products(outputs: Tensor, labels: Tensor | None, changes: Tensor) -> Tensor:  # noqa: ARG001
+    return changes * _deviations(outputs).square().to(changes.dtype)
 
 
 def _deviations(outputs: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def signed_columns(exact: ExactGradients) -> SampledGradients:
     """
 
     def sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
-        columns = torch.stack(exact(outputs, labels))
+        columns = torch.stack(list(exact(outputs, labels)))
         signs = random_signs(uniforms, len(columns)).to(columns)
         return torch.einsum("kb...,bk->b...", columns, signs)
 

@@ -4,13 +4,15 @@ The curvature needs vectors g in output space with E[g gᵀ] = ∂²loss/∂outp
 get them. One is a single vector per example, from a label *sampled from the model*: the Monte-Carlo estimate of the
 true Fisher information. (The data's own labels would give the empirical Fisher information, which vanishes as the loss
 falls.) The other is all columns of an exact root of the output Hessian.
+
+Products with the output Hessian need no columns where they have a closed form (``hessian_products``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -29,7 +31,42 @@ class SampledGradients(Protocol):
 class ExactGradients(Protocol):
     """The type ``(outputs, labels) -> columns``, each of the outputs' shape."""
 
-    def __call__(self, outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]: ...
+    def __call__(self, outputs: Tensor, labels: Tensor | None = None) -> Sequence[Tensor]: ...
+
+
+class HessianProducts(Protocol):
+    """The type ``(outputs, labels, changes) -> products``, where changes and products are ``[changes, *outputs]``."""
+
+    def __call__(self, outputs: Tensor, labels: Tensor | None, changes: Tensor) -> Tensor: ...
+
+
+class Columns(Sequence[Tensor]):
+    """Columns that are computed when they are asked for, so that one is in memory at a time.
+
+    Args:
+        count: the number of columns.
+        make: gives the column at a place.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], Tensor]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self._make, range(self._count))
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(place, slice):
+            return [self._make(each) for each in range(self._count)[place]]
+        return self._make(range(self._count)[place])
 
 
 @dataclass(frozen=True)
@@ -45,16 +82,18 @@ class Objective:
         margins: ``(outputs, labels) -> [batch]``, or ``-> None`` for an objective that has no margins.
         sampled_output_gradients: ``(outputs, uniforms float64 [batch], labels)`` -> one random vector per example, in
             the outputs' shape. Its covariance is the output Hessian of the example's loss.
-        exact_output_gradients: ``(outputs, labels)`` -> list of tensors of the outputs' shape. The sum of their
+        exact_output_gradients: ``(outputs, labels)`` -> sequence of tensors of the outputs' shape. The sum of their
             outer products is the output Hessian.
         unknown_labels: ``(labels, number of outputs)`` -> those of the labels that a model with this number of outputs
             can't have. None if the labels aren't classes, so that any label is possible.
         options: the options of the function of this package that made the objective; None for one of your own.
         fit: ``(batches of labels of all training rows) -> Objective``, for an objective that needs to know all training
             labels; ``attribute`` calls it. None if the objective can be used as it is.
+        hessian_products: ``(outputs, labels, changes [changes, *outputs])`` -> the output Hessian times every change,
+            in the changes' shape and dtype. None computes them from ``exact_output_gradients``.
 
-    ``labels`` may be None in the two functions for output gradients. They then raise AttributionError if the output
-    Hessian depends on the given labels, as it does with class weights and with padding.
+    ``labels`` may be None in the functions for output gradients and Hessians. They then raise AttributionError if the
+    output Hessian depends on the given labels, as it does with class weights and with padding.
     """
 
     name: str
@@ -65,6 +104,7 @@ class Objective:
     unknown_labels: Callable[[Tensor, int], Tensor] | None = None
     options: Mapping[str, Any] | None = field(default=None, compare=False)
     fit: Callable[[Iterable[Tensor]], Objective] | None = None
+    hessian_products: HessianProducts | None = None
 
 
 def check_objective(objective: Objective, outputs: Tensor, labels: Tensor, fisher: str = "mc") -> None:

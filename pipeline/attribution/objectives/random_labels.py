@@ -49,17 +49,18 @@ def row_uniforms(row_ids: Tensor, *, seed: int, checkpoint: int) -> Tensor:
     return _shift_right(hashed, 11).to(torch.float64) * 2.0**-53
 
 
-def random_signs(uniforms: Tensor, columns: int) -> Tensor:
+def random_signs(uniforms: Tensor, columns: int, first: int = 0) -> Tensor:
     """Returns independent random signs, +1 or −1, derived from one uniform random number per row.
 
     Args:
         uniforms: float64 ``[batch]`` in [0, 1).
         columns: how many signs each row gets.
+        first: the place of the first of these signs among all signs of a row.
 
     Returns:
         float64 ``[batch, columns]``.
     """
-    return 1.0 - 2.0 * (_hashes(uniforms, columns) & 1).to(torch.float64)
+    return 1.0 - 2.0 * (_hashes(uniforms, columns, first) & 1).to(torch.float64)
 
 
 def _random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
@@ -75,8 +76,8 @@ def _random_uniforms(uniforms: Tensor, columns: int) -> Tensor:
     return _shift_right(_hashes(uniforms, columns), 11).to(torch.float64) * 2.0**-53
 
 
-def _hashes(uniforms: Tensor, columns: int) -> Tensor:
+def _hashes(uniforms: Tensor, columns: int, first: int = 0) -> Tensor:
     """Returns random bits that depend on the row's random number and on the column: int64 ``[batch, columns]``."""
     rows = (uniforms * 2.0**53).to(torch.int64)
-    index = torch.arange(columns, dtype=torch.int64, device=uniforms.device)
+    index = torch.arange(first, first + columns, dtype=torch.int64, device=uniforms.device)
     return mix(mix(rows)[:, None] + index)

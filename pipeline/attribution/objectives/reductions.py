@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.errors import AttributionError
-from pipeline.attribution.objectives.objective import Objective
+from pipeline.attribution.objectives.objective import Columns, Objective
 
 SUM, MEAN, ROW_MEAN = "sum", "mean", "row_mean"
 # ``(outputs, labels)`` -> the numbers by which rows' losses are divided, ``[batch]``, or one number.
@@ -39,10 +39,12 @@ def divided(objective: Objective, divisors: Divisors) -> Objective:
         divisors: ``(outputs, labels)`` -> the numbers to divide by.
     """
 
+    def by_row(outputs: Tensor, labels: Tensor | None) -> Tensor:
+        by = torch.as_tensor(divisors(outputs, labels), device=outputs.device).double()
+        return by.reshape((-1, *[1] * (outputs.dim() - 1)) if by.dim() else ())
+
     def scaled(values: Tensor, outputs: Tensor, labels: Tensor | None) -> Tensor:
-        by = torch.as_tensor(divisors(outputs, labels), device=values.device).double().sqrt()
-        shape = (-1, *[1] * (values.dim() - 1)) if by.dim() else ()
-        return (values / by.reshape(shape)).to(values.dtype)
+        return (values / by_row(outputs, labels).sqrt()).to(values.dtype)
 
     def losses(outputs: Tensor, labels: Tensor) -> Tensor:
         found = objective.losses(outputs, labels)
@@ -51,10 +53,22 @@ def divided(objective: Objective, divisors: Divisors) -> Objective:
     def sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
         return scaled(objective.sampled_output_gradients(outputs, uniforms, labels), outputs, labels)
 
-    def exact(outputs: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        return [scaled(each, outputs, labels) for each in objective.exact_output_gradients(outputs, labels)]
+    def exact(outputs: Tensor, labels: Tensor | None = None) -> Sequence[Tensor]:
+        columns = objective.exact_output_gradients(outputs, labels)
+        return Columns(len(columns), lambda place: scaled(columns[place], outputs, labels))
 
-    return replace(objective, losses=losses, sampled_output_gradients=sampled, exact_output_gradients=exact)
+    def hessian(outputs: Tensor, labels: Tensor | None, changes: Tensor) -> Tensor:
+        assert objective.hessian_products is not None
+        products = objective.hessian_products(outputs, labels, changes)
+        return products / by_row(outputs, labels).to(products.dtype)
+
+    return replace(
+        objective,
+        losses=losses,
+        sampled_output_gradients=sampled,
+        exact_output_gradients=exact,
+        hessian_products=None if objective.hessian_products is None else hessian,
+    )
 
 
 def per_output(objective: Objective) -> Objective:

@@ -25,7 +25,15 @@ def squared_error(*, reduction: str = SUM) -> Objective:
     """
     check_reduction(reduction, (SUM, MEAN))
     options = {"reduction": reduction}
-    sums = Objective("squared_error", _losses, no_margins, _sampled, _exact, options=options)
+    sums = Objective(
+        "squared_error",
+        _losses,
+        no_margins,
+        _sampled,
+        _exact,
+        options=options,
+        hessian_products=lambda _outputs, _labels, changes: 2.0 * changes,
+    )
     return per_output(sums) if reduction == MEAN else sums
 
 

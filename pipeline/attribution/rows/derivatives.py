@@ -16,6 +16,7 @@ from pipeline.attribution.model.calls import Inputs, predict
 from pipeline.attribution.model.modes import evaluation_mode
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
+from pipeline.attribution.rows.pass_size import parts_of
 
 # A function from row numbers, int64 ``[batch]``, to these rows.
 RowSource = Callable[[Tensor], Batch]
@@ -145,8 +146,9 @@ def all_row_products(
     """
     with evaluation_mode(model):
         found = [
-            row_products(model, objective, rows(part), parameters, direction).double().cpu()
+            row_products(model, objective, some, parameters, direction).double().cpu()
             for part in torch.arange(count).split(PASS_ROWS)
+            for some in parts_of(model, rows(part), passes=2)
         ]
     return torch.cat(found)
 
