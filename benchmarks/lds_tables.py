@@ -26,9 +26,16 @@ CHOSEN = (
     ("lds", "validation_loss", 0.5, "tail"),
     ("lds", "validation_loss", 0.1, "tail"),
     ("slope", "validation_loss", 0.1, "tail"),
+    ("lds", "validation_loss", 0.1, "same_order"),
+    ("lds", "validation_loss", 0.01, "same_order"),
     ("lds", "margins", 0.5, "final"),
     ("lds", "margins", 0.5, "tail"),
 )
+MEASURED_AT = {
+    "tail": "the tail average",
+    "final": "the final weights",
+    "same_order": "the mean of the last half, in the base models' own order",
+}
 Column = tuple[str, str | None, bool]
 
 
@@ -65,7 +72,7 @@ def tables_of(rows: Rows, wanted: Callable[..., bool]) -> list[str]:
             if "query" in row and (row["query"], row["removed"], row["truth"]) == (query, removed, truth)
         ]
         title = f"{METRICS[metric]}, {QUERIES[query]}, {100 * removed:g} % of the rows removed, measured at "
-        title += "the tail average:" if truth == "tail" else "the final weights:"
+        title += f"{MEASURED_AT[truth]}:"
         parts.append(f"{title}\n\n{of_question(some, metric)}")
     return parts
 

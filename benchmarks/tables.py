@@ -156,6 +156,31 @@ def cost(metric: str, value: float) -> str:
     return f"{value:,.2f} s" if metric.endswith("_seconds") else f"{value:.1f}"
 
 
+def fidelity_proxy(rows: Rows) -> str:
+    """The candidates by their rank correlation on each set of runs; then the runs."""
+    judged = [row for row in rows if row["metric"] == "rank_correlation"]
+    single = [row for row in rows if row["metric"] == "fidelity"]
+    sets = list(dict.fromkeys(row["task"] for row in judged))
+    found = {(row["task"], row["method"]): row for row in judged}
+    names = sorted({row["method"] for row in judged}, key=lambda name: -found["both", name]["value"])
+    lines = []
+    for name in names:
+        cells = [found.get((one, name)) for one in sets]
+        lines.append([name, *(f"{one['value']:.2f} ({one['n']} runs)" if one else "–" for one in cells)])
+    runs = [
+        [
+            row["task"],
+            f"{row['value']:.2f} ({row['low']:.2f} – {row['high']:.2f})",
+            f"{row['noise']:.2f}",
+            f"{row['slope']:.2f}",
+            f"{row['candidates'][names[0]]:.2f}",
+        ]
+        for row in sorted(single, key=lambda row: row["value"])
+    ]
+    first = table(["candidate", *(f"{one} sets" if one == "both" else f"{one} set" for one in sets)], lines)
+    return first + "\n\n" + table(["run", "fidelity", "noise", "slope", names[0]], runs)
+
+
 def plain(rows: Rows) -> str:
     """Every row as it is, with a column for each further field."""
     others = list(dict.fromkeys(key for row in rows for key in row if key not in COMMON))
@@ -179,6 +204,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "audit_cost": audit_cost,
     "promises": promises,
     "own_evidence": own_evidence,
+    "fidelity_proxy": fidelity_proxy,
     "poison": poison,
     "speed": speed,
     "speed_pairs": speed_pairs,

@@ -261,6 +261,8 @@ class TestTime:
     def test_groups_for_fidelity_and_their_controls_count_where_there_is_a_validation_set(self) -> None:
         assert seconds(sizes())["verify"] == (25 + 16 + 4) * 200
         assert seconds(sizes(), verification={"fidelity": 40})["verify"] == (25 + 40 + 10) * 200
+        both = seconds(sizes(), verification={"fidelity": 40, "same_order": True})
+        assert both["verify"] == (25 + 40 + 10 + 40 + 1) * 200
         none = dataclasses.replace(sizes(), rows={"train": 640, "validation": 0, "holdout": 100})
         assert seconds(none)["verify"] == 25 * 200
 

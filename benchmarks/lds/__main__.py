@@ -1,13 +1,15 @@
 """How faithful are the attributions: predicted against measured changes.
 
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
+    python -m benchmarks.lds --same-order [--data DIR] [--tasks NAME,…]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
 several times (with as many epochs, so with fewer steps), few for all tasks before more; and, for some tasks, what each
 method takes for the 2 % most harmful rows is removed. Retrainings and scores are kept under benchmarks/cache/lds/, so
 that the same command goes on after an interruption; scores are made anew when the code of the methods changed.
 `--done` sums up what is there, without data, and says how many scores are of other code. Results of tasks that are not
-asked for stay as they are. Tasks whose data are not in DIR are left out. `--quick` writes no results.
+asked for stay as they are. `--same-order` leaves rows out of the very trainings of the base models instead
+(`same_order.py`), and other results stay. Tasks whose data are not in DIR are left out. `--quick` writes no results.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from benchmarks.lds.bases import Base, base_folder
 from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
 from benchmarks.lds.predictions import Kept, all_scores, asked_in_all, kept_scores
 from benchmarks.lds.questions import questions
+from benchmarks.lds.same_order import TRUTH, measure_same_order, same_order_rows
 from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Data, Removal, Task
@@ -40,6 +43,10 @@ def main() -> None:
     torch.set_num_threads(1)
     tasks = {name: quick(TASKS[name]) if arguments.quick else TASKS[name] for name in arguments.tasks}
     found = {} if arguments.done else read_tasks(tasks, arguments.data)
+    if arguments.same_order:
+        new = [row for name, (task, data) in found.items() for row in same_order(name, task, data)]
+        write_table("lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *new]))
+        return
     for most in ROUNDS:
         for name, (task, data) in found.items():
             for removed in task.removals:
@@ -54,6 +61,17 @@ def main() -> None:
     if not arguments.quick:
         new = [row for some in rows.values() for row in some]
         write_table("lds", in_order([*earlier({row["task"] for row in new}), *new]))
+
+
+def same_order(name: str, task: Task, data: Data) -> list[Row]:
+    """A task's results in the order of the base models; printed, a line each."""
+    bases = [Base(name, task, data, seed) for seed in range(task.base_models)]
+    for base in bases:
+        measure_same_order(base)
+    rows = same_order_rows(bases)
+    for row in rows:
+        print(line(row))
+    return rows
 
 
 def read_tasks(tasks: dict[str, Task], folder: Path) -> dict[str, tuple[Task, Data]]:
@@ -98,11 +116,13 @@ def whole_bases(name: str, task: Task) -> list[Kept]:
     return found
 
 
-def earlier(done: set[str]) -> list[Row]:
-    """Rows of the results so far, of tasks other than `done`."""
+def earlier(done: set[str], of_same_order: bool = False) -> list[Row]:
+    """Rows of the results so far that stay: of tasks other than `done`, and those of the other kind of truth."""
     found = read_results("lds")
     return [
-        row for row in (found["rows"] if found else []) if row["task"] in TASKS and row["task"] not in done
+        row
+        for row in (found["rows"] if found else [])
+        if row["task"] in TASKS and (row["task"] not in done or (row["truth"] == TRUTH) != of_same_order)
     ]
 
 
@@ -136,6 +156,7 @@ def parse() -> argparse.Namespace:
         "--quick", action="store_true", help="digits alone, few retrainings, no results written"
     )
     parser.add_argument("--truth-only", action="store_true", help="retrain and stop")
+    parser.add_argument("--same-order", action="store_true", help="the base models' own order, alone")
     parser.add_argument("--done", action="store_true", help="use what is there")
     arguments = parser.parse_args()
     arguments.tasks = arguments.tasks or (["digits"] if arguments.quick else list(TASKS))

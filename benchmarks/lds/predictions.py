@@ -90,8 +90,11 @@ def source(base: Base, kind: str, at: str) -> Tensor:
     return by_attribute(base, kind, at, method="source", calibrate=in_nats)
 
 
-def by_unrolling(base: Base, smoothed: bool) -> Tensor:
-    """τ of the mean validation loss, by differentiating through training: float64 `[1, rows]`."""
+def by_unrolling(base: Base, smoothed: bool, pieces: int | None = None) -> Tensor:
+    """τ of the mean validation loss, by differentiating through training: float64 `[1, rows]`.
+
+    pieces: of the smoothing over orders, as in `unrolled_harm`; 0 takes the recorded batches.
+    """
     if len(base.task.recipe.epochs) > 1:
         raise AttributionError("Training in stages is not unrolled.", "Use SOURCE.")
     rows, query = row_source(base.train_batches()), base.query_batches("validation_loss")
@@ -100,7 +103,7 @@ def by_unrolling(base: Base, smoothed: bool) -> Tensor:
         return -unrolled_gauss_newton_harm(model, WindowMeans.load(base.pieces), wanted, rows, query).harm[
             None
         ]
-    found = unrolled_harm(model, Replay.load(base.replay), wanted, rows, query)
+    found = unrolled_harm(model, Replay.load(base.replay), wanted, rows, query, pieces=pieces)
     print(f"{base.name}: the adjoint grows by {found.growth:.2g}, chaotic: {found.chaotic}")
     if found.chaotic:
         raise AttributionError(f"The adjoint grows by {found.growth:.2g}: chaotic.", "Use SOURCE.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +72,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """removals: share of the rows -> how it is measured; base_models: trained on all rows, attributed."""
+    """removals: share of the rows -> how it is measured; base_models: trained on all rows, attributed.
+
+    same_order: share of the rows -> how many masks remove it from the very training of every base model.
+    """
 
     read: Callable[[Path], Data]
     folder: str | None
@@ -80,6 +83,7 @@ class Task:
     recipe: Recipe
     removals: dict[float, Removal]
     base_models: int = 3
+    same_order: dict[float, int] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Changes with whatever changes the retrainings, but for the code."""
@@ -180,9 +184,16 @@ FASHION_MLP = partial(mlp, 784, 512, 256, 128, 10)
 UCI = Recipe((20,), (0.03,), 1e-5, 32, loss="squared_error", at_once=50)
 NOISY = replace(FASHION, epochs=(3,), learning_rate=(0.01,), weight_decay=3e-5)
 
+SAME_ORDER = {0.01: 50, 0.1: 50}
+
 TASKS = {
     "digits": Task(
-        digits, None, partial(mlp, 64, 128, 64, 10), DIGITS, {0.5: Removal(100, 40), 0.1: Removal(100, 40)}
+        digits,
+        None,
+        partial(mlp, 64, 128, 64, 10),
+        DIGITS,
+        {0.5: Removal(100, 40), 0.1: Removal(100, 40)},
+        same_order=SAME_ORDER,
     ),
     "digits_noisy": Task(
         partial(digits, flipped=0.2),
@@ -190,6 +201,7 @@ TASKS = {
         partial(mlp, 64, 128, 64, 10),
         DIGITS,
         {0.5: Removal(100, 40), 0.1: Removal(100, 40)},
+        same_order=SAME_ORDER,
     ),
     "fashion_mnist_noisy": Task(
         partial(fashion, noise=0.3),

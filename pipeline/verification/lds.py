@@ -4,7 +4,8 @@ Park et al. 2023 ("TRAK"), as used by Bae et al. 2024 (arXiv 2405.12186). A *mas
 retrained several times on the other rows. Over the masks, the measurement on a query is compared with the sum of the
 removed rows' scores. The functions work on arrays:
 
-    truth      float `[masks, retrainings, queries]`, or its mean over retrainings `[masks, queries]`
+    truth      float `[masks, retrainings, queries]`, or its mean over retrainings `[masks, queries]`, or the truth of
+               each model `[models, masks, queries]`
     predicted  float `[masks, queries]`, or `[models, masks, queries]` of several models, whose figures are averaged
 """
 
@@ -162,9 +163,9 @@ def _estimate(
     figure: Callable[[np.ndarray, np.ndarray], float], truth: np.ndarray, predicted: np.ndarray, seed: int
 ) -> Estimate:
     def of_some(masks: np.ndarray, queries: np.ndarray) -> float:
-        return float(figure(truth[masks][:, queries], predicted[..., masks, :][..., queries]))
+        return float(figure(*(each[..., masks, :][..., queries] for each in (truth, predicted))))
 
-    return _bootstrap(of_some, truth.shape[0], truth.shape[1], seed, RESAMPLES)
+    return _bootstrap(of_some, truth.shape[-2], truth.shape[-1], seed, RESAMPLES)
 
 
 def _bootstrap(

@@ -26,7 +26,7 @@ from pipeline.verification.retrain import retrain, retraining_path, run_missing
 from pipeline.verification.same_order import measure_same_order
 from pipeline.verification.sources import judge_sources
 from pipeline.verification.triggers import before_and_after
-from pipeline.verification.unrolled import compare_with_unrolled
+from pipeline.verification.unrolled import compare_with_unrolled, judge_by_groups
 from pipeline.workers.worker import run_data
 
 CANARIES = "Labels were flipped on purpose in this run (detection.canaries); a retraining would say nothing."
@@ -76,6 +76,8 @@ def verify(context: AuditContext) -> dict[str, Any]:
         report["fidelity"] = measure_fidelity(context, config.fidelity_groups(bool(decisions.flagged.any())))
         if report["fidelity"] and config.same_order:
             report["fidelity"]["same_order"] = measure_same_order(context, report["fidelity"])
+        if report["fidelity"] and report["unrolled"]:
+            judge_by_groups(path, report["unrolled"], report["fidelity"], config.seed)
         calibrate(report)
     write_json(context.run / "verification.json", report)
     return {

@@ -2,7 +2,8 @@
 
 The main run is repeated with its seed and recipe under a recorder and then differentiated. This gives every row's harm
 to the mean validation loss without the approximations of SOURCE. The rank correlation of the two harms shows how much
-these approximations cost.
+these approximations cost. Where fidelity was measured, its groups also judge the exact derivative. A derivative may be
+exact and predict no retraining long before it grows beyond its limit.
 """
 
 from __future__ import annotations
@@ -32,13 +33,22 @@ from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import remove
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import batch_of, batches
+from pipeline.seeds import random_state
 from pipeline.training.batches import Selection
 from pipeline.training.loop import train
 from pipeline.training.replayed import ReplayObserver
 from pipeline.training.setup import Setup, class_weights, deterministic, set_up
-from pipeline.verification.fidelity import keep_only_current
+from pipeline.verification.fidelity import keep_only_current, level, removed_group
 from pipeline.verification.forecast import validation_effects
-from pipeline.verification.lds import Estimate, lds_score
+from pipeline.verification.lds import (
+    LEVELS,
+    RESAMPLES,
+    Estimate,
+    lds_score,
+    linear_correlation,
+    pearson,
+    predicted_change,
+)
 from pipeline.verification.retrain import run_missing
 from pipeline.workers.worker import run_config, run_data
 
@@ -139,6 +149,61 @@ def compare_with_unrolled(context: AuditContext) -> dict[str, Any] | None:
         "growth": growth if math.isfinite(growth) else None,
         "limit": GROWTH_LIMIT,
         "chaotic": chaotic,
+    }
+
+
+def judge_by_groups(run_path: Path, unrolled: dict[str, Any], fidelity: dict[str, Any], seed: int) -> None:
+    """Judge the exact derivative by the groups of fidelity.
+
+    The entry of `compare_with_unrolled` gets the keys:
+
+    - fidelity: the correlation of the changes that the exact harm predicts with those measured, with an interval.
+    - ahead: its correlation minus that of the scores; value, low and high of the paired bootstrap over groups.
+    - trusted: False if its fidelity is low, or if the whole interval of `ahead` is below 0.
+    - same_order: its correlation with the changes measured in the same order; None without these.
+
+    Nothing is added to a chaotic training, whose derivative predicts nothing anyway.
+
+    Args:
+        run_path: the run directory.
+        unrolled: the entry of `compare_with_unrolled`; it is changed.
+        fidelity: the entry of `measure_fidelity`.
+        seed: which chose the rows of the groups.
+    """
+    if unrolled["chaotic"]:
+        return
+    harm = load_file(harm_path(run_path))["harm"]
+    removed = np.stack([removed_group(len(harm), group, seed) for group in range(fidelity["groups"])])
+    predicted = predicted_change(-harm[None], removed)[:, 0]
+    unrolled |= judgement(predicted, np.array(fidelity["predicted"]), np.array(fidelity["measured"]))
+    same = fidelity.get("same_order")
+    measured = None if same is None else np.array(same["measured"])[:, None]
+    unrolled["same_order"] = (
+        None if measured is None else linear_correlation(measured, predicted[:, None]).as_json()
+    )
+
+
+def judgement(exact: np.ndarray, scores: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
+    """The keys `fidelity`, `ahead` and `trusted` of `judge_by_groups`.
+
+    Args:
+        exact: changes that the exact harm predicts, float `[groups]`.
+        scores: changes that the scores predict, float `[groups]`.
+        measured: float `[groups]`.
+    """
+    own = linear_correlation(measured[:, None], exact[:, None])
+    state = random_state("unrolled against scores")
+    places = [np.arange(len(exact)), *state.randint(0, len(exact), (RESAMPLES, len(exact)))]
+
+    def correlation(predicted: np.ndarray, place: np.ndarray) -> float:
+        return float(pearson(predicted[place, None], measured[place, None])[0])
+
+    leads = [correlation(exact, place) - correlation(scores, place) for place in places]
+    low, high = np.percentile(leads[1:], LEVELS)
+    return {
+        "fidelity": own.as_json(),
+        "ahead": Estimate(leads[0], float(low), float(high)).as_json(),
+        "trusted": level(own) != "low" and float(high) >= 0,
     }
 
 

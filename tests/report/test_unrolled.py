@@ -23,6 +23,18 @@ def test_the_correlation_is_said_with_how_smooth_training_was() -> None:
     assert "derivatives grow to 2.50 times their size" in said
 
 
+def test_a_derivative_that_retrainings_contradict_is_said_to_be_wrong() -> None:
+    interval = {"value": 0.1, "low": -0.3, "high": 0.4}
+    ahead = {"value": -0.4, "low": -0.7, "high": -0.1}
+    judged = CALM | {"fidelity": interval, "ahead": ahead, "trusted": False, "same_order": None}
+    assert unrolled_line(judged).endswith("not to be trusted, retrainings contradict it")
+    assert "not to be trusted here, small as its growth is" in unrolled_sentence(judged)
+    trusted = judged | {"trusted": True, "same_order": interval}
+    assert "not to be trusted" not in unrolled_line(trusted) + unrolled_sentence(trusted)
+    assert "in the same order with r = 0.10" in unrolled_sentence(trusted)
+    assert "was not measured" in unrolled_sentence(CALM)
+
+
 def test_a_chaotic_training_shows_no_correlation() -> None:
     said = unrolled_sentence({"correlation": None, "growth": 4000.0, "limit": 10.0, "chaotic": True})
     assert said.startswith("Training was chaotic")

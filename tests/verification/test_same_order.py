@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from digits_run import digits_config, run_stages
+from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -23,6 +24,7 @@ from pipeline.training.setup import deterministic
 from pipeline.verification.fidelity import removed_group
 from pipeline.verification.same_order import compare_same_order
 from pipeline.verification.stage import verify
+from pipeline.verification.unrolled import harm_path, judgement
 from pipeline.workers.worker import run_data, run_model
 
 from .small_run import InlineWorkers
@@ -38,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     "verification__arms": ["removed"],
     "verification__fidelity": GROUPS,
     "verification__same_order": True,
+    "verification__unrolled": True,
 }
 
 
@@ -103,6 +106,18 @@ def test_verification_counts_the_retrainings_of_both_truths(audited: AuditContex
     assert verify(audited)["fidelity_retrainings"] == GROUPS + fidelity["controls"] + GROUPS + 1
 
 
+def test_the_groups_judge_the_exact_derivative_too(audited: AuditContext) -> None:
+    report = read_json(audited.run / "verification.json")
+    exact, fidelity = report["unrolled"], report["fidelity"]
+    harm = load_file(harm_path(audited.run.path))["harm"]
+    predicted = [-harm[removed_group(len(harm), group, 1)].sum() for group in range(GROUPS)]
+    for found, measured in ((exact["fidelity"], fidelity), (exact["same_order"], fidelity["same_order"])):
+        assert found["value"] == pytest.approx(np.corrcoef(predicted, measured["measured"])[0, 1])
+    lead = exact["fidelity"]["value"] - fidelity["correlation"]["value"]
+    assert exact["ahead"]["value"] == pytest.approx(lead)
+    assert exact["same_order"]["value"] > 0.9  # so short a training is nearly linear in its rows
+
+
 def simulated(noise: float, error: float, groups: int = 4000) -> dict[str, Any]:
     """Effects of variance 1, scores that miss with a variance, and noise that the same order does not have."""
     random = np.random.RandomState(0)
@@ -122,6 +137,17 @@ def test_noise_of_training_is_told_from_errors_of_the_scores() -> None:
     assert share["value"] == pytest.approx(1 / 3, abs=0.03)
     assert share["low"] < 1 / 3 < share["high"]
     assert both["across"]["value"] == pytest.approx(0.5**0.5, abs=0.03)
+
+
+def test_a_derivative_is_not_trusted_where_retrainings_contradict_it_or_the_scores_do_better() -> None:
+    random = np.random.RandomState(1)
+    truth, other = random.standard_normal((2, 40))
+    good, fair = truth + 0.5 * random.standard_normal(40), truth + 1.5 * random.standard_normal(40)
+    assert judgement(good, fair, truth)["trusted"]
+    assert not judgement(other, other, truth)["trusted"]
+    worse = judgement(fair, truth, truth)
+    assert worse["ahead"]["high"] < 0
+    assert not worse["trusted"]
 
 
 def test_terminal_and_report_say_both_correlations_and_the_share() -> None:
