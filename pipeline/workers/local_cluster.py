@@ -90,7 +90,8 @@ class LocalWorker(ProcessInterface):
     def _tell(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the process has died, and `_watch` restarts it
+        # The process has died, and `_watch` restarts it; the pipe is closed where it could not.
+        with contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
