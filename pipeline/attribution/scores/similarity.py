@@ -114,10 +114,8 @@ def passes(
     projections: Mapping[str, LowRankMatrices] = {}
     if similarity.metric is not None:
         projections = random_projections(covered_layers(model), projection, seed, like)
-    for (
-        batch,
-        objective,
-    ) in batches:  # the model may run on one row where a batch is made, so nothing watches it there
+    # The model may run on one row where a batch is made, so nothing watches it there.
+    for batch, objective in batches:
         with capture(model) as captured:
             yield Pass(captured, batch, captured.forward(batch.inputs), objective, projections)
 
