@@ -1,4 +1,4 @@
-"""kronfluence's influence functions with its defaults: EK-FAC of Linear and Conv2d layers at the final weights."""
+"""kronfluence's influence functions: EK-FAC of Linear and Conv2d layers at the final weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ from benchmarks.lds.tasks import QUERIES, Task
 BATCH = 256
 
 
-def kronfluence_influence(base: Base, kind: str, _: str) -> Tensor:
-    """τ of influence functions, damped by a tenth of the mean eigenvalue: float64 `[queries, rows]`."""
+DEFAULT_DAMPING = 1e-8
+"""What kronfluence adds to eigenvalues unless it is told otherwise."""
+
+
+def kronfluence_influence(base: Base, kind: str, _: str, damping: float | None = None) -> Tensor:
+    """τ of influence functions: float64 `[queries, rows]`.
+
+    damping: added to the eigenvalues; None takes a tenth of each layer's mean eigenvalue.
+    """
     from kronfluence import analyzer, arguments
 
     logging.getLogger("kronfluence").setLevel(logging.ERROR)
@@ -39,18 +46,19 @@ def kronfluence_influence(base: Base, kind: str, _: str) -> Tensor:
     )
     # Does nothing where factors are kept already.
     analyzed.fit_all_factors("ekfac", TensorDataset(*asked.fitted), per_device_batch_size=BATCH)
+    name = f"{kind} {damping}"
     analyzed.compute_pairwise_scores(
-        kind,
+        name,
         factors_name="ekfac",
         query_dataset=TensorDataset(*asked.queries),
         train_dataset=TensorDataset(*asked.rows),
         per_device_query_batch_size=QUERIES,
         per_device_train_batch_size=BATCH,
         score_args=arguments.ScoreArguments(
-            aggregate_query_gradients=kind == "validation_loss", damping_factor=None
+            aggregate_query_gradients=kind == "validation_loss", damping_factor=damping
         ),
     )
-    found = analyzed.load_pairwise_scores(kind)["all_modules"].double()
+    found = analyzed.load_pairwise_scores(name)["all_modules"].double()
     return found / len(asked.fitted[1]) / (1 if kind == "margins" else len(asked.queries[1]))
 
 

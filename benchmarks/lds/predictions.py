@@ -18,8 +18,9 @@ from torch import Tensor
 import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
-from benchmarks.lds.peer_kronfluence import kronfluence_influence
+from benchmarks.lds.peer_kronfluence import DEFAULT_DAMPING, kronfluence_influence
 from benchmarks.lds.tasks import Task
+from benchmarks.lds.text_likeness import takes_texts, tfidf_likeness
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
@@ -145,7 +146,18 @@ METHODS = {
     "source_refined": Method(partial(by_attribute, method="source_refined"), points=("tail",)),
     "source_sgd_formula": Method(partial(by_attribute, method="source_sgd_formula"), suits=adaptive),
     "influence": Method(partial(by_attribute, method="influence"), facts={"damping": "0.1 of the mean"}),
-    "kronfluence_influence": Method(kronfluence_influence, points=("final",), suits=first_or_small),
+    "kronfluence_influence": Method(
+        kronfluence_influence,
+        points=("final",),
+        facts={"damping": "0.1 of the mean"},
+        suits=first_or_small,
+    ),
+    "kronfluence_default": Method(
+        partial(kronfluence_influence, damping=DEFAULT_DAMPING),
+        points=("final",),
+        facts={"damping": str(DEFAULT_DAMPING)},
+        suits=first_or_small,
+    ),
     "curvlinops_influence": Method(
         curvlinops_influence, points=("final",), facts={"fisher": "exact"}, suits=first_or_small
     ),
@@ -153,6 +165,8 @@ METHODS = {
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
     "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),
     "trak": Method(partial(by_attribute, method="trak"), points=("final",)),
+    "representation": Method(partial(by_attribute, method="representation"), points=("final",)),
+    "tfidf": Method(tfidf_likeness, points=("final",), suits=takes_texts),
     "unrolled": Method(lambda base, *_: by_unrolling(base, False), ("validation_loss",), ("tail",)),
     "unrolled_gauss_newton": Method(
         lambda base, *_: by_unrolling(base, True), ("validation_loss",), ("tail",)

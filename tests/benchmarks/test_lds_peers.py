@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import kronfluence_influence
 from benchmarks.lds.predictions import by_attribute
 from benchmarks.lds.tasks import Data, Recipe, Task
+from benchmarks.lds.text_likeness import tfidf_likeness
 
 pytest.importorskip("curvlinops")
 pytest.importorskip("kronfluence")
@@ -50,6 +52,31 @@ def test_curvlinops_gives_our_scores(
     found, expected = curvlinops_influence(base, kind, "final"), ours(base, kind)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["margins", "validation_loss"])
+def test_kronfluence_takes_a_damping_of_its_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = trained("squared_error", tmp_path, monkeypatch)
+    monkeypatch.setattr(peer_kronfluence, "drawn", lambda _, outputs: outputs[:, 0] + 0.5**0.5)
+    found = kronfluence_influence(base, kind, "final", damping=0.5)
+    expected = by_attribute(base, kind, "final", method="influence", fisher="exact", damping=0.5)
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+    assert (kronfluence_influence(base, kind, "final") - found).abs().max() > 1e-2 * found.abs().max()
+
+
+def test_texts_are_alike_by_the_words_that_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = trained("cross_entropy", tmp_path, monkeypatch)
+    rows = torch.tensor([[2, 3, 4], [2, 5, 6], [2, 7, 0]])
+    data = Data(rows, torch.tensor([0, 1, 0]), torch.tensor([[2, 5, 0]]), torch.tensor([0]), np.zeros(3, int))
+    found = tfidf_likeness(replace(base, data=data), "margins", "final")
+    assert found.shape == (1, 3)
+    assert found[0].argmax() == 1
+    assert (
+        found[0, 2] > found[0, 0] > 0
+    )  # two words of three beside one of two, and all rows share the commonest
+    torch.testing.assert_close(tfidf_likeness(replace(base, data=data), "validation_loss", "final"), found)
 
 
 def test_kronfluence_gives_our_scores_where_what_it_draws_is_exact(
