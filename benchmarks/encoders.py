@@ -2,11 +2,11 @@
 
     python -m benchmarks.encoders --data DIR --encoder FOLDER [--rows N] [--seeds N] [--only SET ...]
 
-A file of texts gets wrong labels: in 10 % of its rows at random, in 20 % of one class or of each as the next one, and in
-20 % where a model that did not see the row takes it for another class. Winnow audits it by the config that `winnow init` writes, and by the same one
-with the encoder in the place of the kind `text` and with the default model and training. cleanlab gets a logistic
-regression on the same vectors. The environment needs the extras `dev` and `encoders`. `--quick` takes few rows of one
-set with one noise.
+A file of texts gets wrong labels: in 10 % of its rows at random, in 20 % as the next class (of two classes, in one of
+them), and in 20 % where a model that did not see the row takes it for another class. Winnow audits it by the config
+that `winnow init` writes, and by the same one with the encoder in the place of the kind `text` and with the default
+model and training. cleanlab gets a logistic regression on the same vectors. The environment needs the extras `dev`
+and `encoders`. `--quick` takes few rows of one set with one noise.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from benchmarks.lds.bases import Base
 from benchmarks.lds.tasks import Task
 from pipeline.features.kinds.text import token_counts
 
-
 TEXT_FOLDERS = ("trec",)
 """Folders of tasks whose rows are token numbers."""
 
