@@ -1,28 +1,34 @@
 """The cost of recording: the same training with and without a recorder, in turns.
 
-    python -m benchmarks.recording_cost [--seconds 60] [--turns 3]
+    python -m benchmarks.recording_cost [--seconds 60] [--turns 3] [--tasks mlp transformer]
 
 A plain training lasts about `--seconds`. The recorder writes six checkpoints, the mean of the last half of the weights,
 and the losses and gradient norms near the checkpoints. Times are CPU seconds of the process, wall times stand beside
-them. Writes to benchmarks/results/recording_cost.json only with the seconds and turns above or more.
+them. Writes to benchmarks/results/recording_cost.json only with the seconds and turns above or more. Each turn is kept
+under benchmarks/cache/recording_cost/ for the code that made it, so the same command goes on after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results import write_results
-from benchmarks.timing import Row, ratios, seconds_rows, summary, timed, turns
+import pipeline.attribution
+from benchmarks.results import CACHE, read_results, write_results
+from benchmarks.timing import Row, ratios, seconds_rows, summary, timed
 from pipeline.attribution import TrajectoryRecorder
+from pipeline.runs.directory import read_json, write_json
 
+NAME = "recording_cost"
 SECONDS, TURNS, ROWS, PROBE = 60.0, 3, 2048, 40
 
 
@@ -87,18 +93,35 @@ def trainings() -> dict[str, Training]:
     }
 
 
+def recorder_code() -> str:
+    """Changes with the source of the recorder."""
+    paths = sorted((Path(pipeline.attribution.__file__).parent / "trajectory").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+
+
 def measured(task: str, training: Training, seconds: float, repeats: int) -> list[Row]:
-    """Returns the rows of one training: times, and the ratio of the recorded training to the plain one."""
-    cpu, _, _ = timed(lambda: training.run(PROBE, None))
-    steps = max(PROBE, math.ceil(PROBE * seconds / cpu))
-    with tempfile.TemporaryDirectory() as folder:
-        works = {
-            "plain": lambda: training.run(steps, None),
-            "recorded": lambda: training.run(steps, Path(folder)),
-        }
-        found, losses = turns(works, repeats)
-    if losses["plain"] != losses["recorded"]:
-        raise SystemExit(f"{task}: the recorder changed training")
+    """Returns the rows of one training: times, and the ratio of the recorded training to the plain one.
+
+    Turns are kept, so that the same command goes on after an interruption.
+    """
+    path = CACHE / NAME / f"{task}-{seconds:g}.json"
+    kept: dict[str, Any] = read_json(path) if path.exists() else {}
+    if kept.get("code") != recorder_code():
+        kept = {"code": recorder_code(), "turns": []}
+    training.run(PROBE, None)  # what torch loads with its first optimizer is no time of training
+    if "steps" not in kept:
+        kept["steps"] = max(PROBE, math.ceil(PROBE * seconds / timed(lambda: training.run(PROBE, None))[0]))
+    steps = kept["steps"]
+    while len(kept["turns"]) < repeats:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = timed(lambda: training.run(steps, None))
+            recorded = timed(lambda: training.run(steps, Path(folder)))
+        if plain[2] != recorded[2]:
+            raise SystemExit(f"{task}: the recorder changed training")
+        kept["turns"].append({"plain": plain[:2], "recorded": recorded[:2]})
+        write_json(path, kept)
+        print(f"{task}: {recorded[0] / plain[0]:.3f} in a turn of {plain[0]:.0f} s", flush=True)
+    found = {name: [tuple(turn[name]) for turn in kept["turns"]] for name in ("plain", "recorded")}
     extra = {"steps": steps}
     ratio = summary(ratios(found["recorded"], found["plain"]))
     return [
@@ -112,17 +135,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of a plain training")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of both trainings")
+    found = trainings()
     parser.add_argument(
-        "--turns", type=int, default=TURNS, help="of both trainings, after one that isn't counted"
+        "--tasks", nargs="+", choices=found, default=list(found), help="results of others stay as they are"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for task, training in trainings().items():
-        rows += measured(task, training, options.seconds, options.turns)
+    rows = [row for row in (read_results(NAME) or {"rows": []})["rows"] if row["task"] not in options.tasks]
+    for task in options.tasks:
+        rows += measured(task, found[task], options.seconds, options.turns)
         print(f"{task}: {rows[-1]['steps']} steps, recorded / plain {rows[-1]['value']:.3f}", flush=True)
     if options.seconds >= SECONDS and options.turns >= TURNS:
-        print(write_results("recording_cost", rows))
+        print(write_results(NAME, rows))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,9 @@ import pyarrow as pa
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from pipeline.data.catalog import catalog_tables
 from pipeline.data.encoded import EncodedData, Rows
 from pipeline.data.evidence.collect import evidence_path
-from pipeline.data.formats.sources import open_source
-from pipeline.errors import InputError
-from pipeline.features.arrow import joined, taken
+from pipeline.data.source_batches import source_batches
 from pipeline.features.dense import DenseEncoder
 from pipeline.panel.ngrams import HASHES, text_blocks
 from pipeline.runs.directory import write_atomically
@@ -31,7 +28,6 @@ PIECE_ROWS = 2048
 """The features of so many rows are read and judged at a time."""
 TASKS = 32
 """Upper limit of tasks for the features of a role; each task streams through the files of its rows."""
-BATCH_ROWS = 4096
 KINDS = ("texts", "columns", "ordinals", "wide", "own")
 
 
@@ -126,7 +122,8 @@ def write_features(run_path: Path, group: Sequence[Piece]) -> None:
     if not waiting:
         return
     data, todo = run_data(run_path), group[waiting[0] :]
-    sources = _source_batches(run_path, todo[0].role, todo[0].first, todo[-1].place.stop)
+    columns = _source_columns(run_path)
+    sources = source_batches(run_path, todo[0].role, todo[0].first, [piece.rows for piece in todo], columns)
     for piece, source in zip(todo, sources):
         if not piece.path(run_path).exists():
             blocks = _make_blocks(data, _encoded_rows(data, piece), source)
@@ -151,73 +148,6 @@ def _encoded_rows(data: EncodedData, piece: Piece) -> Rows:
 def _source_columns(run_path: Path) -> list[str]:
     """The columns that judges need from the source: texts, and numbers that may be missing."""
     return [each.column for each in run_data(run_path).encoding.features if each.read_again]
-
-
-def _source_batches(run_path: Path, role: str, first: int, last: int) -> Iterator[dict[str, pa.Array]]:
-    """Yield the source columns of a role's rows first … last − 1, piece by piece; empty dicts if none is needed."""
-    columns = _source_columns(run_path)
-    starts = range(first, last, PIECE_ROWS)
-    if not columns:
-        yield from ({} for _ in starts)
-        return
-    waiting: dict[str, list[pa.Array]] = {name: [] for name in columns}
-    ready = 0
-    for table in _wanted_rows(run_path, role, first, last, columns):
-        for name in columns:
-            waiting[name] += table[name].chunks
-        ready += table.num_rows
-        while ready >= PIECE_ROWS:
-            yield {name: _taken(waiting, name, PIECE_ROWS) for name in columns}
-            ready -= PIECE_ROWS
-    if ready:
-        yield {name: _taken(waiting, name, ready) for name in columns}
-
-
-def _taken(waiting: dict[str, list[pa.Array]], name: str, rows: int) -> pa.Array:
-    """Take the first rows of a waiting column and remove them from it."""
-    whole = joined(waiting[name])
-    waiting[name] = [whole.slice(rows)]
-    return whole.slice(0, rows)
-
-
-def _wanted_rows(run_path: Path, role: str, first: int, last: int, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield the source rows of a role's rows first … last − 1, in their order."""
-    before = 0
-    for table in catalog_tables(run_path, role, ["shard", "row"]):
-        inside = table.slice(
-            max(0, first - before), max(0, min(last, before + table.num_rows) - max(first, before))
-        )
-        before += table.num_rows
-        shards, rows = inside["shard"].to_pylist(), inside["row"].to_numpy()
-        begins = [0, *(place for place in range(1, len(shards)) if shards[place] != shards[place - 1])]
-        for begin, end in zip(begins, [*begins[1:], len(shards)]):
-            if end > begin:
-                yield from _shard_rows(shards[begin], rows[begin:end], columns)
-
-
-def _shard_rows(path: str, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield rows (ascending row numbers) of one shard.
-
-    Raises:
-        InputError: the shard can't be read any more.
-    """
-    try:
-        with open_source(path) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            groups = [g for g in range(len(sizes)) if ((rows >= starts[g]) & (rows < starts[g + 1])).any()]
-            for group in groups:
-                begin = int(starts[group])
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-                    inside = rows[(rows >= begin) & (rows < begin + batch.num_rows)] - begin
-                    begin += batch.num_rows
-                    if len(inside):
-                        yield taken(pa.Table.from_batches([batch]), inside)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: can't be read any more ({type(error).__name__})",
-            "Put the file back as it was, and run the same command again.",
-        ) from None
 
 
 def _make_blocks(data: EncodedData, rows: Rows, source: dict[str, pa.Array]) -> Blocks:

@@ -20,6 +20,7 @@ from pipeline.report.pages import environment
 from pipeline.report.triggers import Trigger, pictures, trigger_values
 from pipeline.runs.directory import RunDirectory
 from pipeline.text import words
+from pipeline.trace.nearest import SAID, Nearest
 from pipeline.trace.strongest import DIRECTIONS
 from pipeline.workers.worker import run_data
 
@@ -84,7 +85,7 @@ class ShownQuery:
         probability: of the predicted label; empty for other tasks than classification.
         given: the label in the file of queries; empty without labels.
         loss: of the query.
-        rows: (direction, cards) pairs.
+        rows: (title, cards) pairs.
     """
 
     key: str
@@ -102,6 +103,7 @@ def trace_page(
     asked: Asked,
     answers: Said,
     table: pa.Table,
+    nearest: Nearest,
     forensics: Found | None,
     refined: bool,
 ) -> str:
@@ -113,15 +115,14 @@ def trace_page(
         asked: the queries.
         answers: what the model predicts for them.
         table: influences.parquet, ordered by query, direction and rank.
+        nearest: the rows that are most like the queries.
         forensics: the result of the search for shared triggers; None without one.
         refined: whether queries were solved for with the true Gauss–Newton matrix.
     """
     data = run_data(run.path)
     count = min(len(asked.keys), MOST_QUERIES)
-    lines = [
-        line for line in table.slice(0, _lines_of(table, count)).to_pylist() if line["rank"] <= ROWS_SHOWN
-    ]
-    originals = read_originals({_place_of(line): None for line in lines}, list(config.data.features))
+    lines, near = (_first_lines(each, count) for each in (table, nearest.table))
+    originals = read_originals({_place_of(line): None for line in lines + near}, list(config.data.features))
     names = class_names(originals.schema, config.data.label)
     reader = ContentReader(originals, data.encoding.features, PICTURE_BYTES)
     contents = _query_contents(asked, originals, data.encoding.features, count)
@@ -130,6 +131,7 @@ def trace_page(
     shown = []
     for query in range(count):
         mine = [line for line in lines if line["query"] == query]
+        alike = [line for line in near if line["query"] == query]
         predicted, label = (words.label(each[query].as_py(), names) for each in decoded)
         probability = answers.probabilities[query].max() if classification else None
         shown.append(
@@ -140,7 +142,7 @@ def trace_page(
                 words.percent(probability) if probability is not None else "",
                 label if answers.given else "",
                 words.number(float(answers.losses[query])),
-                [(words.sentence(each), _cards(mine, each, names, reader)) for each in DIRECTIONS],
+                _groups(mine, alike, list(nearest.agreements), names, reader),
             )
         )
     return (
@@ -156,6 +158,7 @@ def trace_page(
             train_rows=data.count("train"),
             given=answers.given,
             refined=refined,
+            agreement=nearest.said(),
             unit=data.encoding.target.unit,
             forensics=forensics,
             triggers=_shown_triggers(run, forensics, names) if forensics is not None else [],
@@ -164,9 +167,10 @@ def trace_page(
     )
 
 
-def _lines_of(table: pa.Table, queries: int) -> int:
-    """How many lines of the table belong to the first `queries` queries."""
-    return int(np.searchsorted(table["query"].to_numpy(), queries))
+def _first_lines(table: pa.Table, queries: int) -> list[dict[str, Any]]:
+    """The lines that the page shows of the first queries."""
+    lines = int(np.searchsorted(table["query"].to_numpy(), queries))
+    return [line for line in table.slice(0, lines).to_pylist() if line["rank"] <= ROWS_SHOWN]
 
 
 def _place_of(line: dict[str, Any]) -> Place:
@@ -186,20 +190,61 @@ def _query_contents(asked: Asked, train: Originals, features: Sequence[Encoder],
     return [reader.read((path, row)) for row in range(count)]
 
 
-def _cards(
-    lines: list[dict[str, Any]], direction: str, names: dict[Any, str], reader: ContentReader
-) -> list[Card]:
-    strongest = max((abs(line["influence"]) for line in lines), default=0.0)
-    return [_card(line, strongest, names, reader) for line in lines if line["direction"] == direction]
+def _groups(
+    mine: list[dict[str, Any]],
+    alike: list[dict[str, Any]],
+    measures: Sequence[str],
+    names: dict[Any, str],
+    reader: ContentReader,
+) -> list[tuple[str, list[Card]]]:
+    """The titles and cards of a query: the strongest rows in both directions, then the nearest by every measure."""
+    strongest = max((abs(line["influence"]) for line in mine + alike), default=0.0)
+    groups = [
+        (
+            words.sentence(each),
+            "cosine in the penultimate layer",
+            "representation_similarity",
+            [line for line in mine if line["direction"] == each],
+        )
+        for each in DIRECTIONS
+    ] + [
+        (
+            f"Nearest by {SAID[each]}",
+            f"cosine of {SAID[each]}",
+            "similarity",
+            [line for line in alike if line["measure"] == each],
+        )
+        for each in measures
+    ]
+    return [
+        (title, [_card(line, strongest, line[similarity], said, names, reader) for line in lines])
+        for title, said, similarity, lines in groups
+    ]
 
 
-def _card(line: dict[str, Any], strongest: float, names: dict[Any, str], reader: ContentReader) -> Card:
-    """The card of a train row; `strongest` is the largest absolute influence on the query."""
-    place, influence, similarity = _place_of(line), line["influence"], line["representation_similarity"]
+def _card(
+    line: dict[str, Any],
+    strongest: float,
+    similarity: float,
+    alike: str,
+    names: dict[Any, str],
+    reader: ContentReader,
+) -> Card:
+    """The card of a train row.
+
+    Args:
+        line: of a table.
+        strongest: the largest absolute influence on the query.
+        similarity: of the row and the query.
+        alike: what the similarity is.
+        names: of classes.
+        reader: of contents.
+    """
+    place, influence = _place_of(line), line["influence"]
     said = f"predicted change of the query’s loss on removal: {words.number(influence)}"
     bars = [
-        Bar("influence", abs(influence) / strongest, words.number(influence), said),
-        Bar("similarity", max(0.0, similarity), f"{similarity:.2f}", "cosine in the penultimate layer"),
+        Bar("influence", abs(influence) / (strongest or 1.0), words.number(influence), said),
+        Bar("similarity", max(0.0, similarity), f"{similarity:.2f}", alike),
     ]
     return Card(
         key=words.shorten(line["row_key"], 100),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy import sparse
 
 from pipeline.config import Data
 from pipeline.data.encode import Encoding
@@ -17,6 +18,7 @@ from pipeline.data.labels import missing_labels
 from pipeline.errors import InputError
 from pipeline.features.arrow import plain, value_type
 from pipeline.features.encoder import Encoder
+from pipeline.trace.word_counts import count_words, text_columns
 
 BATCH_ROWS = 4096
 
@@ -30,12 +32,14 @@ class TraceQueries:
         keys: one for each query.
         inputs: kind of input → `[queries, …]`.
         labels: encoded, `[queries]`; None if the file has no label column.
+        words: how often each query has each word, `[queries, HASHES]`; None without a text column.
     """
 
     path: Path
     keys: list[str]
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
+    words: sparse.csr_matrix | None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -71,14 +75,24 @@ def read_queries(path: Path, encoding: Encoding, data: Data) -> TraceQueries:
     keys: list[str] = []
     inputs: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
+    words: list[sparse.csr_matrix] = []
+    texts = text_columns(encoding.features)
     for run in read_runs(shard, list(dict.fromkeys(name for name in columns if name)), BATCH_ROWS):
         batch = encoding.placed(run.batch, shard.path)
         inputs.append(_encode_features(encoding, batch, shard.path, run.first))
         if label:
             labels.append(_encode_labels(encoding, run.batch.column(label), shard.path, run.first))
         keys += _row_keys(run.batch, key, path, run.first)
+        if texts:
+            words.append(count_words(texts, {each.column: batch.column(each.column) for each in texts}))
     together = {kind: np.concatenate([part[kind] for part in inputs]) for kind in inputs[0]}
-    return TraceQueries(path, keys, together, np.concatenate(labels) if labels else None)
+    return TraceQueries(
+        path,
+        keys,
+        together,
+        np.concatenate(labels) if labels else None,
+        sparse.vstack(words, "csr") if words else None,
+    )
 
 
 def _row_keys(batch: pa.RecordBatch, key: str | None, path: Path, first: int) -> list[str]:

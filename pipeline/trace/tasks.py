@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,8 +26,17 @@ from pipeline.data.encoded import Chunk
 from pipeline.models.features import features_and_outputs, penultimate_features
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import ScoringPlan, attribution_model, batches
-from pipeline.trace.strongest import DIRECTIONS, strongest
-from pipeline.workers.worker import plain_objective, run_budgets, run_config, run_device, run_objective
+from pipeline.trace.nearest import nearest
+from pipeline.trace.strongest import Table, strongest
+from pipeline.trace.word_counts import counts_path, load_counts, weighting
+from pipeline.workers.worker import (
+    plain_objective,
+    run_budgets,
+    run_config,
+    run_data,
+    run_device,
+    run_objective,
+)
 
 QUERIES_PER_PART = 64
 
@@ -44,6 +54,7 @@ class TraceWork:
         top: how many rows are kept for each query and direction.
         tolerance: of the compression of filters.
         refined: whether filters are solved for with the true Gauss–Newton matrix, in nats.
+        words: whether words are compared.
     """
 
     run_path: Path
@@ -54,6 +65,12 @@ class TraceWork:
     top: int
     tolerance: float
     refined: bool
+    words: bool
+
+    @property
+    def measures(self) -> list[str]:
+        """Of similarity."""
+        return ["words", "representation"] if self.words else ["representation"]
 
     @property
     def plan(self) -> ScoringPlan:
@@ -85,6 +102,16 @@ class TraceWork:
     def filters_path(self, part: int) -> Path:
         """The file with the filters of a part's queries, as `<segment>/<layer>/left`, `…/right` and `…/owner`."""
         return self.folder / f"filters-{part}.safetensors"
+
+    @property
+    def words_path(self) -> Path:
+        """The file of how often the queries have each word."""
+        return self.folder / "words.safetensors"
+
+    @property
+    def rows_with_path(self) -> Path:
+        """The file of `rows_with`: in how many train rows each word is."""
+        return self.folder / "rows-with.safetensors"
 
     def chunk_path(self, chunk: Chunk) -> Path:
         return self.folder / f"chunk-{chunk.id}.safetensors"
@@ -199,14 +226,15 @@ def read_answers(work: TraceWork) -> dict[str, Tensor]:
 
 
 def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
-    """Write the strongest rows of a chunk for and against every query (a task for a worker).
+    """Write the strongest and the nearest rows of a chunk for every query (a task for a worker).
 
-    The file has tensors `[2 directions, queries, top]`:
+    Tensors of the file under `strongest/`, `[2 directions, queries, top]`, and under `nearest/`,
+    `[measures, queries, top]`:
 
     - places: int64, among the train rows; −1 means no row.
     - row_ids: int64.
     - influence: float64, in nats, scaled like validation harm or, if refined, solved for.
-    - similarity: float32, the cosine of penultimate features.
+    - similarity: the cosine of penultimate features; of the nearest rows, by their measure.
     - labels: encoded.
     """
     path, plan = work.run_path, work.plan
@@ -215,9 +243,11 @@ def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
     restore_weights(model, plan.query_weights())
     mine = functional.normalize(torch.cat([_features_of(model, batch) for batch in parts]), dim=1)
     asked = read_answers(work)["features"].to(mine)
+    words = _weighted_words(work, chunk) if work.words else None
     row_ids = torch.cat([batch.row_ids for batch in parts]).cpu().numpy()
     labels = torch.cat([batch.labels for batch in parts]).cpu().numpy()
-    found: list[dict[str, np.ndarray]] = []
+    found: list[Table] = []
+    near: list[Table] = []
     for queries, filters in _blocks(work):
         with matrix_products(config.precision):
             influence = (
@@ -245,9 +275,35 @@ def trace_chunk(work: TraceWork, chunk: Chunk) -> None:
                 "labels": labels[places],
             }
         )
-    assert len(DIRECTIONS) == len(found[0]["places"])
-    whole = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
-    save_tensors(work.chunk_path(chunk), {name: torch.from_numpy(each) for name, each in whole.items()})
+        by = {} if words is None else {"words": (words[0][queries] @ words[1].T).toarray()}
+        by["representation"] = similarity
+        near.append(nearest(by, influence, row_ids, labels, work.top, chunk.first))
+    whole = {
+        f"{kind}/{name}": torch.from_numpy(np.concatenate([each[name] for each in tables], axis=1))
+        for kind, tables in (("strongest", found), ("nearest", near))
+        for name in tables[0]
+    }
+    save_tensors(work.chunk_path(chunk), whole)
+
+
+def read_chunk(work: TraceWork, chunk: Chunk) -> tuple[Table, Table]:
+    """The strongest and the nearest rows that `trace_chunk` wrote."""
+    tensors = load_file(work.chunk_path(chunk))
+    strong, near = (
+        {name: each.numpy() for name, each in under(f"{kind}/", tensors).items()}
+        for kind in ("strongest", "nearest")
+    )
+    return strong, near
+
+
+def _weighted_words(work: TraceWork, chunk: Chunk) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """TF-IDF of the queries and of a chunk's rows, each row of length 1."""
+    rows_with = load_file(work.rows_with_path)["rows_with"].numpy()
+    weigh = weighting(rows_with, run_data(work.run_path).count("train"))
+    asked, rows = (
+        weigh.transform(load_counts(path)) for path in (work.words_path, counts_path(work.folder, chunk))
+    )
+    return asked, rows
 
 
 def _features_of(model: nn.Module, batch: Batch) -> Tensor:

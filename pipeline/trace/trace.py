@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import load_file
 
 from pipeline.attribution.atomic import write_folder_atomically
 from pipeline.attribution.methods import find_method
@@ -20,7 +19,7 @@ from pipeline.attribution.queries.compression import TOLERANCE
 from pipeline.config import AuditConfig, load_config
 from pipeline.data.encode import Encoding
 from pipeline.data.encoded import CHUNKS, FOLDER, chunk_path
-from pipeline.data.source_rows import TrainRows, read_rows
+from pipeline.data.source_rows import read_rows
 from pipeline.detection.backdoor.forensics import Forensics, investigate
 from pipeline.errors import InputError
 from pipeline.runs.context import AuditContext, Progress, silent
@@ -28,16 +27,29 @@ from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
 from pipeline.runs.settled import settled
 from pipeline.runs.tensors import save_tensors
 from pipeline.scoring.plan import ScoringPlan
+from pipeline.trace.nearest import Nearest, agreements
 from pipeline.trace.page import trace_page
 from pipeline.trace.queries import TraceQueries, read_queries
 from pipeline.trace.refined import check_refined, refine_part, solved_at_once
-from pipeline.trace.strongest import DIRECTIONS, Table, merge
-from pipeline.trace.tasks import QUERIES_PER_PART, TraceWork, prepare_part, read_answers, trace_chunk
+from pipeline.trace.strongest import Table, merge
+from pipeline.trace.tables import influences_table, nearest_table
+from pipeline.trace.tasks import (
+    QUERIES_PER_PART,
+    TraceWork,
+    prepare_part,
+    read_answers,
+    read_chunk,
+    trace_chunk,
+)
+from pipeline.trace.word_counts import save_counts, unreadable_source, write_counts
 from pipeline.workers.cluster import Workers
+from pipeline.workers.sums import forget, summed
 from pipeline.workers.worker import run_data
 
 FOLDER_NAME = "trace"
 TOP = 20
+COUNTING_TASKS = 32
+"""Upper limit of tasks that count words; each streams through the files of its rows."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +84,12 @@ class Trace:
     """A finished trace.
 
     Attributes:
-        folder: has influences.parquet, index.html and, with forensics, the files of `Forensics`.
+        folder: has influences.parquet, nearest.parquet, index.html and, with forensics, the files of `Forensics`.
         encoding: of the run.
         queries: the encoded queries.
         answers: the model's predictions for them.
         table: influences.parquet.
+        nearest: the rows that are most like the queries.
         forensics: the result of the search for shared triggers; None without one.
         refined: whether queries were solved for with the true Gauss–Newton matrix.
     """
@@ -86,6 +99,7 @@ class Trace:
     queries: TraceQueries
     answers: TraceAnswers
     table: pa.Table
+    nearest: Nearest
     forensics: Forensics | None
     refined: bool
 
@@ -195,9 +209,10 @@ def check_kept(run: RunDirectory, config: AuditConfig) -> None:
 
 def write_trace(
     context: AuditContext, asked: TraceQueries, top: int, backdoor: bool, refined: bool, folder: Path
-) -> tuple[TraceAnswers, pa.Table, Forensics | None]:
+) -> tuple[TraceAnswers, pa.Table, Nearest, Forensics | None]:
     """Compute a trace and write all of its files to `folder`."""
     path = context.run.path
+    note = "" if asked.words is None else unreadable_source(path)
     work = TraceWork(
         run_path=path.absolute(),
         folder=(folder / "work").absolute(),
@@ -207,26 +222,39 @@ def write_trace(
         top=top,
         tolerance=TOLERANCE,
         refined=refined,
+        words=asked.words is not None and not note,
     )
-    answers, found = _influences(context, work, asked)
-    rows = read_rows(path, found["places"][found["places"] >= 0])
-    table = _as_table(run_data(path).encoding.decode_labels, asked, found, rows)
-    with write_atomically(folder / "influences.parquet") as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    answers, found, near = _influences(context, work, asked)
+    places = np.concatenate([each["places"].ravel() for each in (found, near)])
+    rows = read_rows(path, places[places >= 0])
+    decode = run_data(path).encoding.decode_labels
+    table = influences_table(decode, asked.keys, found, rows)
+    nearest = Nearest(
+        nearest_table(decode, asked.keys, work.measures, near, rows),
+        agreements(found, near, work.measures, run_data(path).count("train")),
+        note,
+    )
+    for name, each in (("influences", table), ("nearest", nearest.table)):
+        with write_atomically(folder / f"{name}.parquet") as temporary:
+            pq.write_table(each, temporary, compression="zstd")
     forensics = None
     if backdoor:
         forensics = investigate(context, asked.inputs, answers.predictions, found["places"][0], folder)
-    page = trace_page(context.run, context.config, asked, answers, table, forensics, refined)
+    page = trace_page(context.run, context.config, asked, answers, table, nearest, forensics, refined)
     write_text(folder / "index.html", page)
-    return answers, table, forensics
+    return answers, table, nearest, forensics
 
 
-def _influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> tuple[TraceAnswers, Table]:
-    """Compute the model's predictions for the queries and their strongest train rows, on the workers."""
+def _influences(
+    context: AuditContext, work: TraceWork, asked: TraceQueries
+) -> tuple[TraceAnswers, Table, Table]:
+    """Compute the model's predictions for the queries, their strongest and their nearest rows, on the workers."""
     tensors = {name: torch.from_numpy(each) for name, each in asked.inputs.items()}
     if asked.labels is not None:
         tensors["labels"] = torch.from_numpy(asked.labels)
     save_tensors(work.queries_path, tensors)
+    if work.words:
+        _count_words(context, work, asked)
     done = 0
 
     def prepared(part: int, _: object) -> None:
@@ -249,31 +277,26 @@ def _influences(context: AuditContext, work: TraceWork, asked: TraceQueries) -> 
 
     names = [f"trace: chunk {chunk.id}" for chunk in chunks]
     context.workers.run(trace_chunk, [(work, chunk) for chunk in chunks], names, traced)
-    found = load_file(work.chunk_path(chunks[0]))
+    found, near = read_chunk(work, chunks[0])
     for chunk in chunks[1:]:
-        found = merge(found, load_file(work.chunk_path(chunk)), work.top)
+        strong, alike = read_chunk(work, chunk)
+        found, near = merge(found, strong, work.top), merge(near, alike, work.top, by="similarity")
     said = {name: each.numpy() for name, each in read_answers(work).items()}
-    return TraceAnswers(said["outputs"], said["labels"], said["losses"], asked.labels is not None), found
+    return (
+        TraceAnswers(said["outputs"], said["labels"], said["losses"], asked.labels is not None),
+        found,
+        near,
+    )
 
 
-def _as_table(decode: Any, asked: TraceQueries, found: Table, rows: TrainRows) -> pa.Table:
-    """The table influences.parquet: a line for each query, direction and row, the strongest row first."""
-    direction, query, rank = np.nonzero(found["places"] >= 0)
-    order = np.lexsort((rank, direction, query))
-    at = tuple(each[order] for each in (direction, query, rank))
-    there = rows.at(found["places"][at])
-    labels = rows.labels_at(found["places"][at])
-    columns = {
-        "query_key": pa.array(asked.keys, pa.string()).take(pa.array(at[1])),
-        "query": pa.array(at[1].astype(np.int64)),
-        "rank": pa.array((at[2] + 1).astype(np.int32)),
-        "direction": pa.array(DIRECTIONS).take(pa.array(at[0])),
-        "row_key": there["row_key"],
-        "influence": pa.array(found["influence"][at]),
-        "representation_similarity": pa.array(found["similarity"][at]),
-        "label": decode(found["labels"][at]) if labels is None else labels,
-        "decision": there["decision"],
-        "shard": there["shard"],
-        "row": there["row"],
-    }
-    return pa.table(columns)
+def _count_words(context: AuditContext, work: TraceWork, asked: TraceQueries) -> None:
+    """Write the words of the queries and of all train rows, on the workers."""
+    save_counts(work.words_path, asked.words)
+    chunks = run_data(work.run_path).chunks("train")
+    size = -(-len(chunks) // COUNTING_TASKS)
+    groups = [chunks[start : start + size] for start in range(0, len(chunks), size)]
+    sums = work.folder / "words"
+    tasks = [(work.run_path, work.folder, group) for group in groups]
+    found = summed(context.workers, write_counts, tasks, sums, "trace: words")
+    shutil.copyfile(found, work.rows_with_path)
+    forget(sums)

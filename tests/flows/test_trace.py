@@ -38,6 +38,7 @@ def test_the_rows_behind_predictions_are_printed_and_written(
         "carriers.parquet",
         "index.html",
         "influences.parquet",
+        "nearest.parquet",
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["seen"]
     assert "No common pattern was found" in (folder / "index.html").read_text()
