@@ -20,8 +20,8 @@ SAID = {"words": "words", "representation": "the model’s features"}
 
 
 BASELINE = (
-    "Similarity is a baseline: it knows nothing of training, yet on some tasks it names the rows behind a prediction as "
-    "well as influence does."
+    "Similarity is a baseline: it knows nothing of training, yet on some tasks it names the rows behind a prediction "
+    "as well as influence does."
 )
 
 
