@@ -311,7 +311,8 @@ def _explain(path: Path, labels: Labels, opinion: Opinion, nearest: np.ndarray) 
 def _training_warnings(context: AuditContext, given: np.ndarray) -> list[str]:
     task = run_data(context.run.path).encoding.target
     warning = undertrained(context.run.facts("train")["curve"], task.constant_loss(given))
-    return [] if warning is None else [warning]
+    found = [] if warning is None else [warning]
+    return found + context.run.facts("attribute").get("misfits", [])
 
 
 def _caps_note(left: int) -> str | None:

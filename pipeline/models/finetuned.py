@@ -67,25 +67,28 @@ def finetuned(
     Raises:
         InputError: the encoder can't be loaded, has fewer layers, or is not made of layers that are alike.
     """
-    pretrained = sentence_model(asked)
+    pretrained = sentence_model(asked, "cpu")
     stages = [copy.deepcopy(each) for each in pretrained if type(each).__name__ != "Normalize"]
     padding = pretrained.tokenizer.pad_token_id or 0
     model = Finetuned(stages, padding, nn.Identity())
     try:
-        width = model.embed(torch.tensor([[PADDING + 1]])).shape[1]
+        vector = model.embed(torch.tensor([[PADDING + 1]]))
     except Exception as error:  # whatever the library raises
         raise InputError(
             f"{asked.key}: {asked.encoder} can't be trained further ({type(error).__name__}: {error})",
             "Leave `finetune` out, or train it as a model of your own: docs/how-to/own-model.md.",
         ) from error
-    model.head = nn.Sequential(*dense_layers(width + dense, hidden if dense else [], outputs, dropout))
-    _freeze(model, {id(each) for each in _trained(asked, model, layers)})
+    model.head = nn.Sequential(
+        *dense_layers(vector.shape[1] + dense, hidden if dense else [], outputs, dropout)
+    )
+    _freeze(model, {id(each) for each in _trained(asked, model, _used(model, vector), layers)})
     return model
 
 
-def _trained(asked: Pretrained, model: Finetuned, layers: int | None) -> Iterator[nn.Parameter]:
-    """The parameters to train: those of the head, of the last layers, and of what comes after these."""
-    used = _used(model)
+def _trained(
+    asked: Pretrained, model: Finetuned, used: list[nn.Parameter], layers: int | None
+) -> Iterator[nn.Parameter]:
+    """The parameters to train: those of the head, of the last layers, and of what comes after these, if `used`."""
     yield from model.head.parameters()
     if layers is None:
         yield from used
@@ -112,12 +115,10 @@ def _trained(asked: Pretrained, model: Finetuned, layers: int | None) -> Iterato
             yield each
 
 
-def _used(model: Finetuned) -> list[nn.Parameter]:
+def _used(model: Finetuned, vector: Tensor) -> list[nn.Parameter]:
     """The parameters of the encoder on which the vector of a text depends, in the order of its modules."""
     found = list(model.stages.parameters())
-    gradients = torch.autograd.grad(
-        model.embed(torch.tensor([[PADDING + 1]])).sum(), found, allow_unused=True
-    )
+    gradients = torch.autograd.grad(vector.sum(), found, allow_unused=True)
     return [each for each, gradient in zip(found, gradients) if gradient is not None]
 
 

@@ -22,6 +22,7 @@ from pipeline.runs.directory import write_atomically
 from pipeline.scoring.ensemble import average_scores
 from pipeline.scoring.features import FEATURES, compared
 from pipeline.scoring.groups import scored_groups
+from pipeline.scoring.misfits import recorded_misfits, told_apart
 from pipeline.scoring.plan import ScoringPlan, attribution_model, batch_of, batches, plans, weighted_rows
 from pipeline.seeds import random_state
 from pipeline.workers.worker import run_budgets, run_config, run_data, run_objective
@@ -58,6 +59,9 @@ def attribute(context: AuditContext) -> dict[str, Any]:
     error = None
     if precision != "float32":
         error = context.workers.run(precision_error, [(todo[0],)], [f"attribute: error of {precision}"])[0]
+    misfits: list[str] = []
+    if told_apart(context.config, todo[0]):
+        misfits = context.workers.run(recorded_misfits, [(todo[0],)], ["attribute: the recorded losses"])[0]
     tasks = [(todo, chunk, place_of(path, chunk)) for chunk in waiting]
     context.workers.run(_score_chunk, tasks, [f"attribute: chunk {chunk.id}" for chunk in waiting], tick)
     if ensemble > 1:
@@ -73,6 +77,7 @@ def attribute(context: AuditContext) -> dict[str, Any]:
         "precision": precision,
         "precision_error": error,
         "groups": [] if groups is None else groups.as_json(),
+        "misfits": misfits,
     }
 
 

@@ -236,11 +236,11 @@ class TrainPairs:
     """An iterable over batches of inputs and labels of all train rows; it can be iterated repeatedly."""
 
     def __init__(self, run_path: Path):
-        self._run_path = run_path
+        self.run_path = run_path
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        for chunk in run_data(self._run_path).chunks("train"):
-            for batch in batches(self._run_path, chunk):
+        for chunk in run_data(self.run_path).chunks("train"):
+            for batch in batches(self.run_path, chunk):
                 yield batch.inputs, batch.labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from pipeline.attribution import (
     cross_entropy,
     squared_error,
 )
+from pipeline.attribution.misfits.expected import checked_rows, expected_at
+from pipeline.attribution.rows.batch import Batch
 
 ROWS, WIDTH, CLASSES, TOKENS, OUTPUTS = 240, 8, 4, 6, 5
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -78,17 +81,17 @@ class Loop:
         kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
         rate = 0.1 if self.optimizer == "sgd" else 0.005
         optimizer = kinds[self.optimizer](self.model.parameters(), lr=rate)
-        steps = self.epochs * (ROWS // self.batch)
+        steps = self.epochs * (len(self.inputs) // self.batch)
         recorder = TrajectoryRecorder(
             self.model,
             optimizer,
             directory,
             steps=steps,
-            train_rows=ROWS,
+            train_rows=len(self.inputs),
             batch_size=self.batch if norms else None,
         )
         for _ in range(self.epochs):
-            for rows in torch.randperm(ROWS).split(self.batch):
+            for rows in torch.randperm(len(self.inputs)).split(self.batch):
                 for part in rows.split(self.micro):
                     found = self.loss(self.model(self.inputs[part]), self.labels[part])
                     (found / (len(rows) // len(part) if self.divide else 1)).backward()
@@ -137,6 +140,30 @@ RIGHT = {
 def test_the_right_loss_is_silent(name: str, tmp_path: Path) -> None:
     loop, told = RIGHT[name]
     assert loop.record(tmp_path).said(tmp_path, told) == []
+
+
+@pytest.mark.parametrize("batch", [9, 3, 1])
+def test_few_rows_are_silent(batch: int, tmp_path: Path) -> None:
+    loop = Loop(batch=batch, epochs=12 * batch)
+    loop.inputs, loop.labels = loop.inputs[:9], loop.labels[:9]
+    assert loop.record(tmp_path).said(tmp_path) == []
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_the_expected_norm_is_the_mean_over_all_batches(batch: int) -> None:
+    inputs, labels = (each[:7] for each in problem("classes"))
+    torch.manual_seed(0)
+    model = nn.Linear(WIDTH, CLASSES)
+    parts = checked_rows([Batch(inputs, labels, torch.arange(7))], 7, seed=0)
+    found = expected_at(model, cross_entropy(), {}, parts, 7, batch, seed=0).squared_norm
+    norms = []
+    for rows in itertools.combinations(range(7), batch):
+        loss = entropy(model(inputs[list(rows)]), labels[list(rows)])
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norms.append(sum(float(each.square().sum()) for each in gradients))
+    assert found is not None
+    assert found.mean == pytest.approx(sum(norms) / len(norms), rel=1e-5)
+    assert found.error < 1e-6 if batch == 7 else found.error > 0
 
 
 @pytest.mark.parametrize("norms", [True, False], ids=["loss and norms", "loss alone"])

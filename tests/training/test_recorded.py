@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def record(
     rate: float,
     checkpoints: int = 4,
     build: Callable[[], nn.Module] = lambda: of_images(16),
+    smoothing: float = 0.0,
 ) -> None:
     """Ten lines of anybody's."""
     torch.manual_seed(3)
@@ -46,14 +48,21 @@ def record(
     optimizer = kind(model.parameters(), lr=rate)
     steps = EPOCHS * len(labels) // BATCH
     recorder = TrajectoryRecorder(
-        model, optimizer, folder, steps=steps, train_rows=len(labels), checkpoints=checkpoints
+        model,
+        optimizer,
+        folder,
+        steps=steps,
+        train_rows=len(labels),
+        batch_size=BATCH,
+        checkpoints=checkpoints,
     )
     for step in range(steps):
         rows = torch.randint(len(labels), (BATCH,))
         optimizer.zero_grad()
-        cross_entropy(model(images[rows]), labels[rows]).backward()
+        loss = cross_entropy(model(images[rows]), labels[rows], label_smoothing=smoothing)
+        loss.backward()
         optimizer.step()
-        recorder.step(epoch=(step + 1) * BATCH / len(labels))
+        recorder.step(epoch=(step + 1) * BATCH / len(labels), loss=loss)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +98,7 @@ def test_recorded_checkpoints_are_audited_and_their_folder_is_only_read(folder: 
     run_until(recorded_config(folder), run, "detect")
     facts = RunDirectory(run).facts("train")
     assert (facts["checkpoints"], facts["trainings"]) == (4, 0)
+    assert RunDirectory(run).facts("attribute")["misfits"] == []
     assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
     images, labels = read("train")
@@ -114,6 +124,19 @@ def test_recorded_checkpoints_are_audited_and_their_folder_is_only_read(folder: 
     if 2 * early < EPOCHS:
         window = Trajectory.load(early_trajectory(run))
         assert [each.epoch for each in window.checkpoints] == list(range(1, 2 * early + 1))
+
+
+def test_a_training_with_another_loss_than_the_audit_takes_is_warned_of(tmp_path: Path) -> None:
+    record(tmp_path / "recorded", torch.optim.SGD, 0.1, smoothing=0.3)
+    run = tmp_path / "run"
+    run_until(recorded_config(tmp_path / "recorded"), run, "detect")
+    (said,) = (
+        each for each in RunDirectory(run).facts("detect")["warnings"] if "training.trajectory" in each
+    )
+    assert re.search(r"They fit label smoothing of 0\.[23]\d*, not 0: set training.label_smoothing", said)
+    told = tmp_path / "told"
+    run_until(recorded_config(tmp_path / "recorded", training__label_smoothing=0.3), told, "attribute")
+    assert RunDirectory(told).facts("attribute")["misfits"] == []
 
 
 def test_few_checkpoints_stand_for_the_epochs_around_them(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.callbacks.recording import Recording, known_length
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.trajectory.recorder import TrajectoryRecorder
 from pipeline.attribution.trajectory.weights import load_weights, write_tensors
 from pipeline.attribution.trajectory.wrapped_models import is_first_process, unwrapped
 
@@ -63,7 +64,7 @@ class TrajectoryCallback(TrainerCallback):
             OptimizerError: the formulas of this library don't cover the optimizer.
         """
         rows = self._train_rows
-        self._recording = Recording(
+        recorder = TrajectoryRecorder(
             model,
             optimizer,
             self._directory,
@@ -72,10 +73,10 @@ class TrajectoryCallback(TrainerCallback):
             if rows is None
             else rows,
             batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            epochs=state.num_train_epochs,
             checkpoints=self._checkpoints,
             tail=self._tail,
         )
+        self._recording = Recording(recorder, optimizer, state.num_train_epochs / state.max_steps)
         if state.global_step:
             self._resume(_state_path(args, state))
         if args.gradient_accumulation_steps == 1:

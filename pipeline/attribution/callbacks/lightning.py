@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.callbacks.recording import Recording, known_length, rows_of_a_step
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.trajectory.recorder import TrajectoryRecorder
 
 try:
     from lightning.pytorch import Callback
@@ -64,17 +65,19 @@ class TrajectoryCallback(Callback):
                 "Give the Trainer max_epochs or max_steps; early stopping may end it.",
             )
         rows = self._train_rows
-        self._recording = Recording(
+        recorder = TrajectoryRecorder(
             pl_module.get_submodule(self._module),
             trainer.optimizers[0],
             self._directory,
             steps=int(steps),
             train_rows=known_length(loader.dataset, "data set of the loader") if rows is None else rows,
             batch_size=rows_of_a_step(loader, trainer.accumulate_grad_batches),
-            epochs=trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None,
             checkpoints=self._checkpoints,
             tail=self._tail,
         )
+        known = trainer.max_epochs is not None and trainer.max_epochs > 0
+        per_step = trainer.max_epochs / int(steps) if known else None
+        self._recording = Recording(recorder, trainer.optimizers[0], per_step)
         if self._restored:
             self._recording.recorder.restore(self._restored)
         elif trainer.global_step:

@@ -21,8 +21,10 @@ class Recording:
     """A trajectory recorder whose ``step`` is called by the optimizer after every step, before a schedule's step.
 
     Args:
-        model, optimizer, directory, steps, train_rows, batch_size, checkpoints, tail: as in ``TrajectoryRecorder``.
-        epochs: the number of epochs of training, or None.
+        recorder: the recorder.
+        optimizer: the optimizer that the recorder was made with. The recorder's own hook, which measures gradients,
+            comes before the hook of this object.
+        epochs_per_step: the number of epochs of a step; None if it isn't known.
 
     Attributes:
         recorder: the recorder.
@@ -30,31 +32,11 @@ class Recording:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        directory: str | Path,
-        *,
-        steps: int,
-        train_rows: int,
-        batch_size: int,
-        epochs: float | None = None,
-        checkpoints: int = 6,
-        tail: float = 0.5,
+        self, recorder: TrajectoryRecorder, optimizer: Optimizer, epochs_per_step: float | None
     ) -> None:
-        # This recorder's own hook, which measures gradients, comes before the hook below.
-        self.recorder = TrajectoryRecorder(
-            model,
-            optimizer,
-            directory,
-            steps=steps,
-            train_rows=train_rows,
-            batch_size=batch_size,
-            checkpoints=checkpoints,
-            tail=tail,
-        )
+        self.recorder = recorder
         self.loss: Tensor | float | None = None
-        self._per_step = None if epochs is None else epochs / steps
+        self._per_step = epochs_per_step
         held = weakref.ref(self)
 
         def step(*_: Any) -> None:
@@ -112,17 +94,18 @@ def record_training(
         OptimizerError: the formulas of this library don't cover the optimizer.
     """
     batches = known_length(loader, "loader")
-    recording = Recording(
+    steps = epochs * -(-batches // accumulate)
+    recorder = TrajectoryRecorder(
         model,
         optimizer,
         directory,
-        steps=epochs * -(-batches // accumulate),
+        steps=steps,
         train_rows=known_length(loader.dataset, "dataset of the loader"),
         batch_size=rows_of_a_step(loader, accumulate),
-        epochs=epochs,
         checkpoints=checkpoints,
         tail=tail,
     )
+    recording = Recording(recorder, optimizer, epochs / steps)
     try:
         yield recording
     except BaseException:

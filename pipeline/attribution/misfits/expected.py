@@ -5,12 +5,14 @@ that are drawn without replacement from N rows has the expected squared norm
 
     ‖ḡ‖² + (q − ‖ḡ‖²) / B · (N − B) / (N − 1)
 
-Both terms are estimated on some rows. q is the mean of ‖Σ ±g_i‖² over parts of the rows, with random signs: that takes
-a backward pass for each part, and no gradients of single rows.
+Both terms are estimated on n of the rows, whose mean gradient has such a squared norm too, with n for B. Where all rows
+are looked at, ‖ḡ‖² is exact. q is the mean of ‖Σ ±g_i‖² over parts of the rows, with random signs: that takes a
+backward pass for each part, and no gradients of single rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +27,10 @@ from pipeline.attribution.model.modes import modes_kept
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.rows.batch import Batch
 
-# About the number of rows that are looked at, at every checkpoint, and the rows of a part.
+# About the number of rows that are looked at, at every checkpoint, the rows of a part, and the parts of few rows.
 CHECKED_ROWS = 512
 _PART_ROWS = 32
+_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,12 @@ def checked_rows(batches: Iterable[Batch], rows: int, seed: int) -> list[Batch]:
     """Returns a random choice of about ``CHECKED_ROWS`` of ``rows`` rows, in parts."""
     share = min(1.0, CHECKED_ROWS / rows)
     chosen = (batch for batch, _ in sampled_batches(batches, share, seed))
-    return [part for batch in chosen for part in _parts(batch)]
+    size = max(1, min(_PART_ROWS, rows // _PARTS))
+    return [part for batch in chosen for part in _parts(batch, size)]
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
-    for places in torch.arange(len(batch.row_ids)).split(_PART_ROWS):
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    for places in torch.arange(len(batch.row_ids)).split(size):
         if len(places):
             yield batch.select(places)
 
@@ -96,10 +100,10 @@ def expected_at(
         for part in parts:
             with torch.set_grad_enabled(batch_size is not None):
                 outputs = predict(model, part.inputs)
-                found = objective.losses(outputs, part.labels)
+                found = _weighted(objective.losses(outputs, part.labels), part)
             losses.append(found.detach().double().cpu())
             for name, other in others.items():
-                sums[name] += float(other.losses(outputs.detach(), part.labels).sum())
+                sums[name] += float(_weighted(other.losses(outputs.detach(), part.labels), part).sum())
             if batch_size is not None:
                 signs = 2 * torch.randint(2, (len(found),), generator=generator).to(found) - 1
                 for kept, gradient in zip(total, _gradients(found, trained, None), strict=True):
@@ -112,17 +116,32 @@ def expected_at(
     return Expected(mean_of(all_losses.tolist()), {name: value / count for name, value in sums.items()}, norm)
 
 
+def _weighted(losses: Tensor, batch: Batch) -> Tensor:
+    return losses if batch.weights is None else losses * batch.weights.to(losses)
+
+
 def _squared_norm(
     total: list[Tensor], squares: list[tuple[float, int]], rows: int, batch_size: int
 ) -> Estimate:
     count = sum(size for _, size in squares)
     single = sum(square for square, _ in squares) / count
-    # The squared norm of a mean over a sample is too large by the variance of that mean.
-    mean = max(0.0, (_squared(total) / count - single) / (count - 1)) if count > 1 else single
-    drawn = min(batch_size, rows)
-    spread = (single - mean) / drawn * (rows - drawn) / max(1, rows - 1)
     error = mean_of([square / size for square, size in squares]).error
-    return Estimate(mean + max(0.0, spread), error)
+    here, there = (_share_of_single(size, rows) for size in (count, min(batch_size, rows)))
+    if here == 1.0:  # one row of many
+        return Estimate(single, error)
+    # The squared norm of the mean of the rows that are looked at is too large by the share of q.
+    full = max(0.0, (_squared(total) / count**2 - here * single) / (1 - here))
+    found = (1 - there) * full + there * single
+    if found <= 0.0:
+        return Estimate(0.0, float("inf"))
+    by_single = abs(there - here * (1 - there) / (1 - here)) * single * error
+    by_full = 2**0.5 * here * single * (1 - there) / (1 - here)
+    return Estimate(found, math.hypot(by_single, by_full) / found)
+
+
+def _share_of_single(drawn: int, rows: int) -> float:
+    """Returns what the mean gradient of some rows of all has of q in its expected squared norm; ‖ḡ‖² has the rest."""
+    return (rows - drawn) / max(1, rows - 1) / drawn
 
 
 def mean_of(values: list[float]) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pipeline.attribution.misfits.compared import Comparison, Ratio, compare_stage
 from pipeline.attribution.objectives import Objective
@@ -20,7 +21,27 @@ _SMOOTHING, _RAISED = 0.03, 1.15
 _CLIPPED, _CLIPPED_FACTOR = 0.25, 1.1
 
 
-def misfits(points: Points, rows: StageRows, stage: int, seed: int) -> list[str]:
+@dataclass(frozen=True)
+class Remedies:
+    """What to do about a misfit. ``{name}`` stands for the loss that is told, ``{reduction}`` for the one that fits.
+
+    Attributes:
+        reduction: another reduction fits.
+        smoothing: another label smoothing fits.
+        loss: training's losses are others.
+    """
+
+    reduction: str = "give loss={name}(reduction={reduction!r}) with the other options as they are."
+    smoothing: str = "give loss={name}(label_smoothing=…) with the value of training."
+    loss: str = "Tell attribute the loss of training."
+
+
+IN_ATTRIBUTE = Remedies()
+
+
+def misfits(
+    points: Points, rows: StageRows, stage: int, seed: int, remedies: Remedies = IN_ATTRIBUTE
+) -> list[str]:
     """Returns sentences that say what in a stage doesn't fit the stage's objective, and by which factor.
 
     Args:
@@ -28,20 +49,23 @@ def misfits(points: Points, rows: StageRows, stage: int, seed: int) -> list[str]
         rows: the rows of the stage.
         stage: the number of the stage.
         seed: the seed of the choice of rows.
+        remedies: what to do about each misfit.
     """
     found = compare_stage(points, rows, stage, seed)
     if found is None:
         return []
     where = f"Stage {stage}: " if len(points.trajectory.stages) > 1 else ""
     batch_size = points.trajectory.stages[stage].batch_size
-    return [where + each for each in said_of(found, rows.objective, batch_size)]
+    return [where + each for each in said_of(found, rows.objective, batch_size, remedies)]
 
 
-def said_of(found: Comparison, objective: Objective, batch_size: int | None) -> Iterator[str]:
+def said_of(
+    found: Comparison, objective: Objective, batch_size: int | None, remedies: Remedies = IN_ATTRIBUTE
+) -> Iterator[str]:
     """Yields a sentence or two for each misfit of a comparison."""
     name = objective.name
     loss_fits = found.loss is None or not found.loss.beyond(_FITS)
-    explained = _by_reduction(found, name) or _by_smoothing(found, name)
+    explained = _by_reduction(found, name, remedies) or _by_smoothing(found, name, remedies)
     if explained is not None:
         yield explained
     if found.loss is not None and not loss_fits and explained is None:
@@ -53,14 +77,14 @@ def said_of(found: Comparison, objective: Objective, batch_size: int | None) -> 
             return
         yield (
             f"Training's losses are {_times(found.loss)} the loss {name!r} of the rows at the recorded weights, and "
-            "scores are those of the loss that is told. Tell attribute the loss of training. A penalty in the loss, "
+            "scores are those of the loss that is told. {remedies.loss} A penalty in the loss, "
             "augmentation and row weights can be the cause too."
         )
     if found.gradient is not None and not (explained is not None and _smoothed(found)):
         yield from _of_gradients(found, explained is not None, batch_size)
 
 
-def _by_reduction(found: Comparison, name: str) -> str | None:
+def _by_reduction(found: Comparison, name: str, remedies: Remedies) -> str | None:
     """Returns what to do if another reduction explains the loss or, where it isn't known, the gradient."""
     seen = found.gradient if found.loss is None else found.loss
     if seen is None or not seen.beyond(_FITS) or (found.loss is None and _is_clipped(found)):
@@ -73,8 +97,8 @@ def _by_reduction(found: Comparison, name: str) -> str | None:
             what = "losses" if found.loss is not None else "gradients"
             return (
                 f"Training's {what} are {_times(seen)} those of the loss {name!r} of the rows at the recorded "
-                f"weights, and scores have another scale than training. They fit reduction={reduction!r}: give "
-                f"loss={name}(reduction={reduction!r}) with the other options as they are."
+                f"weights, and scores have another scale than training. They fit reduction={reduction!r}: "
+                + remedies.reduction.format(name=name, reduction=reduction)
             )
     return None
 
@@ -89,15 +113,15 @@ def _smoothed(found: Comparison) -> bool:
     return abs(more) > max(_SMOOTHING, sure * smoothing.error) and factors[0] > 1 and factors[1] > _RAISED
 
 
-def _by_smoothing(found: Comparison, name: str) -> str | None:
+def _by_smoothing(found: Comparison, name: str, remedies: Remedies) -> str | None:
     if not _smoothed(found):
         return None
     assert found.smoothing is not None
     assert found.loss is not None
     return (
         f"Training's losses are {_times(found.loss)} the loss {name!r} of the rows at the recorded weights. They fit "
-        f"label smoothing of {max(0.0, found.smoothing.value):.2g}, not {found.smoothing.told:g}: give "
-        f"loss={name}(label_smoothing=…) with the value of training."
+        f"label smoothing of {max(0.0, found.smoothing.value):.2g}, not {found.smoothing.told:g}: "
+        + remedies.smoothing.format(name=name)
     )
 
 

@@ -79,6 +79,6 @@ class FinetunedText(EncodedText, word="finetuned text"):
 
     def _pieces(self, column: pa.Array, most: int | None = None) -> list[list[int]]:
         """The tokenizer's numbers of each text, at most so many."""
-        texts, model = plain(column).fill_null("").to_pylist(), sentence_model(self.asked)
+        texts, model = plain(column).fill_null("").to_pylist(), sentence_model(self.asked, "cpu")
         most = min(self.most if most is None else most, model.max_seq_length or self.most)
         return model.tokenizer(texts, truncation=True, max_length=most)["input_ids"] if texts else []

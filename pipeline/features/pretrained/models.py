@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -178,35 +179,33 @@ def forget() -> None:
 
 
 def _load(asked: Pretrained, device: str) -> Callable[[list[Any]], Any]:
-    try:
-        if is_import_path(asked.encoder):
+    if is_import_path(asked.encoder):
+        with _loading(asked):
             return _function(asked)(device)
-        model = _sentence_model(asked, device)
-        return lambda texts: model.encode(texts, batch_size=BATCH, show_progress_bar=False)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's function or the library raises
-        raise InputError(f"{asked.key}: {asked.encoder} can't be loaded ({_said(error)})", PAGE) from error
-
-
-def _sentence_model(asked: Pretrained, device: str) -> Any:
-    library, folder = _library(asked), str(_folder(asked))
-    _no_bars()
-    return library.SentenceTransformer(folder, device=device, local_files_only=True)
+    model = sentence_model(asked, device)
+    return lambda texts: model.encode(texts, batch_size=BATCH, show_progress_bar=False)
 
 
 @cache
-def sentence_model(asked: Pretrained) -> Any:
-    """The encoder as a module of sentence-transformers on the CPU, with its tokenizer; nobody may change it.
+def sentence_model(asked: Pretrained, device: str) -> Any:
+    """The encoder as a module of sentence-transformers, with its tokenizer; nobody may change it.
 
     Raises:
         InputError: it can't be loaded.
     """
+    with _loading(asked):
+        library, folder = _library(asked), str(_folder(asked))
+        _no_bars()
+        return library.SentenceTransformer(folder, device=device, local_files_only=True)
+
+
+@contextmanager
+def _loading(asked: Pretrained) -> Iterator[None]:
     try:
-        return _sentence_model(asked, "cpu")
+        yield
     except InputError:
         raise
-    except Exception as error:  # whatever the library raises
+    except Exception as error:  # whatever the user's function or the library raises
         raise InputError(f"{asked.key}: {asked.encoder} can't be loaded ({_said(error)})", PAGE) from error
 
 
