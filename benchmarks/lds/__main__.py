@@ -2,6 +2,7 @@
 
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
     python -m benchmarks.lds --same-order [--data DIR] [--tasks NAME,…]
+    python -m benchmarks.lds --write-banks [--data DIR] [--tasks NAME,…]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
 several times (with as many epochs, so with fewer steps), few for all tasks before more; and, for some tasks, what each
@@ -10,6 +11,7 @@ that the same command goes on after an interruption; scores are made anew when t
 `--done` sums up what is there, without data, and says how many scores are of other code. Results of tasks that are not
 asked for stay as they are. `--same-order` leaves rows out of the very trainings of the base models instead
 (`same_order.py`), and other results stay. Tasks whose data are not in DIR are left out. `--quick` writes no results.
+`--write-banks` writes the retrainings that are kept as truth banks (`banks.py`), and nothing else.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from typing import Any
 
 import torch
 
+from benchmarks.lds.banks import write_bank
 from benchmarks.lds.bases import Base, base_folder
 from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
 from benchmarks.lds.predictions import Kept, all_scores, asked_in_all, kept_scores
 from benchmarks.lds.questions import questions
+from benchmarks.lds.rows import Data
 from benchmarks.lds.same_order import TRUTH, measure_same_order, same_order_rows
 from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
-from benchmarks.lds.tasks import TASKS, Data, Removal, Task
+from benchmarks.lds.tasks import TASKS, Removal, Task
 from benchmarks.lds.truth import measure_truth
 from benchmarks.results import HOME, read_results, write_table
 
@@ -46,6 +50,10 @@ def main() -> None:
     if arguments.same_order:
         new = [row for name, (task, data) in found.items() for row in same_order(name, task, data)]
         write_table("lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *new]))
+        return
+    if arguments.write_banks:
+        for name, (task, data) in found.items():
+            print(f"{name}: {write_bank(name, task, data) or 'no retrainings are kept'}")
         return
     for most in ROUNDS:
         for name, (task, data) in found.items():
@@ -157,6 +165,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--truth-only", action="store_true", help="retrain and stop")
     parser.add_argument("--same-order", action="store_true", help="the base models' own order, alone")
+    parser.add_argument("--write-banks", action="store_true", help="write truth banks of what is there")
     parser.add_argument("--done", action="store_true", help="use what is there")
     arguments = parser.parse_args()
     arguments.tasks = arguments.tasks or (["digits"] if arguments.quick else list(TASKS))

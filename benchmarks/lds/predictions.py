@@ -17,10 +17,10 @@ from torch import Tensor
 
 import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
+from benchmarks.lds.likeness import bm25_likeness, helping, takes_texts, tfidf_likeness
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import DEFAULT_DAMPING, kronfluence_influence
 from benchmarks.lds.tasks import Task
-from benchmarks.lds.text_likeness import takes_texts, tfidf_likeness
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
@@ -89,6 +89,11 @@ def source(base: Base, kind: str, at: str) -> Tensor:
     """SOURCE with one segment a stage, in nats where that is defined."""
     in_nats = kind == "validation_loss" and len(base.task.recipe.epochs) == 1
     return by_attribute(base, kind, at, method="source", calibrate=in_nats)
+
+
+def representation_likeness(base: Base, kind: str, at: str) -> Tensor:
+    """The cosine of the last layer's inputs."""
+    return helping(base, kind, by_attribute(base, kind, at, method="representation"))
 
 
 def by_unrolling(base: Base, smoothed: bool, pieces: int | None = None) -> Tensor:
@@ -165,8 +170,9 @@ METHODS = {
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
     "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),
     "trak": Method(partial(by_attribute, method="trak"), points=("final",)),
-    "representation": Method(partial(by_attribute, method="representation"), points=("final",)),
+    "representation": Method(representation_likeness, points=("final",)),
     "tfidf": Method(tfidf_likeness, points=("final",), suits=takes_texts),
+    "bm25": Method(bm25_likeness, points=("final",), suits=takes_texts),
     "unrolled": Method(lambda base, *_: by_unrolling(base, False), ("validation_loss",), ("tail",)),
     "unrolled_gauss_newton": Method(
         lambda base, *_: by_unrolling(base, True), ("validation_loss",), ("tail",)
