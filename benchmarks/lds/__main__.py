@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.lds.banks import write_bank
+from benchmarks.lds.banks import shipped_rows, write_bank
 from benchmarks.lds.bases import Base, base_folder
 from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
 from benchmarks.lds.predictions import Kept, all_scores, asked_in_all, kept_scores
@@ -35,7 +35,7 @@ from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Removal, Task
 from benchmarks.lds.truth import measure_truth
-from benchmarks.results import HOME, read_results, write_table
+from benchmarks.results import HOME, commit, read_results, write_table
 
 ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
@@ -49,11 +49,14 @@ def main() -> None:
     found = {} if arguments.done else read_tasks(tasks, arguments.data)
     if arguments.same_order:
         new = [row for name, (task, data) in found.items() for row in same_order(name, task, data)]
-        write_table("lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *new]))
+        write_table(
+            "lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *dated(new)])
+        )
         return
     if arguments.write_banks:
         for name, (task, data) in found.items():
             print(f"{name}: {write_bank(name, task, data) or 'no retrainings are kept'}")
+        write_table("banks", shipped_rows())
         return
     for most in ROUNDS:
         for name, (task, data) in found.items():
@@ -68,7 +71,7 @@ def main() -> None:
     rows = {name: rows_of(name, tasks[name]) for name in (tasks if arguments.done else found)}
     if not arguments.quick:
         new = [row for some in rows.values() for row in some]
-        write_table("lds", in_order([*earlier({row["task"] for row in new}), *new]))
+        write_table("lds", in_order([*earlier({row["task"] for row in new}), *dated(new)]))
 
 
 def same_order(name: str, task: Task, data: Data) -> list[Row]:
@@ -132,6 +135,11 @@ def earlier(done: set[str], of_same_order: bool = False) -> list[Row]:
         for row in (found["rows"] if found else [])
         if row["task"] in TASKS and (row["task"] not in done or (row["truth"] == TRUTH) != of_same_order)
     ]
+
+
+def dated(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the commit that made them, since a file has rows of several."""
+    return [row | {"commit": f"g{commit()}"} for row in rows]
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

@@ -11,6 +11,7 @@ import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from benchmarks.lds.bases import base_folder
 from benchmarks.lds.predictions import kept_scores
 from benchmarks.lds.questions import Question, questions
 from benchmarks.lds.rows import QUERIES, Data, Origin
+from benchmarks.lds.summary import rounded
 from benchmarks.lds.tasks import Recipe, Task
 from benchmarks.results import HOME, header_of
 from pipeline.faithfulness import bank as banks
@@ -73,6 +75,28 @@ def bank_of(name: str, task: Task, data: Data, origin: Origin, asked: list[Quest
         query_labels=data.validation_labels[:QUERIES].double().numpy(),
         questions={f"{each.kind}_{each.point}": of_question(task, each) for each in asked},
     )
+
+
+def shipped_rows() -> list[dict[str, Any]]:
+    """What the banks say of themselves, as rows of results."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(FOLDER.glob("*.safetensors")):
+        found = banks.read_bank(path)
+        for name, question in found.questions.items():
+            kind, _, point = name.rpartition("_")
+            masks, retrainings, _ = question.truth.shape
+            common = {"task": path.stem, "query": kind, "truth": point, "removed": SHARE, "n": masks}
+            common |= {"retrainings": retrainings, "train_rows": len(found.row_places)}
+            figures = {"truth": question.ceiling, **question.published}
+            rows += [
+                common
+                | {"method": method, "metric": "ceiling" if method == "truth" else "lds"}
+                | rounded(figure)
+                | {"commit": f"g{found.made['commit']}"}
+                for method, figure in figures.items()
+                if figure is not None
+            ]
+    return rows
 
 
 def command() -> str:

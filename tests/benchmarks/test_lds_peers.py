@@ -107,6 +107,9 @@ def test_rows_with_the_features_of_the_query_help_it(tmp_path: Path, monkeypatch
         assert found.shape == (1, 100)
         assert found[0, 3].item() == pytest.approx(sign)
         assert (found * sign).argmax() == 3
+        by_label = representation_likeness(base, kind, "final", by_label=True)
+        same = base.data.labels == base.data.labels[3]
+        torch.testing.assert_close(by_label, torch.where(same, found, -found))
 
 
 def test_kronfluence_gives_our_scores_where_what_it_draws_is_exact(
