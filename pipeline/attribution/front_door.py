@@ -22,6 +22,7 @@ from pipeline.attribution.model.coverage import WELL_COVERED, coverage
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
 from pipeline.attribution.options import (
+    WIDEST_OUTPUTS,
     check_calibration,
     check_options,
     check_relabelling,
@@ -64,6 +65,7 @@ def attribute(
     reduce_queries: bool = True,
     query_tolerance: float = QUERY_TOLERANCE,
     projection: int = PROJECTION,
+    widest_outputs: int = WIDEST_OUTPUTS,
     calibrate: bool = False,
     recording: str | Path | None = None,
     refined: RefinedSettings | None = None,
@@ -102,6 +104,8 @@ def attribute(
         query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
             by one (``query_compression``); 0 is exact.
         projection: how many numbers ``trak`` projects gradients to; more are better and slower.
+        widest_outputs: layers with more outputs, such as the head of a language model, keep the curvature between their
+            outputs as a diagonal, as ``coverage`` says. A matrix of all outputs takes 8 bytes times their square.
         calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``). That is defined for
             SOURCE with one segment and the mean query loss.
         recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``WindowRecorder`` for ``unrolled_gauss_newton``;
@@ -133,6 +137,7 @@ def attribute(
             "damping": damping,
             "query_tolerance": query_tolerance,
             "projection": projection,
+            "widest_outputs": widest_outputs,
         }
     )
     chosen = find_method(method)
@@ -173,7 +178,9 @@ def attribute(
             return compared_scores(model, similarity, method, stages, queries, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
-        settings = Settings(name, segments, fisher, seed, damping, calibrate, query_tolerance, refined)
+        settings = Settings(
+            name, segments, fisher, seed, damping, calibrate, query_tolerance, refined, widest_outputs
+        )
         scores = gradient_scores(points, stages, queries, settings, relabel)
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)

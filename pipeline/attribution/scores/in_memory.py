@@ -48,6 +48,7 @@ class Settings:
     calibrate: bool
     query_tolerance: float
     refined: RefinedSettings | None
+    widest_outputs: int
 
 
 def gradient_scores(
@@ -100,6 +101,7 @@ def _prepared(
         preconditioners=planned.preconditioners,
         seed=settings.seed,
         fisher=settings.fisher,
+        widest_outputs=settings.widest_outputs,
     )
 
 
