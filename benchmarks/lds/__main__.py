@@ -56,7 +56,7 @@ def main() -> None:
     if arguments.write_banks:
         for name, (task, data) in found.items():
             print(f"{name}: {write_bank(name, task, data) or 'no retrainings are kept'}")
-        write_table("banks", shipped_rows())
+        write_table("banks", shipped_rows(), module="lds")
         return
     for most in ROUNDS:
         for name, (task, data) in found.items():
