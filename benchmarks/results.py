@@ -103,7 +103,10 @@ def header_of(name: str) -> dict[str, Any]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the working tree when it is first asked for, with `+` if tracked files differ from it; None outside a repository."""
+    """The commit of the working tree, with `+` if tracked files differ from it; None outside a repository.
+
+    It is that of the first call, before results are written.
+    """
     try:
         found = git("rev-parse", "--short=12", "HEAD")
         return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
