@@ -172,10 +172,9 @@ def _bank(about: dict[str, Any], tensors: dict[str, np.ndarray]) -> Bank:
     }
     rows = len(tensors["row_places"])
     removed = np.unpackbits(tensors["removed"], axis=1, count=rows).astype(bool)
-    arrays = {name: tensors[name] for name in ARRAYS}
-    return Bank(
-        **about | {"columns": tuple(about["columns"])}, removed=removed, questions=questions, **arrays
-    )
+    fields: dict[str, Any] = {**about, **{name: tensors[name] for name in ARRAYS}}
+    fields |= {"columns": tuple(about["columns"]), "removed": removed, "questions": questions}
+    return Bank(**fields)
 
 
 def _digest(about: str, tensors: Mapping[str, np.ndarray]) -> str:
