@@ -71,15 +71,15 @@ def check_calibration(segments: int | Sequence[int], stages: int, mean_query: bo
     raise AttributionError(f"calibrate has no effect {condition}.", hint)
 
 
-def check_relabelling(mean_query: bool) -> None:
-    """Checks that ``relabel`` has an effect: it says how the mean query loss would change.
+def check_mean_query(option: str, mean_query: bool) -> None:
+    """Checks that ``relabel`` or ``per_token`` has an effect: they are about the mean query loss.
 
     Raises:
         AttributionError: the mean query loss isn't asked for.
     """
     if not mean_query:
         raise AttributionError(
-            "relabel has no effect without the mean query loss.",
+            f"{option} has no effect without the mean query loss.",
             "Give queries with reduce_queries=True, or leave it out.",
         )
 
