@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from pipeline.attribution.queries.refined import RefinedDirection as RefinedDirection
     from pipeline.attribution.queries.refined import RefinedSettings as RefinedSettings
     from pipeline.attribution.queries.refined import refined_direction as refined_direction
+    from pipeline.attribution.queries.tokens import token_queries as token_queries
     from pipeline.attribution.rows.batch import Batch as Batch
     from pipeline.attribution.rows.derivatives import RowSource as RowSource
     from pipeline.attribution.rows.derivatives import row_source as row_source
@@ -204,6 +205,7 @@ _WHERE = {
     "source_transport": "curvature.segment_functions",
     "eigenvalue_sums": "curvature.factors",
     "squared_error": "objectives",
+    "token_queries": "queries.tokens",
     "unrolled_cost": "unrolling.unrolled",
     "unrolled_gauss_newton_harm": "unrolling.unrolled_gauss_newton",
     "unrolled_harm": "unrolling.unrolled",

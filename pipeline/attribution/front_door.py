@@ -22,9 +22,10 @@ from pipeline.attribution.model.coverage import WELL_COVERED, coverage
 from pipeline.attribution.model.unseen import unseen_gradients
 from pipeline.attribution.objectives import Objective, check_objective, get_objective
 from pipeline.attribution.options import (
+    WIDEST_OUTPUTS,
     check_calibration,
+    check_mean_query,
     check_options,
-    check_relabelling,
     check_values,
     is_cut,
 )
@@ -64,10 +65,12 @@ def attribute(
     reduce_queries: bool = True,
     query_tolerance: float = QUERY_TOLERANCE,
     projection: int = PROJECTION,
+    widest_outputs: int = WIDEST_OUTPUTS,
     calibrate: bool = False,
     recording: str | Path | None = None,
     refined: RefinedSettings | None = None,
     relabel: Tensor | None = None,
+    per_token: bool = False,
 ) -> Scores:
     """Attributes the query loss, and every row's own, to the training rows.
 
@@ -102,6 +105,8 @@ def attribute(
         query_tolerance: share of a query's filter, by its norm, that may be lost for speed when queries are scored one
             by one (``query_compression``); 0 is exact.
         projection: how many numbers ``trak`` projects gradients to; more are better and slower.
+        widest_outputs: layers with more outputs, such as the head of a language model, keep the curvature between their
+            outputs as a diagonal, as ``coverage`` says. A matrix of all outputs takes 8 bytes times their square.
         calibrate: correct the scale of ``harm`` by a pass over some training rows (``scale``). That is defined for
             SOURCE with one segment and the mean query loss.
         recording: folder of ``ReplayRecorder`` for ``unrolled``, of ``WindowRecorder`` for ``unrolled_gauss_newton``;
@@ -110,6 +115,8 @@ def attribute(
         relabel: ``[rows, …]`` another label for every training row, in the order of the scores; gives
             ``Scores.relabel_effect``, what the mean query loss changes by when a row gets that label. A row whose label
             stays the same has 0.
+        per_token: split the harm of every row over its tokens as well, ``Scores.token_harm``, by a forward-mode pass
+            more at the same checkpoints. For queries that are single tokens see ``token_queries``.
 
     Raises:
         AttributionError: an option is unknown or has no effect with the method, the model can't take a batch or makes
@@ -133,12 +140,14 @@ def attribute(
             "damping": damping,
             "query_tolerance": query_tolerance,
             "projection": projection,
+            "widest_outputs": widest_outputs,
         }
     )
     chosen = find_method(method)
     given = {"segments": is_cut(segments), "damping": damping is not None, "calibrate": calibrate}
     given |= {"projection": projection != PROJECTION, "recording": recording is not None}
-    check_options(method, given | {"refined": refined is not None, "relabel": relabel is not None})
+    given |= {"refined": refined is not None, "relabel": relabel is not None, "per_token": per_token}
+    check_options(method, given)
     device = next((parameter.device for parameter in model.parameters()), None)
     repeating = partial(RepeatedBatches, naming=partial(named_inputs, model), device=device)
     data = _stage_data(train, trajectory, repeating)
@@ -150,8 +159,9 @@ def attribute(
         data = [replace(each, batches=PassSizedBatches(each.batches, model)) for each in data]
         query = None if query is None else PassSizedBatches(query, model)
     mean_query = query is not None and reduce_queries
-    if relabel is not None:
-        check_relabelling(mean_query)
+    for option, is_given in (("relabel", relabel is not None), ("per_token", per_token)):
+        if is_given:
+            check_mean_query(option, mean_query)
     if calibrate:
         check_calibration(segments, len(data), mean_query)
     check_running_statistics(model)
@@ -173,8 +183,10 @@ def attribute(
             return compared_scores(model, similarity, method, stages, queries, projection, seed)
         calibrate = calibrate or unrolling is not None
         name = method if unrolling is None else "source"
-        settings = Settings(name, segments, fisher, seed, damping, calibrate, query_tolerance, refined)
-        scores = gradient_scores(points, stages, queries, settings, relabel)
+        settings = Settings(
+            name, segments, fisher, seed, damping, calibrate, query_tolerance, refined, widest_outputs
+        )
+        scores = gradient_scores(points, stages, queries, settings, relabel, per_token=per_token)
         if unrolling and query is not None:
             scores = with_unrolled_harm(scores, unrolling, model, stages[0], query)
     return scores

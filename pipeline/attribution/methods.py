@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pipeline.attribution.errors import AttributionError
 
-SEGMENTS, CALIBRATE, RELABEL = "segments", "calibrate", "relabel"
+SEGMENTS, CALIBRATE, RELABEL, PER_TOKEN = "segments", "calibrate", "relabel", "per_token"
 DAMPING, PROJECTION, REFINED, RECORDING = "damping", "projection", "refined", "recording"
 
-_OPTIONS = (SEGMENTS, CALIBRATE, RELABEL, DAMPING, PROJECTION, REFINED, RECORDING)
+_OPTIONS = (SEGMENTS, CALIBRATE, RELABEL, PER_TOKEN, DAMPING, PROJECTION, REFINED, RECORDING)
 _POINTS = ("checkpoints", "mean", "end", "query")
 
 
@@ -78,7 +78,7 @@ class Method:
         raise AttributionError(f"The method {self.title!r} {what}.", hint)
 
 
-_SOURCE = (SEGMENTS, CALIBRATE, RELABEL)
+_SOURCE = (SEGMENTS, CALIBRATE, RELABEL, PER_TOKEN)
 
 METHODS: dict[str, Method] = {
     "source": Method(
@@ -101,7 +101,7 @@ METHODS: dict[str, Method] = {
     "influence": Method(
         "influence functions at the end of training",
         "end",
-        (DAMPING, RELABEL),
+        (DAMPING, RELABEL, PER_TOKEN),
         in_audits="influence functions at the last checkpoint with EK-FAC; a baseline, uncalibrated.",
     ),
     "source_refined": Method(
@@ -134,7 +134,7 @@ METHODS: dict[str, Method] = {
     "tracin": Method(
         "TracIn",
         "checkpoints",
-        (RELABEL,),
+        (RELABEL, PER_TOKEN),
         curved=False,
         apart=True,
         in_audits="TracIn: products of gradients at every checkpoint, the validation loss's too, times the learning "
@@ -143,7 +143,7 @@ METHODS: dict[str, Method] = {
     "graddot": Method(
         "inner products of gradients at the end of training",
         "end",
-        (RELABEL,),
+        (RELABEL, PER_TOKEN),
         curved=False,
         in_audits="products of gradients at the last checkpoint; the cheapest baseline, uncalibrated.",
     ),

@@ -9,6 +9,10 @@ from numbers import Integral, Real
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.methods import METHODS, methods_of
 
+# A layer with more outputs keeps the covariance of its output gradients as a diagonal: a matrix for 50,000 outputs
+# would take 20 GB, and its eigenvectors hours.
+WIDEST_OUTPUTS = 4096
+
 
 def check_options(method: str, given: Mapping[str, bool]) -> None:
     """Checks that the method uses every option that the caller gave.
@@ -67,15 +71,15 @@ def check_calibration(segments: int | Sequence[int], stages: int, mean_query: bo
     raise AttributionError(f"calibrate has no effect {condition}.", hint)
 
 
-def check_relabelling(mean_query: bool) -> None:
-    """Checks that ``relabel`` has an effect: it says how the mean query loss would change.
+def check_mean_query(option: str, mean_query: bool) -> None:
+    """Checks that ``relabel`` or ``per_token`` has an effect: they are about the mean query loss.
 
     Raises:
         AttributionError: the mean query loss isn't asked for.
     """
     if not mean_query:
         raise AttributionError(
-            "relabel has no effect without the mean query loss.",
+            f"{option} has no effect without the mean query loss.",
             "Give queries with reduce_queries=True, or leave it out.",
         )
 
@@ -111,4 +115,5 @@ _VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     ),
     "query_tolerance": (lambda value: 0 <= _number(value) < 1, "Give a share from 0, less than 1."),
     "projection": (_whole, "Give how many numbers to project to."),
+    "widest_outputs": (lambda value: _whole(value) and _number(value) >= 1, "Give a whole number from 1."),
 }

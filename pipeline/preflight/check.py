@@ -24,7 +24,13 @@ from pipeline.preflight import expected_findings
 from pipeline.preflight.columns import odd_labels, suspicious_features
 from pipeline.preflight.data_lines import data_lines, rule_lines
 from pipeline.preflight.estimate import Sizes, measure, stage_seconds
-from pipeline.preflight.model_lines import layer_costs, model_line, trial_text, unseen_lines
+from pipeline.preflight.model_lines import (
+    approximated_lines,
+    layer_costs,
+    model_line,
+    trial_text,
+    unseen_lines,
+)
 from pipeline.preflight.resource_lines import disk_line, memory_line, time_line
 from pipeline.preflight.result import OK, CheckLine, Preflight
 from pipeline.runs.context import AuditContext, Progress, silent
@@ -93,7 +99,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             check_same_order(config, setup.model)
             if config.training.trajectory is not None:
                 check_recorded(config, setup.model, rows["train"])
-            covered = coverage(setup.model)
+            covered = coverage(setup.model, config.attribution.widest_outputs)
             unseen = unseen_gradients(setup.model, few.inputs)
             layers = layer_costs(setup.model, few.inputs, config)
         count = workers.count() if config.compute.scheduler else workers.local_count()
@@ -108,7 +114,10 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
             rows=rows,
             row_bytes=data.nbytes("train") // data.count("train"),
             parameters=covered.total,
-            factor_numbers=sum(layer.factor_numbers for layer in covered_layers(setup.model)),
+            factor_numbers=sum(
+                layer.factor_numbers
+                for layer in covered_layers(setup.model, config.attribution.widest_outputs)
+            ),
             source_bytes=sum(shard.size for shard in shards),
             workers=count,
             kinds=frozenset(
@@ -129,7 +138,7 @@ def check(config: AuditConfig, progress: Progress = silent) -> Preflight:
         for place, said in enumerate(suspicious_features(shards, encoding))
     ]
     lines += [CheckLine("" if place else "classes", *said) for place, said in enumerate(odd_labels(survey))]
-    lines += [*rules, model_line(name, covered), *unseen_lines(unseen)]
+    lines += [*rules, model_line(name, covered), *approximated_lines(covered), *unseen_lines(unseen)]
     lines += [] if trial is None else [CheckLine("will try", trial_text(trial, asked), OK)]
     lines += [
         CheckLine("" if place else "labels", *said)

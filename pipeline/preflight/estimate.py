@@ -182,7 +182,14 @@ def _timed(run_path: Path, recipe: Recipe, seconds: float) -> Costs:
     scales = {layer.name: Preconditioner(torch.full(layer.shape, 2.0), None) for layer in layers}
     batch = Batch(rows.inputs, rows.labels, rows.row_ids)
     task = FactorTask(
-        setup.model, lambda _: None, setup.objective, (0,), 0, config.attribution.fisher, scales
+        setup.model,
+        lambda _: None,
+        setup.objective,
+        (0,),
+        0,
+        config.attribution.fisher,
+        scales,
+        widest_outputs=config.attribution.widest_outputs,
     )
     sums = fit_covariances(task, [batch])
     covariance = seconds_of(lambda: fit_covariances(task, [batch]))

@@ -32,6 +32,11 @@ def model_line(name: str, covered: Coverage) -> CheckLine:
     )
 
 
+def approximated_lines(covered: Coverage) -> list[CheckLine]:
+    """What is coarser because a layer has many outputs; `attribution.widest_outputs` is the limit."""
+    return [CheckLine("", text, OK) for text in covered.approximated]
+
+
 def unseen_lines(names: list[str]) -> list[CheckLine]:
     if not names:
         return []
@@ -65,6 +70,7 @@ def layer_costs(model: nn.Module, inputs: Inputs, config: AuditConfig) -> list[L
         segments=config.attribution.segments,
         tolerance=config.attribution.self_influence_tolerance,
         preconditioned=is_preconditioned(config),
+        widest_outputs=config.attribution.widest_outputs,
     )
     return [LayerCost(f.layer, parameters[f.layer], f.form, f.operations, f.bytes) for f in forms]
 

@@ -44,7 +44,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
     """
     path, config = context.run.path, context.config
     model = attribution_model(path)
-    layers, covered = covered_layers(model), coverage(model)
+    layers, covered = covered_layers(model), coverage(model, config.attribution.widest_outputs)
     if not layers:
         raise InputError(
             "the model has no layer that attribution covers",
@@ -74,6 +74,7 @@ def factors(context: AuditContext) -> dict[str, Any]:
             "total": covered.total,
             "share": covered.share,
             "uncovered": covered.uncovered,
+            "approximated": covered.approximated,
         },
     }
 

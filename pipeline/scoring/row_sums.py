@@ -49,6 +49,7 @@ class ChunksPart:
                 config.fisher,
                 segment.preconditioners,
                 run_budgets(path).group,
+                config.widest_outputs,
             )
             for segment in self.plan.planned()
         ]

@@ -53,7 +53,7 @@ def gradient_matrix(modules: Mapping[str, nn.Module], name: str) -> Tensor:
         tied = any(isinstance(m, nn.Linear) and m.weight is module.weight for m in modules.values())
         if tied and isinstance(module, nn.Embedding):  # its matrix is the head's, whose bias comes with it
             (head,) = (m for m in modules.values() if isinstance(m, nn.Linear) and m.weight is module.weight)
-            bias = head.bias.grad
+            bias = None if head.bias is None else head.bias.grad
         elif isinstance(module, nn.Embedding):
             weight = weight.T
         weight = weight.flatten()[:, None] if isinstance(module, NORMS) else weight.flatten(1)

@@ -37,6 +37,9 @@ assert scores.harm.shape == scores.self_influence.shape == (600,)
 assert scores.scale is not None
 assert (worst < 30).float().mean() > 0.6
 assert each.influence.shape == (300, 600)
+assert torch.allclose(split.token_harm.sum(1), split.harm, rtol=1e-3, atol=1e-6)
+assert (split.token_harm[:, :3] == 0).all()
+assert apart.influence.shape == (5, 64)
 assert coverage(model).share == 1
 assert smoothed.harm.isfinite().all()
 assert staged.harm.shape == (600,)
@@ -51,7 +54,7 @@ assert ensembled.harm.shape == (600,)
 def test_the_pages_code_runs_with_torch_and_safetensors_alone(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "attribution.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     program = tmp_path / "page.py"
     program.write_text(BLOCKER + "\n".join(blocks) + CHECKS, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

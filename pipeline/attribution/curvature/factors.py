@@ -24,6 +24,7 @@ from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.model.capture import capture
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.objectives.random_labels import row_uniforms
+from pipeline.attribution.options import WIDEST_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def covariance_sums(
     fisher: str = "mc",
     weights: Tensor | None = None,
     given: Tensor | None = None,
+    widest_outputs: int = WIDEST_OUTPUTS,
 ) -> FactorSums:
     """The first pass over one batch: the covariance sums at the model's present weights.
 
@@ -119,13 +121,14 @@ def covariance_sums(
             (Monte-Carlo); ``exact`` sums over all columns of the root of the output Hessian.
         weights: ``[batch]`` row weights of mean 1, or None. A weight w counts like w copies of the row.
         given: the rows' own labels, for objectives whose output Hessian depends on them.
+        widest_outputs: layers with more outputs keep the diagonal of S alone.
 
     Raises:
         NonFiniteError: a covariance has a NaN or an infinity. The message names the layer.
     """
     sums, draw = FactorSums({}, {}, len(row_ids)), {"seed": seed, "checkpoint": checkpoint, "fisher": fisher}
     visited = fisher_gradients(model, objective, inputs, row_ids, weights=weights, given=given, **draw)  # type: ignore[arg-type]
-    add_covariances(sums, visited, weights)
+    add_covariances(sums, visited, weights, widest_outputs=widest_outputs)
     _check_sums(sums)
     return sums
 
@@ -168,7 +171,12 @@ def eigenvalue_sums(
 
 
 def add_covariances(
-    sums: FactorSums, visited: Iterable[Visited], weights: Tensor | None, shared: SharedInputs | None = None
+    sums: FactorSums,
+    visited: Iterable[Visited],
+    weights: Tensor | None,
+    shared: SharedInputs | None = None,
+    *,
+    widest_outputs: int = WIDEST_OUTPUTS,
 ) -> None:
     """Adds the covariances of one batch at one checkpoint to ``sums``, in place.
 
@@ -179,15 +187,16 @@ def add_covariances(
         visited: the gradients of the batch.
         weights: ``[batch]`` row weights, or None.
         shared: defers the input covariances of layers whose inputs are the same at all checkpoints. None adds all.
+        widest_outputs: as in ``covariance_sums``.
     """
     scale, seen = None if weights is None else weights.sqrt(), set()
     for visit in visited:
         if isinstance(visit.gradients, PreconditionedGradients):
-            inputs, outputs = visit.gradients.covariances()
+            inputs, outputs = visit.gradients.covariances(widest_outputs)
             add_into(sums.input, {visit.layer: inputs})
             add_into(sums.gradient, {visit.layer: outputs})
             continue
-        add_into(sums.gradient, {visit.layer: visit.gradients.gradient_covariance()})
+        add_into(sums.gradient, {visit.layer: visit.gradients.gradient_covariance(widest_outputs)})
         if visit.layer in seen:
             continue
         seen.add(visit.layer)

@@ -28,6 +28,7 @@ from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.curvature.segments import PreparedSegment
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.options import WIDEST_OUTPUTS
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.trajectory.weights import under
 
@@ -180,12 +181,14 @@ def prepare_segment(
     fisher: str = "mc",
     covariance_sample: float = 1.0,
     widest: int | None = None,
+    widest_outputs: int = WIDEST_OUTPUTS,
     preconditioners: Mapping[str, Preconditioner] | None = None,
 ) -> PreparedSegment:
     """Eigenbases and eigenvalues of one segment whose rows are in memory.
 
     Args:
-        model, load_checkpoint, objective, checkpoints, seed, fisher, preconditioners: as in ``passes.FactorTask``.
+        model, load_checkpoint, objective, checkpoints, seed, fisher, widest_outputs, preconditioners: as in
+            ``passes.FactorTask``.
         batches: the training rows; they are iterated twice.
         spectrum: the functions of the eigenvalues that the segment applies.
         covariance_sample: the share of rows that the eigenvectors are fitted on. Eigenvalues are fitted on all rows.
@@ -196,7 +199,9 @@ def prepare_segment(
         AttributionError: there are no rows.
     """
     given = preconditioners or {}
-    task = FactorTask(model, load_checkpoint, objective, checkpoints, seed, fisher, given)
+    task = FactorTask(
+        model, load_checkpoint, objective, checkpoints, seed, fisher, given, widest_outputs=widest_outputs
+    )
     kept = KeptGradients(KEPT_BYTES if covariance_sample == 1.0 else 0)
     bases, squares = fit(_InMemory([task], batches, covariance_sample, widest, kept))
     return segment_of_tensors(segment_tensors(bases, squares, 0), checkpoints, spectrum, given)

@@ -27,7 +27,7 @@ class OuterMap:
 
     Attributes:
         inputs: A, ``[terms, in, in]``.
-        outputs: B, ``[terms, out, out]``.
+        outputs: B, ``[terms, out, out]``, or the diagonals ``[terms, out]`` where every B is diagonal.
     """
 
     inputs: Tensor
@@ -46,7 +46,11 @@ class OuterMap:
         Returns:
             (a A_k ``[batch, positions · terms, in]``, g B_k ``[batch, positions · terms, out]``).
         """
-        return _mapped(inputs, self._flat_inputs), _mapped(outputs, self._flat_outputs)
+        if self.outputs.dim() == 2:
+            found = (outputs[:, :, None] * self.outputs).flatten(1, 2)
+        else:
+            found = _mapped(outputs, self._flat_outputs)
+        return _mapped(inputs, self._flat_inputs), found
 
     def scaled(self, left: Tensor, right: Tensor) -> OuterMap:
         """Returns this map followed by an elementwise product with F = Σ_r left_r right_rᵀ.
@@ -55,7 +59,8 @@ class OuterMap:
             left: ``[rank, out]``.
             right: ``[rank, in]``.
         """
-        inputs, outputs = self.inputs[:, None] * right[:, None], self.outputs[:, None] * left[:, None]
+        factor = left if self.outputs.dim() == 2 else left[:, None]
+        inputs, outputs = self.inputs[:, None] * right[:, None], self.outputs[:, None] * factor
         return OuterMap(inputs.flatten(0, 1), outputs.flatten(0, 1))
 
     def compressed(self, tolerance: float) -> OuterMap:

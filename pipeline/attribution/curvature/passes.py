@@ -29,6 +29,7 @@ from pipeline.attribution.gradients.layer_gradients import Eigenbasis
 from pipeline.attribution.gradients.shared_inputs import SharedInputs
 from pipeline.attribution.model.calls import Inputs
 from pipeline.attribution.objectives import Objective
+from pipeline.attribution.options import WIDEST_OUTPUTS
 from pipeline.attribution.rows.batch import Batch
 
 # About the most bytes of a group of batches: their inputs, and the sums that are deferred to the last checkpoint.
@@ -48,6 +49,7 @@ class FactorTask:
         fisher: ``mc`` or ``exact``, as in ``factors.covariance_sums``.
         preconditioners: layer -> its preconditioner in the segment, from ``preconditioners.segment_preconditioners``.
         group_bytes: the size of a group of batches; None is ``GROUP_BYTES``.
+        widest_outputs: as in ``factors.covariance_sums``.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class FactorTask:
     fisher: str = "mc"
     preconditioners: Mapping[str, Preconditioner] = field(default_factory=dict)
     group_bytes: int | None = None
+    widest_outputs: int = WIDEST_OUTPUTS
 
     def local_preconditioners(self) -> dict[str, Preconditioner]:
         """Returns the preconditioners in the dtype and on the device of the model's parameters."""
@@ -107,7 +110,8 @@ def fit_covariances(
     for visit in _visits(task, sampled_batches(batches, sample, task.seed)):
         batch = visit.batch
         gradients = preconditioned(_gradients(task, visit), preconditioners, len(batch.row_ids))
-        add_covariances(sums, kept.keep(visit.key, gradients), batch.weights, visit.shared)
+        found = kept.keep(visit.key, gradients)
+        add_covariances(sums, found, batch.weights, visit.shared, widest_outputs=task.widest_outputs)
         _check_finite(visit, input=sums.input, gradient=sums.gradient)
         if visit.last:
             scale = None if batch.weights is None else batch.weights.sqrt()

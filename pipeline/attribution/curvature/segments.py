@@ -144,11 +144,8 @@ class LayerChain:
             assert earlier.basis.input is not None
             assert later.basis.input is not None
             passed = found[0].scaled(*low_rank(later.transport, self.tolerance)).compressed(self.tolerance)
-            turn_in, turn_out = (
-                later.basis.input.T @ earlier.basis.input,
-                later.basis.gradient.T @ earlier.basis.gradient,
-            )
-            found.insert(0, OuterMap(passed.inputs @ turn_in, passed.outputs @ turn_out))
+            turn_in = later.basis.input.T @ earlier.basis.input
+            found.insert(0, OuterMap(passed.inputs @ turn_in, turn_outputs(passed.outputs, later, earlier)))
         return found
 
     @cached_property
@@ -162,6 +159,16 @@ class LayerChain:
             weighted_low_rank(segment.injection, sigma.to(segment.injection).clamp(min=0.0), self.tolerance)
             for segment, sigma in zip(self.segments, self.eigenvalues, strict=True)
         ]
+
+
+def turn_outputs(outputs: Tensor, later: LayerSegment, earlier: LayerSegment) -> Tensor:
+    """Returns output gradients ``[..., out]`` in one segment's eigenbasis in that of an earlier segment.
+
+    A layer's basis is the identity in all segments or in none.
+    """
+    if later.basis.gradient.dim() == 1:
+        return outputs
+    return outputs @ (later.basis.gradient.T @ earlier.basis.gradient)
 
 
 def flat_segment(
@@ -180,8 +187,7 @@ def flat_segment(
     """
     bases, values = {}, {}
     for layer in layers:
-        size_out, _ = layer.shape
-        bases[layer.name] = Eigenbasis(None, torch.eye(size_out, dtype=torch.float64))
+        bases[layer.name] = Eigenbasis(None, torch.ones(layer.shape[0], dtype=torch.float64))
         values[layer.name] = torch.zeros((), dtype=torch.float64).expand(layer.shape)
     return PreparedSegment(tuple(checkpoints), bases, values, spectrum, preconditioners)
 

@@ -61,7 +61,7 @@ class DiagonalGradients(FormedGradients):
         """
         return self.values.double().square().sum((0, 1))
 
-    def gradient_covariance(self) -> Tensor:
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:  # noqa: ARG002 - always diagonal
         """Returns Σ G² of every channel over examples and columns: float64 ``[out]``."""
         return self.values.double().square().sum((0, 2))
 

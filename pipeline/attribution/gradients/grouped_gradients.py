@@ -65,9 +65,12 @@ class GroupedGradients(FormedGradients):
         repeated = None if row_scale is None else row_scale.repeat_interleave(self.groups)
         return self.parts.input_covariance(repeated)
 
-    def gradient_covariance(self) -> Tensor:
-        """Returns Σ g gᵀ within each group, as a block diagonal matrix: float64 ``[out, out]``."""
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:
+        """Returns Σ g gᵀ within each group, as a block diagonal matrix: float64 ``[out, out]``, or its diagonal."""
         batch, size_out, _ = self.shape
+        if widest is not None and size_out > widest:
+            squares = self.parts.outputs.unflatten(0, (batch, self.groups)).double().square()
+            return squares.sum((0, 2)).flatten()
         by_group = self.parts.outputs.unflatten(0, (batch, self.groups))
         size = size_out // self.groups
         blocks = by_group.new_zeros(size, size, self.groups, dtype=torch.float64)

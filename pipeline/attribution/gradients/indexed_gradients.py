@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients
+from pipeline.attribution.gradients.layer_gradients import (
+    Eigenbasis,
+    HeldGradients,
+    LayerGradients,
+    rotate_outputs,
+)
 from pipeline.attribution.gradients.products import covariance, same_values
 
 
@@ -66,8 +71,8 @@ class IndexedGradients(LayerGradients):
             counts[self.padding] = 0.0
         return counts
 
-    def gradient_covariance(self) -> Tensor:
-        return covariance(self.outputs.flatten(0, 1))
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:
+        return covariance(self.outputs.flatten(0, 1), widest)
 
     def with_inputs_of(self, other: HeldGradients) -> IndexedGradients | None:
         if isinstance(other, IndexedGradients) and same_values(self.tokens, other.tokens):
@@ -81,7 +86,7 @@ class IndexedGradients(LayerGradients):
 
     def squares(self, basis: Eigenbasis) -> Tensor:
         merged = self.merged()
-        return self._by_token(merged.tokens, (merged.columns @ basis.gradient).double().square())
+        return self._by_token(merged.tokens, rotate_outputs(merged.columns, basis).double().square())
 
     def total(self) -> Tensor:
         return self._by_token(self.tokens.flatten(), self.outputs.flatten(0, 1).double())

@@ -22,7 +22,7 @@ class Eigenbasis:
         input: the eigenvectors of A = E[a aᵀ], ``[in, in]``. None is the identity, for an A that is kept as its
             diagonal (embeddings and normalisations).
         gradient: the eigenvectors of S = E[g gᵀ], ``[out, out]``. Ones ``[out]`` are the identity, for an S that is
-            kept as its diagonal (normalisations).
+            kept as its diagonal (normalisations, and layers with very many outputs).
     """
 
     input: Tensor | None
@@ -84,11 +84,14 @@ class LayerGradients(HeldGradients):
         """
 
     @abstractmethod
-    def gradient_covariance(self) -> Tensor:
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:
         """Returns Σ g gᵀ over examples and positions.
 
+        Args:
+            widest: layers with more outputs than this give the diagonal alone; None gives all.
+
         Returns:
-            float64 ``[out, out]``, or the diagonal ``[out]`` if the layer's rule has ``diagonal_gradient``.
+            float64 ``[out, out]``, or the diagonal ``[out]``, as always if the layer's rule has ``diagonal_gradient``.
         """
 
     @abstractmethod
@@ -113,6 +116,11 @@ class LayerGradients(HeldGradients):
         Returns:
             ``[batch]`` for one filter, else ``[queries, batch]``.
         """
+
+
+def rotate_outputs(outputs: Tensor, basis: Eigenbasis) -> Tensor:
+    """Returns g̃ = Q_Sᵀ g for output gradients g ``[..., out]``, and ``outputs`` itself where Q_S is the identity."""
+    return outputs if basis.gradient.dim() == 1 else product(outputs, basis.gradient)
 
 
 def rotate(matrices: Tensor, basis: Eigenbasis) -> Tensor:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients, rotate
+from pipeline.attribution.gradients.layer_gradients import (
+    Eigenbasis,
+    HeldGradients,
+    LayerGradients,
+    rotate,
+    rotate_outputs,
+)
 from pipeline.attribution.gradients.products import (
     CACHE_BYTES,
     SUMMED_ROWS,
@@ -84,8 +90,8 @@ class OuterProducts(LayerGradients):
             return covariance(seen_only(values, self.outputs.ne(0).any(2)))
         return covariance(values.flatten(0, 1))
 
-    def gradient_covariance(self) -> Tensor:
-        return covariance(self.outputs.flatten(0, 1))
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:
+        return covariance(self.outputs.flatten(0, 1), widest)
 
     def merged(self) -> OuterProducts:
         """Returns the same gradients with one position, if the output gradients are equal at all positions.
@@ -111,7 +117,8 @@ class OuterProducts(LayerGradients):
 
     def squared_outputs(self, basis: Eigenbasis) -> Tensor:
         """Returns g̃² = (Q_Sᵀ g)², ``[batch, out]``, for gradients with one position."""
-        return product(self.outputs[:, 0], basis.gradient).square_()
+        rotated = rotate_outputs(self.outputs[:, 0], basis)
+        return rotated.square() if rotated.data_ptr() == self.outputs.data_ptr() else rotated.square_()
 
     def squares_of(self, squared_outputs: Tensor, basis: Eigenbasis) -> Tensor:
         """Returns Σ over examples of (g̃ ãᵀ)², for gradients with one position, as the matrix product (g̃²)ᵀ ã².
@@ -170,7 +177,7 @@ class OuterProducts(LayerGradients):
     def rotated(self, basis: Eigenbasis) -> OuterProducts:
         """Returns the gradients with both factors rotated into the eigenbasis."""
         inputs = self.inputs if basis.input is None else product(self.inputs, basis.input)
-        return OuterProducts(inputs, product(self.outputs, basis.gradient))
+        return OuterProducts(inputs, rotate_outputs(self.outputs, basis))
 
     def sliced(self, rows: slice) -> OuterProducts:
         """Returns the gradients of some examples."""
@@ -184,11 +191,11 @@ class OuterProducts(LayerGradients):
         inputs, outputs = part.inputs, part.outputs
         outputs_first, inputs_first = rotated_first(self.positions, inputs.shape[2], outputs.shape[2])
         if outputs_first:
-            outputs = product(outputs, basis.gradient)
+            outputs = rotate_outputs(outputs, basis)
         if inputs_first and basis.input is not None:
             inputs = product(inputs, basis.input)
         matrices = _outer_sums(outputs, inputs)
-        if not outputs_first:
+        if not outputs_first and basis.gradient.dim() == 2:
             matrices = basis.gradient.T @ matrices
         return matrices if inputs_first or basis.input is None else product(matrices, basis.input)
 

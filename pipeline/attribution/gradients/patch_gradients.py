@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.gradients import outer_products as budgets
-from pipeline.attribution.gradients.layer_gradients import Eigenbasis, HeldGradients, LayerGradients, rotate
+from pipeline.attribution.gradients.layer_gradients import (
+    Eigenbasis,
+    HeldGradients,
+    LayerGradients,
+    rotate,
+    rotate_outputs,
+)
 from pipeline.attribution.gradients.outer_products import (
     DenseGradients,
     OuterProducts,
@@ -84,8 +90,8 @@ class PatchGradients(LayerGradients):
             add_upper(total, inputs.flatten(0, 1))
         return kernel.standard(kernel.standard(mirrored(total)).T).contiguous()
 
-    def gradient_covariance(self) -> Tensor:
-        return covariance(self.outputs.flatten(0, 1))
+    def gradient_covariance(self, widest: int | None = None) -> Tensor:
+        return covariance(self.outputs.flatten(0, 1), widest)
 
     def squares(self, basis: Eigenbasis) -> Tensor:
         total = self._zeros(torch.float64)
@@ -140,7 +146,7 @@ class PatchGradients(LayerGradients):
         if not outputs_first:
             return rotate(part._matrices(), basis)
         assert basis.input is not None
-        rotated = PatchGradients(part.images, product(part.outputs, basis.gradient), self.kernel)
+        rotated = PatchGradients(part.images, rotate_outputs(part.outputs, basis), self.kernel)
         return product(rotated._matrices(), basis.input)
 
     def _matrices(self) -> Tensor:

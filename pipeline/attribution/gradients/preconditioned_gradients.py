@@ -38,17 +38,24 @@ class PreconditionedGradients:
     def nbytes(self) -> int:
         return self.gradients.nbytes
 
-    def covariances(self) -> tuple[Tensor, Tensor]:
+    def covariances(self, widest: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns Σ G̃ᵀ G̃ ``[in, in]`` and Σ G̃ G̃ᵀ ``[out, out]`` over examples, in float64.
 
         Their eigenvectors are the eigenbasis of the layer.
+
+        Args:
+            widest: layers with more outputs than this give the diagonal ``[out]`` of the second; None gives all.
         """
         size_out, size_in = self.root.shape
+        diagonal = widest is not None and size_out > widest
         inputs = self.root.new_zeros(size_in, size_in, dtype=torch.float64)
-        outputs = self.root.new_zeros(size_out, size_out, dtype=torch.float64)
+        outputs = self.root.new_zeros((size_out,) if diagonal else (size_out, size_out), dtype=torch.float64)
         for rows in row_slices(self.batch, self.root):
             found = self.dense(rows)
             inputs += found.flatten(0, 1).T @ found.flatten(0, 1)
+            if diagonal:
+                outputs += found.square().sum((0, 2), dtype=torch.float64)
+                continue
             columns = found.transpose(0, 1).flatten(1)
             outputs += columns @ columns.T
         return inputs, outputs

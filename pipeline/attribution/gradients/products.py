@@ -102,11 +102,25 @@ def slices_of(length: int, item_bytes: int, budget: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def covariance(values: Tensor) -> Tensor:
-    """Returns Σ v vᵀ over the rows v of ``values`` ``[rows, size]``: float64 ``[size, size]``."""
+def covariance(values: Tensor, widest: int | None = None) -> Tensor:
+    """Returns Σ v vᵀ over the rows v of ``values`` ``[rows, size]``: float64 ``[size, size]``.
+
+    Args:
+        values: the rows.
+        widest: vectors with more numbers than this give the diagonal alone, ``[size]``; None gives all.
+    """
+    if widest is not None and values.shape[1] > widest:
+        return _sum_of_squares(values)
     total = torch.zeros(values.shape[1], values.shape[1], dtype=torch.float64, device=values.device)
     add_upper(total, values)
     return mirrored(total)
+
+
+def _sum_of_squares(values: Tensor) -> Tensor:
+    total = torch.zeros(values.shape[1], dtype=torch.float64, device=values.device)
+    for rows in slices_of(len(values), values.shape[1] * total.element_size(), 4 * CACHE_BYTES):
+        total += values[rows].double().square().sum(0)
+    return total
 
 
 def add_upper(total: Tensor, values: Tensor) -> None:

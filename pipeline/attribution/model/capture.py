@@ -69,9 +69,10 @@ class _Use:
 class Capture:
     """A model whose covered layers are watched; ``capture`` makes it."""
 
-    def __init__(self, model: nn.Module, layers: list[LayerInfo]) -> None:
+    def __init__(self, model: nn.Module, layers: list[LayerInfo], trained: list[nn.Parameter]) -> None:
         self.model = model
         self.layers = layers
+        self.trained = trained
         self._uses: list[_Use] = []
         self._calls: Counter[tuple[str, str]] = Counter()
         self._layouts: Mapping[UseKey, Layout] = {}
@@ -155,6 +156,22 @@ class Capture:
             return list(torch.autograd.grad(total, edges, retain_graph=retain_graph, allow_unused=True))
         finally:
             self._in_backward = False
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Nothing is watched inside, and parameters require gradients as before the capture.
+
+        What the last forward pass captured stays.
+        """
+        self._watching = False
+        try:
+            for parameter in self.trained:
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for parameter in self.trained:
+                parameter.requires_grad_(False)
+            self._watching = True
 
     def _plain(self, inputs: Inputs) -> Tensor:
         """Returns the outputs without watching the layers."""
@@ -258,10 +275,10 @@ def capture(model: nn.Module) -> Iterator[Capture]:
         AttributionError: the model has no layer that attribution covers.
     """
     found = find_layers(model)
-    captured = Capture(model, [layer.info for layer in found])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    captured = Capture(model, [layer.info for layer in found], trained)
     if not found:
         raise AttributionError("The model has no layer that attribution covers.", _LAYER_HINT)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     watched = {site.module: site.rule for layer in found for site in layer.sites}
     try:
         with evaluation_mode(model), ExitStack() as stack:

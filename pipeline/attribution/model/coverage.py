@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.attribution.layers import Block, LayerRule, Piece, find_rule
 from pipeline.attribution.layers.attention import sequence_first_modules
 from pipeline.attribution.model.tied_weights import tied_rules
+from pipeline.attribution.options import WIDEST_OUTPUTS
 
 # A caller warns if attribution covers a smaller share of the trained numbers.
 WELL_COVERED = 0.9
@@ -57,6 +58,7 @@ class Coverage:
         share: covered / total; 0 if nothing is trained.
         uncovered: the names of the trained parameters that aren't covered, or not wholly.
         types: the types of the modules that have these parameters.
+        approximated: a sentence for each layer whose curvature is coarser because it has many outputs.
     """
 
     covered: int
@@ -64,6 +66,7 @@ class Coverage:
     share: float
     uncovered: list[str]
     types: list[str]
+    approximated: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,28 +98,47 @@ class Layer:
     sites: tuple[Site, ...]
 
 
-def covered_layers(model: nn.Module) -> list[LayerInfo]:
+def covered_layers(model: nn.Module, widest_outputs: int = WIDEST_OUTPUTS) -> list[LayerInfo]:
     """Returns the layers that attribution covers, in the order of ``model.named_modules()``.
 
     Modules that share all their parameters count as one layer. Linear and Embedding modules that share only their
     weight, such as a model's embedding and output head, count as one layer too. Other modules that share some of their
     parameters are left out, because their gradients can't be told apart. So are layers whose weight isn't trained.
+
+    Args:
+        model: the model.
+        widest_outputs: layers with more outputs keep the covariance of their output gradients as a diagonal.
     """
-    return [layer.info for layer in find_layers(model)]
+    return [_narrowed(layer.info, widest_outputs) for layer in find_layers(model)]
 
 
-def coverage(model: nn.Module) -> Coverage:
-    """Returns the share of a model's trained numbers that attribution covers, and the parameters left out."""
+def _narrowed(layer: LayerInfo, widest_outputs: int) -> LayerInfo:
+    wide = layer.shape[0] > widest_outputs
+    return replace(layer, diagonal=(True, layer.diagonal[1])) if wide else layer
+
+
+def coverage(model: nn.Module, widest_outputs: int = WIDEST_OUTPUTS) -> Coverage:
+    """Returns the share of a model's trained numbers that attribution covers, and the parameters left out.
+
+    The arguments are those of ``covered_layers``.
+    """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     left = {name: p.numel() for name, p in trained.items()}
-    for layer in covered_layers(model):
-        for piece in layer.pieces:
+    approximated = []
+    for layer in find_layers(model):
+        wide, always = layer.info.shape[0] > widest_outputs, layer.info.diagonal[0]
+        if wide and not always:
+            approximated.append(
+                f"{layer.info.name} has {layer.info.shape[0]:,} outputs, more than {widest_outputs:,}: the curvature "
+                "between its outputs is kept as a diagonal"
+            )
+        for piece in layer.info.pieces:
             left[piece.parameter] -= piece.part(trained[piece.parameter]).numel()
     uncovered = [name for name, count in left.items() if count]
     total = sum(p.numel() for p in trained.values())
     seen = total - sum(left.values())
     types = {type(model.get_submodule(name.rpartition(".")[0])).__name__ for name in uncovered}
-    return Coverage(seen, total, seen / total if total else 0.0, uncovered, sorted(types))
+    return Coverage(seen, total, seen / total if total else 0.0, uncovered, sorted(types), approximated)
 
 
 def parameter_matrices(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,53 +2,22 @@
 
 The layer's matrix is the Linear weight ``[out, in]`` with one more column for each bias. A Linear use adds Σ g aᵀ to an
 example's gradient. An Embedding use adds Σ onehot(token) gᵀ: the one-hot vector takes the place of the Linear's output
-gradient. The uses are summed before they are squared, so Λ is exact for the shared weight.
-
-The eigenvectors come from the covariances of the Linear uses alone. Covariances of the Embedding uses would mix inputs
-with output gradients, which are of different sizes.
+gradient. The uses are summed before they are squared, so Λ is exact for the shared weight. The eigenvectors come from
+the covariances of the Linear uses alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
-from pipeline.attribution.gradients.layer_gradients import HeldGradients
 from pipeline.attribution.gradients.outer_products import OuterProducts
-from pipeline.attribution.gradients.products import aligned_cat
+from pipeline.attribution.gradients.tied_gradients import TiedGradients
 from pipeline.attribution.layers import Block, LayerRule, Piece, Record, find_rule, trained
-
-
-@dataclass(frozen=True)
-class TiedGradients(OuterProducts):
-    """Outer products with some positions that count for the covariances.
-
-    Attributes:
-        leading: the number of positions, from the first on, that the covariances are computed from.
-    """
-
-    leading: int
-
-    def input_covariance(self, row_scale: Tensor | None) -> Tensor:
-        return self._first().input_covariance(row_scale)
-
-    def gradient_covariance(self) -> Tensor:
-        return self._first().gradient_covariance()
-
-    def joined(self, others: Sequence[HeldGradients]) -> TiedGradients:
-        parts = [self, *(other for other in others if isinstance(other, TiedGradients))]
-        parts.sort(key=lambda part: part.leading == 0)
-        inputs = aligned_cat([part.inputs for part in parts])
-        outputs = torch.cat([part.outputs for part in parts], 1)
-        return TiedGradients(inputs, outputs, sum(part.leading for part in parts))
-
-    def _first(self) -> OuterProducts:
-        return OuterProducts(self.inputs[:, : self.leading], self.outputs[:, : self.leading])
 
 
 class TiedRule:
@@ -87,14 +56,16 @@ class TiedRule:
         found = self.own.gradients(module, self.block, inputs, output_gradients)
         width = block.shape[1] - self.biases
         if isinstance(found, IndexedGradients):
-            tokens = functional.one_hot(found.tokens, found.vocabulary).to(found.outputs)
-            return TiedGradients(functional.pad(found.outputs, (0, self.biases)), tokens, 0)
+            none = found.outputs.new_zeros(len(found.outputs), 0, block.shape[1])
+            linear = OuterProducts(none, found.outputs.new_zeros(len(found.outputs), 0, block.shape[0]))
+            return TiedGradients(linear, found.tokens, functional.pad(found.outputs, (0, self.biases)))
         assert isinstance(found, OuterProducts)
         wide = found.inputs.new_zeros(*found.inputs.shape[:2], block.shape[1])
         wide[..., :width] = found.inputs[..., :width]
         if self.bias is not None:
             wide[..., width + self.bias] = 1.0
-        return TiedGradients(wide, found.outputs, found.positions)
+        tokens = torch.zeros(len(wide), 0, dtype=torch.int64, device=wide.device)
+        return TiedGradients(OuterProducts(wide, found.outputs), tokens, wide[:, :0])
 
     def watch(self, module: nn.Module, record: Record) -> Callable[[], None]:
         return self.own.watch(module, record)

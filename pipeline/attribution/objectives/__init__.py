@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.objectives.binary_cross_entropy import binary_cross_entropy
+from pipeline.attribution.objectives.cross_entropy import IGNORED as IGNORED
 from pipeline.attribution.objectives.cross_entropy import cross_entropy
 from pipeline.attribution.objectives.custom import (
     gradients_of_drawn_labels,

@@ -83,6 +83,7 @@ def cross_entropy(
         rule.unknown,
         options,
         hessian_products=rule.hessian_products,
+        token_losses=rule.token_losses,
     )
     if reduction == MEAN:
         return over_the_mean_size(sums, rule.sizes)
@@ -96,6 +97,10 @@ class _CrossEntropy:
     ignored: int
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return self.token_losses(outputs, labels).sum(1)
+
+    def token_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the losses of each example's tokens, ``[batch, tokens]``."""
         weights = None if self.class_weights is None else self.class_weights.to(outputs)
         labels = self._checked(outputs, labels)
         try:
@@ -112,7 +117,7 @@ class _CrossEntropy:
                 f"A label is none of the model's {outputs.shape[-1]} classes ({error})",
                 "Number the classes from 0.",
             ) from error
-        return losses if labels.dim() == 1 else losses.view(labels.shape).flatten(1).sum(1)
+        return losses[:, None] if labels.dim() == 1 else losses.view(labels.shape).flatten(1)
 
     def unknown(self, labels: Tensor, classes: int) -> Tensor:
         """Returns the labels that are neither one of the classes nor ignored."""

@@ -91,6 +91,8 @@ class Objective:
             labels; ``attribute`` calls it. None if the objective can be used as it is.
         hessian_products: ``(outputs, labels, changes [changes, *outputs])`` -> the output Hessian times every change,
             in the changes' shape and dtype. None computes them from ``exact_output_gradients``.
+        token_losses: ``(outputs, labels) -> [batch, tokens]``, the parts of each example's loss, whose sum is the loss.
+            None if the loss isn't a sum over tokens.
 
     ``labels`` may be None in the functions for output gradients and Hessians. They then raise AttributionError if the
     output Hessian depends on the given labels, as it does with class weights and with padding.
@@ -105,6 +107,7 @@ class Objective:
     options: Mapping[str, Any] | None = field(default=None, compare=False)
     fit: Callable[[Iterable[Tensor]], Objective] | None = None
     hessian_products: HessianProducts | None = None
+    token_losses: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def check_objective(objective: Objective, outputs: Tensor, labels: Tensor, fisher: str = "mc") -> None:
@@ -121,7 +124,15 @@ def check_objective(objective: Objective, outputs: Tensor, labels: Tensor, fishe
     """
     outputs = outputs.detach()
     rows, whole = (len(outputs),), tuple(outputs.shape)
-    _check(objective, "losses", objective.losses(outputs, labels), rows)
+    losses = objective.losses(outputs, labels)
+    _check(objective, "losses", losses, rows)
+    if objective.token_losses is not None:
+        parts = objective.token_losses(outputs, labels)
+        _check(objective, "token_losses", parts, (len(outputs), parts.shape[-1]))
+        if not torch.allclose(parts.sum(1), losses, rtol=1e-3):
+            raise AttributionError(
+                f"token_losses of the objective {objective.name!r} don't sum to its losses.", CHECK_HINT
+            )
     margins = objective.margins(outputs, labels)
     if margins is not None:
         _check(objective, "margins", margins, rows)

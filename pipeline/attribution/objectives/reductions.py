@@ -50,6 +50,11 @@ def divided(objective: Objective, divisors: Divisors) -> Objective:
         found = objective.losses(outputs, labels)
         return found / torch.as_tensor(divisors(outputs, labels)).to(found)
 
+    def token_losses(outputs: Tensor, labels: Tensor) -> Tensor:
+        assert objective.token_losses is not None
+        found = objective.token_losses(outputs, labels)
+        return found / torch.as_tensor(divisors(outputs, labels)).to(found).reshape(-1, 1)
+
     def sampled(outputs: Tensor, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
         return scaled(objective.sampled_output_gradients(outputs, uniforms, labels), outputs, labels)
 
@@ -68,6 +73,7 @@ def divided(objective: Objective, divisors: Divisors) -> Objective:
         sampled_output_gradients=sampled,
         exact_output_gradients=exact,
         hessian_products=None if objective.hessian_products is None else hessian,
+        token_losses=None if objective.token_losses is None else token_losses,
     )
 
 

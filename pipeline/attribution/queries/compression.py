@@ -30,6 +30,7 @@ from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGradients
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
 from pipeline.attribution.gradients.products import slices_of
+from pipeline.attribution.gradients.tied_gradients import TiedGradients
 from pipeline.attribution.queries.compression_choice import CompressionChoice
 
 # The share of a filter's Frobenius norm that compression may lose.
@@ -378,12 +379,14 @@ def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:
         terms = _indexed_terms(compact, filters)
     elif isinstance(compact, OuterProducts) and _pays(compact, filters):
         terms = _outer_terms(compact, filters)
+    elif isinstance(compact, TiedGradients) and _pays(compact, filters):
+        terms = _outer_terms(compact.linear, filters) + _tied_terms(compact, filters)
     else:
         return _dense_products(compact, filters)
     return terms.new_zeros(filters.count, terms.shape[1]).index_add_(0, filters.owner, terms)
 
 
-def _pays(gradients: OuterProducts, filters: LowRankMatrices) -> bool:
+def _pays(gradients: OuterProducts | TiedGradients, filters: LowRankMatrices) -> bool:
     """Returns whether a row takes fewer operations with the terms than with dense matrices."""
     size_out, size_in = filters.left.shape[1], filters.right.shape[1]
     by_terms = gradients.positions * len(filters.owner) * (size_out + size_in)
@@ -410,9 +413,22 @@ def _indexed_terms(gradients: IndexedGradients, filters: LowRankMatrices) -> Ten
     return torch.cat(found, 1)
 
 
+def _tied_terms(gradients: TiedGradients, filters: LowRankMatrices) -> Tensor:
+    """Returns the same for the tokens of a tied weight, which are rows of the matrix: u's entry times v·h."""
+    row_bytes = gradients.tokens.shape[1] * max(1, len(filters.owner)) * gradients.rows.element_size()
+    found = [filters.left.new_zeros(len(filters.owner), 0)]
+    for rows in slices_of(len(gradients.tokens), row_bytes, DENSE_BYTES):
+        sides = filters.left.T[gradients.tokens[rows]], gradients.rows[rows] @ filters.right.T
+        found.append((sides[0] * sides[1]).sum(1).T)
+    return torch.cat(found, 1)
+
+
 def _dense_products(gradients: object, filters: LowRankMatrices) -> Tensor:
-    assert isinstance(gradients, DenseGradients | OuterProducts)
-    rows = len(gradients.matrices if isinstance(gradients, DenseGradients) else gradients.inputs)
+    assert isinstance(gradients, DenseGradients | OuterProducts | TiedGradients)
+    if isinstance(gradients, TiedGradients):
+        rows = gradients.shape[0]
+    else:
+        rows = len(gradients.matrices if isinstance(gradients, DenseGradients) else gradients.inputs)
     found = filters.left.new_zeros(filters.count, rows)
     for some in slices_of(rows, filters.row_bytes, DENSE_BYTES):
         matrices = gradients.dense(some).flatten(1).T

@@ -105,6 +105,26 @@ def row_products(
     return change
 
 
+def token_products(
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> Tensor:
+    """Returns ⟨∇(weighted loss), direction⟩ of every token: ``[batch, tokens]``. ``row_products`` says the rest."""
+
+    def losses(given: Mapping[str, Tensor]) -> Tensor:
+        assert objective.token_losses is not None
+        found = objective.token_losses(predict(model, contiguous(batch.inputs), given), batch.labels)
+        return found if batch.weights is None else found * batch.weights.to(found)[:, None]
+
+    with torch.no_grad(), forward_mode():
+        both = jvp(losses, (dict(parameters),), (dict(direction),))
+    change: Tensor = both[1]
+    return change
+
+
 def row_and_hessian_products(
     model: nn.Module,
     objective: Objective,

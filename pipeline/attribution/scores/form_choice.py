@@ -27,8 +27,10 @@ from pipeline.attribution.gradients.diagonal_gradients import DiagonalGradients
 from pipeline.attribution.gradients.grouped_gradients import GroupedGradients
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
 from pipeline.attribution.gradients.outer_products import OuterProducts
+from pipeline.attribution.gradients.tied_gradients import TiedGradients
 from pipeline.attribution.model.calls import Inputs
-from pipeline.attribution.model.capture import LayerInfo, capture
+from pipeline.attribution.model.capture import LayerInfo, capture, covered_layers
+from pipeline.attribution.options import WIDEST_OUTPUTS
 
 if TYPE_CHECKING:
     from pipeline.attribution.curvature.segments import LayerChain
@@ -115,7 +117,9 @@ def choose_form(layer: LayerInfo, positions: Positions, terms: Terms | None) -> 
 def chain_form(chain: LayerChain, positions: Positions) -> FormChoice:
     """``choose_form`` for a layer whose factors are known; factorises transports and F_r only if that may pay."""
     size_out, size_in = chain.segments[0].injection.shape
-    layer = LayerInfo("", "", (size_out, size_in), 0, False, ())
+    basis = chain.segments[0].basis
+    diagonal = (basis.gradient.dim() == 1, basis.input is None)
+    layer = LayerInfo("", "", (size_out, size_in), 0, False, (), diagonal=diagonal)
     count = len(chain.segments)
     ones = [1] * count
     if chain.tolerance <= 0:
@@ -136,19 +140,20 @@ def layer_forms(
     segments: int = 1,
     tolerance: float = 1e-3,
     preconditioned: bool = False,
+    widest_outputs: int = WIDEST_OUTPUTS,
 ) -> list[FormChoice]:
     """The form of every covered layer, from a forward and backward pass over a few rows.
 
     Transports are taken to have six terms and F_r(Λ) five, as factors are not needed here. ``tolerance`` is that
     of self-influence; with 0 only exact forms are chosen. ``preconditioned``: under Adam, where gradients of weights
-    stay matrices.
+    stay matrices. ``widest_outputs`` is that of ``coverage``.
     """
     terms: Terms | None = Terms([_TYPICAL_TERMS] * (segments - 1) + [1], [_TYPICAL_RANK] * segments)
     if tolerance <= 0:
         terms = Terms([1]) if segments == 1 else None
     choices = []
+    layers = {layer.name: layer for layer in covered_layers(model, widest_outputs)}
     with capture(model) as captured:
-        layers = {layer.name: layer for layer in captured.layers}
         outputs = captured.forward(inputs)
         for name, gradients in captured.gradients(outputs, torch.ones_like(outputs)):
             layer, each = layers[name], checkpoints // segments
@@ -163,7 +168,7 @@ def layer_forms(
             # Where inputs are the same at all checkpoints, outer products are added up.
             training = count if name in captured.fixed_layers() else each * count
             positions = Positions(count, [training] * segments)
-            matrices_only = preconditioned or isinstance(gradients, GroupedGradients)
+            matrices_only = preconditioned or isinstance(gradients, GroupedGradients | TiedGradients)
             choices.append(choose_form(layer, positions, None if matrices_only else terms))
     return choices
 
@@ -192,15 +197,21 @@ def _gram(layer: LayerInfo, positions: Positions, terms: Sequence[int], ranks: S
 
 def _rotation(vectors: int, layer: LayerInfo) -> int:
     """Operations of rotating so many output gradients and inputs."""
-    return 2 * vectors * (layer.shape[0] ** 2 + layer.shape[1] ** 2)
+    return 2 * vectors * (_per_vector(layer, 0) ** 2 + _per_vector(layer, 1) ** 2)
+
+
+def _per_vector(layer: LayerInfo, side: int) -> int:
+    """The operations that a rotation takes for each number of a vector; 0 where the basis is the identity."""
+    return 0 if layer.diagonal[side] else layer.shape[side]
 
 
 def _dense(layer: LayerInfo, positions: Positions) -> FormChoice:
     size_out, size_in = layer.shape
-    weights, rotation = size_in * size_out, size_in + size_out
+    weights, rotation = size_in * size_out, _per_vector(layer, 0) + _per_vector(layer, 1)
     operations = 0
     for place, count in enumerate([positions.query, *positions.training]):
-        operations += 2 * (min(count, size_out) * size_in**2 + min(count, size_in) * size_out**2)
+        operations += 2 * min(count, size_out) * _per_vector(layer, 1) ** 2
+        operations += 2 * min(count, size_in) * _per_vector(layer, 0) ** 2
         operations += 2 * count * weights + 2 * weights
         if place > 1:  # each segment but one is reached through a transport and a turn
             operations += 2 * weights * rotation

@@ -24,6 +24,7 @@ from pipeline.attribution.queries.gradients import (
 )
 from pipeline.attribution.queries.refined import RefinedDirection, RefinedSettings, refined_direction
 from pipeline.attribution.queries.scale import measured_scale
+from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.rows.stages import StageRows
 from pipeline.attribution.scores.conductor import Chain, Filters, find_filters, find_scale
@@ -31,6 +32,7 @@ from pipeline.attribution.scores.plan import PlannedSegment, plan_chains
 from pipeline.attribution.scores.relabelling import check_new_labels, relabel_effects
 from pipeline.attribution.scores.rows import score_rows
 from pipeline.attribution.scores.table import Scores, ScoreTable
+from pipeline.attribution.scores.tokens import check_tokens, token_harm
 from pipeline.attribution.trajectory.points import Points
 
 _QUERY = "query"
@@ -48,6 +50,7 @@ class Settings:
     calibrate: bool
     query_tolerance: float
     refined: RefinedSettings | None
+    widest_outputs: int
 
 
 def gradient_scores(
@@ -56,6 +59,8 @@ def gradient_scores(
     queries: Queries | None,
     settings: Settings,
     relabel: Tensor | None = None,
+    *,
+    per_token: bool = False,
 ) -> Scores:
     """Scores of all rows of all stages, of the method that the settings name.
 
@@ -63,11 +68,15 @@ def gradient_scores(
         points: its model is changed.
         stages: the rows that every stage trained on.
         relabel: another label for every row, ``[rows, …]``; with a mean query loss alone.
+        per_token: whether to split harm over the tokens of rows; with a mean query loss alone.
 
     Raises:
         AttributionError, CheckpointError: as ``attribute``.
     """
     check_new_labels(relabel, stages)
+    if per_token:
+        for rows in stages:
+            check_tokens(rows.objective)
     method = find_method(settings.method)
     plans = plan_chains(points, method, stages, settings.segments, settings.damping)
     places = sorted({point for planned in plans for each in planned for point in each.points})
@@ -79,7 +88,7 @@ def gradient_scores(
         if queries is not None:
             filters[_QUERY] = run.filters(queries)
             scale = run.scale(queries, filters[_QUERY])
-        run.score(filters, table, relabel)
+        run.score(filters, table, relabel, per_token)
     return replace(table.scores(scale), method=settings.method)
 
 
@@ -100,6 +109,7 @@ def _prepared(
         preconditioners=planned.preconditioners,
         seed=settings.seed,
         fisher=settings.fisher,
+        widest_outputs=settings.widest_outputs,
     )
 
 
@@ -179,7 +189,24 @@ class _Run:
         model, load = self.points.model, self.points.load
         return measured_scale(model, load, rows.objective, rows, prepared, dense, planned.damping, seed=seed)
 
-    def score(self, filters: Mapping[str, Filters], table: ScoreTable, relabel: Tensor | None) -> None:
+    def _token_harm(
+        self, stage: int, group: Sequence[Batch], trained_in: Sequence[int], filters: Filters
+    ) -> Tensor:
+        points = self.points
+        return token_harm(
+            points.model,
+            points.load,
+            self.stages[stage].objective,
+            group,
+            self.chain.prepared,
+            points.trajectory.stages[stage].train_rows,
+            [{name: each for name, each in of.items() if isinstance(each, Tensor)} for of in filters],
+            trained_in=trained_in,
+        )
+
+    def score(
+        self, filters: Mapping[str, Filters], table: ScoreTable, relabel: Tensor | None, per_token: bool
+    ) -> None:
         """Adds what the chain says about the rows that its segments trained on."""
         points, (planned, prepared) = self.points, (self.chain.planned, self.chain.prepared)
         for stage, rows in enumerate(self.stages):
@@ -202,6 +229,8 @@ class _Run:
                 )
                 row_ids = torch.cat([batch.row_ids for batch in group])
                 table.add(row_ids, part, sorted(visited))
+                if per_token:
+                    table.add_tokens(row_ids, self._token_harm(stage, group, trained_in, filters[_QUERY]))
                 if relabel is None:
                     continue
                 effects = relabel_effects(

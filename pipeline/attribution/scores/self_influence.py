@@ -15,13 +15,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.attribution.curvature.segments import LayerChain, LayerSegment, PreconditionedChain
+from pipeline.attribution.curvature.segments import (
+    LayerChain,
+    LayerSegment,
+    PreconditionedChain,
+    turn_outputs,
+)
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients, MergedColumns
-from pipeline.attribution.gradients.layer_gradients import HeldGradients, rotate, rotate_back
+from pipeline.attribution.gradients.layer_gradients import HeldGradients, rotate, rotate_back, rotate_outputs
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts, row_slices
 from pipeline.attribution.gradients.products import CACHE_BYTES, inner_products, product, slices_of
+from pipeline.attribution.gradients.tied_gradients import TiedGradients
 from pipeline.attribution.scores.form_choice import DENSE, GRAM, Positions, chain_form
+
+# Gradients whose matrices can be formed for some rows.
+_Dense = OuterProducts | DenseGradients | TiedGradients
 
 
 def self_products(
@@ -62,8 +71,8 @@ def _plain_products(query: HeldGradients, training: HeldGradients) -> Tensor:
     if isinstance(query, OuterProducts) and isinstance(training, OuterProducts):
         grams = query.outputs @ training.outputs.mT, query.inputs @ training.inputs.mT
         return (grams[0] * grams[1]).flatten(1).sum(1).double()
-    assert isinstance(query, OuterProducts | DenseGradients)
-    assert isinstance(training, OuterProducts | DenseGradients)
+    assert isinstance(query, _Dense)
+    assert isinstance(training, _Dense)
     everything = query.dense(slice(None)), training.dense(slice(None))
     return (everything[0] * everything[1]).flatten(1).sum(1).double()
 
@@ -85,13 +94,20 @@ def _factored_products(
             # With equal inputs and one term both sides have the same rotated inputs.
             shared = theirs.inputs is query.inputs and segment is chain.segments[-1]
             inputs = arrived.inputs if shared else product(others.inputs, _input_basis(segment))
-            rotated = OuterProducts(inputs, product(others.outputs, segment.basis.gradient))
+            rotated = OuterProducts(inputs, rotate_outputs(others.outputs, segment.basis))
             if gram:
                 products = _gram_products(arrived, rotated, *chain.injections[place])
             else:
                 products = _pair_products(arrived, rotated, segment.injection)
             scores[rows] += products.double() / segment.checkpoints
     return scores
+
+
+def _count(gradients: _Dense) -> int:
+    """Returns the number of examples."""
+    if isinstance(gradients, TiedGradients):
+        return gradients.shape[0]
+    return len(gradients.inputs if isinstance(gradients, OuterProducts) else gradients.matrices)
 
 
 def _input_basis(segment: LayerSegment) -> Tensor:
@@ -126,15 +142,15 @@ def _gram_products(first: OuterProducts, second: OuterProducts, left: Tensor, ri
 def _dense_products(
     query: HeldGradients, training: Sequence[HeldGradients | None], segments: Sequence[LayerSegment]
 ) -> Tensor:
-    assert isinstance(query, OuterProducts | DenseGradients)
-    batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
+    assert isinstance(query, _Dense)
+    batch = _count(query)
     scores = torch.zeros(batch, dtype=torch.float64, device=segments[0].injection.device)
     for rows in row_slices(batch, segments[0].injection):
         moving = query.dense(rows, segments[-1].basis)
         for place in range(len(segments) - 1, -1, -1):
             segment, theirs = segments[place], training[place]
             if theirs is not None:
-                assert isinstance(theirs, OuterProducts | DenseGradients)
+                assert isinstance(theirs, _Dense)
                 own = theirs is query and segment is segments[-1]
                 gradients = moving if own else theirs.dense(rows, segment.basis)
                 products = inner_products(segment.injection * moving, gradients)
@@ -149,26 +165,24 @@ def _transported(moving: Tensor, later: LayerSegment, earlier: LayerSegment) -> 
     moving = later.transport * moving
     if later.basis.input is None:  # a diagonal block, whose basis is the identity in every segment
         return moving
-    turn_out = later.basis.gradient.T @ earlier.basis.gradient
     turn_in = _input_basis(later).T @ _input_basis(earlier)
-    return turn_out.T @ moving @ turn_in
+    return turn_outputs(moving.mT, later, earlier).mT @ turn_in
 
 
 def _indexed_products(
     query: IndexedGradients, training: Sequence[HeldGradients | None], segments: Sequence[LayerSegment]
 ) -> Tensor:
     mine = query.merged()
-    moving = mine.columns @ segments[-1].basis.gradient
+    moving = rotate_outputs(mine.columns, segments[-1].basis)
     scores = torch.zeros(len(query.tokens), dtype=torch.float64, device=moving.device)
     for place in range(len(segments) - 1, -1, -1):
         segment, gradients = segments[place], training[place]
         if gradients is not None:
-            rotated = _same_columns(mine, gradients) @ segment.basis.gradient
+            rotated = rotate_outputs(_same_columns(mine, gradients), segment.basis)
             products = (moving * rotated * segment.injection.T[mine.tokens]).sum(1)
             scores.index_add_(0, mine.rows, products.double() / segment.checkpoints)
         if place > 0:
-            moving = segment.transport.T[mine.tokens] * moving
-            moving = moving @ (segment.basis.gradient.T @ segments[place - 1].basis.gradient)
+            moving = turn_outputs(segment.transport.T[mine.tokens] * moving, segment, segments[place - 1])
     return scores
 
 
@@ -191,11 +205,10 @@ def _preconditioned_products(
     segments."""
     if isinstance(query, IndexedGradients):
         return _preconditioned_columns(query, training, chain)
-    assert isinstance(query, OuterProducts | DenseGradients)
-    batch = len(query.inputs if isinstance(query, OuterProducts) else query.matrices)
-    like = query.inputs if isinstance(query, OuterProducts) else query.matrices
-    scores = torch.zeros(batch, dtype=torch.float64, device=like.device)
-    for rows in row_slices(batch, query.dense(slice(0, 1))):
+    assert isinstance(query, _Dense)
+    batch, one = _count(query), query.dense(slice(0, 1))
+    scores = torch.zeros(batch, dtype=torch.float64, device=one.device)
+    for rows in row_slices(batch, one):
         moving = query.dense(rows)
         for segment, theirs in reversed(list(zip(chain.segments, training, strict=True))):
             if segment.layer is None:
@@ -203,7 +216,7 @@ def _preconditioned_products(
             layer, preconditioner = segment.layer, segment.preconditioner
             rotated = rotate(preconditioner.preconditioned(moving), layer.basis)
             if theirs is not None:
-                assert isinstance(theirs, OuterProducts | DenseGradients)
+                assert isinstance(theirs, _Dense)
                 gradients = rotate(preconditioner.preconditioned(theirs.dense(rows)), layer.basis)
                 products = inner_products(layer.injection * rotated, gradients)
                 scores[rows] += products.double() / layer.checkpoints
@@ -223,11 +236,15 @@ def _preconditioned_columns(
         if segment.layer is None:
             continue
         layer, preconditioner = segment.layer, segment.preconditioner.of_columns(mine.tokens)
-        rotated = preconditioner.preconditioned(moving) @ layer.basis.gradient
+        rotated = rotate_outputs(preconditioner.preconditioned(moving), layer.basis)
         if theirs is not None:
-            gradients = preconditioner.preconditioned(_same_columns(mine, theirs)) @ layer.basis.gradient
+            gradients = rotate_outputs(
+                preconditioner.preconditioned(_same_columns(mine, theirs)), layer.basis
+            )
             products = (rotated * gradients * layer.injection.T[mine.tokens]).sum(1)
             scores.index_add_(0, mine.rows, products.double() / layer.checkpoints)
-        moved = (layer.transport.T[mine.tokens] * rotated) @ layer.basis.gradient.T
+        moved = layer.transport.T[mine.tokens] * rotated
+        if layer.basis.gradient.dim() == 2:
+            moved = moved @ layer.basis.gradient.T
         moving = preconditioner.passed(moving, moved)
     return scores

@@ -17,17 +17,19 @@ so that inner products are kept in expectation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.attribution.curvature.gauss_newton import gauss_newton_products
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.gradients.products import slices_of
 from pipeline.attribution.model.capture import Capture, capture, covered_layers
 from pipeline.attribution.model.coverage import LayerInfo
 from pipeline.attribution.objectives import Objective
-from pipeline.attribution.queries.compression import LowRankMatrices, products
+from pipeline.attribution.queries.compression import DENSE_BYTES, LowRankMatrices, products
 from pipeline.attribution.rows.batch import Batch
 
 # Numbers that gradients are projected to.
@@ -172,6 +174,10 @@ def _projected_margins(visit: Pass) -> Tensor:
     outputs, labels = visit.outputs.detach(), visit.batch.labels
     if visit.objective.margins(outputs, labels) is None:
         columns = visit.objective.exact_output_gradients(outputs, labels)
+        size = next(iter(visit.projections.values())).count
+        # A product takes a forward-mode pass and a backward pass, and a column a backward pass.
+        if visit.objective.hessian_products is not None and 2 * size < len(columns):
+            return _projected_curvature(visit, size)
     else:
         losses, gradient = visit.losses()
         doubt = (-torch.expm1(-losses)).clamp(min=_LEAST_DOUBT)
@@ -181,6 +187,26 @@ def _projected_margins(visit: Pass) -> Tensor:
         projected = visit.projected(column.to(outputs)).double()
         total = total + projected.T @ projected
     return total
+
+
+def _projected_curvature(visit: Pass, size: int) -> Tensor:
+    """P G Pᵀ ``[k, k]``, float64: the same sum over the columns of all outputs, by products with G = Σ Jᵀ H J."""
+    batch = replace(visit.batch, weights=None)
+    row_bytes = 2 * sum(each.row_bytes for each in visit.projections.values())
+    found = []
+    with visit.captured.released():
+        for some in slices_of(size, row_bytes, DENSE_BYTES):
+            directions = {name: each.dense(some) for name, each in visit.projections.items()}
+            products = gauss_newton_products(visit.captured.model, visit.objective, batch, directions)
+            found.append(sum(_projected(visit.projections[name], each) for name, each in products.items()))
+    total = torch.cat([each for each in found if isinstance(each, Tensor)])
+    return (total + total.T) / 2
+
+
+def _projected(projection: LowRankMatrices, matrices: Tensor) -> Tensor:
+    """Returns the inner products of matrices ``[count, out, in]`` with all of a projection: ``[count, k]``."""
+    sides = projection.left.to(matrices), projection.right.to(matrices)
+    return torch.stack([((sides[0] @ matrix) * sides[1]).sum(1) for matrix in matrices])
 
 
 SIMILARITIES: Mapping[str, Similarity] = {

@@ -31,6 +31,8 @@ class Scores:
         growth: of unrolled methods' derivatives through training (``unrolled.UnrolledHarm``).
         relabel_effect: ``[rows]``, predicted change of the mean query loss when the row gets the label that ``relabel``
             has for it: < 0 helps. With ``harm``'s scale. None without ``relabel``.
+        token_harm: ``[rows, tokens]``, what each token of a row adds to the row's ``harm``. It is 0 at tokens without a
+            loss and beyond the end of shorter rows. None without ``per_token``.
     """
 
     self_influence: Tensor | None
@@ -42,6 +44,7 @@ class Scores:
     method: str = "source"
     growth: float | None = None
     relabel_effect: Tensor | None = None
+    token_harm: Tensor | None = None
 
 
 @dataclass
@@ -57,6 +60,7 @@ class ScoreTable:
     reduced: bool
     _parts: list[tuple[Tensor, BatchScores, list[int]]] = field(default_factory=list)
     _relabelled: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _tokens: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, row_ids: Tensor, part: BatchScores, points: Sequence[int]) -> None:
         """Adds scores of rows ``row_ids`` ``[rows]``, whose losses are of ``points``."""
@@ -65,6 +69,10 @@ class ScoreTable:
     def add_relabelling(self, row_ids: Tensor, effects: Tensor) -> None:
         """Adds what new labels do, ``[rows]``, of rows ``row_ids``."""
         self._relabelled.append((row_ids, effects))
+
+    def add_tokens(self, row_ids: Tensor, harm: Tensor) -> None:
+        """Adds what the tokens of rows ``row_ids`` do, ``[rows, tokens]``."""
+        self._tokens.append((row_ids, harm))
 
     def scores(self, scale: float | None) -> Scores:
         rows = 1 + max(int(row_ids.max()) for row_ids, _, _ in self._parts)
@@ -92,4 +100,21 @@ class ScoreTable:
         for row_ids, effects in self._relabelled:
             relabelled = own.new_zeros(rows) if relabelled is None else relabelled
             relabelled.index_add_(0, row_ids.cpu(), effects * (1.0 if scale is None else scale))
-        return Scores(own, harm, influence, losses, margins, scale, relabel_effect=relabelled)
+        return Scores(
+            own,
+            harm,
+            influence,
+            losses,
+            margins,
+            scale,
+            relabel_effect=relabelled,
+            token_harm=self._token_harm(rows, 1.0 if scale is None else scale),
+        )
+
+    def _token_harm(self, rows: int, scale: float) -> Tensor | None:
+        if not self._tokens:
+            return None
+        found = torch.zeros(rows, max(harm.shape[1] for _, harm in self._tokens), dtype=torch.float64)
+        for row_ids, harm in self._tokens:
+            found[:, : harm.shape[1]].index_add_(0, row_ids.cpu(), harm * scale)
+        return found

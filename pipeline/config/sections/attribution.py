@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.attribution.methods import METHODS, REFINED, SEGMENTS, audit_methods, methods_of
+from pipeline.attribution.options import WIDEST_OUTPUTS
 from pipeline.config.sections.fields import Section
 
 KEYS_OF = {
@@ -16,7 +17,7 @@ KEYS_OF = {
     "refined_iterations": REFINED,
 }
 """Keys of `attribution` that some methods ignore, and the option of `attribute` that they are."""
-KEYS_OF_CURVATURE = ("covariance_sample", "widest_block")
+KEYS_OF_CURVATURE = ("covariance_sample", "widest_block", "widest_outputs")
 """Those that methods without curvature ignore."""
 ABOUT_ATTRIBUTION = f"""\
 SOURCE (Bae et al. 2024, arXiv 2405.12186) with EK-FAC curvature, or one of its variants and rivals.
@@ -104,6 +105,13 @@ class Attribution(Section):
         ge=16,
         description="covariances wider than this are taken as block-diagonal in blocks of at most this width: the "
         "time for eigenvectors grows with the cube of the width, with blocks in proportion to it",
+    )
+    widest_outputs: int = Field(
+        WIDEST_OUTPUTS,
+        ge=1,
+        description="layers with more outputs keep the curvature between their outputs as a diagonal. A matrix takes "
+        "8 bytes times the square of the outputs, and its eigenvectors the cube in time. `winnow check` and "
+        "`record.json` (`coverage` of the stage `factors`) name these layers",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
