@@ -77,7 +77,7 @@ def said_of(
             return
         yield (
             f"Training's losses are {_times(found.loss)} the loss {name!r} of the rows at the recorded weights, and "
-            "scores are those of the loss that is told. {remedies.loss} A penalty in the loss, "
+            f"scores are those of the loss that is told. {remedies.loss} A penalty in the loss, "
             "augmentation and row weights can be the cause too."
         )
     if found.gradient is not None and not (explained is not None and _smoothed(found)):
