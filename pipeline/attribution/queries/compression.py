@@ -32,13 +32,12 @@ from pipeline.attribution.gradients.outer_products import DenseGradients, OuterP
 from pipeline.attribution.gradients.products import slices_of
 from pipeline.attribution.gradients.tied_gradients import TiedGradients
 from pipeline.attribution.queries.compression_choice import CompressionChoice
+from pipeline.attribution.queries.dense_filters import dense_layer, gradient_sizes
 
 # The share of a filter's Frobenius norm that compression may lose.
 TOLERANCE = 1e-2
 # The same for the loss gradients of queries, whose rank is at most their number of positions: only rounding is lost.
 EXACT = 1e-6
-# The share of the tolerance that single precision may lose. Else filters are computed in double precision.
-_ROUNDING = 0.1
 # The most bytes of dense matrices that are formed at a time.
 DENSE_BYTES = 64 << 20
 # The number of terms that is tried first.
@@ -203,42 +202,10 @@ def compressed_filters(
         if choice is None or choice.compresses(name, gradient, places, compressed, direct=scaled):
             found = compressed(gradient)
         else:
-            found = _dense_layer(name, gradient, segments, tolerance, choice)
+            found = dense_layer(name, gradient, segments, tolerance, choice)
         for place, of_segment in enumerate(filters):
             of_segment[name] = found[place]
     return filters
-
-
-def _dense_layer(
-    name: str,
-    gradient: Tensor,
-    segments: Sequence[PreparedSegment],
-    tolerance: float,
-    choice: CompressionChoice,
-) -> list[Tensor]:
-    """Returns a layer's dense filters per segment, in the dtype of the model.
-
-    They are computed in this dtype if the filters of the first query then are what they are in double precision, but
-    for a small part of the tolerance.
-    """
-
-    def filters(some: Tensor) -> list[Tensor]:
-        return [each[name] for each in query_filters({name: some}, segments)]
-
-    def exact_enough() -> bool:
-        exact, quick = filters(gradient[:1].double()), filters(gradient[:1].to(choice.dtype))
-        return all(
-            float(_weighted_norm(name, segment, rounded.to(right) - right))
-            <= _ROUNDING * tolerance * float(_weighted_norm(name, segment, right))
-            for segment, right, rounded in zip(segments, exact, quick, strict=True)
-        )
-
-    found = filters(gradient.to(choice.precision(name, exact_enough)))
-    return [each.to(choice.dtype) for each in found]
-
-
-def _weighted_norm(name: str, segment: PreparedSegment, matrices: Tensor) -> Tensor:
-    return (matrices * _gradient_sizes(name, segment, matrices)).norm()
 
 
 def _plain_layer(
@@ -270,7 +237,7 @@ def _scaled_layer(
     found: list[list[LowRankMatrices]] = [[] for _ in segments]
     for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
         for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
-            sizes = _gradient_sizes(name, segments[place], gradient)
+            sizes = gradient_sizes(name, segments[place], gradient)
             found[place].append(_compress_for(dense[name], sizes, tolerance))
     return [joined(parts) for parts in found]
 
@@ -297,18 +264,6 @@ def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankM
     return LowRankMatrices(left, right, found.owner, found.count)
 
 
-def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor:
-    """Returns the sizes of a layer's gradients according to the preconditioner: 1/P, which is about √v̂ under Adam.
-
-    The result is ``[out, in]``. It is 0 for frozen parameters, and 1 for a layer without a preconditioner.
-    """
-    preconditioner = segment.preconditioners.get(name)
-    if preconditioner is None or preconditioner.root is None:
-        return like.new_ones(like.shape[1:])
-    root = preconditioner.root.to(like)
-    return torch.where(root > 0, root**-2, 0.0)
-
-
 def compressed_segment(
     filters: Mapping[str, Tensor],
     segment: PreparedSegment,
@@ -328,7 +283,7 @@ def compressed_segment(
     for name, dense in filters.items():
 
         def compressed(some: Tensor, name: str = name) -> list[LowRankMatrices]:
-            sizes = _gradient_sizes(name, segment, some)
+            sizes = gradient_sizes(name, segment, some)
             slices = slices_of(len(some), some[0].nbytes, DENSE_BYTES)
             return [joined([_compress_for(some[queries], sizes, tolerance) for queries in slices])]
 
