@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.queries.compression_choice import CompressionChoice
 
 # The share of the tolerance that single precision may lose. Else filters are computed in double precision.
@@ -16,7 +17,7 @@ _ROUNDING = 0.1
 
 def dense_layer(
     name: str,
-    gradient: Tensor,
+    gradient: Tensor | OuterProducts,
     segments: Sequence[PreparedSegment],
     tolerance: float,
     choice: CompressionChoice,
@@ -27,18 +28,23 @@ def dense_layer(
     for a small part of the tolerance.
     """
 
-    def filters(some: Tensor) -> list[Tensor]:
+    def filters(dtype: torch.dtype, queries: slice = slice(None)) -> list[Tensor]:
+        if isinstance(gradient, OuterProducts):
+            some: Tensor | OuterProducts = gradient.sliced(queries).in_precision(dtype)
+        else:
+            some = gradient[queries].to(dtype)
         return [each[name] for each in query_filters({name: some}, segments)]
 
     def exact_enough() -> bool:
-        exact, quick = filters(gradient[:1].double()), filters(gradient[:1].to(choice.dtype))
+        first = slice(1)
+        exact, quick = filters(torch.float64, first), filters(choice.dtype, first)
         return all(
             float(_weighted_norm(name, segment, rounded.to(right) - right))
             <= _ROUNDING * tolerance * float(_weighted_norm(name, segment, right))
             for segment, right, rounded in zip(segments, exact, quick, strict=True)
         )
 
-    found = filters(gradient.to(choice.precision(name, exact_enough)))
+    found = filters(choice.precision(name, exact_enough))
     return [each.to(choice.dtype) for each in found]
 
 
