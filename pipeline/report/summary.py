@@ -47,6 +47,7 @@ def summary(run: RunDirectory) -> Summary:
         "decisions_by_role": _count_by_role(run),
         "proposed": _count_proposed(run),
         "by_people": detect.get("by_people"),
+        "by_history": detect.get("by_history", 0),
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
@@ -229,6 +230,8 @@ def headline(summary: Summary) -> list[str]:
         lines = [first, found.numbers, found.control, *found.further, found.consequence]
     lines = [line for line in [*lines, *_trigger_lines(summary)] if line] + [""]
     lines.append(_reasons_line(summary))
+    if summary.get("by_history"):
+        lines.append(f"{words.rows(summary['by_history'])} as people decided in earlier audits")
     lines += [line for line in (noise_line(summary), situation_line(summary)) if line]
     lines += sources_lines(summary.get("sources") or [])
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
