@@ -535,3 +535,9 @@ def test_every_choice_has_a_comment():
     assert {line.strip() for line in bare} <= {line.strip() for line in known} | plain | {
         "validation_is_clean: false"
     }
+
+
+def test_a_folder_with_one_file_stays_open_for_more():
+    write("weeks/1.parquet", simple())
+    assert config_of(look(["weeks"])).data.train == ["weeks/*.parquet"]
+    assert config_of(look(["weeks/1.parquet"])).data.train == ["weeks/1.parquet"]
