@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.lds.models import mlp
-from benchmarks.lds.tasks import uci
+from benchmarks.lds.rows import uci
 from benchmarks.results import CACHE, HOME, write_results
 from pipeline.attribution import Trajectory, TrajectoryRecorder, attribute
 from pipeline.attribution.trajectory.recorder import first_tail_step

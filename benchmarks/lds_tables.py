@@ -145,3 +145,38 @@ def column(row: dict[str, Any]) -> Column:
 
 def number(row: dict[str, Any] | None) -> str:
     return "–" if row is None else f"{row['value']:.2f} ({row['low']:.2f} – {row['high']:.2f})"
+
+
+def banks(rows: Rows) -> str:
+    """A line per bank and question at the tail average: the ceiling, and what methods reached with one model."""
+    some = [row for row in rows if row["truth"] == "tail"]
+    lines = []
+    for task, query in dict.fromkeys((row["task"], row["query"]) for row in some):
+        found = {row["method"]: row for row in some if (row["task"], row["query"]) == (task, query)}
+        size = (
+            f"{found['truth']['train_rows']:,} rows, {found['truth']['n']} × {found['truth']['retrainings']}"
+        )
+        figures = [found.get(method) for method in BANKED]
+        cells = ["–" if each is None else f"{each['value']:.2f}" for each in figures]
+        best = max((name for name in found if name != "truth"), key=lambda name: found[name]["value"])
+        lines.append([task, size, QUERIES[query], *cells, f"{best}: {number(found[best])}"])
+    head = [
+        "bank",
+        "size, masks × retrainings",
+        "question",
+        "ceiling",
+        *BANKED[1:],
+        "best, with its interval",
+    ]
+    return table(head, lines)
+
+
+BANKED = (
+    "truth",
+    "source @tail",
+    "source_refined @tail",
+    "influence @final",
+    "kronfluence_default @final",
+    "representation_by_label @final",
+    "bm25 @final",
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -112,12 +113,22 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "convnet": convnet, "t
 
 def fashion_mnist(data: Path, split: str) -> tuple[Tensor, Tensor]:
     """Standardised pixels ``[rows, 784]`` float32 and labels int64 of ``data/fashion_mnist/split``."""
+    pixels = torch.tensor(fashion_pixels(data, split)).float()
+    labels = torch.tensor(_fashion_column(data, split, "label").to_numpy())
+    return (pixels - _PIXEL_MEAN) / _PIXEL_STD, labels
+
+
+def fashion_pixels(data: Path, split: str) -> np.ndarray:
+    """Pixels as they are, uint8 ``[rows, 784]``."""
+    images = _fashion_column(data, split, "image")
+    found: np.ndarray = images.flatten().to_numpy(zero_copy_only=False).reshape(-1, 784)
+    return found
+
+
+def _fashion_column(data: Path, split: str, name: str) -> pa.Array:
     folder = data / "fashion_mnist"
     found = sorted((folder / split).glob("*.parquet")) or [folder / f"{split}.parquet"]
-    table = pa.concat_tables([pq.read_table(path, columns=["image", "label"]) for path in found])
-    images = table.column("image").combine_chunks()
-    pixels = torch.tensor(images.flatten().to_numpy(zero_copy_only=False)).view(-1, 784).float()
-    return (pixels - _PIXEL_MEAN) / _PIXEL_STD, torch.tensor(table.column("label").to_numpy())
+    return pa.concat_tables([pq.read_table(path, columns=[name]) for path in found])[name].combine_chunks()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ def write_lines(name: str, rows: Sequence[dict[str, Any]], folder: Path | None =
     return path
 
 
-def write_table(name: str, rows: Sequence[dict[str, Any]], folder: Path | None = None) -> Path:
-    """Write `benchmarks/results/NAME.csv`, or into another folder.
+def write_table(
+    name: str, rows: Sequence[dict[str, Any]], folder: Path | None = None, module: str | None = None
+) -> Path:
+    """Write `benchmarks/results/NAME.csv`, or into another folder; the command is that of `benchmarks.MODULE`.
 
     First the header as JSON behind `#`, then a column per key. Strings stand as they are, other values as JSON; a cell
     is empty where a row has no such key.
@@ -48,7 +51,7 @@ def write_table(name: str, rows: Sequence[dict[str, Any]], folder: Path | None =
     """
     path = (folder or RESULTS) / f"{name}.csv"
     text = io.StringIO()
-    text.write(f"# {json.dumps(header_of(name))}\n")
+    text.write(f"# {json.dumps(header_of(module or name))}\n")
     table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     table.writeheader()
     for row in rows:
@@ -98,8 +101,12 @@ def header_of(name: str) -> dict[str, Any]:
     return {"commit": commit(), "date": date.today().isoformat(), "machine": machine(), "command": command}
 
 
+@cache
 def commit() -> str | None:
-    """The commit of the working tree, with `+` if tracked files differ from it; None outside a repository."""
+    """The commit of the working tree, with `+` if tracked files differ from it; None outside a repository.
+
+    It is that of the first call, before results are written.
+    """
     try:
         found = git("rev-parse", "--short=12", "HEAD")
         return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detection_tables import detection
-from benchmarks.lds_tables import lds, lds_whole
+from benchmarks.lds_tables import banks, lds, lds_whole
 from benchmarks.leaderboard import README, with_leaderboard
 from benchmarks.markdown import Rows, table
 from benchmarks.one_file.tables import one_file
@@ -201,6 +201,7 @@ LAYOUTS: dict[str, Callable[[Rows], str]] = {
     "one_file": one_file,
     "lds": lds,
     "lds whole": lds_whole,
+    "banks": banks,
     "audit_cost": audit_cost,
     "promises": promises,
     "own_evidence": own_evidence,

@@ -16,6 +16,8 @@ _WHERE = {
     "AuditConfig": "pipeline.config",
     "load_config": "pipeline.config",
     "lds": "pipeline.faithfulness.measure",
+    "read_bank": "pipeline.faithfulness.bank",
+    "score_bank": "pipeline.faithfulness.bank_scores",
     "InputError": "pipeline.errors",
     "WinnowError": "pipeline.errors",
 }
@@ -29,6 +31,8 @@ __all__ = [
     "audit",
     "lds",
     "load_config",
+    "read_bank",
+    "score_bank",
 ]
 
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
     python -m benchmarks.lds --same-order [--data DIR] [--tasks NAME,…]
+    python -m benchmarks.lds --write-banks [--data DIR] [--tasks NAME,…]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
 several times (with as many epochs, so with fewer steps), few for all tasks before more; and, for some tasks, what each
@@ -10,6 +11,7 @@ that the same command goes on after an interruption; scores are made anew when t
 `--done` sums up what is there, without data, and says how many scores are of other code. Results of tasks that are not
 asked for stay as they are. `--same-order` leaves rows out of the very trainings of the base models instead
 (`same_order.py`), and other results stay. Tasks whose data are not in DIR are left out. `--quick` writes no results.
+`--write-banks` writes the retrainings that are kept as truth banks (`banks.py`), and nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ from typing import Any
 
 import torch
 
+from benchmarks.lds.banks import shipped_rows, write_bank
 from benchmarks.lds.bases import Base, base_folder
 from benchmarks.lds.harmful import RETRAININGS, measure_removals, removal_rows
 from benchmarks.lds.predictions import Kept, all_scores, asked_in_all, kept_scores
 from benchmarks.lds.questions import questions
+from benchmarks.lds.rows import Data
 from benchmarks.lds.same_order import TRUTH, measure_same_order, same_order_rows
 from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
-from benchmarks.lds.tasks import TASKS, Data, Removal, Task
+from benchmarks.lds.tasks import TASKS, Removal, Task
 from benchmarks.lds.truth import measure_truth
-from benchmarks.results import HOME, read_results, write_table
+from benchmarks.results import HOME, commit, read_results, write_table
 
 ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
@@ -45,7 +49,14 @@ def main() -> None:
     found = {} if arguments.done else read_tasks(tasks, arguments.data)
     if arguments.same_order:
         new = [row for name, (task, data) in found.items() for row in same_order(name, task, data)]
-        write_table("lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *new]))
+        write_table(
+            "lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *dated(new)])
+        )
+        return
+    if arguments.write_banks:
+        for name, (task, data) in found.items():
+            print(f"{name}: {write_bank(name, task, data) or 'no retrainings are kept'}")
+        write_table("banks", shipped_rows(), module="lds")
         return
     for most in ROUNDS:
         for name, (task, data) in found.items():
@@ -60,7 +71,7 @@ def main() -> None:
     rows = {name: rows_of(name, tasks[name]) for name in (tasks if arguments.done else found)}
     if not arguments.quick:
         new = [row for some in rows.values() for row in some]
-        write_table("lds", in_order([*earlier({row["task"] for row in new}), *new]))
+        write_table("lds", in_order([*earlier({row["task"] for row in new}), *dated(new)]))
 
 
 def same_order(name: str, task: Task, data: Data) -> list[Row]:
@@ -126,6 +137,11 @@ def earlier(done: set[str], of_same_order: bool = False) -> list[Row]:
     ]
 
 
+def dated(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the commit that made them, since a file has rows of several."""
+    return [row | {"commit": f"g{commit()}"} for row in rows]
+
+
 def in_order(rows: Sequence[Row]) -> list[Row]:
     """Rows by task, in the tasks' order."""
     return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
@@ -157,6 +173,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--truth-only", action="store_true", help="retrain and stop")
     parser.add_argument("--same-order", action="store_true", help="the base models' own order, alone")
+    parser.add_argument("--write-banks", action="store_true", help="write truth banks of what is there")
     parser.add_argument("--done", action="store_true", help="use what is there")
     arguments = parser.parse_args()
     arguments.tasks = arguments.tasks or (["digits"] if arguments.quick else list(TASKS))

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.lds.tasks import QUERIES, Data, Task
+from benchmarks.lds.rows import QUERIES, Data
+from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import task_folder
 from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder, get_objective
 from pipeline.attribution.trajectory.trajectory import FILE_NAME

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors.torch import load_file
 
 from benchmarks.lds.predictions import Scores
-from benchmarks.lds.tasks import Data, Task
+from benchmarks.lds.rows import Data
+from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import Piece, measure, task_folder, train_many
 from pipeline.runs.tensors import save_tensors
 

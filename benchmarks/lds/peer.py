@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.lds.bases import Base
-from benchmarks.lds.tasks import QUERIES, Task
+from benchmarks.lds.rows import QUERIES
+from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import loss, query_values
 from pipeline.attribution.trajectory.weights import restore_weights
 

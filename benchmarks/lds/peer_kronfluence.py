@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 from benchmarks.lds.bases import Base
 from benchmarks.lds.models import PADDING
 from benchmarks.lds.peer import given, summed_loss, summed_query
-from benchmarks.lds.tasks import QUERIES, Task
+from benchmarks.lds.rows import QUERIES
+from benchmarks.lds.tasks import Task
 
 BATCH = 256
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
+from benchmarks.lds.likeness import bm25_likeness, helping, takes_texts, tfidf_likeness
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import DEFAULT_DAMPING, kronfluence_influence
 from benchmarks.lds.tasks import Task
-from benchmarks.lds.text_likeness import takes_texts, tfidf_likeness
 from benchmarks.lds.truth import POINTS, query_values
 from pipeline.attribution import Objective, attribute, get_objective
 from pipeline.attribution.errors import AttributionError
@@ -91,6 +91,26 @@ def source(base: Base, kind: str, at: str) -> Tensor:
     return by_attribute(base, kind, at, method="source", calibrate=in_nats)
 
 
+def representation_likeness(base: Base, kind: str, at: str, by_label: bool = False) -> Tensor:
+    """The cosine of the last layer's inputs; by_label: a row of another label than the query's counts against it."""
+    queries = base.query_batches(kind)
+    found = attribute(
+        base.task.build(),
+        base.trajectory,
+        base.train_stages(),
+        queries,
+        loss=objective(base.task),
+        method="representation",
+        query_at=at,
+        reduce_queries=False,
+    ).influence
+    assert found is not None
+    if by_label:
+        labels = torch.cat([labels[:, 0] for _, labels in queries])
+        found = found * torch.where(labels[:, None] == base.data.labels, 1.0, -1.0)
+    return helping(base, kind, found)
+
+
 def by_unrolling(base: Base, smoothed: bool, pieces: int | None = None) -> Tensor:
     """τ of the mean validation loss, by differentiating through training: float64 `[1, rows]`.
 
@@ -134,6 +154,11 @@ def adaptive(task: Task, *_: object) -> bool:
     return task.recipe.optimizer != "sgd"
 
 
+def has_classes(task: Task, *_: object) -> bool:
+    """Whether a row has one label, a class."""
+    return task.measures_margins
+
+
 def first_or_small(task: Task, seed: int, _: str) -> bool:
     """Peers take minutes for each of the larger MLPs."""
     return seed == 0 or task.folder != "fashion_mnist"
@@ -165,8 +190,12 @@ METHODS = {
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
     "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),
     "trak": Method(partial(by_attribute, method="trak"), points=("final",)),
-    "representation": Method(partial(by_attribute, method="representation"), points=("final",)),
+    "representation": Method(representation_likeness, points=("final",)),
+    "representation_by_label": Method(
+        partial(representation_likeness, by_label=True), points=("final",), suits=has_classes
+    ),
     "tfidf": Method(tfidf_likeness, points=("final",), suits=takes_texts),
+    "bm25": Method(bm25_likeness, points=("final",), suits=takes_texts),
     "unrolled": Method(lambda base, *_: by_unrolling(base, False), ("validation_loss",), ("tail",)),
     "unrolled_gauss_newton": Method(
         lambda base, *_: by_unrolling(base, True), ("validation_loss",), ("tail",)

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchmarks import models as images
 from benchmarks.lds.models import TextTransformer, convnet, mlp
-from pipeline.seeds import random_state
-
-QUERIES = 100
-
-
-@dataclass(frozen=True)
-class Data:
-    """Train and validation rows; the first `QUERIES` validation rows are the single queries.
-
-    stages: int64 `[rows]`, in which stage of training a row takes part.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    validation_inputs: Tensor
-    validation_labels: Tensor
-    stages: np.ndarray
+from benchmarks.lds.rows import (
+    POSITIONS,
+    VOCABULARY,
+    Data,
+    cifar10,
+    digits,
+    fashion,
+    rotated_fashion,
+    trec,
+    uci,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +74,11 @@ class Task:
     base_models: int = 3
     same_order: dict[float, int] = field(default_factory=dict)
 
+    @property
+    def measures_margins(self) -> bool:
+        """Whether single queries are measured by their margins, which rise where losses fall."""
+        return self.recipe.loss == "cross_entropy"
+
     def fingerprint(self) -> str:
         """Changes with whatever changes the retrainings, but for the code."""
         recipe = replace(self.recipe, at_once=1)
@@ -92,92 +86,6 @@ class Task:
         return hashlib.sha256(f"{recipe}{self.build()}".encode()).hexdigest()[:8]
 
 
-def one_stage(train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> Data:
-    return Data(*train, *validation, stages=np.zeros(len(train[1]), dtype=np.int64))
-
-
-def digits(_: Path, flipped: float = 0.0) -> Data:
-    loaded = load_digits()
-    order = random_state("lds digits").permutation(len(loaded.target))
-    pixels = torch.tensor(loaded.data[order] / 16, dtype=torch.float32)
-    labels = torch.tensor(loaded.target[order])
-    wrong = labels[:1200].clone()
-    state = random_state("lds flips")
-    places = state.permutation(1200)[: round(flipped * 1200)]
-    wrong[places] = (wrong[places] + torch.tensor(state.randint(1, 10, len(places)))) % 10
-    return one_stage((pixels[:1200], wrong), (pixels[1200:], labels[1200:]))
-
-
-def fashion(folder: Path, rows: int = 6144, noise: float = 0.0) -> Data:
-    """The first rows, `noise` of them with a random label; validation rows are the next 1,000, as they are."""
-    pixels, labels = images.fashion_mnist(folder.parent, "train")
-    given = labels[:rows].clone()
-    state = random_state("lds random labels")
-    places = state.permutation(rows)[: round(noise * rows)]
-    given[places] = torch.tensor(state.randint(0, 10, len(places)))
-    last = rows + 1000
-    return one_stage((pixels[:rows].clone(), given), (pixels[rows:last].clone(), labels[rows:last]))
-
-
-def rotated_fashion(folder: Path, rows: int = 2048) -> Data:
-    """Pictures as they are in the first stage, others turned by 90° in the second and for validation."""
-    data = fashion(folder, 2 * rows)
-    turned, validation = (turn(part) for part in (data.inputs[rows:], data.validation_inputs))
-    inputs = torch.cat([data.inputs[:rows], turned])
-    return replace(data, inputs=inputs, validation_inputs=validation, stages=np.repeat([0, 1], rows))
-
-
-def turn(pixels: Tensor) -> Tensor:
-    return pixels.view(-1, 28, 28).rot90(1, (1, 2)).reshape(len(pixels), -1)
-
-
-def uci(folder: Path, rows: int, validation: int) -> Data:
-    """Standardised columns and targets, by the train rows' mean and deviation."""
-    parts = []
-    for split, count in (("train", rows), ("test", validation)):
-        table = pq.read_table(folder / f"{split}.parquet")
-        names = [name for name in table.column_names if name not in DROPPED]
-        table = table.take(random_state("lds rows", count).permutation(table.num_rows)[:count])
-        columns = [table[name].to_numpy().astype(np.float64) for name in [*names, "target"]]
-        parts.append(torch.tensor(np.stack(columns, 1)))
-    mean, deviation = parts[0].mean(0), parts[0].std(0)
-    train, other = (((part - mean) / deviation).float() for part in parts)
-    return one_stage((train[:, :-1].contiguous(), train[:, -1]), (other[:, :-1].contiguous(), other[:, -1]))
-
-
-DROPPED = ("target", "index", "motor_updrs", "subject")
-
-
-def cifar10(folder: Path, rows: int = 3000, validation: int = 1000) -> Data:
-    parts = []
-    for split, count in (("train", rows), ("test", validation)):
-        table = pq.read_table(folder / f"{split}.parquet", columns=["image", "clean_label"]).slice(0, count)
-        pixels = table["image"].combine_chunks().flatten().to_numpy().reshape(-1, 32, 32, 3)
-        parts.append((torch.tensor(pixels).permute(0, 3, 1, 2) / 255, torch.tensor(table[1].to_numpy())))
-    mean, deviation = (parts[0][0].mean((0, 2, 3), True), parts[0][0].std((0, 2, 3), keepdim=True))
-    train, other = (((pixels - mean) / deviation, labels.long()) for pixels, labels in parts)
-    return one_stage(train, other)
-
-
-def trec(folder: Path, rows: int = 3000, validation: int = 500) -> Data:
-    """Words as numbers, by how frequent they are in the train rows; 1 stands for all other words."""
-    tables = [pq.read_table(folder / f"{split}.parquet") for split in ("train", "test")]
-    places = random_state("lds trec").permutation(tables[0].num_rows)[:rows]
-    tables = [tables[0].take(places), tables[1].slice(0, validation)]
-    texts = [[text.split() for text in table["text"].to_pylist()] for table in tables]
-    common = Counter(word for text in texts[0] for word in text).most_common(VOCABULARY - 2)
-    number = {word: place + 2 for place, (word, _) in enumerate(common)}
-    parts = []
-    for table, words in zip(tables, texts, strict=True):
-        numbers = torch.zeros(len(words), POSITIONS, dtype=torch.int64)
-        for row, text in zip(numbers, words, strict=True):
-            found = [number.get(word, 1) for word in text[:POSITIONS]]
-            row[: len(found)] = torch.tensor(found)
-        parts.append((numbers, torch.tensor(table["label"].to_numpy().astype(np.int64))))
-    return one_stage(*parts)
-
-
-VOCABULARY, POSITIONS = 2000, 20
 DIGITS = Recipe((20,), (0.03,), 1e-3, 30, at_once=50)
 FASHION = Recipe((20,), (0.03,), 1e-3, 64)
 FASHION_MLP = partial(mlp, 784, 512, 256, 128, 10)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.lds.tasks import QUERIES, Data, Recipe, Task
+from benchmarks.lds.rows import QUERIES, Data
+from benchmarks.lds.tasks import Recipe, Task
 from benchmarks.results import CACHE
 from pipeline.attribution.trajectory.recorder import first_tail_step
 from pipeline.runs.tensors import save_tensors

@@ -49,8 +49,11 @@ def trace(
 
 def lds(
     source: Annotated[
-        Path, typer.Argument(metavar="CONFIG|RUN", help="A config, whose model is trained first, or a run.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG|RUN]", help="A config, whose model is trained first, or a run; not with --bank."
+        ),
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Of attribution, separated by commas.")
     ] = "source,influence,tracin,graddot",
@@ -62,9 +65,30 @@ def lds(
         Path | None, typer.Option(help="Where to write; by default RUN/lds or runs/<name>/lds.")
     ] = None,
     changes: Changes = [],  # noqa: B006
+    bank: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A truth bank: score attributions on it, without retraining."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --bank: .npy or Parquet, rows by queries; higher where the row helps the query.",
+        ),
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --bank: your training rows, to compare with the bank's."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure how faithful attribution is on your data: retrain on random subsets and compare."""
+    """Measure how faithful attribution is: retrain on random subsets and compare, or take a truth bank."""
+    if bank is not None:
+        return _score_bank(bank, scores, rows, source, as_json)
+    if scores is not None or rows is not None:
+        raise InputError("--scores and --rows go with --bank, and no bank is given", "Name it: --bank FILE.")
+    if source is None:
+        raise InputError("neither a config, a run nor a bank is given", "`winnow runs` lists the runs.")
     from flows.lds import print_lds
     from flows.terminal import Terminal
     from pipeline.faithfulness.measure import FaithfulnessPlan
@@ -88,4 +112,20 @@ def lds(
         print_json(found | {"folder": str(folder)})
     else:
         print_lds(terminal.console, found, folder)
+    return DONE
+
+
+def _score_bank(
+    bank: Path, scores: Path | None, rows: Path | None, source: Path | None, as_json: bool
+) -> int:
+    from flows.lds import print_bank
+    from pipeline.faithfulness.bank_scores import lds_of_bank
+
+    if source is not None:
+        raise InputError("--bank goes without a config or a run", f"Leave out {source}.")
+    found = lds_of_bank(bank, scores, rows)
+    if as_json:
+        print_json(found)
+    else:
+        print_bank(console(), found)
     return DONE

@@ -17,8 +17,9 @@ from benchmarks.lds.bases import Base, marked
 from benchmarks.lds.models import PADDING, TextTransformer, mlp
 from benchmarks.lds.predictions import objective
 from benchmarks.lds.questions import Question
+from benchmarks.lds.rows import Data
 from benchmarks.lds.targets import targets
-from benchmarks.lds.tasks import Data, Recipe, Removal, Task
+from benchmarks.lds.tasks import Recipe, Removal, Task
 from benchmarks.lds_tables import lds, lds_whole
 from pipeline.verification.lds import predicted_change
 

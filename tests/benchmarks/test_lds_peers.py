@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from benchmarks.lds import peer_kronfluence, truth
 from benchmarks.lds.bases import Base
+from benchmarks.lds.likeness import bm25, tfidf_likeness
 from benchmarks.lds.models import mlp
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
 from benchmarks.lds.peer_kronfluence import kronfluence_influence
-from benchmarks.lds.predictions import by_attribute
-from benchmarks.lds.tasks import Data, Recipe, Task
-from benchmarks.lds.text_likeness import tfidf_likeness
+from benchmarks.lds.predictions import by_attribute, representation_likeness
+from benchmarks.lds.rows import Data
+from benchmarks.lds.tasks import Recipe, Task
 
 pytest.importorskip("curvlinops")
 pytest.importorskip("kronfluence")
@@ -70,13 +73,43 @@ def test_texts_are_alike_by_the_words_that_are_rare(tmp_path: Path, monkeypatch:
     base = trained("cross_entropy", tmp_path, monkeypatch)
     rows = torch.tensor([[2, 3, 4], [2, 5, 6], [2, 7, 0]])
     data = Data(rows, torch.tensor([0, 1, 0]), torch.tensor([[2, 5, 0]]), torch.tensor([0]), np.zeros(3, int))
-    found = tfidf_likeness(replace(base, data=data), "margins", "final")
+    base = replace(base, data=data)
+    found = tfidf_likeness(base, "validation_loss", "final")
     assert found.shape == (1, 3)
     assert found[0].argmax() == 1
-    assert (
-        found[0, 2] > found[0, 0] > 0
-    )  # two words of three beside one of two, and all rows share the commonest
-    torch.testing.assert_close(tfidf_likeness(replace(base, data=data), "validation_loss", "final"), found)
+    # Two words of three beside one of two, and all rows share the commonest.
+    assert found[0, 2] > found[0, 0] > 0
+    # Without a row that helps, a loss rises and a margin falls.
+    torch.testing.assert_close(tfidf_likeness(base, "margins", "final"), -found)
+
+
+def test_bm25_is_its_formula() -> None:
+    rows = np.array([[2, 1, 0], [0, 1, 1], [0, 3, 0]])
+    found = bm25(csr_matrix(rows), csr_matrix([[2, 1, 0]]))
+    expected = np.zeros(3)
+    for row, counts in enumerate(rows):
+        for word in (0, 1):
+            present = (rows[:, word] > 0).sum()
+            idf = math.log(1 + (3 - present + 0.5) / (present + 0.5))
+            norm = 1.5 * (0.25 + 0.75 * counts.sum() / rows.sum(1).mean())
+            expected[row] += idf * counts[word] * 2.5 / (counts[word] + norm)
+    np.testing.assert_allclose(found, expected[None])
+
+
+def test_rows_with_the_features_of_the_query_help_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = trained("cross_entropy", tmp_path, monkeypatch)
+    data = replace(
+        base.data, validation_inputs=base.data.inputs[3:4], validation_labels=base.data.labels[3:4]
+    )
+    base = replace(base, data=data)
+    for kind, sign in (("margins", -1), ("validation_loss", 1)):
+        found = representation_likeness(base, kind, "final")
+        assert found.shape == (1, 100)
+        assert found[0, 3].item() == pytest.approx(sign)
+        assert (found * sign).argmax() == 3
+        by_label = representation_likeness(base, kind, "final", by_label=True)
+        same = base.data.labels == base.data.labels[3]
+        torch.testing.assert_close(by_label, torch.where(same, found, -found))
 
 
 def test_kronfluence_gives_our_scores_where_what_it_draws_is_exact(

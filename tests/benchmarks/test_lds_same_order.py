@@ -14,8 +14,9 @@ from torch.nn import functional
 from benchmarks.lds import truth
 from benchmarks.lds.bases import Base, batches
 from benchmarks.lds.models import mlp
+from benchmarks.lds.rows import Data
 from benchmarks.lds.same_order import measure_same_order, retrain_in_order, same_order_rows
-from benchmarks.lds.tasks import Data, Recipe, Task
+from benchmarks.lds.tasks import Recipe, Task
 from pipeline.verification.lds import lds_score
 
 
