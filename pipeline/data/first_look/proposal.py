@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,7 +251,9 @@ def _short_patterns(paths: list[str], in_folders: frozenset[str]) -> list[str]:
     for (folder, suffix), files in by_folder.items():
         whole = suffix and set(folder.glob(f"*{suffix}")) == set(map(Path, files))
         several = len(files) > 1 or files[0] in in_folders
-        patterns += [str(folder / f"*{suffix}")] if whole and several else files
+        patterns += (
+            [str(Path(glob.escape(str(folder)), f"*{glob.escape(suffix)}"))] if whole and several else files
+        )
     return patterns
 
 
