@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,14 @@ class HistoryFiles:
         """The files in the order in which they were written."""
         return sorted((self.folder / self.kind).glob("[0-9]*.parquet"))
 
-    def read(self) -> Iterator[pa.Table]:
-        """Read the files one after the other.
+    def read(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Read the files one after the other; all columns or those named.
 
         Raises:
             InputError: a file is damaged, or a later version wrote it.
         """
         for path in self.paths():
-            yield _read(path)
+            yield _read(path, columns)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,32 +78,35 @@ class HistoryFiles:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def append(self, table: pa.Table) -> Path:
-        """Write a new file; call it inside `locked`."""
+    def append(self, tables: Iterable[pa.Table], schema: pa.Schema) -> Path:
+        """Write a new file of several tables; call it inside `locked`."""
         places = [int(path.name.partition("-")[0]) for path in self.paths()]
-        sink = pa.BufferOutputStream()
-        metadata = (table.schema.metadata or {}) | {VERSION: FORMAT}
-        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
-        content = sink.getvalue().to_pybytes()
-        name = f"{max(places, default=0) + 1:06d}-{_checksum(content)}.parquet"
-        path = self.folder / self.kind / name
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(content)
+        metadata = (schema.metadata or {}) | {VERSION: FORMAT}
+        folder = self.folder / self.kind
+        unnamed = folder / "unnamed.parquet"  # its name has the checksum of what is being written
+        with (
+            write_atomically(unnamed) as temporary,
+            pq.ParquetWriter(temporary, schema.with_metadata(metadata), compression="zstd") as writer,
+        ):
+            for table in tables:
+                writer.write_table(table.replace_schema_metadata(writer.schema.metadata))
+        path = folder / f"{max(places, default=0) + 1:06d}-{_checksum(unnamed)}.parquet"
+        unnamed.rename(path)
         return path
 
 
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:CHECKSUM_DIGITS]
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
 
 
-def _read(path: Path) -> pa.Table:
-    content = path.read_bytes()
-    if _checksum(content) != path.stem.rpartition("-")[2]:
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    if _checksum(path) != path.stem.rpartition("-")[2]:
         raise InputError(
             f"{path}: is damaged (its checksum differs)",
-            "Restore a copy of the file. Without one, remove it: what people said in it is then forgotten.",
+            "Restore a copy of the file. Without one, remove it: what it said is then forgotten.",
         )
-    table = pq.read_table(pa.BufferReader(content))
+    table = pq.read_table(path, columns=None if columns is None else list(columns), partitioning=None)
     found = (table.schema.metadata or {}).get(VERSION)
     if found != FORMAT:
         raise InputError(

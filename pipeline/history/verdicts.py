@@ -91,7 +91,7 @@ def record_verdicts(folder: Path, verdicts: Iterable[Verdict]) -> int:
         known = _last(_read_all(files))
         new = [each for each in _last(given).values() if _differs(each, known.get(each.row))]
         if new:
-            files.append(_as_table(new))
+            files.append([_as_table(new)], SCHEMA)
     return len(new)
 
 

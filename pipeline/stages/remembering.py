@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.config import AuditConfig
 from pipeline.detection.people.earlier_verdicts import verdicts_of_run
 from pipeline.history.folder import history_folder
+from pipeline.history.rows import record_rows
 from pipeline.history.verdicts import OF_AUDIT, Verdict, record_verdicts, standing_verdicts, write_snapshot
 from pipeline.runs.directory import RunDirectory
 
@@ -28,9 +29,11 @@ def recall(config: AuditConfig, run: RunDirectory) -> None:
 
 
 def remember(config: AuditConfig, run: RunDirectory) -> None:
-    """Add to the history what people decided by the config of a finished run.
+    """Add to the history the rows of a finished run, and what people decided by its config.
 
     Raises:
         InputError: the history is damaged or can't be written to.
     """
-    record_verdicts(history_folder(run.path, config.name), verdicts_of_run(config, run.path, OF_AUDIT))
+    folder = history_folder(run.path, config.name)
+    record_verdicts(folder, verdicts_of_run(config, run.path, OF_AUDIT))
+    record_rows(folder, run.path, config.data.key is not None)

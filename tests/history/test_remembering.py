@@ -11,6 +11,7 @@ import pytest
 from review_run import fill
 
 from pipeline.config import AuditConfig
+from pipeline.report.summary import headline
 from pipeline.results.result import AuditResult
 from pipeline.reviewing.review import take_answers, write_sheet
 from pipeline.stages.audit import audit
@@ -140,3 +141,24 @@ def test_answers_of_a_review_hold_in_the_next_audit_and_nothing_is_done_without_
 
     pq.write_table(blobs(40, 7), "data/week2.parquet")
     assert choose_directory(config(), None).path != second.run.path
+
+
+def test_an_audit_says_what_is_new(first_week: pa.Table) -> None:
+    assert audit(config()).summary["news"] is None
+    bad = blobs(60, 7)
+    labels = NAMES[(np.arange(60) // 2) % 2]  # half of them wrong
+    labels[:10] = "eggs"
+    pq.write_table(bad.set_column(2, "label", pa.array(labels)), "data/week2.parquet")
+    pq.write_table(first_week.slice(5), "data/week1.parquet")
+    result = audit(config())
+    news = result.summary["news"]
+    assert (news["new"], news["changed"], news["vanished"], news["rows"]) == (60, 0, 5, 375)
+    assert news["of_new"]["rows"] + news["of_others"]["rows"] == result.rows.num_rows
+    flagged = [row for row in result.flagged.to_pylist() if row["shard"] == "data/week2.parquet"]
+    assert news["of_new"]["flagged_share"]["value"] == pytest.approx(len(flagged) / news["of_new"]["rows"])
+    assert news["of_new"]["wrong_share"]["low"] > news["of_others"]["wrong_share"]["value"]
+    assert news["new_classes"] == {"eggs": 10}
+    lines = headline(result.summary)
+    assert lines[0].startswith("60 of 375 rows are new since ")
+    assert lines[1] == "5 rows gone"
+    assert lines[2] == "new class: eggs (10 rows)"
