@@ -186,7 +186,11 @@ def _ratio(pairs: Sequence[tuple[Estimate, Estimate]]) -> Ratio | None:
     weights = [1 / _variance(*pair) for pair in pairs]
     logs = [math.log(first.mean / second.mean) for first, second in pairs]
     mean = sum(w * each for w, each in zip(weights, logs, strict=True)) / sum(weights)
-    return Ratio(math.exp(mean), sum(weights) ** -0.5)
+    # Where training is unstable, a checkpoint is not like the steps around it, and ratios scatter.
+    scatter = sum(w * (each - mean) ** 2 for w, each in zip(weights, logs, strict=True)) / max(
+        1, len(logs) - 1
+    )
+    return Ratio(math.exp(mean), (max(1.0, scatter) / sum(weights)) ** 0.5)
 
 
 def _variance(first: Estimate, second: Estimate) -> float:
