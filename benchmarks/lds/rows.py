@@ -159,7 +159,7 @@ def trec(folder: Path, rows: int = 3000, validation: int = 500) -> Data:
     return one_stage(*parts, origin)
 
 
-def language(folder: Path, other: str, rows: int = 1000, queries: int = 50) -> Data:
+def language(folder: Path, other: str, rows: int = 600, queries: int = 40) -> Data:
     """Sentences to be continued: inputs begin with `BEGIN`, labels are the next words."""
     tables, origin = sentences(folder, other, rows, queries)
     texts = [table["text"].to_pylist() for table in tables]
