@@ -19,7 +19,7 @@ from benchmarks.lds.tasks import Task
 REGULARIZATION, ITERATIONS = 0.01, 10
 """Those of dattri's examples."""
 MOST_PARAMETERS = 200_000
-BATCH = 500
+BATCH = 1000
 
 
 def dattri_suits(task: Task, seed: int, _: str) -> bool:
@@ -40,7 +40,6 @@ def dattri_cg(base: Base, kind: str, _: str) -> Tensor:
 
     asked = given(base, kind)
     model, task = asked.model, base.task
-    # An attributor gives every row a dimension of 1 in front.
 
     def loss(parameters: dict[str, Tensor], data: tuple[Tensor, Tensor]) -> Tensor:
         outputs = torch.func.functional_call(model, parameters, (data[0],))
