@@ -58,4 +58,4 @@ def dattri_cg(base: Base, kind: str, _: str) -> Tensor:
         DataLoader(TensorDataset(*some), batch_size=BATCH) for some in (asked.rows, asked.queries)
     )
     found: Tensor = attributor.attribute(rows, queries)
-    return found.T.double() / len(asked.fitted[1])
+    return found.detach().T.double() / len(asked.fitted[1])
