@@ -33,6 +33,7 @@ from pipeline.attribution.methods import METHODS
 from pipeline.attribution.queries.compression import joined_filters
 from pipeline.attribution.queries.compression_choice import CompressionChoice
 from pipeline.attribution.queries.gradients import Queries, query_gradient_parts, query_positions
+from pipeline.attribution.queries.vector_filters import vector_layers
 from pipeline.attribution.scores.conductor import Chain, find_filters
 from pipeline.runs.directory import write_json
 
@@ -61,10 +62,11 @@ def sides(kind: str, rows: int, data: Path, folder: Path) -> dict[str, Callable[
 
         def work() -> Tensor:
             positions = query_positions(run.model, queries)
-            choice = CompressionChoice([rows], QUERIES, positions, torch.float32)
+            vectors = vector_layers(positions, [segment])
+            choice = CompressionChoice([rows], QUERIES, positions, torch.float32, vectors)
             filters = joined_filters(
                 find_filters(method, chain, part, None, QUERY_TOLERANCE, choice).filters
-                for part in query_gradient_parts(run.model, queries)
+                for part in query_gradient_parts(run.model, queries, vectors)
             )
             found = score_rows(
                 run.model,

@@ -58,7 +58,6 @@ class Kronfluence:
         self.analyzer = analyzer.Analyzer(
             "speed", prepared, work, cpu=True, disable_tqdm=True, output_dir=str(folder)
         )
-        self.score_arguments = arguments.ScoreArguments(damping_factor=None)
 
     def factors(self) -> None:
         self.analyzer.fit_all_factors(
@@ -75,34 +74,30 @@ class Kronfluence:
             factors_name="ekfac",
             train_dataset=self.scored,
             per_device_train_batch_size=BATCH,
-            score_args=self.score_arguments,
+            score_args=arguments.ScoreArguments(damping_factor=None),
             overwrite_output_dir=True,
         )
         return self.analyzer.load_self_scores("own")["all_modules"]
 
     def validation_score(self) -> Tensor:
-        self.analyzer.compute_pairwise_scores(
-            "pairs",
-            factors_name="ekfac",
-            query_dataset=self.query,
-            train_dataset=self.scored,
-            per_device_query_batch_size=BATCH,
-            per_device_train_batch_size=BATCH,
-            score_args=arguments.ScoreArguments(aggregate_query_gradients=True, damping_factor=None),
-            overwrite_output_dir=True,
-        )
-        return self.analyzer.load_pairwise_scores("pairs")["all_modules"].squeeze(0)
+        """Scores of the queries' summed loss and every row, ``[rows]``."""
+        return self._pairwise("pairs", BATCH, aggregate_query_gradients=True).squeeze(0)
 
     def single_queries(self, queries: int) -> Tensor:
         """Scores of every query and row, ``[queries, rows]``; all queries are taken together."""
+        return self._pairwise("single", queries)
+
+    def _pairwise(self, name: str, query_batch: int, *, aggregate_query_gradients: bool = False) -> Tensor:
         self.analyzer.compute_pairwise_scores(
-            "single",
+            name,
             factors_name="ekfac",
             query_dataset=self.query,
             train_dataset=self.scored,
-            per_device_query_batch_size=queries,
+            per_device_query_batch_size=query_batch,
             per_device_train_batch_size=BATCH,
-            score_args=self.score_arguments,
+            score_args=arguments.ScoreArguments(
+                aggregate_query_gradients=aggregate_query_gradients, damping_factor=None
+            ),
             overwrite_output_dir=True,
         )
-        return self.analyzer.load_pairwise_scores("single")["all_modules"]
+        return self.analyzer.load_pairwise_scores(name)["all_modules"]

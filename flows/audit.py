@@ -59,42 +59,55 @@ def _current_watcher() -> Watcher:
     result_serializer="json",  # Prefect keeps the error of a failed run whatever it is told
 )
 def audit_flow(
-    config_path: str, changes: dict[str, Any] | None = None, output: str | None = None
+    config_path: str,
+    changes: dict[str, Any] | None = None,
+    output: str | None = None,
+    again: bool = False,
 ) -> State[str]:
     """Audit a dataset.
 
     config_path: a YAML file. changes: `{"detection.max_removed": 0.1}`, applied to it. output: the run
-    directory, by default `runs/<name>/<date>` or the unfinished run of the same config. Paths are relative
-    to the working directory.
+    directory, by default `runs/<name>/<date>` or the unfinished run of the same config. again: begin a new
+    run also if nothing has changed since the last one. Paths are relative to the working directory.
 
     The result, and the message of the final state, is the path of the run directory. The state's name is
-    `Refused` when the verification gate kept the cleaned dataset from being written. Raises what the stages
-    raise.
+    `Refused` when the verification gate kept the cleaned dataset from being written, and else `Unchanged`
+    when data, config, verdicts and code are those of a finished run, so that there was nothing to do. Raises
+    what the stages raise.
     """
     config = load_config(config_path, changes)
-    watcher = _current_watcher()
+    watcher, worked = _current_watcher(), []
 
     def run(stage: stages.Stage, context: AuditContext, fingerprint: str) -> bool:
         ran = _run_task(_stage_task(stage, context, fingerprint, watcher), config)
+        worked.append(ran)
         get_run_logger().info("%s: %s", stage.name, sentence(stage.name, context.run.facts(stage.name)))
         return ran
 
-    with open_run(config, output, watcher.progress) as context:
+    with open_run(config, output, watcher.progress, again) as context:
         stages.run_stages(context, watcher, run)
         result = AuditResult(context.run)
-        _publish(result)
+        if any(worked):
+            _publish(result)
     path = str(result.run.path)
-    return Completed(name="Refused" if result.refused else "Completed", message=path, data=path)
+    name = "Refused" if result.refused else "Completed" if any(worked) else "Unchanged"
+    return Completed(name=name, message=path, data=path)
 
 
 def run_audit(
-    config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher
+    config_path: str,
+    changes: dict[str, Any] | None,
+    output: str | None,
+    watcher: Watcher,
+    again: bool = False,
 ) -> AuditResult:
     """Run the flow with somebody watching, on the user's Prefect server or a temporary one."""
     watcher.begins("start")
-    choose_directory(load_config(config_path, changes), output)  # what is wrong with it is said at once
+    choose_directory(
+        load_config(config_path, changes), output, again
+    )  # what is wrong with it is said at once
     with prefect_server(), watched_by(watcher):
-        path = str(audit_flow(config_path, changes, output))  # a state's data is what its flow returns
+        path = str(audit_flow(config_path, changes, output, again))  # a state's data is what its flow returns
     return AuditResult(path)
 
 

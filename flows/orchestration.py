@@ -65,7 +65,11 @@ def begin() -> None:
 
 
 def run_audit(
-    config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher
+    config_path: str,
+    changes: dict[str, Any] | None,
+    output: str | None,
+    watcher: Watcher,
+    again: bool = False,
 ) -> AuditResult:
     """Run an audit with somebody watching: as a Prefect flow, or directly where Prefect is missing.
 
@@ -75,12 +79,17 @@ def run_audit(
     if problem is None:
         from flows.audit import run_audit as run_flow
 
-        return run_flow(config_path, changes, output, watcher)
-    return _run_directly(config_path, changes, output, watcher, problem)
+        return run_flow(config_path, changes, output, watcher, again)
+    return _run_directly(config_path, changes, output, watcher, again, problem)
 
 
 def _run_directly(
-    config_path: str, changes: dict[str, Any] | None, output: str | None, watcher: Watcher, problem: str
+    config_path: str,
+    changes: dict[str, Any] | None,
+    output: str | None,
+    watcher: Watcher,
+    again: bool,
+    problem: str,
 ) -> AuditResult:
     """Run `pipeline.audit`. Where Prefect may be expected, stderr says that it is left out, and why."""
     config = load_config(config_path, changes)
@@ -92,7 +101,7 @@ def _run_directly(
     watcher.begins("start")
     from pipeline.stages.audit import audit
 
-    return audit(config, output, watcher.progress, watcher)
+    return audit(config, output, watcher.progress, watcher, again)
 
 
 def _expects_prefect(config: AuditConfig) -> bool:

@@ -34,6 +34,8 @@ class Terminal:
     def __init__(self, console: Console):
         self.console = console
         self.running: Running | None = None
+        self.worked = False
+        """Whether a stage has run; else all of them were done before."""
         self._live: Live | None = None
 
     def __enter__(self) -> Terminal:
@@ -68,6 +70,7 @@ class Terminal:
     def ends(self, stage: str, facts: dict[str, Any], seconds: float, before: bool) -> None:
         self._stop_live()
         self.running = None
+        self.worked |= not before
         text = "(done before)" if before else sentence(stage, facts)
         line = f"✓ {stage:<{NAME_WIDTH}}{text}"
         took = "" if before else words.duration(seconds)
@@ -82,6 +85,8 @@ class Terminal:
 
     def result(self, result: AuditResult) -> None:
         """The box with the verdict, and where things are."""
+        if not self.worked:
+            self._print(f"Nothing has changed since {result.run.path} was audited: there was nothing to do.")
         self.box(f"{result.summary['name']} / {result.run.run_id}", headline(result.summary))
         places = []
         if result.refused:

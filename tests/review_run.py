@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import AuditConfig
+from pipeline.data.catalog import write_catalog
 from pipeline.data.files import find_files, open_shards
 from pipeline.data.hashing import key_ids
 from pipeline.data.prepare import create_encoding
@@ -36,7 +37,11 @@ def make_run(folder: Path) -> RunDirectory:
     config = AuditConfig.model_validate(TREE)
     run.path.mkdir()
     (run / "config.yaml").write_text(config.to_yaml())
-    create_encoding(open_shards(find_files(config.data)), config).save(run / "encoding.json")
+    shards = open_shards(find_files(config.data))
+    create_encoding(shards, config).save(run / "encoding.json")
+    rows = np.arange(ROWS)
+    with write_catalog(run.path) as catalog:
+        catalog.add(shards[0], rows, keys, key_ids(keys), key_ids(texts), np.zeros(ROWS, dtype=np.uint8))
     write_json(run / "record.json", {"stages": {"detect": {"facts": {"review": 80}}}})
     write_candidates(run.path, removable(config.detection, ranked()))
     suggested = [1 - label if place < WRONG else None for place, label in enumerate(labels)]

@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
+from pipeline.attribution import coverage
 from pipeline.config import AuditConfig
 from pipeline.errors import InputError
 from pipeline.preflight import estimate as module
@@ -21,7 +23,7 @@ from pipeline.preflight.check import check
 from pipeline.preflight.data_lines import role_status
 from pipeline.preflight.estimate import Costs, Sizes, panel_seconds, stage_seconds
 from pipeline.preflight.expected_findings import cut, findings, labels
-from pipeline.preflight.model_lines import model_line, unseen_lines
+from pipeline.preflight.model_lines import approximated_lines, model_line, unseen_lines
 from pipeline.preflight.resource_lines import disk_line, memory_line, time_line
 from pipeline.preflight.result import Preflight
 from pipeline.training.recipe import make_recipe
@@ -350,3 +352,9 @@ class TestNeeds:
         assert line.text == "head.weight used outside the layer's own call"
         assert line.status.startswith("warning: influence through that use is not seen")
         assert unseen_lines([]) == []
+
+    def test_layers_with_many_outputs_are_named(self) -> None:
+        head = nn.Sequential(nn.Linear(2, 5000))
+        (line,) = approximated_lines(coverage(head))
+        assert line.text.startswith("0 has 5,000 outputs, more than 4,096")
+        assert approximated_lines(coverage(head, widest_outputs=5000)) == []

@@ -14,13 +14,23 @@ from transformers import (
     DistilBertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
     LlamaConfig,
+    LlamaForCausalLM,
     LlamaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
 
-from pipeline.attribution import Trajectory, TrajectoryRecorder, attribute, capture, coverage, cross_entropy
+from pipeline.attribution import (
+    Trajectory,
+    TrajectoryRecorder,
+    attribute,
+    capture,
+    coverage,
+    cross_entropy,
+    token_queries,
+)
 from pipeline.attribution.model.coverage import matrix_parameters
 
 ROWS, LENGTH = 7, 12
@@ -91,3 +101,40 @@ def test_a_training_is_recorded_and_attributed(name: str, tmp_path) -> None:
     assert scores.harm is not None
     assert scores.harm.shape == (ROWS,)
     assert scores.harm.isfinite().all()
+
+
+LANGUAGE_MODELS: dict[str, Callable[[], nn.Module]] = {
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=16)
+    ),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **TEXT, tie_word_embeddings=True)),
+}
+
+
+@pytest.mark.parametrize("method", ["source", "source_refined"])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_language_model_is_attributed_token_by_token(name: str, method: str, tmp_path) -> None:
+    """A tied head that is taken to be wide, and labels that leave out a prompt."""
+    torch.manual_seed(0)
+    model, text = LANGUAGE_MODELS[name](), torch.randint(1, 40, (ROWS, LENGTH + 1))
+    inputs, labels = {"input_ids": text[:, :-1]}, text[:, 1:].clone()
+    labels[:, :3] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    recorder = TrajectoryRecorder(model, optimizer, tmp_path, steps=4, train_rows=ROWS, checkpoints=2)
+    for _ in range(4):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(**inputs).logits.flatten(0, 1), labels.flatten()).backward()
+        optimizer.step()
+        recorder.step()
+    assert any("40 outputs, more than 36" in said for said in coverage(model, 36).approximated)
+    run, data = Trajectory.load(tmp_path), [(inputs, labels)]
+    mean = cross_entropy(reduction="mean")
+    scores = attribute(model, run, data, data, loss=mean, method=method, widest_outputs=36, per_token=True)
+    assert scores.harm is not None
+    assert scores.token_harm is not None
+    torch.testing.assert_close(scores.token_harm.sum(1), scores.harm, rtol=1e-3, atol=1e-6)
+    assert not scores.token_harm[:, :3].any()
+    of_tokens, own, places = token_queries(inputs, labels)
+    each = attribute(model, run, data, [(of_tokens, own)], loss=mean, widest_outputs=36, reduce_queries=False)
+    assert each.influence is not None
+    assert each.influence.shape == (len(places), ROWS)

@@ -89,6 +89,9 @@ def audit(
     output: Annotated[Path | None, typer.Option(help="The run directory.")] = None,
     changes: Changes = [],  # noqa: B006
     scheduler: Scheduler = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="A new run also if nothing has changed since the last one.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Audit a dataset and write the cleaned one."""
@@ -101,7 +104,9 @@ def audit(
 
     with Terminal(console(as_json)) as terminal:
         try:
-            result = orchestration.run_audit(str(config), asked, str(output) if output else None, terminal)
+            result = orchestration.run_audit(
+                str(config), asked, str(output) if output else None, terminal, again
+            )
         except KeyboardInterrupt:
             print(terminal.stopped(), file=sys.stderr)
             return INTERRUPTED

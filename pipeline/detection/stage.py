@@ -24,7 +24,8 @@ from pipeline.detection.noise.judge_noise import exchanged_targets_of, pairs_as_
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
 from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
-from pipeline.detection.people.decided_rows import apply_people, count_people, read_people
+from pipeline.detection.people.decided_rows import apply_people, count_history, count_people
+from pipeline.detection.people.earlier_verdicts import people_of_run
 from pipeline.detection.reasons import ambiguous, outliers, reasons
 from pipeline.detection.representation.class_distance import belongs_nowhere
 from pipeline.detection.rules.choose import choose, write_candidates
@@ -100,7 +101,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     decision[(decision == Decision.KEEP) & (corrupted | spurious | carriers) & ~choice.right] = (
         Decision.REVIEW
     )
-    people = read_people(config, path)
+    people = people_of_run(config, path)
     applied = apply_people(decision, people.get("train"), labels.contradicted)
     others = judge_other_roles(
         context, judged_roles(config, data), weighed, decision, by_ranking & ~applied.people, people
@@ -135,6 +136,7 @@ def detect(context: AuditContext) -> dict[str, Any]:
     judged = {role: found.judgement for role, found in others.items()}
     write_rows(path, {"train": judgement, ASIDE: aside} | judged)
     remove(columns_directory(path))
+    by_roles = [applied, *(found.applied for found in others.values())]
     removed = int((decision == Decision.REMOVE).sum())
     relabelled = int((decision == Decision.RELABEL).sum())
     wanted = 0 if config.detection.rule == "ranking" else len(choice.wrong) + int(poisoned.sum())
@@ -167,7 +169,8 @@ def detect(context: AuditContext) -> dict[str, Any]:
         "removed": removed,
         "relabelled": relabelled,
         "to_review": int((decision == Decision.REVIEW).sum()),
-        "by_people": count_people([applied, *(found.applied for found in others.values())]),
+        "by_people": count_people(by_roles),
+        "by_history": count_history(by_roles),
         "promise": promise.as_json(),
         "canaries": canary_recall(path, decision),
         "warnings": _training_warnings(context, given) + _judge_warnings(weighed),

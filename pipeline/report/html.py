@@ -25,6 +25,7 @@ from pipeline.report.gallery import galleries
 from pipeline.report.group_effects import effect_lines, effect_sentence
 from pipeline.report.groups import group_tables, sources_lines
 from pipeline.report.method import method_line
+from pipeline.report.news import news_lines
 from pipeline.report.pages import environment
 from pipeline.report.pairs import pair_lines
 from pipeline.report.signals import shown_signals
@@ -91,6 +92,7 @@ def _overview(run: RunDirectory, config: AuditConfig, summary: Summary) -> dict[
     signals = shown_signals(facts(record, "detect"))
     return {
         "summary": summary,
+        "news": news_lines(summary.get("news")),
         "verdict": verdict(summary),
         "steps": next_steps(summary, config, str(run.path)),
         "flagged": flagged_rows(summary["decisions"]),

@@ -18,6 +18,7 @@ from pipeline.report.breakdown import read_rows
 from pipeline.report.fidelity import fidelity_line, low_fidelity
 from pipeline.report.groups import decisions_by_group, sources_lines
 from pipeline.report.method import attribution
+from pipeline.report.news import news_lines, news_of
 from pipeline.report.trial import trial_summary
 from pipeline.report.unrolled import unrolled_line
 from pipeline.report.verdict import Summary, levels, verdict
@@ -47,6 +48,8 @@ def summary(run: RunDirectory) -> Summary:
         "decisions_by_role": _count_by_role(run),
         "proposed": _count_proposed(run),
         "by_people": detect.get("by_people"),
+        "by_history": detect.get("by_history", 0),
+        "news": news_of(run, load_config(run / "config.yaml"), detect.get("estimated_noise")),
         "reasons": reasons,
         "estimated_noise": detect.get("estimated_noise"),
         "estimated_noise_note": detect.get("estimated_noise_note"),
@@ -217,8 +220,9 @@ def groups(run: RunDirectory, of_sources: list[dict[str, Any]]) -> list[dict[str
 
 
 def headline(summary: Summary) -> list[str]:
-    """The lines of the terminal's box: the verdict, an empty line, and the other findings."""
+    """The lines of the terminal's box: what is new, the verdict, and the other findings, with empty lines between."""
     found = verdict(summary)
+    news = news_lines(summary.get("news"))
     first = f"{found.word}: {found.claim}"
     if found.word == "NO EVIDENCE":  # the claim contains the change
         first += f". {found.consequence}" if found.consequence else ""
@@ -228,7 +232,10 @@ def headline(summary: Summary) -> list[str]:
     else:
         lines = [first, found.numbers, found.control, *found.further, found.consequence]
     lines = [line for line in [*lines, *_trigger_lines(summary)] if line] + [""]
+    lines = [*news, "", *lines] if news else lines
     lines.append(_reasons_line(summary))
+    if summary.get("by_history"):
+        lines.append(f"{words.rows(summary['by_history'])} as people decided in earlier audits")
     lines += [line for line in (noise_line(summary), situation_line(summary)) if line]
     lines += sources_lines(summary.get("sources") or [])
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]

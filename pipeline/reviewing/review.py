@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.artifacts import Step, left_over
-from pipeline.config import AuditConfig, load_config
+from pipeline.config import load_config
 from pipeline.data.decisions_file import DecisionLine
 from pipeline.data.entries import read_entries
-from pipeline.data.formats.sources import source_schema
 from pipeline.data.hashing import key_ids
-from pipeline.data.originals import class_names
 from pipeline.detection.people.answers import VERDICTS, ReviewAnswers, ranking_hash
 from pipeline.detection.people.decided_rows import find_rows
+from pipeline.detection.people.earlier_verdicts import verdicts_of_words
 from pipeline.detection.people.review_sample import (
     UNANSWERED,
     CutOff,
@@ -32,9 +30,10 @@ from pipeline.detection.people.review_sample import (
 )
 from pipeline.detection.rules.choose import read_candidates
 from pipeline.errors import InputError
+from pipeline.history.folder import history_folder
+from pipeline.history.verdicts import OF_REVIEW, record_verdicts
 from pipeline.reviewing.review_sheet import sheet_rows
 from pipeline.runs.directory import RunDirectory, existing_run, write_atomically
-from pipeline.text import words
 
 ANSWERS, HOLDOUT_ANSWERS = "review/answers.parquet", "review/holdout.parquet"
 COLUMNS = ("row_key", "verdict", "sample")
@@ -224,7 +223,7 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
     """Read a filled sheet and store its answers in the run.
 
     Lines without a verdict are skipped. Answers of several sheets add up; a new answer for a row replaces an
-    earlier one.
+    earlier one. The verdicts also go to the history of the dataset, where later audits find them.
 
     Args:
         path: a run directory.
@@ -235,7 +234,7 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
 
     Raises:
         InputError: a verdict or a row is unknown, verdicts in the sheet contradict each other, the sheet belongs to
-            another sample, or it has no verdict.
+            another sample, or it has no verdict; or the history of the dataset is damaged.
     """
     review = ReviewedRun(path)
     if not (review.run / ANSWERS).exists():
@@ -248,30 +247,15 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
     found = {key: line.word for key, line in lines.items()}
     earlier = review.answers.verdicts
     changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
+    of_roles = find_rows(review.config, review.run.path, lines.values())
+    words = [word for of_role in of_roles.values() for word in of_role.values()]
+    labels = {word.line.key: word.line.label or "" for word in words if word.label is not None}
     with review.run.lock():
-        review.answers = review.answers.with_verdicts(found, _new_labels(review.run, review.config, lines))
+        review.answers = review.answers.with_verdicts(found, labels)
         review.answers.save(review.run / ANSWERS)
+        history = history_folder(review.run.path, review.config.name)
+        record_verdicts(history, verdicts_of_words(review.run.path, words, OF_REVIEW))
     return replace(review.state(), changed=changed)
-
-
-def _new_labels(run: RunDirectory, config: AuditConfig, lines: Mapping[str, DecisionLine]) -> dict[str, str]:
-    """Row key → the label as a person wrote it, for rows whose label was changed in the sheet.
-
-    Raises:
-        InputError: a new label is not a label of the data, or its row is not called wrong.
-    """
-    wanted = pc.field("row_key").isin(pa.array(list(lines), pa.string()))
-    rows = pq.read_table(
-        run / "rows.parquet", columns=["row_key", "label", "shard"], filters=wanted, partitioning=None
-    )
-    edited = []
-    for row in rows.to_pylist():
-        line, names = lines[row["row_key"]], class_names(source_schema(row["shard"]), config.data.label)
-        if line.label is not None and line.label not in (words.label(row["label"], names), str(row["label"])):
-            edited.append(line)
-    found = find_rows(config, run.path, edited) if edited else {}
-    own = {word.line.key: word for of_role in found.values() for word in of_role.values()}
-    return {key: word.line.label or "" for key, word in own.items() if word.label is not None}
 
 
 def _read_verdicts(sheet: Path, asked: set[str], before: ReviewAnswers) -> dict[str, DecisionLine]:

@@ -17,6 +17,7 @@ def audit(
     output: str | Path | None = None,
     progress: Progress = silent,
     watcher: Watcher | None = None,
+    again: bool = False,
 ) -> AuditResult:
     """Audit a dataset: run all stages, in this process and on Dask workers, without an orchestrator.
 
@@ -24,10 +25,11 @@ def audit(
 
     Args:
         config: an AuditConfig, or the path of a YAML file.
-        output: the run directory. None takes the newest unfinished run of the same config, or else a new directory
-            `runs/<name>/<date>`.
+        output: the run directory. None takes the newest unfinished run of the same config, or else the newest finished
+            one if nothing has changed since, or else a new directory `runs/<name>/<date>`.
         progress: called while a stage works.
         watcher: told when each stage begins and ends.
+        again: begin a new run also if nothing has changed since the last one.
 
     Raises:
         InputError: the config or the data is wrong.
@@ -35,6 +37,6 @@ def audit(
     """
     if not isinstance(config, AuditConfig):
         config = load_config(config)
-    with open_run(config, output, progress) as context:
+    with open_run(config, output, progress, again) as context:
         run_stages(context, watcher or Nobody())
         return AuditResult(context.run)

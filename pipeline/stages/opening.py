@@ -18,9 +18,12 @@ from pipeline.artifacts import Ledger, say
 from pipeline.config import AuditConfig
 from pipeline.config.yaml_text import YAMLError, read_yaml
 from pipeline.errors import InputError
+from pipeline.history.verdicts import read_snapshot
 from pipeline.runs.context import AuditContext, Progress, silent
 from pipeline.runs.directory import RUNS, RunDirectory, write_text
+from pipeline.stages.remembering import earlier_verdicts, recall
 from pipeline.stages.repeats import repeat
+from pipeline.stages.stages import fingerprints
 from pipeline.workers.cluster import Workers
 from pipeline.workers.precision import require_precision
 
@@ -28,21 +31,34 @@ LIBRARIES = ("torch", "numpy", "pyarrow", "dask", "distributed", "scikit-learn",
 """The record keeps the versions of these libraries; Prefect may be absent."""
 
 
-def choose_directory(config: AuditConfig, output: str | Path | None) -> RunDirectory:
-    """Choose `output`, or else the newest unfinished run of the same config, or else a new directory.
+def choose_directory(config: AuditConfig, output: str | Path | None, again: bool = False) -> RunDirectory:
+    """Choose the run directory of an audit.
+
+    Args:
+        config: of the audit.
+        output: the directory that was asked for. None takes the newest unfinished run of the same config, or else the
+            newest finished one if nothing has changed since, or else a new directory.
+        again: don't take a finished run.
 
     Raises:
-        InputError: `output` holds an audit with another name or of other data, or something that is not a run.
+        InputError: `output` holds an audit with another name or of other data, or something that is not a run; a file
+            that the config names does not exist; the history is damaged.
     """
     if output is not None:
         run = RunDirectory(Path(output))
         _check_same_audit(run, config)
         return run
-    home = RUNS / config.name
-    for path in sorted(home.glob("*/config.yaml"), reverse=True):
-        run = RunDirectory(path.parent)
-        if path.read_bytes() == config.to_yaml().encode() and not _is_finished(run):
-            return run
+    home, text = RUNS / config.name, config.to_yaml().encode()
+    same = [
+        RunDirectory(path.parent)
+        for path in sorted(home.glob("*/config.yaml"), reverse=True)
+        if path.read_bytes() == text
+    ]
+    unfinished = next((run for run in same if not _is_finished(run)), None)
+    if unfinished is not None:
+        return unfinished
+    if same and not again and _is_unchanged(same[0], config):
+        return same[0]
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     path, count = home / stamp, 1
     while path.exists():
@@ -57,6 +73,15 @@ def _is_finished(run: RunDirectory) -> bool:
         return "report" in run.record["stages"]
     except InputError:
         return False
+
+
+def _is_unchanged(run: RunDirectory, config: AuditConfig) -> bool:
+    """Whether an audit would do again what this finished run did: the same data, settings, verdicts and code."""
+    if earlier_verdicts(config, run) != read_snapshot(run.path):
+        return False
+    stages = run.record["stages"]
+    done = {name: entry.get("fingerprint") for name, entry in stages.items()}
+    return done == fingerprints(config, run.path)
 
 
 def _check_same_audit(run: RunDirectory, config: AuditConfig) -> None:
@@ -122,20 +147,30 @@ def _library_versions() -> dict[str, str]:
 
 @contextmanager
 def open_run(
-    config: AuditConfig, output: str | Path | None = None, progress: Progress = silent
+    config: AuditConfig,
+    output: str | Path | None = None,
+    progress: Progress = silent,
+    again: bool = False,
 ) -> Iterator[AuditContext]:
     """Lock a run directory for an audit, write its config and record, and provide workers that start on demand.
 
+    Args:
+        config: of the audit.
+        output: as in `choose_directory`.
+        progress: called while a stage works.
+        again: as in `choose_directory`.
+
     Raises:
-        InputError: the machine lacks the configured precision or device, or the scheduler can't be reached; also as in
-            `choose_directory` and `RunDirectory.lock`.
+        InputError: the machine lacks the configured precision or device, the scheduler can't be reached, or the history
+            is damaged; also as in `choose_directory` and `RunDirectory.lock`.
     """
     require_precision(config)
-    run = choose_directory(config, output)
+    run = choose_directory(config, output, again)
     with run.lock() as lock, Workers(config.compute, lock) as workers:
         write_text(run / "config.yaml", config.to_yaml())
         run.mend_record()
         run.update_record(**_describe_machine(config))
+        recall(config, run)
         if config.compute.scheduler is not None:
             _ = workers.client  # connects now, so that an unreachable scheduler is an error before any work
         yield AuditContext(config, run, workers, progress, repeat)

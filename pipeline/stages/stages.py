@@ -6,14 +6,17 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
 from pipeline.artifacts import Ledger, damage
 from pipeline.config import AuditConfig, digest
+from pipeline.history.verdicts import SNAPSHOT
 from pipeline.runs.context import AuditContext
 from pipeline.runs.settled import settled
 from pipeline.runs.watcher import Watcher
+from pipeline.stages.remembering import remember
 from pipeline.workers.cluster import peak_resident_bytes
 
 
@@ -89,10 +92,14 @@ EXTRA_KEYS: dict[str, tuple[str, ...]] = {
 """Keys of other sections that a stage depends on."""
 
 
-def fingerprints(config: AuditConfig) -> dict[str, str]:
+def fingerprints(config: AuditConfig, run_path: Path | None = None) -> dict[str, str]:
     """The fingerprint of every stage: a hash of its part of the config, the stage before it and the code's version.
 
     The fingerprint of the source files takes the place of the stage before the first one.
+
+    Args:
+        config: of the audit.
+        run_path: the run directory, whose verdicts of earlier audits count for `detect`; None if there are none.
 
     Raises:
         InputError: a file that the config names does not exist.
@@ -123,6 +130,8 @@ def fingerprints(config: AuditConfig) -> dict[str, str]:
         if stage.name == "detect":  # hashes of the contents, because a run and its answers may be moved
             part["detection"] |= {key: content_hash(path) for key, path in _named_files(config).items()}
             part |= {"signals": added_signals()} if added_signals() else {}
+            if run_path is not None and (run_path / SNAPSHOT).exists():
+                part["verdicts"] = content_hash(str(run_path / SNAPSHOT))
         if stage.name == "verify" and config.verification.answers is not None:
             part["verification"] |= {"answers": content_hash(config.verification.answers)}
         previous = found[stage.name] = digest([part, previous, __version__])
@@ -188,9 +197,10 @@ def run_stages(
         InputError: the config, the data or a file of the run is wrong.
     """
     watcher.opened(context.run)
-    expected = fingerprints(context.config)
+    expected = fingerprints(context.config, context.run.path)
     for stage in STAGES:
         watcher.begins(stage.name)
         ran = run(stage, context, expected[stage.name])
         entry = context.run.record["stages"][stage.name]
         watcher.ends(stage.name, entry["facts"], entry["seconds"], before=not ran)
+    remember(context.config, context.run)

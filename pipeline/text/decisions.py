@@ -45,6 +45,8 @@ class Decider(IntEnum):
         return None if self is Decider.NOBODY else self.name.lower()
 
 
+BY_PEOPLE = (Decider.PERSON.word, Decider.HISTORY.word)
+"""The deciders whose word takes precedence over rules, caps and gates; HISTORY is a verdict of an earlier audit."""
 DECIDERS = tuple(decider.word for decider in Decider)
 """The words of the deciders, each at the place of its number."""
 

@@ -22,7 +22,7 @@ from pipeline.data.encoded import EncodedData
 from pipeline.detection.removal_strata import read_strata
 from pipeline.seeds import random_state
 from pipeline.text.arms import AS_GIVEN, RANDOM_OF, RELABELLED, REMOVED
-from pipeline.text.decisions import Decider, Decision
+from pipeline.text.decisions import BY_PEOPLE, Decision
 from pipeline.training.batches import Selection
 from pipeline.training.main_run import role_labels
 from pipeline.training.setup import class_weights
@@ -101,7 +101,7 @@ def _decisions_of(run_path: Path, table: pa.Table) -> Decisions:
         label = pc.coalesce(table["new_label"].cast(label.type), label)
     by_person = np.zeros(len(given), dtype=bool)
     if "decided_by" in table.column_names:
-        by_person = pc.fill_null(pc.equal(table["decided_by"], Decider.PERSON.word), False).to_numpy()
+        by_person = pc.is_in(table["decided_by"], pa.array(BY_PEOPLE)).to_numpy()
     return Decisions(
         removed=pc.equal(proposal, Decision.REMOVE.word).to_numpy(),
         relabelled=pc.equal(proposal, Decision.RELABEL.word).to_numpy() & label.is_valid().to_numpy(),

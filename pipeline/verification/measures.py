@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.text.decisions import Decider, Decision
+from pipeline.text.decisions import BY_PEOPLE, Decision
 from pipeline.training.main_run import role_labels
 from pipeline.verification.answers import UNKNOWN, read_holdout_answers, with_answers
 from pipeline.verification.results import RoleResult
@@ -131,7 +131,7 @@ def _read_answers(
     table = pq.read_table(path, columns=wanted, filters=pc.field("split") == role)
     if table.num_rows != len(given):
         return None, None
-    person = _filled(pc.equal(table["decided_by"], Decider.PERSON.word))
+    person = _filled(pc.is_in(table["decided_by"], pa.array(BY_PEOPLE)))
     answered, answers = person & _filled(pc.equal(table["decision"], Decision.KEEP.word)), given.copy()
     if "new_label" in names:
         changed = person & _filled(pc.equal(table["decision"], Decision.RELABEL.word))

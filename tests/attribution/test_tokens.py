@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from attribution.models import LanguageModel
 from attribution.oracles import gradient_matrix
@@ -146,6 +147,24 @@ def test_tokens_of_a_prompt_have_no_harm_and_a_prompt_no_effect(tmp_path: Path) 
     prompt = recorded.labels == -100
     assert not plain.token_harm[prompt].any()
     assert plain.token_harm[~prompt].all()
+
+
+def test_a_row_with_a_masked_prompt_scores_by_its_completion_alone(tmp_path: Path) -> None:
+    """The oracle takes torch's loss of the logits after the prompt; it knows no ignored labels."""
+    recorded = Recorded(tmp_path)
+    labels = recorded.labels.clone()
+    labels[:, :2] = -100
+    train = query = [(recorded.inputs, labels)]
+    scores = recorded.scores(train, query, method="graddot", query_at="final")
+    restore_weights(recorded.model, load_weights(recorded.trajectory.checkpoints[-1].path))
+    gradients = []
+    for row in range(ROWS):
+        recorded.model.zero_grad()
+        logits = recorded.model.eval()(recorded.inputs[row : row + 1])[0, 2:]
+        functional.cross_entropy(logits, recorded.labels[row, 2:], reduction="sum").backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in recorded.model.parameters()]))
+    rows = torch.stack(gradients)
+    torch.testing.assert_close(scores.harm, -(rows @ rows.mean(0)) / ROWS, rtol=1e-9, atol=1e-14)
 
 
 def test_narrower_batches_are_padded_with_zeros(tmp_path: Path) -> None:

@@ -211,6 +211,31 @@ def test_single_queries_have_the_mean_of_the_mean_query(
         assert (each.influence.mean(0) + harm).abs().max() <= allowed * harm.abs().max()
 
 
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize(("optimizer", "rate"), [(torch.optim.SGD, 0.05), (torch.optim.AdamW, 0.02)])
+def test_self_influence_is_the_influence_of_a_row_on_itself(
+    tmp_path: Path, optimizer: type[torch.optim.Optimizer], rate: float, segments: int
+) -> None:
+    """The two are computed in different ways: by the row's own factors, and by a filter of the row as a query."""
+    recorded = Recorded(tmp_path, optimizer, rate)
+    train = [(recorded.inputs, recorded.labels)]
+    scores = attribute(
+        recorded.model,
+        recorded.trajectory,
+        train,
+        train,
+        segments=segments,
+        query_at="final",
+        reduce_queries=False,
+        query_tolerance=0.0,
+        widest_outputs=100,
+    )
+    assert scores.influence is not None
+    assert scores.self_influence is not None
+    own = scores.influence.diagonal()
+    assert (scores.self_influence - own).abs().max() <= 2e-3 * own.abs().max()
+
+
 def spearman(first: Tensor, second: Tensor) -> float:
     ranks = [each.argsort().argsort().double() for each in (first, second)]
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])

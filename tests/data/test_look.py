@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import AuditConfig, load_config
+from pipeline.data.files import matches
 from pipeline.data.first_look.inspect_files import look
 from pipeline.data.first_look.proposal import Proposal
 from pipeline.errors import InputError
@@ -153,7 +154,7 @@ def test_without_files_for_all_roles_the_train_files_are_cut_and_the_others_left
 
 def test_a_folder_that_happens_to_be_called_test_is_no_role():
     write("test/mine/a.parquet", simple())
-    assert config_of(look(["test/mine"])).data.train == ["test/mine/a.parquet"]
+    assert config_of(look(["test/mine"])).data.train == ["test/mine/*.parquet"]
     assert look(["test/mine"]).name == "mine"
 
 
@@ -522,7 +523,8 @@ def test_awkward_names_survive_the_yaml():
     config = config_of(look(["my data, [2024]"], label="on"))
     assert list(config.data.features) == names
     assert config.data.label == "on"
-    assert config.data.train == ["my data, [2024]/the file.parquet"]
+    (pattern,) = config.data.train
+    assert matches(pattern, "train") == ["my data, [2024]/the file.parquet"]
     assert config.name == "my-data-2024"
 
 
@@ -535,3 +537,9 @@ def test_every_choice_has_a_comment():
     assert {line.strip() for line in bare} <= {line.strip() for line in known} | plain | {
         "validation_is_clean: false"
     }
+
+
+def test_a_folder_with_one_file_stays_open_for_more():
+    write("weeks/1.parquet", simple())
+    assert config_of(look(["weeks"])).data.train == ["weeks/*.parquet"]
+    assert config_of(look(["weeks/1.parquet"])).data.train == ["weeks/1.parquet"]

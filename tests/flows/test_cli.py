@@ -156,7 +156,7 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str], arguments: 
 def test_interrupted_audit_says_that_it_goes_on(
     config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run_audit(_config: str, _changes: Any, _output: Any, watcher: Any) -> None:
+    def run_audit(_config: str, _changes: Any, _output: Any, watcher: Any, _again: bool) -> None:
         watcher.begins("attribute")
         watcher.progress("attribute", 21504, 32960, "rows")
         raise KeyboardInterrupt

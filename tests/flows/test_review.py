@@ -64,7 +64,7 @@ def test_apply_audits_the_same_run_by_the_answers(
     monkeypatch.setattr("flows.audit.run_audit", lambda *given: calls.append(given) or result)
     said(capsys, path, "--sample", "57", "--sheet", "s.csv")
     assert run(["review", path, "--answers", str(fill(Path("s.csv"))), "--apply", "--json"]) == 3
-    config, changes, output, _ = calls[0]
+    config, changes, output, *_ = calls[0]
     assert (config, output) == (f"{path}/config.yaml", path)
     assert changes["detection.rule"] == "reviewed"
     assert changes["detection.answers"] == f"{path}/review/answers.parquet"

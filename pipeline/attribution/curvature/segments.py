@@ -26,6 +26,7 @@ from pipeline.attribution.curvature.low_rank import OuterMap, low_rank, weighted
 from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.curvature.segment_functions import Spectrum
 from pipeline.attribution.gradients.layer_gradients import Eigenbasis, rotate, rotate_back
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.gradients.products import aligned
 from pipeline.attribution.model.coverage import LayerInfo
 
@@ -59,6 +60,10 @@ class PreparedSegment:
         if preconditioner is None or preconditioner.decay is None:
             return sigma
         return sigma.clamp(min=0.0) + torch.as_tensor(preconditioner.decay_in(self.bases[layer])).to(sigma)
+
+    def scaled(self, layer: str) -> bool:
+        """Returns whether the layer's gradients are scaled in this segment."""
+        return layer in self.preconditioners and self.preconditioners[layer].root is not None
 
     def frozen(self, layer: str) -> bool:
         """Returns whether the whole layer is frozen in this segment."""
@@ -243,13 +248,13 @@ def _layer_segment(segment: PreparedSegment, name: str, like: Tensor) -> LayerSe
 
 
 def query_filters(
-    query: Mapping[str, Tensor], segments: Sequence[PreparedSegment]
+    query: Mapping[str, Tensor | OuterProducts], segments: Sequence[PreparedSegment]
 ) -> list[dict[str, Tensor]]:
     """Returns the filters of every segment: the matrices that training gradients are multiplied by.
 
     Args:
-        query: layer -> loss gradient of the query ``[out, in]``, or of several ``[queries, out, in]``. float64 is
-            best.
+        query: layer -> loss gradient of the query ``[out, in]``, or of several ``[queries, out, in]`` or as outer
+            products, which take fewer operations to rotate. float64 is best.
         segments: first to last.
 
     Returns:
@@ -257,18 +262,25 @@ def query_filters(
     """
     filters: list[dict[str, Tensor]] = [{} for _ in segments]
     for name, gradient in query.items():
+        if isinstance(gradient, OuterProducts) and segments[-1].scaled(name):
+            gradient = gradient.matrices()
         for place in range(len(segments) - 1, -1, -1):
             segment = segments[place]
+            like = gradient.inputs if isinstance(gradient, OuterProducts) else gradient
             if segment.frozen(name):
-                filters[place][name] = torch.zeros_like(gradient)
+                filters[place][name] = torch.zeros_like(like)
                 continue
-            basis, sigma = segment.bases[name].to(gradient), segment.curvature(name).to(gradient)
+            basis, sigma = segment.bases[name].to(like), segment.curvature(name).to(like)
             preconditioner = segment.preconditioners.get(name, Preconditioner(None, None))
-            rotated = rotate(preconditioner.preconditioned(gradient), basis)
+            if isinstance(gradient, OuterProducts):
+                rotated = gradient.dense(slice(None), basis)
+            else:
+                rotated = rotate(preconditioner.preconditioned(gradient), basis)
             injected = rotate_back(segment.spectrum.injection(sigma) * rotated, basis)
             filters[place][name] = preconditioner.preconditioned(injected)
             if not place:
                 continue
             moved = rotate_back(segment.spectrum.transport(sigma) * rotated, basis)
-            gradient = preconditioner.passed(gradient, moved)
+            before = moved if isinstance(gradient, OuterProducts) else gradient
+            gradient = preconditioner.passed(before, moved)
     return filters

@@ -179,6 +179,10 @@ class OuterProducts(LayerGradients):
         inputs = self.inputs if basis.input is None else product(self.inputs, basis.input)
         return OuterProducts(inputs, rotate_outputs(self.outputs, basis))
 
+    def in_precision(self, dtype: torch.dtype) -> OuterProducts:
+        """Returns the same gradients with factors of this dtype."""
+        return OuterProducts(self.inputs.to(dtype), self.outputs.to(dtype))
+
     def sliced(self, rows: slice) -> OuterProducts:
         """Returns the gradients of some examples."""
         return OuterProducts(self.inputs[rows], self.outputs[rows])

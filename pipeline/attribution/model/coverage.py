@@ -126,11 +126,11 @@ def coverage(model: nn.Module, widest_outputs: int = WIDEST_OUTPUTS) -> Coverage
     left = {name: p.numel() for name, p in trained.items()}
     approximated = []
     for layer in find_layers(model):
-        wide, always = layer.info.shape[0] > widest_outputs, layer.info.diagonal[0]
-        if wide and not always:
+        outputs, always = layer.info.shape[0], layer.info.diagonal[0]
+        if outputs > widest_outputs and not always:
             approximated.append(
-                f"{layer.info.name} has {layer.info.shape[0]:,} outputs, more than {widest_outputs:,}: the curvature "
-                "between its outputs is kept as a diagonal"
+                f"{layer.info.name or 'the model'} has {outputs:,} outputs, more than {widest_outputs:,}: "
+                "the curvature between its outputs is kept as a diagonal"
             )
         for piece in layer.info.pieces:
             left[piece.parameter] -= piece.part(trained[piece.parameter]).numel()

@@ -31,14 +31,14 @@ from pipeline.attribution.gradients.layer_gradients import Eigenbasis, LayerGrad
 from pipeline.attribution.gradients.outer_products import DenseGradients, OuterProducts
 from pipeline.attribution.gradients.products import slices_of
 from pipeline.attribution.gradients.tied_gradients import TiedGradients
-from pipeline.attribution.queries.compression_choice import CompressionChoice
+from pipeline.attribution.queries.compression_choice import TRIED, CompressionChoice
+from pipeline.attribution.queries.dense_filters import dense_layer, gradient_sizes
+from pipeline.attribution.queries.vector_filters import VectorFilters, vector_filters
 
 # The share of a filter's Frobenius norm that compression may lose.
 TOLERANCE = 1e-2
 # The same for the loss gradients of queries, whose rank is at most their number of positions: only rounding is lost.
 EXACT = 1e-6
-# The share of the tolerance that single precision may lose. Else filters are computed in double precision.
-_ROUNDING = 0.1
 # The most bytes of dense matrices that are formed at a time.
 DENSE_BYTES = 64 << 20
 # The number of terms that is tried first.
@@ -104,8 +104,8 @@ class LowRankMatrices:
         return joined([compress(factor * self.dense(queries), tolerance) for queries in slices])
 
 
-# The filters of a layer: dense ``[queries, out, in]`` or ``[out, in]``, or compressed.
-Filter: TypeAlias = Tensor | LowRankMatrices
+# The filters of a layer: dense ``[queries, out, in]`` or ``[out, in]``, compressed, or of queries as vectors.
+Filter: TypeAlias = Tensor | LowRankMatrices | VectorFilters
 
 
 def joined(parts: Sequence[LowRankMatrices]) -> LowRankMatrices:
@@ -172,7 +172,7 @@ def _decomposed(matrices: Tensor, size: int | None) -> tuple[Tensor, Tensor, Ten
 
 
 def compressed_filters(
-    gradients: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor | OuterProducts],
     segments: Sequence[PreparedSegment],
     tolerance: float = TOLERANCE,
     choice: CompressionChoice | None = None,
@@ -180,7 +180,7 @@ def compressed_filters(
     """Returns the filters of several queries, compressed; ``segments.query_filters`` returns the dense ones.
 
     Args:
-        gradients: layer -> loss gradients ``[queries, out, in]``.
+        gradients: layer -> loss gradients, ``[queries, out, in]`` or as outer products.
         segments: first to last.
         tolerance: the share of a filter's Frobenius norm that may be lost in the last segment. In an earlier segment,
             the errors of the later transports are added. For a layer with a preconditioner, it is the share of the norm
@@ -191,54 +191,39 @@ def compressed_filters(
         One dictionary per segment, first to last, with the layers of ``gradients``.
     """
     filters: list[dict[str, Filter]] = [{} for _ in segments]
-    places = range(len(segments))
     for name, gradient in gradients.items():
-        scaled = any(
-            name in each.preconditioners and each.preconditioners[name].root is not None for each in segments
-        )
+        scaled = any(segment.scaled(name) for segment in segments)
         compressed: Callable[[Tensor], list[LowRankMatrices]] = partial(
             _scaled_layer if scaled else _plain_layer, name, segments=segments, tolerance=tolerance
         )
+        tried, places = _matrices(gradient, slice(TRIED)), range(len(segments))
         found: Sequence[Filter]
-        if choice is None or choice.compresses(name, gradient, places, compressed, direct=scaled):
-            found = compressed(gradient)
+        if choice is None or choice.compresses(name, tried, places, compressed, direct=scaled):
+            found = _in_slices(compressed, gradient)
+        elif name in choice.vectors and isinstance(gradient, OuterProducts):
+            found = [vector_filters(name, gradient, segments[0])]
         else:
-            found = _dense_layer(name, gradient, segments, tolerance, choice)
+            found = dense_layer(name, gradient, segments, tolerance, choice)
         for place, of_segment in enumerate(filters):
             of_segment[name] = found[place]
     return filters
 
 
-def _dense_layer(
-    name: str,
-    gradient: Tensor,
-    segments: Sequence[PreparedSegment],
-    tolerance: float,
-    choice: CompressionChoice,
-) -> list[Tensor]:
-    """Returns a layer's dense filters per segment, in the dtype of the model.
-
-    They are computed in this dtype if the filters of the first query then are what they are in double precision, but
-    for a small part of the tolerance.
-    """
-
-    def filters(some: Tensor) -> list[Tensor]:
-        return [each[name] for each in query_filters({name: some}, segments)]
-
-    def exact_enough() -> bool:
-        exact, quick = filters(gradient[:1].double()), filters(gradient[:1].to(choice.dtype))
-        return all(
-            float(_weighted_norm(name, segment, rounded.to(right) - right))
-            <= _ROUNDING * tolerance * float(_weighted_norm(name, segment, right))
-            for segment, right, rounded in zip(segments, exact, quick, strict=True)
-        )
-
-    found = filters(gradient.to(choice.precision(name, exact_enough)))
-    return [each.to(choice.dtype) for each in found]
+def _matrices(gradient: Tensor | OuterProducts, queries: slice) -> Tensor:
+    """Returns the gradients of some queries as matrices."""
+    return gradient[queries] if isinstance(gradient, Tensor) else gradient.sliced(queries).matrices()
 
 
-def _weighted_norm(name: str, segment: PreparedSegment, matrices: Tensor) -> Tensor:
-    return (matrices * _gradient_sizes(name, segment, matrices)).norm()
+def _in_slices(
+    compressed: Callable[[Tensor], list[LowRankMatrices]], gradient: Tensor | OuterProducts
+) -> list[LowRankMatrices]:
+    """Returns a layer's compressed filters per segment. The matrices of few queries at a time are formed."""
+    if isinstance(gradient, Tensor):
+        return compressed(gradient)
+    matrix_bytes = 8 * gradient.outputs.shape[2] * gradient.size_in
+    slices = slices_of(len(gradient.inputs), matrix_bytes, DENSE_BYTES)
+    parts = [compressed(_matrices(gradient, queries)) for queries in slices]
+    return [joined(of_segment) for of_segment in zip(*parts, strict=True)]
 
 
 def _plain_layer(
@@ -270,7 +255,7 @@ def _scaled_layer(
     found: list[list[LowRankMatrices]] = [[] for _ in segments]
     for queries in slices_of(len(gradient), gradient[0].nbytes, DENSE_BYTES):
         for place, dense in enumerate(query_filters({name: gradient[queries]}, segments)):
-            sizes = _gradient_sizes(name, segments[place], gradient)
+            sizes = gradient_sizes(name, segments[place], gradient)
             found[place].append(_compress_for(dense[name], sizes, tolerance))
     return [joined(parts) for parts in found]
 
@@ -297,18 +282,6 @@ def _compress_for(matrices: Tensor, sizes: Tensor, tolerance: float) -> LowRankM
     return LowRankMatrices(left, right, found.owner, found.count)
 
 
-def _gradient_sizes(name: str, segment: PreparedSegment, like: Tensor) -> Tensor:
-    """Returns the sizes of a layer's gradients according to the preconditioner: 1/P, which is about √v̂ under Adam.
-
-    The result is ``[out, in]``. It is 0 for frozen parameters, and 1 for a layer without a preconditioner.
-    """
-    preconditioner = segment.preconditioners.get(name)
-    if preconditioner is None or preconditioner.root is None:
-        return like.new_ones(like.shape[1:])
-    root = preconditioner.root.to(like)
-    return torch.where(root > 0, root**-2, 0.0)
-
-
 def compressed_segment(
     filters: Mapping[str, Tensor],
     segment: PreparedSegment,
@@ -328,7 +301,7 @@ def compressed_segment(
     for name, dense in filters.items():
 
         def compressed(some: Tensor, name: str = name) -> list[LowRankMatrices]:
-            sizes = _gradient_sizes(name, segment, some)
+            sizes = gradient_sizes(name, segment, some)
             slices = slices_of(len(some), some[0].nbytes, DENSE_BYTES)
             return [joined([_compress_for(some[queries], sizes, tolerance) for queries in slices])]
 
@@ -362,6 +335,8 @@ def joined_filters(parts: Iterable[Sequence[Mapping[str, Filter]]]) -> list[dict
 
 def _whole(parts: Sequence[Filter]) -> Filter:
     """Returns the filters of one layer for all queries."""
+    if isinstance(parts[0], VectorFilters):
+        return parts[0].joined([part for part in parts[1:] if isinstance(part, VectorFilters)])
     compressed = [part for part in parts if isinstance(part, LowRankMatrices)]
     if not compressed:
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
@@ -372,8 +347,10 @@ def _whole(parts: Sequence[Filter]) -> Filter:
     return whole.dense(slice(None))
 
 
-def products(gradients: LayerGradients, filters: LowRankMatrices) -> Tensor:
+def products(gradients: LayerGradients, filters: LowRankMatrices | VectorFilters) -> Tensor:
     """Returns the inner products ⟨filter, G⟩ of every query with every example: ``[queries, batch]``."""
+    if isinstance(filters, VectorFilters):
+        return filters.products(gradients)
     compact = gradients.compact()
     if isinstance(compact, IndexedGradients):
         terms = _indexed_terms(compact, filters)

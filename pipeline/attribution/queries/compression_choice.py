@@ -7,6 +7,8 @@ checkpoints), r of terms:
     dense        2·(in + out)                    rotated into the eigenbasis and back
                  + V·(1 + T/Q)                   products with rows, whose matrices are formed for all queries together
                                                  (T/Q is 0 for one position: nothing is formed)
+    vectors      V·(1 + (in² + out²)/(Q·in·out)) products with rows, which are rotated for all queries together
+                                                 (in place of dense ones, where ``vector_filters`` can be)
     compressed   100·max(8, T)                   the query's gradient as few terms
                  + 100·max(8, r)                 the filter as few terms
                  + V·T·r·(in + out)/(in·out)     products with rows, term by term
@@ -21,7 +23,7 @@ number of terms is taken. Nothing is measured by the clock, so the same data giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,7 +35,7 @@ _TERM_PRODUCTS = 100
 # The terms that compression tries first: fewer take as long.
 _LEAST_TERMS = 8
 # How many queries are compressed to see how many terms a layer's filters need.
-_TRIED = 2
+TRIED = 2
 
 
 class _Terms(Protocol):
@@ -57,6 +59,7 @@ class LayerCost:
         visits: V of each segment: rows times checkpoints.
         direct: whether the filters are compressed as they are, as under Adam or after a refined solve: then no terms of
             the query's gradient are needed, and the rotation is done in any case.
+        vectors: whether filters that aren't compressed stay vectors.
     """
 
     shape: tuple[int, int]
@@ -64,8 +67,13 @@ class LayerCost:
     queries: int
     visits: Sequence[int]
     direct: bool
+    vectors: bool = False
 
     def dense(self) -> float:
+        if self.vectors:
+            size_out, size_in = self.shape
+            rotated = (size_in**2 + size_out**2) / (size_in * size_out * self.queries)
+            return sum(visits * (1 + rotated) for visits in self.visits)
         formed = self.positions / self.queries if self.positions > 1 else 0.0
         rotations = 0 if self.direct else 2 * sum(self.shape)
         return sum(rotations + visits * (1 + formed) for visits in self.visits)
@@ -92,12 +100,14 @@ class CompressionChoice:
             so it is never compressed. A layer that isn't here, such as an embedding, is always compressed: its dense
             filters would have a column for every word.
         dtype: of the model. Filters that stay dense get it, and are computed in it where that is exact enough.
+        vectors: layers whose filters stay vectors where they aren't compressed: ``vector_filters.vector_layers``.
     """
 
     visits: Sequence[int]
     queries: int
     positions: Mapping[str, int | None]
     dtype: torch.dtype
+    vectors: Collection[str] = ()
     _chosen: dict[tuple[str, Sequence[int]], bool] = field(default_factory=dict)
     _computed_in: dict[str, torch.dtype] = field(default_factory=dict)
 
@@ -126,10 +136,11 @@ class CompressionChoice:
             return False
         if key not in self._chosen:
             visits = [self.visits[place] for place in segments]
-            cost = LayerCost((given.shape[1], given.shape[2]), positions, self.queries, visits, direct)
+            shape, vectors = (given.shape[1], given.shape[2]), layer in self.vectors
+            cost = LayerCost(shape, positions, self.queries, visits, direct, vectors)
             chosen = cost.compressed([1.0] * len(visits)) < cost.dense()
             if chosen:
-                tried = compress(given[:_TRIED])
+                tried = compress(given[:TRIED])
                 chosen = cost.compressed([len(each.owner) / each.count for each in tried]) < cost.dense()
             self._chosen[key] = chosen
         return self._chosen[key]

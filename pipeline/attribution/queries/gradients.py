@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,9 +13,10 @@ from pipeline.attribution.curvature.factor_sums import add_tensors
 from pipeline.attribution.errors import AttributionError, NonFiniteError
 from pipeline.attribution.gradients.formed_gradients import FormedGradients
 from pipeline.attribution.gradients.indexed_gradients import IndexedGradients
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.model.batchnorm import has_batchnorm, reestimate_batchnorm
 from pipeline.attribution.model.calls import Inputs, select_inputs
-from pipeline.attribution.model.capture import Capture, capture
+from pipeline.attribution.model.capture import Capture, capture, covered_layers
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import DENSE_BYTES
 from pipeline.attribution.rows.stages import StageRows
@@ -79,18 +80,32 @@ def mean_query_gradient(model: nn.Module, queries: Queries) -> dict[str, Tensor]
     return {name: value / count for name, value in sums.items()}
 
 
-def query_gradient_parts(model: nn.Module, queries: Queries) -> Iterator[dict[str, Tensor]]:
-    """Yields layer -> loss gradients of a few queries at a time, ``[queries, out, in]`` in the model's dtype.
+def query_gradient_parts(
+    model: nn.Module, queries: Queries, vectors: Collection[str] | None = None
+) -> Iterator[dict[str, Tensor | OuterProducts]]:
+    """Yields layer -> loss gradients of a few queries at a time, in the model's dtype.
+
+    Args:
+        model: at the weights where the gradients are taken.
+        queries: the queries.
+        vectors: None yields matrices ``[queries, out, in]``. Else outer products stay as they are, and no matrices will
+            be formed of these layers'.
 
     Raises:
         AttributionError, NonFiniteError: as ``mean_query_gradient``.
     """
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    step, count = max(1, DENSE_BYTES // (8 * numbers)), 0
+    formed = [layer.shape for layer in covered_layers(model) if layer.name not in (vectors or ())]
+    numbers = sum(size_out * size_in for size_out, size_in in formed)
+    step, count = max(1, DENSE_BYTES // max(1, 8 * numbers)), 0
     for inputs, labels in queries.batches:
         for start in range(0, len(labels), step):
             some = slice(start, start + step)
-            found = query_gradients(model, queries.objective, select_inputs(inputs, some), labels[some])
+            with capture(model) as captured:
+                losses = _losses(captured, queries.objective, select_inputs(inputs, some), labels[some])
+                found = {
+                    name: each if vectors is not None and isinstance(each, OuterProducts) else each.matrices()
+                    for name, each in captured.gradients(losses, torch.ones_like(losses))
+                }
             if not _finite(found):
                 _raise_not_finite(model, queries)
             yield found
@@ -116,8 +131,12 @@ def query_positions(model: nn.Module, queries: Queries) -> dict[str, int | None]
     raise AttributionError(*_NONE)
 
 
-def _finite(gradients: Mapping[str, Tensor]) -> bool:
-    sums = [value.sum(dtype=torch.float64) for value in gradients.values()]
+def _finite(gradients: Mapping[str, Tensor | OuterProducts]) -> bool:
+    sums = [
+        value.sum(dtype=torch.float64)
+        for each in gradients.values()
+        for value in ((each.inputs, each.outputs) if isinstance(each, OuterProducts) else (each,))
+    ]
     return not sums or bool(torch.isfinite(torch.stack(sums)).all())
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.attribution.curvature.segments import PreparedSegment, query_filters
 from pipeline.attribution.errors import AttributionError
+from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.methods import CALIBRATE, Method
 from pipeline.attribution.objectives import Objective
 from pipeline.attribution.queries.compression import Filter, compressed_filters, compressed_segment
@@ -66,7 +67,7 @@ class FoundFilters:
 def find_filters(
     method: Method,
     chain: Chain,
-    gradient: Mapping[str, Tensor],
+    gradient: Mapping[str, Tensor | OuterProducts],
     solve: Solve | None = None,
     tolerance: float = 0.0,
     choice: CompressionChoice | None = None,
@@ -74,8 +75,8 @@ def find_filters(
     """Carries a query's gradient, or several queries', back through the segments, or solves for it in each.
 
     Args:
-        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``. Features of methods that compare
-            these stay as they are.
+        gradient: layer -> ``[out, in]``, or ``[queries, out, in]``, or queries as outer products. Features of methods
+            that compare these stay as they are.
         solve: for refined methods.
         tolerance: share of a filter, by its norm, that compression may lose (``compression``); 0 compresses nothing,
             and a single query is never compressed.
@@ -84,15 +85,18 @@ def find_filters(
     Raises:
         AttributionError: a refined method, and a segment whose learning rates are 0.
     """
-    if method.similarity is not None:
-        return FoundFilters([gradient])
-    if not method.refined and tolerance > 0:
+    if method.similarity is None and not method.refined and tolerance > 0:
         return FoundFilters(compressed_filters(gradient, chain.prepared, tolerance, choice))
-    gradient = {name: each.double() for name, each in gradient.items()}
+    matrices = {
+        name: each.matrices() if isinstance(each, OuterProducts) else each for name, each in gradient.items()
+    }
+    if method.similarity is not None:
+        return FoundFilters([matrices])
+    matrices = {name: each.double() for name, each in matrices.items()}
     if not method.refined:
-        return FoundFilters(query_filters(gradient, chain.prepared))
+        return FoundFilters(query_filters(matrices, chain.prepared))
     assert solve is not None
-    found = _solved_back(chain, gradient, solve)
+    found = _solved_back(chain, matrices, solve)
     filters: Filters = [each.filters for each in found]
     if tolerance > 0:
         filters = [

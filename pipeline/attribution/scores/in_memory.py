@@ -24,6 +24,7 @@ from pipeline.attribution.queries.gradients import (
 )
 from pipeline.attribution.queries.refined import RefinedDirection, RefinedSettings, refined_direction
 from pipeline.attribution.queries.scale import measured_scale
+from pipeline.attribution.queries.vector_filters import vector_layers
 from pipeline.attribution.rows.batch import Batch
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.rows.stages import StageRows
@@ -134,7 +135,9 @@ class _Run:
     def _parts(self, queries: Queries) -> Iterator[Filters]:
         """The filters of some queries at a time."""
         tolerance, choice = self.settings.query_tolerance, self._choice(queries)
-        for gradient in query_gradient_parts(self.points.model, queries):
+        quick = not self.method.refined and tolerance > 0
+        vectors = choice.vectors if quick else None
+        for gradient in query_gradient_parts(self.points.model, queries, vectors):
             yield find_filters(self.method, self.chain, gradient, self._solve, tolerance, choice).filters
             if self.method.refined:  # solves were at the checkpoints
                 self._load_query_point(queries)
@@ -144,11 +147,13 @@ class _Run:
         like = next(
             parameter for parameter in self.points.model.parameters() if parameter.is_floating_point()
         )
+        positions = query_positions(self.points.model, queries)
         return CompressionChoice(
             [len(each.points) * sum(trained[stage] for stage in each.stages) for each in self.chain.planned],
             sum(len(labels) for _, labels in queries.batches),
-            query_positions(self.points.model, queries),
+            positions,
             like.dtype,
+            vector_layers(positions, self.chain.prepared),
         )
 
     def _load_query_point(self, queries: Queries) -> None:

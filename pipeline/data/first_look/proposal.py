@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ class Sources:
     roles: dict[str, list[str]]
     split: dict[str, Any] | None
     untouched: list[str]  # files that the config leaves out
+    in_folders: frozenset[str] = frozenset()  # files that stand for a folder or a glob, which more may join
 
     def describe(self) -> str:
         if self.split is None:
@@ -144,7 +146,7 @@ class Proposal:
     def add_files(self, data: CommentedSection) -> None:
         for role, remark in zip(ROLES, ROLE_REMARKS):
             if role in self.sources.roles:
-                data.put(role, _short_patterns(self.sources.roles[role]), remark)
+                data.put(role, _short_patterns(self.sources.roles[role], self.sources.in_folders), remark)
         if self.sources.split:
             data.put("split", self.sources.split, self.sources.describe(), flow=True)
         if self.sources.untouched:
@@ -237,15 +239,21 @@ def _add_later_stages(config: CommentedSection) -> None:
     )
 
 
-def _short_patterns(paths: list[str]) -> list[str]:
-    """A glob for each folder whose files with the same end of the name are all meant, else the files."""
+def _short_patterns(paths: list[str], in_folders: frozenset[str]) -> list[str]:
+    """A glob for each folder whose files with the same end of the name are all meant, else the files.
+
+    A single file is named, unless it is in `in_folders`.
+    """
     by_folder: dict[tuple[Path, str], list[str]] = {}
     for path in paths:
         by_folder.setdefault((Path(path).parent, "".join(Path(path).suffixes[-2:])), []).append(path)
     patterns: list[str] = []
     for (folder, suffix), files in by_folder.items():
         whole = suffix and set(folder.glob(f"*{suffix}")) == set(map(Path, files))
-        patterns += [str(folder / f"*{suffix}")] if whole and len(files) > 1 else files
+        several = len(files) > 1 or files[0] in in_folders
+        patterns += (
+            [str(Path(glob.escape(str(folder)), f"*{glob.escape(suffix)}"))] if whole and several else files
+        )
     return patterns
 
 

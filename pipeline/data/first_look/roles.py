@@ -32,7 +32,9 @@ def find_sources(paths: Sequence[str]) -> tuple[Sources, list[Shard]]:
     used = [path for files in roles.values() for path in files]
     shards = open_shards([SourceFile(path, None) for path in used])
     split = None if whole else _split_column(shards) or {"fractions": fractions(sum(s.rows for s in shards))}
-    return Sources(roles, split, [path for path in found if path not in used]), shards
+    untouched = [path for path in found if path not in used]
+    in_folders = frozenset() if whole else frozenset(found) - frozenset(paths)
+    return Sources(roles, split, untouched, in_folders), shards
 
 
 def fractions(rows: int) -> list[float]:

@@ -27,7 +27,7 @@ from pipeline.text import words
 from pipeline.text.decisions import ANSWERS_RIGHT, CHANGED, DECISIONS, UNSURE, Decider, Decision
 from pipeline.workers.worker import run_data
 
-COLUMNS = ["row_key", "shard", "row"]
+COLUMNS = ["row_key", "shard", "row", "features_hash"]
 MOST_CLASSES = 10
 
 
@@ -39,11 +39,17 @@ class Word:
         decision: a Decision.
         label: the label that the person gave; None without one.
         line: the line of the file.
+        given: the label of the row.
+        features_hash: of the row, as in catalog.parquet.
+        decider: PERSON, or HISTORY for a verdict that a person gave in an earlier audit.
     """
 
     decision: int
     label: Any
     line: DecisionLine
+    given: Any
+    features_hash: str
+    decider: Decider = Decider.PERSON
 
 
 People = Mapping[int, Word]
@@ -57,7 +63,7 @@ class Applied:
     Attributes:
         decision: uint8, Decisions.
         decided_by: uint8, Deciders.
-        people: bool, whether a person decided.
+        people: bool, whether a person decided, in this audit or an earlier one.
         own_labels: place → the label that a person gave.
     """
 
@@ -68,22 +74,25 @@ class Applied:
 
 
 def read_people(config: AuditConfig, run_path: Path) -> dict[str, People]:
-    """Read people's decisions for each role: `detection.decisions`, and the answers of the rule `reviewed`.
+    """Read the decisions that the config names: `detection.decisions`, and the answers of the rule `reviewed`.
 
     If both decide about a row, the file of decisions takes precedence.
+
+    Returns:
+        Role → place among its rows → decision.
 
     Raises:
         InputError: as in `find_rows`.
     """
     lines: dict[str, DecisionLine] = {}
     if config.detection.answers is not None:
-        lines |= {line.key: line for line in _lines_of_answers(Path(config.detection.answers))}
+        lines |= {line.key: line for line in lines_of_answers(Path(config.detection.answers))}
     if config.detection.decisions is not None:
         lines |= {line.key: line for line in read_decisions(Path(config.detection.decisions))}
     return find_rows(config, run_path, list(lines.values())) if lines else {}
 
 
-def _lines_of_answers(path: Path) -> Iterator[DecisionLine]:
+def lines_of_answers(path: Path) -> Iterator[DecisionLine]:
     answers = ReviewAnswers.load(path)
     for key, verdict in answers.verdicts.items():
         yield DecisionLine(key, verdict, answers.labels.get(key), "", "", "", str(path))
@@ -103,16 +112,17 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[DecisionLine]
     reader: LabelReader | None = None
     found: dict[str, dict[int, Word]] = {}
     for role in ROLES:
-        for place, table in _matching(run_path, role, list(waiting), config.data.label):
+        for place, table in matching(run_path, role, "row_key", list(waiting), config.data.label):
             reader = reader or LabelReader(run_path, table["shard"][0].as_py(), config.data.label)
-            for at, key, given in zip(place, table["row_key"].to_pylist(), table["label"].to_pylist()):
+            columns = (table[name].to_pylist() for name in ("row_key", "label", "features_hash"))
+            for at, key, given, features in zip(place, *columns):
                 line = waiting.pop(key)
                 if config.data.labels_are_clean(role):
                     raise InputError(
                         f"{line.place}: row {key!r} is a {role} row, and these are declared right",
                         f"Leave the line out, or set data.{role}_is_clean: false.",
                     )
-                word = reader.word_of(line, given)
+                word = reader.word_of(line, given, features)
                 if word is not None:
                     found.setdefault(role, {})[at] = word
     if waiting:
@@ -143,15 +153,17 @@ def check_lines(config: AuditConfig, run_path: Path, lines: list[DecisionLine]) 
         _refuse_relabelling(unnamed[rows["row_key"][0].as_py()])
 
 
-def _matching(run_path: Path, role: str, keys: list[str], label: str) -> Iterator[tuple[list[int], pa.Table]]:
-    """Yield the places of rows with one of the keys, and their row_key, shard, row and label."""
-    wanted, done = pa.array(keys, pa.string()), 0
+def matching(
+    run_path: Path, role: str, column: str, values: list[str], label: str
+) -> Iterator[tuple[list[int], pa.Table]]:
+    """Yield the places of rows with one of the values in a column of COLUMNS, and their COLUMNS and label."""
+    wanted, done = pa.array(values, pa.string()), 0
     places: list[list[int]] = []
 
     def tables() -> Iterator[pa.Table]:
         nonlocal done
         for table in catalog_tables(run_path, role, COLUMNS):
-            there = pc.is_in(table["row_key"], wanted)
+            there = pc.is_in(table[column], wanted)
             inside = np.flatnonzero(there.to_numpy())
             if len(inside):
                 places.append((inside + done).tolist())
@@ -197,7 +209,7 @@ class LabelReader:
         named = {name: value for value, name in self.names.items() if value in set(found.values())}
         return {name: value for name, value in named.items() if name not in found} | found
 
-    def word_of(self, line: DecisionLine, given: Any) -> Word | None:
+    def word_of(self, line: DecisionLine, given: Any, features_hash: str) -> Word | None:
         """The decision of a line about a row with the label `given`; None if the line has no answer.
 
         Raises:
@@ -221,7 +233,7 @@ class LabelReader:
                 f"{line.place}: row {line.key!r} can't be relabelled: it has the label {line.label!r} already",
                 "Give another label, or leave it out to take the suggested one.",
             )
-        return Word(_decision_of(line.word, new is not None), new, line)
+        return Word(_decision_of(line.word, new is not None), new, line, given, features_hash)
 
     def is_given(self, text: str, given: Any) -> bool:
         """Whether a text is the given label, as sheets show it or as Python writes it."""
@@ -319,7 +331,8 @@ def apply_people(decision: np.ndarray, people: People | None, has_suggestion: np
         if word.label is not None:
             own[place] = word.label
     decided_by = np.where(decision == Decision.KEEP, Decider.NOBODY, Decider.RULE).astype(np.uint8)
-    decided_by[by_person] = Decider.PERSON
+    for place, word in (people or {}).items():
+        decided_by[place] = word.decider
     return Applied(decision, decided_by, by_person, own)
 
 
@@ -330,8 +343,13 @@ def _refuse_relabelling(word: Word) -> NoReturn:
     )
 
 
+def count_history(applied: Iterable[Applied]) -> int:
+    """How many rows follow a verdict that a person gave in an earlier audit."""
+    return sum(int((each.decided_by == Decider.HISTORY).sum()) for each in applied)
+
+
 def count_people(applied: Iterable[Applied]) -> dict[str, int]:
-    """Decision → how many rows people gave it."""
+    """Decision → how many rows people gave it, in this audit or an earlier one."""
     counts = np.zeros(len(DECISIONS), dtype=int)
     for each in applied:
         counts += np.bincount(each.decision[each.people], minlength=len(DECISIONS))
