@@ -12,7 +12,7 @@ from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from prefect.task_engine import TaskRunTimeoutError
 
 from flows.server import prefect_server
@@ -30,6 +30,8 @@ from pipeline.stages.opening import choose_directory, open_run
 
 RETRY_DELAY_SECONDS = 5
 WORST_ROWS = 20
+REFUSED = "Refused"
+"""The name of a flow run's last state when the verification gate refused the export."""
 FINAL = (InputError, AttributionError)
 """Errors that come again however often a stage is tried."""
 
@@ -70,10 +72,11 @@ def audit_flow(
     directory, by default `runs/<name>/<date>` or the unfinished run of the same config. again: begin a new
     run also if nothing has changed since the last one. Paths are relative to the working directory.
 
-    The result, and the message of the final state, is the path of the run directory. The state's name is
-    `Refused` when the verification gate kept the cleaned dataset from being written, and else `Unchanged`
-    when data, config, verdicts and code are those of a finished run, so that there was nothing to do. Raises
-    what the stages raise.
+    The message of the final state is the path of the run directory, which is also the result. The state's
+    name is `Unchanged` when data, config, verdicts and code are those of a finished run, so that there was
+    nothing to do. When the verification gate kept the cleaned dataset from being written, the state is
+    `Refused`, of type FAILED, so that pages and automations for failed runs show it; the run directory is
+    complete all the same. Raises what the stages raise.
     """
     config = load_config(config_path, changes)
     watcher, worked = _current_watcher(), []
@@ -90,8 +93,9 @@ def audit_flow(
         if any(worked):
             _publish(result)
     path = str(result.run.path)
-    name = "Refused" if result.refused else "Completed" if any(worked) else "Unchanged"
-    return Completed(name=name, message=path, data=path)
+    if result.refused:
+        return Failed(name=REFUSED, message=path)
+    return Completed(name="Completed" if any(worked) else "Unchanged", message=path, data=path)
 
 
 def run_audit(
@@ -107,8 +111,9 @@ def run_audit(
         load_config(config_path, changes), output, again
     )  # what is wrong with it is said at once
     with prefect_server(), watched_by(watcher):
-        path = str(audit_flow(config_path, changes, output, again))  # a state's data is what its flow returns
-    return AuditResult(path)
+        state = audit_flow(config_path, changes, output, again, return_state=True)
+        refused = state.is_failed() and state.name == REFUSED
+        return AuditResult(str(state.message if refused else state.result()))
 
 
 def _stage_task(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline.data.catalog import NAME, SCHEMA
 from pipeline.report.summary import summary
 from pipeline.runs.context import AuditContext
 from pipeline.runs.directory import write_json
@@ -60,6 +61,9 @@ class SmallStages:
     def prepare(self, context: AuditContext) -> dict[str, Any]:
         self.calls.append("prepare")
         context.progress("encode", 5, 5, "rows")
+        rows = {name: ["0" * 16] * 3 for name in SCHEMA.names} | {"row_key": ["a", "b", "c"]}
+        rows |= {"row_group": [0] * 3, "row": [0, 1, 2]}
+        pq.write_table(pa.table(rows, schema=SCHEMA), context.run / NAME)
         return {"rows": {"train": 3, "validation": 2, "holdout": 0}}
 
     def verify(self, context: AuditContext) -> dict[str, Any]:

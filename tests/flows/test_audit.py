@@ -145,11 +145,14 @@ def test_wrong_config_comes_out_as_itself(config_path: Path) -> None:
         audit_flow(str(config_path), changes={"training.epoch": 3})
 
 
-def test_refused_export_shows_in_the_states_name(config_path: Path, small_stages: Any) -> None:
+def test_refused_export_is_a_failed_flow_run_and_a_finished_run(config_path: Path, small_stages: Any) -> None:
     small_stages.refused = True
     state = audit_flow(str(config_path), return_state=True)
-    assert state.is_completed()
+    assert state.is_failed()
     assert state.name == "Refused"
+    result = run_audit(str(config_path), None, state.message, Notes())
+    assert result.refused
+    assert str(result.run.path) == state.message
 
 
 def test_output_and_changes_reach_the_run(config_path: Path, tmp_path: Path) -> None:
