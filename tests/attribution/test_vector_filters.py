@@ -17,6 +17,7 @@ from pipeline.attribution import (
     influence_spectrum,
     query_filters,
 )
+from pipeline.attribution.curvature.preconditioners import Preconditioner
 from pipeline.attribution.gradients.outer_products import OuterProducts
 from pipeline.attribution.queries.compression import compressed_filters, joined_filters, products
 from pipeline.attribution.queries.compression_choice import CompressionChoice, LayerCost
@@ -88,6 +89,11 @@ def test_layers_of_one_position_in_one_segment_stay_vectors_and_parts_are_joined
     assert isinstance(found["layer"], VectorFilters)
     (dense,) = query_filters({"layer": queries.matrices()}, [fitted])
     torch.testing.assert_close(found["layer"].dense(slice(None)), dense["layer"])
+
+
+def test_a_frozen_layer_without_a_basis_has_no_vectors() -> None:
+    frozen = {"layer": Preconditioner(torch.zeros(OUT, IN), None)}
+    assert not vector_layers({"layer": 1}, [PreparedSegment((0,), {}, {}, influence_spectrum(), frozen)])
 
 
 def test_vectors_cost_the_rotation_of_rows_and_their_products() -> None:

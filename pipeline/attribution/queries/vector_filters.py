@@ -97,7 +97,7 @@ def vector_layers(positions: Mapping[str, int | None], segments: Sequence[Prepar
     return {
         name
         for name, count in positions.items()
-        if count == 1 and segment.bases[name].input is not None and not segment.scaled(name)
+        if count == 1 and not segment.scaled(name) and segment.bases[name].input is not None
     }
 
 
