@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.markdown import Rows, table
 
-QUERIES = {"margins": "single queries' margins", "validation_loss": "the mean validation loss"}
+QUERIES = {"margins": "single queries", "validation_loss": "the mean validation loss"}
 METRICS = {"lds": "LDS", "slope": "Slope of the measured on the predicted change"}
 WORDS = {
     "lds": "LDS",
@@ -20,6 +20,11 @@ HARMFUL = (
     "Without the 2 % most harmful rows by each method, the query at the tail average: forecast and measured change of "
     "the mean validation loss in nats, at the tail average, means over base models, intervals over seeds:"
 )
+TOP = (
+    "Without the 1 % of the rows that help a single query most by each method, in the order of the first base model: "
+    "how far the query's loss rises above its mean without a random 1 %, mean over queries, intervals over queries and "
+    "random removals; last the best SOURCE method minus the best similarity, paired:"
+)
 # Metric, query, share removed, truth: the tables that are shown first.
 CHOSEN = (
     ("lds", "validation_loss", 0.5, "final"),
@@ -28,6 +33,8 @@ CHOSEN = (
     ("slope", "validation_loss", 0.1, "tail"),
     ("lds", "validation_loss", 0.1, "same_order"),
     ("lds", "validation_loss", 0.01, "same_order"),
+    ("lds", "margins", 0.01, "same_order"),
+    ("lds", "margins", 0.0002, "same_order"),
     ("lds", "margins", 0.5, "final"),
     ("lds", "margins", 0.5, "tail"),
 )
@@ -47,14 +54,14 @@ def lds(rows: Rows) -> str:
         parts.append(f"{len(targets) - len(missed)} of {len(targets)} targets are met. The others:")
         parts.append(of_targets(missed))
     parts += tables_of(rows, lambda *asked: asked in CHOSEN)
-    return "\n\n".join([*parts, *of_removals(rows)])
+    return "\n\n".join([*parts, *of_removals(rows), *of_top(rows)])
 
 
 def lds_whole(rows: Rows) -> str:
     """All targets; then a table per metric, question and truth, with a line per method and a column per task."""
     parts = [of_targets([row for row in rows if "target" in row])]
     parts += tables_of(rows, lambda *_: True)
-    return "\n\n".join([*parts, *of_removals(rows)])
+    return "\n\n".join([*parts, *of_removals(rows), *of_top(rows)])
 
 
 def tables_of(rows: Rows, wanted: Callable[..., bool]) -> list[str]:
@@ -114,6 +121,16 @@ def of_removals(rows: Rows) -> list[str]:
         if metric == "harmful_change"
     ]
     return [HARMFUL, table(["task", "method", "forecast", "measured"], lines)] if lines else []
+
+
+def of_top(rows: Rows) -> list[str]:
+    """A table with a line per task and method: the rise of a query's loss over random removals."""
+    some = [row for row in rows if row["metric"] in ("topk_removal", "topk_difference")]
+    lines = []
+    for row in some:
+        what = f"{row['method']} @{row['at']}" + (f" − {row['against']}" if "against" in row else "")
+        lines.append([row["task"], str(row["n"]), what, signed(row)])
+    return [TOP, table(["task", "queries", "method", "rise of the loss"], lines)] if lines else []
 
 
 def signed(row: dict[str, Any]) -> str:

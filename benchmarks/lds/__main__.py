@@ -2,6 +2,7 @@
 
     python -m benchmarks.lds [--data DIR] [--tasks NAME,…] [--quick] [--truth-only] [--done]
     python -m benchmarks.lds --same-order [--data DIR] [--tasks NAME,…]
+    python -m benchmarks.lds --top [--data DIR] [--tasks NAME,…]
     python -m benchmarks.lds --write-banks [--data DIR] [--tasks NAME,…]
 
 The truth is retraining with rows left out: masks remove half of the rows, or a tenth, and each is retrained
@@ -11,6 +12,7 @@ that the same command goes on after an interruption; scores are made anew when t
 `--done` sums up what is there, without data, and says how many scores are of other code. Results of tasks that are not
 asked for stay as they are. `--same-order` leaves rows out of the very trainings of the base models instead
 (`same_order.py`), and other results stay. Tasks whose data are not in DIR are left out. `--quick` writes no results.
+`--top` removes what each method takes for the 1 % that help a single query most (`top.py`), and other results stay.
 `--write-banks` writes the retrainings that are kept as truth banks (`banks.py`), and nothing else.
 """
 
@@ -34,9 +36,11 @@ from benchmarks.lds.same_order import TRUTH, measure_same_order, same_order_rows
 from benchmarks.lds.summary import summarise
 from benchmarks.lds.targets import targets
 from benchmarks.lds.tasks import TASKS, Removal, Task
+from benchmarks.lds.top import DIFFERENCE, METRIC, top_rows_of
 from benchmarks.lds.truth import measure_truth
 from benchmarks.results import HOME, commit, read_results, write_table
 
+ACROSS = "across seeds"
 ROUNDS = (2, 4, 8, None)
 QUICK = {0.5: Removal(20, 4), 0.1: Removal(20, 4)}
 Row = dict[str, Any]
@@ -47,11 +51,10 @@ def main() -> None:
     torch.set_num_threads(1)
     tasks = {name: quick(TASKS[name]) if arguments.quick else TASKS[name] for name in arguments.tasks}
     found = {} if arguments.done else read_tasks(tasks, arguments.data)
-    if arguments.same_order:
-        new = [row for name, (task, data) in found.items() for row in same_order(name, task, data)]
-        write_table(
-            "lds", in_order([*earlier({row["task"] for row in new}, of_same_order=True), *dated(new)])
-        )
+    if arguments.same_order or arguments.top:
+        of_kind = top if arguments.top else same_order
+        new = [row for name, (task, data) in found.items() for row in of_kind(name, task, data)]
+        write(new, kinds={kind_of(row) for row in new})
         return
     if arguments.write_banks:
         for name, (task, data) in found.items():
@@ -71,7 +74,15 @@ def main() -> None:
     rows = {name: rows_of(name, tasks[name]) for name in (tasks if arguments.done else found)}
     if not arguments.quick:
         new = [row for some in rows.values() for row in some]
-        write_table("lds", in_order([*earlier({row["task"] for row in new}), *dated(new)]))
+        write(new, kinds={ACROSS})
+
+
+def top(name: str, task: Task, data: Data) -> list[Row]:
+    """A task's results without the top 1 % for single queries; printed, a line each."""
+    rows = top_rows_of(Base(name, task, data, 0))
+    for row in rows:
+        print(line(row))
+    return rows
 
 
 def same_order(name: str, task: Task, data: Data) -> list[Row]:
@@ -127,24 +138,26 @@ def whole_bases(name: str, task: Task) -> list[Kept]:
     return found
 
 
-def earlier(done: set[str], of_same_order: bool = False) -> list[Row]:
-    """Rows of the results so far that stay: of tasks other than `done`, and those of the other kind of truth."""
-    found = read_results("lds")
-    return [
+def write(new: Sequence[Row], kinds: set[str]) -> None:
+    """Write results. Earlier rows stay, but for those of the same tasks and kinds.
+
+    New rows say which commit made them, since the file has rows of several.
+    """
+    found, tasks = read_results("lds"), {row["task"] for row in new}
+    stay = [
         row
         for row in (found["rows"] if found else [])
-        if row["task"] in TASKS and (row["task"] not in done or (row["truth"] == TRUTH) != of_same_order)
+        if row["task"] in TASKS and (row["task"] not in tasks or kind_of(row) not in kinds)
     ]
+    dated = [row | {"commit": f"g{commit()}"} for row in new]
+    write_table("lds", sorted([*stay, *dated], key=lambda row: list(TASKS).index(row["task"])))
 
 
-def dated(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the commit that made them, since a file has rows of several."""
-    return [row | {"commit": f"g{commit()}"} for row in rows]
-
-
-def in_order(rows: Sequence[Row]) -> list[Row]:
-    """Rows by task, in the tasks' order."""
-    return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
+def kind_of(row: Row) -> str:
+    """Which part of the benchmark a row is of."""
+    if row["metric"] in (METRIC, DIFFERENCE):
+        return METRIC
+    return TRUTH if row["truth"] == TRUTH else ACROSS
 
 
 def line(row: Row) -> str:
@@ -173,6 +186,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--truth-only", action="store_true", help="retrain and stop")
     parser.add_argument("--same-order", action="store_true", help="the base models' own order, alone")
+    parser.add_argument("--top", action="store_true", help="remove the top 1 % of single queries, alone")
     parser.add_argument("--write-banks", action="store_true", help="write truth banks of what is there")
     parser.add_argument("--done", action="store_true", help="use what is there")
     arguments = parser.parse_args()

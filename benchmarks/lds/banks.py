@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmarks.lds import models, truth
 from benchmarks.lds.bases import base_folder
@@ -21,7 +23,7 @@ from benchmarks.lds.predictions import kept_scores
 from benchmarks.lds.questions import Question, questions
 from benchmarks.lds.rows import QUERIES, Data, Origin
 from benchmarks.lds.summary import rounded
-from benchmarks.lds.tasks import Recipe, Task
+from benchmarks.lds.tasks import NEXT_TOKEN, Recipe, Task
 from benchmarks.results import HOME, header_of
 from pipeline.faithfulness import bank as banks
 from pipeline.faithfulness.row_hashes import row_hashes
@@ -38,6 +40,7 @@ MAKES_TRUTH = (
     truth.summed_loss,
     truth.orders,
     truth.loss,
+    truth.sentence_losses,
     truth.query_values,
     truth.measure,
 )
@@ -67,14 +70,20 @@ def bank_of(name: str, task: Task, data: Data, origin: Origin, asked: list[Quest
         recipe=recipe_of(task),
         code=code_of(task),
         made={"commit": str(made["commit"]), "date": made["date"], "command": command()},
-        removed=np.stack([truth.removed_rows(data.stages, SHARE, mask) for mask in range(masks)]),
+        removed=np.stack([truth.removed_rows(data.stages, SHARE, mask, masks) for mask in range(masks)]),
         row_places=origin.places.astype(np.int64),
         row_hashes=row_hashes(origin.rows),
-        row_labels=data.labels.double().numpy(),
+        row_labels=labels_of(data.labels),
         query_places=origin.query_places.astype(np.int64),
-        query_labels=data.validation_labels[:QUERIES].double().numpy(),
+        query_labels=labels_of(data.validation_labels[:QUERIES]),
         questions={f"{each.kind}_{each.point}": of_question(task, each) for each in asked},
     )
+
+
+def labels_of(labels: Tensor) -> np.ndarray:
+    """float64 `[rows]`; sentences have no label, and 0 stands there."""
+    found: np.ndarray = (labels if labels.dim() == 1 else torch.zeros(len(labels))).double().numpy()
+    return found
 
 
 def shipped_rows() -> list[dict[str, Any]]:
@@ -121,6 +130,7 @@ def of_question(task: Task, asked: Question) -> banks.Question:
 SINGLE = {
     "cross_entropy": "single queries' margins log p/(1 − p)",
     "squared_error": "single queries' absolute errors",
+    NEXT_TOKEN: "single sentences' losses per token",
 }
 
 

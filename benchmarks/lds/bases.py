@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.lds.rows import QUERIES, Data
 from benchmarks.lds.tasks import Task
 from benchmarks.lds.truth import task_folder
-from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder, get_objective
+from pipeline.attribution import StageData, Trajectory, TrajectoryRecorder
 from pipeline.attribution.trajectory.trajectory import FILE_NAME
 from pipeline.attribution.unrolling.replay_recorder import ReplayRecorder
 from pipeline.attribution.unrolling.window_recorder import WindowRecorder
@@ -84,15 +84,15 @@ def in_batches(inputs: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def marked(labels: Tensor, margin: bool) -> Tensor:
-    """`[rows, 2]`: the label, and whether a row's margin is asked for instead of its loss; float64."""
-    return torch.stack([labels.double(), torch.full((len(labels),), float(margin))], 1)
+    """`[rows, labels + 1]`: a row's labels, and whether its margin is asked for instead of its loss; float64."""
+    return torch.cat([labels.double().view(len(labels), -1), torch.full((len(labels), 1), float(margin))], 1)
 
 
 def train_base(base: Base) -> None:
     """Trains on all rows, stage after stage; one stage alone is recorded so that it can be replayed, too."""
     torch.manual_seed(base.seed)
     task, data, model = base.task, base.data, base.task.build()
-    losses = get_objective(task.recipe.loss).losses
+    losses = task.recipe.objective.losses
     stages = [np.flatnonzero(data.stages == stage) for stage in range(data.stages.max() + 1)]
     steps = task.recipe.steps(tuple(map(len, stages)))
     recorder, replay, pieces = None, None, None

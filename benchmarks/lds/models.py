@@ -30,19 +30,19 @@ def convnet() -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Attention with several heads; padded positions aren't looked at."""
+    """Attention with several heads; hidden positions, bool `[batch, 1 or positions, positions]`, aren't looked at."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, padded: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         batch, positions, width = tokens.shape
         parts = self.inputs(tokens).view(batch, positions, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-1, -2) * (width // self.heads) ** -0.5
-        looked = scores.masked_fill(padded[:, None, None], -1e9).softmax(-1) @ value
+        looked = scores.masked_fill(hidden[:, None], -1e9).softmax(-1) @ value
         return self.output(looked.transpose(1, 2).reshape(batch, positions, width))
 
 
@@ -53,8 +53,8 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
-    def forward(self, tokens: Tensor, padded: Tensor) -> Tensor:
-        tokens = tokens + self.attention(self.norms[0](tokens), padded)
+    def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norms[0](tokens), hidden)
         return tokens + self.down(functional.gelu(self.up(self.norms[1](tokens))))
 
 
@@ -73,6 +73,28 @@ class TextTransformer(nn.Module):
         places = torch.arange(numbers.shape[1], device=numbers.device).expand_as(numbers)
         tokens = self.embedding(numbers) + self.places(places)
         for block in self.blocks:
-            tokens = block(tokens, padded)
+            tokens = block(tokens, padded[:, None])
         words = (~padded).to(tokens).unsqueeze(-1)
         return self.head((tokens * words).sum(1) / words.sum(1).clamp(min=1))
+
+
+class LanguageTransformer(nn.Module):
+    """Token numbers `[batch, positions]`, 0 is padding: two blocks; logits of the next token at every position."""
+
+    def __init__(self, vocabulary: int, positions: int, width: int = 48) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.places = nn.Embedding(positions, width)
+        self.blocks = nn.ModuleList([Block(width, 4) for _ in range(2)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        positions = numbers.shape[1]
+        later = torch.ones(positions, positions, dtype=torch.bool, device=numbers.device).triu(1)
+        hidden = (numbers == PADDING)[:, None] | later
+        places = torch.arange(positions, device=numbers.device).expand_as(numbers)
+        tokens = self.embedding(numbers) + self.places(places)
+        for block in self.blocks:
+            tokens = block(tokens, hidden)
+        return self.head(self.norm(tokens))

@@ -19,10 +19,11 @@ import pipeline.attribution
 from benchmarks.lds.bases import KINDS, Base
 from benchmarks.lds.likeness import bm25_likeness, helping, takes_texts, tfidf_likeness
 from benchmarks.lds.peer_curvlinops import curvlinops_influence
+from benchmarks.lds.peer_dattri import REGULARIZATION, dattri_cg, dattri_suits
 from benchmarks.lds.peer_kronfluence import DEFAULT_DAMPING, kronfluence_influence
-from benchmarks.lds.tasks import Task
+from benchmarks.lds.tasks import NEXT_TOKEN, Task
 from benchmarks.lds.truth import POINTS, query_values
-from pipeline.attribution import Objective, attribute, get_objective
+from pipeline.attribution import Objective, attribute
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.rows.derivatives import row_source
 from pipeline.attribution.unrolling.replay import Replay
@@ -36,14 +37,16 @@ Scores = dict[tuple[str, str, str], np.ndarray]
 
 def objective(task: Task) -> Objective:
     """The task's objective on marked labels: scores of a query's margin come about as those of its loss do."""
-    trained = get_objective(task.recipe.loss)
-    classes = task.recipe.loss == "cross_entropy"
+    trained = task.recipe.objective
+    products = trained.hessian_products
 
     def own(labels: Tensor | None) -> Tensor | None:
-        return None if labels is None else labels[:, 0].long() if classes else labels[:, 0].float()
+        if labels is None or task.recipe.loss == NEXT_TOKEN:
+            return None if labels is None else labels[:, :-1].long()
+        return labels[:, 0].long() if task.measures_margins else labels[:, 0].float()
 
     def losses(outputs: Tensor, labels: Tensor) -> Tensor:
-        measure = query_values if bool(labels[0, 1]) else None
+        measure = query_values if bool(labels[0, -1]) else None
         given = own(labels)
         assert given is not None
         return trained.losses(outputs, given) if measure is None else measure(task, outputs, given)
@@ -63,6 +66,9 @@ def objective(task: Task) -> Objective:
         exact_output_gradients=lambda outputs, labels=None: trained.exact_output_gradients(
             outputs, own(labels)
         ),
+        hessian_products=None
+        if products is None
+        else lambda outputs, labels, changes: products(outputs, own(labels), changes),
     )
 
 
@@ -160,8 +166,8 @@ def has_classes(task: Task, *_: object) -> bool:
 
 
 def first_or_small(task: Task, seed: int, _: str) -> bool:
-    """Peers take minutes for each of the larger MLPs."""
-    return seed == 0 or task.folder != "fashion_mnist"
+    """Peers take minutes for each of the larger MLPs; they are not asked about language models."""
+    return task.recipe.loss != NEXT_TOKEN and (seed == 0 or task.folder != "fashion_mnist")
 
 
 METHODS = {
@@ -186,10 +192,21 @@ METHODS = {
     "curvlinops_influence": Method(
         curvlinops_influence, points=("final",), facts={"fisher": "exact"}, suits=first_or_small
     ),
+    "dattri_cg": Method(
+        dattri_cg,
+        kinds=("margins",),
+        points=("final",),
+        facts={"damping": str(REGULARIZATION)},
+        suits=dattri_suits,
+    ),
     # TracIn takes the query's gradient at every checkpoint; baselines are asked as they are usually used.
     "tracin": Method(partial(by_attribute, method="tracin"), points=("final",)),
     "graddot": Method(partial(by_attribute, method="graddot"), points=("final",)),
-    "trak": Method(partial(by_attribute, method="trak"), points=("final",)),
+    "trak": Method(
+        partial(by_attribute, method="trak"),
+        points=("final",),
+        suits=lambda task, *_: task.recipe.loss != NEXT_TOKEN,
+    ),
     "representation": Method(representation_likeness, points=("final",)),
     "representation_by_label": Method(
         partial(representation_likeness, by_label=True), points=("final",), suits=has_classes

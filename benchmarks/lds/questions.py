@@ -86,7 +86,9 @@ def questions(name: str, task: Task, stages: np.ndarray, bases: Sequence[Scores]
         truth = read_truth(name, task, removed)
         if not truth:
             continue
-        masks = np.stack([removed_rows(stages, removed, mask) for mask in range(planned.masks)])
+        masks = np.stack(
+            [removed_rows(stages, removed, mask, planned.masks) for mask in range(planned.masks)]
+        )
         for kind in KINDS:
             predicted = {
                 (method, at): np.stack(

@@ -18,6 +18,11 @@ from pipeline.seeds import random_state
 
 QUERIES = 100
 VOCABULARY, POSITIONS = 2000, 20
+WORDS, LENGTH = 500, 14
+"""Of the language models."""
+BEGIN = WORDS - 1
+IGNORED = -100
+"""The label of padding."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,19 @@ def trec(folder: Path, rows: int = 3000, validation: int = 500) -> Data:
         (numbers_of(text, number, POSITIONS), torch.tensor(table["label"].to_numpy().astype(np.int64)))
         for table, text in zip(tables, texts, strict=True)
     ]
+    return one_stage(*parts, origin)
+
+
+def language(folder: Path, other: str, rows: int = 600, queries: int = 40) -> Data:
+    """Sentences to be continued: inputs begin with `BEGIN`, labels are the next words."""
+    tables, origin = sentences(folder, other, rows, queries)
+    texts = [table["text"].to_pylist() for table in tables]
+    number = vocabulary(texts[0], BEGIN)
+    parts = []
+    for text in texts:
+        words = numbers_of(text, number, LENGTH)
+        first = torch.full((len(text), 1), BEGIN)
+        parts.append((torch.cat([first, words[:, :-1]], 1), words.masked_fill(words == 0, IGNORED)))
     return one_stage(*parts, origin)
 
 

@@ -18,20 +18,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.lds.bases import QUERY_TAIL, Base, batches
+from benchmarks.lds.predictions import METHODS as ALL
 from benchmarks.lds.predictions import by_unrolling, scores
 from benchmarks.lds.questions import MEASURED
 from benchmarks.lds.summary import rounded
-from benchmarks.lds.truth import States, measure, removed_rows
-from pipeline.attribution import get_objective
+from benchmarks.lds.tasks import NEXT_TOKEN
+from benchmarks.lds.truth import States, measure, removed_rows, sentence_losses
 from pipeline.attribution.errors import AttributionError
 from pipeline.attribution.trajectory.recorder import first_tail_step
 from pipeline.runs.tensors import save_tensors
 from pipeline.verification.lds import lds_score, predicted_change, slope
 
 TRUTH = "same_order"
-METHODS = ("source", "source_refined", "influence", "tracin", "unrolled", "unrolled_one_order")
+METHODS = (
+    "source",
+    "source_refined",
+    "influence",
+    "tracin",
+    "representation",
+    "representation_by_label",
+    "tfidf",
+    "bm25",
+    "unrolled",
+    "unrolled_one_order",
+)
 """`unrolled_one_order` differentiates through the recorded batches, which this truth has too, without smoothing."""
-POINT = {"tracin": "final"}
+POINT = dict.fromkeys(("tracin", "representation", "representation_by_label", "tfidf", "bm25"), "final")
 """Where the query's gradient is taken, if not at the tail average."""
 Row = dict[str, Any]
 
@@ -39,7 +51,7 @@ Row = dict[str, Any]
 def masks_of(base: Base, removed: float) -> np.ndarray:
     """The rows that each mask removes, bool `[masks, rows]`."""
     count = base.task.same_order[removed]
-    return np.stack([removed_rows(base.data.stages, removed, mask) for mask in range(count)])
+    return np.stack([removed_rows(base.data.stages, removed, mask, count) for mask in range(count)])
 
 
 def path_of(base: Base, removed: float) -> Path:
@@ -82,7 +94,7 @@ def retrain_in_order(base: Base, counted: Tensor) -> dict[str, States]:
         name: value.detach().repeat(len(counted), *[1] * value.dim()).requires_grad_()
         for name, value in model.named_parameters()
     }
-    losses = get_objective(task.recipe.loss).losses
+    losses = sentence_losses if task.recipe.loss == NEXT_TOKEN else task.recipe.objective.losses
 
     def of_one(state: States, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         found = losses(torch.func.functional_call(model, state, (inputs,)), labels)
@@ -118,6 +130,12 @@ def scores_of(base: Base, method: str, kind: str, at: str) -> np.ndarray | None:
         return None
 
 
+def asked(base: Base, method: str, kind: str) -> bool:
+    if method.startswith("unrolled"):
+        return kind == "validation_loss"
+    return ALL[method].suits(base.task, base.seed, kind)
+
+
 def same_order_rows(bases: list[Base]) -> list[Row]:
     """LDS and slope of the methods, each model against the truth of its own training."""
     rows: list[Row] = []
@@ -128,7 +146,7 @@ def same_order_rows(bases: list[Base]) -> list[Row]:
             found = [each[f"{measured}_tail"].double().numpy().reshape(count + 1, -1) for each in truths]
             truth = np.stack([each[:-1] - each[-1] for each in found])
             for method in METHODS:
-                if method.startswith("unrolled") and kind != "validation_loss":
+                if not asked(bases[0], method, kind):
                     continue
                 at = POINT.get(method, "tail")
                 each = [scores_of(base, method, kind, at) for base in bases]

@@ -11,18 +11,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.lds.models import TextTransformer, convnet, mlp
+from benchmarks.lds.models import LanguageTransformer, TextTransformer, convnet, mlp
 from benchmarks.lds.rows import (
+    LENGTH,
     POSITIONS,
     VOCABULARY,
+    WORDS,
     Data,
     cifar10,
     digits,
     fashion,
+    language,
     rotated_fashion,
     trec,
     uci,
 )
+from pipeline.attribution import Objective, cross_entropy, get_objective
+
+NEXT_TOKEN = "next_token"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,13 @@ class Recipe:
     loss: str = "cross_entropy"
     at_once: int = 1
 
+    @property
+    def objective(self) -> Objective:
+        """The loss of a row; that of a sentence is the mean over its tokens."""
+        if self.loss == NEXT_TOKEN:
+            return cross_entropy(reduction="row_mean")
+        return get_objective(self.loss)
+
     def steps(self, rows: tuple[int, ...]) -> list[int]:
         """Steps of each stage with so many rows."""
         return [
@@ -63,7 +76,8 @@ class Recipe:
 class Task:
     """removals: share of the rows -> how it is measured; base_models: trained on all rows, attributed.
 
-    same_order: share of the rows -> how many masks remove it from the very training of every base model.
+    same_order: share of the rows -> how many masks remove it from the very training of every base model. Where masks
+    are as many as the parts of a partition (100 of .01), every row is removed once.
     """
 
     read: Callable[[Path], Data]
@@ -92,7 +106,12 @@ FASHION_MLP = partial(mlp, 784, 512, 256, 128, 10)
 UCI = Recipe((20,), (0.03,), 1e-5, 32, loss="squared_error", at_once=50)
 NOISY = replace(FASHION, epochs=(3,), learning_rate=(0.01,), weight_decay=3e-5)
 
-SAME_ORDER = {0.01: 50, 0.1: 50}
+SAME_ORDER = {0.01: 100, 0.1: 50}
+LEAVE_ONE_OUT = 1 / 5000
+FIVE_THOUSAND = partial(fashion, rows=5000, validation=500)
+LONG = replace(FASHION, learning_rate=(0.01,))
+LANGUAGE = Recipe((6,), (3e-3,), 1e-2, 20, optimizer="adamw", loss=NEXT_TOKEN, at_once=5)
+LANGUAGE_MODEL = partial(LanguageTransformer, WORDS, LENGTH)
 
 TASKS = {
     "digits": Task(
@@ -165,5 +184,31 @@ TASKS = {
         Recipe((8,), (1e-3,), 1e-2, 32, optimizer="adamw", at_once=5),
         {0.5: Removal(100, 2), 0.1: Removal(100, 2)},
         base_models=1,
+    ),
+    "fashion_logistic": Task(
+        FIVE_THOUSAND,
+        "fashion_mnist",
+        partial(mlp, 784, 10),
+        replace(LONG, at_once=10),
+        {0.5: Removal(50, 2)},
+        base_models=1,
+        same_order={LEAVE_ONE_OUT: 100},
+    ),
+    "fashion_small": Task(
+        FIVE_THOUSAND,
+        "fashion_mnist",
+        partial(mlp, 784, 128, 64, 10),
+        replace(LONG, epochs=(10,)),
+        {0.5: Removal(50, 2)},
+        base_models=1,
+    ),
+    "trec_language": Task(
+        partial(language, other="test"),
+        "trec",
+        LANGUAGE_MODEL,
+        LANGUAGE,
+        {0.5: Removal(50, 2)},
+        base_models=1,
+        same_order={0.01: 100},
     ),
 }

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.lds.rows import QUERIES, Data
-from benchmarks.lds.tasks import Recipe, Task
+from benchmarks.lds.rows import IGNORED, QUERIES, Data
+from benchmarks.lds.tasks import NEXT_TOKEN, Recipe, Task
 from benchmarks.results import CACHE
 from pipeline.attribution.trajectory.recorder import first_tail_step
 from pipeline.runs.tensors import save_tensors
@@ -60,12 +60,18 @@ def pieces(name: str, task: Task, removed: float) -> list[Piece]:
     ]
 
 
-def removed_rows(stages: np.ndarray, removed: float, mask: int) -> np.ndarray:
+def removed_rows(stages: np.ndarray, removed: float, mask: int, masks: int | None = None) -> np.ndarray:
     """bool `[rows]`: what mask number `mask` leaves out, the same share of every stage.
 
-    stages: int64 `[rows]`, as in `Data`.
+    stages: int64 `[rows]`, as in `Data`; masks: how many there are. Where they are as many as parts (100 of .01), they
+    are the parts of a partition: every row is removed once.
     """
     found = np.zeros(len(stages), dtype=bool)
+    if masks is not None and round(masks * removed, 9) == 1:
+        state = random_state("lds partition", masks)
+        for stage in range(stages.max() + 1):
+            found[np.array_split(state.permutation(np.flatnonzero(stages == stage)), masks)[mask]] = True
+        return found
     state = random_state("lds mask", round(1000 * removed), mask)
     for stage in range(stages.max() + 1):
         rows = np.flatnonzero(stages == stage)
@@ -79,7 +85,8 @@ def measure_truth(name: str, task: Task, data: Data, removed: float, most: int |
     missing = [piece for piece in planned if not piece.path(task).exists()]
     left, begin, done = sum(map(len, missing)), time.perf_counter(), 0
     for piece in missing:
-        kept = [~removed_rows(data.stages, removed, mask) for mask in range(piece.first, piece.last)]
+        masks = task.removals[removed].masks
+        kept = [~removed_rows(data.stages, removed, mask, masks) for mask in range(piece.first, piece.last)]
         trained = train_many(task, data, kept, piece)
         path = piece.path(task)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,13 +159,23 @@ def orders(recipe: Recipe, rows: np.ndarray, stage: int, piece: Piece) -> Iterat
 def loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
     if task.recipe.loss == "squared_error":
         return functional.mse_loss(outputs[:, 0], labels)
+    if task.recipe.loss == NEXT_TOKEN:
+        return sentence_losses(outputs, labels).mean()
     return functional.cross_entropy(outputs, labels)
 
 
+def sentence_losses(outputs: Tensor, labels: Tensor) -> Tensor:
+    """`[rows]`: the mean over a sentence's tokens."""
+    each = functional.cross_entropy(outputs.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+    return each.sum(1) / (labels != IGNORED).sum(1)
+
+
 def query_values(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
-    """`[rows]`: the margin log p / (1 − p) of the label; for regression the absolute error."""
+    """`[rows]`: the margin log p / (1 − p) of the label; for regression the absolute error, for sentences the loss."""
     if task.recipe.loss == "squared_error":
         return (outputs[:, 0] - labels).abs()
+    if task.recipe.loss == NEXT_TOKEN:
+        return sentence_losses(outputs, labels)
     own = outputs.gather(1, labels[:, None])[:, 0]
     others = outputs.scatter(1, labels[:, None], float("-inf"))
     return own - others.logsumexp(1)
