@@ -22,7 +22,7 @@ from pipeline.detection.judges.halves import Opinion
 from pipeline.detection.label_posteriors import write_measures
 from pipeline.detection.noise.judge_noise import exchanged_targets_of, pairs_as_json
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
-from pipeline.detection.noise.wrong_share import mean_of_shares, share_of_rows
+from pipeline.detection.noise.shares import mean_of_shares, share_of_rows
 from pipeline.detection.other_roles import RULES, JudgedRole, judge_other_roles
 from pipeline.detection.people.decided_rows import apply_people, count_history, count_people
 from pipeline.detection.people.earlier_verdicts import people_of_run

@@ -14,8 +14,7 @@ from pipeline.config import AuditConfig
 from pipeline.data.catalog import read_catalog
 from pipeline.detection.intervals import wilson
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
-from pipeline.detection.noise.wrong_share import share_of_rows
-from pipeline.detection.signals.panel_wrong import PANEL_WRONG
+from pipeline.detection.noise.shares import CHANCE_WRONG, share_of_rows
 from pipeline.history.folder import history_folder
 from pipeline.history.rows import changes_since
 from pipeline.report.breakdown import read_rows
@@ -75,9 +74,9 @@ def _has_classes(run: RunDirectory) -> bool:
 def _chance_wrong(run: RunDirectory) -> np.ndarray | None:
     """P(the label is wrong) of every line of rows.parquet, float64, NaN if unknown; None without a panel."""
     path = run / "signals.parquet"
-    if PANEL_WRONG.name not in pq.read_schema(path).names:
+    if CHANCE_WRONG not in pq.read_schema(path).names:
         return None
-    values = pq.read_table(path, columns=[PANEL_WRONG.name], partitioning=None)[0]
+    values = pq.read_table(path, columns=[CHANCE_WRONG], partitioning=None)[0]
     return pc.fill_null(values.cast(pa.float64()), np.nan).to_numpy()
 
 

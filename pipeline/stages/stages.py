@@ -16,7 +16,6 @@ from pipeline.history.verdicts import SNAPSHOT
 from pipeline.runs.context import AuditContext
 from pipeline.runs.settled import settled
 from pipeline.runs.watcher import Watcher
-from pipeline.stages.remembering import remember
 from pipeline.workers.cluster import peak_resident_bytes
 
 
@@ -196,6 +195,8 @@ def run_stages(
         WinnowError: a stage failed.
         InputError: the config, the data or a file of the run is wrong.
     """
+    from pipeline.stages.remembering import remember
+
     watcher.opened(context.run)
     expected = fingerprints(context.config, context.run.path)
     for stage in STAGES:

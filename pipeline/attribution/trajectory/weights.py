@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from pipeline.attribution.atomic import write_atomically
 from pipeline.attribution.errors import CheckpointError
 
-# State dicts whose float32 tensors a running mean adds up in float32 before it adds to its sums in float64.
-_BLOCK = 16
-
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors into a safetensors file. safetensors' own function for this needs NumPy."""
@@ -96,38 +93,25 @@ def restore_weights(model: nn.Module, state: Mapping[str, Tensor], source: str |
 
 
 class RunningMean:
-    """The mean of state dicts. Tensors that aren't floating point keep their last value.
-
-    Sums are float64. Those of float32 tensors are taken over blocks of ``_BLOCK`` state dicts in float32 first, which
-    costs a third of the time: the rounding of a block is about that of one float32 number.
-    """
+    """The mean of state dicts, summed in float64. Tensors that aren't floating point keep their last value."""
 
     def __init__(self) -> None:
         self.count = 0
         self._sums: dict[str, Tensor] = {}
-        self._block: dict[str, Tensor] = {}
         self._dtypes: dict[str, torch.dtype] = {}
 
     def add(self, state: Mapping[str, Tensor]) -> None:
         """Adds one state dict. All must have the same names and shapes."""
-        first = self.count % _BLOCK == 0
         for name, tensor in state.items():
             tensor = tensor.detach()
             if not tensor.is_floating_point():
                 self._sums[name] = tensor.clone()
-            elif tensor.dtype != torch.float32:
-                _add(self._sums, name, tensor)
-            elif name not in self._block:
-                self._block[name] = tensor.clone()
-            elif first:
-                self._block[name].copy_(tensor)
+            elif name in self._sums:
+                self._sums[name] += tensor
             else:
-                self._block[name] += tensor
+                self._sums[name] = tensor.double() if tensor.dtype != torch.float64 else tensor.clone()
             self._dtypes[name] = tensor.dtype
         self.count += 1
-        if self.count % _BLOCK == 0:
-            for name, tensor in self._block.items():
-                _add(self._sums, name, tensor)
 
     def mean(self) -> dict[str, Tensor]:
         """Returns the mean, in the dtypes of the state dicts that were added.
@@ -137,19 +121,14 @@ class RunningMean:
         """
         if self.count == 0:
             raise CheckpointError("The running mean is of nothing.", "Add at least one state dict.")
-        sums = dict(self._sums)
-        if self.count % _BLOCK:
-            for name, tensor in self._block.items():
-                sums[name] = sums[name] + tensor if name in sums else tensor.double()
         return {
-            name: (sums[name] / self.count).to(dtype) if dtype.is_floating_point else sums[name].clone()
-            for name, dtype in self._dtypes.items()
+            name: (value / self.count).to(self._dtypes[name]) if value.is_floating_point() else value.clone()
+            for name, value in self._sums.items()
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Returns the sums as a flat dictionary for safetensors. ``from_tensors`` restores them without loss."""
         tensors = {f"sum/{name}": value for name, value in self._sums.items()}
-        tensors |= {f"block/{name}": value for name, value in self._block.items()}
         # Empty tensors stand for the dtypes.
         tensors |= {f"dtype/{name}": torch.empty(0, dtype=dtype) for name, dtype in self._dtypes.items()}
         return tensors | {"count": torch.tensor(self.count)}
@@ -159,18 +138,12 @@ class RunningMean:
         """Returns the running mean: the inverse of ``to_tensors``."""
         running = cls()
         running.count = int(tensors["count"])
-        running._sums = {name: value.clone() for name, value in under("sum/", tensors).items()}
-        running._block = {name: value.clone() for name, value in under("block/", tensors).items()}
-        running._dtypes = {name: value.dtype for name, value in under("dtype/", tensors).items()}
+        for name, value in tensors.items():
+            if name.startswith("sum/"):
+                running._sums[name.removeprefix("sum/")] = value.clone()
+            elif name.startswith("dtype/"):
+                running._dtypes[name.removeprefix("dtype/")] = value.dtype
         return running
-
-
-def _add(sums: dict[str, Tensor], name: str, tensor: Tensor) -> None:
-    """Adds to a sum in float64."""
-    if name in sums:
-        sums[name] += tensor
-    else:
-        sums[name] = tensor.to(torch.float64, copy=True)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -108,30 +108,6 @@ def largest_pairs(counts: np.ndarray, spread: np.ndarray, contradicted: np.ndarr
     return sorted(found, key=lambda pair: (-pair.estimated, pair.given))[:MOST_PAIRS]
 
 
-def share_of_rows(wrong: np.ndarray, of_train: NoiseEstimate) -> NoiseEstimate:
-    """The share of wrong labels among rows of another role with the same flips.
-
-    The interval combines the uncertainty of the train estimate with the number of these rows.
-
-    Args:
-        wrong: P(given label is wrong), float64 `[rows]`.
-        of_train: the estimate for the train rows.
-    """
-    value = float(wrong.mean())
-    shared = (of_train.high - of_train.low) / 2
-    half = float(np.hypot(shared, NORMAL * wrong.std() / np.sqrt(len(wrong))))
-    return NoiseEstimate.around(value, half)
-
-
-def mean_of_shares(parts: Sequence[tuple[int, NoiseEstimate]]) -> NoiseEstimate:
-    """The share over several sets of rows, given as (number of rows, estimate); their errors are taken as equal."""
-    total = sum(rows for rows, _ in parts)
-    means = [
-        sum(rows * getattr(each, end) for rows, each in parts) / total for end in ("value", "low", "high")
-    ]
-    return NoiseEstimate(*means)
-
-
 def estimate_wrong_answers(chances: np.ndarray, given: np.ndarray, seed: int) -> NoiseEstimate:
     """The share of wrong answers for sets of labels; each label is a task of two classes with its own flips.
 

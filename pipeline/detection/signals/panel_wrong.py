@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pipeline.detection.noise.shares import CHANCE_WRONG
 from pipeline.detection.signals.registry import OnSets, Signal, register
 
 PANEL_WRONG = register(
     Signal(
-        name="panel_wrong",
+        name=CHANCE_WRONG,
         label="label improbable",
         words="how probable models that never saw the row make it that its label is wrong",
         high_is_suspicious=True,

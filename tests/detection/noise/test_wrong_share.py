@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.detection.noise.label_flips import right_label, wrong_label
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
+from pipeline.detection.noise.shares import mean_of_shares, share_of_rows
 from pipeline.detection.noise.wrong_share import (
     MOST_PAIRS,
     WrongShare,
@@ -16,8 +17,6 @@ from pipeline.detection.noise.wrong_share import (
     estimate_wrong_share,
     is_told,
     largest_pairs,
-    mean_of_shares,
-    share_of_rows,
 )
 
 
