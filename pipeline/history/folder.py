@@ -7,7 +7,6 @@ file whose content does not fit its name is damaged, and reading it is an error:
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.files import sha256_of
 from pipeline.errors import InputError
 from pipeline.runs.directory import write_atomically
 
@@ -96,8 +96,7 @@ class HistoryFiles:
 
 
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
+    return sha256_of(str(path))[:CHECKSUM_DIGITS]
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,7 @@ def _part(
     if wrong is not None and estimate is not None:
         known = wrong[chosen & np.isfinite(wrong)]
         if len(known):
-            share = share_of_rows(known, NoiseEstimate(**estimate))
-            found["wrong_share"] = {"value": share.value, "low": share.low, "high": share.high}
+            found["wrong_share"] = asdict(share_of_rows(known, NoiseEstimate(**estimate)))
     return found
 
 

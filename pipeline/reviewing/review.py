@@ -18,7 +18,7 @@ from pipeline.data.decisions_file import DecisionLine
 from pipeline.data.entries import read_entries
 from pipeline.data.hashing import key_ids
 from pipeline.detection.people.answers import VERDICTS, ReviewAnswers, ranking_hash
-from pipeline.detection.people.decided_rows import find_rows
+from pipeline.detection.people.decided_rows import find_rows, words_of
 from pipeline.detection.people.earlier_verdicts import verdicts_of_words
 from pipeline.detection.people.review_sample import (
     UNANSWERED,
@@ -247,8 +247,7 @@ def take_answers(path: str | Path, sheet: str | Path) -> Review:
     found = {key: line.word for key, line in lines.items()}
     earlier = review.answers.verdicts
     changed = sum(earlier.get(key, verdict) != verdict for key, verdict in found.items())
-    of_roles = find_rows(review.config, review.run.path, lines.values())
-    words = [word for of_role in of_roles.values() for word in of_role.values()]
+    words = words_of(find_rows(review.config, review.run.path, lines.values()))
     labels = {word.line.key: word.line.label or "" for word in words if word.label is not None}
     with review.run.lock():
         review.answers = review.answers.with_verdicts(found, labels)

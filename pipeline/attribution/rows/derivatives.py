@@ -99,10 +99,7 @@ def row_products(
         parameters: parameter -> the weights where the gradients are taken.
         direction: parameter -> the direction, in the shape of the parameter.
     """
-    with torch.no_grad(), forward_mode():
-        both = jvp(lambda p: _row_losses(model, objective, batch, p), (dict(parameters),), (dict(direction),))
-    change: Tensor = both[1]
-    return change
+    return _changes(lambda given: _row_losses(model, objective, batch, given), parameters, direction)
 
 
 def token_products(
@@ -119,6 +116,15 @@ def token_products(
         found = objective.token_losses(predict(model, contiguous(batch.inputs), given), batch.labels)
         return found if batch.weights is None else found * batch.weights.to(found)[:, None]
 
+    return _changes(losses, parameters, direction)
+
+
+def _changes(
+    losses: Callable[[Mapping[str, Tensor]], Tensor],
+    parameters: Mapping[str, Tensor],
+    direction: Mapping[str, Tensor],
+) -> Tensor:
+    """Returns the derivatives of losses along a direction of the parameters, in the shape of the losses."""
     with torch.no_grad(), forward_mode():
         both = jvp(losses, (dict(parameters),), (dict(direction),))
     change: Tensor = both[1]

@@ -11,6 +11,7 @@ from pipeline.detection.judges.class_judges import pooled
 from pipeline.detection.noise.confused_pairs import MOST_PAIRS, Pair
 from pipeline.detection.noise.label_flips import Flips, estimate_flips, right_label, wrong_label
 from pipeline.detection.noise.noise_estimate import NoiseEstimate
+from pipeline.detection.noise.shares import NORMAL
 from pipeline.seeds import random_state
 
 DRAWS = 30
@@ -19,7 +20,6 @@ NUMBERS = 2**21
 """Upper limit of probabilities (rows × classes) for an estimate; of more rows, equally spaced ones are used."""
 LEAST_EXPLAINED = 0.05
 """Judges that explain a smaller share of the log loss can't tell wrong labels from their own errors."""
-NORMAL = 1.96
 LEAST_TOLD, MOST_UNTOLD = 0.15, 0.08
 """Wrong labels can't be told from hard rows if the estimate is less than the first share of the contradicted labels,
 and the other contradicted labels are more than the second share of all rows."""

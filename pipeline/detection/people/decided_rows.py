@@ -135,13 +135,18 @@ def find_rows(config: AuditConfig, run_path: Path, lines: Iterable[DecisionLine]
     return dict(found)
 
 
+def words_of(people: Mapping[str, People]) -> list[Word]:
+    """The decisions about rows of all roles."""
+    return [word for of_role in people.values() for word in of_role.values()]
+
+
 def check_lines(config: AuditConfig, run_path: Path, lines: list[DecisionLine]) -> None:
     """Check lines against a run.
 
     Raises:
         InputError: as in `find_rows`; or a row is to be relabelled, but neither the line nor the run has a label.
     """
-    words = [word for of_role in find_rows(config, run_path, lines).values() for word in of_role.values()]
+    words = words_of(find_rows(config, run_path, lines))
     unnamed = {
         word.line.key: word for word in words if word.decision == Decision.RELABEL and word.label is None
     }

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import ROLES, AuditConfig
 from pipeline.data.decisions_file import DecisionLine
-from pipeline.detection.people.decided_rows import People, Word, matching, read_people
+from pipeline.detection.people.decided_rows import People, Word, matching, read_people, words_of
 from pipeline.history.verdicts import SNAPSHOT, Verdict, as_json, read_snapshot
 from pipeline.text.decisions import Decider, Decision
 from pipeline.workers.worker import run_data
@@ -90,8 +90,7 @@ def _label_test(run_path: Path) -> Callable[[Any], bool]:
 
 def verdicts_of_run(config: AuditConfig, run_path: Path, origin: str) -> list[Verdict]:
     """What people decided by the config of a finished run, as verdicts for later audits."""
-    words = [word for of_role in read_people(config, run_path).values() for word in of_role.values()]
-    return verdicts_of_words(run_path, words, origin)
+    return verdicts_of_words(run_path, words_of(read_people(config, run_path)), origin)
 
 
 def verdicts_of_words(run_path: Path, words: Iterable[Word], origin: str) -> list[Verdict]:
